@@ -1,0 +1,453 @@
+"""The case contract: write, validate, read.
+
+A case is a directory. ``case.json`` holds what was done, five Parquet files hold what was seen, ``manifest.json`` holds
+size, rows and sha256 of each and is written last: a directory without a manifest is unfinished and is redone. Times are
+UTC; every duration is in seconds unless its name says otherwise. NaN means "no sample".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.params import Role, validation_problems
+
+RECORD_FILE = "case.json"
+MANIFEST_FILE = "manifest.json"
+
+TIMESTAMP = pa.timestamp("ns", tz="UTC")
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+METRICS = pa.schema(
+    [
+        pa.field("time", TIMESTAMP, nullable=False),
+        pa.field("service", _NAME, nullable=False),
+        pa.field("metric", _NAME, nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("unit", _NAME),
+        pa.field("source", _NAME),
+    ]
+)
+REQUESTS = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("trace_id", pa.string()),
+        pa.field("scheduled", TIMESTAMP, nullable=False),
+        pa.field("sent", TIMESTAMP),
+        pa.field("first_token", TIMESTAMP),
+        pa.field("last_token", TIMESTAMP),
+        pa.field("tokens_in", pa.int32()),
+        pa.field("tokens_out", pa.int32()),
+        pa.field("status", pa.int32()),
+        pa.field("error", pa.string()),
+    ]
+)
+LOGS = pa.schema(
+    [
+        pa.field("time", TIMESTAMP, nullable=False),
+        pa.field("service", _NAME, nullable=False),
+        pa.field("level", _NAME),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("template_id", pa.string()),
+    ]
+)
+SPANS = pa.schema(
+    [
+        pa.field("trace_id", pa.string(), nullable=False),
+        pa.field("span_id", pa.string(), nullable=False),
+        pa.field("parent_span_id", pa.string()),
+        pa.field("service", _NAME, nullable=False),
+        pa.field("operation", _NAME, nullable=False),
+        pa.field("start", TIMESTAMP, nullable=False),
+        pa.field("duration", pa.float64(), nullable=False),
+        pa.field("status_code", pa.int32()),
+        pa.field("attributes", pa.string()),
+    ]
+)
+TOPOLOGY = pa.schema(
+    [
+        pa.field("relation", _NAME, nullable=False),
+        pa.field("source", _NAME, nullable=False),
+        pa.field("target", _NAME, nullable=False),
+    ]
+)
+"""``relation`` is ``calls`` (caller service -> callee service) or ``runs_on`` (service -> node)."""
+
+SIGNALS: dict[str, pa.Schema] = {
+    "metrics": METRICS,
+    "requests": REQUESTS,
+    "logs": LOGS,
+    "spans": SPANS,
+    "topology": TOPOLOGY,
+}
+SignalName = Literal["metrics", "requests", "logs", "spans", "topology"]
+
+
+class CaseError(ValueError):
+    """A case directory that does not keep the contract. ``problems`` holds one line per problem."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{path.name}: {problem}" for problem in problems))
+
+
+class Record(BaseModel):
+    """Base of the models inside ``case.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(Record):
+    start: AwareDatetime
+    end: AwareDatetime
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if self.end < self.start:
+            raise ValueError(f"end {self.end.isoformat()} is before start {self.start.isoformat()}")
+        return self
+
+
+class Phase(Interval):
+    name: Literal["baseline", "fault", "recovery"]
+
+
+class Probe(Record):
+    """The fault's own measure of its effect: one figure before, during and after. None: could not be measured."""
+
+    name: str
+    unit: str
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+
+
+class Injection(Record):
+    """One fault carried out. ``planned``: what the plan asked; ``observed``: when the executor acted and undid;
+    ``verified``: when the probe saw the effect begin and the target restored."""
+
+    kind: str
+    target: str
+    parameters: dict[str, Any] = {}
+    executor: str | None = None
+    planned: Interval
+    observed: Interval | None = None
+    verified: Interval | None = None
+    probe: Probe | None = None
+    verdict: Literal["effective", "ineffective"]
+    reason: str
+
+
+class Service(Record):
+    name: str
+    role: Role
+    node: str | None = None
+    address: str | None = None
+
+
+class Stack(Record):
+    """What was under test. Data sets of other people may not know the model or the engine."""
+
+    backend: str
+    model: str | None = None
+    engine: str | None = None
+    parallelism: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    services: tuple[Service, ...] = Field(min_length=1)
+
+
+class LoadRecord(Record):
+    """The load as asked for and as it left: a generator that fell behind says so in ``verdict``."""
+
+    parameters: dict[str, Any] = {}
+    requests: int = 0
+    failed: int = 0
+    send_lag_p50_ms: float | None = None
+    send_lag_p99_ms: float | None = None
+    verdict: Literal["on-schedule", "fell-behind", "unknown"] = "unknown"
+
+
+class Completeness(Record):
+    status: Literal["complete", "partial", "missing"]
+    reason: str = ""
+
+
+class CaseRecord(Record):
+    """``case.json``. ``front_end`` is the service whose latency users see (the SLI)."""
+
+    schema_version: Literal[1] = 1
+    case_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    campaign: str
+    stack: Stack
+    front_end: str
+    load: LoadRecord = LoadRecord()
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    injections: tuple[Injection, ...] = ()
+    completeness: dict[SignalName, Completeness]
+    versions: dict[str, str] = {}
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CaseRecord:
+        names = self.service_names
+        if len(set(names)) != len(names):
+            raise ValueError("stack.services: a service is named twice")
+        if self.front_end not in names:
+            raise ValueError(f"front_end: '{self.front_end}' is not one of stack.services")
+        for i, injection in enumerate(self.injections):
+            if injection.target not in names:
+                raise ValueError(f"injections[{i}].target: '{injection.target}' is not one of stack.services")
+        missing = [signal for signal in SIGNALS if signal not in self.completeness]
+        if missing:
+            raise ValueError(f"completeness: {', '.join(missing)} not declared")
+        return self
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        return tuple(service.name for service in self.stack.services)
+
+    def phase(self, name: str) -> Phase | None:
+        return next((phase for phase in self.phases if phase.name == name), None)
+
+    @property
+    def injection_time(self) -> datetime:
+        """When the first fault began: observed if known, else planned; in a fault-free case the start of the fault
+        phase, so that methods see such a case exactly like any other."""
+        starts = [(injection.observed or injection.planned).start for injection in self.injections]
+        if starts:
+            return min(starts)
+        fault = self.phase("fault") or self.phases[-1]
+        return fault.start
+
+    @property
+    def fault_label(self) -> str:
+        """``cpu-stress`` or ``cpu-stress+network-delay``; ``none`` for a fault-free case."""
+        return "+".join(sorted(injection.kind for injection in self.injections)) or "none"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A finished case on disk. Tables are read on first use."""
+
+    path: Path
+    record: CaseRecord
+
+    def table(self, signal: SignalName) -> pd.DataFrame:
+        """The signal with the columns of its schema; empty if it was declared missing."""
+        file = self.path / f"{signal}.parquet"
+        if not file.exists():
+            return SIGNALS[signal].empty_table().to_pandas()
+        return pq.read_table(file, schema=SIGNALS[signal]).to_pandas()
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        return self.table("metrics")
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        return self.table("requests")
+
+    @cached_property
+    def logs(self) -> pd.DataFrame:
+        return self.table("logs")
+
+    @cached_property
+    def spans(self) -> pd.DataFrame:
+        return self.table("spans")
+
+    @cached_property
+    def topology(self) -> pd.DataFrame:
+        return self.table("topology")
+
+
+class CaseWriter:
+    """Builds a case beside its final place and moves it there whole.
+
+    The manifest is written last, everything is synced, then one rename publishes the case: a reader sees no case or a
+    whole one, whenever the writer is killed.
+    """
+
+    def __init__(self, cases_dir: Path, case_id: str) -> None:
+        self.final = cases_dir / case_id
+        self.staging = cases_dir / f".{case_id}.partial"
+
+    def __enter__(self) -> CaseWriter:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self.staging.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def path(self, signal: SignalName) -> Path:
+        """Where a streaming writer puts the Parquet file of ``signal`` (schema: ``SIGNALS[signal]``)."""
+        return self.staging / f"{signal}.parquet"
+
+    def write(self, signal: SignalName, table: pd.DataFrame | pa.Table) -> None:
+        """Write a whole signal. Columns beyond the schema are an error; missing nullable columns become null."""
+        pq.write_table(as_signal(signal, table), self.path(signal), compression="zstd")
+
+    def finish(self, record: CaseRecord) -> Case:
+        """Write ``case.json`` and the manifest, check the case and publish it.
+
+        Raises:
+            CaseError: the case does not keep the contract; nothing is published.
+        """
+        (self.staging / RECORD_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        files = sorted(file for file in self.staging.iterdir() if file.name != MANIFEST_FILE)
+        manifest = {"schema_version": record.schema_version, "files": {file.name: _file_entry(file) for file in files}}
+        (self.staging / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        problems = validate_case(self.staging)
+        if problems:
+            raise CaseError(self.final, problems)
+        for file in self.staging.iterdir():
+            _sync(file)
+        _sync(self.staging)
+        if self.final.exists():
+            shutil.rmtree(self.final)
+        self.staging.rename(self.final)
+        _sync(self.final.parent)
+        return Case(self.final, record)
+
+
+def as_signal(signal: SignalName, table: pd.DataFrame | pa.Table) -> pa.Table:
+    """``table`` cast to the schema of ``signal``.
+
+    Raises:
+        ValueError: a column is not in the schema, or a required one is missing.
+    """
+    schema = SIGNALS[signal]
+    arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
+    unknown = set(arrow.column_names) - set(schema.names)
+    if unknown:
+        raise ValueError(f"{signal}: unknown columns {sorted(unknown)}; allowed: {', '.join(schema.names)}")
+    columns = []
+    for field in schema:
+        if field.name in arrow.column_names:
+            columns.append(_cast(arrow.column(field.name), field))
+        elif field.nullable:
+            columns.append(pa.nulls(arrow.num_rows, field.type))
+        else:
+            raise ValueError(f"{signal}: column '{field.name}' is missing")
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(field.type):
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        return column.cast(pa.string()).dictionary_encode().cast(field.type)
+    column = column.cast(field.type)
+    if pa.types.is_floating(field.type) and not field.nullable:
+        return column.fill_null(float("nan"))  # pandas NaN arrives as null; storage keeps NaN
+    return column
+
+
+def is_finished(path: Path) -> bool:
+    """True when ``path`` holds a published case (it has a manifest). Use ``validate_case`` to check the content."""
+    return (path / MANIFEST_FILE).is_file()
+
+
+def read_case(path: Path) -> Case:
+    """Read ``case.json`` of a finished case.
+
+    Raises:
+        CaseError: unfinished, unreadable or not this schema version.
+    """
+    if not is_finished(path):
+        raise CaseError(path, [f"no {MANIFEST_FILE}: the case is unfinished"])
+    try:
+        text = (path / RECORD_FILE).read_text(encoding="utf-8")
+        return Case(path, CaseRecord.model_validate_json(text))
+    except OSError as error:
+        raise CaseError(path, [f"{RECORD_FILE}: {error.strerror}"]) from error
+    except ValidationError as error:
+        raise CaseError(path, [f"{RECORD_FILE}: {p}" for p in validation_problems(error, CaseRecord)]) from error
+
+
+def read_cases(cases_dir: Path) -> list[Case]:
+    """Every finished case below ``cases_dir``, ordered by case id."""
+    if not cases_dir.is_dir():
+        return []
+    return [read_case(path) for path in sorted(cases_dir.iterdir()) if path.is_dir() and is_finished(path)]
+
+
+def validate_case(path: Path) -> list[str]:
+    """Every way in which the directory breaks the contract, one line each; empty when it keeps it."""
+    try:
+        case = read_case(path)
+        manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        entries = dict(manifest["files"])
+    except CaseError as error:
+        return list(error.problems)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{MANIFEST_FILE}: cannot be read: {error}"]
+    problems = [f"{name}: listed in {MANIFEST_FILE} but missing" for name in entries if not (path / name).is_file()]
+    present = {file.name for file in path.iterdir()} - {MANIFEST_FILE}
+    problems += [f"{name}: not listed in {MANIFEST_FILE}" for name in sorted(present - set(entries))]
+    for name in sorted(present & set(entries)):
+        if _file_entry(path / name) != entries[name]:
+            problems.append(f"{name}: differs from {MANIFEST_FILE} (size, rows or sha256)")
+    for signal, schema in SIGNALS.items():
+        problems += _signal_problems(case, signal, schema)
+    return problems
+
+
+def _signal_problems(case: Case, signal: str, schema: pa.Schema) -> list[str]:
+    file = case.path / f"{signal}.parquet"
+    declared = case.record.completeness[signal].status  # type: ignore[index]
+    if not file.exists():
+        return [] if declared == "missing" else [f"{signal}: declared {declared} but {file.name} does not exist"]
+    try:
+        found = pq.read_schema(file)
+        if not found.equals(schema):
+            return [f"{file.name}: columns are not those of the contract (found: {', '.join(found.names)})"]
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        return [f"{file.name}: not readable as Parquet: {error}"]
+    problems = [
+        f"{file.name}: column '{field.name}' has nulls"
+        for field in schema
+        if not field.nullable and table.column(field.name).null_count
+    ]
+    if declared == "missing" and table.num_rows:
+        problems.append(f"{signal}: declared missing but {file.name} has rows")
+    if signal != "topology" and "service" in schema.names:
+        known = set(case.record.service_names)
+        found_services = set(table.column("service").cast(pa.string()).unique().to_pylist())
+        strangers = sorted(str(name) for name in found_services - known)
+        problems += [f"{file.name}: service '{name}' is not one of stack.services" for name in strangers]
+    return problems
+
+
+def _file_entry(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    entry: dict[str, Any] = {"size": file.stat().st_size, "sha256": digest}
+    if file.suffix == ".parquet":
+        try:
+            entry["rows"] = pq.read_metadata(file).num_rows
+        except (OSError, pa.ArrowException):
+            entry["rows"] = None
+    return entry
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

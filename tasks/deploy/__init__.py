@@ -1,0 +1,1 @@
+"""Stage 1: bring the stack up and down."""

@@ -1,0 +1,1 @@
+"""Stage 2b: the fault catalogue and its executors."""

@@ -1,0 +1,1 @@
+"""Stage 2a: open-loop load generation."""

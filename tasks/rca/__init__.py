@@ -1,0 +1,1 @@
+"""Stage 4a: RCA methods, their registry and runner."""

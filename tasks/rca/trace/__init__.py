@@ -1,0 +1,1 @@
+"""Trace-based RCA methods."""

@@ -1,0 +1,1 @@
+"""Stage 4b: scores and their statistics."""
