@@ -1,0 +1,49 @@
+"""Where a campaign keeps its files. Paths are pure functions of the workspace and the case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_WORKSPACE = Path("workspace")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The directory of one campaign.
+
+    ``cases`` (raw telemetry), ``scores`` and ``report`` are results and are versioned by DVC; ``stack``, ``journal`` and
+    ``runs`` are the live state of this machine.
+    """
+
+    root: Path
+
+    @property
+    def cases(self) -> Path:
+        return self.root / "cases"
+
+    @property
+    def superseded(self) -> Path:
+        """Finished cases that the present parameters no longer ask for: kept, never deleted."""
+        return self.root / "superseded"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "scores"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def stack(self) -> Path:
+        return self.root / "stack"
+
+    @property
+    def journal(self) -> Path:
+        """One file per injection: what was changed, how to undo it, whether that was done."""
+        return self.root / "journal"
+
+    def run(self, case_id: str) -> Path:
+        """Scratch space of one attempt at a case; removed when the case is finished."""
+        return self.root / "runs" / case_id
