@@ -1,0 +1,90 @@
+"""What a running local stack looks like from outside: read by load, inject and export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.deploy.local.cgroups import Cgroup
+from tasks.deploy.local.namespaces import INTERFACE, enter_fabric, enter_service
+from tasks.deploy.local.process import ProcessId
+from tasks.params import Role
+
+RUNTIME_FILE = "runtime.json"
+
+
+class StackNotRunningError(RuntimeError):
+    """No stack runs in this workspace."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServiceRuntime(_Frozen):
+    """One service: ``cgroups`` maps controller to directory, ``cpu_cores`` is its normal quota (None: unlimited)."""
+
+    name: str
+    role: Role
+    address: str
+    interface: str = INTERFACE
+    cgroups: dict[str, str]
+    cpu_cores: float | None = None
+
+    @property
+    def cgroup(self) -> Cgroup:
+        return Cgroup.from_strings(self.cgroups)
+
+
+class StackRuntime(_Frozen):
+    """``supervisor`` is the init process of the stack's namespaces: while it lives the stack exists."""
+
+    stack_id: str
+    supervisor: ProcessId
+    services: tuple[ServiceRuntime, ...]
+    gateway_url: str
+    prometheus_url: str
+    model: str
+    directory: Path
+    versions: dict[str, str] = {}
+
+    @property
+    def alive(self) -> bool:
+        return self.supervisor.alive
+
+    def service(self, name: str) -> ServiceRuntime:
+        """Raises KeyError for an unknown name."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)
+
+    def enter_service(self, name: str) -> list[str]:
+        """Command prefix: run inside the network (and PID) namespace of a service."""
+        return enter_service(self.supervisor.pid, self.service(name).name)
+
+    def enter_fabric(self) -> list[str]:
+        return enter_fabric(self.supervisor.pid)
+
+    def write(self) -> None:
+        """Publish atomically as ``directory/runtime.json``."""
+        staging = self.directory / f".{RUNTIME_FILE}"
+        staging.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        staging.replace(self.directory / RUNTIME_FILE)
+
+
+def read_runtime(directory: Path) -> StackRuntime | None:
+    """The last published state, of a live or dead stack; None when there is none (or it is unreadable)."""
+    try:
+        return StackRuntime.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def running_stack(directory: Path) -> StackRuntime:
+    """Raises StackNotRunningError when no live stack is published in ``directory``."""
+    runtime = read_runtime(directory)
+    if runtime is None or not runtime.alive:
+        raise StackNotRunningError(f"no stack runs in {directory.parent}: start one with `rcarena deploy up`")
+    return runtime
