@@ -1,0 +1,83 @@
+"""What the local backend needs of this machine, each with its cure, before anything is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from tasks.deploy.local.cgroups import CgroupError, detect_hierarchy
+from tasks.deploy.local.layout import SERVE_PYTHON_VARIABLE, serve_python
+
+PROGRAMS = {
+    "nginx": "nginx-light",
+    "prometheus": "prometheus",
+    "prometheus-nginx-exporter": "prometheus-nginx-exporter",
+    "stress-ng": "stress-ng",
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+}
+SERVING_PACKAGES = ("ray", "vllm", "torch")
+MIN_MEMORY_GB = 6.0
+
+
+def problems() -> list[str]:
+    """One line per missing thing, with what to do; empty when a stack can be started."""
+    if os.geteuid() != 0:
+        return ["not root: namespaces, cgroups and faults need it. Run again with sudo (or as root in a container)"]
+    found = []
+    missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
+    if missing:
+        found.append(f"programs missing: install the packages {', '.join(missing)} (`make setup` does)")
+    if not serve_python().exists():
+        found.append(f"no serving environment at {serve_python()}: run `make setup`, or set {SERVE_PYTHON_VARIABLE}")
+    elif not set(SERVING_PACKAGES) <= set(versions()):
+        found.append(f"the serving environment lacks {', '.join(SERVING_PACKAGES)}: run `make setup`")
+    try:
+        detect_hierarchy()
+    except CgroupError as error:
+        found.append(str(error))
+    if shutil.which("unshare") and not _namespaces_allowed():
+        found.append("the kernel refuses new PID, mount or network namespaces (in a container: --privileged)")
+    available = _available_memory_gb()
+    if available < MIN_MEMORY_GB:
+        found.append(f"only {available:.1f} GB of memory available; three toy engines need about {MIN_MEMORY_GB:g}")
+    return found
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the serving environment's main packages; empty when it cannot be asked."""
+    code = (
+        "import json, importlib.metadata as m\n"
+        "found = {}\n"
+        f"for name in {SERVING_PACKAGES!r}:\n"
+        "    try: found[name] = m.version(name)\n"
+        "    except m.PackageNotFoundError: pass\n"
+        "print(json.dumps(found))"
+    )
+    try:
+        answer = subprocess.run(
+            [str(serve_python()), "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd="/"
+        )
+        found: dict[str, str] = json.loads(answer.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    return found
+
+
+def _namespaces_allowed() -> bool:
+    command = ["unshare", "--fork", "--pid", "--mount", "--net", "--mount-proc", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _available_memory_gb() -> float:
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1e6
+    return 0.0

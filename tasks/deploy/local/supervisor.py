@@ -1,0 +1,258 @@
+"""The init process of the stack's namespaces: starts every process, restarts what dies, ends everything with itself.
+
+``python -m tasks.deploy.local.supervisor DIRECTORY`` with the deploy parameters as JSON on the first line of standard
+input; end of input before that line means that the launcher died, and the supervisor ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.deploy.local.cgroups import Cgroup
+from tasks.deploy.local.health import complete, is_up
+from tasks.deploy.local.layout import MODEL_NAME, RAY_TEMP, Layout, Process
+from tasks.deploy.local.namespaces import build_network
+from tasks.params import GATEWAY, DeployParams
+
+logger = logging.getLogger(__name__)
+
+STATUS_FILE = "status.json"
+LEASE_FILE = "lease"
+RESTART_DELAY_S = 1.0
+WARM_UP_COMPLETIONS_PER_REPLICA = 6
+
+
+class StackStatus(BaseModel):
+    """Progress of a starting stack, then ``ready`` or ``failed``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phase: str
+    detail: str = ""
+
+    def write(self, directory: Path) -> None:
+        staging = directory / f".{STATUS_FILE}"
+        staging.write_text(self.model_dump_json(), encoding="utf-8")
+        staging.replace(directory / STATUS_FILE)
+
+
+class StartError(RuntimeError):
+    """The stack cannot be brought up; the message says which process and where its log is."""
+
+
+class Supervisor:
+    def __init__(self, layout: Layout, cgroups: dict[str, Cgroup], lease_s: float) -> None:
+        self.layout = layout
+        self.cgroups = cgroups
+        self.lease_s = lease_s
+        self.running: dict[int, Process] = {}
+        self.restart_at: dict[str, tuple[float, Process]] = {}
+        self.finished: dict[str, int] = {}
+
+    def start_stack(self) -> None:
+        """Bring everything up in order; raises StartError when a step fails or takes too long."""
+        deadline = time.monotonic() + self.layout.params.start_timeout_s
+        self._phase("network", "namespaces, links and cgroups")
+        build_network(self.layout.addresses)
+        RAY_TEMP.mkdir()
+        self._write_configuration()
+        for process in self.layout.telemetry_processes():
+            self.start(process)
+        self._run_once(self.layout.model_process(), deadline)
+        self._phase("ray", "Ray head and worker nodes")
+        self.start(self.layout.gateway_process())
+        self.start(self.layout.head_process())
+        for process in self.layout.replica_processes():
+            self.start(process)
+        self._phase("engines", f"{self.layout.params.replicas} vLLM engines")
+        self._run_application(deadline)
+        self._phase("health", "a completion through the gateway")
+        self._wait_healthy(deadline)
+        for service, cgroup in self.cgroups.items():
+            cgroup.set_cpu_cores(self.layout.cpu_cores(service))
+        self._phase("ready", f"serving at {self.layout.gateway_url}")
+
+    def supervise(self) -> None:
+        """Keep the stack alive until the lease runs out or an essential process ends."""
+        while not self.lease_expired():
+            self.tend()
+            time.sleep(0.2)
+        self._phase("failed", f"no campaign renewed the lease for {self.lease_s:g} s: the stack was taken down")
+
+    def lease_expired(self) -> bool:
+        """A stack brought up by hand has no lease and stays."""
+        try:
+            renewed = (self.layout.directory / LEASE_FILE).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return time.time() - renewed > self.lease_s
+
+    def start(self, process: Process) -> None:
+        process.directory.mkdir(parents=True, exist_ok=True)
+        argv = list(process.argv)
+        joins: list[Path] = []
+        if process.service is not None:
+            argv = ["ip", "netns", "exec", process.service, *argv]
+            joins = self.cgroups[process.service].member_files()
+        with process.log.open("ab") as log:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**_base_environment(), **process.environment},
+                cwd=process.directory,
+                start_new_session=True,
+                preexec_fn=_joiner(joins),
+            )
+        self.running[child.pid] = process
+        logger.info("started %s%s", process.name, f" of {process.service}" if process.service else "")
+
+    def tend(self) -> None:
+        """Reap what ended (orphans of the whole namespace included) and restart what should run."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            process = self.running.pop(pid, None)
+            if process is not None:
+                self._ended(process, os.waitstatus_to_exitcode(status))
+        for key, (due, process) in list(self.restart_at.items()):
+            if time.monotonic() >= due:
+                del self.restart_at[key]
+                self.start(process)
+
+    def stop(self) -> None:
+        """Kill the services and remove their cgroups; the kernel ends the rest together with this process."""
+        for cgroup in self.cgroups.values():
+            cgroup.kill_all()
+        for cgroup in self.cgroups.values():
+            with contextlib.suppress(OSError):
+                cgroup.remove()
+
+    def _ended(self, process: Process, code: int) -> None:
+        logger.warning("%s of %s ended with code %d", process.name, process.service or "the fabric", code)
+        if process.name in ("application", "model"):
+            self.finished[process.name] = code
+        elif process.essential:
+            raise StartError(f"{process.name} of {process.service} ended with code {code}; see {process.log}")
+        else:
+            key = f"{process.service}/{process.name}"
+            self.restart_at[key] = (time.monotonic() + RESTART_DELAY_S, process)
+
+    def _run_once(self, process: Process, deadline: float) -> int:
+        self.finished.pop(process.name, None)
+        self.start(process)
+        self._wait(lambda: process.name in self.finished, deadline, f"{process.name} to end; see {process.log}")
+        return self.finished[process.name]
+
+    def _run_application(self, deadline: float) -> None:
+        """The driver fails while the head is not up yet: try again until the deadline."""
+        process = self.layout.application_process()
+        head = self.layout.addresses["ray-head"]
+        self._wait(lambda: is_up(head, 6379), deadline, f"the Ray head; see {self.layout.head_process().log}")
+        while self._run_once(process, deadline) != 0:
+            if time.monotonic() > deadline - 5:
+                raise StartError(f"the Ray Serve application did not start; see {process.log}")
+            time.sleep(2)
+
+    def _wait_healthy(self, deadline: float) -> None:
+        url = self.layout.gateway_url
+        self._wait(lambda: complete(url, MODEL_NAME) is None, deadline, f"a completion from {url}")
+        for _ in range(WARM_UP_COMPLETIONS_PER_REPLICA * self.layout.params.replicas):
+            complete(url, MODEL_NAME)
+
+    def _wait(self, done: Callable[[], bool], deadline: float, what: str) -> None:
+        while not done():
+            self.tend()
+            if time.monotonic() > deadline:
+                raise StartError(f"waited {self.layout.params.start_timeout_s:g} s for {what}")
+            time.sleep(0.2)
+
+    def _write_configuration(self) -> None:
+        layout = self.layout
+        telemetry = layout.services_file.parent
+        telemetry.mkdir(parents=True, exist_ok=True)
+        gateway = layout.directory / GATEWAY
+        for directory in (gateway, *(layout.ray_directory(s) for s in layout.roles if s != GATEWAY)):
+            directory.mkdir(parents=True, exist_ok=True)
+        (gateway / "nginx.conf").write_text(layout.nginx_configuration(), encoding="utf-8")
+        (telemetry / "prometheus.yml").write_text(layout.prometheus_configuration(), encoding="utf-8")
+        services = [{"name": name, "cgroups": cgroup.to_strings()} for name, cgroup in self.cgroups.items()]
+        layout.services_file.write_text(json.dumps({"services": services}), encoding="utf-8")
+
+    def _phase(self, phase: str, detail: str) -> None:
+        logger.info("%s: %s", phase, detail)
+        StackStatus(phase=phase, detail=detail).write(self.layout.directory)
+
+
+def _joiner(files: list[Path]) -> Callable[[], None]:
+    def join() -> None:
+        for file in files:
+            file.write_text("0", encoding="utf-8")
+
+    return join
+
+
+def _base_environment() -> dict[str, str]:
+    """The caller's environment without what would leak one Python environment into another."""
+    dropped = ("PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    return {key: value for key, value in os.environ.items() if key not in dropped and not key.startswith("RAY_")}
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def main(stdin: IO[str] = sys.stdin) -> None:
+    line = stdin.readline()
+    if not line:
+        return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    directory = Path(sys.argv[1])
+    order = json.loads(line)
+    layout = Layout(DeployParams.model_validate(order["params"]), directory)
+    cgroups = {name: Cgroup.from_strings(paths) for name, paths in order["cgroups"].items()}
+    supervisor = Supervisor(layout, cgroups, order["lease_s"])
+    try:
+        supervisor.start_stack()
+        supervisor.supervise()
+    except (StartError, OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        logger.error("%s", detail)
+        StackStatus(phase="failed", detail=detail.strip()).write(directory)
+        supervisor.stop()
+        raise SystemExit(1) from None
+    except SystemExit:
+        supervisor.stop()
+        raise
+    supervisor.stop()
+
+
+def clear_directory(directory: Path) -> None:
+    """Remove what an earlier stack left in ``directory``."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+
+
+if __name__ == "__main__":
+    main()
