@@ -1,0 +1,89 @@
+"""How far each column strays, after the fault, from where it was before: the measure under nsigma, BARO and their kin.
+
+A column's spread in the normal window is the unit, so the unit of the metric never matters. Where there is no spread to
+divide by, these steps keep the column in the race without letting it win by default:
+
+* spread 0 by the quartiles but not by the standard deviation (a column that is mostly constant): the standard
+  deviation, scaled so that both agree on normally distributed values;
+* constant in the normal window: a departure scores sqrt(n) for n quiet samples. That is about what it would score had
+  the same departure been seen once among them: the longer the quiet, the more a departure says;
+* variation below ``RESOLUTION`` of the largest value is rounding noise, not variation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from tasks.rca.method import MethodError
+
+Centre = Literal["mean", "median"]
+Direction = Literal["both", "up"]
+
+RESOLUTION = 1e-9
+_IQR_OF_STANDARD_NORMAL = 1.3489795003921634
+
+
+def deviation_scores(
+    normal: pd.DataFrame, abnormal: pd.DataFrame, *, centre: Centre, direction: Direction = "both"
+) -> pd.Series:
+    """Largest deviation of each column of ``abnormal`` from ``normal``, in units of the normal spread.
+
+    ``centre``: ``mean`` divides by the population standard deviation, ``median`` by the interquartile range.
+    ``direction``: ``both`` counts rises and falls, ``up`` only rises. NaN for a column without a sample in one window.
+
+    Raises:
+        MethodError: a window has no sample at all.
+    """
+    require_windows(normal, abnormal)
+    before, after = np.ascontiguousarray(normal.to_numpy().T), np.ascontiguousarray(abnormal.to_numpy().T)
+    count = np.count_nonzero(~np.isnan(before), axis=1)
+    with np.errstate(all="ignore"):
+        mean, deviation = _mean_and_deviation(before, count)
+        if centre == "median":
+            low, middle, high = _quantiles(before, count, (0.25, 0.5, 0.75))
+            iqr = high - low
+            spread = np.where(iqr > 0, iqr, deviation * _IQR_OF_STANDARD_NORMAL)
+        else:
+            middle, spread = mean, deviation
+        away = _largest(after - middle[:, None], direction)
+        resolution = RESOLUTION * np.maximum(_largest(before, "both"), _largest(after, "both"))
+        varied = away / spread
+        quiet = np.where(np.abs(away) > resolution, np.sign(away) * np.sqrt(count), 0.0)
+        scores = np.where(spread > resolution, varied, quiet)
+    scores[np.isnan(away)] = np.nan
+    return pd.Series(scores, index=normal.columns)
+
+
+def require_windows(normal: pd.DataFrame, abnormal: pd.DataFrame) -> None:
+    """Raise :class:`MethodError` if a window has no sample."""
+    for window, name in ((normal, "before"), (abnormal, "after")):
+        if window.empty or not np.isfinite(window.to_numpy()).any():
+            raise MethodError(f"no metric sample {name} the inject time")
+
+
+def _largest(values: np.ndarray, direction: Direction) -> np.ndarray:
+    """Per row; NaN only if the row has no value."""
+    return np.fmax.reduce(np.abs(values) if direction == "both" else values, axis=1)
+
+
+def _mean_and_deviation(values: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = np.nansum(values, axis=1) / count
+    variance = np.nansum((values - mean[:, None]) ** 2, axis=1) / count
+    return mean, np.sqrt(variance)
+
+
+def _quantiles(values: np.ndarray, count: np.ndarray, levels: tuple[float, ...]) -> list[np.ndarray]:
+    """Linearly interpolated quantiles per row, NaN left out. (NumPy's nanquantile loops over rows in Python.)"""
+    ordered = np.sort(values, axis=1)  # NaN last
+    quantiles = []
+    for level in levels:
+        position = level * np.maximum(count - 1, 0)
+        below = np.floor(position).astype(int)
+        above = np.ceil(position).astype(int)
+        low = np.take_along_axis(ordered, below[:, None], axis=1)[:, 0]
+        high = np.take_along_axis(ordered, above[:, None], axis=1)[:, 0]
+        quantiles.append(low + (high - low) * (position - below))
+    return quantiles

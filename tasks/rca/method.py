@@ -1,0 +1,129 @@
+"""The method interface: a function from a :class:`CaseView` and a random generator to a :class:`Ranking`.
+
+A new method is one new file in ``metric/``, ``trace/`` or ``multi_source/`` with one decorated function.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from tasks.rca.view import CaseView
+
+Family = Literal["metric", "trace", "multi-source"]
+Signal = Literal["metrics", "sli", "logs", "spans", "requests", "topology"]
+Cost = Literal["cheap", "moderate", "expensive"]
+Run = Callable[[CaseView, np.random.Generator], "Ranking"]
+
+
+class MethodError(ValueError):
+    """A method cannot rank this case, for the reason given. The case scores zero for it."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Suspects with their scores, higher is worse; the order of the tuples does not matter.
+
+    ``services``: (service, score), each service at most once; one that is left out counts as not found.
+    ``metrics``: (service, metric, score), for methods that can name the metric.
+    """
+
+    services: tuple[tuple[str, float], ...]
+    metrics: tuple[tuple[str, str, float], ...] = ()
+
+    @classmethod
+    def of_services(cls, scores: Mapping[str, float]) -> Ranking:
+        return cls(tuple((service, float(score)) for service, score in scores.items()))
+
+    @classmethod
+    def of_order(cls, services: Iterable[str]) -> Ranking:
+        """For methods that give an order and no scores; first is worst."""
+        ordered = list(services)
+        return cls(tuple((service, float(len(ordered) - i)) for i, service in enumerate(ordered)))
+
+    @classmethod
+    def of_metrics(cls, scores: pd.Series) -> Ranking:
+        """Scores indexed by (service, metric). A service scores as its worst metric; a NaN score is left out."""
+        known = scores.dropna()
+        services, names = (known.index.get_level_values(level).astype(str) for level in (0, 1))
+        metrics = tuple(zip(services, names, known.astype(float).tolist(), strict=True))
+        worst: dict[str, float] = {}
+        for service, _, score in metrics:
+            worst[service] = max(score, worst.get(service, score))
+        return cls(tuple(worst.items()), metrics)
+
+
+@dataclass(frozen=True)
+class Paper:
+    title: str
+    venue: str
+    year: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method. ``packages``: import names of optional dependencies; ``module``: where it is defined."""
+
+    name: str
+    family: Family
+    needs: frozenset[str]
+    paper: Paper
+    cost: Cost
+    seeded: bool
+    packages: tuple[str, ...]
+    summary: str
+    module: str
+    run: Run
+
+    @property
+    def installed(self) -> bool:
+        return all(importlib.util.find_spec(package) for package in self.packages)
+
+
+REGISTRY: dict[str, Method] = {}
+
+
+def method(
+    *,
+    name: str,
+    family: Family,
+    needs: set[Signal],
+    paper: Paper,
+    cost: Cost = "cheap",
+    seeded: bool = False,
+    packages: tuple[str, ...] = (),
+) -> Callable[[Run], Run]:
+    """Register a method under ``name``.
+
+    ``needs``: signals without which it cannot run (checked before it is called). ``seeded``: it draws from its
+    generator.
+
+    Raises:
+        ValueError: another module has registered the name.
+    """
+
+    def register(run: Run) -> Run:
+        known = REGISTRY.get(name)
+        if known is not None and known.module != run.__module__:
+            raise ValueError(f"method '{name}' is registered twice: in {known.module} and {run.__module__}")
+        summary = (run.__doc__ or "").strip().split("\n")[0]
+        REGISTRY[name] = Method(
+            name=name,
+            family=family,
+            needs=frozenset(needs),
+            paper=paper,
+            cost=cost,
+            seeded=seeded,
+            packages=packages,
+            summary=summary,
+            module=run.__module__,
+            run=run,
+        )
+        return run
+
+    return register

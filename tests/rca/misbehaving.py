@@ -1,0 +1,121 @@
+"""Methods that do what no method should, for the runner's tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from tasks.rca.method import MethodError, Paper, Ranking, method
+from tasks.rca.view import CaseView
+
+_PAPER = Paper("none", "none", 2026)
+
+
+def _define(name: str):
+    return method(name=name, family="metric", needs=set(), paper=_PAPER)
+
+
+@_define("test_sleeps")
+def sleeps(view: CaseView, rng: np.random.Generator) -> Ranking:
+    while True:
+        time.sleep(1)
+
+
+@_define("test_spins_with_child")
+def spins_with_child(view: CaseView, rng: np.random.Generator) -> Ranking:
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "rcarena-test-child"])
+    while True:
+        pass
+
+
+@_define("test_grows")
+def grows(view: CaseView, rng: np.random.Generator) -> Ranking:
+    hoard = []
+    while True:
+        hoard.append(bytearray(os.urandom(1) * 2**24))
+
+
+@_define("test_one_huge_array")
+def one_huge_array(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking.of_services({view.services[0]: float(np.ones(2**37).sum())})
+
+
+@_define("test_segfaults")
+def segfaults(view: CaseView, rng: np.random.Generator) -> Ranking:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    raise AssertionError("unreachable")
+
+
+@_define("test_exits")
+def exits(view: CaseView, rng: np.random.Generator) -> Ranking:
+    sys.exit(3)
+
+
+@_define("test_raises")
+def raises(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking.of_services({"x": 1 / (len(view.services) - len(view.services))})
+
+
+@_define("test_named_error")
+def named_error(view: CaseView, rng: np.random.Generator) -> Ranking:
+    raise MethodError("no such thing as a cause")
+
+
+@_define("test_no_ranking")
+def no_ranking(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return ["nginx-proxy"]  # type: ignore[return-value]
+
+
+@_define("test_malformed")
+def malformed(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking(("nginx-proxy", "ray-head"))  # type: ignore[arg-type]
+
+
+@_define("test_stranger")
+def stranger(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking.of_services({"moon": 1.0})
+
+
+@_define("test_duplicates")
+def duplicates(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking(((view.services[0], 2.0), (view.services[0], 1.0)))
+
+
+@_define("test_nan")
+def nan(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking.of_services({view.services[0]: float("nan")})
+
+
+@_define("test_silent")
+def silent(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking(())
+
+
+@_define("test_all_tied")
+def all_tied(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking.of_services(dict.fromkeys(view.services, 1.0))
+
+
+@_define("test_by_name")
+def by_name(view: CaseView, rng: np.random.Generator) -> Ranking:
+    """Unfair on purpose: the fairness tests must see it."""
+    return Ranking.of_order(sorted(view.services))
+
+
+@_define("test_spoils_the_view")
+def spoils_the_view(view: CaseView, rng: np.random.Generator) -> Ranking:
+    metrics = view.metrics
+    metrics.iloc[:, :] = 0.0
+    return Ranking.of_order(view.services)
+
+
+@_define("test_chatters")
+def chatters(view: CaseView, rng: np.random.Generator) -> Ranking:
+    print("x" * 1_000_000)
+    print("x" * 1_000_000, file=sys.stderr)
+    return Ranking.of_order(view.services)
