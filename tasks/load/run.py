@@ -1,0 +1,126 @@
+"""Start the load generator and read what it wrote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.load.spec import LoadSpec
+from tasks.params import LoadParams
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from tasks.case import LoadRecord
+
+
+class LoadError(RuntimeError):
+    """The generator ended without writing its rows, or what it wrote cannot be read."""
+
+
+def start_generator(
+    spec: LoadSpec,
+    out: Path,
+    *,
+    argv_prefix: Sequence[str] = (),
+    nice: int = 0,
+    progress: bool = False,
+    log_file: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start the generator as a child process that ends with this process, whichever way this one ends.
+
+    SIGTERM stops it early: it then writes what it has and exits with status 0. The specification is left beside ``out``.
+
+    Args:
+        out: where the rows go; read them with ``read_requests`` once the process has ended.
+        argv_prefix: put before the command, for example ``["nsenter", "--net=/run/netns/x"]``.
+        nice: change of the scheduling priority; below 0 needs root and is left out without it.
+        progress: show a progress line on standard error.
+        log_file: where its standard error goes; by default where this process's goes.
+    """
+    spec_file = out.with_name(f"{out.name}.spec.json")
+    spec.write(spec_file)
+    command = [*argv_prefix, sys.executable, "-m", "tasks.load.generator", str(spec_file), str(out)]
+    command += ["--parent", str(os.getpid()), "--nice", str(nice), *(["--progress"] if progress else [])]
+    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    if log_file is None:
+        return subprocess.Popen(command, env=one_thread, stdin=subprocess.DEVNULL)
+    with log_file.open("ab") as log:
+        return subprocess.Popen(command, env=one_thread, stdin=subprocess.DEVNULL, stderr=log)
+
+
+def run_foreground(spec: LoadSpec, out: Path, *, nice: int = 0, progress: bool = True) -> LoadRecord:
+    """Run the load and wait for it. Ctrl-C stops it early; what was sent until then is recorded.
+
+    Raises:
+        LoadError: the generator failed; it has said why on standard error.
+    """
+    process = start_generator(spec, out, nice=nice, progress=progress)
+    while True:
+        try:
+            status = process.wait()
+            break
+        except KeyboardInterrupt:
+            process.terminate()
+    if status != 0:
+        raise LoadError(f"the load generator ended with exit status {status}")
+    return load_record(read_requests(out), spec.params)
+
+
+def read_requests(out: Path) -> pa.Table:
+    """The rows of a run in the schema ``tasks.case.REQUESTS``, in the order of scheduling.
+
+    A last line cut short (the generator was killed) is left out.
+
+    Raises:
+        LoadError: the file cannot be read or is not the output of the generator.
+    """
+    import pyarrow as pa
+    from pyarrow import json as pa_json
+
+    from tasks.case import REQUESTS, as_signal
+
+    try:
+        content = out.read_bytes()
+    except OSError as error:
+        raise LoadError(f"{out}: cannot be read: {error.strerror}") from error
+    whole_lines = content[: content.rfind(b"\n") + 1]
+    if not whole_lines:
+        return REQUESTS.empty_table()
+    stored = pa.schema(
+        [pa.field(field.name, pa.int64() if pa.types.is_timestamp(field.type) else field.type) for field in REQUESTS]
+    )
+    parse = pa_json.ParseOptions(explicit_schema=stored, unexpected_field_behavior="error")
+    try:
+        rows = pa_json.read_json(pa.BufferReader(whole_lines), parse_options=parse)
+    except pa.ArrowInvalid as error:
+        raise LoadError(f"{out}: not the output of the load generator: {error}") from error
+    return as_signal("requests", rows).sort_by("scheduled")
+
+
+def load_record(requests: pa.Table | pd.DataFrame, params: LoadParams) -> LoadRecord:
+    """What ``case.json`` says about the load. Send lag is ``sent - scheduled``; the verdict compares its 99th percentile
+    with ``params.max_send_lag_ms`` and is ``unknown`` when nothing was sent."""
+    import numpy as np
+
+    from tasks.case import LoadRecord, as_signal
+
+    table = as_signal("requests", requests)
+    scheduled, sent = (table.column(name).cast("int64").to_numpy() for name in ("scheduled", "sent"))
+    lag_ms = (sent - scheduled) / 1e6
+    lag_ms = lag_ms[~np.isnan(lag_ms)]
+    record = LoadRecord(
+        parameters=params.model_dump(mode="json"),
+        requests=table.num_rows,
+        failed=table.num_rows - table.column("error").null_count,
+    )
+    if not len(lag_ms):
+        return record
+    p50, p99 = (float(value) for value in np.percentile(lag_ms, (50, 99)))
+    verdict = "on-schedule" if p99 <= params.max_send_lag_ms else "fell-behind"
+    return record.model_copy(update={"send_lag_p50_ms": p50, "send_lag_p99_ms": p99, "verdict": verdict})
