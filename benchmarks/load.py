@@ -33,6 +33,18 @@ TTFT_MS = TTFT_NS / 1e6
 GAP_NS = 5_000_000
 TOKENS = 16
 SERVER_CORE, GENERATOR_CORE = 0, 1
+COLUMNS = (
+    "req/s",
+    "tool",
+    "achieved",
+    "added TTFT from sent",
+    "added TTFT from scheduled",
+    "send lag",
+    "CPU-s",
+    "RSS MiB",
+    "failed",
+    "server late",
+)
 
 
 def _http_chunk(event: dict | str) -> bytes:
@@ -242,10 +254,7 @@ def main() -> None:
         asyncio.run(aiohttp_loop(options.url, rates[0], options.seconds, options.out))
     else:
         print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; p50 / p99 in ms")
-        print(
-            "| req/s | tool | achieved | added TTFT from sent | from scheduled | send lag | CPU-s | RSS MiB | failed | server late |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|---|")
+        print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         with tempfile.TemporaryDirectory() as scratch:
             for _ in range(options.repeats):
                 for rate in rates:

@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Finds or opens a connection for each request. ``on_finished`` is called once per request, unless it is cancelled."""
+    """Finds or opens a connection for each request. ``on_finished`` is called once for each that is not cancelled."""
 
     def __init__(
         self,

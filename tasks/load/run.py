@@ -34,7 +34,7 @@ def start_generator(
 ) -> subprocess.Popen[bytes]:
     """Start the generator as a child process that ends with this process, whichever way this one ends.
 
-    SIGTERM stops it early: it then writes what it has and exits with status 0. The specification is left beside ``out``.
+    SIGTERM stops it early: it then writes what it has and exits with status 0. The specification stays beside ``out``.
 
     Args:
         out: where the rows go; read them with ``read_requests`` once the process has ended.
@@ -104,8 +104,8 @@ def read_requests(out: Path) -> pa.Table:
 
 
 def load_record(requests: pa.Table | pd.DataFrame, params: LoadParams) -> LoadRecord:
-    """What ``case.json`` says about the load. Send lag is ``sent - scheduled``; the verdict compares its 99th percentile
-    with ``params.max_send_lag_ms`` and is ``unknown`` when nothing was sent."""
+    """What ``case.json`` says about the load. Send lag is ``sent - scheduled``; the verdict compares its 99th
+    percentile with ``params.max_send_lag_ms`` and is ``unknown`` when nothing was sent."""
     import numpy as np
 
     from tasks.case import LoadRecord, as_signal

@@ -16,9 +16,9 @@ class StreamError(ValueError):
 class CompletionStream:
     """What one completion stream has said so far.
 
-    The role-only first chunk, chunks with empty text and the usage chunk are not tokens: ``first_token`` is the arrival of the
-    first chunk with text (answer or reasoning), ``last_token`` of the latest. Arrival times are whatever the caller
-    passes to ``feed``. ``tokens_in`` and ``tokens_out`` come from the usage chunk; without one ``tokens_in`` is
+    The role-only first chunk, chunks with empty text and the usage chunk are not tokens: ``first_token`` is the arrival
+    of the first chunk with text (answer or reasoning), ``last_token`` of the latest. Arrival times are whatever the
+    caller passes to ``feed``. ``tokens_in`` and ``tokens_out`` come from the usage chunk; without one ``tokens_in`` is
     unknown and ``tokens_out`` is the number of chunks with text.
     """
 

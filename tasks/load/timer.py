@@ -1,7 +1,7 @@
 """A timer for asyncio that is exact to the microsecond.
 
-The event loop waits in epoll, which counts whole milliseconds; a Linux timerfd wakes it at the nanosecond asked for, with
-no busy waiting.
+The event loop waits in epoll, which counts whole milliseconds; a Linux timerfd wakes it at the nanosecond asked for,
+with no busy waiting.
 """
 
 from __future__ import annotations
