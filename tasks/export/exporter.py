@@ -1,0 +1,85 @@
+"""Telemetry of one window -> the signals of a case."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+import time
+from datetime import datetime
+
+from tasks.case import SIGNALS, CaseWriter, Completeness, SignalName, Stack
+from tasks.export import signals
+from tasks.export.base import (
+    ExportContext,
+    ExportError,
+    Sink,
+    TelemetrySources,
+    exporter,
+    registered_exporters,
+)
+from tasks.params import ExportParams
+
+log = logging.getLogger(__name__)
+
+__all__ = ["ExportError", "TelemetrySources", "export_case", "exporter"]
+
+MAX_REASON_CHARACTERS = 2000
+
+
+def export_case(
+    writer: CaseWriter,
+    sources: TelemetrySources,
+    window: tuple[datetime, datetime],
+    params: ExportParams,
+    stack: Stack,
+) -> dict[SignalName, Completeness]:
+    """Write every signal that has an exporter; ``requests`` is the load stage's.
+
+    Args:
+        window: start and end of the recorded phases, with a time zone. If the end was less than ``sources.settle_s``
+            ago, the rest of that time is waited for.
+
+    Returns:
+        Signal -> whether it is complete, and what is missing.
+
+    Raises:
+        ExportError: a source that ``sources`` names does not answer or cannot be read; nothing of the case is final.
+        ValueError: the window ends before it starts, or has no time zone.
+    """
+    start, end = window
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ValueError("window: both times need a time zone")
+    time.sleep(min(max(0.0, end.timestamp() + sources.settle_s - time.time()), sources.settle_s))
+    context = ExportContext(sources, start, end, params, stack)
+    load_exporters()
+    return {
+        signal: _export_signal(signal, writer, context)  # type: ignore[arg-type, misc]
+        for signal in SIGNALS
+        if registered_exporters(signal)  # type: ignore[arg-type]
+    }
+
+
+def load_exporters() -> None:
+    """Import every module of ``tasks.export.signals``; each registers itself."""
+    for module in pkgutil.iter_modules(signals.__path__):
+        importlib.import_module(f"{signals.__name__}.{module.name}")
+
+
+def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContext) -> Completeness:
+    problems: list[str] = []
+    began = time.perf_counter()
+    with Sink(signal, writer.path(signal)) as sink:
+        for registered in registered_exporters(signal):
+            problems += registered.export(context, sink)
+    log.info("%s: %d rows in %.2f s", signal, sink.rows, time.perf_counter() - began)
+    return _completeness(sink.rows, problems)
+
+
+def _completeness(rows: int, problems: list[str]) -> Completeness:
+    reason = "; ".join(problems)
+    if len(reason) > MAX_REASON_CHARACTERS:
+        reason = reason[:MAX_REASON_CHARACTERS].rpartition("; ")[0] + f"; … ({len(problems)} in all)"
+    if not rows:
+        return Completeness(status="missing", reason=reason or "no row in the window")
+    return Completeness(status="partial" if problems else "complete", reason=reason)

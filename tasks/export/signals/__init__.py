@@ -1,0 +1,1 @@
+"""Signal exporters: every module here is imported by ``export_case`` and registers itself with ``@exporter``."""

@@ -1,0 +1,119 @@
+"""Metrics per service derived from spans: latency as the caller sees it, and the gateway's request and error rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from tasks.export.metric_map import SPANS_SOURCE, SPECS
+from tasks.export.prometheus import TimeGrid
+from tasks.export.spans import parent_positions, span_ends
+
+LATENCY_QUANTILES = {"latency_p50": 0.5, "latency_p90": 0.9}
+MAX_CALL_DEPTH = 16
+CLIENT_GAVE_UP = 499
+SERVER_ERROR = 500
+
+
+def calls_into_services(spans: pd.DataFrame) -> pd.DataFrame:
+    """Each call into a service, as its caller sees it (what a mesh waypoint would measure).
+
+    A call is a span whose parent belongs to another service or is not known. Its duration is that of the innermost
+    span of the caller that lasts at least as long (Ray's ``route_to_replica`` ends when the replica accepts the
+    request, so the span around it counts); for the gateway it is the time that the gateway waited for its upstream. A
+    call without a known caller has the duration of the service's own span.
+
+    Returns:
+        Columns ``service``, ``caller`` (null when not known), ``end`` (ns since the epoch), ``duration`` (s),
+        ``status_code``.
+    """
+    spans = spans.reset_index(drop=True)
+    service = spans["service"].to_numpy(dtype=object)
+    parent = parent_positions(spans)
+    ends = span_ends(spans).to_numpy()
+    known = parent >= 0
+    entry = np.flatnonzero(~known | (service[np.where(known, parent, 0)] != service))
+    caller = parent[entry]
+    for _ in range(MAX_CALL_DEPTH):
+        above = np.where(caller >= 0, parent[caller], -1)
+        climb = (above >= 0) & (ends[caller] < ends[entry]) & (service[above] == service[caller])
+        if not climb.any():
+            break
+        caller = np.where(climb, above, caller)
+    seen_by = np.where(caller >= 0, caller, entry)
+    upstream = np.where(caller >= 0, spans["upstream_s"].to_numpy(dtype=float)[seen_by], np.nan)
+    duration = spans["duration"].to_numpy(dtype=float)[seen_by]
+    return pd.DataFrame(
+        {
+            "service": pd.Series(service[entry], dtype="string"),
+            "caller": pd.Series(service[seen_by], dtype="string").where(caller >= 0),
+            "end": ends[seen_by],
+            "duration": np.where(np.isnan(upstream), duration, upstream),
+            "status_code": spans["status_code"].to_numpy()[entry],
+        }
+    )
+
+
+def windows_of(ends_ns: np.ndarray, grid: TimeGrid, window_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which events fall into the window ``(t - window_s, t]`` of which grid time ``t``.
+
+    Returns:
+        ``(event, step)``: positions of equal length; an event is in as many windows as overlap it.
+    """
+    offsets = ends_ns / 1e6 - grid.start_ms
+    first = np.ceil(offsets / grid.step_ms).astype(np.int64)
+    most = int(np.ceil(window_s * 1000 / grid.step_ms))
+    event = np.repeat(np.arange(len(ends_ns)), most)
+    step = np.repeat(first, most) + np.tile(np.arange(most), len(ends_ns))
+    inside = (step >= 0) & (step < grid.steps) & (offsets[event] > step * grid.step_ms - window_s * 1000)
+    return event[inside], step[inside]
+
+
+def latency_metrics(calls: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.DataFrame:
+    """``latency_p50`` and ``latency_p90`` of the calls that ended in the window before each grid time.
+
+    Rows of the metrics signal, on the whole grid for every service that was called; NaN where no call ended.
+    """
+    if calls.empty:
+        return _rows([])
+    event, step = windows_of(calls["end"].to_numpy(), grid, window_s)
+    services = calls["service"].to_numpy(dtype=object)
+    grouped = pd.Series(calls["duration"].to_numpy()[event]).groupby([services[event], step])
+    index = pd.MultiIndex.from_product([sorted(set(services)), range(grid.steps)])
+    return _rows([_metric(name, grouped.quantile(q).reindex(index), grid) for name, q in LATENCY_QUANTILES.items()])
+
+
+def gateway_metrics(spans: pd.DataFrame, gateway: str, grid: TimeGrid, window_s: float) -> pd.DataFrame:
+    """``request_rate`` and ``error_rate`` of the gateway (server errors, and clients that gave up), per second."""
+    own = spans[spans["service"].eq(gateway)]
+    if own.empty:
+        return _rows([])
+    event, step = windows_of(span_ends(own).to_numpy(), grid, window_s)
+    status = own["status_code"].fillna(0).to_numpy(dtype=np.int64)[event]
+    failed = (status >= SERVER_ERROR) | (status == CLIENT_GAVE_UP)
+    index = pd.MultiIndex.from_product([[gateway], range(grid.steps)])
+    counts = {
+        "request_rate": np.bincount(step, minlength=grid.steps),
+        "error_rate": np.bincount(step[failed], minlength=grid.steps),
+    }
+    return _rows([_metric(name, pd.Series(count / window_s, index=index), grid) for name, count in counts.items()])
+
+
+def _metric(name: str, values: pd.Series, grid: TimeGrid) -> pd.DataFrame:
+    """``values`` indexed by (service, step)."""
+    times = pd.to_datetime(grid.times_ns, unit="ns", utc=True)
+    return pd.DataFrame(
+        {
+            "time": times[values.index.get_level_values(1)],
+            "service": values.index.get_level_values(0),
+            "metric": name,
+            "value": values.to_numpy(dtype=float),
+            "unit": SPECS[name].unit,
+            "source": SPANS_SOURCE,
+        }
+    )
+
+
+def _rows(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    columns = ["time", "service", "metric", "value", "unit", "source"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

@@ -1,0 +1,325 @@
+"""Spans of one window from the OTLP file and the gateway's access log, joined into whole traces.
+
+The client sends ``traceparent``; nginx logs it and passes it on unchanged, so the spans of Ray Serve's proxy and of
+nginx both name the client's span as their parent, and a serving app that hands the request's headers to vLLM makes
+``llm_request`` do the same. ``link_gateway`` puts them in their order::
+
+    client -> nginx -> proxy_http_request -> route_to_replica -> replica_handle_request -> llm_request
+
+``status_code`` is the HTTP status where a span has one, 500 for a span that OpenTelemetry marks as an error, else null.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tasks.deploy.local.otlp_receiver import read_requests
+
+log = logging.getLogger(__name__)
+
+SERVICE_ATTRIBUTES = ("k8s.pod.name", "service.name", "host.name")
+"""Resource attributes that may name the service, in order; the first that names a service of the stack counts."""
+HTTP_STATUS_ATTRIBUTES = ("http.response.status_code", "http.status_code")
+ARRIVAL_SLACK_S = 30.0
+"""Spans are sent in batches: those of the window may arrive this much after it."""
+CLOCK_SLACK_NS = 5_000_000
+"""The access log has milliseconds, and the clocks of two processes are read at different moments."""
+REPLICA_SPAN = "replica_handle_request"
+
+COLUMNS = ("trace_id", "span_id", "parent_span_id", "service", "operation", "start", "duration", "status_code")
+_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
+_STATUS_ERROR = 2
+
+
+def read_spans(
+    *,
+    otlp_file: Path | None,
+    nginx_access_log: Path | None,
+    gateway: str | None,
+    services: tuple[str, ...],
+    start: datetime,
+    end: datetime,
+    margin_s: float,
+) -> pd.DataFrame:
+    """Every span that overlaps ``[start - margin_s, end + margin_s]``, ordered by start.
+
+    Returns:
+        The columns of the spans signal plus ``upstream_s``: seconds that the gateway waited for its upstream (NaN for
+        other spans). Spans of services that are not in ``services`` are left out.
+    """
+    from_ns = int((start.timestamp() - margin_s) * 1e9)
+    to_ns = int((end.timestamp() + margin_s) * 1e9)
+    frames = []
+    if otlp_file is not None and otlp_file.exists():
+        payloads = read_requests(otlp_file, from_ns, to_ns + int(ARRIVAL_SLACK_S * 1e9))
+        frames.append(decode_requests(payloads, services))
+    if nginx_access_log is not None and gateway is not None and nginx_access_log.exists():
+        frames.append(gateway_spans(read_access_log(nginx_access_log, from_ns, to_ns), gateway))
+    frame = pd.concat(frames or [_empty()], ignore_index=True)
+    strangers = ~frame["service"].isin(services)
+    if strangers.any():
+        log.warning(
+            "%d spans of unknown services left out: %s", strangers.sum(), sorted(set(frame["service"][strangers]))
+        )
+    frame = frame[~strangers]
+    frame = link_gateway(frame.drop_duplicates(["trace_id", "span_id"]), gateway)
+    ends = span_ends(frame)
+    starts = frame["start"].astype("int64")
+    inside = (ends >= from_ns) & (starts <= to_ns)
+    return frame[inside].sort_values(["start", "span_id"], kind="stable").reset_index(drop=True)
+
+
+def span_ends(spans: pd.DataFrame) -> pd.Series:
+    """End of each span in nanoseconds since the epoch."""
+    return spans["start"].astype("int64") + (spans["duration"] * 1e9).round().astype("int64")
+
+
+def decode_requests(payloads: Iterable[bytes], services: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Serialized ``ExportTraceServiceRequest`` messages as rows; a message that cannot be decoded is skipped."""
+    return _frame(_decoded(payloads, services))
+
+
+def _decoded(payloads: Iterable[bytes], services: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    for payload in payloads:
+        try:
+            request = ExportTraceServiceRequest.FromString(payload)
+        except DecodeError:
+            log.warning("an export request of %d bytes cannot be decoded and is skipped", len(payload))
+            continue
+        for resource_spans in request.resource_spans:
+            service = _service_of(_attributes(resource_spans.resource.attributes), services)
+            for scope_spans in resource_spans.scope_spans:
+                for span in scope_spans.spans:
+                    yield _row(span, service)
+
+
+def _row(span: Any, service: str) -> tuple[Any, ...]:
+    attributes = _attributes(span.attributes)
+    status = next((attributes[key] for key in HTTP_STATUS_ATTRIBUTES if key in attributes), None)
+    if status is None and span.status.code == _STATUS_ERROR:
+        status = 500
+    if 0 < span.kind < len(_KINDS):
+        attributes["span.kind"] = _KINDS[span.kind]
+    if span.status.message:
+        attributes["status.message"] = span.status.message
+    return (
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex() or None,
+        service,
+        span.name,
+        span.start_time_unix_nano,
+        max(0, span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+        status,
+        orjson.dumps(attributes, default=str).decode(),
+        np.nan,
+    )
+
+
+def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
+    if kind == "bytes_value":
+        return value.bytes_value.hex()
+    return getattr(value, kind) if kind else None
+
+
+def _service_of(resource: dict[str, Any], services: tuple[str, ...]) -> str:
+    names = [str(resource[key]) for key in SERVICE_ATTRIBUTES if key in resource]
+    return next((name for name in names if name in services), names[0] if names else "unknown")
+
+
+def _frame(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
+    frame = pd.DataFrame.from_records(list(rows), columns=[*COLUMNS, "attributes", "upstream_s"])
+    return frame.astype(
+        {
+            "trace_id": "string",
+            "span_id": "string",
+            "parent_span_id": "string",
+            "service": "string",
+            "operation": "string",
+            "duration": "float64",
+            "attributes": "string",
+            "upstream_s": "float64",
+        }
+    ).assign(
+        start=pd.to_datetime(frame["start"].astype("int64"), unit="ns", utc=True),
+        status_code=pd.to_numeric(frame["status_code"], errors="coerce").astype("Int32"),
+    )
+
+
+def _empty() -> pd.DataFrame:
+    return _frame([])
+
+
+def read_access_log(path: Path, from_ns: int, to_ns: int) -> pd.DataFrame:
+    """Requests whose lines were written from ``from_ns`` on and whose service began before ``to_ns``.
+
+    Lines that are not JSON objects (the torn last one, for example) are skipped. nginx writes a line when a request
+    ends, so the file is ordered by ``time``, and the part before the window is not read.
+    """
+    with path.open("rb") as stream:
+        if not stream.seek(0, 2):
+            return pd.DataFrame(columns=["time"])
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            content.seek(_first_line_at(content, from_ns / 1e9))
+            lines = content.read().split(b"\n")
+    entries = [entry for entry in map(_json_object, lines) if "time" in entry]
+    frame = pd.DataFrame.from_records(entries) if entries else pd.DataFrame(columns=["time"])
+    times = pd.to_numeric(frame["time"], errors="coerce")
+    spent = _seconds(frame, "request_time").fillna(0)
+    return frame[(times >= from_ns / 1e9) & (times - spent <= to_ns / 1e9)].reset_index(drop=True)
+
+
+def _first_line_at(content: mmap.mmap, time_s: float) -> int:
+    """Offset of a line start with no line of ``time_s`` or later before it, found by bisection."""
+    low, high = 0, len(content)
+    while high - low > 65_536:
+        middle = content.find(b"\n", (low + high) // 2, high) + 1
+        following = content.find(b"\n", middle, high)
+        if middle == 0 or following < 0:
+            break
+        entry = _json_object(content[middle:following])
+        if not isinstance(entry.get("time"), int | float) or entry["time"] >= time_s:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _seconds(frame: pd.DataFrame, column: str) -> pd.Series:
+    """nginx's seconds: a number, ``-`` or, after retries, several joined by commas or colons (summed)."""
+    if column not in frame:
+        return pd.Series(np.nan, index=frame.index, dtype="float64")
+    parts = frame[column].astype("string").str.split(r"[,:]", expand=True, regex=True)
+    numbers = parts.apply(lambda part: pd.to_numeric(part.str.strip(), errors="coerce"))
+    return numbers.astype("float64").sum(axis=1, min_count=1)
+
+
+def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
+    """One server span per line of the access log; its span id is the tail of nginx's request id."""
+    if requests.empty:
+        return _empty()
+    request_id = requests["request_id"].astype("string").fillna("")
+    usable = request_id.str.fullmatch(r"[0-9a-f]{32}")
+    request_id = request_id.where(usable, _made_up_ids(requests))
+    traceparent = _text(requests, "traceparent").str.extract(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-")
+    duration = _seconds(requests, "request_time").fillna(0.0)
+    ended = pd.to_numeric(requests["time"]).mul(1000).round().astype("int64") * 1_000_000
+    keys = [
+        key
+        for key in (
+            "upstream_addr",
+            "upstream_connect_time",
+            "upstream_header_time",
+            "upstream_response_time",
+            "body_bytes_sent",
+            "request_length",
+            "request_id",
+        )
+        if key in requests
+    ]
+    attributes = requests[keys].rename(columns=lambda key: f"nginx.{key}").assign(**{"span.kind": "server"})
+    return pd.DataFrame(
+        {
+            "trace_id": traceparent[0].fillna(request_id),
+            "span_id": request_id.str[-16:],
+            "parent_span_id": traceparent[1],
+            "service": pd.Series(gateway, index=requests.index, dtype="string"),
+            "operation": (_text(requests, "method") + " " + _path(requests)).str.strip(),
+            "start": pd.to_datetime(ended - (duration * 1e9).round().astype("int64"), unit="ns", utc=True),
+            "duration": duration,
+            "status_code": pd.to_numeric(_text(requests, "status"), errors="coerce").astype("Int32"),
+            "attributes": attributes.to_json(orient="records", lines=True, double_precision=6).splitlines(),
+            "upstream_s": _seconds(requests, "upstream_response_time"),
+        }
+    ).astype({"attributes": "string"})
+
+
+def _made_up_ids(requests: pd.DataFrame) -> pd.Series:
+    """32 hexadecimal digits per request, from its content and its place in the log."""
+    halves = [pd.util.hash_pandas_object(requests.astype("string"), hash_key=key * 16) for key in ("a", "b")]
+    digits = [half.astype("string").str.zfill(20).str[-16:] for half in halves]
+    return digits[0] + digits[1]
+
+
+def _text(frame: pd.DataFrame, column: str) -> pd.Series:
+    if column not in frame:
+        return pd.Series("", index=frame.index, dtype="string")
+    return frame[column].astype("string").fillna("")
+
+
+def _path(requests: pd.DataFrame) -> pd.Series:
+    return _text(requests, "uri").str.split("?", n=1).str[0]
+
+
+def link_gateway(spans: pd.DataFrame, gateway: str | None) -> pd.DataFrame:
+    """Put the gateway's span between the client's and the stack's, and ``llm_request`` below its replica's span.
+
+    A span that names the client's span as its parent, as the gateway's does, is moved: below the span
+    ``replica_handle_request`` of its own trace and service that began last before it if there is one, else below the
+    gateway's span of that trace that began last before it.
+    """
+    at_gateway = spans["service"].eq(gateway or "")
+    if not at_gateway.any():
+        return spans
+    spans = spans.reset_index(drop=True)
+    at_gateway = spans["service"].eq(gateway or "")
+    doors = spans[at_gateway & spans["parent_span_id"].notna()]
+    pairs = pd.MultiIndex.from_frame(spans[["trace_id", "parent_span_id"]])
+    client_pairs = pd.MultiIndex.from_frame(doors[["trace_id", "parent_span_id"]])
+    moved = spans[~at_gateway & pairs.isin(client_pairs)]
+    if moved.empty:
+        return spans
+    handlers = spans[spans["operation"].str.startswith(REPLICA_SPAN)]
+    below_handler = _last_begun_before(
+        moved[~moved["operation"].str.startswith(REPLICA_SPAN)], handlers, ["trace_id", "service"]
+    )
+    below_gateway = _last_begun_before(moved, doors, ["trace_id", "parent_span_id"])
+    parents = below_handler.reindex(moved.index).fillna(below_gateway.reindex(moved.index))
+    result = spans.copy()
+    result.loc[moved.index, "parent_span_id"] = parents.fillna(moved["parent_span_id"])
+    return result
+
+
+def _last_begun_before(spans: pd.DataFrame, parents: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Span id of the parent with equal ``by`` columns that began last before each span; indexed like ``spans``."""
+    left = pd.DataFrame({"at": spans["start"].astype("int64") + CLOCK_SLACK_NS, "row": spans.index})
+    left[by] = spans[by].to_numpy()
+    right = pd.DataFrame({"at": parents["start"].astype("int64"), "found": parents["span_id"]})
+    right[by] = parents[by].to_numpy()
+    joined = pd.merge_asof(left.sort_values("at"), right.sort_values("at"), on="at", by=by)
+    return pd.Series(joined["found"].to_numpy(), index=joined["row"].to_numpy(), dtype="string")
+
+
+def parent_positions(spans: pd.DataFrame) -> np.ndarray:
+    """Position of each span's parent, -1 where it is not among the spans. Shape (n,), int64."""
+    own = pd.MultiIndex.from_frame(spans[["trace_id", "span_id"]])
+    wanted = pd.MultiIndex.from_arrays([spans["trace_id"], spans["parent_span_id"].fillna("")])
+    return own.get_indexer(wanted).astype(np.int64)
