@@ -1,0 +1,322 @@
+"""What the report shows, derived from finished cases and their scores. No HTML here."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from tasks.case import Case, CaseError, CaseRecord, Injection, Interval, Probe, is_finished, read_case
+from tasks.params import Params
+from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
+from tasks.report.scoreboard import LEADING_SCORE, SCORE_LABELS, MethodResult, Scoreboard, read_scoreboard
+from tasks.report.signals import CaseSignals, case_signals
+
+log = logging.getLogger(__name__)
+
+BASELINE_FAILURES = 0.01
+
+Verdict = Literal["effective", "ineffective", "fault-free"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Seconds since injection."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class InjectionSummary:
+    kind: str
+    target: str
+    parameters: str
+    executor: str | None
+    verdict: str
+    reason: str
+    probe: Probe | None
+    planned: Window
+    observed: Window | None
+    verified: Window | None
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """One row of the case table and the text of its detail section."""
+
+    case_id: str
+    fault: str
+    targets: tuple[str, ...]
+    verdict: Verdict
+    injections: tuple[InjectionSummary, ...]
+    front_end: str
+    injection_time: datetime
+    start: datetime
+    end: datetime
+    requests: RequestSummary | None
+    scatter: LatencyScatter | None
+    load_verdict: str
+    send_lag_p99_ms: float | None
+    gaps: tuple[str, ...]
+    signals: CaseSignals | None
+    results: tuple[MethodResult, ...]
+    services: tuple[str, ...]
+    seed: int
+
+    def result(self, method: str) -> MethodResult | None:
+        return next((result for result in self.results if result.method == method), None)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a reader must know before the scores. ``cases`` links to the cases it is about."""
+
+    text: str
+    cases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A labelled line of the header or the footer."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True)
+class ReportData:
+    title: str
+    campaigns: tuple[str, ...]
+    facts: tuple[Fact, ...]
+    verdicts: Mapping[str, int]
+    notices: tuple[Notice, ...]
+    scoreboard: Scoreboard | None
+    cases: tuple[CaseSummary, ...]
+    best: tuple[Fact, ...]
+    provenance: tuple[Fact, ...]
+    parameters: str
+    interval: str
+
+
+def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params | None = None) -> ReportData:
+    """Everything the page shows, in page order. A case that cannot be read is a notice, not an error.
+
+    ``params``: the resolved parameters of the campaign, if known.
+
+    Raises:
+        ScoresError: a file of ``scores_dir`` exists but is not what the score stage writes.
+    """
+    scoreboard = read_scoreboard(scores_dir)
+    summaries: list[CaseSummary] = []
+    records: list[CaseRecord] = []
+    unreadable: list[str] = []
+    unfinished: list[str] = []
+    for path in sorted(cases_dir.iterdir()) if cases_dir.is_dir() else []:
+        if not path.is_dir():
+            continue
+        if not is_finished(path):
+            unfinished.append(path.name)
+            continue
+        try:
+            case = read_case(path)
+            summaries.append(summarise_case(case, scoreboard))
+            records.append(case.record)
+        except (CaseError, OSError, pa.ArrowException) as error:
+            log.warning("%s cannot be read: %s", path.name, error)
+            unreadable.append(f"{path.name}: cannot be read and is left out: {str(error).splitlines()[0]}")
+    return ReportData(
+        title=title,
+        campaigns=tuple(sorted({record.campaign for record in records})),
+        facts=_facts(records, summaries),
+        verdicts=Counter(summary.verdict for summary in summaries),
+        notices=(*_case_notices(summaries, unfinished, unreadable), *_score_notices(summaries, scoreboard)),
+        scoreboard=scoreboard,
+        cases=tuple(summaries),
+        best=tuple(_best(scoreboard)),
+        provenance=_provenance(records, params),
+        parameters=params.dump() if params else "",
+        interval=f"{params.score.confidence:.0%}".replace("%", " %") if params else "bootstrap",
+    )
+
+
+def _case_notices(summaries: list[CaseSummary], unfinished: list[str], unreadable: list[str]) -> Iterable[Notice]:
+    if not summaries:
+        yield Notice("No finished case: nothing to show yet.")
+    yield from (Notice(text) for text in unreadable)
+    if unfinished:
+        yield Notice(
+            f"Unfinished and left out: {len(unfinished)} ({', '.join(unfinished[:5])}{', …' * (len(unfinished) > 5)})."
+        )
+    for summary in summaries:
+        for injection in summary.injections:
+            if injection.verdict == "ineffective":
+                text = f"Ineffective injection: {injection.kind} on {injection.target}: {injection.reason}"
+                yield Notice(text, (summary.case_id,))
+    late = tuple(summary.case_id for summary in summaries if summary.load_verdict == "fell-behind")
+    if late:
+        yield Notice("The load generator fell behind its schedule: latencies include its own delay.", late)
+    failing = tuple(summary.case_id for summary in summaries if _fails_before_fault(summary))
+    if failing:
+        yield Notice(f"More than {BASELINE_FAILURES:.0%} of the requests failed before the fault.", failing)
+    missing: dict[str, list[str]] = {}
+    for summary in summaries:
+        for gap in summary.gaps:
+            missing.setdefault(gap, []).append(summary.case_id)
+    yield from (Notice(f"Signal {gap}", tuple(cases)) for gap, cases in missing.items())
+
+
+def _fails_before_fault(summary: CaseSummary) -> bool:
+    before = summary.requests.phases.get("baseline") if summary.requests else None
+    return before is not None and before.failed > BASELINE_FAILURES * (before.failed + before.answered)
+
+
+def _score_notices(summaries: list[CaseSummary], scoreboard: Scoreboard | None) -> Iterable[Notice]:
+    if scoreboard is None:
+        yield Notice("Scoring has not run for this campaign: there are no rankings and no scores below.")
+        return
+    for method in scoreboard.methods:
+        failed = [s.case_id for s in summaries if (result := s.result(method)) and not result.ranked]
+        if failed:
+            yield Notice(f"Method {method} failed on {len(failed)} case(s); each counts as zero.", tuple(failed))
+    known = {summary.case_id for summary in summaries}
+    unscored = tuple(s.case_id for s in summaries if not s.results)
+    if unscored:
+        yield Notice("No method has seen these cases yet: run the score stage again.", unscored)
+    gone = sorted(set(scoreboard.results) - known)
+    if gone:
+        yield Notice(f"Scored but no longer among the cases: {', '.join(gone)}. Run the score stage again.")
+
+
+def _facts(records: list[CaseRecord], summaries: list[CaseSummary]) -> tuple[Fact, ...]:
+    if not records:
+        return ()
+    stacks = [record.stack for record in records]
+    replicas = [sum(service.role == "replica" for service in stack.services) for stack in stacks]
+    first, last = min(summary.start for summary in summaries), max(summary.end for summary in summaries)
+    values = {
+        "When": f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC",
+        "Backend": _distinct(stack.backend for stack in stacks),
+        "Model": _distinct(stack.model or "not recorded" for stack in stacks),
+        "Engine": _distinct(stack.engine or "not recorded" for stack in stacks),
+        "Versions": _distinct(one_line(stack.versions) or "not recorded" for stack in stacks),
+        "Services": _distinct(
+            f"{len(s.services)}, {n} of them replicas" for s, n in zip(stacks, replicas, strict=True)
+        ),
+        "Parallelism": _distinct(one_line(stack.parallelism) for stack in stacks),
+        "Load": _distinct(record.load.verdict for record in records),
+    }
+    return tuple(Fact(label, value) for label, value in values.items() if value)
+
+
+def _best(scoreboard: Scoreboard | None) -> Iterable[Fact]:
+    """The best methods over all cases by the leading score, those that share the first place together."""
+    overall = next((group for group in scoreboard.groups if group.level == "overall"), None) if scoreboard else None
+    if overall is None:
+        return
+    estimates = {row.name: row.estimates[LEADING_SCORE] for row in overall.rows if LEADING_SCORE in row.estimates}
+    values = {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
+    if not values:
+        return
+    top = max(values.values())
+    names = [name for name, value in values.items() if value == top]
+    chance = estimates[names[0]].chance
+    label = f"best {SCORE_LABELS[LEADING_SCORE]}: {', '.join(names)}"
+    yield Fact(label + (f" (chance {chance:.2f})" if chance is not None else ""), f"{top:.2f}")
+
+
+def _provenance(records: list[CaseRecord], params: Params | None) -> tuple[Fact, ...]:
+    values = {
+        "Scoring seed": str(params.score.seed) if params else "",
+        "Case seeds": ", ".join(str(seed) for seed in sorted({record.seed for record in records})),
+        "Load": _distinct(one_line(record.load.parameters) for record in records),
+        "Software": _distinct(one_line(record.versions) for record in records),
+    }
+    return tuple(Fact(label, value) for label, value in values.items() if value)
+
+
+def _distinct(values: Iterable[str]) -> str:
+    """Each value once, with its count when there is more than one."""
+    counts = Counter(values)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{value or 'not recorded'} ({count})" for value, count in sorted(counts.items()))
+
+
+def summarise_case(case: Case, scoreboard: Scoreboard | None) -> CaseSummary:
+    record = case.record
+    origin = record.injection_time
+    return CaseSummary(
+        case_id=record.case_id,
+        fault=record.fault_label,
+        targets=tuple(dict.fromkeys(injection.target for injection in record.injections)),
+        verdict=_verdict(record),
+        injections=tuple(_injection(injection, origin) for injection in record.injections),
+        front_end=record.front_end,
+        injection_time=origin.astimezone(UTC),
+        start=min(phase.start for phase in record.phases).astimezone(UTC),
+        end=max(phase.end for phase in record.phases).astimezone(UTC),
+        requests=summarise_requests(case),
+        scatter=latency_scatter(case),
+        load_verdict=record.load.verdict,
+        send_lag_p99_ms=record.load.send_lag_p99_ms,
+        gaps=_gaps(record),
+        signals=case_signals(case),
+        results=scoreboard.results.get(record.case_id, ()) if scoreboard else (),
+        services=record.service_names,
+        seed=record.seed,
+    )
+
+
+def _verdict(record: CaseRecord) -> Verdict:
+    """A case with several injections is effective only when each of them was."""
+    if not record.injections:
+        return "fault-free"
+    return "effective" if all(injection.verdict == "effective" for injection in record.injections) else "ineffective"
+
+
+def _injection(injection: Injection, origin: datetime) -> InjectionSummary:
+    return InjectionSummary(
+        kind=injection.kind,
+        target=injection.target,
+        parameters=one_line(injection.parameters),
+        executor=injection.executor,
+        verdict=injection.verdict,
+        reason=injection.reason,
+        probe=injection.probe,
+        planned=_window(injection.planned, origin),
+        observed=_window(injection.observed, origin) if injection.observed else None,
+        verified=_window(injection.verified, origin) if injection.verified else None,
+    )
+
+
+def _window(interval: Interval, origin: datetime) -> Window:
+    return Window((interval.start - origin).total_seconds(), (interval.end - origin).total_seconds())
+
+
+def _gaps(record: CaseRecord) -> tuple[str, ...]:
+    return tuple(
+        f"{signal} {completeness.status}" + (f": {completeness.reason}" if completeness.reason else "")
+        for signal, completeness in record.completeness.items()
+        if completeness.status != "complete"
+    )
+
+
+def one_line(values: Mapping[str, Any]) -> str:
+    """``a=1, b.c=2`` with nested mappings flattened."""
+    return ", ".join(f"{key}={value}" for key, value in _flat(values))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, sort_keys=True)

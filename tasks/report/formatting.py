@@ -1,0 +1,43 @@
+"""Numbers as people read them: three significant digits and a unit that fits."""
+
+from __future__ import annotations
+
+import math
+
+_PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
+_SMALL_PREFIX_UNITS = {"s"}
+_LARGE_PREFIX_UNITS = {"bytes": "B", "bytes/s": "B/s"}
+
+ABSENT = "–"
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """``0.2512, s`` -> ``251 ms``; ``1.23e9, bytes`` -> ``1.23 GB``; a missing value -> an en dash."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    if unit in _LARGE_PREFIX_UNITS:
+        return _prefixed(value, _LARGE_PREFIX_UNITS[unit], lowest=0)
+    if unit in _SMALL_PREFIX_UNITS:
+        return _prefixed(value, unit, lowest=-3, highest=0)
+    shown = "" if unit == "ratio" else unit
+    return f"{_digits(value)} {shown}".rstrip()
+
+
+def score(value: float | None) -> str:
+    return ABSENT if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _prefixed(value: float, unit: str, *, lowest: int, highest: int = 4) -> str:
+    if value == 0 or math.isinf(value):
+        return f"{value:g} {unit}"
+    exponent = min(highest, max(lowest, math.floor(math.log10(abs(value)) / 3)))
+    return f"{_digits(value / 1000.0**exponent)} {_PREFIXES[exponent]}{unit}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent between 0.001 and a million."""
+    if value == 0 or math.isinf(value) or not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

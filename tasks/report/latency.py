@@ -1,0 +1,178 @@
+"""What the load saw: latency and failures of the front end before, during and after the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.case import Case, CaseRecord
+
+PHASES = ("baseline", "fault", "recovery")
+MAX_REQUESTS = 1500
+MAX_ERROR_CHARACTERS = 120
+MAX_BINS = 60
+REQUESTS_PER_BIN = 10
+MIN_BIN_S = 1e-3
+
+
+@dataclass(frozen=True)
+class PhaseLatency:
+    """Front-end latency (scheduled time to last token, s) of the requests scheduled in one phase.
+
+    The quantiles are over answered requests, by linear interpolation; None where no request was answered.
+    """
+
+    answered: int
+    failed: int
+    p50: float | None
+    p95: float | None
+
+
+@dataclass(frozen=True)
+class RequestSummary:
+    """All requests of a case; ``phases`` has the keys of ``PHASES`` that the case has."""
+
+    total: int
+    failed: int
+    phases: Mapping[str, PhaseLatency]
+
+    def quantile(self, phase: str, name: Literal["p50", "p95"]) -> float | None:
+        """None when the case has no such phase or nothing was answered in it."""
+        found = self.phases.get(phase)
+        return getattr(found, name) if found else None
+
+
+def summarise_requests(case: Case) -> RequestSummary | None:
+    """None when the case has no requests (fault of a data set or of the collection: ``completeness`` says which)."""
+    outcomes = request_outcomes(case.requests)
+    if outcomes.empty:
+        return None
+    phases: dict[str, PhaseLatency] = {}
+    for phase in case.record.phases:
+        inside = outcomes[(outcomes["scheduled"] >= phase.start) & (outcomes["scheduled"] < phase.end)]
+        answered = inside.loc[~inside["failed"], "latency_s"]
+        p50, p95 = (float(q) for q in answered.quantile([0.5, 0.95]))
+        phases[phase.name] = PhaseLatency(
+            answered=len(answered),
+            failed=int(inside["failed"].sum()),
+            p50=None if np.isnan(p50) else p50,
+            p95=None if np.isnan(p95) else p95,
+        )
+    return RequestSummary(total=len(outcomes), failed=int(outcomes["failed"].sum()), phases=phases)
+
+
+def request_outcomes(requests: pd.DataFrame) -> pd.DataFrame:
+    """One row per request: ``trace_id``, ``scheduled``, ``latency_s``, ``failed``, ``status``, ``error``.
+
+    A request failed when it has an error, a status outside 200-299, or no last token.
+    """
+    bad_status = requests["status"].notna() & ~requests["status"].between(200, 299)
+    failed = requests["error"].notna() | bad_status | requests["last_token"].isna()
+    latency = (requests["last_token"] - requests["scheduled"]).dt.total_seconds()
+    return requests[["trace_id", "scheduled", "status", "error"]].assign(latency_s=latency, failed=failed)
+
+
+def serving_replica(case: Case) -> pd.Series:
+    """Service of the replica that handled each trace, indexed by trace id; empty when spans do not tell."""
+    replicas = {service.name for service in case.record.stack.services if service.role == "replica"}
+    spans = case.spans
+    handled = spans.loc[spans["service"].isin(replicas), ["trace_id", "service", "start"]]
+    last = handled.sort_values("start", kind="stable").drop_duplicates("trace_id", keep="last")
+    return last.set_index("trace_id")["service"].astype(str)
+
+
+def seconds_since(origin: datetime, times: pd.Series) -> pd.Series:
+    return (times - pd.Timestamp(origin)).dt.total_seconds()
+
+
+def phase_of(record: CaseRecord, times: pd.Series) -> pd.Series:
+    """Phase name of each time; missing outside every phase."""
+    names = pd.Series(pd.NA, index=times.index, dtype="string")
+    for phase in record.phases:
+        names[(times >= phase.start) & (times < phase.end)] = phase.name
+    return names
+
+
+@dataclass(frozen=True)
+class LatencyScatter:
+    """Requests to draw, one element per request in scheduled order, and running quantiles over *all* requests.
+
+    ``seconds``: scheduled time since injection; ``latency_s``: NaN where nothing came back; ``service``: index into
+    ``services`` (-1: unknown); ``bins``: centre of each quantile bin.
+    """
+
+    services: tuple[str, ...]
+    seconds: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
+    failed: NDArray[np.bool_]
+    service: NDArray[np.int64]
+    errors: tuple[str, ...]
+    bins: NDArray[np.float64]
+    p50: NDArray[np.float64]
+    p95: NDArray[np.float64]
+    bin_s: float
+    total: int
+
+
+def latency_scatter(case: Case) -> LatencyScatter | None:
+    """None without requests. At most ``MAX_REQUESTS`` are kept: failed and slowest first, the rest evenly."""
+    outcomes = request_outcomes(case.requests)
+    if outcomes.empty:
+        return None
+    outcomes = outcomes.sort_values("scheduled", kind="stable").reset_index(drop=True)
+    outcomes["seconds"] = seconds_since(case.record.injection_time, outcomes["scheduled"])
+    bin_s, quantiles = _running_quantiles(outcomes)
+    handled = serving_replica(case)
+    services = tuple(sorted(handled.unique()))
+    shown = outcomes.iloc[_thinned(outcomes)]
+    served = shown["trace_id"].map(handled) if services else pd.Series(index=shown.index, dtype=object)
+    problems = shown["error"].fillna("").astype(str).str.slice(0, MAX_ERROR_CHARACTERS)
+    no_text = shown["failed"] & (problems == "")
+    statuses = shown["status"].astype("string").radd("HTTP ").fillna("no answer")
+    return LatencyScatter(
+        services=services,
+        seconds=shown["seconds"].to_numpy(float),
+        latency_s=shown["latency_s"].to_numpy(float),
+        failed=shown["failed"].to_numpy(bool),
+        service=pd.Categorical(served, categories=list(services)).codes.astype(np.int64),
+        errors=tuple(problems.mask(no_text, statuses).where(shown["failed"], "")),
+        bins=(quantiles.index.to_numpy(float) + 0.5) * bin_s,
+        p50=quantiles[0.5].to_numpy(float),
+        p95=quantiles[0.95].to_numpy(float),
+        bin_s=bin_s,
+        total=len(outcomes),
+    )
+
+
+def _running_quantiles(outcomes: pd.DataFrame) -> tuple[float, pd.DataFrame]:
+    """Quantiles per bin of about ten requests; bins count from the injection, so that none mixes before and after."""
+    span = float(outcomes["seconds"].max() - outcomes["seconds"].min())
+    bin_s = max(span / MAX_BINS, span * REQUESTS_PER_BIN / len(outcomes), MIN_BIN_S)
+    answered = outcomes[~outcomes["failed"]]
+    bins = np.floor(answered["seconds"] / bin_s).rename("bin")
+    return bin_s, answered["latency_s"].groupby(bins).quantile(np.array([0.5, 0.95])).unstack().reindex(
+        columns=[0.5, 0.95]
+    )
+
+
+def _thinned(outcomes: pd.DataFrame) -> NDArray[np.intp]:
+    """Positions of the requests to draw."""
+    if len(outcomes) <= MAX_REQUESTS:
+        return np.arange(len(outcomes))
+    failed = np.flatnonzero(outcomes["failed"])
+    slowest = np.argsort(-outcomes["latency_s"].fillna(0.0).to_numpy(), kind="stable")[: MAX_REQUESTS // 10]
+    kept = np.union1d(_evenly(failed, MAX_REQUESTS // 3), slowest)
+    rest = np.setdiff1d(np.flatnonzero(~outcomes["failed"]), kept)
+    return np.union1d(kept, _evenly(rest, MAX_REQUESTS - kept.size))
+
+
+def _evenly(positions: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    if positions.size <= count:
+        return positions
+    return positions[np.linspace(0, positions.size - 1, count).astype(int)]

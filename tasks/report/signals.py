@@ -1,0 +1,227 @@
+"""Telemetry made small enough to draw: one panel per metric, one line per service, on one time grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.case import Case, CaseRecord
+from tasks.report.latency import PHASES, phase_of, seconds_since
+
+MAX_POINTS = 240
+MAX_LINES = 7
+MAX_PANELS = 20
+MAX_SIGMAS = 1000.0
+KEY_METRICS = (
+    "cpu_usage",
+    "accelerator_utilization",
+    "memory_working_set",
+    "latency_p90",
+    "latency_p50",
+    "ttft_mean",
+    "inter_token_latency_mean",
+    "requests_running",
+    "requests_waiting",
+    "generation_tokens_rate",
+    "network_transmit",
+    "network_receive",
+    "kv_cache_usage",
+)
+"""Drawn first, in this order, when a case has them; every other metric follows, most changed first."""
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Points ``start_s + i * step_s``, in seconds since injection, for i in 0..points-1. ``averaged``: a point stands
+    for the mean of several samples."""
+
+    start_s: float
+    step_s: float
+    points: int
+    averaged: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    service: str
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Median of one metric of one service in each phase (None: no samples) and the size of its change: distance of the
+    fault median from the baseline median in baseline standard deviations."""
+
+    metric: str
+    service: str
+    unit: str
+    baseline: float | None
+    fault: float | None
+    recovery: float | None
+    sigmas: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One metric: the lines drawn, and the band min..max of the ``band_services`` services that are not."""
+
+    metric: str
+    unit: str
+    lines: tuple[Line, ...]
+    band_low: NDArray[np.float64] | None = None
+    band_high: NDArray[np.float64] | None = None
+    band_services: int = 0
+
+
+@dataclass(frozen=True)
+class CaseSignals:
+    """What the metric figures and tables of a case show. ``left_out``: metrics beyond the panel limit; ``gaps``:
+    series that siblings of the same role have and this service has not."""
+
+    grid: TimeGrid
+    panels: tuple[Panel, ...]
+    shifts: tuple[Shift, ...]
+    left_out: tuple[str, ...]
+    gaps: tuple[str, ...]
+
+    @property
+    def banded(self) -> bool:
+        return any(panel.band_services for panel in self.panels)
+
+
+def case_signals(case: Case) -> CaseSignals | None:
+    """None when the case has no metric sample at all."""
+    metrics = case.metrics
+    metrics = metrics[np.isfinite(metrics["value"])]
+    if metrics.empty:
+        return None
+    record = case.record
+    metrics = metrics.assign(
+        service=metrics["service"].astype(str),
+        metric=metrics["metric"].astype(str),
+        seconds=seconds_since(record.injection_time, metrics["time"]),
+    )
+    grid = time_grid(metrics)
+    series = on_grid(metrics, grid)
+    units = {str(metric): str(unit or "") for metric, unit in metrics.groupby("metric")["unit"].first().items()}
+    medians = phase_medians(record, metrics)
+    changes = medians["sigmas"].unstack("service").reindex(series.index.unique("metric"))
+    targets = tuple(dict.fromkeys(injection.target for injection in record.injections))
+    order = metric_order(changes, targets)
+    drawn, left_out = order[:MAX_PANELS], order[MAX_PANELS:]
+    always = (*targets, record.front_end)
+    return CaseSignals(
+        grid=grid,
+        panels=tuple(_panel(metric, units[metric], series, changes, always, record) for metric in drawn),
+        shifts=_shifts(medians, units, drawn, targets or (record.front_end,)),
+        left_out=tuple(left_out),
+        gaps=_gaps(record, series),
+    )
+
+
+def time_grid(metrics: pd.DataFrame) -> TimeGrid:
+    """The sampling interval as found (median over all series), coarsened until at most ``MAX_POINTS`` points remain."""
+    first, last = float(metrics["seconds"].min()), float(metrics["seconds"].max())
+    intervals = metrics.sort_values("seconds").groupby(["metric", "service"])["seconds"].diff()
+    native = float(intervals[intervals > 0].median()) if (intervals > 0).any() else 1.0
+    step = native * max(1, int(np.ceil(((last - first) / native + 1) / MAX_POINTS)))
+    points = int(np.floor((last - first) / step + 0.5)) + 1
+    return TimeGrid(start_s=first, step_s=step, points=points, averaged=step > native)
+
+
+def on_grid(metrics: pd.DataFrame, grid: TimeGrid) -> pd.DataFrame:
+    """Mean per grid point: index (metric, service), one column per grid point, NaN where there is no sample."""
+    point = np.floor((metrics["seconds"].to_numpy() - grid.start_s) / grid.step_s + 0.5).astype(int)
+    means = metrics.groupby(["metric", "service", point])["value"].mean()
+    return means.unstack().reindex(columns=range(grid.points))
+
+
+def phase_medians(record: CaseRecord, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Per (metric, service): median in ``baseline``, ``fault``, ``recovery`` and the change in ``sigmas``.
+
+    The scale is the baseline standard deviation, at least 1 % of the baseline median; ``sigmas`` ends at
+    ``MAX_SIGMAS``, which is also what a departure from a constant zero counts.
+    """
+    phases = phase_of(record, metrics["time"])
+    table = metrics.pivot_table(index=["metric", "service"], columns=phases, values="value", aggfunc="median")
+    table = table.reindex(columns=list(PHASES))
+    in_baseline = metrics[(phases == "baseline").fillna(value=False)]
+    deviation = in_baseline.groupby(["metric", "service"])["value"].std().reindex(table.index).fillna(0.0).to_numpy()
+    baseline, fault = table["baseline"].to_numpy(), table["fault"].to_numpy()
+    scale = np.maximum(deviation, 0.01 * np.abs(baseline))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigmas = np.where(fault == baseline, 0.0, np.abs(fault - baseline) / scale)
+    return table.assign(sigmas=np.minimum(sigmas, MAX_SIGMAS))
+
+
+def metric_order(changes: pd.DataFrame, targets: tuple[str, ...]) -> list[str]:
+    """Key metrics first, then the most changed on the targets (without targets: on any service).
+
+    ``changes``: sigmas, one row per metric, one column per service.
+    """
+    key = [metric for metric in KEY_METRICS if metric in changes.index]
+    relevant = changes.reindex(columns=list(targets)) if targets else changes
+    rest = relevant.drop(index=key).max(axis=1).fillna(-1.0).sort_index()
+    return key + [str(metric) for metric in rest.sort_values(ascending=False, kind="stable").index]
+
+
+def _panel(
+    metric: str, unit: str, series: pd.DataFrame, changes: pd.DataFrame, always: tuple[str, ...], record: CaseRecord
+) -> Panel:
+    of_metric = series.xs(metric, level="metric")
+    names = [name for name in record.service_names if name in of_metric.index]
+    values = dict(zip(names, of_metric.loc[names].to_numpy(float), strict=True))
+    present = list(values)
+    drawn = present
+    if len(present) > MAX_LINES:
+        change = changes.loc[metric].reindex(present).fillna(-1.0).to_dict()
+        by_change = sorted(present, key=lambda name: -change[name])
+        chosen = list(dict.fromkeys([*always, *by_change]))[: max(MAX_LINES, len(set(always)))]
+        drawn = [name for name in present if name in chosen]
+    lines = tuple(Line(name, values[name]) for name in drawn)
+    others = pd.DataFrame({name: values[name] for name in present if name not in drawn})
+    if others.empty:
+        return Panel(metric, unit, lines)
+    low, high = others.min(axis=1).to_numpy(float), others.max(axis=1).to_numpy(float)
+    return Panel(metric, unit, lines, low, high, others.shape[1])
+
+
+def _shifts(
+    medians: pd.DataFrame, units: dict[str, str], metrics: list[str], services: tuple[str, ...]
+) -> tuple[Shift, ...]:
+    rows = medians.reset_index()
+    rows = rows[rows["service"].isin(services) & rows["metric"].isin(metrics)]
+    rows = rows.sort_values("sigmas", ascending=False, kind="stable", na_position="last")
+    return tuple(
+        Shift(
+            metric=row["metric"],
+            service=row["service"],
+            unit=units[row["metric"]],
+            baseline=_number(row["baseline"]),
+            fault=_number(row["fault"]),
+            recovery=_number(row["recovery"]),
+            sigmas=_number(row["sigmas"]),
+        )
+        for row in rows.to_dict("records")
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def _gaps(record: CaseRecord, series: pd.DataFrame) -> tuple[str, ...]:
+    present = set(series.index)
+    gaps = []
+    for role in ("gateway", "head", "replica"):
+        siblings = [service.name for service in record.stack.services if service.role == role]
+        metrics = sorted({metric for metric, service in present if service in siblings})
+        for name in siblings:
+            absent = [metric for metric in metrics if (metric, name) not in present]
+            if absent:
+                gaps.append(f"{name}: {', '.join(absent)}")
+    return tuple(gaps)
