@@ -47,6 +47,8 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_metrics_report_interval_ms": "1000",
+    "RAY_agent_register_timeout_ms": "180000",
+    "RAY_enable_worker_prestart": "0",
     "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": "tasks.deploy.local.serving:span_processors",
     "RAY_SERVE_TRACING_SAMPLING_RATIO": "1.0",
     "RAY_COLOR_PREFIX": "0",
@@ -196,7 +198,7 @@ class Layout:
         resources = json.dumps({serving.REPLICA_RESOURCE: 1})
         address = f"{self.addresses[HEAD]}:{RAY_PORT}"
         return [
-            self._raylet(service, f"--address={address}", "--num-cpus=1", f"--resources={resources}")
+            self._raylet(service, f"--address={address}", "--num-cpus=0", f"--resources={resources}")
             for service in self.replicas
         ]
 

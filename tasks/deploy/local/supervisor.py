@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.health import complete, is_up
-from tasks.deploy.local.layout import MODEL_NAME, RAY_TEMP, Layout, Process
+from tasks.deploy.local.layout import MODEL_NAME, RAY_METRICS_PORT, RAY_TEMP, Layout, Process
 from tasks.deploy.local.namespaces import build_network
 from tasks.params import GATEWAY, DeployParams
 
@@ -73,11 +73,9 @@ class Supervisor:
         for process in self.layout.telemetry_processes():
             self.start(process)
         self._run_once(self.layout.model_process(), deadline)
-        self._phase("ray", "Ray head and worker nodes")
         self.start(self.layout.gateway_process())
-        self.start(self.layout.head_process())
-        for process in self.layout.replica_processes():
-            self.start(process)
+        for process in (self.layout.head_process(), *self.layout.replica_processes()):
+            self._start_ray_node(process, deadline)
         self._phase("engines", f"{self.layout.params.replicas} vLLM engines")
         self._run_application(deadline)
         self._phase("health", "a completion through the gateway")
@@ -163,11 +161,16 @@ class Supervisor:
         self._wait(lambda: process.name in self.finished, deadline, f"{process.name} to end; see {process.log}")
         return self.finished[process.name]
 
+    def _start_ray_node(self, process: Process, deadline: float) -> None:
+        """One node after the other: several starting at once on few cores run into Ray's own start-up time limits."""
+        self._phase("ray", f"Ray node of {process.service}")
+        self.start(process)
+        address = self.layout.addresses[str(process.service)]
+        self._wait(lambda: is_up(address, RAY_METRICS_PORT), deadline, f"a Ray node to come up; see {process.log}")
+
     def _run_application(self, deadline: float) -> None:
-        """The driver fails while the head is not up yet: try again until the deadline."""
+        """The driver may fail on a slow cluster: try again until the deadline."""
         process = self.layout.application_process()
-        head = self.layout.addresses["ray-head"]
-        self._wait(lambda: is_up(head, 6379), deadline, f"the Ray head; see {self.layout.head_process().log}")
         while self._run_once(process, deadline) != 0:
             if time.monotonic() > deadline - 5:
                 raise StartError(f"the Ray Serve application did not start; see {process.log}")
