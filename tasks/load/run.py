@@ -107,13 +107,13 @@ def load_record(requests: pa.Table | pd.DataFrame, params: LoadParams) -> LoadRe
     """What ``case.json`` says about the load. Send lag is ``sent - scheduled``; the verdict compares its 99th
     percentile with ``params.max_send_lag_ms`` and is ``unknown`` when nothing was sent."""
     import numpy as np
+    import pyarrow.compute as pc
 
     from tasks.case import LoadRecord, as_signal
 
     table = as_signal("requests", requests)
-    scheduled, sent = (table.column(name).cast("int64").to_numpy() for name in ("scheduled", "sent"))
-    lag_ms = (sent - scheduled) / 1e6
-    lag_ms = lag_ms[~np.isnan(lag_ms)]
+    lag = pc.subtract(table.column("sent"), table.column("scheduled")).drop_null()
+    lag_ms = lag.cast("int64").to_numpy() / 1e6
     record = LoadRecord(
         parameters=params.model_dump(mode="json"),
         requests=table.num_rows,

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.case import REQUESTS
+from tasks.load.run import LoadError, load_record, read_requests, run_foreground
+from tasks.load.spec import LoadSpec, read_spec
+from tasks.params import LoadParams, ParamsError
+from tests.load.mock_server import MockServer
+
+PARAMS = LoadParams(arrival="constant", rate=20, max_send_lag_ms=10)
+
+
+def row(number: int, lag_ms: float = 1, error: str | None = None) -> dict[str, object]:
+    scheduled = 1_800_000_000_000_000_000 + number * 1_000_000_000
+    return {
+        "request_id": f"r{number}",
+        "trace_id": "t",
+        "scheduled": scheduled,
+        "sent": scheduled + round(lag_ms * 1e6),
+        "first_token": None if error else scheduled + 30_000_001,
+        "last_token": None if error else scheduled + 90_000_000,
+        "tokens_in": None,
+        "tokens_out": None if error else 16,
+        "status": None if error else 200,
+        "error": error,
+    }
+
+
+def write(file: Path, rows: list[dict[str, object]], tail: str = "") -> Path:
+    file.write_text("".join(json.dumps(one) + "\n" for one in rows) + tail)
+    return file
+
+
+def test_read_requests(tmp_path: Path) -> None:
+    table = read_requests(write(tmp_path / "out", [row(2), row(0, error="timeout"), row(1)]))
+    assert table.schema == REQUESTS
+    assert table.column("request_id").to_pylist() == ["r0", "r1", "r2"]
+    assert table.column("first_token").cast("int64").to_pylist()[1] == row(1)["first_token"]
+    assert table.column("error").to_pylist() == ["timeout", None, None]
+
+
+def test_columns_without_a_single_value(tmp_path: Path) -> None:
+    table = read_requests(write(tmp_path / "out", [row(0, error="timeout")]))
+    assert table.schema == REQUESTS
+    assert table.column("status").null_count == 1
+
+
+def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    assert read_requests(write(tmp_path / "out", [row(0)], tail='{"request_id":"r1","sch')).num_rows == 1
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    assert read_requests(write(tmp_path / "out", [])).schema == REQUESTS
+
+
+@pytest.mark.parametrize("content", ["not json\n", '{"other": 1}\n'])
+def test_not_the_output_of_the_generator(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "out"
+    file.write_text(content)
+    with pytest.raises(LoadError, match="not the output"):
+        read_requests(file)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="cannot be read"):
+        read_requests(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("late_lag_ms", "verdict"), [(9, "on-schedule"), (500, "fell-behind")])
+def test_load_record(tmp_path: Path, late_lag_ms: float, verdict: str) -> None:
+    rows = [row(i) for i in range(90)] + [row(90 + i, lag_ms=late_lag_ms, error="http 503") for i in range(10)]
+    table = read_requests(write(tmp_path / "out", rows))
+    record = load_record(table, PARAMS)
+    assert (record.requests, record.failed, record.verdict) == (100, 10, verdict)
+    assert record.send_lag_p50_ms == pytest.approx(1)
+    assert record.send_lag_p99_ms == pytest.approx(late_lag_ms)
+    assert record.parameters == PARAMS.model_dump(mode="json")
+    assert load_record(table.to_pandas(), PARAMS) == record
+
+
+def test_load_record_of_requests_never_sent(tmp_path: Path) -> None:
+    frame = read_requests(write(tmp_path / "out", [row(0, error="interrupted"), row(1)])).to_pandas()
+    frame.loc[0, "sent"] = pd.NaT
+    record = load_record(frame, PARAMS)
+    assert (record.requests, record.failed, record.send_lag_p99_ms) == (2, 1, pytest.approx(1))
+
+
+def test_load_record_of_nothing() -> None:
+    record = load_record(REQUESTS.empty_table(), PARAMS)
+    assert (record.requests, record.verdict, record.send_lag_p50_ms) == (0, "unknown", None)
+
+
+@pytest.fixture
+def server_url() -> Iterator[str]:
+    """A mock server in a thread, for code that blocks."""
+    started, loop = threading.Event(), asyncio.new_event_loop()
+    urls: list[str] = []
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with MockServer().running() as server:
+            urls.append(server.url)
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    started.wait()
+    yield urls[0]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+
+
+def test_run_foreground(server_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    spec = LoadSpec(params=PARAMS, url=server_url, model="toy", duration_s=0.5, seed=1)
+    record = run_foreground(spec, tmp_path / "out")
+    assert (record.requests, record.failed) == (10, 0)
+    assert "sent 10/10" in capfd.readouterr().err
+
+
+def test_run_foreground_tells_of_a_failure(tmp_path: Path) -> None:
+    spec = LoadSpec(params=PARAMS, url="http://127.0.0.1:9", model="toy", duration_s=0.5, seed=1)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(LoadError, match="exit status 1"):
+        run_foreground(spec, tmp_path / "out")
+
+
+def test_spec_survives_the_file(tmp_path: Path) -> None:
+    spec = LoadSpec(params=PARAMS, url="http://[::1]:8000/v1", model="toy", duration_s=3, seed=1, start_at=1.5)
+    spec.write(tmp_path / "spec.json")
+    assert read_spec(tmp_path / "spec.json") == spec
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://h", "/v1/chat/completions"),
+        ("http://h:8000/", "/v1/chat/completions"),
+        ("http://h/v1", "/v1/chat/completions"),
+        ("https://h/prefix/v1/", "/prefix/v1/chat/completions"),
+    ],
+)
+def test_path(url: str, path: str) -> None:
+    assert LoadSpec(params=PARAMS, url=url, model="toy", duration_s=3, seed=1).path == path
+
+
+@pytest.mark.parametrize("url", ["", "h:8000", "ftp://h", "http://", "http://h:99999", "http://h:x"])
+def test_wrong_url(url: str) -> None:
+    with pytest.raises(ValueError, match="url"):
+        LoadSpec(params=PARAMS, url=url, model="toy", duration_s=3, seed=1)
+
+
+def test_wrong_spec_names_the_key(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text('{"params": {"arrival": "often", "rate": 1}}')
+    with pytest.raises(ParamsError) as caught:
+        read_spec(tmp_path / "spec.json")
+    assert any("params.arrival" in problem for problem in caught.value.problems)
+    assert any("model: missing" in problem for problem in caught.value.problems)
