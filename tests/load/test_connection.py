@@ -49,6 +49,15 @@ def test_reuse() -> None:
     with_harness(scenario)
 
 
+def test_reuse_after_an_http_error() -> None:
+    async def scenario(harness: Harness) -> None:
+        harness.server.status = 503
+        assert [(await harness.ask()).error for _ in range(3)] == ["http 503"] * 3
+        assert harness.server.connections == 1
+
+    with_harness(scenario)
+
+
 def test_closed_idle_connection_is_replaced() -> None:
     async def scenario(harness: Harness) -> None:
         await harness.ask()

@@ -101,12 +101,6 @@ def test_requests_leave_while_no_earlier_one_returned(out: Path) -> None:
     assert rows["error"].isna().all()
 
 
-def test_connections_are_reused(out: Path) -> None:
-    server = MockServer()
-    drive(server, out)
-    assert server.connections < COUNT / 2
-
-
 @pytest.mark.parametrize("ending", ["connection-close", "idle-close"])
 def test_a_server_that_closes_after_each_response(out: Path, ending: str) -> None:
     server = MockServer(ending=ending, break_after=-1)
@@ -136,7 +130,7 @@ def test_usage_not_sent(out: Path) -> None:
     ],
 )
 def test_failures_are_recorded(out: Path, server: dict[str, Any], error: str, tokens_out: int | None) -> None:
-    rows = drive(MockServer(**server), out, request_timeout_s=0.5)
+    rows = drive(MockServer(**server), out, request_timeout_s=0.5 if error == "timeout" else 60)
     assert len(rows) == COUNT
     assert set(rows["error"]) == {error}
     assert set(rows["tokens_out"].astype("Int32").fillna(-1)) == {-1 if tokens_out is None else tokens_out}
@@ -144,12 +138,6 @@ def test_failures_are_recorded(out: Path, server: dict[str, Any], error: str, to
     assert rows["first_token"].notna().all() == had_text
     expected_status = {503} if "status" in server else {-1} if tokens_out is None else {200}
     assert set(rows["status"].astype("Int32").fillna(-1)) == expected_status
-
-
-def test_connection_stays_usable_after_an_http_error(out: Path) -> None:
-    server = MockServer(status=503)
-    drive(server, out)
-    assert server.connections < COUNT / 2
 
 
 def test_dead_server_is_recorded(out: Path) -> None:
@@ -177,7 +165,7 @@ def test_server_that_accepts_and_never_reads(out: Path) -> None:
 
 
 def test_start_at(out: Path) -> None:
-    start_at = time.time() + 0.4
+    start_at = time.time() + 1.5
     rows = drive(MockServer(), out, start_at=start_at)
     assert rows["scheduled"].min() == pd.Timestamp(round(start_at * 1e9), tz="UTC")
 

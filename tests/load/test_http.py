@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.load.http import MAX_HEADER_BYTES, HttpError, ResponseReader
@@ -27,6 +27,7 @@ def read(pieces: list[bytes]) -> tuple[ResponseReader, bytes]:
     return reader, body
 
 
+@settings(deadline=None)
 @given(
     parts=bodies,
     cuts=st.lists(st.integers(0, 10_000), max_size=30),
@@ -44,6 +45,7 @@ def test_chunked_however_it_is_cut(
     assert reader.headers[b"x-a"] == b"b"
 
 
+@settings(deadline=None)
 @given(body=st.binary(max_size=200), cuts=st.lists(st.integers(0, 10_000), max_size=20))
 def test_content_length_however_it_is_cut(body: bytes, cuts: list[int]) -> None:
     data = b"HTTP/1.1 503 Unavailable\r\ncontent-length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
@@ -51,6 +53,7 @@ def test_content_length_however_it_is_cut(body: bytes, cuts: list[int]) -> None:
     assert (found, reader.status, reader.complete, reader.keep_alive) == (body, 503, True, False)
 
 
+@settings(deadline=None)
 @given(body=st.binary(max_size=200), cuts=st.lists(st.integers(0, 10_000), max_size=20))
 def test_body_that_lasts_until_the_close(body: bytes, cuts: list[int]) -> None:
     reader, found = read(pieces_of(b"HTTP/1.0 200 OK\r\n\r\n" + body, cuts))
@@ -59,6 +62,7 @@ def test_body_that_lasts_until_the_close(body: bytes, cuts: list[int]) -> None:
     assert (found, reader.complete, reader.keep_alive) == (body, True, False)
 
 
+@settings(deadline=None)
 @given(parts=st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=5), lost=st.integers(1, 40))
 def test_a_cut_response_is_never_complete(parts: list[bytes], lost: int) -> None:
     body = chunked(parts)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.load.prompts import POOL_WORDS, BodyWriter
@@ -13,6 +13,7 @@ from tasks.params import LoadParams
 CHAT = BodyWriter(LoadParams(arrival="constant", rate=1), "toy", seed=5)
 
 
+@settings(deadline=None)
 @given(start=st.integers(0, POOL_WORDS - 1), words=st.integers(1, 300))
 def test_a_prompt_has_the_wanted_number_of_words(start: int, words: int) -> None:
     found = CHAT.prompt(start, words).decode().split(" ")

@@ -44,6 +44,7 @@ def columns(schedule: Schedule) -> list[np.ndarray]:
     return [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]
 
 
+@settings(deadline=None)
 @given(params=load_params(), duration_s=st.floats(0.1, 20), seed=st.integers(0, 2**32 - 1))
 def test_schedule_is_a_pure_function_within_its_bounds(params: LoadParams, duration_s: float, seed: int) -> None:
     schedule = draw_schedule(params, duration_s, seed, POOL)
@@ -60,6 +61,7 @@ def test_schedule_is_a_pure_function_within_its_bounds(params: LoadParams, durat
     assert ((schedule.prompt_start >= 0) & (schedule.prompt_start < POOL)).all()
 
 
+@settings(deadline=None)
 @given(params=load_params(), seed=st.integers(0, 1000), short_s=st.floats(0.1, 5), more_s=st.floats(0.1, 5))
 def test_a_longer_run_begins_with_the_shorter_one(params: LoadParams, seed: int, short_s: float, more_s: float) -> None:
     short = draw_schedule(params, short_s, seed, POOL)
@@ -68,6 +70,7 @@ def test_a_longer_run_begins_with_the_shorter_one(params: LoadParams, seed: int,
         assert np.array_equal(one, other[: len(one)])
 
 
+@settings(deadline=None)
 @given(rate=st.floats(0.5, 500), duration_s=st.floats(0.1, 10))
 def test_constant_arrivals_are_evenly_spaced(rate: float, duration_s: float) -> None:
     schedule = draw_schedule(LoadParams(arrival="constant", rate=rate), duration_s, 0, POOL)
@@ -76,7 +79,7 @@ def test_constant_arrivals_are_evenly_spaced(rate: float, duration_s: float) -> 
     assert np.allclose(np.diff(schedule.offset_ns), 1e9 / rate, atol=2)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(rate=st.floats(20, 200), seed=st.integers(0, 2**32 - 1))
 def test_poisson_arrivals_have_exponential_gaps_and_the_wanted_rate(rate: float, seed: int) -> None:
     duration_s = 50.0

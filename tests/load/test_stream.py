@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.load.stream import MAX_LINE_BYTES, CompletionStream, StreamError
@@ -67,6 +67,7 @@ def test_error_event() -> None:
     assert fed(encode(text("a"), {"error": {"message": "no"}})).error
 
 
+@settings(deadline=None)
 @given(
     contents=st.lists(st.text(max_size=8), max_size=10),
     newline=st.sampled_from(["\n", "\r\n"]),
