@@ -1,0 +1,181 @@
+"""The registry of fault kinds: what can be injected, with which parameters, where, and how that is shown."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.params import InjectionSpec, Params, Role, suggest, validation_problems
+
+ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind. The fields above ``local`` say what it is on every backend; ``local`` carries it out on one machine.
+
+    ``resources`` are the parts of a service that the fault needs for itself: two faults that share one cannot act
+    on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it can be seen.
+    """
+
+    kind: str
+    summary: str
+    parameters: type[FaultParameters]
+    roles: frozenset[Role]
+    resources: frozenset[str]
+    probe: str
+    signals: str
+    local: type[LocalFault[Any]]
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """When a fault acts within a case, for the check of overlaps; ``where`` names it in problems."""
+
+    kind: str
+    target: str
+    start_s: float
+    end_s: float
+    where: str
+
+
+_registry: dict[str, Fault] = {}
+
+
+def register(fault: Fault) -> Fault:
+    """Add a kind; called by its file in ``tasks/inject/faults``.
+
+    Raises:
+        ValueError: the kind exists.
+    """
+    if fault.kind in _registry:
+        raise ValueError(f"fault kind '{fault.kind}' is registered twice")
+    _registry[fault.kind] = fault
+    return fault
+
+
+@cache
+def _discover() -> None:
+    from tasks.inject import faults
+
+    for module in pkgutil.iter_modules(faults.__path__):
+        importlib.import_module(f"{faults.__name__}.{module.name}")
+
+
+def list_faults() -> list[Fault]:
+    """Every kind, by name."""
+    _discover()
+    return [_registry[kind] for kind in sorted(_registry)]
+
+
+def fault(kind: str) -> Fault:
+    """Raises KeyError for an unknown kind."""
+    _discover()
+    return _registry[kind]
+
+
+def kinds() -> list[str]:
+    return [each.kind for each in list_faults()]
+
+
+def validate_injection(
+    kind: str,
+    target: str,
+    parameters: Mapping[str, Any],
+    roles: Mapping[str, Role],
+    where: str,
+    target_key: str = "target",
+) -> list[str]:
+    """Problems of one injection, one line each, below the key ``where``; empty when it can be carried out."""
+    if kind not in kinds():
+        return [f"{where}.kind: unknown fault '{kind}'; {suggest(kind, kinds())}"]
+    return [
+        *_target_problems(fault(kind), target, roles, f"{where}.{target_key}"),
+        *_parameter_problems(fault(kind), parameters, where),
+    ]
+
+
+def validate_overlaps(planned: Sequence[PlannedFault]) -> list[str]:
+    """Problems of faults that need the same part of the same service at the same time."""
+    problems = []
+    for i, one in enumerate(planned):
+        for other in planned[:i]:
+            if one.target != other.target or one.start_s >= other.end_s or other.start_s >= one.end_s:
+                continue
+            if {one.kind, other.kind} - set(kinds()):
+                continue
+            shared = fault(one.kind).resources & fault(other.kind).resources
+            if shared:
+                problems.append(
+                    f"{one.where}: {one.kind} and {other.kind} ({other.where}) both need the {_join(shared)} of "
+                    f"{one.target} at the same time; use another target or another time"
+                )
+    return problems
+
+
+def validate_inject_params(params: Params) -> list[str]:
+    """Every problem of the section ``inject`` that the catalogue can see."""
+    roles = params.deploy.roles()
+    problems: list[str] = []
+    for f, spec in enumerate(params.inject.faults):
+        where = f"inject.faults[{f}]"
+        for t, target in enumerate(spec.targets):
+            found = validate_injection(spec.kind, target, spec.parameters, roles, where, f"targets[{t}]")
+            problems += [problem for problem in found if problem not in problems]
+    for c, concurrent in enumerate(params.inject.concurrent):
+        planned = []
+        for i, injection in enumerate(concurrent.injections):
+            where = f"inject.concurrent[{c}].injections[{i}]"
+            problems += validate_injection(injection.kind, injection.target, injection.parameters, roles, where)
+            planned.append(_planned(injection, params.campaign.windows.fault_s, where))
+        problems += validate_overlaps(planned)
+    return problems
+
+
+def resolve_parameters(kind: str, parameters: Mapping[str, Any]) -> FaultParameters:
+    """The parameters with every default.
+
+    Raises:
+        KeyError: unknown kind.
+        pydantic.ValidationError: a parameter is unknown or out of its limits.
+    """
+    return fault(kind).parameters.model_validate(dict(parameters))
+
+
+def _planned(injection: InjectionSpec, window_s: float, where: str) -> PlannedFault:
+    duration = window_s - injection.offset_s if injection.duration_s is None else injection.duration_s
+    return PlannedFault(injection.kind, injection.target, injection.offset_s, injection.offset_s + duration, where)
+
+
+def _target_problems(kind: Fault, target: str, roles: Mapping[str, Role], where: str) -> list[str]:
+    if target not in roles:
+        return [f"{where}: unknown service '{target}'; {suggest(target, roles)}"]
+    if roles[target] not in kind.roles:
+        fitting = [service for service, role in roles.items() if role in kind.roles]
+        allowed = ", ".join(fitting) or "none"
+        return [f"{where}: {kind.kind} cannot act on '{target}' (role {roles[target]}); allowed: {allowed}"]
+    return []
+
+
+def _parameter_problems(kind: Fault, parameters: Mapping[str, Any], where: str) -> list[str]:
+    where = f"{where}.parameters"
+    if not kind.parameters.model_fields and parameters:
+        unknown = ", ".join(f"'{key}'" for key in parameters)
+        return [f"{where}: {kind.kind} takes no parameters (got {unknown})"]
+    try:
+        kind.parameters.model_validate(dict(parameters))
+    except ValidationError as error:
+        problems = zip(error.errors(), validation_problems(error, kind.parameters), strict=True)
+        return [f"{where}.{problem}" if detail["loc"] else f"{where}: {problem}" for detail, problem in problems]
+    return []
+
+
+def _join(words: frozenset[str]) -> str:
+    return " and ".join(sorted(words))

@@ -1,0 +1,1 @@
+"""One file per fault kind; each registers itself with the catalogue."""

@@ -1,0 +1,60 @@
+"""Accelerator throttle: the engine computes more slowly."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.inject.catalogue import Fault, register
+from tasks.inject.local import probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.target import FaultError
+from tasks.inject.local.undo import QUOTA_TOLERANCE_CORES, RestoreQuota, UndoStep
+
+
+class Parameters(FaultParameters):
+    fraction: Annotated[float, Field(ge=0.02, le=0.95, description="share of the normal computing capacity left")] = (
+        0.15
+    )
+
+
+class LocalAcceleratorThrottle(LocalFault[Parameters]):
+    """There is no accelerator here: the engine computes on the CPU, so its cgroup's CPU quota is what a power limit is
+    to a GPU. Utilisation stays high and speed falls. Unlike a power limit it also slows the replica's other work."""
+
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (RestoreQuota(cores=self.target.service.cpu_cores),)
+
+    def apply(self, run_for_s: float) -> str:
+        cores = self.parameters.fraction * (self.target.service.cpu_cores or os.cpu_count() or 1)
+        self.target.cgroup.set_cpu_cores(cores)
+        now = self.target.cgroup.cpu_cores()
+        if now is None or abs(now - cores) > max(QUOTA_TOLERANCE_CORES, 0.01 - cores):
+            raise FaultError(f"{self.target.name}: the CPU quota reads {now} cores after it was set to {cores:g}")
+        return "cgroup: CPU quota in place of an accelerator power limit"
+
+    def probe(self) -> probes.Probe:
+        return probes.cpu_throttling(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during >= before + 0.05 and during >= 1.3 * before
+
+    @property
+    def criterion(self) -> str:
+        return "a rise of 0.05 s/s and 30 %"
+
+
+FAULT = register(
+    Fault(
+        kind="accelerator-throttle",
+        summary="the engine's computing capacity is cut (CPU quota: the local stand-in for a GPU power limit)",
+        parameters=Parameters,
+        roles=frozenset({"replica"}),
+        resources=frozenset({"CPU quota"}),
+        probe="seconds per second that the service waited because its quota was spent; an idle target shows no effect",
+        signals="engine time per request, inter-token latency and queue of the target; its utilisation stays high",
+        local=LocalAcceleratorThrottle,
+    )
+)

@@ -1,0 +1,59 @@
+"""CPU stress: other work competes with the service for its CPU."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.local import probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.stress import start_stressor
+from tasks.inject.local.undo import EndProcesses, KillTracked, UndoStep
+
+
+class Parameters(FaultParameters):
+    workers: Annotated[int, Field(ge=1, le=64, description="busy processes")] = 2
+    load_percent: Annotated[int, Field(ge=1, le=100, description="share of a core that each worker asks for")] = 100
+
+
+class LocalCpuStress(LocalFault[Parameters]):
+    """stress-ng in the service's cgroup, so that it spends the service's quota."""
+
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (KillTracked(tracker=self.tracker), EndProcesses(journal=self.journal))
+
+    def apply(self, run_for_s: float) -> str:
+        load = ["--cpu-load", str(self.parameters.load_percent)] if self.parameters.load_percent < 100 else []
+        start_stressor(self.target, self.tracker, ["--cpu", str(self.parameters.workers), *load], run_for_s)
+        return "cgroup: stress-ng"
+
+    def probe(self) -> probes.Probe:
+        return probes.cpu_demand(self.target)
+
+    @property
+    def expected_rise_cores(self) -> float:
+        return 0.25 * min(self.parameters.workers, os.cpu_count() or 1) * self.parameters.load_percent / 100
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= self.expected_rise_cores
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {self.expected_rise_cores:.2f} cores"
+
+
+FAULT = register(
+    Fault(
+        kind="cpu-stress",
+        summary="busy processes compete with the service for its CPU",
+        parameters=Parameters,
+        roles=ALL_ROLES,
+        resources=frozenset(),
+        probe="cores that the service's cgroup used or, its quota spent, waited for",
+        signals="CPU usage and throttling of the target; its latency per request",
+        local=LocalCpuStress,
+    )
+)

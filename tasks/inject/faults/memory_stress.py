@@ -1,0 +1,89 @@
+"""Memory stress: other work holds and touches memory beside the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.local import probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.stress import start_stressor
+from tasks.inject.local.undo import EndProcesses, KillTracked, LiftMemoryLimit, UndoStep
+
+MACHINE_MARGIN_MB = 1024
+ALARM_MARGIN_MB = 512
+
+
+class Parameters(FaultParameters):
+    size_mb: Annotated[int, Field(ge=16, le=1_048_576, description="memory held, in MiB, all workers together")] = 600
+    workers: Annotated[int, Field(ge=1, le=16, description="processes that share the size")] = 1
+    headroom_mb: Annotated[
+        int | None,
+        Field(ge=64, le=1_048_576, description="memory limit = usage before + size + this, in MiB; null: no limit"),
+    ] = None
+
+
+class LocalMemoryStress(LocalFault[Parameters]):
+    """stress-ng in the service's cgroup. Its workers are the first victims of the kernel's OOM killer."""
+
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (KillTracked(tracker=self.tracker), LiftMemoryLimit(), EndProcesses(journal=self.journal))
+
+    def refusal(self) -> str | None:
+        left_mb = available_mb() - self.parameters.size_mb
+        if left_mb >= MACHINE_MARGIN_MB:
+            return None
+        return (
+            f"{self.parameters.size_mb} MiB would leave {left_mb:.0f} MiB available on this machine, "
+            f"less than {MACHINE_MARGIN_MB} MiB"
+        )
+
+    def apply(self, run_for_s: float) -> str:
+        parameters = self.parameters
+        if parameters.headroom_mb is not None:
+            room = (parameters.size_mb + parameters.headroom_mb) * 2**20
+            self.target.cgroup.set_memory_limit(self.target.cgroup.memory_usage() + room)
+        size = ["--vm", str(parameters.workers), "--vm-bytes", f"{parameters.size_mb}M"]
+        # filled once, then one pass over it a second: memory is held and warm without spending the CPU quota
+        how = ["--vm-keep", "--vm-method", "zero-one", "--vm-hang", "1", "--oomable"]
+        start_stressor(self.target, self.tracker, [*size, *how], run_for_s)
+        return "cgroup: stress-ng"
+
+    def alarm(self) -> str | None:
+        left_mb = available_mb()
+        return None if left_mb >= ALARM_MARGIN_MB else f"only {left_mb:.0f} MiB are available on this machine"
+
+    def probe(self) -> probes.Probe:
+        return probes.memory_usage(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= 0.7 * self.parameters.size_mb
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {0.7 * self.parameters.size_mb:.0f} MiB"
+
+
+def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
+    """``MemAvailable`` of the machine in MiB."""
+    for line in meminfo.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+FAULT = register(
+    Fault(
+        kind="memory-stress",
+        summary="memory is held and touched beside the service, in its cgroup",
+        parameters=Parameters,
+        roles=ALL_ROLES,
+        resources=frozenset({"memory limit"}),
+        probe="memory charged to the service's cgroup",
+        signals="memory of the target; with a limit also reclaim and refaults",
+        local=LocalMemoryStress,
+    )
+)

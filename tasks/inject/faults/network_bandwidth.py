@@ -1,0 +1,51 @@
+"""Bandwidth limit: what the service sends leaves slowly."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.local import network, probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.undo import RestoreEgress, UndoStep
+
+
+class Parameters(FaultParameters):
+    rate_kbit: Annotated[float, Field(ge=32, le=100_000, description="rate of the link in kbit/s")] = 128
+
+
+class LocalNetworkBandwidth(LocalFault[Parameters]):
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (RestoreEgress(),)
+
+    def apply(self, run_for_s: float) -> str:
+        return f"link: {network.limit_rate(self.target, self.parameters.rate_kbit)}"
+
+    def probe(self) -> probes.Probe:
+        return probes.Throughput(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during <= 0.5 * before and during <= 2.5 * self.parameters.rate_kbit
+
+    @property
+    def criterion(self) -> str:
+        return f"half the rate before and at most {2.5 * self.parameters.rate_kbit:g} kbit/s"
+
+    def is_normal(self, before: float, during: float, after: float) -> bool:
+        return after >= 4 * max(during, self.parameters.rate_kbit)
+
+
+FAULT = register(
+    Fault(
+        kind="network-bandwidth",
+        summary="what the service sends is limited to a rate",
+        parameters=Parameters,
+        roles=ALL_ROLES,
+        resources=frozenset({"egress link"}),
+        probe="rate at which the service's link sends back a short burst of full-size ICMP echoes",
+        signals="gap between the spans of caller and target, bytes sent; engine time stays normal",
+        local=LocalNetworkBandwidth,
+    )
+)

@@ -1,0 +1,61 @@
+"""Network delay: what the service sends arrives late."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.local import network, probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.undo import EndProcesses, RestoreEgress, UndoStep
+
+
+class Parameters(FaultParameters):
+    delay_ms: Annotated[float, Field(gt=0, le=10_000, description="mean extra delay of each frame sent")] = 300
+    jitter_ms: Annotated[float, Field(ge=0, le=10_000, description="delays are uniform within ± this")] = 0
+    correlation_percent: Annotated[float, Field(ge=0, le=99, description="pull towards the delay before")] = 0
+
+    @model_validator(mode="after")
+    def _jitter_fits(self) -> Parameters:
+        if self.jitter_ms > self.delay_ms:
+            raise ValueError(f"jitter_ms ({self.jitter_ms:g}) must not exceed delay_ms ({self.delay_ms:g})")
+        return self
+
+
+class LocalNetworkDelay(LocalFault[Parameters]):
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (RestoreEgress(), EndProcesses(journal=self.journal))
+
+    def apply(self, run_for_s: float) -> str:
+        impairment = network.LinkImpairment(
+            delay_ms=self.parameters.delay_ms,
+            jitter_ms=self.parameters.jitter_ms,
+            correlation_percent=self.parameters.correlation_percent,
+        )
+        return f"link: {network.impair(self.target, impairment, run_for_s)}"
+
+    def probe(self) -> probes.Probe:
+        return probes.RoundTrip(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= 0.5 * self.parameters.delay_ms
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {0.5 * self.parameters.delay_ms:g} ms"
+
+
+FAULT = register(
+    Fault(
+        kind="network-delay",
+        summary="every frame that the service sends is late",
+        parameters=Parameters,
+        roles=ALL_ROLES,
+        resources=frozenset({"egress link"}),
+        probe="median round trip of ICMP echoes from the fabric to the service",
+        signals="gap between the spans of caller and target; engine time stays normal",
+        local=LocalNetworkDelay,
+    )
+)

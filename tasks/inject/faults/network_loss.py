@@ -1,0 +1,49 @@
+"""Packet loss: a share of what the service sends never arrives."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.local import network, probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.undo import EndProcesses, RestoreEgress, UndoStep
+
+
+class Parameters(FaultParameters):
+    loss_percent: Annotated[float, Field(ge=1, le=100, description="share of the frames sent that are dropped")] = 30
+
+
+class LocalNetworkLoss(LocalFault[Parameters]):
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (RestoreEgress(), EndProcesses(journal=self.journal))
+
+    def apply(self, run_for_s: float) -> str:
+        impairment = network.LinkImpairment(loss_percent=self.parameters.loss_percent)
+        return f"link: {network.impair(self.target, impairment, run_for_s)}"
+
+    def probe(self) -> probes.Probe:
+        return probes.Loss(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= 0.4 * self.parameters.loss_percent
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {0.4 * self.parameters.loss_percent:g} %"
+
+
+FAULT = register(
+    Fault(
+        kind="network-loss",
+        summary="a share of the frames that the service sends is lost",
+        parameters=Parameters,
+        roles=ALL_ROLES,
+        resources=frozenset({"egress link"}),
+        probe="share of ICMP echoes from the fabric to the service without an answer",
+        signals="gap between the spans of caller and target, TCP retransmissions; below some 20 % little is to be seen",
+        local=LocalNetworkLoss,
+    )
+)

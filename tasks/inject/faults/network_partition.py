@@ -1,0 +1,44 @@
+"""Partition: the service neither sends nor receives."""
+
+from __future__ import annotations
+
+from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.local import network, probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.undo import RestoreEgress, UndoStep
+
+
+class Parameters(FaultParameters):
+    """None."""
+
+
+class LocalNetworkPartition(LocalFault[Parameters]):
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (RestoreEgress(),)
+
+    def apply(self, run_for_s: float) -> str:
+        return f"link: {network.cut(self.target)}"
+
+    def probe(self) -> probes.Probe:
+        return probes.Loss(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during >= 95 and before <= 50
+
+    @property
+    def criterion(self) -> str:
+        return "at least 95 % lost"
+
+
+FAULT = register(
+    Fault(
+        kind="network-partition",
+        summary="the service is cut off: nothing in, nothing out",
+        parameters=Parameters,
+        roles=ALL_ROLES,
+        resources=frozenset({"egress link"}),
+        probe="share of ICMP echoes from the fabric to the service without an answer",
+        signals="requests to the target fail or hang, its samples are missing; a long one ends cluster membership",
+        local=LocalNetworkPartition,
+    )
+)

@@ -1,0 +1,63 @@
+"""Freeze: the processes of the service stop running but stay there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.local import probes
+from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.local.target import FaultError
+from tasks.inject.local.undo import ResumeProcesses, UndoStep
+
+SETTLE_S = 2.0
+
+
+class Parameters(FaultParameters):
+    """None."""
+
+
+class LocalProcessFreeze(LocalFault[Parameters]):
+    """SIGSTOP to every process of the cgroup. Not the v1 freezer: what it froze cannot be killed."""
+
+    def undo_steps(self) -> tuple[UndoStep, ...]:
+        return (ResumeProcesses(),)
+
+    def apply(self, run_for_s: float) -> str:
+        deadline = time.monotonic() + SETTLE_S
+        while running := [pid for pid, state in self.target.processes().items() if state != "T"]:
+            for pid in running:
+                try:
+                    os.kill(pid, signal.SIGSTOP)
+                except ProcessLookupError:
+                    continue
+            if time.monotonic() > deadline:
+                raise FaultError(f"{self.target.name}: {len(running)} processes do not stop")
+            time.sleep(0.005)
+        return "signal: SIGSTOP"
+
+    def probe(self) -> probes.Probe:
+        return probes.stopped_share(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during >= 90 and before <= 10
+
+    @property
+    def criterion(self) -> str:
+        return "at least 90 % stopped"
+
+
+FAULT = register(
+    Fault(
+        kind="process-freeze",
+        summary="the processes of the service are stopped, and go on afterwards",
+        parameters=Parameters,
+        roles=ALL_ROLES,
+        resources=frozenset({"processes"}),
+        probe="share of the service's processes that are stopped",
+        signals="the target completes nothing, its CPU is at zero, its samples are missing",
+        local=LocalProcessFreeze,
+    )
+)

@@ -1,0 +1,312 @@
+"""The guardian: the process that carries out one injection and undoes it.
+
+It runs in a session of its own and follows its owner: the end of the owner (its pidfd, or its end of the pipe on
+standard input), a signal, the planned end or an alarm of the fault all lead to the undo. Before it acts it starts a
+dead-man timer, which outlives it and its owner and undoes from the journal. The order is always: journal, dead-man,
+act, undo, look, close the journal; the journal's lock is held while acting and while undoing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tasks
+from tasks.deploy.local.process import ProcessId
+from tasks.inject import catalogue
+from tasks.inject.journal import Journal, JournalError, ProbeRecord, locked, read_journal, write_journal
+from tasks.inject.local.executor import LocalFault
+from tasks.inject.local.probes import Probe, Sample
+from tasks.inject.local.target import DEAD_MAN_MARKER, MARKER, FaultError, end_marked
+from tasks.inject.recover import undo
+
+log = logging.getLogger(__name__)
+
+DEAD_MAN_MARGIN_S = 5.0
+STRESSOR_MARGIN_S = 3.0
+MIN_BASELINE_S = 0.7
+ALARM_INTERVAL_S = 0.5
+
+
+class Superseded(RuntimeError):  # noqa: N818 (a state, not an error)
+    """Somebody else has closed the journal."""
+
+
+class Guardian:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = read_journal(path)
+        self.stop_reason: str | None = None
+        self.samples: list[Sample] = []
+        self._owner_fd = _pidfd(self.journal.owner)
+        self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(wake_write)
+
+    def run(self) -> int:
+        with locked(self.path):
+            self.journal = self._still("planned")
+            self.journal.guardian = ProcessId.current()
+            start_dead_man(self.path, self.journal)
+            self._write()
+        try:
+            self._carry_out()
+        except Superseded:
+            log.info("the journal was closed by another process")
+        finally:
+            self._leave_nothing()
+        return 0
+
+    def _leave_nothing(self) -> None:
+        """Whatever happened: undo what is open, and let the dead-man go only when all is closed."""
+        with locked(self.path):
+            on_disk = read_journal(self.path)
+            if on_disk.open:
+                undo(self.path, on_disk, by="guardian")
+        if not on_disk.open:
+            end_marked(DEAD_MAN_MARKER, self.path)
+
+    def _carry_out(self) -> None:
+        kind = catalogue.fault(self.journal.kind)
+        parameters = kind.parameters.model_validate(self.journal.parameters)
+        fault = kind.local(self.journal.target, parameters, self.path)
+        try:
+            probe = fault.probe()
+        except (FaultError, OSError) as error:
+            self._close(f"not carried out: {error}")
+            return
+        with contextlib.closing(probe):
+            self._inject(fault, probe)
+
+    def _inject(self, fault: LocalFault[Any], probe: Probe) -> None:
+        originals = [ProcessId(pid=pid, start_ticks=ticks) for pid, ticks in _identities(fault)]
+        earliest = time.monotonic() + MIN_BASELINE_S
+        self._sample_until(probe, max(earliest, self.journal.start_monotonic))
+        if self.stop_reason or not fault.target.stack_alive:
+            self._close(f"not carried out: {self.stop_reason or 'the stack ended before it began'}")
+            return
+        before_end = time.monotonic()
+        if not self._apply(fault):
+            return
+        during_start = time.monotonic()
+        before = self._figure(probe, float("-inf"), before_end)
+        self._hold(fault, probe, before, during_start)
+        during_end = time.monotonic()
+        survivors = sum(process.alive for process in originals)
+        with locked(self.path):
+            self.journal = self._still("active", self.journal)
+            left = undo(self.path, self.journal, by="guardian")
+        after_start = time.monotonic()
+        during = self._figure(probe, during_start, during_end)
+        after = None if left else self._watch_return(fault, probe, before, during, after_start)
+        self.journal.probe = ProbeRecord(name=probe.name, unit=probe.unit, before=before, during=during, after=after)
+        self._judge(fault, len(originals), survivors)
+        if not left:
+            self._write()
+
+    def _apply(self, fault: LocalFault[Any]) -> bool:
+        with locked(self.path):
+            self.journal = self._still("planned", self.journal)
+            refusal = fault.refusal()
+            if refusal:
+                self._close(f"not carried out: {refusal}")
+                return False
+            self.journal.state = "applying"
+            self._write()
+            try:
+                run_for_s = max(1.0, self.journal.end_monotonic - time.monotonic()) + STRESSOR_MARGIN_S
+                self.journal.executor = fault.apply(run_for_s)
+            except (FaultError, OSError, subprocess.SubprocessError) as error:
+                self.journal.reason = f"not carried out: {error}"
+                undo(self.path, self.journal, by="guardian")
+                return False
+            self.journal.applied_at = datetime.now(UTC)
+            self.journal.state = "active"
+            self._write()
+        return True
+
+    def _hold(self, fault: LocalFault[Any], probe: Probe, before: float | None, since: float) -> None:
+        """Sample until the planned end or a reason to stop; note when the effect is first seen."""
+        next_alarm = 0.0
+        while not self.stop_reason and time.monotonic() < self.journal.end_monotonic:
+            if time.monotonic() >= next_alarm:
+                next_alarm = time.monotonic() + ALARM_INTERVAL_S
+                self.stop_reason = fault.alarm() or self._outside_reason(fault)
+            recent = self._figure(probe, since, float("inf"), last=probe.min_samples)
+            unseen = self.journal.effect_seen_at is None
+            if unseen and before is not None and recent is not None and fault.shows_effect(before, recent):
+                self.journal.effect_seen_at = datetime.now(UTC)
+            self._sample_until(probe, min(time.monotonic() + probe.interval_s, self.journal.end_monotonic))
+
+    def _outside_reason(self, fault: LocalFault[Any]) -> str | None:
+        if not fault.target.stack_alive:
+            return "the stack ended during the fault"
+        return None if read_journal(self.path).open else "it was undone by another process"
+
+    def _watch_return(
+        self, fault: LocalFault[Any], probe: Probe, before: float | None, during: float | None, since: float
+    ) -> float | None:
+        """The probe's figure after the undo, as soon as it is normal, at the latest after the fault's ``settle_s``."""
+        after: float | None = None
+        deadline = since + fault.settle_s
+        while not self.stop_reason and time.monotonic() < deadline and fault.target.stack_alive:
+            self._sample_until(probe, time.monotonic() + probe.interval_s)
+            after = self._figure(probe, since, float("inf"), last=probe.min_samples)
+            if None not in (before, during, after) and fault.is_normal(before, during, after):  # type: ignore[arg-type]
+                self.journal.normal_seen_at = datetime.now(UTC)
+                break
+        return after
+
+    def _judge(self, fault: LocalFault[Any], processes: int, survivors: int) -> None:
+        """Verdict and one sentence of reason."""
+        journal, record = self.journal, self.journal.probe
+        assert record is not None
+        figures = (
+            f"{record.name}: {_shown(record.before)} {record.unit} before, {_shown(record.during)} during, "
+            f"{_shown(record.after)} after"
+        )
+        before, during = record.before, record.during
+        lost_all = fault.spares_processes and processes > 0 and survivors == 0
+        if not fault.target.stack_alive:
+            problem = "the stack ended during the fault"
+        elif lost_all:
+            problem = f"the {processes} processes of the service ended during the fault"
+        elif before is None or during is None:
+            problem = "the probe has no figure"
+        elif not fault.shows_effect(before, during):
+            problem = f"no effect (an effect is {fault.criterion})"
+        elif journal.normal_seen_at is None:
+            problem = self.stop_reason or f"not back to normal within {fault.settle_s:g} s"
+        else:
+            problem = ""
+        journal.verdict = "ineffective" if problem else "effective"
+        if journal.state == "failed":
+            return
+        early = f"; ended early: {self.stop_reason}" if self.stop_reason and self.stop_reason != problem else ""
+        gone = processes - survivors
+        if fault.spares_processes and gone and not lost_all:
+            early += f"; {gone} of {processes} processes of the service ended during the fault"
+        journal.reason = (f"{problem}; {figures}" if problem else figures) + early
+
+    def _figure(self, probe: Probe, start: float, end: float, last: int | None = None) -> float | None:
+        inside = sorted((s for s in self.samples if s.start >= start and s.end <= end), key=lambda sample: sample.start)
+        if len(inside) < (last or 1):
+            return None
+        return probe.reduce([sample.value for sample in inside[-(last or len(inside)) :]])
+
+    def _sample_until(self, probe: Probe, deadline: float) -> None:
+        """Tick the probe until ``deadline`` or until there is a reason to stop."""
+        while True:
+            self.samples += probe.tick()
+            pause = min(deadline - time.monotonic(), probe.interval_s)
+            if pause <= 0 or self._wait(pause):
+                return
+
+    def _wait(self, seconds: float) -> bool:
+        """True when there is a reason to stop."""
+        watched = [0, self._wake_read, *([self._owner_fd] if self._owner_fd is not None else [])]
+        ready, _, _ = select.select(watched, [], [], seconds)
+        if self._owner_fd in ready or self._owner_fd is None or (0 in ready and not os.read(0, 64)):
+            self.stop_reason = self.stop_reason or "its owner ended"
+        return self.stop_reason is not None
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.stop_reason = self.stop_reason or f"stopped by {signal.Signals(number).name}"
+
+    def _still(self, state: str, mine: Journal | None = None) -> Journal:
+        """The journal, if nobody else has moved it on from ``state``; the caller holds the lock."""
+        try:
+            on_disk = read_journal(self.path)
+        except JournalError as error:
+            raise Superseded(str(error)) from error
+        if on_disk.state != state:
+            raise Superseded(f"the state is {on_disk.state}, not {state}")
+        return mine or on_disk
+
+    def _close(self, reason: str) -> None:
+        """Close a journal under which nothing was done."""
+        self.journal.state = "recovered"
+        self.journal.recovered_by = "guardian"
+        self.journal.reason = reason
+        self._write()
+
+    def _write(self) -> None:
+        write_journal(self.path, self.journal)
+
+
+def start_dead_man(path: Path, journal: Journal) -> None:
+    """A shell that sleeps past the planned end and then recovers from the journal.
+
+    It has its own session, outlives everybody, and carries all paths in its environment: its command line holds no name
+    of this project or workspace by which somebody could kill it together with the campaign.
+    """
+    seconds = max(0.0, journal.end_monotonic - time.monotonic()) + DEAD_MAN_MARGIN_S
+    python = Path(sys.executable)
+    environment = {name: value for name, value in os.environ.items() if name != MARKER}
+    environment |= {
+        DEAD_MAN_MARKER: str(path),
+        "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1]),
+        "SECONDS_TO_WAIT": f"{seconds:.3f}",
+        "PYTHON": f"./{python.name}",
+    }
+    with path.with_suffix(".dead-man.log").open("ab") as log_file:
+        subprocess.Popen(
+            ["sh", "-c", 'sleep "$SECONDS_TO_WAIT"; exec "$PYTHON" -m tasks.inject.recover'],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            cwd=python.parent,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _pidfd(process: ProcessId) -> int | None:
+    """A descriptor that becomes readable when ``process`` ends; None when it has."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    if process.alive:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _identities(fault: LocalFault[Any]) -> list[tuple[int, int]]:
+    found = []
+    for pid in fault.target.processes():
+        with contextlib.suppress(ProcessLookupError):
+            identity = ProcessId.of(pid)
+            found.append((identity.pid, identity.start_ticks))
+    return found
+
+
+def _shown(figure: float | None) -> str:
+    return "no figure" if figure is None else f"{figure:.4g}"
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s guardian: %(message)s")
+    with contextlib.suppress(PermissionError):
+        os.nice(-5)  # it must undo in time on a machine that its own fault has loaded
+    path = Path(sys.argv[1])
+    try:
+        return Guardian(path).run()
+    except (Superseded, JournalError) as error:
+        log.error("%s", error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

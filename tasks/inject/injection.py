@@ -1,0 +1,243 @@
+"""Starting injections and following them: what the case runner calls.
+
+::
+
+    plan = InjectionPlan("case-3.0", "cpu-stress", "ray-replicas-1", {"workers": 2}, start_at, duration_s=25)
+    with start_injection(runtime, workspace, plan) as injection:
+        ...
+        record = injection.wait()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import tasks
+from tasks.case import Injection, Interval, Probe
+from tasks.deploy.local.process import ProcessId
+from tasks.deploy.local.runtime import StackRuntime
+from tasks.inject import catalogue
+from tasks.inject.journal import (
+    Journal,
+    JournalError,
+    journal_files,
+    journal_path,
+    locked,
+    read_journal,
+    write_journal,
+)
+from tasks.inject.local.target import MARKER, FaultError, Target
+from tasks.inject.recover import recover_journal
+from tasks.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 8
+LEAD_S = 2.0
+"""Start an injection this long before its ``start_at``: the guardian starts and the probe measures "before"."""
+
+
+class InjectionError(RuntimeError):
+    """An injection cannot be started. ``problems`` holds one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True)
+class InjectionPlan:
+    """One fault to carry out: ``start_at`` is UTC, ``injection_id`` names the journal file."""
+
+    injection_id: str
+    kind: str
+    target: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    start_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    duration_s: float = 25
+
+    @property
+    def end_at(self) -> datetime:
+        return self.start_at + timedelta(seconds=self.duration_s)
+
+
+class ActiveInjection:
+    """An injection under way. As a context manager it stops what still runs when the block is left."""
+
+    def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
+        self.path = path
+        self._process = process
+
+    def __enter__(self) -> ActiveInjection:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def done(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self, timeout_s: float | None = None) -> Injection:
+        """Block until the fault is undone and its probe has looked again.
+
+        Raises:
+            TimeoutError: not yet.
+            FaultError: something of the fault is left; it is named.
+        """
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{self.path.stem} is still under way") from error
+        self._release()
+        _ensure_closed(self.path, f"the guardian ended with status {self._process.returncode}")
+        return injection_record(read_journal(self.path))
+
+    def stop(self) -> Injection:
+        """Undo now and return the record (that of the finished injection when it was done already).
+
+        Raises:
+            FaultError: something of the fault is left; it is named.
+        """
+        if not self.done:
+            self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT_S)
+        if not self.done:
+            self._process.kill()
+        return self.wait()
+
+    def _release(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def start_injection(runtime: StackRuntime, workspace: Workspace, plan: InjectionPlan) -> ActiveInjection:
+    """Journal the plan and start its guardian, which acts at ``plan.start_at`` (at once when that has passed).
+
+    The fault ends with its window, with ``stop``, or with this process, whichever comes first.
+
+    Raises:
+        InjectionError: the plan is not valid here, or an open injection is in its way.
+    """
+    roles = {service.name: service.role for service in runtime.services}
+    where = f"injection {plan.injection_id}"
+    problems = catalogue.validate_injection(plan.kind, plan.target, plan.parameters, roles, where)
+    if plan.end_at <= datetime.now(UTC):
+        problems.append(f"{where}: its window ended at {plan.end_at.isoformat()}")
+    if not runtime.alive:
+        problems.append(f"{where}: the stack does not run")
+    if problems:
+        raise InjectionError(problems)
+    workspace.journal.mkdir(parents=True, exist_ok=True)
+    try:
+        path = journal_path(workspace.journal.resolve(), plan.injection_id)
+    except ValueError as error:
+        raise InjectionError([str(error)]) from error
+    journal = _plan_journal(runtime, plan, path)
+    with locked(path.with_name("directory")):
+        in_the_way = _conflicts(journal, path)
+        if in_the_way:
+            raise InjectionError(in_the_way)
+        write_journal(path, journal)
+    return ActiveInjection(path, _start_guardian(path))
+
+
+def injection_record(journal: Journal) -> Injection:
+    """The record of a closed injection for ``case.json``."""
+    planned = Interval(start=journal.start_at, end=journal.start_at + timedelta(seconds=journal.duration_s))
+    probe = None if journal.probe is None else Probe(**journal.probe.model_dump())
+    notes = "".join(f"; {note}" for note in journal.notes)
+    return Injection(
+        kind=journal.kind,
+        target=journal.target.name,
+        parameters=journal.parameters,
+        executor=journal.executor,
+        planned=planned,
+        observed=_interval(journal.applied_at, journal.undone_at),
+        verified=_interval(journal.effect_seen_at, journal.normal_seen_at),
+        probe=probe,
+        verdict=journal.verdict,
+        reason=journal.reason + notes,
+    )
+
+
+def _plan_journal(runtime: StackRuntime, plan: InjectionPlan, path: Path) -> Journal:
+    kind = catalogue.fault(plan.kind)
+    parameters = catalogue.resolve_parameters(plan.kind, plan.parameters)
+    target = Target.of(runtime, plan.target)
+    until_start = (plan.start_at - datetime.now(UTC)).total_seconds()
+    return Journal(
+        injection_id=plan.injection_id,
+        kind=plan.kind,
+        parameters=parameters.model_dump(mode="json"),
+        target=target,
+        start_at=plan.start_at,
+        duration_s=plan.duration_s,
+        start_monotonic=time.monotonic() + until_start,
+        resources=tuple(sorted(kind.resources)),
+        undo=kind.local(target, parameters, path).undo_steps(),
+        owner=ProcessId.current(),
+    )
+
+
+def _conflicts(journal: Journal, path: Path) -> list[str]:
+    """Open injections that this one cannot start beside."""
+    problems = []
+    for other_path in journal_files(path.parent):
+        try:
+            other = read_journal(other_path)
+        except JournalError as error:
+            problems.append(f"journal {error}; run `rcarena inject --recover`")
+            continue
+        if not other.open:
+            continue
+        if other_path == path:
+            problems.append(f"injection {journal.injection_id} is open ({other.state}); run `rcarena inject --recover`")
+            continue
+        shared = set(other.resources) & set(journal.resources)
+        apart = journal.start_monotonic >= other.end_monotonic or other.start_monotonic >= journal.end_monotonic
+        if shared and other.target.name == journal.target.name and not apart:
+            problems.append(
+                f"injection {journal.injection_id}: {journal.kind} and {other.kind} ({other.injection_id}) both need "
+                f"the {' and '.join(sorted(shared))} of {journal.target.name} at the same time"
+            )
+    return problems
+
+
+def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {MARKER: str(path), "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1])}
+    with path.with_suffix(".log").open("ab") as log_file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks.inject.guardian", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _ensure_closed(path: Path, by_whom: str) -> None:
+    """The guardian may have been killed: then the owner undoes."""
+    if read_journal(path).open:
+        log.warning("%s: %s before it had undone the fault: undoing it now", path.stem, by_whom)
+        recover_journal(path, by=f"its owner ({by_whom})")
+
+
+def _interval(start: datetime | None, end: datetime | None) -> Interval | None:
+    return Interval(start=start, end=end) if start is not None and end is not None and start <= end else None
+
+
+__all__ = ["ActiveInjection", "FaultError", "InjectionError", "InjectionPlan", "injection_record", "start_injection"]

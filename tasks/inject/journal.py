@@ -1,0 +1,142 @@
+"""The journal of one injection: what it changes, how to undo that, whether it was done. One file per injection."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from tasks.deploy.local.process import ProcessId
+from tasks.inject.local.target import Target
+from tasks.inject.local.undo import UndoStep
+
+State = Literal["planned", "applying", "active", "undoing", "failed", "recovered"]
+CLOSED: State = "recovered"
+ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}"
+SUFFIX = ".json"
+
+
+class JournalError(RuntimeError):
+    """A journal cannot be read, or somebody else holds it."""
+
+
+class ProbeRecord(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    unit: str
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+
+
+class Journal(BaseModel):
+    """State of one injection. Wall times are for the record; deadlines are on the machine's monotonic clock, which all
+    processes of one boot share.
+
+    ``planned`` nothing was done; ``applying`` the act may be half done; ``active``; ``undoing``; ``failed`` the undo
+    was tried and something is left; ``recovered`` nothing is left. Every state but the last is open.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    injection_id: str
+    kind: str
+    parameters: dict[str, Any]
+    target: Target
+    start_at: AwareDatetime
+    duration_s: float
+    start_monotonic: float
+    resources: tuple[str, ...]
+    undo: tuple[UndoStep, ...]
+    owner: ProcessId
+    guardian: ProcessId | None = None
+    state: State = "planned"
+    executor: str | None = None
+    applied_at: AwareDatetime | None = None
+    undone_at: AwareDatetime | None = None
+    effect_seen_at: AwareDatetime | None = None
+    normal_seen_at: AwareDatetime | None = None
+    probe: ProbeRecord | None = None
+    verdict: Literal["effective", "ineffective"] = "ineffective"
+    reason: str = ""
+    recovered_by: str | None = None
+    notes: list[str] = []
+
+    @property
+    def end_monotonic(self) -> float:
+        return self.start_monotonic + self.duration_s
+
+    @property
+    def open(self) -> bool:
+        return self.state != CLOSED
+
+
+def journal_path(directory: Path, injection_id: str) -> Path:
+    """Raises ValueError for an id that is not a plain file name."""
+    if not re.fullmatch(ID_PATTERN, injection_id):
+        raise ValueError(f"injection id '{injection_id}': allowed are letters, digits, '.', '_' and '-'")
+    return directory / f"{injection_id}{SUFFIX}"
+
+
+def journal_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob(f"*{SUFFIX}") if not path.name.startswith("."))
+
+
+def read_journal(path: Path) -> Journal:
+    """Raises JournalError when it is missing, torn or not a journal."""
+    try:
+        return Journal.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise JournalError(f"{path.name}: {error.strerror}") from error
+    except ValidationError as error:
+        raise JournalError(f"{path.name}: not a journal ({error.error_count()} problems)") from error
+
+
+def write_journal(path: Path, journal: Journal) -> None:
+    """Durable and atomic: a reader sees the old state or the new one, also after a crash."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    with staging.open("wb") as stream:
+        stream.write(journal.model_dump_json(indent=1).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    staging.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout_s: float = 10) -> Iterator[None]:
+    """Hold the lock of a journal: whoever acts or undoes has it. The kernel frees it with its holder.
+
+    Raises:
+        JournalError: somebody else holds it for longer than ``timeout_s``.
+    """
+    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise JournalError(f"{path.name}: its lock is held by another process") from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,152 @@
+"""Impairing the egress of a service's link: netem where the kernel has it, else the user-space shaper; tbf; a filter."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.inject import shaper
+from tasks.inject.local.target import FaultError, Target
+
+TAP = "fault-tap"
+SHAPER_START_TIMEOUT_S = 8
+_UNKNOWN_QDISC = "qdisc kind is unknown"
+_MATCH_ALL = ("protocol", "all", "u32", "match", "u32", "0", "0")
+_DROP_ALL = ("protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 2,")
+_DEFAULT_QDISCS = {"noqueue", "pfifo_fast", "fq_codel", "mq", "pfifo"}
+
+
+@dataclass(frozen=True)
+class LinkImpairment:
+    """Milliseconds and percent, as netem defines them."""
+
+    delay_ms: float = 0
+    jitter_ms: float = 0
+    correlation_percent: float = 0
+    loss_percent: float = 0
+
+
+def impair(target: Target, impairment: LinkImpairment, run_for_s: float, prefer_kernel: bool = True) -> str:
+    """Delay and lose what the service sends. Returns what does it: ``netem`` or ``user-space shaper``.
+
+    Raises:
+        FaultError: neither works here.
+    """
+    if prefer_kernel and _add_netem(target, impairment):
+        return "netem"
+    _start_shaper(target, impairment, run_for_s)
+    interface = target.service.interface
+    _tc(target, "qdisc", "add", "dev", interface, "clsact")
+    redirect = ("action", "mirred", "egress", "redirect", "dev", TAP)
+    _tc(target, "filter", "add", "dev", interface, "egress", *_MATCH_ALL, *redirect)
+    return "user-space shaper"
+
+
+def limit_rate(target: Target, rate_kbit: float) -> str:
+    """Limit what the service sends to ``rate_kbit``, queueing for up to one second before dropping."""
+    burst_bytes = max(3_000, round(rate_kbit * 1000 / 8 / 50))
+    _tc(
+        target,
+        *("qdisc", "add", "dev", target.service.interface, "root", "tbf"),
+        *("rate", f"{round(rate_kbit * 1000)}bit", "burst", str(burst_bytes), "latency", "1000ms"),
+    )
+    return "tbf"
+
+
+def cut(target: Target) -> str:
+    """Drop every frame that the service sends or receives."""
+    interface = target.service.interface
+    _tc(target, "qdisc", "add", "dev", interface, "clsact")
+    for direction in ("egress", "ingress"):
+        _tc(target, "filter", "add", "dev", interface, direction, *_DROP_ALL)
+    return "filter"
+
+
+def restore_egress(target: Target) -> None:
+    """Remove what the functions above added; absent is fine.
+
+    Raises:
+        FaultError: something is still there.
+    """
+    for qdisc in ("clsact", "root"):
+        target.run("tc", "qdisc", "del", "dev", target.service.interface, qdisc)
+    still_there = [line for line in egress_residue(target) if TAP not in line]  # the TAP leaves with its shaper
+    if still_there:
+        raise FaultError("; ".join(still_there))
+
+
+def egress_residue(target: Target) -> list[str]:
+    """Queueing disciplines of the link that are not the kernel's default, and TAP devices of a shaper."""
+    answer = target.run("sh", "-c", "tc -j qdisc show && ip -j link show")
+    if answer.returncode:
+        if not target.stack_alive:
+            return []
+        raise FaultError(f"{target.name}: cannot look at the link: {answer.stderr.strip()}")
+    qdiscs, end = json.JSONDecoder().raw_decode(answer.stdout)
+    links = json.loads(answer.stdout[end:])
+    interface = target.service.interface
+    residue = [
+        f"{target.name}: queueing discipline {qdisc['kind']} on {interface}"
+        for qdisc in qdiscs
+        if qdisc.get("dev") == interface and qdisc["kind"] not in _DEFAULT_QDISCS
+    ]
+    residue += [f"{target.name}: TAP device {link['ifname']}" for link in links if link["ifname"] == TAP]
+    return residue
+
+
+def _add_netem(target: Target, impairment: LinkImpairment) -> bool:
+    argv = ["qdisc", "add", "dev", target.service.interface, "root", "netem", "limit", "20000"]
+    if impairment.delay_ms or impairment.jitter_ms:
+        argv += ["delay", f"{impairment.delay_ms:g}ms"]
+        if impairment.jitter_ms:
+            argv += [f"{impairment.jitter_ms:g}ms", f"{impairment.correlation_percent:g}%"]
+    if impairment.loss_percent:
+        argv += ["loss", f"{impairment.loss_percent:g}%"]
+    answer = target.run("tc", *argv)
+    if answer.returncode == 0:
+        return True
+    if _UNKNOWN_QDISC in answer.stderr:
+        return False
+    raise FaultError(f"{target.name}: tc {' '.join(argv)}: {answer.stderr.strip()}")
+
+
+def _tc(target: Target, *argv: str) -> None:
+    answer = target.run("tc", *argv)
+    if answer.returncode:
+        raise FaultError(f"{target.name}: tc {' '.join(argv)}: {answer.stderr.strip()}")
+
+
+def _start_shaper(target: Target, impairment: LinkImpairment, run_for_s: float) -> None:
+    """Start the shaper in the service's network namespace. It ends when this process does: it holds its stdin."""
+    argv = [*target.enter_service(), sys.executable, "-I", "-S", str(Path(shaper.__file__).resolve())]
+    argv += ["--interface", target.service.interface, "--tap", TAP, "--run-for-s", f"{run_for_s:.3f}"]
+    argv += ["--delay-ms", f"{impairment.delay_ms:g}", "--jitter-ms", f"{impairment.jitter_ms:g}"]
+    argv += ["--correlation-percent", f"{impairment.correlation_percent:g}"]
+    argv += ["--loss-percent", f"{impairment.loss_percent:g}"]
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    _held_shapers.append(process)
+    assert process.stdout is not None
+    deadline = time.monotonic() + SHAPER_START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        readable, _, _ = select.select([process.stdout], [], [], 0.2)
+        if readable and process.stdout.read(len(shaper.READY)) == shaper.READY:
+            return
+        if process.poll() is not None:
+            break
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    _, errors = process.communicate()
+    last_line = (errors.decode(errors="replace").strip().splitlines() or ["it did not start in time"])[-1]
+    raise FaultError(f"{target.name}: the user-space shaper failed: {last_line}")
+
+
+_held_shapers: list[subprocess.Popen[bytes]] = []
+"""Keeps the standard inputs of running shapers open: closing one ends its shaper."""

@@ -1,0 +1,299 @@
+"""Probes: a figure per moment that shows whether a fault is there. None of them needs the telemetry of the stack.
+
+A probe yields samples; the guardian puts them into the phases before, during and after by their times, and reduces each
+phase to one figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import statistics
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.inject.local.target import Target
+
+ECHO_REPLY, ECHO_REQUEST = 0, 8
+_ECHO_HEADER = struct.Struct("!BBHHH")
+_SO_TIMESTAMPNS = 35
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``value`` describes the interval from ``start`` to ``end`` (monotonic seconds; equal for a moment)."""
+
+    start: float
+    end: float
+    value: float
+
+
+class Probe:
+    """Base of the probes. ``tick`` is called every ``interval_s`` and does not wait."""
+
+    name: str
+    unit: str
+    interval_s: float = 0.5
+    min_samples: int = 2
+
+    def tick(self) -> list[Sample]:
+        """Samples that became known since the last call."""
+        raise NotImplementedError
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.median(values)
+
+    def close(self) -> None:
+        """Free what the probe holds."""
+
+
+class Gauge(Probe):
+    """The value of a function now."""
+
+    def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
+        self.name, self.unit, self._read = name, unit, read
+
+    def tick(self) -> list[Sample]:
+        now = time.monotonic()
+        with contextlib.suppress(OSError):  # the cgroup may be gone: no sample
+            return [Sample(now, now, self._read())]
+        return []
+
+
+class Rate(Probe):
+    """Growth of a counter per second."""
+
+    def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
+        self.name, self.unit, self._read = name, unit, read
+        self._last: tuple[float, float] | None = None
+
+    def tick(self) -> list[Sample]:
+        try:
+            now, count = time.monotonic(), self._read()
+        except OSError:
+            return []
+        last, self._last = self._last, (now, count)
+        if last is None or now <= last[0]:
+            return []
+        return [Sample(last[0], now, max(0.0, count - last[1]) / (now - last[0]))]
+
+
+def cpu_demand(target: Target) -> Probe:
+    """Cores that the cgroup used plus those it waited for because its quota was spent."""
+    cgroup = target.cgroup
+    return Rate(
+        "CPU used or waited for by the cgroup", "cores", lambda: cgroup.cpu_seconds() + cgroup.throttled_seconds()
+    )
+
+
+def cpu_throttling(target: Target) -> Probe:
+    return Rate("CPU time waited for because the quota was spent", "s/s", target.cgroup.throttled_seconds)
+
+
+def memory_usage(target: Target) -> Probe:
+    return Gauge("memory of the cgroup", "MiB", lambda: target.cgroup.memory_usage() / 2**20)
+
+
+def stopped_share(target: Target) -> Probe:
+    def read() -> float:
+        states = list(target.processes().values())
+        return 100 * states.count("T") / len(states) if states else 0.0
+
+    return Gauge("stopped processes of the service", "%", read)
+
+
+class Pinger:
+    """ICMP echo from the fabric to the service: the kernel of the service's namespace answers, its processes do not
+    matter. Non-blocking; arrivals carry the kernel's time stamps, so a late reader measures no delay of its own."""
+
+    def __init__(self, target: Target, payload_bytes: int) -> None:
+        self._address = target.service.address
+        self._payload = b"\0" * payload_bytes
+        self._identity = int.from_bytes(os.urandom(2), "big")
+        self._sequence = 0
+        self.wire_bytes = payload_bytes + 8 + 20 + 14
+        self.unanswered: dict[int, Echo] = {}
+        self._socket = target.in_fabric_network(_echo_socket)
+
+    def send(self) -> None:
+        self._sequence = (self._sequence + 1) % 2**16
+        packet = _echo_request(self._identity, self._sequence, self._payload)
+        self.unanswered[self._sequence] = Echo(time.monotonic(), time.time_ns())
+        with contextlib.suppress(OSError):  # unreachable counts as lost
+            self._socket.sendto(packet, (self._address, 0))
+
+    def replies(self) -> list[Echo]:
+        """The echoes that were answered since the last call."""
+        found = []
+        while select.select([self._socket], [], [], 0)[0]:
+            try:
+                packet, ancillary, _, _ = self._socket.recvmsg(65_536, 64)
+            except OSError:
+                break
+            header = packet[(packet[0] & 0x0F) * 4 :]
+            if len(header) < _ECHO_HEADER.size:
+                continue
+            kind, _, _, identity, sequence = _ECHO_HEADER.unpack_from(header)
+            if kind != ECHO_REPLY or identity != self._identity:
+                continue
+            echo = self.unanswered.pop(sequence, None)
+            if echo is not None:
+                echo.round_trip_s = (_arrival_ns(ancillary) - echo.sent_ns) / 1e9
+                found.append(echo)
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@dataclass
+class Echo:
+    """One echo request: when it was sent (monotonic seconds, wall nanoseconds) and how long its answer took."""
+
+    sent: float
+    sent_ns: int
+    round_trip_s: float | None = None
+
+
+class RoundTrip(Probe):
+    name, unit = "round trip from the fabric to the service", "ms"
+    interval_s = 0.1
+    min_samples = 3
+
+    def __init__(self, target: Target) -> None:
+        self._pinger = Pinger(target, payload_bytes=32)
+
+    def tick(self) -> list[Sample]:
+        answered = self._pinger.replies()
+        self._pinger.send()
+        return [Sample(echo.sent, echo.sent, 1e3 * (echo.round_trip_s or 0.0)) for echo in answered]
+
+    def close(self) -> None:
+        self._pinger.close()
+
+
+class Loss(Probe):
+    """Share of echoes without an answer in time. Whether answered or not, an echo counts only once its time is over."""
+
+    name, unit = "echoes lost between the fabric and the service", "%"
+    interval_s = 0.05
+    min_samples = 10
+
+    def __init__(self, target: Target, timeout_s: float = 0.5) -> None:
+        self._pinger = Pinger(target, payload_bytes=32)
+        self._timeout_s = timeout_s
+        self._answered: list[Echo] = []
+
+    def tick(self) -> list[Sample]:
+        self._answered += self._pinger.replies()
+        self._pinger.send()
+        limit = time.monotonic() - self._timeout_s
+        samples = [Sample(echo.sent, echo.sent, 0.0) for echo in self._answered if echo.sent < limit]
+        self._answered = [echo for echo in self._answered if echo.sent >= limit]
+        overdue = [sequence for sequence, echo in self._pinger.unanswered.items() if echo.sent < limit]
+        lost = [self._pinger.unanswered.pop(sequence) for sequence in overdue]
+        return samples + [Sample(echo.sent, echo.sent, 100.0) for echo in lost]
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
+
+    def close(self) -> None:
+        self._pinger.close()
+
+
+class Throughput(Probe):
+    """Rate at which the service's link sends back a burst of full-size echoes, in kbit/s of what is on the wire.
+
+    The burst is small (the link is shared with the service's own traffic) and one at a time is under way.
+    """
+
+    name, unit = "rate of echoes from the service", "kbit/s"
+    interval_s = 0.05
+    min_samples = 1
+
+    def __init__(self, target: Target, burst: int = 6, pause_s: float = 2.0, timeout_s: float = 3.0) -> None:
+        self._pinger = Pinger(target, payload_bytes=1_400)
+        self._burst = burst
+        self._pause_s = pause_s
+        self._timeout_s = timeout_s
+        self._next_burst = time.monotonic()
+        self._started: float | None = None
+        self._answered: list[Echo] = []
+
+    def tick(self) -> list[Sample]:
+        now = time.monotonic()
+        self._answered += self._pinger.replies()
+        if self._started is None:
+            if now >= self._next_burst:
+                self._started, self._answered = now, []
+                for _ in range(self._burst):
+                    self._pinger.send()
+            return []
+        if len(self._answered) < self._burst and now - self._started < self._timeout_s:
+            return []
+        started, self._started = self._started, None
+        self._pinger.unanswered.clear()
+        self._next_burst = now + self._pause_s
+        elapsed = max((echo.round_trip_s or 0.0 for echo in self._answered), default=self._timeout_s)
+        sent_bits = len(self._answered) * self._pinger.wire_bytes * 8
+        return [Sample(started, now, sent_bits / 1e3 / max(elapsed, 1e-6))]
+
+    def close(self) -> None:
+        self._pinger.close()
+
+
+class OpenPorts(Probe):
+    """How many of the TCP ports on which the service listened at first it listens on now."""
+
+    name, unit = "TCP ports of the service that listen", "ports"
+    interval_s = 0.1
+    min_samples = 1
+
+    def __init__(self, target: Target) -> None:
+        self._table = target.in_service_network(lambda: Path("/proc/thread-self/net/tcp").open("rb"))  # noqa: SIM115
+        self._first = self._listening()
+
+    def tick(self) -> list[Sample]:
+        now = time.monotonic()
+        return [Sample(now, now, float(len(self._first & self._listening())))]
+
+    def _listening(self) -> set[int]:
+        self._table.seek(0)
+        rows = (line.split() for line in self._table.read().splitlines()[1:])
+        return {int(row[1].rpartition(b":")[2], 16) for row in rows if row[3] == b"0A"}
+
+    def close(self) -> None:
+        self._table.close()
+
+
+def _echo_socket() -> socket.socket:
+    echo = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    echo.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    echo.setblocking(False)
+    return echo
+
+
+def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+            seconds, nanoseconds = struct.unpack_from("qq", data)
+            return int(seconds) * 10**9 + int(nanoseconds)
+    return time.time_ns()
+
+
+def _echo_request(identity: int, sequence: int, payload: bytes) -> bytes:
+    blank = _ECHO_HEADER.pack(ECHO_REQUEST, 0, 0, identity, sequence) + payload
+    return _ECHO_HEADER.pack(ECHO_REQUEST, 0, _internet_checksum(blank), identity, sequence) + payload
+
+
+def _internet_checksum(data: bytes) -> int:
+    padded = data + b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
