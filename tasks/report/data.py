@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 BASELINE_FAILURES = 0.01
 
-Verdict = Literal["effective", "ineffective", "fault-free"]
+Verdict = Literal["effective", "partly effective", "ineffective", "fault-free"]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
         best=tuple(_best(scoreboard)),
         provenance=_provenance(records, params),
         parameters=params.dump() if params else "",
-        interval=f"{params.score.confidence:.0%}".replace("%", " %") if params else "bootstrap",
+        interval=f"{params.score.confidence:.0%} interval".replace("%", " %") if params else "interval",
     )
 
 
@@ -170,7 +170,7 @@ def _case_notices(summaries: list[CaseSummary], unfinished: list[str], unreadabl
     for summary in summaries:
         for gap in summary.gaps:
             missing.setdefault(gap, []).append(summary.case_id)
-    yield from (Notice(f"Signal {gap}", tuple(cases)) for gap, cases in missing.items())
+    yield from (Notice(gap, tuple(cases)) for gap, cases in missing.items())
 
 
 def _fails_before_fault(summary: CaseSummary) -> bool:
@@ -276,10 +276,10 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None) -> CaseSummary:
 
 
 def _verdict(record: CaseRecord) -> Verdict:
-    """A case with several injections is effective only when each of them was."""
-    if not record.injections:
+    verdicts = {injection.verdict for injection in record.injections}
+    if not verdicts:
         return "fault-free"
-    return "effective" if all(injection.verdict == "effective" for injection in record.injections) else "ineffective"
+    return verdicts.pop() if len(verdicts) == 1 else "partly effective"
 
 
 def _injection(injection: Injection, origin: datetime) -> InjectionSummary:
@@ -302,10 +302,14 @@ def _window(interval: Interval, origin: datetime) -> Window:
 
 
 def _gaps(record: CaseRecord) -> tuple[str, ...]:
+    """One line per status and reason, naming the signals that it holds for."""
+    signals: dict[tuple[str, str], list[str]] = {}
+    for signal, completeness in record.completeness.items():
+        if completeness.status != "complete":
+            signals.setdefault((completeness.status, completeness.reason), []).append(signal)
     return tuple(
-        f"{signal} {completeness.status}" + (f": {completeness.reason}" if completeness.reason else "")
-        for signal, completeness in record.completeness.items()
-        if completeness.status != "complete"
+        f"Signal {status}: {', '.join(names)}" + (f" ({reason})" if reason else "")
+        for (status, reason), names in signals.items()
     )
 
 

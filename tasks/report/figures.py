@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tasks.report.data import CaseSummary, Window
-from tasks.report.formatting import quantity
+from tasks.report.formatting import PREFIXED_UNITS, quantity
 from tasks.report.latency import LatencyScatter
 from tasks.report.rounding import json_numbers
 from tasks.report.scoreboard import Scoreboard
@@ -88,11 +88,10 @@ def _metrics(signals: CaseSignals, case: CaseSummary) -> dict[str, Any]:
 
 
 def _panel(panel: Panel, case: CaseSummary, shifts: dict[tuple[str, str], Shift]) -> dict[str, Any]:
-    found = [shifts[panel.metric, target] for target in case.targets if (panel.metric, target) in shifts]
     document: dict[str, Any] = {
         "metric": panel.metric,
         "unit": panel.unit,
-        "note": "; ".join(f"{quantity(s.baseline, s.unit)} → {quantity(s.fault, s.unit)}" for s in found),
+        "note": _change(shifts.get((panel.metric, case.targets[0]))) if len(case.targets) == 1 else "",
         "lines": [[case.services.index(line.service), json_numbers(line.values)] for line in panel.lines],
     }
     if panel.band_low is not None and panel.band_high is not None:
@@ -102,6 +101,14 @@ def _panel(panel: Panel, case: CaseSummary, shifts: dict[tuple[str, str], Shift]
             "others": panel.band_services,
         }
     return document
+
+
+def _change(shift: Shift | None) -> str:
+    """``0.2 → 0.33``, without the unit unless it needs a prefix: the panel's title names it."""
+    if shift is None:
+        return ""
+    unit = shift.unit if shift.unit in PREFIXED_UNITS else ""
+    return f"{quantity(shift.baseline, unit)} → {quantity(shift.fault, unit)}"
 
 
 @dataclass(frozen=True)

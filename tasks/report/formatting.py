@@ -7,6 +7,7 @@ import math
 _PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
 _SMALL_PREFIX_UNITS = {"s"}
 _LARGE_PREFIX_UNITS = {"bytes": "B", "bytes/s": "B/s"}
+PREFIXED_UNITS = _SMALL_PREFIX_UNITS | set(_LARGE_PREFIX_UNITS)
 
 ABSENT = "–"
 

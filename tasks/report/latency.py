@@ -134,7 +134,7 @@ def latency_scatter(case: Case) -> LatencyScatter | None:
     served = shown["trace_id"].map(handled) if services else pd.Series(index=shown.index, dtype=object)
     problems = shown["error"].fillna("").astype(str).str.slice(0, MAX_ERROR_CHARACTERS)
     no_text = shown["failed"] & (problems == "")
-    statuses = shown["status"].astype("string").radd("HTTP ").fillna("no answer")
+    statuses = shown["status"].astype("Int64").astype("string").radd("HTTP ").fillna("no answer")
     return LatencyScatter(
         services=services,
         seconds=shown["seconds"].to_numpy(float),

@@ -112,12 +112,12 @@ def case_signals(case: Case) -> CaseSignals | None:
     changes = medians["sigmas"].unstack("service").reindex(series.index.unique("metric"))
     targets = tuple(dict.fromkeys(injection.target for injection in record.injections))
     order = metric_order(changes, targets)
-    drawn, left_out = order[:MAX_PANELS], order[MAX_PANELS:]
-    always = (*targets, record.front_end)
+    shown, left_out = order[:MAX_PANELS], order[MAX_PANELS:]
+    drawn = drawn_services(changes, (*targets, record.front_end), record.service_names)
     return CaseSignals(
         grid=grid,
-        panels=tuple(_panel(metric, units[metric], series, changes, always, record) for metric in drawn),
-        shifts=_shifts(medians, units, drawn, targets or (record.front_end,)),
+        panels=tuple(_panel(metric, units[metric], series, drawn) for metric in shown),
+        shifts=_shifts(medians, units, shown, targets or (record.front_end,)),
         left_out=tuple(left_out),
         gaps=_gaps(record, series),
     )
@@ -169,25 +169,24 @@ def metric_order(changes: pd.DataFrame, targets: tuple[str, ...]) -> list[str]:
     return key + [str(metric) for metric in rest.sort_values(ascending=False, kind="stable").index]
 
 
-def _panel(
-    metric: str, unit: str, series: pd.DataFrame, changes: pd.DataFrame, always: tuple[str, ...], record: CaseRecord
-) -> Panel:
+def drawn_services(changes: pd.DataFrame, always: tuple[str, ...], services: tuple[str, ...]) -> tuple[str, ...]:
+    """At most ``MAX_LINES`` of ``services``: ``always``, then those that changed most on average over the metrics."""
+    if len(services) <= MAX_LINES:
+        return services
+    mean_change = changes.mean().reindex(list(services)).fillna(-1.0).to_dict()
+    by_change = sorted(services, key=lambda name: -mean_change[name])
+    chosen = list(dict.fromkeys([*always, *by_change]))[: max(MAX_LINES, len(set(always)))]
+    return tuple(name for name in services if name in chosen)
+
+
+def _panel(metric: str, unit: str, series: pd.DataFrame, drawn: tuple[str, ...]) -> Panel:
     of_metric = series.xs(metric, level="metric")
-    names = [name for name in record.service_names if name in of_metric.index]
-    values = dict(zip(names, of_metric.loc[names].to_numpy(float), strict=True))
-    present = list(values)
-    drawn = present
-    if len(present) > MAX_LINES:
-        change = changes.loc[metric].reindex(present).fillna(-1.0).to_dict()
-        by_change = sorted(present, key=lambda name: -change[name])
-        chosen = list(dict.fromkeys([*always, *by_change]))[: max(MAX_LINES, len(set(always)))]
-        drawn = [name for name in present if name in chosen]
-    lines = tuple(Line(name, values[name]) for name in drawn)
-    others = pd.DataFrame({name: values[name] for name in present if name not in drawn})
+    names = [name for name in drawn if name in of_metric.index]
+    lines = tuple(Line(name, values) for name, values in zip(names, of_metric.loc[names].to_numpy(float), strict=True))
+    others = of_metric.drop(index=names)
     if others.empty:
         return Panel(metric, unit, lines)
-    low, high = others.min(axis=1).to_numpy(float), others.max(axis=1).to_numpy(float)
-    return Panel(metric, unit, lines, low, high, others.shape[1])
+    return Panel(metric, unit, lines, others.min().to_numpy(float), others.max().to_numpy(float), len(others))
 
 
 def _shifts(

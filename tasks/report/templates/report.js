@@ -19,10 +19,13 @@
 
   /* Plotly reads a small HTML subset in labels: names must not be markup. */
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  /* Campaigns of minutes and data sets of days: the axis uses the unit that fits. */
+  const timeScale = ([start, end]) => (end - start > 10800 ? [3600, "h"] : end - start > 900 ? [60, "min"] : [1, "s"]);
   const seconds = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(Math.abs(x) < 1000 ? 1 : 0)} s`;
   const utc = (t0, x) => new Date(t0 + x * 1000).toISOString().replace("T", " ").slice(0, 21) + " UTC";
   const moment = (data, x) => `${seconds(x)} · ${utc(data.t0, x)}`;
 
+  const SI_UNITS = { s: "s", bytes: "B", "bytes/s": "B/s" };
   const TARGETS = ["--target", "--target-2"];
   const SIBLINGS = ["--sibling-1", "--sibling-2", "--sibling-3"];
   const DASHES = ["solid", "dot", "dash", "dashdot", "longdash"];
@@ -103,32 +106,32 @@
 
   /* The latency panel spans the width, the metric panels follow in a grid; every panel shares one time axis. */
   function figure(data, width) {
+    const [scale, timeUnit] = timeScale(data.span);
     const columns = width < 640 ? 1 : width < 1100 ? 2 : 3;
     const [latencyHeight, panelHeight, gap, head] = [230, 120, 48, 74];
     const rows = Math.ceil(data.panels.length / columns);
     const top = data.requests ? latencyHeight + gap : 0;
-    const height = head + top + rows * (panelHeight + gap);
+    const height = head + top + rows * (panelHeight + gap) - 16;
     const traces = [], annotations = [], shapes = [];
     const layout = {};
     const place = (axis, title, note, x0, x1, yTop, tall, unit) => {
       const key = axis === 1 ? "" : axis;
       layout[`xaxis${key}`] = {
-        domain: [x0, x1], anchor: `y${key}`, matches: axis === 1 ? undefined : "x", range: data.span, zeroline: false, gridcolor: css("--line"),
-        ticksuffix: " s", tickfont: { size: 10 }, nticks: 7, showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "dot", spikecolor: css("--quiet"),
+        domain: [x0, x1], anchor: `y${key}`, matches: axis === 1 ? undefined : "x", range: data.span.map((t) => t / scale), zeroline: false, gridcolor: css("--line"),
+        ticksuffix: ` ${timeUnit}`, tickfont: { size: 10 }, nticks: 7, showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "dot", spikecolor: css("--quiet"),
       };
       layout[`yaxis${key}`] = {
         domain: [1 - (yTop + tall) / (height - head), 1 - yTop / (height - head)], anchor: `x${key}`, gridcolor: css("--line"), zeroline: false,
-        tickfont: { size: 10 }, nticks: 5, tickformat: "~s", rangemode: unit === "ratio" ? "tozero" : "normal",
+        tickfont: { size: 10 }, nticks: 5, tickformat: SI_UNITS[unit] ? "~s" : undefined, ticksuffix: SI_UNITS[unit] ?? "", rangemode: unit === "ratio" ? "tozero" : "normal",
       };
       annotations.push({
         text: `<b>${plain(title)}</b>${unit ? ` (${plain(unit)})` : ""}${note ? `  <span style="color:${css("--target")}">${plain(note)}</span>` : ""}`,
         xref: "paper", yref: "paper", x: x0, y: 1 - yTop / (height - head), xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12 },
       });
-      if (!data.windows) return;
-      shapes.push(...windowShapes(data, key));
+      shapes.push(...windowShapes(data, key).map((shape) => ({ ...shape, x0: shape.x0 / scale, x1: shape.x1 / scale })));
     };
     let axis = 1;
-    const on = (trace, n) => traces.push({ ...trace, xaxis: n === 1 ? "x" : `x${n}`, yaxis: n === 1 ? "y" : `y${n}` });
+    const on = (trace, n) => traces.push({ ...trace, x: trace.x.map((t) => t / scale), xaxis: n === 1 ? "x" : `x${n}`, yaxis: n === 1 ? "y" : `y${n}` });
     if (data.requests) {
       place(axis, "Front-end latency per request", "", 0, 1, 0, latencyHeight, "s");
       requestTraces(data).forEach((trace) => on(trace, axis));
@@ -170,7 +173,10 @@
     plot.dataset.drawn = "done";
   }
 
-  document.querySelectorAll("details.case").forEach((details) => details.addEventListener("toggle", () => details.open && draw(details)));
+  document.querySelectorAll("details.case").forEach((details) => {
+    details.addEventListener("toggle", () => details.open && draw(details));
+    if (details.open) draw(details);
+  });
 
   const reveal = () => {
     const details = document.getElementById(decodeURIComponent(location.hash.slice(1)));
