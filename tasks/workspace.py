@@ -12,8 +12,8 @@ DEFAULT_WORKSPACE = Path("workspace")
 class Workspace:
     """The directory of one campaign.
 
-    ``cases`` (raw telemetry), ``scores`` and ``report`` are results and are versioned by DVC; ``stack``, ``journal`` and
-    ``runs`` are the live state of this machine.
+    ``cases`` (raw telemetry), ``scores`` and ``report`` are results and are versioned by DVC; ``stack``, ``journal``
+    and ``runs`` are the live state of this machine.
     """
 
     root: Path

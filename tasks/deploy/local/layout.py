@@ -120,13 +120,17 @@ class Layout:
         return self.directory / "model"
 
     def log_directories(self) -> dict[str, Path]:
-        """Where each service writes its log files."""
+        """Where each service writes its log files. Ray makes a new session directory each time its head starts."""
         return {
             service: self.directory / service
             if role == "gateway"
             else self.ray_directory(service) / "session_latest/logs"
             for service, role in self.roles.items()
         }
+
+    def _ray_logs(self, service: str) -> Path:
+        sessions = sorted(p for p in self.ray_directory(service).glob("session_*/logs") if not p.parent.is_symlink())
+        return sessions[-1] if sessions else self.ray_directory(service)
 
     def ray_directory(self, service: str) -> Path:
         return self.directory / service / "ray"

@@ -21,6 +21,7 @@ PROGRAMS = {
     "tc": "iproute2",
     "unshare": "util-linux",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
 }
 SERVING_PACKAGES = ("ray", "vllm", "torch")
 MIN_MEMORY_GB = 6.0

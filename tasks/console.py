@@ -1,0 +1,44 @@
+"""What a person sees while a command runs: progress bars on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import rich.console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+
+
+class Console:
+    def __init__(self) -> None:
+        self._rich = rich.console.Console(highlight=False, soft_wrap=True)
+        self._started = time.monotonic()
+
+    def say(self, message: str) -> None:
+        """One line with the seconds since the command began."""
+        self._rich.print(f"{time.monotonic() - self._started:7.1f} s  {message}", markup=False)
+
+    def show(self, text: str) -> None:
+        """A result, as it is."""
+        self._rich.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Advance]:
+        """A bar below the lines on a terminal; nothing extra in a log."""
+        if not self._rich.is_terminal:
+            yield lambda steps: None
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._rich, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda steps: bar.advance(task, steps)
