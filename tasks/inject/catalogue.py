@@ -22,7 +22,7 @@ class Fault:
     """One kind. The fields above ``local`` say what it is on every backend; ``local`` carries it out on one machine.
 
     ``resources`` are the parts of a service that the fault needs for itself: two faults that share one cannot act
-    on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it can be seen.
+    on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it shows.
     """
 
     kind: str

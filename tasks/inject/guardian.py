@@ -37,6 +37,12 @@ MIN_BASELINE_S = 0.7
 ALARM_INTERVAL_S = 0.5
 
 
+_SLEEP_THEN_RECOVER = """import os, sys, time
+time.sleep(float(os.environ["SECONDS_TO_WAIT"]))
+os.execv(sys.orig_argv[0], [sys.orig_argv[0], "-m", "tasks.inject.recover"])
+"""
+
+
 class Superseded(RuntimeError):  # noqa: N818 (a state, not an error)
     """Somebody else has closed the journal."""
 
@@ -245,7 +251,7 @@ class Guardian:
 
 
 def start_dead_man(path: Path, journal: Journal) -> None:
-    """A shell that sleeps past the planned end and then recovers from the journal.
+    """A bare interpreter that sleeps past the planned end and then becomes the recovery from the journal.
 
     It has its own session, outlives everybody, and carries all paths in its environment: its command line holds no name
     of this project or workspace by which somebody could kill it together with the campaign.
@@ -257,11 +263,10 @@ def start_dead_man(path: Path, journal: Journal) -> None:
         DEAD_MAN_MARKER: str(path),
         "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1]),
         "SECONDS_TO_WAIT": f"{seconds:.3f}",
-        "PYTHON": f"./{python.name}",
     }
     with path.with_suffix(".dead-man.log").open("ab") as log_file:
         subprocess.Popen(
-            ["sh", "-c", 'sleep "$SECONDS_TO_WAIT"; exec "$PYTHON" -m tasks.inject.recover'],
+            [f"./{python.name}", "-I", "-S", "-c", _SLEEP_THEN_RECOVER],
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,

@@ -44,7 +44,7 @@ from tasks.workspace import Workspace
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 8
-LEAD_S = 2.0
+LEAD_S = 3.0
 """Start an injection this long before its ``start_at``: the guardian starts and the probe measures "before"."""
 
 

@@ -1,4 +1,4 @@
-"""Impairing the egress of a service's link: netem where the kernel has it, else the user-space shaper; tbf; a filter."""
+"""Impairing the egress of a service's link: netem if the kernel has it, else the user-space shaper; tbf; a filter."""
 
 from __future__ import annotations
 
