@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
 from tasks.export.prometheus import TimeGrid
+from tasks.export.span_metrics import derive_metrics
 from tasks.export.spans import read_spans
 from tasks.params import ExportParams, Role
 
@@ -83,6 +84,17 @@ class ExportContext:
             end=self.end,
             margin_s=self.params.rate_window_s,
         )
+
+    @cached_property
+    def derived_metrics(self) -> pd.DataFrame:
+        """Rows of the metrics signal that come from spans."""
+        return derive_metrics(self.spans, self.gateway, self.grid, self.params.rate_window_s)
+
+    @cached_property
+    def derived(self) -> frozenset[tuple[str, str]]:
+        """The ``(metric, service)`` pairs that the spans yield."""
+        pairs = self.derived_metrics[["metric", "service"]].drop_duplicates()
+        return frozenset(pairs.itertuples(index=False, name=None))
 
 
 class Sink:

@@ -6,8 +6,8 @@ Ray Serve (``2026-11-22 10:57:01,123 INFO`` or ``INFO 2026-11-22 10:57:01,123``)
 (``[2026-11-22 10:57:01,123 I 123 456]``) and ISO 8601. Times without a zone are in the zone of the machine that wrote
 them.
 
-A line without a header that reads as a continuation (indented, or part of a Python traceback) is joined to the row
-before it; any other takes the time of the row before it.
+A line without a header continues the message before it (a traceback, a dump), unless it starts with a level of its own
+(``INFO:     ...``): then it is a row that takes the time of the row before it.
 """
 
 from __future__ import annotations
@@ -59,10 +59,6 @@ HEADERS = (
 
 _ACCESS_ENTRY = r'^\{.*"(?:time|msec)":\s*"?(?P<time>\d{9,11}(?:\.\d+)?)"?.*\}$'
 _BARE_LEVEL = rf"^{_PROCESS}(?P<level>{_WORD}):?[ \t]+(?P<message>.*)$"
-_CONTINUATION = (
-    r"^\s|^$|^Traceback |^During handling of |^The above exception |^[\w.]+(?:Error|Exception|Warning|Interrupt|Exit)\b"
-    r"|^[)\]}]|^\*\*\* "
-)
 _COLOUR = r"\x1b\[[0-9;]*[A-Za-z]"
 
 _MASKS = (
@@ -179,10 +175,10 @@ def parse_lines(lines: pa.Array, window: LogWindow, last_ns: int | None = None) 
         _apply_header(table, lines, pattern, window)
     _apply_access_entries(table, lines)
     headed = table["time_ns"].notna()
-    _apply_bare_levels(table, lines, ~headed)
+    levelled = _apply_bare_levels(table, lines, ~headed)
     table["time_ns"] = table["time_ns"].ffill()
     table["time_ns"] = table["time_ns"].fillna(last_ns) if last_ns is not None else table["time_ns"].bfill()
-    continuation = ~headed & pd.Series(pc.match_substring_regex(lines, _CONTINUATION).to_pandas(), index=table.index)
+    continuation = ~headed & ~levelled & headed.cummax()
     joined = _join_continuations(table, continuation)
     joined = joined[joined["time_ns"].notna()]
     joined["message"] = joined["message"].str.strip().str.slice(0, MAX_MESSAGE_CHARACTERS)
@@ -280,16 +276,15 @@ def _json_text(entries: pa.Array, key: str) -> pd.Series:
     return text.where(text != "", number)
 
 
-def _apply_bare_levels(table: pd.DataFrame, lines: pa.Array, candidates: pd.Series) -> None:
-    """Lines such as uvicorn's ``INFO:     message`` have a level but no time."""
+def _apply_bare_levels(table: pd.DataFrame, lines: pa.Array, candidates: pd.Series) -> pd.Series:
+    """Lines such as uvicorn's ``INFO:     message`` have a level but no time. Returns which lines those are."""
     found = pc.extract_regex(lines, _BARE_LEVEL)
-    rows = np.flatnonzero(pc.is_valid(found).to_numpy(zero_copy_only=False) & candidates.to_numpy())
-    if not len(rows):
-        return
-    fields = found.take(pa.array(rows))
-    levels = fields.field(0).to_pandas().astype("string").str.lower().map(_LEVEL_OF)
-    table.loc[rows, "level"] = levels.to_numpy()
+    levelled = candidates & pd.Series(pc.is_valid(found).to_pandas(), index=table.index)
+    rows = np.flatnonzero(levelled)
+    fields = found.take(pa.array(rows, pa.int64()))
+    table.loc[rows, "level"] = fields.field(0).to_pandas().astype("string").str.lower().map(_LEVEL_OF).to_numpy()
     table.loc[rows, "message"] = fields.field(1).to_pandas().astype("string").to_numpy()
+    return levelled
 
 
 def mask_message(messages: pd.Series) -> pd.Series:
@@ -299,7 +294,7 @@ def mask_message(messages: pd.Series) -> pd.Series:
     text = pc.utf8_slice_codeunits(text, 0, TEMPLATE_CHARACTERS)
     for pattern, replacement in _MASKS:
         text = pc.replace_substring_regex(text, pattern, replacement)
-    return pd.Series(pc.utf8_trim_whitespace(text).to_pandas(), index=messages.index, dtype="string")
+    return pc.utf8_trim_whitespace(text).to_pandas().astype("string").set_axis(messages.index)
 
 
 def template_ids(messages: pd.Series) -> pd.Series:

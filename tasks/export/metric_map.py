@@ -3,6 +3,10 @@
 A canonical metric has one name and one unit whatever stack it was seen on. Each has an ordered list of variants; for
 each service the first variant that answers is used and named in the column ``source``. ``vllm:*`` is what vLLM exports
 itself, ``ray_vllm_*`` what it exports through Ray. Every series must carry the label ``service``.
+
+Two habits of Ray's exporter shape the queries. It drops a gauge two seconds after it was last set, so the last value
+is held while the target is up. It rebuilds histograms from the middles of their buckets, so a mean of 30 microseconds
+comes out as 150 milliseconds: means are derived from spans where there are any, and from histograms only elsewhere.
 """
 
 from __future__ import annotations
@@ -23,13 +27,16 @@ HEAD_ONLY: frozenset[Role] = frozenset({"head"})
 REPLICA_ONLY: frozenset[Role] = frozenset({"replica"})
 ALL_BACKENDS: frozenset[str] = frozenset({"local", "kubernetes"})
 
+RAY_GAUGE_HOLD_S = 30
+"""Ray Serve's controller sets its gauges every ten seconds, vLLM only while it has requests."""
+
 SPANS_SOURCE = "spans"
 """Source of the metrics that ``tasks.export.span_metrics`` derives from spans."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to get a metric from Prometheus; ``$window`` stands for the rate window."""
+    """One way to get a metric from Prometheus; ``$window`` stands for the rate window, ``$window_s`` for its length."""
 
     source: str
     promql: str
@@ -42,7 +49,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A canonical metric. ``span_roles``: the services for which it is derived from spans, not from Prometheus."""
+    """A canonical metric. ``span_roles``: the services for which it is derived from spans if there are any; only where
+    there are none are the variants asked."""
 
     name: str
     unit: str
@@ -77,15 +85,37 @@ def _vllm_mean(histogram: str) -> tuple[Variant, ...]:
     return _vllm(f"{_rate(f'{{p}}{histogram}_sum')} / {_rate(f'{{p}}{histogram}_count')}")
 
 
-def _late_counter_rate(counter: str, witness: str) -> str:
+def _vllm_gauge(aggregation: str, gauge: str) -> tuple[Variant, ...]:
+    return (
+        Variant("ray_vllm", _held(aggregation, f"ray_vllm_{gauge}"), REPLICA_ONLY),
+        Variant("vllm", f"{aggregation} by (service) (vllm:{gauge})", REPLICA_ONLY),
+    )
+
+
+def _held(aggregation: str, gauge: str, offset: str = "") -> str:
+    """Last value of a gauge that Ray stops exporting while it does not change, as long as its target is up."""
+    value = f"{aggregation} by (service) (last_over_time({gauge}[{RAY_GAUGE_HOLD_S}s]{offset}))"
+    return f'({value} and on (service) (max by (service) (up{{job="ray"}}{offset}) == 1))'
+
+
+def _late_counter_rate(counter: str, zero: str, zero_before: str) -> str:
     """Rate of a counter that is exported only once it is above zero, as Ray's are.
 
-    Where ``witness`` (a gauge of the same target) has samples the counter is known to be zero before it appears, so its
-    first increments count and silence means zero. ``rate()`` would lose both.
+    Where ``zero`` (zero times a gauge of the same target) has samples the counter is known to be zero before it
+    appears, so its first increments count and silence means zero. ``rate()`` would lose both.
     """
     now, before = f"sum by (service) ({counter})", f"sum by (service) ({counter} offset $window)"
-    zero, zero_before = f"0 * sum by (service) ({witness})", f"0 * sum by (service) ({witness} offset $window)"
     return f"clamp_min(({now} - ({before} or {zero_before})) / $window_s, 0) or {zero}"
+
+
+def _ray_late_counter_rate(counter: str, witness: str) -> str:
+    return _late_counter_rate(
+        counter, f"0 * {_held('sum', witness)}", f"0 * {_held('sum', witness, ' offset $window')}"
+    )
+
+
+def _serve_mean(histogram: str) -> str:
+    return f"{_rate(f'{histogram}_sum')} / {_rate(f'{histogram}_count')} / 1000"
 
 
 _HTTP_WITNESS = "ray_serve_num_ongoing_http_requests"
@@ -129,62 +159,62 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
             ),
         ),
     ),
-    MetricSpec("requests_running", "requests", "llm", _vllm("sum by (service) ({p}num_requests_running)")),
-    MetricSpec("requests_waiting", "requests", "llm", _vllm("sum by (service) ({p}num_requests_waiting)")),
-    MetricSpec("kv_cache_usage", "ratio", "llm", _vllm("max by (service) ({p}kv_cache_usage_perc)")),
-    MetricSpec("ttft_mean", "s", "llm", _vllm_mean("time_to_first_token_seconds")),
-    MetricSpec("inter_token_latency_mean", "s", "llm", _vllm_mean("inter_token_latency_seconds")),
-    MetricSpec("queue_time_mean", "s", "llm", _vllm_mean("request_queue_time_seconds")),
-    MetricSpec("prefill_time_mean", "s", "llm", _vllm_mean("request_prefill_time_seconds")),
-    MetricSpec("decode_time_mean", "s", "llm", _vllm_mean("request_decode_time_seconds")),
-    MetricSpec("e2e_latency_mean", "s", "llm", _vllm_mean("e2e_request_latency_seconds")),
+    MetricSpec("requests_running", "requests", "llm", _vllm_gauge("sum", "num_requests_running")),
+    MetricSpec("requests_waiting", "requests", "llm", _vllm_gauge("sum", "num_requests_waiting")),
+    MetricSpec("kv_cache_usage", "ratio", "llm", _vllm_gauge("max", "kv_cache_usage_perc")),
+    MetricSpec("ttft_mean", "s", "llm", _vllm_mean("time_to_first_token_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec(
+        "inter_token_latency_mean", "s", "llm", _vllm_mean("inter_token_latency_seconds"), span_roles=REPLICA_ONLY
+    ),
+    MetricSpec("queue_time_mean", "s", "llm", _vllm_mean("request_queue_time_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("prefill_time_mean", "s", "llm", _vllm_mean("request_prefill_time_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("decode_time_mean", "s", "llm", _vllm_mean("request_decode_time_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("e2e_latency_mean", "s", "llm", _vllm_mean("e2e_request_latency_seconds"), span_roles=REPLICA_ONLY),
     MetricSpec("generation_tokens_rate", "tokens/s", "llm", _vllm(_rate("{p}generation_tokens_total"))),
     MetricSpec("prompt_tokens_rate", "tokens/s", "llm", _vllm(_rate("{p}prompt_tokens_total"))),
     MetricSpec(
         "preemptions_rate",
         "preemptions/s",
         "llm",
-        _vllm(_late_counter_rate("{p}num_preemptions_total", "{p}num_requests_running")),
+        (
+            Variant(
+                "ray_vllm",
+                _ray_late_counter_rate("ray_vllm_num_preemptions_total", "ray_vllm_num_requests_running"),
+                REPLICA_ONLY,
+            ),
+            Variant("vllm", _rate("vllm:num_preemptions_total"), REPLICA_ONLY),
+        ),
     ),
     MetricSpec(
         "serve_ongoing_requests",
         "requests",
         "llm",
         (
-            Variant("ray_serve", f"sum by (service) ({_HTTP_WITNESS})", HEAD_ONLY),
-            Variant("ray_serve", f"sum by (service) ({_REPLICA_WITNESS})", REPLICA_ONLY),
+            Variant("ray_serve", _held("sum", _HTTP_WITNESS), HEAD_ONLY),
+            Variant("ray_serve", _held("sum", _REPLICA_WITNESS), REPLICA_ONLY),
         ),
     ),
     MetricSpec(
         "serve_queued_requests",
         "requests",
         "llm",
-        (Variant("ray_serve", "sum by (service) (ray_serve_deployment_queued_queries)", HEAD_ONLY),),
+        (Variant("ray_serve", _held("sum", "ray_serve_deployment_queued_queries"), HEAD_ONLY),),
     ),
     MetricSpec(
         "serve_processing_latency_mean",
         "s",
         "llm",
         (
-            Variant(
-                "ray_serve",
-                f"{_rate('ray_serve_http_request_latency_ms_sum')}"
-                f" / {_rate('ray_serve_http_request_latency_ms_count')} / 1000",
-                HEAD_ONLY,
-            ),
-            Variant(
-                "ray_serve",
-                f"{_rate('ray_serve_deployment_processing_latency_ms_sum')}"
-                f" / {_rate('ray_serve_deployment_processing_latency_ms_count')} / 1000",
-                REPLICA_ONLY,
-            ),
+            Variant("ray_serve", _serve_mean("ray_serve_http_request_latency_ms"), HEAD_ONLY),
+            Variant("ray_serve", _serve_mean("ray_serve_deployment_processing_latency_ms"), REPLICA_ONLY),
         ),
+        span_roles=HEAD_ONLY | REPLICA_ONLY,
     ),
     MetricSpec(
         "serve_healthy_replicas",
         "replicas",
         "llm",
-        (Variant("ray_serve", "sum by (service) (ray_serve_deployment_replica_healthy)", HEAD_ONLY),),
+        (Variant("ray_serve", _held("sum", "ray_serve_deployment_replica_healthy"), HEAD_ONLY),),
     ),
     MetricSpec(
         "request_rate",
@@ -203,12 +233,12 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         (
             Variant(
                 "ray_serve",
-                _late_counter_rate("ray_serve_num_http_error_requests_total", _HTTP_WITNESS),
+                _ray_late_counter_rate("ray_serve_num_http_error_requests_total", _HTTP_WITNESS),
                 HEAD_ONLY,
             ),
             Variant(
                 "ray_serve",
-                _late_counter_rate("ray_serve_deployment_error_counter_total", _REPLICA_WITNESS),
+                _ray_late_counter_rate("ray_serve_deployment_error_counter_total", _REPLICA_WITNESS),
                 REPLICA_ONLY,
             ),
         ),

@@ -1,18 +1,46 @@
-"""Metrics per service derived from spans: latency as the caller sees it, and the gateway's request and error rate."""
+"""Metrics per service derived from spans: latency as the caller sees it, time spent in the service itself and in its
+engine, and the gateway's request and error rate. Each value is over the spans that ended in the window before its time.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.export.metric_map import SPANS_SOURCE, SPECS
 from tasks.export.prometheus import TimeGrid
 from tasks.export.spans import parent_positions, span_ends
 
 LATENCY_QUANTILES = {"latency_p50": 0.5, "latency_p90": 0.9}
+ENGINE_SPAN = "llm_request"
+ENGINE_TIMES = {
+    "ttft_mean": "gen_ai.latency.time_to_first_token",
+    "queue_time_mean": "gen_ai.latency.time_in_queue",
+    "prefill_time_mean": "gen_ai.latency.time_in_model_prefill",
+    "decode_time_mean": "gen_ai.latency.time_in_model_decode",
+    "e2e_latency_mean": "gen_ai.latency.e2e",
+}
+"""Metric -> attribute of vLLM's span, in seconds."""
+OUTPUT_TOKENS = "gen_ai.usage.completion_tokens"
+SERVE_SPANS = ("proxy_http_request", "replica_handle_request")
 MAX_CALL_DEPTH = 16
 CLIENT_GAVE_UP = 499
 SERVER_ERROR = 500
+
+
+def derive_metrics(spans: pd.DataFrame, gateway: str | None, grid: TimeGrid, window_s: float) -> pd.DataFrame:
+    """Every metric that the spans allow, as rows of the metrics signal; on the whole grid for a service that has spans
+    of the kind, NaN where none ended in the window."""
+    frames = [
+        latency_metrics(calls_into_services(spans), grid, window_s),
+        engine_metrics(spans, grid, window_s),
+        serve_metrics(spans, grid, window_s),
+    ]
+    if gateway is not None:
+        frames.append(gateway_metrics(spans, gateway, grid, window_s))
+    return _rows([frame for frame in frames if not frame.empty])
 
 
 def calls_into_services(spans: pd.DataFrame) -> pd.DataFrame:
@@ -81,6 +109,54 @@ def latency_metrics(calls: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.
     grouped = pd.Series(calls["duration"].to_numpy()[event]).groupby([services[event], step])
     index = pd.MultiIndex.from_product([sorted(set(services)), range(grid.steps)])
     return _rows([_metric(name, grouped.quantile(q).reindex(index), grid) for name, q in LATENCY_QUANTILES.items()])
+
+
+def engine_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.DataFrame:
+    """Means over the engine's requests of the times that vLLM puts on its span."""
+    engine = spans[spans["operation"].eq(ENGINE_SPAN)]
+    if engine.empty:
+        return _rows([])
+    means = {
+        metric: (number_attribute(engine, attribute), np.ones(len(engine)))
+        for metric, attribute in ENGINE_TIMES.items()
+    }
+    gaps = np.maximum(number_attribute(engine, OUTPUT_TOKENS) - 1, 0)
+    means["inter_token_latency_mean"] = (number_attribute(engine, ENGINE_TIMES["decode_time_mean"]), gaps)
+    return _means(engine, means, grid, window_s)
+
+
+def serve_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.DataFrame:
+    """Mean time that Ray Serve's proxy or replica spent on a request, without the way to it."""
+    own = spans[spans["operation"].str.startswith(SERVE_SPANS)]
+    if own.empty:
+        return _rows([])
+    durations = own["duration"].to_numpy(dtype=float)
+    return _means(own, {"serve_processing_latency_mean": (durations, np.ones(len(own)))}, grid, window_s)
+
+
+def number_attribute(spans: pd.DataFrame, name: str) -> np.ndarray:
+    """Value of a numeric attribute of each span, NaN where it has none. Shape (n,)."""
+    pattern = '"' + name.replace(".", r"\.") + r'":(?P<number>-?[0-9.]+(?:[eE][-+]?[0-9]+)?)'
+    found = pc.extract_regex(pa.array(spans["attributes"], pa.string(), from_pandas=True), pattern)
+    return pd.to_numeric(found.field(0).to_pandas(), errors="coerce").to_numpy(dtype=float)
+
+
+def _means(
+    spans: pd.DataFrame, parts: dict[str, tuple[np.ndarray, np.ndarray]], grid: TimeGrid, window_s: float
+) -> pd.DataFrame:
+    """``sum(numerator) / sum(denominator)`` per service and window, for each metric; spans without a numerator do not
+    count."""
+    event, step = windows_of(span_ends(spans).to_numpy(), grid, window_s)
+    services = spans["service"].to_numpy(dtype=object)
+    index = pd.MultiIndex.from_product([sorted(set(services)), range(grid.steps)])
+    frames = []
+    for metric, (numerator, denominator) in parts.items():
+        counted = ~np.isnan(numerator[event]) & ~np.isnan(denominator[event])
+        at = [services[event][counted], step[counted]]
+        above = pd.Series(numerator[event][counted]).groupby(at).sum()
+        below = pd.Series(denominator[event][counted]).groupby(at).sum()
+        frames.append(_metric(metric, (above / below.where(below > 0)).reindex(index), grid))
+    return _rows(frames)
 
 
 def gateway_metrics(spans: pd.DataFrame, gateway: str, grid: TimeGrid, window_s: float) -> pd.DataFrame:

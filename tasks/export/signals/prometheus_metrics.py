@@ -14,7 +14,7 @@ TOLERATED_GAP = 0.05
 
 @exporter("prometheus", "metrics")
 def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
-    """One query per canonical metric and variant until every expected service has answered.
+    """What the spans did not yield: one query per canonical metric and variant until every service has answered.
 
     Raises:
         ExportError: Prometheus does not answer or refuses a query.
@@ -26,37 +26,31 @@ def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
     try:
         with PrometheusClient(url, lookback_s=context.params.rate_window_s) as client:
             for spec in METRIC_MAP:
-                problems += _problems(spec, _export_metric(client, spec, context, sink), context)
+                problems += _export_metric(client, spec, context, sink)
     except PrometheusError as error:
         raise ExportError(f"Prometheus: {error}") from error
     return problems
 
 
-def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportContext, sink: Sink) -> Counter[str]:
-    """Write the samples of one metric and return their number per service."""
+def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportContext, sink: Sink) -> list[str]:
+    """Write the samples of one metric and return what is missing of it."""
+    expected: dict[str, None] = {}
     samples = Counter[str]()
     for variant in spec.variants:
         if context.stack.backend not in variant.backends:
             continue
-        open_services = {s for s, role in context.roles.items() if role in variant.roles and not samples[s]}
-        if not open_services:
+        wanted = [s for s, r in context.roles.items() if r in variant.roles and (spec.name, s) not in context.derived]
+        expected |= dict.fromkeys(wanted)
+        silent = {service for service in wanted if not samples[service]}
+        if not silent:
             continue
-        answered = Counter[str]()
         for chunk in client.query_range(variant.query(context.params.rate_window_s), context.grid):
-            wanted = [series for series in chunk if series.labels.get("service") in open_services]
-            sink.write(metrics_table(wanted, spec.name, spec.unit, variant.source))
-            for series in wanted:
-                answered[series.labels["service"]] += len(series.values)
-        samples += answered
-    return samples
-
-
-def _problems(spec: MetricSpec, samples: Counter[str], context: ExportContext) -> list[str]:
-    roles = frozenset[str]().union(*(v.roles for v in spec.variants if context.stack.backend in v.backends))
+            series = [item for item in chunk if item.labels.get("service") in silent]
+            sink.write(metrics_table(series, spec.name, spec.unit, variant.source))
+            samples.update({item.labels["service"]: len(item.values) for item in series})
     steps = context.grid.steps
-    absent = {s: steps - samples[s] for s, role in context.roles.items() if role in roles}
     return [
-        f"no sample of {spec.name} for {service} at {gap} of {steps} steps"
-        for service, gap in absent.items()
-        if gap > TOLERATED_GAP * steps
+        f"no sample of {spec.name} for {service} at {steps - samples[service]} of {steps} steps"
+        for service in expected
+        if steps - samples[service] > TOLERATED_GAP * steps
     ]

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tasks.export.metric_map import (
+    METRIC_MAP,
+    SPECS,
+    expected_services,
+    metric_names,
+    missing_metrics,
+)
+from tasks.export.prometheus import PrometheusClient, TimeGrid
+from tasks.params import DeployParams
+
+PAPER = {
+    "cpu_usage": "cores",
+    "memory_working_set": "bytes",
+    "network_receive": "bytes/s",
+    "network_transmit": "bytes/s",
+    "accelerator_utilization": "ratio",
+    "latency_p50": "s",
+    "latency_p90": "s",
+}
+T0 = 1_760_000_000
+STEPS = 60
+WINDOW_S = 5.0
+ROLES = DeployParams(backend="local", replicas=2).roles()
+
+
+def _samples(name: str, values: np.ndarray, kind: str = "counter", labels: str = "", first: int = 0) -> str:
+    """OpenMetrics text of one series of ray-replicas-0, one sample a second."""
+    family = name.removesuffix("_total") if kind == "counter" else name
+    series = f'{name}{{service="ray-replicas-0"{labels}}}'
+    lines = [f"{series} {value} {T0 + i}" for i, value in enumerate(values) if i >= first]
+    return f"# TYPE {family} {kind}\n" + "\n".join(lines) + "\n"
+
+
+def _answer(url: str, metric: str, source: str) -> np.ndarray:
+    """Values of a metric on the grid, NaN where there is no sample."""
+    variant = next(v for v in SPECS[metric].variants if v.source == source and "replica" in v.roles)
+    grid = TimeGrid(T0 * 1000, 1000, STEPS)
+    found = np.full(STEPS, np.nan)
+    with PrometheusClient(url) as client:
+        for chunk in client.query_range(variant.query(WINDOW_S), grid):
+            assert [series.labels for series in chunk] == [{"service": "ray-replicas-0"}]
+            found[(chunk[0].times_ns // 10**9 - T0).astype(int)] = chunk[0].values
+    return found
+
+
+def test_paper_profile_has_the_agreed_names_and_units() -> None:
+    assert {spec.name: spec.unit for spec in METRIC_MAP if spec.profile == "paper"} == PAPER
+    assert set(metric_names("paper")) == set(PAPER)
+    assert set(metric_names("llm")) == set(SPECS)
+
+
+def test_names_are_unique_and_each_metric_has_a_source() -> None:
+    assert len(SPECS) == len(METRIC_MAP)
+    assert all(spec.variants or spec.span_roles for spec in METRIC_MAP)
+    assert all("$" not in v.query(5) and "{p}" not in v.promql for spec in METRIC_MAP for v in spec.variants)
+
+
+def test_missing_metrics_names_metric_and_services() -> None:
+    found = {(spec.name, service) for spec in METRIC_MAP for service in ROLES}
+    assert missing_metrics(found, ROLES, "local") == {}
+    found -= {("ttft_mean", "ray-replicas-1"), ("cpu_usage", "nginx-proxy"), ("cpu_usage", "ray-head")}
+    assert missing_metrics(found, ROLES, "local") == {
+        "ttft_mean": ("ray-replicas-1",),
+        "cpu_usage": ("nginx-proxy", "ray-head"),
+    }
+
+
+def test_accelerator_is_the_quota_only_where_it_stands_in_for_one() -> None:
+    spec = SPECS["accelerator_utilization"]
+    assert expected_services(spec, ROLES, "local") == ("ray-replicas-0", "ray-replicas-1")
+    assert expected_services(spec, ROLES, "kubernetes") == ()
+
+
+def test_every_query_is_valid(start_prometheus: Callable[..., str]) -> None:
+    url = start_prometheus()
+    with PrometheusClient(url) as client:
+        for spec in METRIC_MAP:
+            for variant in spec.variants:
+                assert list(client.query_range(variant.query(2.5), TimeGrid(T0 * 1000, 1000, 2))) == []
+
+
+def test_known_answers(start_prometheus: Callable[..., str]) -> None:
+    seconds = np.arange(STEPS, dtype=float)
+    requests = np.where(seconds < 30, seconds, 30)  # one a second, then idle
+    text = _samples("container_cpu_usage_seconds_total", 0.3 * seconds)
+    text += _samples("container_spec_cpu_quota", np.full(STEPS, 60_000.0), "gauge")
+    text += _samples("container_spec_cpu_period", np.full(STEPS, 100_000.0), "gauge")
+    text += _samples("container_network_receive_packets_dropped_total", 2 * seconds)
+    text += _samples("container_network_transmit_packets_dropped_total", 3 * seconds)
+    text += _samples("ray_vllm_time_to_first_token_seconds_sum", 0.25 * requests, "unknown")
+    text += _samples("ray_vllm_time_to_first_token_seconds_count", requests, "unknown")
+    text += _samples("ray_vllm_kv_cache_usage_perc", np.full(STEPS, 0.2), "gauge", ',WorkerId="a"')
+    text += _samples("vllm:kv_cache_usage_perc", np.full(STEPS, 0.7), "gauge")
+    text += _samples("ray_serve_replica_processing_queries", np.full(STEPS, 1.0), "gauge")
+    text += _samples("ray_serve_deployment_error_counter_total", np.where(seconds < 40, 10, 20), first=20)
+    url = start_prometheus(text)
+
+    late = slice(10, 29)
+    np.testing.assert_allclose(_answer(url, "cpu_usage", "cgroup")[late], 0.3)
+    np.testing.assert_allclose(_answer(url, "accelerator_utilization", "cgroup")[late], 0.5)
+    np.testing.assert_allclose(_answer(url, "network_dropped", "cgroup")[late], 5)
+    np.testing.assert_allclose(_answer(url, "kv_cache_usage", "ray_vllm"), 0.2)
+    np.testing.assert_allclose(_answer(url, "kv_cache_usage", "vllm"), 0.7)
+
+    ttft = _answer(url, "ttft_mean", "ray_vllm")
+    np.testing.assert_allclose(ttft[late], 0.25)
+    assert np.isnan(ttft[40:]).all(), "no request, no mean"
+
+    errors = _answer(url, "error_rate", "ray_serve")
+    np.testing.assert_allclose(errors[5:20], 0)
+    np.testing.assert_allclose(errors[20:25], 2, err_msg="the first increments of a counter that appears late")
+    np.testing.assert_allclose(errors[25:40], 0)
+    np.testing.assert_allclose(errors[40:45], 2)
+    np.testing.assert_allclose(errors[45:], 0)
+
+
+@pytest.mark.parametrize("window", [1, 2.5, 60])
+def test_windows_become_prometheus_durations(window: float) -> None:
+    assert f"[{window * 1000:.0f}ms]" in SPECS["cpu_usage"].variants[0].query(window)

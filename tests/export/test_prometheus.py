@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.case import METRICS
+from tasks.export.prometheus import PrometheusClient, PrometheusError, Series, TimeGrid, metrics_table
+
+T0 = 1_760_000_000
+START = datetime.fromtimestamp(T0, UTC)
+
+
+def _grid(steps: int, step_ms: int = 1000) -> TimeGrid:
+    return TimeGrid(T0 * 1000, step_ms, steps)
+
+
+def _body(values: list[list[Any]], labels: dict[str, str] | None = None) -> bytes:
+    result = [{"metric": labels or {"service": "a"}, "values": values}]
+    return orjson.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}})
+
+
+def _answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Callable[..., None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def _truncated(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"status"')
+    handler.close_connection = True
+
+
+def _hang_up(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+
+
+def _slow(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(1.5)
+    handler.close_connection = True
+
+
+GOOD = _answer(_body([[T0, "1.5"], [T0 + 1, "NaN"]]))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        _answer(b"", 429, {"Retry-After": "0"}),
+        _answer(b"broken", 500),
+        _answer(b"", 503),
+        _truncated,
+        _hang_up,
+        _slow,
+    ],
+    ids=["429", "500", "503", "truncated", "hang-up", "slow"],
+)
+def test_passing_failures_are_tried_again(scripted_server: Any, failure: Callable[..., None]) -> None:
+    url, paths = scripted_server([failure, failure, GOOD])
+    with PrometheusClient(url, timeout_s=0.5, backoff_s=0.01) as client:
+        chunks = list(client.query_range("x", _grid(2)))
+    assert len(paths) == 3
+    np.testing.assert_array_equal(chunks[0][0].values, [1.5, math.nan])
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (_answer(b"", 500), "no answer after retries: too many 500 error responses"),
+        (_truncated, "no answer after retries: ProtocolError"),
+        (_answer(b"<html>"), "HTTP 200 with a body that is not JSON"),
+        (_answer(orjson.dumps({"status": "error", "error": "parse error"}), 400), "HTTP 400: parse error .query: x"),
+        (_answer(orjson.dumps({"status": "success", "data": {"resultType": "vector"}})), "expected a matrix"),
+        (_answer(orjson.dumps([1])), "HTTP 200: "),
+    ],
+)
+def test_lasting_failures_are_one_clear_error(scripted_server: Any, failure: Any, message: str) -> None:
+    url, _ = scripted_server([failure])
+    with (
+        PrometheusClient(url, timeout_s=0.5, retries=2, backoff_s=0.01) as client,
+        pytest.raises(PrometheusError, match=message) as caught,
+    ):
+        list(client.query_range("x", _grid(2)))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_listens() -> None:
+    with (
+        PrometheusClient("http://127.0.0.1:1", retries=1, backoff_s=0.01) as client,
+        pytest.raises(PrometheusError, match=r"127\.0\.0\.1:1: no answer after retries"),
+    ):
+        list(client.query_range("x", _grid(2)))
+
+
+def _echo_grid(series: int) -> tuple[Callable[..., None], list[dict[str, str]]]:
+    asked: list[dict[str, str]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        fields = {key: values[0] for key, values in parse_qs(urlsplit(handler.path).query).items()}
+        asked.append(fields)
+        assert handler.headers["Accept-Encoding"] == "identity"
+        start, end, step = (float(fields[key]) for key in ("start", "end", "step"))
+        times = [start + i * step for i in range(round((end - start) / step) + 1)]
+        assert len(times) <= 11_000
+        result = [{"metric": {"service": f"s{i}"}, "values": [[t, str(t)] for t in times]} for i in range(series)]
+        _answer(orjson.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}))(handler)
+
+    return answer, asked
+
+
+@pytest.mark.parametrize(("series", "steps"), [(1, 25_000), (300, 1500)])
+def test_long_windows_are_split_without_loss_or_overlap(scripted_server: Any, series: int, steps: int) -> None:
+    answer, asked = _echo_grid(series)
+    url, _ = scripted_server([answer])
+    with PrometheusClient(url) as client:
+        chunks = list(client.query_range("x", _grid(steps)))
+    assert len(asked) > 1
+    for i in (0, series - 1):
+        times = np.concatenate([chunk[i].times_ns for chunk in chunks])
+        np.testing.assert_array_equal(times, _grid(steps).times_ns)
+        np.testing.assert_allclose(np.concatenate([chunk[i].values for chunk in chunks]), times / 1e9)
+    assert all(sum(len(s.values) for s in chunk) <= 200_000 for chunk in chunks)
+
+
+@given(
+    step=st.sampled_from([0.5, 1.0, 2.5, 0.7]), length=st.floats(0, 10_000), first=st.floats(0, 2e9, allow_nan=False)
+)
+def test_grid_stays_inside_the_window_and_fills_it(step: float, length: float, first: float) -> None:
+    start = datetime.fromtimestamp(first, UTC)
+    end = start + timedelta(seconds=length)
+    grid = TimeGrid.between(start, end, step)
+    assert abs(grid.start_ms - start.timestamp() * 1000) < 1.01
+    assert grid.end_ms <= end.timestamp() * 1000 + 0.01
+    assert grid.end_ms + grid.step_ms > end.timestamp() * 1000 - 1.01
+    assert len(grid.times_ns) == grid.steps
+
+
+def test_grid_refuses_a_window_that_ends_before_it_starts() -> None:
+    with pytest.raises(ValueError, match="is before start"):
+        TimeGrid.between(START, START - timedelta(seconds=1), 1)
+
+
+def test_table_keeps_nan_and_infinity() -> None:
+    times = np.array([1, 2, 3], dtype=np.int64) * 1_000_000_000
+    table = metrics_table([Series({"service": "a"}, times, np.array([1.0, np.nan, np.inf]))], "m", "s", "test")
+    assert table.schema.equals(METRICS)
+    assert table.column("value").null_count == 0
+    np.testing.assert_array_equal(table.column("value").to_numpy(), [1.0, np.nan, np.inf])
+    assert metrics_table([], "m", "s", "test").num_rows == 0
+
+
+def test_real_prometheus_values_gaps_nan_and_chunks(start_prometheus: Callable[..., str]) -> None:
+    lines = ["# TYPE gauge gauge"]
+    lines += [f'gauge{{service="a"}} {i if i % 10 else "NaN"} {T0 + i}' for i in range(1500) if not 300 <= i < 900]
+    url = start_prometheus("\n".join(lines) + "\n")
+    with PrometheusClient(url) as client:
+        chunks = list(client.query_range("last_over_time(gauge[900ms])", _grid(1500)))
+        everything = list(client.query_range("last_over_time(gauge[900ms])", _grid(30_000)))
+        with pytest.raises(PrometheusError, match="HTTP 400"):
+            list(client.query_range("gauge[", _grid(2)))
+    times = np.concatenate([chunk[0].times_ns for chunk in chunks])
+    values = np.concatenate([chunk[0].values for chunk in chunks])
+    present = np.array([i for i in range(1500) if not 300 <= i < 900])
+    np.testing.assert_array_equal(times, (T0 + present) * 1_000_000_000)
+    np.testing.assert_array_equal(values, np.where(present % 10, present, np.nan))
+    assert sum(len(chunk[0].values) for chunk in everything) == len(present)
+
+
+class _Target:
+    """A scrape target that can be switched off."""
+
+    def __init__(self) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                _answer(b"# TYPE alive gauge\nalive 1\n", 200, {"Content-Type": "text/plain; version=0.0.4"})(self)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_dead_target_has_no_sample_although_the_look_back_is_minutes(start_prometheus: Callable[..., str]) -> None:
+    target = _Target()
+    config = f"""
+scrape_configs:
+- job_name: cgroup
+  scrape_interval: 200ms
+  scrape_timeout: 200ms
+  static_configs: [{{targets: ["127.0.0.1:{target.port}"], labels: {{service: a}}}}]
+"""
+    try:
+        url = start_prometheus(config=config)
+        with PrometheusClient(url) as client:
+
+            def alive() -> bool:
+                now = datetime.now(UTC)
+                return any(client.query_range("alive", TimeGrid.between(now, now, 1)))
+
+            _wait_until(alive)
+            target.stop()
+            _wait_until(lambda: not alive())
+    finally:
+        target.stop()
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
