@@ -39,17 +39,19 @@ def deviation_scores(
     """
     require_windows(normal, abnormal)
     before, after = np.ascontiguousarray(normal.to_numpy().T), np.ascontiguousarray(abnormal.to_numpy().T)
-    count = np.count_nonzero(~np.isnan(before), axis=1)
+    sampled = ~np.isnan(before)
+    count = np.count_nonzero(sampled, axis=1)
     with np.errstate(all="ignore"):
-        mean, deviation = _mean_and_deviation(before, count)
+        mean = np.sum(before, axis=1, where=sampled) / count
+        deviation = np.sqrt(np.sum((before - mean[:, None]) ** 2, axis=1, where=sampled) / count)
+        resolution = RESOLUTION * np.maximum(_largest(before, "both"), _largest(after, "both"))
         if centre == "median":
             low, middle, high = _quantiles(before, count, (0.25, 0.5, 0.75))
             iqr = high - low
-            spread = np.where(iqr > 0, iqr, deviation * _IQR_OF_STANDARD_NORMAL)
+            spread = np.where(iqr > resolution, iqr, deviation * _IQR_OF_STANDARD_NORMAL)
         else:
             middle, spread = mean, deviation
         away = _largest(after - middle[:, None], direction)
-        resolution = RESOLUTION * np.maximum(_largest(before, "both"), _largest(after, "both"))
         varied = away / spread
         quiet = np.where(np.abs(away) > resolution, np.sign(away) * np.sqrt(count), 0.0)
         scores = np.where(spread > resolution, varied, quiet)
@@ -66,13 +68,8 @@ def require_windows(normal: pd.DataFrame, abnormal: pd.DataFrame) -> None:
 
 def _largest(values: np.ndarray, direction: Direction) -> np.ndarray:
     """Per row; NaN only if the row has no value."""
-    return np.fmax.reduce(np.abs(values) if direction == "both" else values, axis=1)
-
-
-def _mean_and_deviation(values: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean = np.nansum(values, axis=1) / count
-    variance = np.nansum((values - mean[:, None]) ** 2, axis=1) / count
-    return mean, np.sqrt(variance)
+    highest = np.fmax.reduce(values, axis=1)
+    return highest if direction == "up" else np.maximum(highest, -np.fmin.reduce(values, axis=1))
 
 
 def _quantiles(values: np.ndarray, count: np.ndarray, levels: tuple[float, ...]) -> list[np.ndarray]:

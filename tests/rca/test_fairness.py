@@ -1,0 +1,185 @@
+"""Rules that every registered method keeps, whatever it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.case import SIGNALS, Case
+from tasks.rca.pair import PairResult, run_pair
+from tasks.rca.registry import get_method, list_methods
+from tasks.rca.view import CaseView, build_view
+from tests.rca import misbehaving  # noqa: F401 (registers its methods)
+from tests.rca.views import rewritten, score_params
+from tests.synthetic import synthetic_case
+
+METHODS = [known.name for known in list_methods() if known.module.startswith("tasks.")]
+RENAMINGS = [
+    {"nginx-proxy": "a", "ray-head": "b", "ray-replicas-0": "c", "ray-replicas-1": "d", "ray-replicas-2": "e"},
+    {
+        "nginx-proxy": "z",
+        "ray-head": "ray-replicas-2",
+        "ray-replicas-0": "x",
+        "ray-replicas-1": "b",
+        "ray-replicas-2": "a",
+    },
+]
+each_method = pytest.mark.parametrize("name", METHODS)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return synthetic_case(tmp_path_factory.mktemp("cases"), strength=1.5)
+
+
+@pytest.fixture(scope="module")
+def view(case: Case) -> CaseView:
+    return build_view(case, score_params())
+
+
+def renaming_problem(case: Case, name: str, directory: Path) -> str:
+    """How renaming and reordering services changes what ``name`` ranks, beyond the names."""
+    method = get_method(name)
+    plain = run_pair(method, build_view(case, score_params()), seed=5)
+    for seed, names in enumerate(RENAMINGS):
+        other = run_pair(method, build_view(rewritten(case, directory, names, seed=seed), score_params()), seed=5)
+        expected = tuple(replace(suspect, service=names[suspect.service]) for suspect in plain.suspects)
+        if (other.status, other.suspects) != (plain.status, expected):
+            return f"{names}: {other.status} {other.suspects}, not {expected}"
+    return ""
+
+
+@each_method
+def test_renaming_and_reordering_changes_the_names_only(case: Case, name: str, tmp_path: Path) -> None:
+    assert renaming_problem(case, name, tmp_path) == ""
+
+
+def test_a_method_that_looks_at_names_is_found_out(case: Case, tmp_path: Path) -> None:
+    assert "ray-replicas-2" in renaming_problem(case, "test_by_name", tmp_path)
+
+
+@each_method
+def test_same_seed_same_ranking(view: CaseView, name: str) -> None:
+    first, second = (run_pair(get_method(name), view, seed=3) for _ in range(2))
+    assert first.suspects == second.suspects
+
+
+@each_method
+def test_only_seeded_methods_draw(view: CaseView, name: str) -> None:
+    method = get_method(name)
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    method.run(view, rng)
+    assert (rng.bit_generator.state != before) == method.seeded
+
+
+@each_method
+def test_units_never_decide(view: CaseView, name: str) -> None:
+    rng = np.random.default_rng(1)
+    metrics = view.metrics * 2.0 ** rng.integers(-30, 30, view.metrics.shape[1])
+    plain = run_pair(get_method(name), view, seed=3).suspects
+    scaled = run_pair(get_method(name), replace(view, metrics=metrics), seed=3).suspects
+    assert [s.service for s in scaled] == [s.service for s in plain]
+
+
+def constant_columns(view: CaseView) -> CaseView:
+    return replace(view, metrics=view.metrics * 0.0 + 3.0)
+
+
+def gaps(view: CaseView) -> CaseView:
+    metrics = view.metrics.copy()
+    metrics.iloc[10:40, ::3] = np.nan
+    metrics.iloc[:26, 1] = np.nan
+    metrics.iloc[20:, 2] = np.nan
+    return replace(view, metrics=metrics)
+
+
+def one_service(view: CaseView) -> CaseView:
+    service = view.services[0]
+    return replace(
+        view,
+        services=(service,),
+        roles={service: view.roles[service]},
+        front_end=service,
+        metrics=view.metrics.loc[:, [service]],
+        spans=view.spans[view.spans["service"] == service],
+        logs=view.logs[view.logs["service"] == service],
+    )
+
+
+def no_signals(view: CaseView) -> CaseView:
+    empty = {name: schema.empty_table().to_pandas() for name, schema in SIGNALS.items() if name != "metrics"}
+    return replace(view, metrics=view.metrics.iloc[:0, :0], sli=view.sli.iloc[:0], **empty)
+
+
+def metrics_only(view: CaseView) -> CaseView:
+    empty = {name: schema.empty_table().to_pandas() for name, schema in SIGNALS.items() if name != "metrics"}
+    return replace(view, sli=view.sli * np.nan, **empty)
+
+
+def one_row_windows(view: CaseView) -> CaseView:
+    return replace(view, metrics=view.metrics.iloc[24:26], sli=view.sli.iloc[24:26])
+
+
+def nothing_before(view: CaseView) -> CaseView:
+    return replace(view, metrics=view.metrics.iloc[25:], sli=view.sli.iloc[25:])
+
+
+def nothing_after(view: CaseView) -> CaseView:
+    return replace(view, metrics=view.metrics.iloc[:25], sli=view.sli.iloc[:25])
+
+
+def duplicated_times(view: CaseView) -> CaseView:
+    return replace(view, metrics=pd.concat([view.metrics] * 2).sort_index(), sli=pd.concat([view.sli] * 2).sort_index())
+
+
+def huge_values(view: CaseView) -> CaseView:
+    return replace(view, metrics=view.metrics * 1e300)
+
+
+@each_method
+@pytest.mark.parametrize(
+    "change",
+    [
+        constant_columns,
+        gaps,
+        one_service,
+        no_signals,
+        metrics_only,
+        one_row_windows,
+        nothing_before,
+        nothing_after,
+        duplicated_times,
+        huge_values,
+    ],
+)
+def test_odd_telemetry_gives_a_ranking_or_a_named_error(
+    view: CaseView, name: str, change: Callable[[CaseView], CaseView]
+) -> None:
+    result: PairResult = run_pair(get_method(name), change(view), seed=3)
+    assert result.status in ("ok", "missing", "error"), result
+    assert result.traceback == "", result.traceback
+    assert result.suspects or result.message
+
+
+@each_method
+def test_the_view_is_left_as_it_was(view: CaseView, name: str) -> None:
+    before = view.metrics.copy(deep=True)
+    run_pair(get_method(name), view, seed=3)
+    pd.testing.assert_frame_equal(view.metrics, before)
+
+
+@each_method
+def test_a_strong_fault_is_found(name: str, tmp_path: Path) -> None:
+    """Every method that looks at the telemetry finds a fault that nobody could miss, wherever it is."""
+    if name == "random":
+        pytest.skip("does not look at the telemetry")
+    for seed, target in enumerate(["ray-head", "ray-replicas-0", "ray-replicas-2"]):
+        case = synthetic_case(tmp_path, f"c{seed}", target=target, strength=20, seed=seed)
+        result = run_pair(get_method(name), build_view(case, score_params()), seed=3)
+        assert result.suspects[0].service == target

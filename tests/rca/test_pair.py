@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tasks.rca.method import Ranking
+from tasks.rca.pair import order, pair_rng, run_pair
+from tasks.rca.registry import get_method
+from tests.rca import misbehaving  # noqa: F401 (registers its methods)
+from tests.rca.views import view_of
+
+SERVICES = ("a", "b", "c", "d")
+VIEW = view_of({(service, "x"): [0.0, 1, 0, 1, 5] for service in SERVICES}, normal_rows=4)
+
+
+def ranked(scores: dict[str, float], seed: int = 0) -> list[str]:
+    return [s.service for s in order(Ranking.of_services(scores), SERVICES, np.random.default_rng(seed))]
+
+
+def test_higher_scores_come_first_whatever_the_order_of_the_ranking() -> None:
+    assert ranked({"b": 1, "d": 3, "a": 2}) == ["d", "a", "b"]
+    assert ranked({"a": 2, "b": 1, "d": 3}) == ["d", "a", "b"]
+
+
+def test_ties_are_marked_and_broken_at_random() -> None:
+    suspects = order(Ranking.of_services({"a": 1, "b": 2, "c": 1, "d": 1}), SERVICES, np.random.default_rng(0))
+    assert [s.rank for s in suspects] == [1, 2, 3, 4]
+    assert [s.tied for s in suspects] == [False, True, True, True]
+    seconds = Counter(ranked({"a": 1, "b": 2, "c": 1, "d": 1}, seed)[1] for seed in range(1500))
+    assert all(abs(seconds[service] / 1500 - 1 / 3) < 0.05 for service in "acd")
+
+
+def test_rounding_does_not_break_a_tie() -> None:
+    suspects = order(Ranking.of_services({"a": 0.3, "b": 0.1 + 0.2, "c": 0.31}), SERVICES, np.random.default_rng(0))
+    assert [s.tied for s in suspects] == [False, True, True]
+
+
+def test_worst_metric_is_named() -> None:
+    ranking = Ranking((("a", 3.0), ("b", 2.0)), (("a", "x", 1.0), ("a", "y", 3.0), ("b", "z", 2.0)))
+    assert [s.metric for s in order(ranking, SERVICES, np.random.default_rng(0))] == ["y", "z"]
+
+
+def test_random_numbers_depend_on_everything_and_on_nothing_else() -> None:
+    keys = [(1, "m", "k", "p"), (2, "m", "k", "p"), (1, "n", "k", "p"), (1, "m", "l", "p"), (1, "m", "k", "q")]
+    draws = [pair_rng(*key).random() for key in keys]
+    assert len(set(draws)) == len(keys)
+    assert draws[0] == pair_rng(*keys[0]).random() == pytest.approx(0.40571355)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "message"),
+    [
+        ("test_raises", "error", "ZeroDivisionError: division by zero"),
+        ("test_named_error", "error", "no such thing as a cause"),
+        ("test_no_ranking", "invalid", "returned list, not a Ranking"),
+        ("test_malformed", "invalid", "returned a malformed Ranking: too many values to unpack"),
+        ("test_stranger", "invalid", "returned 'moon', which is not a candidate service"),
+        ("test_duplicates", "invalid", "returned a service twice"),
+        ("test_nan", "invalid", "returned a score that is not finite"),
+    ],
+)
+def test_a_failure_is_named_and_ranks_nothing(method: str, status: str, message: str) -> None:
+    result = run_pair(get_method(method), VIEW, seed=1)
+    assert (result.status, result.suspects) == (status, ())
+    assert result.message.startswith(message)
+
+
+def test_a_missing_signal_is_a_named_failure() -> None:
+    blind = dataclasses.replace(VIEW, metrics=VIEW.metrics.iloc[:0])
+    result = run_pair(get_method("nsigma"), blind, seed=1)
+    assert (result.status, result.message) == ("missing", "needs metrics: the case has none")
+
+
+def test_an_empty_ranking_is_a_ranking() -> None:
+    result = run_pair(get_method("test_silent"), VIEW, seed=1)
+    assert (result.status, result.suspects) == ("ok", ())

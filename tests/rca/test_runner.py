@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from tasks.rca import runner
+from tasks.rca.pair import PairResult
+from tasks.rca.registry import get_method
+from tasks.rca.runner import Limits, RunnerError, run_pairs
+from tasks.rca.view import CaseView
+from tests.rca import misbehaving  # noqa: F401 (registers its methods)
+from tests.rca.views import view_of
+
+VALUES = np.random.default_rng(0).normal(size=(4, 30))
+VIEW = view_of({(f"s{i}", "x"): VALUES[i].tolist() for i in range(4)}, normal_rows=15)
+LIMITS = Limits(timeout_s=60, memory_mb=1024)
+
+
+def run(
+    *names: str, limits: Limits = LIMITS, workers: int = 1, cases: tuple[tuple[str, CaseView], ...] = (("c", VIEW),)
+) -> dict[tuple[str, str], PairResult]:
+    outcomes = run_pairs(cases, [get_method(name) for name in names], limits=limits, seed=1, workers=workers)
+    return {(outcome.case, outcome.method): outcome.result for outcome in outcomes}
+
+
+def children() -> set[int]:
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def test_a_method_that_never_ends_is_stopped_with_its_children() -> None:
+    before = children()
+    results = run("test_sleeps", "test_spins_with_child", "nsigma", limits=Limits(timeout_s=3, memory_mb=1024))
+    for name in ("test_sleeps", "test_spins_with_child"):
+        result = results["c", name]
+        assert (result.status, result.message, result.suspects) == ("timeout", "took longer than 3 s", ())
+    assert results["c", "nsigma"].status == "ok"
+    assert children() == before
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "rcarena-test-child" in (p.info["cmdline"] or [])]
+
+
+@pytest.mark.parametrize("name", ["test_grows", "test_one_huge_array"])
+def test_a_method_that_takes_all_memory_is_stopped(name: str) -> None:
+    results = run(name, "nsigma", limits=Limits(timeout_s=60, memory_mb=400))
+    assert (results["c", name].status, results["c", name].message) == ("memory", "needed more than 400 MiB")
+    assert results["c", "nsigma"].status == "ok"
+
+
+def test_a_crash_costs_its_own_pair_only() -> None:
+    cases = (("c", VIEW), ("d", VIEW))
+    results = run("test_segfaults", "test_exits", "test_raises", "nsigma", cases=cases)
+    for case in "cd":
+        assert (results[case, "test_segfaults"].status, results[case, "test_segfaults"].message) == (
+            "crash",
+            "killed by SIGSEGV",
+        )
+        assert (results[case, "test_exits"].status, results[case, "test_exits"].message) == (
+            "crash",
+            "ended its process with exit code 3",
+        )
+        assert results[case, "test_raises"].status == "error"
+        assert "misbehaving.py" in results[case, "test_raises"].traceback
+        assert results[case, "nsigma"].status == "ok"
+    assert len(results) == 8
+
+
+def test_one_method_cannot_spoil_the_view_of_the_next() -> None:
+    assert run("test_spoils_the_view", "nsigma")["c", "nsigma"].suspects == run("nsigma")["c", "nsigma"].suspects
+
+
+def test_what_a_method_prints_does_not_matter() -> None:
+    assert run("test_chatters")["c", "test_chatters"].status == "ok"
+
+
+def test_results_depend_on_neither_hash_seed_nor_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("random", "nsigma", "baro", "e_diagnosis", "test_all_tied")
+    cases = tuple((label, replace(VIEW, content_key=label)) for label in "cdef")
+    found = []
+    for hash_seed, workers in (("0", 1), ("1", 2), ("random", 3)):
+        monkeypatch.setenv("PYTHONHASHSEED", hash_seed)
+        found.append({pair: result.suspects for pair, result in run(*names, workers=workers, cases=cases).items()})
+    assert found[0] == found[1] == found[2]
+    assert len({found[0][case, "random"] for case in "cdef"}) > 1
+
+
+def test_time_and_memory_of_a_pair_are_recorded() -> None:
+    result = run("nsigma")["c", "nsigma"]
+    assert result.wall_s > 0
+    assert result.cpu_s > 0
+    assert 10 < result.peak_mb < 1024
+
+
+def test_workers_end_when_the_caller_stops_early() -> None:
+    before = children()
+    outcomes = run_pairs([("c", VIEW)] * 5, [get_method("nsigma")], limits=LIMITS, seed=1, workers=2)
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert children() == before
+
+
+def test_workers_that_cannot_start_are_an_error_not_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_WORKER", "import no_such_module")
+    with pytest.raises(
+        RunnerError, match="a worker cannot start: ModuleNotFoundError: No module named 'no_such_module'"
+    ):
+        run("nsigma")
+
+
+def test_workers_die_with_a_killed_caller() -> None:
+    script = (
+        "from tests.rca.test_runner import *\n"
+        "methods = [get_method('nsigma'), get_method('test_sleeps')]\n"
+        "for _ in run_pairs([('c', VIEW)], methods, limits=LIMITS, seed=1, workers=1):\n"
+        "    print(*children(), flush=True)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    caller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
+    assert caller.stdout is not None
+    workers = [int(pid) for pid in caller.stdout.readline().split()]
+    assert workers
+    caller.kill()
+    caller.wait()
+    deadline = time.monotonic() + 30
+    while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+    caller.stdout.close()

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.case import SIGNALS
+from tasks.params import ParamsError
+from tasks.rca.profile import PAPER_METRICS
+from tasks.rca.view import build_view, front_end_latency, widen
+from tests.rca.views import T0, rewritten, score_params, view_of
+from tests.synthetic import synthetic_case
+
+RENAMED = {
+    "nginx-proxy": "zz",
+    "ray-head": "ray-replicas-1",
+    "ray-replicas-0": "aa",
+    "ray-replicas-1": "mm",
+    "ray-replicas-2": "ray-head",
+}
+
+
+def seconds(*values: float) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex([T0 + pd.Timedelta(seconds=value) for value in values])
+
+
+def long(times: pd.DatetimeIndex, values: list[float], service: str = "a", metric: str = "m") -> pd.DataFrame:
+    return pd.DataFrame({"time": times, "service": service, "metric": metric, "value": values})
+
+
+def test_view_holds_nothing_of_the_answer(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path, "cpu-stress-on-ray-replicas-1", kind="cpu-stress")
+    content = pickle.dumps(build_view(case, score_params()))
+    for secret in ("cpu-stress", str(tmp_path), tmp_path.name, "planted", "effective", "synthetic"):
+        assert secret.encode() not in content
+
+
+def test_profile_paper_shows_the_papers_metrics_only(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    paper = build_view(case, score_params(profile="paper")).metrics.columns.get_level_values("metric")
+    everything = build_view(case, score_params(profile="llm")).metrics.columns.get_level_values("metric")
+    assert set(paper) == PAPER_METRICS
+    assert set(everything) == set(case.metrics["metric"].unique())
+    assert set(everything) > PAPER_METRICS
+
+
+def test_split_is_at_the_inject_time_and_recovery_is_abnormal(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path, baseline_s=20, fault_s=15, recovery_s=10)
+    normal, abnormal = build_view(case, score_params()).split()
+    assert (len(normal), len(abnormal)) == (20, 25)
+    assert normal.index.max() < pd.Timestamp(case.record.injection_time) <= abnormal.index.min()
+
+
+def test_windows_cut_every_signal(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path, baseline_s=20, fault_s=15, recovery_s=10)
+    view = build_view(case, score_params(baseline_s=8, fault_s=5))
+    assert [len(window) for window in view.split()] == [8, 5]
+    start, end = view.inject_time - pd.Timedelta("8s"), view.inject_time + pd.Timedelta("5s")
+    for times in (view.logs["time"], view.spans["start"], view.requests["scheduled"]):
+        assert len(times)
+        assert times.between(start, end, inclusive="left").all()
+
+
+def test_detected_inject_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"score.inject_time: 'detected' is not available yet; allowed: known"):
+        build_view(synthetic_case(tmp_path), score_params(inject_time="detected"))
+
+
+def test_names_and_orders_decide_nothing(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    view = build_view(case, score_params())
+    other = build_view(rewritten(case, tmp_path, RENAMED, seed=7), score_params())
+    assert other.services == tuple(RENAMED[service] for service in view.services)
+    assert other.content_key == view.content_key
+    assert list(other.metrics.columns) == [(RENAMED[s], m) for s, m in view.metrics.columns]
+    np.testing.assert_array_equal(other.metrics.to_numpy(), view.metrics.to_numpy())
+    pd.testing.assert_series_equal(other.sli, view.sli)
+
+
+def test_content_key_depends_on_the_content(tmp_path: Path) -> None:
+    keys = {
+        build_view(synthetic_case(tmp_path, f"c{seed}", seed=seed), score_params()).content_key for seed in range(3)
+    }
+    assert len(keys) == 3
+
+
+def test_widen_averages_duplicates_and_keeps_gaps() -> None:
+    samples = pd.concat([long(seconds(0, 1, 1, 2), [1, 2, 4, np.inf]), long(seconds(2), [9], service="b")])
+    wide = widen(samples, T0)
+    assert wide.index.equals(seconds(0, 1, 2).as_unit("ns"))
+    np.testing.assert_array_equal(wide[("a", "m")], [1, 3, np.nan])
+    np.testing.assert_array_equal(wide[("b", "m")], [np.nan, np.nan, 9])
+
+
+def test_widen_puts_jittery_times_on_a_grid_that_does_not_mix_before_and_after() -> None:
+    times = seconds(0.1, 1.2, 2.05, 3.1, 4.15)
+    inject_time = T0 + pd.Timedelta(seconds=2.1)
+    wide = widen(pd.concat([long(times, [0, 0, 0, 1, 1]), long(times, [0, 0, 0, 1, 1], metric="n")]), inject_time)
+    assert not wide[wide.index < inject_time].to_numpy().any()
+    assert wide[wide.index >= inject_time].to_numpy().all()
+
+
+def test_widen_of_nothing_is_empty() -> None:
+    assert widen(long(seconds(), []), T0).shape == (0, 0)
+
+
+def requests_of(rows: list[tuple[float, float | None]]) -> pd.DataFrame:
+    stamp = [(T0 + pd.Timedelta(seconds=a), pd.NaT if b is None else T0 + pd.Timedelta(seconds=b)) for a, b in rows]
+    return pd.DataFrame(stamp, columns=["scheduled", "last_token"])
+
+
+def test_sli_counts_a_request_where_it_completed() -> None:
+    metrics = widen(long(seconds(0, 1, 2, 3, 4), [1] * 5), T0)
+    sli = front_end_latency(requests_of([(0.2, 0.5), (0.1, 0.9), (0.8, 3.8), (2.5, None)]), metrics, "a")
+    expected = [np.nan, 0.3 + 0.9 * 0.5, np.nan, np.nan, 3.0]
+    np.testing.assert_allclose(sli, expected)
+
+
+def test_sli_falls_back_to_the_front_ends_latency_then_to_nothing() -> None:
+    none = SIGNALS["requests"].empty_table().to_pandas()
+    with_latency = widen(
+        pd.concat(
+            [long(seconds(0, 1), [5, 6], metric="latency_p50"), long(seconds(0, 1), [7, 8], metric="latency_p90")]
+        ),
+        T0,
+    )
+    np.testing.assert_array_equal(front_end_latency(none, with_latency, "a"), [7, 8])
+    assert front_end_latency(none, with_latency, "b").isna().all()
+
+
+def test_sli_without_metrics_is_per_second() -> None:
+    sli = front_end_latency(requests_of([(0.2, 0.5), (1.0, 1.6)]), widen(long(seconds(), []), T0), "a")
+    np.testing.assert_allclose(sli, [0.3, 0.6])
+    assert sli.index.equals(seconds(1, 2))
+
+
+def test_missing_names_signals_without_samples(tmp_path: Path) -> None:
+    view = build_view(synthetic_case(tmp_path), score_params(baseline_s=0.001, fault_s=0.001))
+    assert view.missing(frozenset({"spans", "logs", "sli", "topology"})) == ["logs", "spans"]
+    assert view_of({("a", "x"): [1.0]}, normal_rows=1).missing(frozenset({"metrics", "sli"})) == ["sli"]

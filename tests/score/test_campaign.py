@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.params import ParamsError
+from tasks.score.campaign import ScoreError, ScoreResult, score_campaign, validate_score_params
+from tests.rca import misbehaving  # noqa: F401 (registers its methods)
+from tests.rca.views import score_params
+from tests.synthetic import synthetic_case
+
+FAULTS = [
+    ("c0", "cpu-stress", "ray-replicas-0", "effective"),
+    ("c1", "cpu-stress", "ray-replicas-1", "effective"),
+    ("c2", "network-delay", "ray-head", "effective"),
+    ("c3", "network-delay", "ray-head", "ineffective"),
+    ("c4", None, "ray-head", "effective"),
+]
+METHODS = ["random", "nsigma", "baro", "e_diagnosis", "test_by_name", "test_all_tied", "test_raises"]
+
+
+@pytest.fixture(scope="module")
+def cases_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("cases")
+    for seed, (case_id, kind, target, verdict) in enumerate(FAULTS):
+        synthetic_case(directory, case_id, kind=kind, target=target, verdict=verdict, seed=seed, strength=20)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def result(cases_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
+    return score_campaign(cases_dir, score_params(methods=METHODS), tmp_path_factory.mktemp("out"))
+
+
+def value(result: ScoreResult, method: str, score: str, level: str = "overall", group: str = "all") -> pd.Series:
+    table = result.scores
+    found = table[
+        (table["method"] == method) & (table["score"] == score) & (table["level"] == level) & (table["group"] == group)
+    ]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_a_method_by_name_has_the_scores_one_can_work_out(result: ScoreResult) -> None:
+    """By name: nginx-proxy, ray-head, ray-replicas-0, -1, -2; the truth is at 3, 4 and 2."""
+    expected = {
+        "ac1": 0,
+        "ac3": 2 / 3,
+        "ac5": 1,
+        "avg5": (3 / 5 + 2 / 5 + 4 / 5) / 3,
+        "mrr": (1 / 3 + 1 / 4 + 1 / 2) / 3,
+        "failure_rate": 0,
+        "tie_rate": 0,
+    }
+    for score, wanted in expected.items():
+        row = value(result, "test_by_name", score)
+        assert row["value"] == pytest.approx(wanted)
+        assert row["cases"] == 3
+    row = value(result, "test_by_name", "avg5", "fault", "network-delay")
+    assert (row["value"], row["cases"]) == (pytest.approx(4 / 5), 1)
+    assert np.isnan(row["low"])
+    assert value(result, "test_by_name", "mrr", "target", "ray-replicas-1")["value"] == pytest.approx(1 / 4)
+
+
+def test_chance_and_lift(result: ScoreResult) -> None:
+    row = value(result, "test_by_name", "avg5")
+    assert row["chance"] == pytest.approx(0.6)
+    assert row["lift"] == pytest.approx(row["value"] / 0.6)
+    assert np.isnan(value(result, "test_by_name", "tie_rate")["chance"])
+
+
+def test_methods_that_look_find_a_strong_fault(result: ScoreResult) -> None:
+    for method in ("nsigma", "baro", "e_diagnosis"):
+        row = value(result, method, "ac1")
+        assert (row["value"], row["low"], row["high"]) == (1, 1, 1)
+
+
+def test_a_failure_scores_zero_and_is_shown(result: ScoreResult) -> None:
+    for score in ("ac1", "ac5", "avg5", "mrr"):
+        assert value(result, "test_raises", score)["value"] == 0
+    assert value(result, "test_raises", "failure_rate")["value"] == 1
+    assert result.failures == 5
+    failed = result.rankings[result.rankings["method"] == "test_raises"]
+    assert (failed["status"] == "error").all()
+    assert failed["service"].isna().all()
+    assert len(failed) == 5
+    assert any("failed: test_raises on 5 of 5 cases: error: ZeroDivisionError" in note for note in result.notes)
+
+
+def test_ties_are_counted(result: ScoreResult) -> None:
+    assert value(result, "test_all_tied", "tie_rate")["value"] == 1
+    tied = result.rankings[result.rankings["method"] == "test_all_tied"]
+    assert tied["tied"].all()
+    assert tied[tied["rank"] == 1]["service"].nunique() > 1
+
+
+def test_family_is_the_mean_of_its_methods(result: ScoreResult) -> None:
+    own = np.mean([value(result, method, "avg5")["value"] for method in METHODS])
+    assert value(result, "", "avg5", "family", "metric")["value"] == pytest.approx(own)
+
+
+def test_cases_without_truth_are_ranked_but_not_scored(result: ScoreResult) -> None:
+    assert set(result.rankings["case_id"]) == {case_id for case_id, *_ in FAULTS}
+    excluded = result.rankings.groupby("case_id")["excluded"].first().to_dict()
+    assert excluded == {"c0": "", "c1": "", "c2": "", "c3": "no effective injection", "c4": "fault-free"}
+    assert "not scored: c4: fault-free" in result.notes
+    assert "not counted: c3: network-delay on ray-head was not effective (planted)" in result.notes
+
+
+def test_ineffective_injections_count_if_asked_for(cases_dir: Path, tmp_path: Path) -> None:
+    params = score_params(methods=["test_by_name"], include_ineffective=True)
+    assert value(score_campaign(cases_dir, params, tmp_path), "test_by_name", "ac1")["cases"] == 4
+
+
+def test_misattribution_counts_the_first_suspect(result: ScoreResult) -> None:
+    table = result.misattribution
+    by_name = table[table["method"] == "test_by_name"]
+    assert by_name["predicted"].unique().tolist() == ["nginx-proxy"]
+    assert by_name["cases"].sum() == 3
+    assert table[table["method"] == "test_raises"]["predicted"].unique().tolist() == ["(nothing)"]
+
+
+def test_rankings_name_the_truth(result: ScoreResult) -> None:
+    rows = result.rankings.query("method == 'nsigma' and case_id == 'c2'")
+    assert rows["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert rows["correct"].tolist() == [True, False, False, False, False]
+    assert rows.iloc[0][["service", "truth"]].tolist() == ["ray-head", "ray-head"]
+    assert rows["metric"].notna().all()
+
+
+def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
+    document = json.loads((result.out_dir / "metrics.json").read_text())
+    assert document["cases"] == {"scored": 3, "fault_free": 1, "ineffective": 1}
+    assert document["chance"]["avg5"] == pytest.approx(0.6)
+    by_name = document["methods"]["test_by_name"]
+    assert by_name["ac3"] == pytest.approx(2 / 3)
+    assert by_name["by_fault"]["network-delay"]["avg5"] == pytest.approx(0.8)
+    assert document["methods"]["test_raises"]["failures"] == 5
+
+
+def test_the_files_hold_the_tables(result: ScoreResult) -> None:
+    names = {file.name for file in result.out_dir.iterdir()}
+    assert names == {"rankings.parquet", "scores.parquet", "misattribution.parquet", "metrics.json", "timings.json"}
+    pd.testing.assert_frame_equal(pd.read_parquet(result.out_dir / "scores.parquet"), result.scores)
+    pairs = json.loads((result.out_dir / "timings.json").read_text())["pairs"]
+    assert len(pairs) == len(FAULTS) * len(METHODS)
+
+
+def test_table_for_people(result: ScoreResult) -> None:
+    table = result.score_table()
+    assert table.columns == ("method", "AC@1 (3 cases)", "Avg@5", "cpu-stress (2)", "network-delay (1)", "failed")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["nsigma"] == ("1.00 [1.00, 1.00]", "1.00 [1.00, 1.00]", "1.00 / 1.00", "1.00 / 1.00", "0")
+    assert rows["test_raises"][-1] == "3"
+    assert rows["(chance)"] == ("0.20", "0.60", "0.20 / 0.60", "0.20 / 0.60", "")
+    assert table.text().splitlines()[0].startswith("method")
+
+
+def test_same_inputs_same_bytes_in_other_processes(cases_dir: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.score.test_campaign import *\n"
+        "cases, out, workers = sys.argv[1:]\n"
+        "score_campaign(Path(cases), score_params(methods=METHODS), Path(out), workers=int(workers))\n"
+    )
+    digests = []
+    for hash_seed, workers in (("1", "1"), ("2", "3")):
+        out = tmp_path / workers
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        subprocess.run(
+            [sys.executable, "-c", script, str(cases_dir), str(out), workers],
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed},
+            check=True,
+        )
+        files = sorted(file for file in out.iterdir() if file.name != "timings.json")
+        digests.append({file.name: sha256(file.read_bytes()).hexdigest() for file in files})
+    assert len(digests[0]) == 4
+    assert digests[0] == digests[1]
+
+
+def test_other_seed_other_random_ranking(cases_dir: Path, tmp_path: Path) -> None:
+    rankings = [
+        score_campaign(cases_dir, score_params(methods=["random"], seed=seed), tmp_path).rankings["service"].tolist()
+        for seed in (1, 2)
+    ]
+    assert rankings[0] != rankings[1]
+
+
+def test_a_killed_run_leaves_the_old_results_whole(cases_dir: Path, tmp_path: Path) -> None:
+    score_campaign(cases_dir, score_params(methods=["nsigma"]), tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.score.test_campaign import *\n"
+        "score_campaign(Path(sys.argv[1]), score_params(methods=['baro', 'test_sleeps']), Path(sys.argv[2]),\n"
+        "               progress=lambda *args: print(*args, flush=True), workers=2)\n"
+    )
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(cases_dir), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "1 10 baro on c0: ok"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_progress_counts_every_pair(cases_dir: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    score_campaign(cases_dir, score_params(methods=["nsigma"]), tmp_path, progress=lambda *args: seen.append(args))
+    assert [done for done, _, _ in seen] == [1, 2, 3, 4, 5]
+    assert {total for _, total, _ in seen} == {5}
+
+
+def test_no_case_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ScoreError, match="no finished case to score"):
+        score_campaign(tmp_path, score_params(), tmp_path / "out")
+
+
+def test_no_effective_case_is_a_table_that_says_so(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", kind=None)
+    result = score_campaign(tmp_path / "cases", score_params(methods=["nsigma"]), tmp_path / "out")
+    assert result.score_table().rows == (("(no case to score)",),)
+    assert result.score_table().notes == ("not scored: case-0001: fault-free",)
+    assert "no case to score" in result.score_table().text()
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["cases"]["scored"] == 0
+    assert pd.read_parquet(tmp_path / "out" / "scores.parquet").empty
+
+
+def test_wrong_parameters_are_refused_before_any_work(cases_dir: Path, tmp_path: Path) -> None:
+    params = score_params(methods=["nsigma", "barro"], inject_time="detected")
+    with pytest.raises(ParamsError) as error:
+        score_campaign(cases_dir, params, tmp_path / "out")
+    assert error.value.problems == tuple(validate_score_params(params))
+    assert error.value.problems[0].startswith("score.methods[1]: unknown method 'barro'; did you mean 'baro'?")
+    assert error.value.problems[1].startswith("score.inject_time: 'detected' is not available yet")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.case import CaseRecord, Injection
+from tasks.score.truth import truth_of
+from tests.synthetic import synthetic_case
+
+
+def record_with(tmp_path: Path, *injections: tuple[str, str, str]) -> CaseRecord:
+    record = synthetic_case(tmp_path).record
+    template = record.injections[0]
+    made = tuple(
+        template.model_copy(update={"kind": kind, "target": target, "verdict": verdict})
+        for kind, target, verdict in injections
+    )
+    assert all(isinstance(injection, Injection) for injection in made)
+    return record.model_copy(update={"injections": made})
+
+
+def test_effective_injections_are_the_truth(tmp_path: Path) -> None:
+    record = record_with(
+        tmp_path, ("network-delay", "ray-head", "effective"), ("cpu-stress", "ray-replicas-1", "effective")
+    )
+    truth = truth_of(record, include_ineffective=False)
+    assert truth.services == ("ray-head", "ray-replicas-1")
+    assert (truth.fault, truth.target) == ("cpu-stress+network-delay", "ray-head+ray-replicas-1")
+    assert (truth.candidates, truth.excluded, truth.notes) == (5, "", ())
+
+
+def test_an_ineffective_injection_is_left_out_and_named(tmp_path: Path) -> None:
+    record = record_with(
+        tmp_path, ("network-delay", "ray-head", "effective"), ("cpu-stress", "ray-replicas-1", "ineffective")
+    )
+    truth = truth_of(record, include_ineffective=False)
+    assert (truth.services, truth.fault, truth.excluded) == (("ray-head",), "network-delay", "")
+    assert truth.notes == ("case-0001: cpu-stress on ray-replicas-1 was not effective (planted)",)
+    assert truth_of(record, include_ineffective=True).services == ("ray-head", "ray-replicas-1")
+
+
+def test_cases_without_truth_are_excluded(tmp_path: Path) -> None:
+    nothing = truth_of(record_with(tmp_path), include_ineffective=True)
+    assert (nothing.services, nothing.fault, nothing.excluded) == ((), "none", "fault-free")
+    record = record_with(tmp_path, ("cpu-stress", "ray-head", "ineffective"))
+    weak = truth_of(record, include_ineffective=False)
+    assert (weak.services, weak.fault, weak.excluded) == ((), "cpu-stress", "no effective injection")
+
+
+def test_two_faults_on_one_service_are_one_root_cause(tmp_path: Path) -> None:
+    record = record_with(tmp_path, ("cpu-stress", "ray-head", "effective"), ("network-delay", "ray-head", "effective"))
+    assert truth_of(record, include_ineffective=False).services == ("ray-head",)
