@@ -86,9 +86,9 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     samples = window.cut(case.metrics, "time")
     visible_names = [name for name in samples["metric"].unique() if is_visible(name, params.profile)]
     wide = widen(samples[samples["metric"].isin(visible_names)], inject_time)
-    logs = window.cut(case.logs, "time").sort_values("time", kind="stable", ignore_index=True)
-    spans = window.cut(case.spans, "start").sort_values("start", kind="stable", ignore_index=True)
-    requests = window.cut(case.requests, "scheduled").sort_values("scheduled", kind="stable", ignore_index=True)
+    logs = window.cut(case.logs, "time")
+    spans = window.cut(case.spans, "start")
+    requests = window.cut(case.requests, "scheduled").drop(columns="request_id")
 
     roles = {service.name: service.role for service in record.stack.services}
     digests = _service_digests(roles, record.front_end, wide, logs, spans)
@@ -103,12 +103,23 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         inject_time=inject_time,
         metrics=wide,
         sli=front_end_latency(requests, wide, record.front_end),
-        logs=logs,
-        spans=spans,
-        requests=requests.drop(columns="request_id"),
-        topology=case.topology,
+        logs=_ordered(logs, services, ["time", "service", "message"]),
+        spans=_ordered(spans, services, ["start", "service", "duration", "trace_id", "span_id"]),
+        requests=_ordered(requests, services, ["scheduled", "last_token", "trace_id"]),
+        topology=_ordered(case.topology, services, ["relation", "source", "target"]),
         content_key=hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest(),
     )
+
+
+def _ordered(table: pd.DataFrame, services: tuple[str, ...], by: list[str]) -> pd.DataFrame:
+    """The rows in an order that does not depend on the file, nor on what the services are called."""
+    dtypes = {}
+    for column in table:
+        if isinstance(table[column].dtype, pd.CategoricalDtype):
+            known = services if column in ("service", "source", "target") else ()
+            others = sorted(set(table[column].dropna().astype(str)) - set(known))
+            dtypes[column] = pd.CategoricalDtype([*known, *others], ordered=True)
+    return table.astype(dtypes).sort_values(by, ignore_index=True)
 
 
 @dataclass(frozen=True)

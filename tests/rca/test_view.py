@@ -78,6 +78,11 @@ def test_names_and_orders_decide_nothing(tmp_path: Path) -> None:
     assert list(other.metrics.columns) == [(RENAMED[s], m) for s, m in view.metrics.columns]
     np.testing.assert_array_equal(other.metrics.to_numpy(), view.metrics.to_numpy())
     pd.testing.assert_series_equal(other.sli, view.sli)
+    for signal in ("logs", "spans", "requests", "topology"):
+        renamed = getattr(view, signal).copy()
+        for column in {"service", "source", "target"} & set(renamed.columns):
+            renamed[column] = renamed[column].cat.rename_categories(RENAMED)
+        pd.testing.assert_frame_equal(getattr(other, signal), renamed)
 
 
 def test_content_key_depends_on_the_content(tmp_path: Path) -> None:
