@@ -303,8 +303,6 @@ def _shown(figure: float | None) -> str:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s guardian: %(message)s")
-    with contextlib.suppress(PermissionError):
-        os.nice(-5)  # it must undo in time on a machine that its own fault has loaded
     path = Path(sys.argv[1])
     try:
         return Guardian(path).run()

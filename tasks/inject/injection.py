@@ -47,6 +47,9 @@ STOP_TIMEOUT_S = 8
 LEAD_S = 3.0
 """Start an injection this long before its ``start_at``: the guardian starts and the probe measures "before"."""
 
+PRIORITY = ("nice", "-n", "-10")
+"""A guardian and what it starts (but stressors) must act in time on a machine that its own fault has loaded."""
+
 
 class InjectionError(RuntimeError):
     """An injection cannot be started. ``problems`` holds one line each."""
@@ -220,7 +223,7 @@ def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {MARKER: str(path), "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1])}
     with path.with_suffix(".log").open("ab") as log_file:
         return subprocess.Popen(
-            [sys.executable, "-m", "tasks.inject.guardian", str(path)],
+            [*PRIORITY, sys.executable, "-m", "tasks.inject.guardian", str(path)],
             stdin=subprocess.PIPE,
             stdout=log_file,
             stderr=log_file,

@@ -3,7 +3,8 @@
 A clsact filter redirects what the link would send to a TAP device of this process; each frame is held until its time
 and then put on the link through a raw packet socket that bypasses queueing disciplines and filters. Frames cross with
 their virtio header, so the segmentation and checksum offloads of the sender stay in force and a 64 KiB burst is
-one read and one write. Delay, jitter and correlation follow the definitions of Linux netem: with jitter, frames may overtake.
+one read and one write. Delay, jitter and correlation follow the definitions of Linux netem: with jitter, frames may
+overtake.
 
 Run by file path with the standard library only (it starts in some 30 ms), inside the network namespace of the link. It
 prints ``ready``, serves until its standard input closes, SIGTERM or its own deadline, then removes the redirection and
@@ -232,8 +233,6 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, ask_to_stop)
     wake_in, wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_out)
-    with contextlib.suppress(PermissionError):
-        os.nice(-10)  # its lateness would be measured as delay
     # a lossy link loses each segment by itself, so segments must be cut before they come here
     tap = open_tap(options.tap, interface_mtu(options.interface), offload=not impair.loss)
     link = open_link(options.interface)

@@ -30,12 +30,11 @@ class LocalCpuStress(LocalFault[Parameters]):
         return "cgroup: stress-ng"
 
     def probe(self) -> probes.Probe:
-        return probes.cpu_demand(self.target)
+        return probes.CpuDemand(self.target)
 
     @property
     def _rise_cores(self) -> float:
-        """A fifth of what the workers ask for, of one core at most: on a busy machine they do not get more."""
-        return 0.2 * min(1.0, self.parameters.workers * self.parameters.load_percent / 100)
+        return 0.5 * self.parameters.workers * self.parameters.load_percent / 100
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during - before >= self._rise_cores
@@ -52,7 +51,7 @@ FAULT = register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset(),
-        probe="cores that the service's cgroup used or, its quota spent, waited for",
+        probe="cores that the threads of the service's cgroup ran on or, runnable, waited for",
         signals="CPU usage and throttling of the target; its latency per request",
         local=LocalCpuStress,
     )

@@ -19,6 +19,7 @@ SHAPER_START_TIMEOUT_S = 8
 _UNKNOWN_QDISC = "qdisc kind is unknown"
 _MATCH_ALL = ("protocol", "all", "u32", "match", "u32", "0", "0")
 _DROP_ALL = ("protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 2,")
+_LOOK = "tc -j qdisc show && ip -j link show"
 _DEFAULT_QDISCS = {"noqueue", "pfifo_fast", "fq_codel", "mq", "pfifo"}
 
 
@@ -74,16 +75,20 @@ def restore_egress(target: Target) -> None:
     Raises:
         FaultError: something is still there.
     """
-    for qdisc in ("clsact", "root"):
-        target.run("tc", "qdisc", "del", "dev", target.service.interface, qdisc)
-    still_there = [line for line in egress_residue(target) if TAP not in line]  # the TAP leaves with its shaper
+    interface = target.service.interface
+    remove = f"tc qdisc del dev {interface} clsact; tc qdisc del dev {interface} root; {_LOOK}"
+    still_there = [line for line in _residue_in(target, remove) if TAP not in line]  # the TAP leaves with its shaper
     if still_there:
         raise FaultError("; ".join(still_there))
 
 
 def egress_residue(target: Target) -> list[str]:
     """Queueing disciplines of the link that are not the kernel's default, and TAP devices of a shaper."""
-    answer = target.run("sh", "-c", "tc -j qdisc show && ip -j link show")
+    return _residue_in(target, _LOOK)
+
+
+def _residue_in(target: Target, script: str) -> list[str]:
+    answer = target.run("sh", "-c", script)
     if answer.returncode:
         if not target.stack_alive:
             return []
@@ -96,8 +101,7 @@ def egress_residue(target: Target) -> list[str]:
         for qdisc in qdiscs
         if qdisc.get("dev") == interface and qdisc["kind"] not in _DEFAULT_QDISCS
     ]
-    residue += [f"{target.name}: TAP device {link['ifname']}" for link in links if link["ifname"] == TAP]
-    return residue
+    return residue + [f"{target.name}: TAP device {link['ifname']}" for link in links if link["ifname"] == TAP]
 
 
 def _add_netem(target: Target, impairment: LinkImpairment) -> bool:

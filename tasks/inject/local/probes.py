@@ -83,12 +83,38 @@ class Rate(Probe):
         return [Sample(last[0], now, max(0.0, count - last[1]) / (now - last[0]))]
 
 
-def cpu_demand(target: Target) -> Probe:
-    """Cores that the cgroup used plus those it waited for because its quota was spent."""
-    cgroup = target.cgroup
-    return Rate(
-        "CPU used or waited for by the cgroup", "cores", lambda: cgroup.cpu_seconds() + cgroup.throttled_seconds()
-    )
+class CpuDemand(Probe):
+    """Cores that the threads of the cgroup ran on or, runnable, waited for: behind its quota or behind other work.
+
+    From the scheduler's figures per thread, so that it shows competition for the CPU also on a machine that is busy
+    with other things, where usage says little.
+    """
+
+    name, unit = "CPU that the cgroup used or waited for", "cores"
+    interval_s = 1.0
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._last: tuple[float, dict[int, int]] | None = None
+
+    def tick(self) -> list[Sample]:
+        now, demand = time.monotonic(), self._read()
+        last, self._last = self._last, (now, demand)
+        if last is None or now <= last[0]:
+            return []
+        before, known = last
+        grown_ns = sum(total - known.get(thread, 0) for thread, total in demand.items())
+        return [Sample(before, now, grown_ns / 1e9 / (now - before))]
+
+    def _read(self) -> dict[int, int]:
+        """Nanoseconds run and waited, by thread."""
+        found: dict[int, int] = {}
+        for pid in self._target.cgroup.pids():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    ran, waited, _ = (task / "schedstat").read_text(encoding="ascii").split()
+                    found[int(task.name)] = int(ran) + int(waited)
+        return found
 
 
 def cpu_throttling(target: Target) -> Probe:
