@@ -140,6 +140,7 @@ class _Worker:
         self._ready = False
         self._view = b""
         self._began = time.monotonic()
+        self._measured = self._began
         self._peak_mb = 0.0
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
@@ -189,9 +190,11 @@ class _Worker:
             return None
         if elapsed > self.limits.timeout_s:
             return self._stopped("timeout", f"took longer than {self.limits.timeout_s:g} s")
-        self._peak_mb = max(self._peak_mb, self._resident_mb())
-        if self._peak_mb > self.limits.memory_mb:
-            return self._stopped("memory", "")
+        if time.monotonic() - self._measured >= _TICK_S:
+            self._measured = time.monotonic()
+            self._peak_mb = max(self._peak_mb, self._resident_mb(with_children=True))
+            if self._peak_mb > self.limits.memory_mb:
+                return self._stopped("memory", "")
         return None
 
     def kill(self) -> None:
@@ -217,7 +220,9 @@ class _Worker:
     def _finished(self, result: PairResult) -> Outcome:
         outcome = self._outcome(result)
         self.job = None
-        if self._resident_mb() > self.limits.memory_mb / 2:  # what it holds on to must not count against the next pair
+        if (
+            self._resident_mb(with_children=False) > self.limits.memory_mb / 2
+        ):  # what it holds on to must not count against the next pair
             self.kill()
         return outcome
 
@@ -262,10 +267,10 @@ class _Worker:
         self._stderr.seek(max(0, size - _ERRORS_KEPT))
         return self._stderr.read().decode(errors="replace").strip()
 
-    def _resident_mb(self) -> float:
+    def _resident_mb(self, *, with_children: bool) -> float:
         try:
             process = psutil.Process(self._process.pid)
-            family = [process, *process.children(recursive=True)]
+            family = [process, *(process.children(recursive=True) if with_children else ())]
             return sum(member.memory_info().rss for member in family) / MIB
         except psutil.Error:
             return 0.0
