@@ -68,8 +68,10 @@ _MASKS = (
     (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b", "<ip>"),
     (r"(?:/[\w.@%+~-]+){2,}/?", "<path>"),
     (r"(?i)\b0x[0-9a-f]+\b", "<hex>"),
-    (r"\b[\w-]*[0-9a-f]{4}[\w-]*[0-9][\w-]*\b", "<id>"),
-    (r"[-+]?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?", "<n>"),
+    (r"[-+]?\b\d+\b", "<n>"),
+    (r"(?i)\b[0-9a-f]{8,}\b", "<id>"),
+    (r"[-+]?\d+(?:e[-+]?\d+)?", "<n>"),
+    (r"<n>(?:[.,:]<n>)+", "<n>"),
     (r"\s+", " "),
 )
 """What varies between two messages of one statement, in the order in which it is masked."""

@@ -96,7 +96,8 @@ def test_known_answers(start_prometheus: Callable[..., str]) -> None:
     text += _samples("container_network_transmit_packets_dropped_total", 3 * seconds)
     text += _samples("ray_vllm_time_to_first_token_seconds_sum", 0.25 * requests, "unknown")
     text += _samples("ray_vllm_time_to_first_token_seconds_count", requests, "unknown")
-    text += _samples("ray_vllm_kv_cache_usage_perc", np.full(STEPS, 0.2), "gauge", ',WorkerId="a"')
+    text += _samples("ray_vllm_kv_cache_usage_perc", np.where(seconds < 20, 0.2, 0.3)[:40], "gauge", ',WorkerId="a"')
+    text += _samples("up", np.where(seconds < 50, 1, 0), "gauge", ',job="ray"')
     text += _samples("vllm:kv_cache_usage_perc", np.full(STEPS, 0.7), "gauge")
     text += _samples("ray_serve_replica_processing_queries", np.full(STEPS, 1.0), "gauge")
     text += _samples("ray_serve_deployment_error_counter_total", np.where(seconds < 40, 10, 20), first=20)
@@ -106,7 +107,10 @@ def test_known_answers(start_prometheus: Callable[..., str]) -> None:
     np.testing.assert_allclose(_answer(url, "cpu_usage", "cgroup")[late], 0.3)
     np.testing.assert_allclose(_answer(url, "accelerator_utilization", "cgroup")[late], 0.5)
     np.testing.assert_allclose(_answer(url, "network_dropped", "cgroup")[late], 5)
-    np.testing.assert_allclose(_answer(url, "kv_cache_usage", "ray_vllm"), 0.2)
+    kv_cache = _answer(url, "kv_cache_usage", "ray_vllm")
+    np.testing.assert_allclose(kv_cache[:20], 0.2)
+    np.testing.assert_allclose(kv_cache[20:50], 0.3, err_msg="Ray drops an unchanged gauge: the last value holds")
+    assert np.isnan(kv_cache[50:]).all(), "nothing holds for a target that is down"
     np.testing.assert_allclose(_answer(url, "kv_cache_usage", "vllm"), 0.7)
 
     ttft = _answer(url, "ttft_mean", "ray_vllm")
@@ -118,7 +122,7 @@ def test_known_answers(start_prometheus: Callable[..., str]) -> None:
     np.testing.assert_allclose(errors[20:25], 2, err_msg="the first increments of a counter that appears late")
     np.testing.assert_allclose(errors[25:40], 0)
     np.testing.assert_allclose(errors[40:45], 2)
-    np.testing.assert_allclose(errors[45:], 0)
+    np.testing.assert_allclose(errors[45:50], 0)
 
 
 @pytest.mark.parametrize("window", [1, 2.5, 60])

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import METRICS
@@ -141,6 +141,7 @@ def test_long_windows_are_split_without_loss_or_overlap(scripted_server: Any, se
     assert all(sum(len(s.values) for s in chunk) <= 200_000 for chunk in chunks)
 
 
+@settings(deadline=None)
 @given(
     step=st.sampled_from([0.5, 1.0, 2.5, 0.7]), length=st.floats(0, 10_000), first=st.floats(0, 2e9, allow_nan=False)
 )

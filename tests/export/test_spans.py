@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -263,6 +263,7 @@ def test_long_access_log_is_read_from_the_window_on(tmp_path: Path) -> None:
     assert sorted(found["time"] - T0) == list(range(4000, 4011))
 
 
+@settings(deadline=None)
 @given(
     ends=st.lists(st.floats(-20, 80), min_size=1, max_size=40),
     step_ms=st.sampled_from([500, 1000, 3000]),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -120,6 +120,7 @@ def test_taken_port_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@settings(deadline=None)
 @given(payloads=st.lists(st.binary(min_size=1, max_size=40), max_size=6), cut=st.integers(0, 400))
 def test_reader_returns_the_whole_records_before_any_cut(
     tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes], cut: int

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pandas as pd
+
+from tasks.case import Service, Stack
+from tasks.export.topology import call_edges, placement_edges
+
+
+def test_declared_and_seen_edges_are_joined_once() -> None:
+    calls = pd.DataFrame({"caller": ["a", "a", None, "b"], "service": ["b", "b", "a", "c"]}, dtype="string")
+    edges = call_edges(calls, (("a", "b"), ("x", "y")))
+    assert edges[["source", "target"]].to_numpy().tolist() == [["a", "b"], ["b", "c"], ["x", "y"]]
+    assert set(edges["relation"]) == {"calls"}
+
+
+def test_services_without_a_node_have_no_placement() -> None:
+    stack = Stack(
+        backend="local",
+        services=(Service(name="a", role="gateway", node="n1"), Service(name="b", role="replica")),
+    )
+    assert placement_edges(stack).to_numpy().tolist() == [["runs_on", "a", "n1"]]
