@@ -1,0 +1,80 @@
+"""The processes of the miniature stack: ``supervisor SPEC`` (init of the fabric) and ``service BUSY`` (a server)."""
+
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+PORT = 8000
+
+
+def supervise(spec: dict) -> None:
+    from tasks.deploy.local.namespaces import build_network
+
+    build_network(spec["addresses"])
+    running: dict[int, str] = {}
+    for name in spec["addresses"]:
+        running[start(spec, name)] = name
+    print("ready", flush=True)
+    while True:
+        pid, _ = os.wait()
+        name = running.pop(pid, None)
+        if name is not None:
+            time.sleep(0.2)
+            running[start(spec, name)] = name
+
+
+def start(spec: dict, name: str) -> int:
+    join = 'while [ "$1" != -- ]; do echo 0 > "$1"; shift; done; shift; exec "$@"'
+    argv = ["sh", "-ec", join, "sh", *spec["members"][name], "--", "ip", "netns", "exec", name]
+    argv += [sys.executable, "-I", "-S", __file__, "service", str(spec["busy"].get(name, 0))]
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL).pid
+
+
+def serve(busy: float) -> None:
+    """For each 8-byte big-endian number received, send that many bytes; ``busy`` is the share of a core to burn."""
+    if busy:
+        threading.Thread(target=burn, args=(busy,), daemon=True).start()
+    selector = selectors.DefaultSelector()
+    listener = socket.create_server(("0.0.0.0", PORT), backlog=64)
+    selector.register(listener, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is listener:
+                connection, _ = listener.accept()
+                threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+
+def answer(connection: socket.socket) -> None:
+    try:
+        while header := connection.recv(8, socket.MSG_WAITALL):
+            connection.sendall(pattern(int.from_bytes(header, "big")))
+    except OSError:
+        pass
+    finally:
+        connection.close()
+
+
+def pattern(size: int) -> bytes:
+    """Bytes whose place can be told: a 32-bit counter."""
+    words = b"".join(i.to_bytes(4, "big") for i in range(4096))
+    return (words * (size // len(words) + 1))[:size]
+
+
+def burn(share: float) -> None:
+    while True:
+        start = time.monotonic()
+        while time.monotonic() - start < 0.05 * share:
+            pass
+        time.sleep(0.05 * (1 - share))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "supervisor":
+        supervise(json.loads(sys.argv[2]))
+    else:
+        serve(float(sys.argv[2]))

@@ -1,0 +1,239 @@
+"""kill -9 at any moment, torn journals, dead stacks: no fault outlives its window by more than ten seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from tasks.inject.injection import InjectionPlan, start_injection
+from tasks.inject.journal import journal_path, read_journal
+from tasks.inject.local.target import DEAD_MAN_MARKER, MARKER, marked_processes
+from tasks.inject.recover import recover, recover_journal, residue, stack_residue
+from tests.inject.ministack import MiniStack, mini_stack
+from tests.inject.test_faults import CASES, plan, wait_for_state
+
+pytestmark = pytest.mark.privileged
+
+GRACE_S = 10
+SERVICES = ["nginx-proxy", "ray-replicas-0", "ray-replicas-1"]
+REVERSIBLE = [kind for kind in CASES if kind != "process-kill"]
+
+
+def wait_until(condition: Callable[[], bool], deadline: float, what: Callable[[], object]) -> None:
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+def own(stack: MiniStack, plans: list[InjectionPlan]) -> None:
+    """An owner like the campaign: start, wait, go on."""
+    running = [start_injection(stack.runtime, stack.workspace, each) for each in plans]
+    for injection in running:
+        injection.wait()
+
+
+def start_owner(stack: MiniStack, plans: list[InjectionPlan]) -> BaseProcess:
+    owner = multiprocessing.get_context("fork").Process(target=own, args=(stack, plans))
+    owner.start()
+    return owner
+
+
+def kill_guardians(stack: MiniStack, plans: list[InjectionPlan]) -> None:
+    for each in plans:
+        path = journal_path(stack.workspace.journal, each.injection_id)
+        with suppress(Exception):
+            guardian = read_journal(path).guardian
+            if guardian is not None:
+                guardian.kill(signal.SIGKILL)
+        for pid in marked_processes(MARKER, path.resolve()):
+            if b"tasks.inject.guardian" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
+
+def plans_of_round(seed: int, draw: random.Random) -> list[InjectionPlan]:
+    """Three faults at once, one on each service, of a kind that suits it."""
+    plans = []
+    for service in SERVICES:
+        fitting = [kind for kind in REVERSIBLE if service != "nginx-proxy" or kind != "accelerator-throttle"]
+        kind = draw.choice(fitting)
+        plans.append(plan(f"round-{seed}-{service}", kind, service, lead_s=1, duration_s=2))
+    return plans
+
+
+def last_end(plans: list[InjectionPlan]) -> float:
+    return time.monotonic() + max((each.end_at - datetime.now(UTC)).total_seconds() for each in plans)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("victim", ["owner", "guardians"])
+def test_kill_of_one_at_any_moment(clean: MiniStack, victim: str, seed: int):
+    draw = random.Random(f"{victim}-{seed}")
+    plans = plans_of_round(seed, draw)
+    ends = last_end(plans)
+    owner = start_owner(clean, plans)
+    try:
+        time.sleep(draw.uniform(0.1, 3.5))
+        if victim == "owner":
+            owner.kill()
+        else:
+            kill_guardians(clean, plans)
+        wait_until(lambda: not residue(clean.workspace), ends + GRACE_S, lambda: residue(clean.workspace))
+    finally:
+        owner.kill()
+        owner.join()
+    assert marked_processes(DEAD_MAN_MARKER, clean.workspace.journal.resolve()) == {}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_kill_of_both_at_any_moment_then_recover(clean: MiniStack, seed: int):
+    """What a restarted campaign does first."""
+    draw = random.Random(seed)
+    plans = plans_of_round(seed, draw)
+    owner = start_owner(clean, plans)
+    time.sleep(draw.uniform(0.1, 3.5))
+    owner.kill()
+    kill_guardians(clean, plans)
+    recover(clean.workspace)
+    assert residue(clean.workspace) == []
+    assert recover(clean.workspace) == []
+    owner.join()
+
+
+def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
+    plans = [
+        plan("dead-0", "network-delay", "nginx-proxy", lead_s=1, duration_s=4),
+        plan("dead-1", "accelerator-throttle", "ray-replicas-0", lead_s=1, duration_s=4),
+        plan("dead-2", "process-freeze", "ray-replicas-1", lead_s=1, duration_s=4),
+    ]
+    ends = last_end(plans)
+    owner = start_owner(clean, plans)
+    for each in plans:
+        wait_for_state(clean, each.injection_id, "active")
+    owner.kill()
+    kill_guardians(clean, plans)
+    owner.join()
+    assert stack_residue(clean.runtime)
+    wait_until(lambda: not residue(clean.workspace), ends + GRACE_S, lambda: residue(clean.workspace))
+    recovered_by = {
+        read_journal(journal_path(clean.workspace.journal, each.injection_id)).recovered_by for each in plans
+    }
+    assert "the dead-man timer" in recovered_by
+
+
+@pytest.mark.parametrize("kind", REVERSIBLE)
+def test_recover_ends_an_active_fault_of_a_living_owner(clean: MiniStack, kind: str):
+    injection = start_injection(clean.runtime, clean.workspace, plan("live", kind, lead_s=0, duration_s=60))
+    wait_for_state(clean, "live", "active")
+    assert any("live: " in line for line in recover(clean.workspace))
+    assert residue(clean.workspace) == []
+    record = injection.wait(10)
+    assert record.verdict == "ineffective"
+
+
+def test_a_dead_man_hides_behind_no_name(clean: MiniStack):
+    with start_injection(clean.runtime, clean.workspace, plan("hidden", "cpu-stress", lead_s=0, duration_s=30)):
+        wait_for_state(clean, "hidden", "active")
+        pids = marked_processes(DEAD_MAN_MARKER, clean.workspace.journal.resolve())
+        assert len(pids) == 1
+        for pid in pids:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert b"rcarena" not in command
+            assert str(clean.workspace.root).encode() not in command
+            assert os.getsid(pid) == pid
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff garbage", b'{"state": "active"}'])
+def test_an_unreadable_journal_is_residue_until_recovered(clean: MiniStack, content: bytes):
+    path = journal_path(clean.workspace.journal, "torn")
+    path.write_bytes(content)
+    assert any("journal torn.json" in line for line in residue(clean.workspace))
+    assert recover(clean.workspace) == ["torn.json: not readable, kept as torn.json.unreadable"]
+    assert path.with_name("torn.json.unreadable").read_bytes() == content
+    assert recover(clean.workspace) == []
+
+
+def test_a_journal_torn_under_an_active_fault(clean: MiniStack):
+    """The worst case: the owner and the guardian are dead and the journal says nothing. Looking finds it all."""
+    plans = [
+        plan("torn-0", "network-delay", "nginx-proxy", lead_s=0, duration_s=20),
+        plan("torn-1", "cpu-stress", "ray-replicas-0", lead_s=0, duration_s=20),
+        plan("torn-2", "accelerator-throttle", "ray-replicas-0", lead_s=0, duration_s=20),
+        plan("torn-3", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=20),
+    ]
+    owner = start_owner(clean, plans)
+    for each in plans:
+        wait_for_state(clean, each.injection_id, "active")
+    owner.kill()
+    kill_guardians(clean, plans)
+    owner.join()
+    for each in plans:
+        journal_path(clean.workspace.journal, each.injection_id).write_bytes(b"{")
+    recover(clean.workspace)
+    assert residue(clean.workspace) == []
+    assert marked_processes(DEAD_MAN_MARKER, clean.workspace.journal.resolve()) == {}
+
+
+def test_recover_of_a_closed_injection_does_nothing(clean: MiniStack):
+    with start_injection(clean.runtime, clean.workspace, plan("closed", "process-freeze", duration_s=1)) as injection:
+        injection.wait(60)
+    before = injection.path.read_bytes()
+    assert recover_journal(injection.path) is None
+    assert injection.path.read_bytes() == before
+
+
+def test_faults_made_by_hand_are_found_and_removed(clean: MiniStack):
+    target = clean.target()
+    target.cgroup.set_cpu_cores(0.1)
+    target.cgroup.set_memory_limit(2**30)
+    target.run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "1mbit", "burst", "3000", "latency", "1s")
+    target.cgroup.tracker("fault-old")
+    for pid in target.processes():
+        os.kill(pid, signal.SIGSTOP)
+    found = "\n".join(residue(clean.workspace))
+    for trace in ("CPU quota is 0.1 cores", "memory limit is", "discipline tbf", "sub-group fault-old", "is stopped"):
+        assert trace in found
+    assert len(recover(clean.workspace)) >= 5
+    assert residue(clean.workspace) == []
+
+
+def test_a_stack_that_dies_under_faults_takes_them_along(tmp_path: Path):
+    with mini_stack(tmp_path / "workspace") as stack:
+        plans = [
+            plan("gone-0", "network-delay", "nginx-proxy", lead_s=0.5, duration_s=30),
+            plan("gone-1", "cpu-stress", "ray-replicas-0", lead_s=0.5, duration_s=30),
+            plan("gone-2", "process-freeze", "ray-replicas-1", lead_s=0.5, duration_s=30),
+        ]
+        running = [start_injection(stack.runtime, stack.workspace, each) for each in plans]
+        for each in plans:
+            wait_for_state(stack, each.injection_id, "active")
+        stack.kill()
+        for injection in running:
+            record = injection.wait(20)
+            assert record.verdict == "ineffective"
+            assert record.reason.startswith("the stack ended during the fault")
+        assert residue(stack.workspace) == []
+        assert recover(stack.workspace) == []
+
+
+def test_a_journal_of_an_earlier_boot_is_closed_without_touching_anything(clean: MiniStack):
+    with start_injection(
+        clean.runtime, clean.workspace, plan("boot", "accelerator-throttle", duration_s=1)
+    ) as injection:
+        injection.wait(60)
+    journal = read_journal(injection.path)
+    old = journal.target.model_copy(update={"boot_id": "another"})
+    left_open = journal.model_copy(update={"state": "active", "target": old, "guardian": None, "notes": []})
+    injection.path.write_text(left_open.model_dump_json(), encoding="utf-8")
+    assert recover(clean.workspace) == ["boot: accelerator-throttle on ray-replicas-0: undone"]
+    assert "the stack was gone" in read_journal(injection.path).notes[0]
+    assert timedelta(0) <= datetime.now(UTC) - (read_journal(injection.path).undone_at or datetime.now(UTC))

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.deploy.local.process import ProcessId
+from tasks.deploy.local.runtime import ServiceRuntime
+from tasks.inject.journal import (
+    Journal,
+    JournalError,
+    journal_files,
+    journal_path,
+    locked,
+    read_journal,
+    write_journal,
+)
+from tasks.inject.local.target import Target, boot_id
+from tasks.inject.local.undo import EndProcesses, KillTracked, RestoreEgress, RestoreQuota
+
+
+def a_journal(**changes: object) -> Journal:
+    service = ServiceRuntime(name="s", role="replica", address="10.77.0.10", cgroups={"cpu": "/nowhere/cpu"})
+    target = Target(service=service, supervisor=ProcessId(pid=1, start_ticks=0), boot_id=boot_id())
+    values: dict[str, object] = {
+        "injection_id": "case-0",
+        "kind": "cpu-stress",
+        "parameters": {"workers": 2},
+        "target": target,
+        "start_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "duration_s": 3.0,
+        "start_monotonic": time.monotonic(),
+        "resources": (),
+        "undo": (
+            RestoreQuota(cores=0.6),
+            KillTracked(tracker="fault-case-0"),
+            RestoreEgress(),
+            EndProcesses(journal=Path("/j/case-0.json")),
+        ),
+        "owner": ProcessId.current(),
+    }
+    return Journal.model_validate(values | changes)
+
+
+def test_what_is_written_is_read(tmp_path: Path):
+    path = journal_path(tmp_path, "case-0")
+    journal = a_journal(state="active", notes=["n"])
+    write_journal(path, journal)
+    assert read_journal(path) == journal
+    assert [file.name for file in tmp_path.iterdir()] == ["case-0.json"]
+    assert journal_files(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("injection_id", ["", "..", "a/b", ".hidden", "a b", "x" * 200])
+def test_an_id_that_is_no_file_name_is_refused(tmp_path: Path, injection_id: str):
+    with pytest.raises(ValueError, match="allowed are letters"):
+        journal_path(tmp_path, injection_id)
+
+
+@given(cut=st.floats(0, 0.99), garbage=st.binary(max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_a_torn_journal_is_an_error_never_a_wrong_journal(tmp_path: Path, cut: float, garbage: bytes):
+    path = journal_path(tmp_path, "case-0")
+    write_journal(path, a_journal())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * cut)] + garbage)
+    with pytest.raises(JournalError, match=r"case-0\.json"):
+        read_journal(path)
+
+
+def test_an_unknown_undo_step_is_an_error(tmp_path: Path):
+    path = journal_path(tmp_path, "case-0")
+    write_journal(path, a_journal())
+    path.write_text(path.read_text(encoding="utf-8").replace("restore-quota", "restore-peace"), encoding="utf-8")
+    with pytest.raises(JournalError):
+        read_journal(path)
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path):
+    path = journal_path(tmp_path, "case-0")
+    with locked(path), pytest.raises(JournalError, match="held by another"), locked(path, timeout_s=0.1):
+        pass
+    with locked(path, timeout_s=0.1):
+        pass
