@@ -12,12 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import heapq
+import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +36,7 @@ TTFT_MS = TTFT_NS / 1e6
 GAP_NS = 5_000_000
 TOKENS = 16
 SERVER_CORE, GENERATOR_CORE = 0, 1
+TOOLS = ("rcarena", "aiohttp")
 COLUMNS = (
     "req/s",
     "tool",
@@ -96,6 +100,7 @@ class MockServer(asyncio.Protocol):
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -166,6 +171,7 @@ def measure(tool: str, rate: float, seconds: float, scratch: Path) -> Result:
     server = subprocess.Popen(
         [sys.executable, __file__, "--role", "server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    assert server.stdout is not None
     try:
         url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
         out = scratch / "out"
@@ -227,14 +233,17 @@ def show(rate: float, tool: str, result: Result) -> None:
     )
 
 
-def ratios(rate: float, ours: Result, other: Result) -> None:
+def ratios(rate: float, ours: list[Result], other: list[Result]) -> None:
+    """Ratios of the medians over the repeats."""
+
+    def ratio(figure: Callable[[Result], float]) -> str:
+        return f"{statistics.median(map(figure, ours)) / statistics.median(map(figure, other)):.2f}"
+
     print(
-        f"  at {rate:g}/s rcarena : aiohttp, lower is better: "
-        f"added TTFT p50 {ours.added_from_scheduled[0] / other.added_from_scheduled[0]:.2f}, "
-        f"p99 {ours.added_from_scheduled[1] / other.added_from_scheduled[1]:.2f}, "
-        f"send lag p99 {ours.send_lag[1] / other.send_lag[1]:.2f}, CPU {ours.cpu_s / other.cpu_s:.2f}, "
-        f"RSS {ours.rss_mib / other.rss_mib:.2f}",
-        flush=True,
+        f"{rate:g}/s, {' : '.join(TOOLS)}, median of {len(ours)}, lower is better: "
+        f"added TTFT p50 {ratio(lambda r: r.added_from_scheduled[0])}, p99 {ratio(lambda r: r.added_from_scheduled[1])}, "
+        f"send lag p99 {ratio(lambda r: r.send_lag[1])}, CPU {ratio(lambda r: r.cpu_s)}, "
+        f"RSS {ratio(lambda r: r.rss_mib)}"
     )
 
 
@@ -255,13 +264,14 @@ def main() -> None:
     else:
         print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; p50 / p99 in ms")
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+        runs: dict[tuple[float, str], list[Result]] = {}
         with tempfile.TemporaryDirectory() as scratch:
-            for _ in range(options.repeats):
-                for rate in rates:
-                    results = {t: measure(t, rate, options.seconds, Path(scratch)) for t in ("rcarena", "aiohttp")}
-                    for tool, result in results.items():
-                        show(rate, tool, result)
-                    ratios(rate, results["rcarena"], results["aiohttp"])
+            for _, rate, tool in itertools.product(range(options.repeats), rates, TOOLS):
+                result = measure(tool, rate, options.seconds, Path(scratch))
+                runs.setdefault((rate, tool), []).append(result)
+                show(rate, tool, result)
+        for rate in rates:
+            ratios(rate, *(runs[rate, tool] for tool in TOOLS))
 
 
 if __name__ == "__main__":
