@@ -241,7 +241,8 @@ def ratios(rate: float, ours: list[Result], other: list[Result]) -> None:
 
     print(
         f"{rate:g}/s, {' : '.join(TOOLS)}, median of {len(ours)}, lower is better: "
-        f"added TTFT p50 {ratio(lambda r: r.added_from_scheduled[0])}, p99 {ratio(lambda r: r.added_from_scheduled[1])}, "
+        f"added TTFT p50 {ratio(lambda r: r.added_from_scheduled[0])}, "
+        f"p99 {ratio(lambda r: r.added_from_scheduled[1])}, "
         f"send lag p99 {ratio(lambda r: r.send_lag[1])}, CPU {ratio(lambda r: r.cpu_s)}, "
         f"RSS {ratio(lambda r: r.rss_mib)}"
     )
