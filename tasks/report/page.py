@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -125,6 +126,7 @@ def _asset(name: str) -> Markup:
     return Markup((resources.files("tasks.report") / "templates" / name).read_text(encoding="utf-8"))  # noqa: S704
 
 
+@functools.cache
 def _plotting_library() -> str:
     from plotly.offline import get_plotlyjs
 

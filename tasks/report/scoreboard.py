@@ -156,7 +156,7 @@ def _wall_seconds(file: Path) -> pd.Series:
     """Wall time in seconds by (case_id, method); empty when there is no such file."""
     names = ["case_id", "method"]
     if not file.exists():
-        return pd.Series([], index=pd.MultiIndex.from_arrays([[], []], names=names), dtype=float)
+        return pd.DataFrame(columns=[*names, "wall_s"], dtype=float).set_index(names)["wall_s"]
     try:
         pairs = json.loads(file.read_text(encoding="utf-8"))["pairs"]
         return pd.DataFrame(pairs, columns=[*names, "wall_s"]).set_index(names)["wall_s"].astype(float)

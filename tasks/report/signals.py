@@ -112,11 +112,14 @@ def case_signals(case: Case) -> CaseSignals | None:
     changes = medians["sigmas"].unstack("service").reindex(series.index.unique("metric"))
     targets = tuple(dict.fromkeys(injection.target for injection in record.injections))
     order = metric_order(changes, targets)
+    lines: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for (metric, service), values in zip(series.index, series.to_numpy(float), strict=True):
+        lines.setdefault(metric, {})[service] = values
     shown, left_out = order[:MAX_PANELS], order[MAX_PANELS:]
     drawn = drawn_services(changes, (*targets, record.front_end), record.service_names)
     return CaseSignals(
         grid=grid,
-        panels=tuple(_panel(metric, units[metric], series, drawn) for metric in shown),
+        panels=tuple(_panel(metric, units[metric], lines[metric], drawn) for metric in shown),
         shifts=_shifts(medians, units, shown, targets or (record.front_end,)),
         left_out=tuple(left_out),
         gaps=_gaps(record, series),
@@ -179,14 +182,12 @@ def drawn_services(changes: pd.DataFrame, always: tuple[str, ...], services: tup
     return tuple(name for name in services if name in chosen)
 
 
-def _panel(metric: str, unit: str, series: pd.DataFrame, drawn: tuple[str, ...]) -> Panel:
-    of_metric = series.xs(metric, level="metric")
-    names = [name for name in drawn if name in of_metric.index]
-    lines = tuple(Line(name, values) for name, values in zip(names, of_metric.loc[names].to_numpy(float), strict=True))
-    others = of_metric.drop(index=names)
-    if others.empty:
-        return Panel(metric, unit, lines)
-    return Panel(metric, unit, lines, others.min().to_numpy(float), others.max().to_numpy(float), len(others))
+def _panel(metric: str, unit: str, lines: dict[str, NDArray[np.float64]], drawn: tuple[str, ...]) -> Panel:
+    shown = tuple(Line(name, lines[name]) for name in drawn if name in lines)
+    others = [values for name, values in lines.items() if name not in drawn]
+    if not others:
+        return Panel(metric, unit, shown)
+    return Panel(metric, unit, shown, np.fmin.reduce(others), np.fmax.reduce(others), len(others))
 
 
 def _shifts(

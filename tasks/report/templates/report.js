@@ -17,6 +17,11 @@
     return library;
   };
 
+  /* Ready before the first case is opened, without delaying the page. */
+  if (document.getElementById("plotting-library") && "DecompressionStream" in window) {
+    window.addEventListener("load", () => (window.requestIdleCallback ?? setTimeout)(plotting));
+  }
+
   /* Plotly reads a small HTML subset in labels: names must not be markup. */
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   /* Campaigns of minutes and data sets of days: the axis uses the unit that fits. */

@@ -1,0 +1,140 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tasks.case import Case, CaseWriter, Completeness, Interval, LoadRecord
+from tasks.report.data import ReportData, report_data
+from tests.report.scores import fails, truth_at, write_scores
+from tests.synthetic import synthetic_case
+
+
+def rewritten(case: Case, **record: object) -> Case:
+    """The case with other values in its record; signals declared missing are dropped."""
+    changed = case.record.model_copy(update=record)
+    with CaseWriter(case.path.parent, changed.case_id) as writer:
+        for signal, completeness in changed.completeness.items():
+            if completeness.status != "missing":
+                writer.write(signal, case.table(signal))
+        return writer.finish(changed)
+
+
+def notices(data: ReportData) -> dict[str, tuple[str, ...]]:
+    return {notice.text: notice.cases for notice in data.notices}
+
+
+def test_a_clean_campaign_has_no_notice(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    synthetic_case(tmp_path / "cases", "quiet", kind=None)
+    write_scores(tmp_path / "cases", tmp_path / "scores", {"good": truth_at(1), "fair": truth_at(2)})
+    data = report_data(tmp_path / "cases", tmp_path / "scores", title="t")
+    assert data.notices == ()
+    assert data.verdicts == {"effective": 1, "fault-free": 1}
+    assert data.campaigns == ("synthetic",)
+    assert [(fact.label, fact.value) for fact in data.best] == [("best Avg@5: good (chance 0.60)", "1.00")]
+
+
+def test_what_a_reader_must_know_first(tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    synthetic_case(cases, "weak", verdict="ineffective")
+    late = synthetic_case(cases, "late")
+    missing = {
+        "spans": Completeness(status="missing", reason="collector down"),
+        "logs": late.record.completeness["logs"],
+    }
+    rewritten(
+        late,
+        load=LoadRecord(requests=1, verdict="fell-behind", send_lag_p99_ms=900),
+        completeness=late.record.completeness | missing,
+    )
+    (cases / "half-done").mkdir()
+    write_scores(cases, tmp_path / "scores", {"good": truth_at(1), "broken": fails()})
+    synthetic_case(cases, "unscored")
+    found = notices(report_data(cases, tmp_path / "scores", title="t"))
+    assert found["Ineffective injection: cpu-stress on ray-replicas-1: planted"] == ("weak",)
+    assert found["The load generator fell behind its schedule: latencies include its own delay."] == ("late",)
+    assert found["Signal missing: spans (collector down)"] == ("late",)
+    assert found["Unfinished and left out: 1 (half-done)."] == ()
+    assert found["Method broken failed on 2 case(s); each counts as zero."] == ("late", "weak")
+    assert found["No method has seen these cases yet: run the score stage again."] == ("unscored",)
+    assert len(found) == 6
+
+
+def test_scoring_has_not_run(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    data = report_data(tmp_path / "cases", tmp_path / "scores", title="t")
+    assert data.scoreboard is None
+    assert [text for text in notices(data) if text.startswith("Scoring has not run")]
+
+
+def test_no_case_at_all(tmp_path: Path) -> None:
+    data = report_data(tmp_path / "absent", tmp_path / "scores", title="t")
+    assert data.cases == ()
+    assert "No finished case: nothing to show yet." in notices(data)
+
+
+def test_an_unreadable_case_is_left_out_and_named(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "fine")
+    for name, file in (("bad-record", "case.json"), ("bad-metrics", "metrics.parquet")):
+        (synthetic_case(tmp_path / "cases", name).path / file).write_text("{not")
+    data = report_data(tmp_path / "cases", tmp_path / "scores", title="t")
+    assert [case.case_id for case in data.cases] == ["fine"]
+    named = [text.split(":")[0] for text in notices(data) if "cannot be read and is left out" in text]
+    assert named == ["bad-metrics", "bad-record"]
+
+
+def test_scores_of_cases_that_are_gone(tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    synthetic_case(cases, "one")
+    synthetic_case(cases, "two")
+    write_scores(cases, tmp_path / "scores", {"good": truth_at(1)})
+    (cases / "two").rename(tmp_path / "elsewhere")
+    assert any(
+        "no longer among the cases: two" in text for text in notices(report_data(cases, tmp_path / "scores", title="t"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (("effective", "effective"), "effective"),
+        (("effective", "ineffective"), "partly effective"),
+        (("ineffective", "ineffective"), "ineffective"),
+    ],
+)
+def test_verdict_of_several_injections(tmp_path: Path, verdicts: tuple[str, str], expected: str) -> None:
+    case = synthetic_case(tmp_path / "cases", "one")
+    (injection,) = case.record.injections
+    both = tuple(injection.model_copy(update={"verdict": verdict}) for verdict in verdicts)
+    rewritten(case, injections=both)
+    (summary,) = report_data(tmp_path / "cases", tmp_path / "scores", title="t").cases
+    assert summary.verdict == expected
+    assert summary.targets == ("ray-replicas-1",)
+
+
+def test_times_are_seconds_since_the_observed_begin(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases", "one")
+    (injection,) = case.record.injections
+    start, end = injection.planned.start, injection.planned.end
+    observed = Interval(start=start + timedelta(seconds=0.5), end=end + timedelta(seconds=1))
+    rewritten(case, injections=(injection.model_copy(update={"observed": observed, "verified": None}),))
+    (summary,) = report_data(tmp_path / "cases", tmp_path / "scores", title="t").cases
+    (shown,) = summary.injections
+    assert (shown.planned.start_s, shown.planned.end_s) == (-0.5, 24.5)
+    assert shown.observed is not None
+    assert (shown.observed.start_s, shown.observed.end_s) == (0.0, 25.5)
+    assert shown.verified is None
+    assert (summary.end - summary.start).total_seconds() == 60
+
+
+def test_failures_before_the_fault_are_a_notice(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases", "one")
+    requests = case.requests
+    requests["status"] = requests["status"].where(requests.index % 5 != 0, 503)
+    with CaseWriter(case.path.parent, "one") as writer:
+        for signal in ("metrics", "logs", "spans", "topology"):
+            writer.write(signal, case.table(signal))
+        writer.write("requests", requests)
+        writer.finish(case.record)
+    found = notices(report_data(tmp_path / "cases", tmp_path / "scores", title="t"))
+    assert found["More than 1% of the requests failed before the fault."] == ("one",)

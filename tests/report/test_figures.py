@@ -1,0 +1,83 @@
+import base64
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.report.data import report_data
+from tasks.report.figures import case_figure, packed, score_figure
+from tests.report.scores import fails, truth_at, write_scores
+from tests.synthetic import T0, synthetic_case
+
+
+def unpacked(text: str) -> Any:
+    return json.loads(gzip.decompress(base64.b64decode(text)))
+
+
+def figure_of(cases: Path) -> dict[str, Any]:
+    (summary,) = report_data(cases, cases / "none", title="t").cases
+    text = case_figure(summary)
+    assert text is not None
+    found: dict[str, Any] = unpacked(text)
+    return found
+
+
+def test_packed_is_the_same_every_time_and_cannot_close_a_script() -> None:
+    document = b'{"a":"</script>"}' * 50
+    assert packed(document) == packed(document)
+    assert not set(packed(document)) & set("<>&\"'")
+
+
+def test_case_figure_holds_the_fault_and_every_request(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path, "one")
+    figure = figure_of(tmp_path)
+    assert figure["t0"] == (T0.timestamp() + 25) * 1000
+    assert figure["span"] == [-25, 35]
+    assert figure["targets"] == ["ray-replicas-1"]
+    assert figure["windows"][0]["planned"] == figure["windows"][0]["verified"] == [0, 25]
+    assert len(figure["requests"]["x"]) == len(case.requests)
+    assert (figure["x0"], figure["dx"], figure["n"]) == (-25, 1, 60)
+    cpu = next(panel for panel in figure["panels"] if panel["metric"] == "cpu_usage")
+    services = figure["services"]
+    values = {services[index]: line for index, line in cpu["lines"]}
+    stored = case.metrics[(case.metrics["metric"] == "cpu_usage") & (case.metrics["service"] == "ray-replicas-1")]
+    assert values["ray-replicas-1"] == pytest.approx(stored["value"].tolist(), rel=1e-3)
+    assert "→" in cpu["note"]
+
+
+def test_fault_free_figure_has_no_window_and_no_target(tmp_path: Path) -> None:
+    synthetic_case(tmp_path, "quiet", kind=None)
+    figure = figure_of(tmp_path)
+    assert figure["windows"] == []
+    assert figure["targets"] == []
+    assert all(panel["note"] == "" for panel in figure["panels"])
+
+
+def test_score_figure_places_marks_on_a_zero_to_one_axis(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    synthetic_case(tmp_path / "cases", "two", kind="memory-stress")
+    write_scores(tmp_path / "cases", tmp_path / "scores", {"good": truth_at(1), "broken": fails()})
+    board = report_data(tmp_path / "cases", tmp_path / "scores", title="t").scoreboard
+    assert board is not None
+    figure = score_figure(board, "avg5", "Avg@5", ("overall", "fault"))
+    assert [facet.title for facet in figure.facets] == ["all scored cases", "cpu-stress", "memory-stress"]
+    good, broken = figure.facets[0].marks
+    assert (good.x, broken.x) == (figure.axis_width, 0)
+    assert good.chance == pytest.approx(0.6 * figure.axis_width)
+    assert 0 < good.y < broken.y < figure.plot_height
+    assert all(facet.x + figure.axis_width <= figure.width for facet in figure.facets)
+    assert good.text.startswith("good, all scored cases: Avg@5 1.00 [1.00, 1.00], chance 0.60")
+
+
+def test_score_figure_wraps_many_groups(tmp_path: Path) -> None:
+    for i in range(7):
+        synthetic_case(tmp_path / "cases", f"c{i}", kind=f"kind-{i}", baseline_s=3, fault_s=3, recovery_s=1)
+    write_scores(tmp_path / "cases", tmp_path / "scores", {"good": truth_at(1)})
+    board = report_data(tmp_path / "cases", tmp_path / "scores", title="t").scoreboard
+    assert board is not None
+    figure = score_figure(board, "ac1", "AC@1", ("overall", "fault"))
+    assert len({facet.y for facet in figure.facets}) == 2
+    assert len({(facet.x, facet.y) for facet in figure.facets}) == 8
+    assert all(facet.y + figure.plot_height <= figure.height for facet in figure.facets)

@@ -1,0 +1,257 @@
+import base64
+import gzip
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Injection, Interval, Phase, Service, Stack
+from tasks.params import load_params
+from tasks.report import page
+from tasks.report.page import write_report
+from tasks.report.scoreboard import ScoresError
+from tests.report.scores import fails, truth_at, write_scores
+from tests.synthetic import T0, synthetic_case
+
+METHODS = {"good": truth_at(1), "fair": truth_at(3), "broken": fails("needs <spans>")}
+EVIL = "</script><script>alert('x')</script><b onclick=\"y\">&amp;"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._hidden = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._hidden = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._hidden:
+            self._hidden = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text.append(data)
+
+    def count(self, tag: str, **attributes: str) -> int:
+        return sum(tag == name and attributes.items() <= found.items() for name, found in self.tags)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("campaign")
+    synthetic_case(root / "cases", "cpu-0", target="ray-replicas-0")
+    synthetic_case(root / "cases", "memory-1", kind="memory-stress", verdict="ineffective")
+    synthetic_case(root / "cases", "quiet", kind=None)
+    write_scores(root / "cases", root / "scores", METHODS)
+    return root
+
+
+@pytest.fixture
+def workspace(made_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_once, tmp_path, dirs_exist_ok=True))
+
+
+def report(workspace: Path) -> str:
+    return write_report(workspace / "cases", workspace / "scores", workspace / "report", title="Nightly").read_text()
+
+
+def test_every_case_and_method_is_on_the_page(workspace: Path) -> None:
+    found = Page(report(workspace))
+    for case in ("cpu-0", "memory-1", "quiet"):
+        assert found.count("details", id=case) == 1
+        assert found.count("a", href=f"#{case}") >= 1
+    for method in METHODS:
+        assert found.words.count(method) >= 5
+    assert "needs <spans>" in found.words
+    for text in (
+        "Nightly",
+        "campaign synthetic",
+        "1 ✓ effective",
+        "1 ✕ ineffective",
+        "1 ○ fault-free",
+        "AC@1",
+        "Avg@5",
+        "MRR",
+    ):
+        assert text in found.words
+
+
+def test_every_link_has_its_place(workspace: Path) -> None:
+    found = Page(report(workspace))
+    places = {attributes.get("id") for _, attributes in found.tags}
+    links = [attributes["href"] or "" for tag, attributes in found.tags if tag == "a"]
+    assert links
+    assert all(link.startswith("#") and link[1:] in places for link in links)
+
+
+def test_nothing_is_loaded_from_elsewhere(workspace: Path) -> None:
+    html = report(workspace)
+    found = Page(html)
+    loading = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+    targets = [value or "" for _, attributes in found.tags for name, value in attributes.items() if name in loading]
+    assert all(target.startswith("#") for target in targets)
+    assert not {"link", "iframe", "img", "object", "embed"} & {tag for tag, _ in found.tags}
+    assert not re.search(r"https?://|url\(|@import", html)
+    policy = next(a["content"] or "" for tag, a in found.tags if tag == "meta" and a.get("http-equiv"))
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+
+
+def test_the_plotting_library_is_inside_once(workspace: Path) -> None:
+    html = report(workspace)
+    (library,) = re.findall(r'id="plotting-library">([A-Za-z0-9+/=]+)</script>', html)
+    assert b"Plotly" in gzip.decompress(base64.b64decode(library))
+
+
+def test_same_inputs_give_the_same_bytes(workspace: Path) -> None:
+    first = report(workspace)
+    shutil.rmtree(workspace / "report")
+    assert report(workspace) == first
+
+
+def test_the_file_is_replaced_whole(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report(workspace)
+    assert [file.name for file in (workspace / "report").iterdir()] == ["index.html"]
+
+    def killed(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(page.os, "fsync", killed)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(workspace / "cases", workspace / "scores", workspace / "report", title="Another")
+    assert (workspace / "report" / "index.html").read_text() == before
+
+
+def test_text_of_a_case_is_never_markup(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases", "evil", target="ray-replicas-1")
+    (injection,) = case.record.injections
+    services = tuple(
+        service.model_copy(update={"name": EVIL}) if service.name == "ray-replicas-1" else service
+        for service in case.record.stack.services
+    )
+    record = case.record.model_copy(
+        update={
+            "campaign": EVIL,
+            "stack": case.record.stack.model_copy(update={"services": services, "model": EVIL}),
+            "injections": (injection.model_copy(update={"target": EVIL, "reason": EVIL, "parameters": {EVIL: EVIL}}),),
+        }
+    )
+    with CaseWriter(tmp_path / "cases", "evil") as writer:
+        for signal in SIGNALS:
+            table = case.table(signal)
+            writer.write(
+                signal,
+                table.astype({c: str for c in table.columns if c in ("service", "source", "target")}).replace(
+                    "ray-replicas-1", EVIL
+                ),
+            )
+        writer.finish(record)
+    write_scores(tmp_path / "cases", tmp_path / "scores", {EVIL: fails(EVIL), "good": truth_at(1)})
+    html = write_report(tmp_path / "cases", tmp_path / "scores", tmp_path / "report", title=EVIL).read_text()
+    assert EVIL not in html
+    found = Page(html)
+    assert found.count("script") == 3
+    assert not any("onclick" in attributes for _, attributes in found.tags)
+    assert EVIL in "".join(found.text)
+
+
+def test_without_scores_the_page_says_so(workspace: Path) -> None:
+    shutil.rmtree(workspace / "scores")
+    found = Page(report(workspace))
+    assert "Scoring has not run for this campaign" in found.words
+    assert found.count("details", id="cpu-0") == 1
+    assert found.count("table", **{"class": "matrix"}) == 0
+
+
+def test_without_cases_there_is_a_page(tmp_path: Path) -> None:
+    found = Page(report(tmp_path))
+    assert "No finished case" in found.words
+    assert found.count("script", id="plotting-library") == 0
+
+
+def test_fault_free_campaign(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "quiet", kind=None)
+    write_scores(tmp_path / "cases", tmp_path / "scores", METHODS)
+    found = Page(report(tmp_path))
+    assert found.count("details", id="quiet") == 1
+    assert "Start of the fault phase (nothing was injected)" in found.words
+    assert "Nothing to score" in found.words
+
+
+def test_unusable_scores_are_an_error_not_a_page(workspace: Path) -> None:
+    (workspace / "scores" / "scores.parquet").write_text("x")
+    with pytest.raises(ScoresError, match=r"scores\.parquet"):
+        report(workspace)
+    assert not (workspace / "report").exists()
+
+
+def test_a_foreign_case_without_requests(tmp_path: Path) -> None:
+    services = tuple(Service(name=f"svc-{i:02d}", role="replica") for i in range(41))
+    times = pd.date_range(T0, periods=24, freq="5min").as_unit("ns")
+    metrics = pd.concat(
+        pd.DataFrame({"time": times, "service": s.name, "metric": "cpu_usage", "value": range(24)}) for s in services
+    )
+    begin, end = times[12].to_pydatetime(), times[23].to_pydatetime()
+    missing = Completeness(status="missing", reason="not in the data set")
+    record = CaseRecord(
+        case_id="foreign",
+        campaign="theirs",
+        stack=Stack(backend="theirs", services=services),
+        front_end="svc-00",
+        phases=(Phase(name="baseline", start=T0, end=begin), Phase(name="fault", start=begin, end=end)),
+        injections=(
+            Injection(
+                kind="pod-kill",
+                target="svc-07",
+                planned=Interval(start=begin, end=end),
+                verdict="effective",
+                reason="given",
+            ),
+        ),
+        completeness=dict.fromkeys(SIGNALS, missing) | {"metrics": Completeness(status="complete")},
+    )
+    with CaseWriter(tmp_path / "cases", "foreign") as writer:
+        writer.write("metrics", metrics)
+        writer.finish(record)
+    found = Page(report(tmp_path))
+    assert "Signal missing: requests, logs, spans, topology (not in the data set)" in found.words
+    assert "No requests recorded" in found.words
+    assert "the grey band spans" in found.words
+    assert "no probe" in found.words
+
+
+def test_parameters_are_shown_when_known(workspace: Path) -> None:
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    file = write_report(workspace / "cases", workspace / "scores", workspace / "report", title="t", params=params)
+    words = Page(file.read_text()).words
+    assert "bootstrap_samples: 2000" in words
+    assert "95 % interval" in words
+
+
+def test_size_of_a_large_campaign(tmp_path: Path) -> None:
+    """Two campaigns of the default shape tell what a case costs: 120 of them must stay below 15 MB."""
+    sizes = []
+    for count in (1, 2):
+        root = tmp_path / str(count)
+        for i in range(count):
+            synthetic_case(root / "cases", f"case-{i}", seed=i, baseline_s=30)
+        write_scores(root / "cases", root / "scores", {f"method-{m}": truth_at(m % 5 + 1) for m in range(24)})
+        sizes.append(len(report(root).encode()))
+    per_case = sizes[1] - sizes[0]
+    twenty_metrics = 20 / 12
+    assert sizes[0] + 119 * per_case * twenty_metrics < 15e6
