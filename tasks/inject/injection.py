@@ -234,9 +234,14 @@ def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
 
 def _ensure_closed(path: Path, by_whom: str) -> None:
     """The guardian may have been killed: then the owner undoes."""
-    if read_journal(path).open:
+    try:
+        is_open = read_journal(path).open
+    except JournalError as error:
+        recover_journal(path)
+        raise FaultError(f"{error}: run `rcarena inject --recover`") from error
+    if is_open:
         log.warning("%s: %s before it had undone the fault: undoing it now", path.stem, by_whom)
-        recover_journal(path, by=f"its owner ({by_whom})")
+    recover_journal(path, by=f"its owner ({by_whom})")
 
 
 def _interval(start: datetime | None, end: datetime | None) -> Interval | None:

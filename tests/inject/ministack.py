@@ -76,7 +76,13 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
     members = {name: [str(file) for file in cgroup.member_files()] for name, cgroup in cgroups.items()}
     spec = json.dumps({"addresses": addresses, "members": members, "busy": BUSY})
     fabric = subprocess.Popen(
-        new_fabric([sys.executable, ministack_processes.__file__, "supervisor", spec]),
+        [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+            *new_fabric([sys.executable, ministack_processes.__file__, "supervisor", spec]),
+        ],
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

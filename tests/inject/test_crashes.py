@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tasks.inject.injection import InjectionPlan, start_injection
-from tasks.inject.journal import journal_path, read_journal
+from tasks.inject.journal import JournalError, journal_path, read_journal
 from tasks.inject.local.target import DEAD_MAN_MARKER, MARKER, marked_processes
 from tasks.inject.recover import recover, recover_journal, residue, stack_residue
 from tests.inject.ministack import MiniStack, mini_stack
@@ -51,13 +51,14 @@ def start_owner(stack: MiniStack, plans: list[InjectionPlan]) -> BaseProcess:
 def kill_guardians(stack: MiniStack, plans: list[InjectionPlan]) -> None:
     for each in plans:
         path = journal_path(stack.workspace.journal, each.injection_id)
-        with suppress(Exception):
+        with suppress(JournalError):
             guardian = read_journal(path).guardian
             if guardian is not None:
                 guardian.kill(signal.SIGKILL)
         for pid in marked_processes(MARKER, path.resolve()):
-            if b"tasks.inject.guardian" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if b"tasks.inject.guardian" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
 
 def plans_of_round(seed: int, draw: random.Random) -> list[InjectionPlan]:
@@ -74,7 +75,7 @@ def last_end(plans: list[InjectionPlan]) -> float:
     return time.monotonic() + max((each.end_at - datetime.now(UTC)).total_seconds() for each in plans)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("victim", ["owner", "guardians"])
 def test_kill_of_one_at_any_moment(clean: MiniStack, victim: str, seed: int):
     draw = random.Random(f"{victim}-{seed}")
@@ -91,10 +92,11 @@ def test_kill_of_one_at_any_moment(clean: MiniStack, victim: str, seed: int):
     finally:
         owner.kill()
         owner.join()
-    assert marked_processes(DEAD_MAN_MARKER, clean.workspace.journal.resolve()) == {}
+    journals = clean.workspace.journal.resolve()
+    wait_until(lambda: not marked_processes(DEAD_MAN_MARKER, journals), ends + GRACE_S, lambda: "a dead-man lingers")
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_kill_of_both_at_any_moment_then_recover(clean: MiniStack, seed: int):
     """What a restarted campaign does first."""
     draw = random.Random(seed)
@@ -130,14 +132,26 @@ def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
     assert "the dead-man timer" in recovered_by
 
 
-@pytest.mark.parametrize("kind", REVERSIBLE)
-def test_recover_ends_an_active_fault_of_a_living_owner(clean: MiniStack, kind: str):
-    injection = start_injection(clean.runtime, clean.workspace, plan("live", kind, lead_s=0, duration_s=60))
-    wait_for_state(clean, "live", "active")
-    assert any("live: " in line for line in recover(clean.workspace))
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("process-freeze", "cpu-stress", "network-delay"),
+        ("network-loss", "memory-stress", "accelerator-throttle"),
+        ("network-partition", "network-bandwidth", "process-freeze"),
+    ],
+)
+def test_recover_ends_active_faults_of_a_living_owner(clean: MiniStack, kinds: tuple[str, ...]):
+    plans = [
+        plan(f"live-{kind}", kind, service, lead_s=0, duration_s=60)
+        for kind, service in zip(kinds, SERVICES, strict=True)
+    ]
+    running = [start_injection(clean.runtime, clean.workspace, each) for each in plans]
+    for each in plans:
+        wait_for_state(clean, each.injection_id, "active")
+    done = "\n".join(recover(clean.workspace))
+    assert all(f"{each.injection_id}: " in done for each in plans)
     assert residue(clean.workspace) == []
-    record = injection.wait(10)
-    assert record.verdict == "ineffective"
+    assert {injection.wait(10).verdict for injection in running} == {"ineffective"}
 
 
 def test_a_dead_man_hides_behind_no_name(clean: MiniStack):

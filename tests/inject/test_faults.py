@@ -32,7 +32,7 @@ TARGET = "ray-replicas-0"
 
 
 def plan(
-    name: str, kind: str, target: str = TARGET, lead_s: float = 2, duration_s: float = 3, **more: Any
+    name: str, kind: str, target: str = TARGET, lead_s: float = 1.5, duration_s: float = 2.5, **more: Any
 ) -> InjectionPlan:
     parameters = more.pop("parameters", CASES[kind])
     start = datetime.now(UTC) + timedelta(seconds=lead_s)
@@ -45,7 +45,7 @@ def test_every_kind_is_tried():
 
 @pytest.mark.parametrize("kind", CASES)
 def test_effect_is_seen_and_undone(clean: MiniStack, kind: str):
-    duration_s = 6 if kind in ("cpu-stress", "memory-stress") else 3
+    duration_s = 6 if kind in ("cpu-stress", "memory-stress") else 2.5
     with start_injection(clean.runtime, clean.workspace, plan(kind, kind, duration_s=duration_s)) as injection:
         record = injection.wait(60)
     assert record.verdict == "effective", record.reason
