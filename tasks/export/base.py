@@ -129,7 +129,15 @@ class Sink:
         if not self._pending:
             return
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, self._schema, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                self.path,
+                self._schema,
+                compression="zstd",
+                use_dictionary=[field.name for field in self._schema if pa.types.is_dictionary(field.type)],
+                column_encoding={
+                    field.name: "DELTA_BINARY_PACKED" for field in self._schema if pa.types.is_timestamp(field.type)
+                },
+            )
         table = pa.concat_tables(self._pending).unify_dictionaries()
         self._writer.write_table(table, row_group_size=ROWS_PER_GROUP)
         self._pending, self._pending_rows = [], 0
