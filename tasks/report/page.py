@@ -30,6 +30,8 @@ VERDICT_MARKS = {"effective": "✓", "partly effective": "◐", "ineffective": "
 FIGURE_SCORES = ("avg5", "ac1")
 FIGURE_LEVELS = ("overall", "fault")
 LEVEL_NAMES = {"overall": "", "fault": "Fault: ", "target": "Target: ", "family": ""}
+SCORE_TABLES = {"fault": "fault kind", "target": "target", "family": "method family"}
+METHODS_UNFOLDED = 8
 DEFINITIONS = {
     "AC@k": "Share of the true services in the first k ranks, |top k ∩ truth| / min(k, |truth|), averaged over cases.",
     "Avg@5": "Mean of AC@1 to AC@5.",
@@ -97,13 +99,14 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "DEFINITIONS": DEFINITIONS,
         "LEADING_SCORE": LEADING_SCORE,
-        "FIGURE_LEVELS": FIGURE_LEVELS,
         "LEVEL_NAMES": LEVEL_NAMES,
         "MAX_SIGMAS": MAX_SIGMAS,
+        "METHODS_UNFOLDED": METHODS_UNFOLDED,
         "NOTICE_CASES": NOTICE_CASES,
         "PHASES": PHASES,
         "RANKS_SHOWN": RANKS_SHOWN,
         "SCORE_LABELS": SCORE_LABELS,
+        "SCORE_TABLES": SCORE_TABLES,
         "VERDICT_MARKS": VERDICT_MARKS,
     }
     filters: dict[str, Callable[..., str]] = {
