@@ -44,6 +44,10 @@ STEADY_TIMEOUT_S = 240.0
 STEADY_LATENCY_S = 2.0
 LOAD_NICENESS = -10
 
+HEALTHY_REPLICAS = "count(last_over_time(ray_serve_deployment_replica_healthy[15s]) == 1)"
+OPEN_REQUESTS = 'sum({__name__=~"ray_vllm_num_requests_(running|waiting)"})'
+"""Ray reports a gauge only while it is being set: an idle engine has none."""
+
 
 class AttemptError(RuntimeError):
     """The case could not be recorded; the message says why. Nothing was published."""
@@ -263,12 +267,12 @@ def _unsteady(runtime: StackRuntime, params: Params) -> str | None:
     if not runtime.alive:
         raise AttemptError("the stack has died")
     try:
-        replicas = _query(runtime, "count(ray_vllm_num_requests_running)")
-        open_requests = _query(runtime, "sum(ray_vllm_num_requests_running) + sum(ray_vllm_num_requests_waiting)")
+        replicas = _query(runtime, HEALTHY_REPLICAS)
+        open_requests = _query(runtime, OPEN_REQUESTS)
     except (OSError, ValueError, KeyError) as error:
         return f"Prometheus does not answer: {error}"
     if replicas < params.deploy.replicas:
-        return f"{replicas:g} of {params.deploy.replicas} replicas report metrics"
+        return f"{replicas:g} of {params.deploy.replicas} replicas are healthy"
     if open_requests > 0:
         return f"{open_requests:g} requests still open"
     for _ in range(params.deploy.replicas):
