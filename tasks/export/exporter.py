@@ -7,6 +7,10 @@ import logging
 import pkgutil
 import time
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow.parquet as pq
 
 from tasks.case import SIGNALS, CaseWriter, Completeness, SignalName, Stack
 from tasks.export import signals
@@ -18,11 +22,12 @@ from tasks.export.base import (
     exporter,
     registered_exporters,
 )
+from tasks.export.metric_map import missing_metrics
 from tasks.params import ExportParams
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ExportError", "TelemetrySources", "export_case", "exporter"]
+__all__ = ["ExportError", "TelemetrySources", "check_metrics", "export_case", "exporter"]
 
 MAX_REASON_CHARACTERS = 2000
 
@@ -58,6 +63,28 @@ def export_case(
         for signal in SIGNALS
         if registered_exporters(signal)  # type: ignore[arg-type]
     }
+
+
+def check_metrics(
+    sources: TelemetrySources, window: tuple[datetime, datetime], params: ExportParams, stack: Stack
+) -> dict[str, tuple[str, ...]]:
+    """Which canonical metrics a running stack did not deliver in ``window``: metric -> services that lack it.
+
+    Raises:
+        ExportError: Prometheus does not answer.
+    """
+    context = ExportContext(sources, *window, params, stack)
+    load_exporters()
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "metrics.parquet"
+        with Sink("metrics", file) as sink:
+            for registered in registered_exporters("metrics"):
+                registered.export(context, sink)
+        if not sink.rows:
+            return missing_metrics((), context.roles, stack.backend)
+        table = pq.read_table(file, columns=["metric", "service", "value"]).to_pandas().dropna()
+    found = set(table[["metric", "service"]].drop_duplicates().itertuples(index=False, name=None))
+    return missing_metrics(found, context.roles, stack.backend)
 
 
 def load_exporters() -> None:

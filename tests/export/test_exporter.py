@@ -25,7 +25,7 @@ from tasks.case import (
 from tasks.deploy.local.otlp_receiver import SpanFile
 from tasks.export import base
 from tasks.export.base import Sink, exporter
-from tasks.export.exporter import ExportError, TelemetrySources, export_case
+from tasks.export.exporter import ExportError, TelemetrySources, check_metrics, export_case
 from tasks.export.prometheus import TimeGrid
 from tasks.export.span_metrics import engine_metrics, number_attribute, serve_metrics
 from tasks.params import DeployParams, ExportParams
@@ -205,6 +205,7 @@ def test_whole_case_from_a_real_prometheus(
     sources_of = case.metrics.groupby("metric", observed=True)["source"].unique()
     assert set(sources_of["ttft_mean"]) == {"spans"}
     assert set(sources_of["request_rate"]) == {"spans", "ray_serve"}
+    assert check_metrics(sources, window, PARAMS, STACK) == {}
     edges = case.topology[case.topology["relation"] == "calls"][["source", "target"]].to_numpy().tolist()
     assert ["ray-head", "ray-replicas-1"] in edges
     assert ["nginx-proxy", "ray-head"] in edges
@@ -245,6 +246,7 @@ def test_partial_signals_say_what_is_missing(
     assert f"no sample of processes for ray-head at {STEPS + 1} of {STEPS + 1} steps" in found["metrics"].reason
     assert "memory_rss" not in found["metrics"].reason, "a gap shorter than the look-back is no gap"
     assert found["logs"] == Completeness(status="partial", reason="no log file of ray-head")
+    assert check_metrics(sources, window, PARAMS, STACK) == {"processes": ("ray-head",)}
     processes = case.metrics[case.metrics["metric"] == "processes"]
     assert "ray-head" not in set(processes["service"])
 

@@ -108,7 +108,7 @@ def test_impossible_times_are_no_times(line: str) -> None:
     assert rows["time"].eq(AT).all()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(text=st.text(max_size=300))
 def test_any_text_is_parsed_without_error_and_rows_fit_the_contract(text: str) -> None:
     rows = _parse(text + "\n2026-11-22 10:57:01,000\tINFO a -- b\n" + text)
@@ -118,7 +118,7 @@ def test_any_text_is_parsed_without_error_and_rows_fit_the_contract(text: str) -
     assert template_ids(rows["message"]).notna().all()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     when=st.datetimes(datetime(2026, 11, 22, 10), datetime(2026, 11, 22, 11, 50)),
     level=st.sampled_from(["INFO", "WARNING", "ERROR", "DEBUG", "CRITICAL"]),
@@ -140,7 +140,7 @@ def test_what_is_written_is_read_back(when: datetime, level: str, message: str, 
     assert row["message"].removeprefix("[a.py:1] ") == message.strip()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(numbers=st.lists(st.integers(0, 10**9), min_size=2, max_size=2, unique=True))
 def test_messages_of_one_statement_share_a_template(numbers: list[int]) -> None:
     first, second = (f'took {n} ms for 10.0.{n % 255}.1:{n % 65535} in /tmp/run/{n} "{n}" id 0x{n:x}' for n in numbers)
