@@ -107,7 +107,7 @@ class ReportData:
 
 
 def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params | None = None) -> ReportData:
-    """Everything the page shows, in page order. A case that cannot be read is a notice, not an error.
+    """Everything the page shows; cases by fault, then target. A case that cannot be read is a notice, not an error.
 
     ``params``: the resolved parameters of the campaign, if known.
 
@@ -132,6 +132,9 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
         except (CaseError, OSError, pa.ArrowException) as error:
             log.warning("%s cannot be read: %s", path.name, error)
             unreadable.append(f"{path.name}: cannot be read and is left out: {str(error).splitlines()[0]}")
+    summaries.sort(
+        key=lambda summary: (summary.verdict == "fault-free", summary.fault, summary.targets, summary.case_id)
+    )
     return ReportData(
         title=title,
         campaigns=tuple(sorted({record.campaign for record in records})),

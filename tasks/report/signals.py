@@ -31,7 +31,7 @@ KEY_METRICS = (
     "network_receive",
     "kv_cache_usage",
 )
-"""Drawn first, in this order, when a case has them; every other metric follows, most changed first."""
+"""Drawn first, in this order; the other metrics follow, most changed first, and constant ones come last."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def case_signals(case: Case) -> CaseSignals | None:
     medians = phase_medians(record, metrics)
     changes = medians["sigmas"].unstack("service").reindex(series.index.unique("metric"))
     targets = tuple(dict.fromkeys(injection.target for injection in record.injections))
-    order = metric_order(changes, targets)
+    order = sorted(metric_order(changes, targets), key=constant_metrics(series).__contains__)
     lines: dict[str, dict[str, NDArray[np.float64]]] = {}
     for (metric, service), values in zip(series.index, series.to_numpy(float), strict=True):
         lines.setdefault(metric, {})[service] = values
@@ -170,6 +170,13 @@ def metric_order(changes: pd.DataFrame, targets: tuple[str, ...]) -> list[str]:
     relevant = changes.reindex(columns=list(targets)) if targets else changes
     rest = relevant.drop(index=key).max(axis=1).fillna(-1.0).sort_index()
     return key + [str(metric) for metric in rest.sort_values(ascending=False, kind="stable").index]
+
+
+def constant_metrics(series: pd.DataFrame) -> set[str]:
+    """Metrics with one and the same value in every sample of every service: they tell least and are drawn last."""
+    of_metric = series.groupby(level="metric")
+    low, high = of_metric.min().min(axis=1), of_metric.max().max(axis=1)
+    return set(low.index[low == high])
 
 
 def drawn_services(changes: pd.DataFrame, always: tuple[str, ...], services: tuple[str, ...]) -> tuple[str, ...]:

@@ -103,6 +103,24 @@ def test_key_metrics_come_first_then_the_most_changed_on_the_target() -> None:
     assert metric_order(changes, ()) == ["cpu_usage", "a", "b", "c"]
 
 
+def test_constant_metrics_come_last_even_key_ones(with_metrics: Callable[[pd.DataFrame], Case]) -> None:
+    flat, moving = {0: 3.0, 1: 3.0, 30: 3.0}, {0: 1.0, 1: 1.5, 30: 2.0}
+    found = case_signals(
+        with_metrics(
+            long(
+                {
+                    ("cpu_usage", "ray-head"): flat,
+                    ("other", "ray-head"): moving,
+                    ("requests_waiting", "ray-head"): flat,
+                    ("requests_waiting", "ray-replicas-1"): {0: 4.0},
+                }
+            )
+        )
+    )
+    assert found is not None
+    assert [panel.metric for panel in found.panels] == ["requests_waiting", "other", "cpu_usage"]
+
+
 def test_every_synthetic_metric_has_a_panel_with_the_target(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path)
     found = case_signals(case)
