@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.case import (
+    SIGNALS,
+    CaseError,
+    as_signal,
+    read_case,
+    read_cases,
+    validate_case,
+)
+from tests.synthetic import synthetic_case
+
+
+def test_a_written_case_keeps_the_contract_and_reads_back(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    assert validate_case(case.path) == []
+    again = read_case(case.path)
+    assert again.record == case.record
+    for signal in SIGNALS:
+        assert len(again.table(signal)) > 0
+    assert {path.name for path in case.path.iterdir()} == {
+        "case.json",
+        "manifest.json",
+        *(f"{s}.parquet" for s in SIGNALS),
+    }
+    assert str(again.metrics["time"].dt.tz) == "UTC"
+
+
+def test_nan_stays_nan_in_storage() -> None:
+    row = {"time": pd.Timestamp("2026-01-01", tz="UTC"), "service": "a", "metric": "m", "value": np.nan}
+    table = as_signal("metrics", pd.DataFrame([row]))
+    assert table.column("value").null_count == 0
+    assert np.isnan(table.column("value").to_numpy()[0])
+
+
+def test_an_unknown_or_a_missing_column_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown columns"):
+        as_signal("metrics", pd.DataFrame({"time": [], "valu": []}))
+    with pytest.raises(ValueError, match="'value' is missing"):
+        as_signal("metrics", pd.DataFrame({"time": pd.to_datetime([], utc=True), "service": [], "metric": []}))
+
+
+@pytest.mark.parametrize("file", ["metrics.parquet", "case.json", "requests.parquet"])
+def test_a_changed_file_is_found(tmp_path: Path, file: str) -> None:
+    case = synthetic_case(tmp_path)
+    content = bytearray((case.path / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (case.path / file).write_bytes(content)
+    assert any(problem.startswith(file) for problem in validate_case(case.path))
+
+
+def test_a_missing_and_a_stray_file_are_found(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    (case.path / "logs.parquet").unlink()
+    (case.path / "notes.txt").write_text("x")
+    problems = validate_case(case.path)
+    assert any("logs.parquet: listed in manifest.json but missing" in problem for problem in problems)
+    assert any("notes.txt: not listed" in problem for problem in problems)
+
+
+def test_without_a_manifest_a_case_is_unfinished(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    (case.path / "manifest.json").unlink()
+    assert not is_finished(case.path)
+    assert read_cases(tmp_path) == []
+    with pytest.raises(CaseError, match="unfinished"):
+        read_case(case.path)
+
+
+def write_badly(cases_dir: Path, case_id: str) -> None:
+    with CaseWriter(cases_dir, case_id) as writer:
+        writer.write("metrics", METRICS.empty_table())
+        writer.write("logs", pd.DataFrame({"nonsense": [1]}))
+
+
+def finish_empty(cases_dir: Path, record: CaseRecord) -> None:
+    with CaseWriter(cases_dir, "case-x") as writer:
+        writer.finish(record)
+
+
+def test_a_failing_writer_leaves_nothing_and_keeps_the_case_before(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    with pytest.raises(ValueError, match="unknown columns"):
+        write_badly(tmp_path, case.record.case_id)
+    assert [path.name for path in tmp_path.iterdir()] == [case.record.case_id]
+    assert validate_case(case.path) == []
+
+
+def test_a_case_that_breaks_the_contract_is_not_published(tmp_path: Path) -> None:
+    record = synthetic_case(tmp_path / "other").record
+    with pytest.raises(CaseError, match=r"declared complete but metrics\.parquet does not exist"):
+        finish_empty(tmp_path, record)
+    assert not (tmp_path / "case-x").exists()
+
+
+def test_a_service_that_the_stack_does_not_name_is_refused(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    table = pq.read_table(case.path / "metrics.parquet")
+    renamed = pa.array(["stranger"] * table.num_rows).dictionary_encode()
+    table = table.set_column(table.schema.get_field_index("service"), table.schema.field("service"), renamed)
+    pq.write_table(table, case.path / "metrics.parquet")
+    assert any("service 'stranger' is not one of stack.services" in problem for problem in validate_case(case.path))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"front_end": "nobody"}, "front_end: 'nobody'"),
+        ({"schema_version": 99}, "schema_version"),
+        ({"extra": 1}, "extra: unknown key"),
+        ({"phases": []}, "phases"),
+    ],
+)
+def test_a_wrong_record_is_named(tmp_path: Path, change: dict[str, object], expected: str) -> None:
+    case = synthetic_case(tmp_path)
+    document = json.loads((case.path / "case.json").read_text()) | change
+    (case.path / "case.json").write_text(json.dumps(document))
+    with pytest.raises(CaseError) as caught:
+        read_case(case.path)
+    assert expected in str(caught.value)
+
+
+@given(data=st.binary(max_size=200))
+def test_garbage_is_a_problem_and_not_a_crash(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    directory = tmp_path_factory.mktemp("garbage")
+    for name in ("manifest.json", "case.json", "metrics.parquet"):
+        (directory / name).write_bytes(data)
+    assert validate_case(directory)
+
+
+@pytest.mark.parametrize("delay_ms", [0, 15, 40, 80, 160])
+def test_kill_9_of_the_writer_never_leaves_a_half_written_case(tmp_path: Path, delay_ms: int) -> None:
+    script = f"""
+        from pathlib import Path
+        from tests.synthetic import synthetic_case
+        print("ready", flush=True)
+        for number in range(1000):
+            synthetic_case(Path({str(tmp_path)!r}), f"case-{{number % 3}}", seed=number)
+    """
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(0.25 + delay_ms / 1000)
+        writer.kill()
+    for case in read_cases(tmp_path):
+        assert validate_case(case.path) == []
