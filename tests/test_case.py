@@ -17,9 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.case import (
+    METRICS,
     SIGNALS,
     CaseError,
+    CaseRecord,
+    CaseWriter,
     as_signal,
+    is_finished,
     read_case,
     read_cases,
     validate_case,
@@ -148,7 +152,19 @@ def test_garbage_is_a_problem_and_not_a_crash(tmp_path_factory: pytest.TempPathF
 def test_kill_9_of_the_writer_never_leaves_a_half_written_case(tmp_path: Path, delay_ms: int) -> None:
     script = f"""
         from pathlib import Path
-        from tests.synthetic import synthetic_case
+        from tasks.case import (
+    METRICS,
+    SIGNALS,
+    CaseError,
+    CaseRecord,
+    CaseWriter,
+    as_signal,
+    is_finished,
+    read_case,
+    read_cases,
+    validate_case,
+)
+from tests.synthetic import synthetic_case
         print("ready", flush=True)
         for number in range(1000):
             synthetic_case(Path({str(tmp_path)!r}), f"case-{{number % 3}}", seed=number)

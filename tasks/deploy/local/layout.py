@@ -120,17 +120,8 @@ class Layout:
         return self.directory / "model"
 
     def log_directories(self) -> dict[str, Path]:
-        """Where each service writes its log files. Ray makes a new session directory each time its head starts."""
-        return {
-            service: self.directory / service
-            if role == "gateway"
-            else self.ray_directory(service) / "session_latest/logs"
-            for service, role in self.roles.items()
-        }
-
-    def _ray_logs(self, service: str) -> Path:
-        sessions = sorted(p for p in self.ray_directory(service).glob("session_*/logs") if not p.parent.is_symlink())
-        return sessions[-1] if sessions else self.ray_directory(service)
+        """Where each service writes its log files, at any depth."""
+        return {service: self.directory / service for service in self.roles}
 
     def ray_directory(self, service: str) -> Path:
         return self.directory / service / "ray"
@@ -148,6 +139,7 @@ class Layout:
             f"--storage.tsdb.path={directory / 'prometheus'}",
             f"--web.listen-address={FABRIC_ADDRESS}:{PROMETHEUS_PORT}",
             "--storage.tsdb.retention.time=7d",
+            "--query.lookback-delta=10s",
             "--log.level=warn",
         )
         module = (sys.executable, "-m")
