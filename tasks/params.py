@@ -87,6 +87,11 @@ class DeployParams(Frozen):
     scrape_interval_s: Annotated[float, Field(ge=0.5, le=60)] = 1
     start_timeout_s: Seconds = 420
 
+    @property
+    def slowest_scrape_s(self) -> float:
+        """Ray's agents need 0.1 s of CPU for a scrape: they are asked every 2 s at most."""
+        return max(2.0, self.scrape_interval_s)
+
     def roles(self) -> dict[str, Role]:
         """Role of each service, in the order gateway, head, replicas."""
         roles: dict[str, Role] = {GATEWAY: "gateway", HEAD: "head"}
@@ -194,6 +199,16 @@ class Params(Frozen):
     export: ExportParams
     score: ScoreParams
     report: ReportParams
+
+    @model_validator(mode="after")
+    def _rates_have_samples(self) -> Params:
+        slowest = self.deploy.slowest_scrape_s
+        if self.export.rate_window_s < 2 * slowest:
+            raise ValueError(
+                f"export.rate_window_s: must be at least {2 * slowest:g}, twice the slowest scrape "
+                f"(got {self.export.rate_window_s:g})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _offsets_fit(self) -> Params:

@@ -238,7 +238,6 @@ class Layout:
 
     def prometheus_configuration(self) -> str:
         interval = self.params.scrape_interval_s
-        ray_interval = max(2.0, interval)
 
         def job(name: str, seconds: float, targets: dict[str, str], keep: str) -> dict[str, Any]:
             return {
@@ -259,7 +258,7 @@ class Layout:
             "scrape_configs": [
                 job("cgroup", interval, {"": f"{FABRIC_ADDRESS}:{CGROUP_EXPORTER_PORT}"}, "container_.*"),
                 job("nginx", interval, {GATEWAY: f"{FABRIC_ADDRESS}:{NGINX_EXPORTER_PORT}"}, "nginx.*"),
-                job("ray", ray_interval, ray_targets, "ray_(serve|vllm|node|component)_.*"),
+                job("ray", self.params.slowest_scrape_s, ray_targets, "ray_(serve|vllm|node|component)_.*"),
             ],
         }
         return yaml.safe_dump(configuration, sort_keys=False)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.deploy.local.cgroups import Cgroup, CgroupError, detect_hierarchy
+
+
+@pytest.fixture
+def v2(tmp_path: Path) -> Path:
+    """A cgroup v2 tree of plain files."""
+    for directory in (tmp_path, tmp_path / "stack", tmp_path / "stack" / "service"):
+        directory.mkdir(exist_ok=True)
+        (directory / "cgroup.controllers").write_text("cpu memory pids\n")
+        (directory / "cgroup.subtree_control").write_text("\n")
+    leaf = tmp_path / "stack" / "service"
+    (leaf / "cpu.max").write_text("max 100000\n")
+    (leaf / "memory.max").write_text("max\n")
+    (leaf / "memory.current").write_text("4096\n")
+    (leaf / "cpu.stat").write_text("usage_usec 1500000\nthrottled_usec 250000\n")
+    return tmp_path
+
+
+def test_version_2_is_preferred_when_its_controllers_are_usable(v2: Path) -> None:
+    assert detect_hierarchy(v2) == {"unified": v2}
+
+
+def test_version_1_is_used_when_the_controllers_are_mounted_there(tmp_path: Path) -> None:
+    for name in ("cpu", "cpuacct", "memory", "freezer"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.procs").write_text("")
+    assert set(detect_hierarchy(tmp_path)) == {"cpu", "cpuacct", "memory", "freezer"}
+
+
+def test_a_machine_without_controllers_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(CgroupError, match="no usable cgroup controllers"):
+        detect_hierarchy(tmp_path)
+
+
+def test_figures_and_limits_of_version_2(v2: Path) -> None:
+    cgroup = Cgroup.create("stack", "service", root=v2)
+    assert cgroup.cpu_cores() is None
+    cgroup.set_cpu_cores(0.25)
+    assert cgroup.cpu_cores() == 0.25
+    cgroup.set_cpu_cores(None)
+    assert (v2 / "stack/service/cpu.max").read_text() == "max 100000"
+    cgroup.set_memory_limit(10_000)
+    assert cgroup.memory_limit() == 10_000
+    assert cgroup.memory_usage() == 4096
+    assert cgroup.cpu_seconds() == 1.5
+    assert cgroup.throttled_seconds() == 0.25
+
+
+@pytest.fixture
+def real() -> Iterator[Cgroup]:
+    cgroup = Cgroup.create(f"rcarena-test-{os.getpid()}", "service")
+    yield cgroup
+    cgroup.kill_all()
+    parent = Cgroup({name: path.parent for name, path in cgroup.paths.items()})
+    parent.remove()
+    assert not parent.exists
+
+
+def start_inside(cgroup: Cgroup, tracker: Cgroup | None, code: str) -> subprocess.Popen[bytes]:
+    files = [str(file) for file in cgroup.member_files(tracker)]
+    join = f"for f in {files!r}: open(f, 'w').write('0')\n"
+    return subprocess.Popen([sys.executable, "-c", join + "print('in', flush=True)\n" + code], stdout=subprocess.PIPE)
+
+
+@pytest.mark.privileged
+def test_a_quota_slows_and_a_tracker_ends_only_its_own(real: Cgroup) -> None:
+    tracker = real.tracker("stressors")
+    idle = start_inside(real, None, "import time; time.sleep(60)")
+    with idle as quiet, start_inside(real, tracker, "while True: pass") as busy:
+        for process in (quiet, busy):
+            assert process.stdout is not None
+            process.stdout.readline()
+        assert {quiet.pid, busy.pid} <= real.pids()
+        assert tracker.pids() == {busy.pid}
+        real.set_cpu_cores(0.1)
+        assert real.cpu_cores() == pytest.approx(0.1)
+        before, throttled = real.cpu_seconds(), real.throttled_seconds()
+        subprocess.run(["sleep", "2"], check=True)
+        assert real.cpu_seconds() - before < 0.6
+        assert real.throttled_seconds() > throttled
+        assert tracker.kill_all()
+        assert busy.wait(5) == -9
+        assert quiet.poll() is None
+        assert real.kill_all()
