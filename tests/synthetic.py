@@ -1,4 +1,4 @@
-"""Synthetic cases for tests: a small stack with a fault planted on one service. Numbers are made up, the contract is real."""
+"""Synthetic cases for tests: a small stack with a fault planted on one service. Made-up numbers, the real contract."""
 
 from __future__ import annotations
 
