@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 DEAD_MAN_MARGIN_S = 5.0
 STRESSOR_MARGIN_S = 3.0
 MIN_BASELINE_S = 0.7
+BEFORE_WINDOW_S = 15.0
 ALARM_INTERVAL_S = 0.5
 
 
@@ -105,7 +106,7 @@ class Guardian:
         if not self._apply(fault):
             return
         during_start = time.monotonic()
-        before = self._figure(probe, float("-inf"), before_end)
+        before = self._figure(probe, before_end - BEFORE_WINDOW_S, before_end)
         self._hold(fault, probe, before, during_start)
         during_end = time.monotonic()
         survivors = sum(process.alive for process in originals)
@@ -184,7 +185,7 @@ class Guardian:
         before, during = record.before, record.during
         lost_all = fault.spares_processes and processes > 0 and survivors == 0
         if not fault.target.stack_alive:
-            problem = "the stack ended during the fault"
+            problem = self.stop_reason or "the stack ended before the service was back to normal"
         elif lost_all:
             problem = f"the {processes} processes of the service ended during the fault"
         elif before is None or during is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+import time
 from typing import Annotated
 
 from pydantic import Field
@@ -12,7 +12,7 @@ from tasks.deploy.local.process import ProcessId
 from tasks.inject.catalogue import Fault, register
 from tasks.inject.local import probes
 from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.target import FaultError
+from tasks.inject.local.target import FaultError, Target
 from tasks.inject.local.undo import UndoStep
 
 
@@ -20,11 +20,22 @@ class Parameters(FaultParameters):
     healthy_within_s: Annotated[float, Field(gt=0, le=600, description="time for it to be back after the window")] = 120
 
 
-class _PortsOrFewest(probes.OpenPorts):
-    """A quick restart must not hide the outage: the fewest ports count while the fault lasts."""
+class _Survivors(probes.Probe):
+    """Share of the processes that were there first. Remembers the ports, by which a service is known to be back."""
 
-    def reduce(self, values: Sequence[float]) -> float:
-        return min(values)
+    name, unit = "first processes of the service that still run", "%"
+
+    def __init__(self, target: Target) -> None:
+        self.ports = probes.OpenPorts(target)
+        self._first = [ProcessId.of(pid) for pid in target.processes()]
+
+    def tick(self) -> list[probes.Sample]:
+        now = time.monotonic()
+        alive = sum(process.alive for process in self._first)
+        return [probes.Sample(now, now, 100 * alive / len(self._first))] if self._first else []
+
+    def close(self) -> None:
+        self.ports.close()
 
 
 class LocalProcessKill(LocalFault[Parameters]):
@@ -48,17 +59,18 @@ class LocalProcessKill(LocalFault[Parameters]):
         return "signal: SIGKILL"
 
     def probe(self) -> probes.Probe:
-        return _PortsOrFewest(self.target)
+        self._survivors = _Survivors(self.target)
+        return self._survivors
 
     def shows_effect(self, before: float, during: float) -> bool:
-        return during < before
+        return during < 0.1 * before
 
     @property
     def criterion(self) -> str:
-        return "fewer ports that listen"
+        return "fewer than a tenth left"
 
     def is_normal(self, before: float, during: float, after: float) -> bool:
-        return after >= max(1, 0.5 * before)
+        return bool(self.target.processes()) and self._survivors.ports.are_back()
 
 
 FAULT = register(
@@ -68,7 +80,7 @@ FAULT = register(
         parameters=Parameters,
         roles=frozenset({"gateway", "replica"}),
         resources=frozenset({"processes"}),
-        probe="TCP ports on which the service listened before and still listens",
+        probe="share of the first processes that still run; the service is back when its TCP ports listen again",
         signals="broken streams and errors, restart in the logs, a gap in the target's samples",
         local=LocalProcessKill,
     )

@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tasks.inject.local.target import Target
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 _ECHO_HEADER = struct.Struct("!BBHHH")
 _SO_TIMESTAMPNS = 35
+_TCP_LISTEN = b"0A"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Gauge(Probe):
 
 
 class Rate(Probe):
-    """Growth of a counter per second."""
+    """Growth of a counter per second. The kernel books waiting in lumps, so a phase is its mean."""
 
     def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
         self.name, self.unit, self._read = name, unit, read
@@ -81,6 +83,9 @@ class Rate(Probe):
         if last is None or now <= last[0]:
             return []
         return [Sample(last[0], now, max(0.0, count - last[1]) / (now - last[0]))]
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
 
 
 class CpuDemand(Probe):
@@ -105,6 +110,9 @@ class CpuDemand(Probe):
         before, known = last
         grown_ns = sum(total - known.get(thread, 0) for thread, total in demand.items())
         return [Sample(before, now, grown_ns / 1e9 / (now - before))]
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
 
     def _read(self) -> dict[int, int]:
         """Nanoseconds run and waited, by thread."""
@@ -273,28 +281,33 @@ class Throughput(Probe):
         self._pinger.close()
 
 
-class OpenPorts(Probe):
-    """How many of the TCP ports on which the service listened at first it listens on now."""
+class OpenPorts:
+    """How many TCP sockets of the service listen. Ray and vLLM pick most ports at random: only the number counts."""
 
-    name, unit = "TCP ports of the service that listen", "ports"
-    interval_s = 0.1
-    min_samples = 1
+    ENOUGH = 0.75
 
     def __init__(self, target: Target) -> None:
-        self._table = target.in_service_network(lambda: Path("/proc/thread-self/net/tcp").open("rb"))  # noqa: SIM115
-        self._first = self._listening()
+        self._tables = target.in_service_network(_listen_tables)
+        self._first = self._count()
 
-    def tick(self) -> list[Sample]:
-        now = time.monotonic()
-        return [Sample(now, now, float(len(self._first & self._listening())))]
+    def are_back(self) -> bool:
+        return self._count() >= self.ENOUGH * self._first
 
-    def _listening(self) -> set[int]:
-        self._table.seek(0)
-        rows = (line.split() for line in self._table.read().splitlines()[1:])
-        return {int(row[1].rpartition(b":")[2], 16) for row in rows if row[3] == b"0A"}
+    def _count(self) -> int:
+        count = 0
+        for table in self._tables:
+            table.seek(0)
+            count += sum(line.split()[3] == _TCP_LISTEN for line in table.read().splitlines()[1:])
+        return count
 
     def close(self) -> None:
-        self._table.close()
+        for table in self._tables:
+            table.close()
+
+
+def _listen_tables() -> list[BinaryIO]:
+    """The socket tables of the calling thread's network namespace; they stay those of that namespace."""
+    return [path.open("rb") for name in ("tcp", "tcp6") if (path := Path(f"/proc/thread-self/net/{name}")).exists()]
 
 
 def _echo_socket() -> socket.socket:
