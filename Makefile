@@ -15,7 +15,7 @@ setup: ## Install system packages and both Python environments
 
 campaign: ## Run the campaign of params.yaml on this machine (PARAMS=file WORKSPACE=dir)
 	@if [ "$$(id -u)" -ne 0 ]; then \
-	    if command -v sudo >/dev/null; then exec sudo --preserve-env=PATH $(MAKE) campaign PARAMS=$(PARAMS) WORKSPACE=$(WORKSPACE); fi; \
+	    if command -v sudo >/dev/null; then exec sudo -E env "PATH=$$PATH" $(MAKE) campaign PARAMS=$(PARAMS) WORKSPACE=$(WORKSPACE); fi; \
 	    echo "make campaign: needs root for network namespaces, cgroups and faults; without it you can score and report recorded cases: rcarena score, rcarena report" >&2; exit 1; \
 	fi
 	@scripts/setup

@@ -1,6 +1,17 @@
 """Settings for every test."""
 
+import os
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("rcarena", deadline=None)
 settings.load_profile("rcarena")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("privileged") or item.get_closest_marker("local_stack"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
