@@ -16,6 +16,7 @@ from pathlib import Path
 from tasks.case import is_finished, read_case, validate_case
 from tasks.console import Console
 from tasks.deploy.local import lifecycle
+from tasks.deploy.local.runtime import read_runtime
 from tasks.inject.recover import recover
 from tasks.params import Params
 from tasks.plan import CasePlan, plan_campaign
@@ -156,7 +157,7 @@ def _record(
             for attempt in range(1, ATTEMPTS_PER_CASE + 1):
                 again = f" (attempt {attempt})" if attempt > 1 else ""
                 console.say(f"case {len(recorded) + len(failed) + 1}/{len(pending)}: {plan.label}{again}")
-                lifecycle.up(params.deploy, workspace.stack, logger.debug)
+                _ensure_stack(params, workspace, console, fresh=attempt > 1)
                 if _run_in_process(plan, resolved, workspace, console):
                     recorded.append(plan)
                     break
@@ -164,6 +165,15 @@ def _record(
                 failed.append(plan)
             advance(1)
     return recorded, failed
+
+
+def _ensure_stack(params: Params, workspace: Workspace, console: Console, *, fresh: bool) -> None:
+    """A case that failed is tried again on a fresh stack."""
+    runtime = read_runtime(workspace.stack)
+    if fresh:
+        lifecycle.down(workspace.stack)
+    if fresh or runtime is None or not runtime.alive:
+        lifecycle.up(params.deploy, workspace.stack, console.say)
 
 
 def _run_in_process(plan: CasePlan, resolved: Path, workspace: Workspace, console: Console) -> bool:

@@ -100,7 +100,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_concurrent_injection_must_end_within_the_fault_window(tmp_path: Path, document: dict[str, Any]) -> None:
     injection = {"kind": "cpu-stress", "target": "ray-replicas-0"}
     document["inject"]["concurrent"] = [
-        {"injections": [injection, {"kind": "network-delay", "target": "ray-head", "offset_s": 20, "duration_s": 10}]}
+        {"injections": [injection, {"kind": "network-delay", "target": "ray-head", "offset_s": 18, "duration_s": 10}]}
     ]
     assert "inject.concurrent[0].injections[1]" in problems_of(tmp_path, yaml.safe_dump(document))[0]
 

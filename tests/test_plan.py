@@ -76,4 +76,4 @@ def test_a_concurrent_case_has_all_its_injections() -> None:
     ]
     plans = plan_campaign(params(inject={"faults": [], "concurrent": [{"injections": both}]}))
     concurrent = next(plan for plan in plans if plan.injections)
-    assert [(i.offset_s, i.duration_s) for i in concurrent.injections] == [(0, 25), (10, 5)]
+    assert [(i.offset_s, i.duration_s) for i in concurrent.injections] == [(0, 22), (10, 5)]

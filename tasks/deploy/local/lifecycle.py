@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 Progress = Callable[[str], None]
 PARAMS_FILE = "deploy.json"
 SUPERVISOR_LOG = "supervisor.log"
-LEASE_S = 180.0
+LEASE_S = 120.0
 STOP_TIMEOUT_S = 15.0
 
 
@@ -70,6 +70,8 @@ def stack_id(directory: Path) -> str:
 def up(params: DeployParams, directory: Path, progress: Progress = logger.info) -> StackRuntime:
     """Bring the stack up, or return the one that runs with the same parameters and is healthy.
 
+    The stack is leased: renew it, or ``drop_lease`` to keep it up. Killed in here, the supervisor ends it, too.
+
     Raises:
         DeployError: something is missing on this machine, or the stack did not become healthy; nothing is left running.
     """
@@ -78,6 +80,7 @@ def up(params: DeployParams, directory: Path, progress: Progress = logger.info) 
         if running is not None and running.alive:
             problem = _why_not_reusable(running, params, directory)
             if problem is None:
+                renew_lease(directory)
                 progress("stack: already up")
                 return running
             progress(f"stack: taken down ({problem})")
@@ -169,6 +172,7 @@ def _launch(params: DeployParams, directory: Path) -> StackRuntime:
     layout = Layout(params, directory.resolve())
     identity = stack_id(directory)
     (directory / PARAMS_FILE).write_text(params.model_dump_json(), encoding="utf-8")
+    renew_lease(directory)
     cgroups = {service: Cgroup.create(f"{STACKS_PREFIX}{identity}", service) for service in layout.roles}
     with (directory / SUPERVISOR_LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -228,6 +232,7 @@ def _init_process(unshare: subprocess.Popen[bytes]) -> ProcessId:
 def _await_ready(runtime: StackRuntime, directory: Path, progress: Progress) -> None:
     shown = None
     while True:
+        renew_lease(directory)
         alive = runtime.alive
         state = read_status(directory)
         if state != shown:

@@ -50,8 +50,8 @@ class StackStatus(BaseModel):
         staging.replace(directory / STATUS_FILE)
 
 
-class StartError(RuntimeError):
-    """The stack cannot be brought up; the message says which process and where its log is."""
+class StackError(RuntimeError):
+    """The stack cannot come or stay up; the message says why and where the log is."""
 
 
 class Supervisor:
@@ -64,7 +64,7 @@ class Supervisor:
         self.finished: dict[str, int] = {}
 
     def start_stack(self) -> None:
-        """Bring everything up in order; raises StartError when a step fails or takes too long."""
+        """Bring everything up in order; raises StackError when a step fails or takes too long."""
         deadline = time.monotonic() + self.layout.params.start_timeout_s
         self._phase("network", "namespaces, links and cgroups")
         build_network(self.layout.addresses)
@@ -85,11 +85,10 @@ class Supervisor:
         self._phase("ready", f"serving at {self.layout.gateway_url}")
 
     def supervise(self) -> None:
-        """Keep the stack alive until the lease runs out or an essential process ends."""
-        while not self.lease_expired():
+        """Keep the stack alive until an essential process ends or the lease runs out (both raise StackError)."""
+        while True:
             self.tend()
             time.sleep(0.2)
-        self._phase("failed", f"no campaign renewed the lease for {self.lease_s:g} s: the stack was taken down")
 
     def lease_expired(self) -> bool:
         """A stack brought up by hand has no lease and stays."""
@@ -122,6 +121,8 @@ class Supervisor:
 
     def tend(self) -> None:
         """Reap what ended (orphans of the whole namespace included) and restart what should run."""
+        if self.lease_expired():
+            raise StackError(f"nobody renewed the lease for {self.lease_s:g} s: the stack was taken down")
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -150,7 +151,7 @@ class Supervisor:
         if process.name in ("application", "model"):
             self.finished[process.name] = code
         elif process.essential:
-            raise StartError(f"{process.name} of {process.service} ended with code {code}; see {process.log}")
+            raise StackError(f"{process.name} of {process.service} ended with code {code}; see {process.log}")
         else:
             key = f"{process.service}/{process.name}"
             self.restart_at[key] = (time.monotonic() + RESTART_DELAY_S, process)
@@ -173,7 +174,7 @@ class Supervisor:
         process = self.layout.application_process()
         while self._run_once(process, deadline) != 0:
             if time.monotonic() > deadline - 5:
-                raise StartError(f"the Ray Serve application did not start; see {process.log}")
+                raise StackError(f"the Ray Serve application did not start; see {process.log}")
             time.sleep(2)
 
     def _wait_healthy(self, deadline: float) -> None:
@@ -186,7 +187,7 @@ class Supervisor:
         while not done():
             self.tend()
             if time.monotonic() > deadline:
-                raise StartError(f"waited {self.layout.params.start_timeout_s:g} s for {what}")
+                raise StackError(f"waited {self.layout.params.start_timeout_s:g} s for {what}")
             time.sleep(0.2)
 
     def _write_configuration(self) -> None:
@@ -239,7 +240,7 @@ def main(stdin: IO[str] = sys.stdin) -> None:
     try:
         supervisor.start_stack()
         supervisor.supervise()
-    except (StartError, OSError, subprocess.CalledProcessError) as error:
+    except (StackError, OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.error("%s", detail)
         StackStatus(phase="failed", detail=detail.strip()).write(directory)
@@ -248,7 +249,6 @@ def main(stdin: IO[str] = sys.stdin) -> None:
     except SystemExit:
         supervisor.stop()
         raise
-    supervisor.stop()
 
 
 def clear_directory(directory: Path) -> None:
