@@ -5,6 +5,8 @@ Everything live about an attempt is in ``Workspace.run(case_id)``; a new attempt
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import math
@@ -12,16 +14,18 @@ import shutil
 import subprocess
 import time
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tasks import __version__
-from tasks.case import Case, CaseRecord, CaseWriter, Completeness, Injection, Phase, Service, Stack
-from tasks.deploy.local.health import complete
+from tasks.case import TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection, Phase, Service, Stack
+from tasks.deploy.local.health import DIRECT, complete
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
 from tasks.deploy.local.runtime import StackRuntime, running_stack
@@ -100,15 +104,33 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
     """
     runtime = running_stack(workspace.stack)
     join_network(runtime.supervisor.pid)
-    remove_residue(workspace, runtime)
+    with sole_experiment(workspace):
+        return _record(params, workspace, plan, runtime, say)
+
+
+@contextlib.contextmanager
+def sole_experiment(workspace: Workspace) -> Iterator[None]:
+    """One case or one injection by hand at a time: neither may disturb the other.
+
+    Raises:
+        AttemptError: another process is at it.
+    """
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    with (workspace.root / ".experiment.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AttemptError(f"a case or an injection is under way in {workspace.root}") from None
+        yield
+
+
+def _record(params: Params, workspace: Workspace, plan: CasePlan, runtime: StackRuntime, say: Say) -> Case:
+    remove_residue(workspace)
     wait_until_steady(runtime, params, say)
     directory = workspace.run(plan.case_id)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     schedule = Schedule(_now_rounded_up() + timedelta(seconds=LEAD_TIME_S), params.campaign.windows)
-    (directory / "schedule.json").write_text(
-        json.dumps({"load_start": schedule.load_start.isoformat()}), encoding="utf-8"
-    )
     requests_file = directory / "requests.jsonl"
     say(f"load: {params.load.rate:g} requests/s for {schedule.load_seconds:g} s")
     with ExitStack() as cleanup:
@@ -128,10 +150,13 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
         cleanup.callback(_end, generator)
         injections = _inject(runtime, workspace, plan, schedule, cleanup, say)
         _await(generator, schedule, params, directory)
-        remove_residue(workspace, runtime)
+        stray = residue(workspace)
+        if stray:
+            recover(workspace)
+            raise AttemptError(f"a fault that is not part of the case was found at its end: {'; '.join(stray)}")
     say("export")
     with CaseWriter(workspace.cases, plan.case_id) as writer:
-        requests = read_requests(requests_file)
+        requests = _from(schedule.baseline_start, read_requests(requests_file))
         writer.write("requests", requests)
         stack = describe_stack(params, runtime)
         completeness = export_case(
@@ -162,7 +187,7 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
     return case
 
 
-def remove_residue(workspace: Workspace, runtime: StackRuntime) -> None:
+def remove_residue(workspace: Workspace) -> None:
     """Raises AttemptError when traces of a fault stay in spite of recovery: no case may start then."""
     found = residue(workspace)
     if not found:
@@ -247,6 +272,11 @@ def _inject(
     return injections
 
 
+def _from(start: datetime, requests: pa.Table) -> pa.Table:
+    """The warm-up is not part of the record."""
+    return requests.filter(pc.greater_equal(requests["scheduled"], pa.scalar(start, TIMESTAMP)))
+
+
 def _await(generator: subprocess.Popen[bytes], schedule: Schedule, params: Params, directory: Path) -> None:
     remaining = (schedule.end - datetime.now(UTC)).total_seconds() + params.load.request_timeout_s + 30
     try:
@@ -288,7 +318,7 @@ def _unsteady(runtime: StackRuntime, params: Params) -> str | None:
 def _query(runtime: StackRuntime, expression: str) -> float:
     """An instant query with one value; 0 when there is no series."""
     url = f"{runtime.prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-    with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 (our own Prometheus)
+    with DIRECT.open(url, timeout=10) as response:
         result = json.load(response)["data"]["result"]
     return float(result[0]["value"][1]) if result else 0.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +22,8 @@ from tasks.params import Params
 from tasks.plan import CasePlan, plan_campaign
 from tasks.workspace import Workspace
 
-logger = logging.getLogger(__name__)
-
 ATTEMPTS_PER_CASE = 2
+MAX_FAILURES_IN_A_ROW = 2
 LEASE_RENEWAL_S = 5.0
 CASE_STOP_TIMEOUT_S = 40.0
 RESOLVED_PARAMS_FILE = "params.resolved.yaml"
@@ -36,16 +35,13 @@ class CampaignError(RuntimeError):
 
 @dataclass(frozen=True)
 class Collected:
-    """Case ids after ``collect``: which were there already, which are new, which failed."""
+    """Case ids after ``collect``: which were there already, which are new."""
 
     kept: tuple[str, ...]
     recorded: tuple[str, ...]
-    failed: tuple[str, ...]
 
 
-def collect(
-    params: Params, params_file: Path, workspace: Workspace, console: Console, *, keep_stack: bool = False
-) -> Collected:
+def collect(params: Params, workspace: Workspace, console: Console, *, keep_stack: bool = False) -> Collected:
     """Bring the stack up, record every case that is not finished yet, take the stack down.
 
     Raises:
@@ -58,25 +54,32 @@ def collect(
         resolved = workspace.root / RESOLVED_PARAMS_FILE
         resolved.write_text(params.dump(), encoding="utf-8")
         set_aside(workspace, plans, console)
+        bring_back(workspace, plans, console)
         recover(workspace)
         pending = [plan for plan in plans if not is_finished(workspace.cases / plan.case_id)]
         kept = tuple(plan.case_id for plan in plans if plan not in pending)
         if kept:
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
         if not pending:
-            return Collected(kept, (), ())
+            return Collected(kept, ())
         with _stack(params, workspace, console, keep_stack):
             recorded, failed = _record(params, resolved, workspace, pending, console)
     if failed:
         names = ", ".join(f"{plan.label} ({plan.case_id})" for plan in failed)
-        raise CampaignError(f"{len(failed)} of {len(plans)} cases failed: {names}. Run again to retry only these")
-    return Collected(kept, tuple(plan.case_id for plan in recorded), ())
+        raise CampaignError(
+            f"{len(failed)} of {len(plans)} cases failed: {names}. Run again to retry only what is missing; "
+            "`rcarena score` and `rcarena report` use what was recorded"
+        )
+    return Collected(kept, tuple(plan.case_id for plan in recorded))
 
 
 def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
     """Move cases that the parameters no longer ask for, and damaged ones, to ``superseded``: nothing is deleted."""
     wanted = {plan.case_id for plan in plans}
     for path in sorted(workspace.cases.iterdir()):
+        if path.name.endswith(".partial"):
+            shutil.rmtree(path)
+            continue
         if path.name.startswith(".") or not path.is_dir():
             continue
         if path.name not in wanted:
@@ -93,6 +96,17 @@ def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Consol
         )
         path.rename(target)
         console.say(f"collect: {path.name} set aside in {workspace.superseded} ({reason})")
+
+
+def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
+    """Use whole cases that were set aside and are asked for again."""
+    for plan in plans:
+        target = workspace.cases / plan.case_id
+        candidates = sorted(workspace.superseded.glob(f"{plan.case_id}.*")) if not target.exists() else []
+        usable = next((path for path in candidates if not validate_case(path)), None)
+        if usable is not None:
+            usable.rename(target)
+            console.say(f"collect: {plan.label} was recorded before: {usable.name} is used again")
 
 
 @contextlib.contextmanager
@@ -124,8 +138,16 @@ def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -
             console.say("stack: kept up; end it with `rcarena deploy down`")
         else:
             console.say("stack: taking it down")
-            recover(workspace)
-            lifecycle.down(workspace.stack)
+            take_down(workspace)
+
+
+def take_down(workspace: Workspace) -> bool:
+    """Undo faults, then end the stack, whatever the undo says. False when there was no stack."""
+    try:
+        recover(workspace)
+    finally:
+        found = lifecycle.down(workspace.stack)
+    return found
 
 
 @contextlib.contextmanager
@@ -134,7 +156,8 @@ def _lease(stack: Path) -> Iterator[None]:
 
     def renew() -> None:
         while not stopped.is_set():
-            lifecycle.renew_lease(stack)
+            with contextlib.suppress(OSError):  # a fresh stack is clearing its directory, or the disk is full
+                lifecycle.renew_lease(stack)
             stopped.wait(LEASE_RENEWAL_S)
 
     lifecycle.renew_lease(stack)
@@ -150,21 +173,36 @@ def _lease(stack: Path) -> Iterator[None]:
 def _record(
     params: Params, resolved: Path, workspace: Workspace, pending: list[CasePlan], console: Console
 ) -> tuple[list[CasePlan], list[CasePlan]]:
+    """The cases that were recorded and those that were not; after two failures in a row the rest is not tried."""
     recorded: list[CasePlan] = []
     failed: list[CasePlan] = []
+    failures_in_a_row = 0
     with console.progress("cases", len(pending)) as advance:
-        for plan in pending:
-            for attempt in range(1, ATTEMPTS_PER_CASE + 1):
-                again = f" (attempt {attempt})" if attempt > 1 else ""
-                console.say(f"case {len(recorded) + len(failed) + 1}/{len(pending)}: {plan.label}{again}")
-                _ensure_stack(params, workspace, console, fresh=attempt > 1)
-                if _run_in_process(plan, resolved, workspace, console):
-                    recorded.append(plan)
-                    break
+        for number, plan in enumerate(pending, start=1):
+            console.say(f"case {number}/{len(pending)}: {plan.label}")
+            if _record_case(params, resolved, workspace, plan, console):
+                recorded.append(plan)
+                failures_in_a_row = 0
             else:
                 failed.append(plan)
+                failures_in_a_row += 1
             advance(1)
+            if failures_in_a_row == MAX_FAILURES_IN_A_ROW and pending[number:]:
+                console.say(
+                    f"collect: {failures_in_a_row} cases failed in a row; not trying the other {len(pending) - number}"
+                )
+                return recorded, failed + pending[number:]
     return recorded, failed
+
+
+def _record_case(params: Params, resolved: Path, workspace: Workspace, plan: CasePlan, console: Console) -> bool:
+    for attempt in range(1, ATTEMPTS_PER_CASE + 1):
+        if attempt > 1:
+            console.say(f"case {plan.label}: attempt {attempt}, on a fresh stack")
+        _ensure_stack(params, workspace, console, fresh=attempt > 1)
+        if _run_in_process(plan, resolved, workspace, console):
+            return True
+    return False
 
 
 def _ensure_stack(params: Params, workspace: Workspace, console: Console, *, fresh: bool) -> None:

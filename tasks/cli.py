@@ -75,6 +75,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.deploy.local.runtime import StackNotRunningError
     from tasks.export.base import ExportError
     from tasks.inject.injection import InjectionError
+    from tasks.inject.journal import JournalError
     from tasks.inject.local.target import FaultError
     from tasks.load.run import LoadError
     from tasks.rca.runner import RunnerError
@@ -89,6 +90,7 @@ def _failures() -> tuple[type[Exception], ...]:
         ExportError,
         FaultError,
         InjectionError,
+        JournalError,
         LoadError,
         RunnerError,
         ScoreError,
@@ -115,17 +117,24 @@ def _checked_params(path: Path) -> Params:
 def _workspace(root: Path) -> Workspace:
     if root.exists() and not root.is_dir():
         raise ParamsError([f"--workspace: {root} is not a directory"])
+    if any(character in str(root.resolve()) for character in '"$\n\\'):
+        raise ParamsError([f"--workspace: {root.resolve()} must not contain quotes, $, backslashes or line breaks"])
     return Workspace(root.resolve())
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"rcarena {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what each step does.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"rcarena {__version__}")
-        raise typer.Exit
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
@@ -149,7 +158,7 @@ def campaign(
 ) -> None:
     """Run a whole campaign: collect every case, score every method, write the report."""
     checked, place, console = _checked_params(params), _workspace(workspace), Console()
-    _collect(checked, params, place, console, keep_stack)
+    _collect(checked, place, console, keep_stack)
     table = _score(checked, place, console)
     page = _report(checked, place, console)
     console.show("")
@@ -166,7 +175,7 @@ def collect(
     keep_stack: Annotated[bool, typer.Option("--keep-stack", help="Leave the stack up at the end.")] = False,
 ) -> None:
     """Record every case of the campaign that is not finished yet."""
-    _collect(_checked_params(params), params, _workspace(workspace), Console(), keep_stack)
+    _collect(_checked_params(params), _workspace(workspace), Console(), keep_stack)
 
 
 @app.command()
@@ -246,7 +255,6 @@ def deploy_status(
 
     from tasks.deploy.local.lifecycle import status
 
-    load_params(params)
     found = status(_workspace(workspace).stack)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
@@ -266,13 +274,9 @@ def deploy_status(
 @_stage
 def deploy_down(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """End the stack and remove everything it left outside the workspace."""
-    from tasks.deploy.local.lifecycle import down
-    from tasks.inject.recover import recover
+    from tasks.campaign import take_down
 
-    load_params(params)
-    place = _workspace(workspace)
-    recover(place)
-    typer.echo("the stack is down" if down(place.stack) else "no stack was up")
+    typer.echo("the stack is down" if take_down(_workspace(workspace)) else "no stack was up")
 
 
 @deploy_app.command("exec", context_settings={"ignore_unknown_options": True})
@@ -287,7 +291,6 @@ def deploy_exec(
     from tasks.deploy.local.runtime import running_stack
     from tasks.params import suggest
 
-    load_params(params)
     runtime = running_stack(_workspace(workspace).stack)
     names = [each.name for each in runtime.services]
     if service not in ("fabric", *names):
@@ -340,6 +343,7 @@ def _inject_once(
     import time
     from datetime import UTC, datetime, timedelta
 
+    from tasks.attempt import sole_experiment
     from tasks.deploy.local.runtime import running_stack
     from tasks.inject.catalogue import resolve_parameters, validate_injection
     from tasks.inject.injection import InjectionPlan, start_injection
@@ -357,11 +361,8 @@ def _inject_once(
         duration_s=duration_s,
     )
     console.say(f"{kind} → {target} for {duration_s:g} s; Ctrl-C undoes it at once")
-    handle = start_injection(runtime, place, plan)
-    try:
+    with sole_experiment(place), start_injection(runtime, place, plan) as handle:
         injection = handle.wait()
-    finally:
-        handle.stop()
     console.say(f"{injection.verdict}: {injection.reason}")
 
 
@@ -532,10 +533,10 @@ def params_show(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDi
     typer.echo(_checked_params(params).dump(), nl=False)
 
 
-def _collect(params: Params, params_file: Path, place: Workspace, console: Console, keep_stack: bool) -> None:
+def _collect(params: Params, place: Workspace, console: Console, keep_stack: bool) -> None:
     from tasks.campaign import collect as collect_cases
 
-    collected = collect_cases(params, params_file, place, console, keep_stack=keep_stack)
+    collected = collect_cases(params, place, console, keep_stack=keep_stack)
     console.say(f"collect: {len(collected.recorded)} cases recorded, {len(collected.kept)} kept, in {place.cases}")
 
 
@@ -544,7 +545,9 @@ def _score(params: Params, place: Workspace, console: Console) -> str:
 
     methods_text = ", ".join(params.score.methods)
     console.say(f"score: {methods_text}")
-    result = score_campaign(place.cases, params.score, place.scores)
+    pairs = sum(path.is_dir() for path in place.cases.glob("[!.]*")) * len(params.score.methods)
+    with console.progress("rankings", pairs) as advance:
+        result = score_campaign(place.cases, params.score, place.scores, progress=lambda done, total, what: advance(1))
     console.say(f"score: {place.scores}")
     return result.score_table().text()
 

@@ -41,7 +41,7 @@ class Frozen(BaseModel):
 class Windows(Frozen):
     """Length of each phase of a case, in seconds. ``warmup_s`` is not recorded."""
 
-    warmup_s: Annotated[float, Field(ge=0, le=86_400)] = 4
+    warmup_s: Annotated[float, Field(ge=0, le=86_400)] = 5
     baseline_s: Seconds
     fault_s: Seconds
     recovery_s: Annotated[float, Field(ge=0, le=86_400)]
@@ -202,11 +202,15 @@ class Params(Frozen):
 
     @model_validator(mode="after")
     def _rates_have_samples(self) -> Params:
-        slowest = self.deploy.slowest_scrape_s
-        if self.export.rate_window_s < 2 * slowest:
+        window, slowest = self.export.rate_window_s, self.deploy.slowest_scrape_s
+        if window < 2 * slowest:
             raise ValueError(
-                f"export.rate_window_s: must be at least {2 * slowest:g}, twice the slowest scrape "
-                f"(got {self.export.rate_window_s:g})"
+                f"export.rate_window_s: must be at least {2 * slowest:g}, twice the slowest scrape (got {window:g})"
+            )
+        if self.campaign.windows.warmup_s < window:
+            raise ValueError(
+                f"campaign.windows.warmup_s: must be at least export.rate_window_s ({window:g}), or the first rates "
+                f"reach back to a time without load (got {self.campaign.windows.warmup_s:g})"
             )
         return self
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.campaign import CampaignError, collect, exclusive, set_aside
+from tasks.campaign import CampaignError, bring_back, collect, exclusive, set_aside
 from tasks.case import is_finished
 from tasks.console import Console
 from tasks.params import Params, load_params
@@ -32,7 +32,7 @@ def record_all(params: Params, place: Workspace) -> None:
 
 def test_a_campaign_whose_cases_are_all_finished_needs_no_stack(params: Params, place: Workspace) -> None:
     record_all(params, place)
-    collected = collect(params, PARAMS_FILE, place, Console())
+    collected = collect(params, place, Console())
     assert len(collected.kept) == 9
     assert collected.recorded == ()
     assert load_params(place.root / "params.resolved.yaml") == params
@@ -55,6 +55,24 @@ def test_a_damaged_case_is_set_aside_so_that_it_is_recorded_again(params: Params
     set_aside(place, plan_campaign(params), Console())
     assert not (place.cases / damaged).exists()
     assert (place.superseded / f"{damaged}.1").exists()
+
+
+def test_a_case_that_is_asked_for_again_is_brought_back(params: Params, place: Workspace) -> None:
+    record_all(params, place)
+    plans = plan_campaign(params)
+    set_aside(place, plans[:1], Console())
+    assert len(list(place.cases.iterdir())) == 1
+    damaged = place.superseded / f"{plans[1].case_id}.1"
+    (damaged / "metrics.parquet").write_bytes(b"torn")
+    bring_back(place, plans, Console())
+    assert len(list(place.cases.iterdir())) == 8
+    assert damaged.exists()
+
+
+def test_what_a_killed_writer_left_is_removed(params: Params, place: Workspace) -> None:
+    (place.cases / ".case-1.partial").mkdir(parents=True)
+    set_aside(place, plan_campaign(params), Console())
+    assert list(place.cases.iterdir()) == []
 
 
 def test_two_campaigns_do_not_share_a_workspace(place: Workspace) -> None:

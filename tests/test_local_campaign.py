@@ -43,7 +43,7 @@ FAULTS = [
 def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     document: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     document["campaign"].update(
-        name="test", fault_free_cases=0, windows={"warmup_s": 2, "baseline_s": 10, "fault_s": FAULT_S, "recovery_s": 6}
+        name="test", fault_free_cases=0, windows={"warmup_s": 5, "baseline_s": 10, "fault_s": FAULT_S, "recovery_s": 6}
     )
     document["deploy"]["replicas"] = 2
     document["inject"] = {"faults": FAULTS, "concurrent": []}

@@ -204,8 +204,9 @@ def _delegate_v2(root: Path, parents: tuple[str, ...]) -> None:
                 _write(path / "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(wanted - enabled)))
             except OSError as error:
                 raise CgroupError(
-                    f"cannot enable the {', '.join(sorted(wanted - enabled))} controllers in {path}: {error.strerror}. "
-                    "Inside a container, give it a cgroup of its own (docker: --privileged --cgroupns=private)."
+                    f"cannot enable the cgroup controllers {', '.join(sorted(wanted - enabled))} in {path}: "
+                    f"{error.strerror}. In a container whose own processes sit in the root cgroup, move them first: "
+                    "cd /sys/fs/cgroup; mkdir init; xargs -rn1 <cgroup.procs >init/cgroup.procs"
                 ) from error
 
 

@@ -29,6 +29,13 @@ OTLP_PORT = 4317
 CGROUP_EXPORTER_PORT = 9101
 NGINX_EXPORTER_PORT = 9113
 
+TELEMETRY_PORTS = {
+    "prometheus": PROMETHEUS_PORT,
+    "otlp-receiver": OTLP_PORT,
+    "cgroup-exporter": CGROUP_EXPORTER_PORT,
+    "nginx-exporter": NGINX_EXPORTER_PORT,
+}
+
 RAY_TEMP = Path("/run/netns/.ray")
 """A mount point on the fabric's private tmpfs; short, because Ray puts its sockets below it."""
 

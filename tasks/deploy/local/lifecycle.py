@@ -85,17 +85,16 @@ def up(params: DeployParams, directory: Path, progress: Progress = logger.info) 
                 return running
             progress(f"stack: taken down ({problem})")
         _down(directory)
-        problems = preflight.problems()
+        problems = preflight.problems(params.replicas)
         if problems:
             raise DeployError("this machine cannot run the local stack:\n" + "\n".join(f"- {p}" for p in problems))
         clear_directory(directory)
         try:
             runtime = _launch(params, directory)
-        except (CgroupError, OSError) as error:
+            _await_ready(runtime, directory, progress)
+        except CgroupError as error:
             _down(directory)
             raise DeployError(str(error)) from error
-        try:
-            _await_ready(runtime, directory, progress)
         except BaseException:
             _down(directory)
             raise
@@ -132,9 +131,18 @@ def leftovers(directory: Path) -> list[str]:
 
 
 def in_network(runtime: StackRuntime, function: Callable[[], Result]) -> Result:
-    """Run ``function`` in a thread of its own inside the stack's network."""
-    with ThreadPoolExecutor(max_workers=1, initializer=join_network, initargs=(runtime.supervisor.pid,)) as pool:
-        return pool.submit(function).result()
+    """Run ``function`` in a thread of its own inside the stack's network.
+
+    Raises:
+        OSError: the stack has just ended, or joining it is not permitted.
+    """
+
+    def inside() -> Result:
+        join_network(runtime.supervisor.pid)
+        return function()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(inside).result()
 
 
 def renew_lease(directory: Path) -> None:
@@ -163,7 +171,10 @@ def _why_not_reusable(runtime: StackRuntime, params: DeployParams, directory: Pa
         return "it runs with other parameters"
     if read_status(directory).phase != "ready":
         return "its start was interrupted"
-    problem = in_network(runtime, lambda: complete(runtime.gateway_url, runtime.model))
+    try:
+        problem = in_network(runtime, lambda: complete(runtime.gateway_url, runtime.model))
+    except OSError as error:
+        problem = str(error)
     return f"no completion came back: {problem}" if problem else None
 
 

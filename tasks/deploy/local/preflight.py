@@ -9,7 +9,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from tasks.deploy.local.cgroups import CgroupError, detect_hierarchy
+from tasks.deploy.local.cgroups import STACKS_PREFIX, Cgroup, CgroupError
 from tasks.deploy.local.layout import SERVE_PYTHON_VARIABLE, serve_python
 
 PROGRAMS = {
@@ -24,10 +24,10 @@ PROGRAMS = {
     "setpriv": "util-linux",
 }
 SERVING_PACKAGES = ("ray", "vllm", "torch")
-MIN_MEMORY_GB = 6.0
+BASE_MEMORY_GB, REPLICA_MEMORY_GB = 1.5, 1.5
 
 
-def problems() -> list[str]:
+def problems(replicas: int = 3) -> list[str]:
     """One line per missing thing, with what to do; empty when a stack can be started."""
     if os.geteuid() != 0:
         return ["not root: namespaces, cgroups and faults need it. Run again with sudo (or as root in a container)"]
@@ -40,14 +40,17 @@ def problems() -> list[str]:
     elif not set(SERVING_PACKAGES) <= set(versions()):
         found.append(f"the serving environment lacks {', '.join(SERVING_PACKAGES)}: run `make setup`")
     try:
-        detect_hierarchy()
+        probe = Cgroup.create(f"{STACKS_PREFIX}preflight-{os.getpid()}", "probe")
+        Cgroup({name: path.parent for name, path in probe.paths.items()}).remove()
     except CgroupError as error:
         found.append(str(error))
+    except OSError as error:
+        found.append(f"cgroups cannot be made: {error} (in a container: --privileged)")
     if shutil.which("unshare") and not _namespaces_allowed():
         found.append("the kernel refuses new PID, mount or network namespaces (in a container: --privileged)")
-    available = _available_memory_gb()
-    if available < MIN_MEMORY_GB:
-        found.append(f"only {available:.1f} GB of memory available; three toy engines need about {MIN_MEMORY_GB:g}")
+    available, needed = _available_memory_gb(), BASE_MEMORY_GB + replicas * REPLICA_MEMORY_GB
+    if available < needed:
+        found.append(f"only {available:.1f} GB of memory available; {replicas} toy engines need about {needed:g}")
     return found
 
 

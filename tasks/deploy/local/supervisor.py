@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -24,8 +25,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.health import complete, is_up
-from tasks.deploy.local.layout import MODEL_NAME, RAY_METRICS_PORT, RAY_TEMP, Layout, Process
-from tasks.deploy.local.namespaces import build_network
+from tasks.deploy.local.layout import MODEL_NAME, RAY_METRICS_PORT, RAY_TEMP, TELEMETRY_PORTS, Layout, Process
+from tasks.deploy.local.namespaces import FABRIC_ADDRESS, build_network
 from tasks.params import GATEWAY, DeployParams
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class Supervisor:
         self._write_configuration()
         for process in self.layout.telemetry_processes():
             self.start(process)
-        self._run_once(self.layout.model_process(), deadline)
+        model = self.layout.model_process()
+        if self._run_once(model, deadline) != 0:
+            raise StackError(f"the toy model could not be built; see {model.log}")
         self.start(self.layout.gateway_process())
         for process in (self.layout.head_process(), *self.layout.replica_processes()):
             self._start_ray_node(process, deadline)
@@ -91,11 +94,11 @@ class Supervisor:
             time.sleep(0.2)
 
     def lease_expired(self) -> bool:
-        """A stack brought up by hand has no lease and stays."""
+        """A stack kept up by hand has no lease and stays as long as its workspace does."""
         try:
             renewed = (self.layout.directory / LEASE_FILE).stat().st_mtime
         except FileNotFoundError:
-            return False
+            return not self.layout.directory.exists()
         return time.time() - renewed > self.lease_s
 
     def start(self, process: Process) -> None:
@@ -178,6 +181,9 @@ class Supervisor:
             time.sleep(2)
 
     def _wait_healthy(self, deadline: float) -> None:
+        for name, port in TELEMETRY_PORTS.items():
+            log = self.layout.services_file.with_name(f"{name}.log")
+            self._wait(partial(is_up, FABRIC_ADDRESS, port), deadline, f"{name}; see {log}")
         url = self.layout.gateway_url
         self._wait(lambda: complete(url, MODEL_NAME) is None, deadline, f"a completion from {url}")
         for _ in range(WARM_UP_COMPLETIONS_PER_REPLICA * self.layout.params.replicas):
@@ -216,9 +222,14 @@ def _joiner(files: list[Path]) -> Callable[[], None]:
 
 
 def _base_environment() -> dict[str, str]:
-    """The caller's environment without what would leak one Python environment into another."""
-    dropped = ("PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
-    return {key: value for key, value in os.environ.items() if key not in dropped and not key.startswith("RAY_")}
+    """The caller's environment without what leaks between Python environments, and without proxies: the stack's network
+    has no way out."""
+    dropped = {"PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key not in dropped and not key.startswith("RAY_") and not key.lower().endswith("_proxy")
+    }
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
@@ -254,7 +265,7 @@ def main(stdin: IO[str] = sys.stdin) -> None:
 def clear_directory(directory: Path) -> None:
     """Remove what an earlier stack left in ``directory``."""
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
 
 
 if __name__ == "__main__":
