@@ -5,6 +5,15 @@ PARAMS ?= params.yaml
 WORKSPACE ?= workspace
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
+# Only the commands that build the stack run as root: what `make setup` installs belongs to the user.
+define need_root
+[ "$$(id -u)" -eq 0 ] || command -v sudo >/dev/null || { \
+    echo "make $@: needs root for network namespaces, cgroups and faults; without it you can score and report recorded cases: rcarena score, rcarena report" >&2; exit 1; }
+endef
+define as_root
+as_root=(); [ "$$(id -u)" -eq 0 ] || as_root=(sudo -E env "PATH=$$PATH"); "$${as_root[@]}"
+endef
+
 .PHONY: help setup campaign test test-fast lint clean
 
 help: ## Show the targets
@@ -14,15 +23,16 @@ setup: ## Install system packages and both Python environments
 	@scripts/setup
 
 campaign: ## Run the campaign of params.yaml on this machine (PARAMS=file WORKSPACE=dir)
-	@if [ "$$(id -u)" -ne 0 ]; then \
-	    if command -v sudo >/dev/null; then exec sudo -E env "PATH=$$PATH" $(MAKE) campaign PARAMS=$(PARAMS) WORKSPACE=$(WORKSPACE); fi; \
-	    echo "make campaign: needs root for network namespaces, cgroups and faults; without it you can score and report recorded cases: rcarena score, rcarena report" >&2; exit 1; \
-	fi
+	@$(need_root)
 	@scripts/setup
-	@rcarena campaign --params $(PARAMS) --workspace $(WORKSPACE)
+	@$(as_root) rcarena campaign --params "$(PARAMS)" --workspace "$(WORKSPACE)"
 
-test: setup ## Run every test that can run here
-	@.venv/bin/python -m pytest
+test: ## Run every test that can run here: without root, the unit tests
+	@if [ "$$(id -u)" -eq 0 ]; then scripts/setup; else scripts/setup tasks; fi
+	@status=0; trap "exit 130" INT; \
+	.venv/bin/python -m pytest -n 2 -m "not privileged and not local_stack" || status=1; \
+	.venv/bin/python -m pytest -m "privileged or local_stack" || status=1; \
+	exit $$status
 
 test-fast: ## Run the unit tests only: no root, no stack
 	@scripts/setup tasks
@@ -33,4 +43,6 @@ lint: ## Check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 clean: ## Take the stack down and undo faults; keeps recorded cases
-	@rcarena inject --recover --workspace $(WORKSPACE); rcarena deploy down --workspace $(WORKSPACE)
+	@$(need_root)
+	@$(as_root) rcarena inject --recover --workspace "$(WORKSPACE)"; \
+	"$${as_root[@]}" rcarena deploy down --workspace "$(WORKSPACE)"
