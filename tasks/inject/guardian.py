@@ -23,11 +23,11 @@ from typing import Any
 import tasks
 from tasks.deploy.local.process import ProcessId
 from tasks.inject import catalogue
-from tasks.inject.journal import Journal, JournalError, ProbeRecord, locked, read_journal, write_journal
+from tasks.inject.journal import CLOSED, Journal, JournalError, ProbeRecord, locked, read_journal, write_journal
 from tasks.inject.local.executor import LocalFault
 from tasks.inject.local.probes import Probe, Sample
 from tasks.inject.local.target import DEAD_MAN_MARKER, MARKER, FaultError, end_marked
-from tasks.inject.recover import undo
+from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
 
 log = logging.getLogger(__name__)
 
@@ -68,20 +68,36 @@ class Guardian:
             self._write()
         try:
             self._carry_out()
-        except Superseded:
-            log.info("the journal was closed by another process")
+        except Superseded as error:
+            log.info("the journal was closed by another process: %s", error)
+        except (FaultError, JournalError, OSError) as error:
+            log.error("%s", error)
+            self.stop_reason = self.stop_reason or str(error)
         finally:
-            self._leave_nothing()
-        return 0
+            left = self._leave_nothing()
+        return 1 if left else 0
 
-    def _leave_nothing(self) -> None:
-        """Whatever happened: undo what is open, and let the dead-man go only when all is closed."""
-        with locked(self.path):
-            on_disk = read_journal(self.path)
-            if on_disk.open:
-                undo(self.path, on_disk, by="guardian")
-        if not on_disk.open:
+    def _leave_nothing(self) -> list[str]:
+        """Whatever happened: undo what is open, and let the dead-man go only when all is closed. Returns what is left.
+
+        Raises:
+            JournalError: another process holds the lock: it undoes, and the dead-man follows.
+        """
+        left: list[str] = []
+        with locked_if_possible(self.path):
+            try:
+                journal = read_journal(self.path)
+            except JournalError as error:
+                log.error("%s: undoing from memory", error)
+                journal = self.journal
+            if journal.open:
+                journal.reason = journal.reason or f"cut short: {self.stop_reason or 'its guardian failed'}"
+                left = undo(self.path, journal, by="guardian")
+        if left:
+            log.error("left to the dead-man timer: %s", "; ".join(left))
+        else:
             end_marked(DEAD_MAN_MARKER, self.path)
+        return left
 
     def _carry_out(self) -> None:
         kind = catalogue.fault(self.journal.kind)
@@ -110,15 +126,16 @@ class Guardian:
         self._hold(fault, probe, before, during_start)
         during_end = time.monotonic()
         survivors = sum(process.alive for process in originals)
-        with locked(self.path):
+        with locked_if_possible(self.path):
             self.journal = self._still("active", self.journal)
-            left = undo(self.path, self.journal, by="guardian")
+            undo(self.path, self.journal, by="guardian")
         after_start = time.monotonic()
         during = self._figure(probe, during_start, during_end)
-        after = None if left else self._watch_return(fault, probe, before, during, after_start)
+        undone = self.journal.state == CLOSED
+        after = self._watch_return(fault, probe, before, during, after_start) if undone else None
         self.journal.probe = ProbeRecord(name=probe.name, unit=probe.unit, before=before, during=during, after=after)
         self._judge(fault, len(originals), survivors)
-        if not left:
+        if undone:
             self._write()
 
     def _apply(self, fault: LocalFault[Any]) -> bool:
@@ -132,12 +149,13 @@ class Guardian:
             self._write()
             try:
                 run_for_s = max(1.0, self.journal.end_monotonic - time.monotonic()) + STRESSOR_MARGIN_S
+                began = datetime.now(UTC)
                 self.journal.executor = fault.apply(run_for_s)
             except (FaultError, OSError, subprocess.SubprocessError) as error:
                 self.journal.reason = f"not carried out: {error}"
                 undo(self.path, self.journal, by="guardian")
                 return False
-            self.journal.applied_at = datetime.now(UTC)
+            self.journal.applied_at = began
             self.journal.state = "active"
             self._write()
         return True
@@ -158,7 +176,10 @@ class Guardian:
     def _outside_reason(self, fault: LocalFault[Any]) -> str | None:
         if not fault.target.stack_alive:
             return "the stack ended during the fault"
-        return None if read_journal(self.path).open else "it was undone by another process"
+        try:
+            return None if read_journal(self.path).open else "it was undone by another process"
+        except JournalError as error:
+            return f"its journal is lost: {error}"
 
     def _watch_return(
         self, fault: LocalFault[Any], probe: Probe, before: float | None, during: float | None, since: float
@@ -263,6 +284,7 @@ def start_dead_man(path: Path, journal: Journal) -> None:
     environment |= {
         DEAD_MAN_MARKER: str(path),
         "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1]),
+        REMEMBERED_JOURNAL: journal.model_dump_json(),
         "SECONDS_TO_WAIT": f"{seconds:.3f}",
     }
     with path.with_suffix(".dead-man.log").open("ab") as log_file:
@@ -307,7 +329,7 @@ def main() -> int:
     path = Path(sys.argv[1])
     try:
         return Guardian(path).run()
-    except (Superseded, JournalError) as error:
+    except (Superseded, JournalError, OSError) as error:
         log.error("%s", error)
         return 1
 

@@ -6,6 +6,8 @@
     with start_injection(runtime, workspace, plan) as injection:
         ...
         record = injection.wait()
+
+Whatever goes wrong with a fault is a ``FaultError`` (``InjectionError`` is one): a caller needs no other.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ PRIORITY = ("nice", "-n", "-10")
 """A guardian and what it starts (but stressors) must act in time on a machine that its own fault has loaded."""
 
 
-class InjectionError(RuntimeError):
+class InjectionError(FaultError):
     """An injection cannot be started. ``problems`` holds one line each."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -78,9 +80,10 @@ class InjectionPlan:
 class ActiveInjection:
     """An injection under way. As a context manager it stops what still runs when the block is left."""
 
-    def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, path: Path, process: subprocess.Popen[bytes], planned: Journal) -> None:
         self.path = path
         self._process = process
+        self._planned = planned
 
     def __enter__(self) -> ActiveInjection:
         return self
@@ -96,22 +99,22 @@ class ActiveInjection:
         """Block until the fault is undone and its probe has looked again.
 
         Raises:
-            TimeoutError: not yet.
-            FaultError: something of the fault is left; it is named.
+            TimeoutError: not yet (only with ``timeout_s``).
+            FaultError: something of the fault is left, or its journal is lost or cannot be written; it is named.
         """
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"{self.path.stem} is still under way") from error
         self._release()
-        _ensure_closed(self.path, f"the guardian ended with status {self._process.returncode}")
-        return injection_record(read_journal(self.path))
+        by = f"its owner (the guardian ended with status {self._process.returncode})"
+        return injection_record(_closed(self.path, by, self._planned))
 
     def stop(self) -> Injection:
         """Undo now and return the record (that of the finished injection when it was done already).
 
         Raises:
-            FaultError: something of the fault is left; it is named.
+            FaultError: something of the fault is left, or its journal is lost or cannot be written; it is named.
         """
         if not self.done:
             self._process.send_signal(signal.SIGTERM)
@@ -132,7 +135,8 @@ def start_injection(runtime: StackRuntime, workspace: Workspace, plan: Injection
     The fault ends with its window, with ``stop``, or with this process, whichever comes first.
 
     Raises:
-        InjectionError: the plan is not valid here, or an open injection is in its way.
+        InjectionError: the plan is not valid here, an open injection is in its way, or its journal cannot be written.
+            Nothing was started.
     """
     roles = {service.name: service.role for service in runtime.services}
     where = f"injection {plan.injection_id}"
@@ -143,18 +147,21 @@ def start_injection(runtime: StackRuntime, workspace: Workspace, plan: Injection
         problems.append(f"{where}: the stack does not run")
     if problems:
         raise InjectionError(problems)
-    workspace.journal.mkdir(parents=True, exist_ok=True)
     try:
         path = journal_path(workspace.journal.resolve(), plan.injection_id)
     except ValueError as error:
         raise InjectionError([str(error)]) from error
     journal = _plan_journal(runtime, plan, path)
-    with locked(path.with_name("directory")):
-        in_the_way = _conflicts(journal, path)
-        if in_the_way:
-            raise InjectionError(in_the_way)
-        write_journal(path, journal)
-    return ActiveInjection(path, _start_guardian(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name("directory")):
+            in_the_way = _conflicts(journal, path)
+            if in_the_way:
+                raise InjectionError(in_the_way)
+            write_journal(path, journal)
+        return ActiveInjection(path, _start_guardian(path), journal)
+    except (JournalError, OSError) as error:
+        raise InjectionError([f"{where}: {error}"]) from error
 
 
 def injection_record(journal: Journal) -> Injection:
@@ -220,28 +227,42 @@ def _conflicts(journal: Journal, path: Path) -> list[str]:
 
 
 def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
+    """Raises OSError when it does not start; its journal is removed then."""
     environment = os.environ | {MARKER: str(path), "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1])}
-    with path.with_suffix(".log").open("ab") as log_file:
-        return subprocess.Popen(
-            [*PRIORITY, sys.executable, "-m", "tasks.inject.guardian", str(path)],
-            stdin=subprocess.PIPE,
-            stdout=log_file,
-            stderr=log_file,
-            env=environment,
-            start_new_session=True,
-        )
-
-
-def _ensure_closed(path: Path, by_whom: str) -> None:
-    """The guardian may have been killed: then the owner undoes."""
     try:
-        is_open = read_journal(path).open
+        with path.with_suffix(".log").open("ab") as log_file:
+            return subprocess.Popen(
+                [*PRIORITY, sys.executable, "-m", "tasks.inject.guardian", str(path)],
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                env=environment,
+                start_new_session=True,
+            )
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _closed(path: Path, by: str, planned: Journal) -> Journal:
+    """The journal after the guardian's end, which may have been killed: then the owner undoes.
+
+    Raises:
+        FaultError: something of the fault is left, or the journal is lost or cannot be written.
+    """
+    try:
+        lost: JournalError | None = None
+        if read_journal(path).open:
+            log.warning("%s: the guardian ended before it had undone the fault: undoing it now", path.stem)
     except JournalError as error:
-        recover_journal(path)
-        raise FaultError(f"{error}: run `rcarena inject --recover`") from error
-    if is_open:
-        log.warning("%s: %s before it had undone the fault: undoing it now", path.stem, by_whom)
-    recover_journal(path, by=f"its owner ({by_whom})")
+        lost = error
+    try:
+        recover_journal(path, by, remembered=planned)
+        if lost is None:
+            return read_journal(path)
+    except (JournalError, OSError) as error:
+        raise FaultError(f"{path.stem}: {error}") from error
+    raise FaultError(f"{path.stem} is undone, but its record is lost: {lost}") from lost
 
 
 def _interval(start: datetime | None, end: datetime | None) -> Interval | None:

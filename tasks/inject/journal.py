@@ -61,6 +61,7 @@ class Journal(BaseModel):
     state: State = "planned"
     executor: str | None = None
     applied_at: AwareDatetime | None = None
+    """Just before the act began: the effect is never earlier."""
     undone_at: AwareDatetime | None = None
     effect_seen_at: AwareDatetime | None = None
     normal_seen_at: AwareDatetime | None = None
@@ -101,13 +102,22 @@ def read_journal(path: Path) -> Journal:
 
 
 def write_journal(path: Path, journal: Journal) -> None:
-    """Durable and atomic: a reader sees the old state or the new one, also after a crash."""
+    """Durable and atomic: a reader sees the old state or the new one, also after a crash.
+
+    Raises:
+        OSError: it cannot be written; the old state stays.
+    """
     staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with staging.open("wb") as stream:
-        stream.write(journal.model_dump_json(indent=1).encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(path)
+    try:
+        with staging.open("wb") as stream:
+            stream.write(journal.model_dump_json(indent=1).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staging.unlink()
+        raise
     sync_directory(path.parent)
 
 
@@ -125,6 +135,7 @@ def locked(path: Path, timeout_s: float = 10) -> Iterator[None]:
 
     Raises:
         JournalError: somebody else holds it for longer than ``timeout_s``.
+        OSError: the lock file cannot be opened.
     """
     descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

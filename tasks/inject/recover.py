@@ -1,23 +1,26 @@
 """Undoing faults: one injection from its journal, or everything that can be found on the machine.
 
 Safe at any time, from any process, any number of times: whoever undoes holds the journal's lock, and every step looks
-before it acts. Run as a module it is the last act of an injection's dead-man timer.
+before it acts. A full, read-only or deleted disk keeps nobody from undoing: journals are written as far as that is
+possible. Run as a module it is the last act of an injection's dead-man timer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
-import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import StackRuntime, read_runtime
 from tasks.inject.journal import (
+    CLOSED,
     Journal,
     JournalError,
     journal_files,
@@ -46,15 +49,22 @@ from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+REMEMBERED_JOURNAL = "RCARENA_JOURNAL"
+"""Environment variable of a dead-man timer: the journal as it was at its start, should the file be lost."""
 UNDO_ATTEMPTS = 5
+LONGEST_PAUSE_S = 10.0
 UNREADABLE_SUFFIX = ".unreadable"
 STRESSOR_NAME = "stress-ng"
 
 
 def undo(path: Path, journal: Journal, by: str) -> list[str]:
-    """Run the undo steps and record the outcome; the caller holds the lock. Returns what is left."""
+    """Run the undo steps, whatever happens to the disk, and record the outcome; the caller holds the lock.
+
+    Returns what is left: of the fault, and the journal when it stays open because it cannot be written. A journal whose
+    directory was deleted is not left open.
+    """
     journal.state = "undoing"
-    write_journal(path, journal)
+    _record(path, journal)
     left: list[str] = []
     for attempt in range(UNDO_ATTEMPTS):
         left = [line for step in journal.undo for line in _try(step, journal.target)]
@@ -63,40 +73,64 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
         time.sleep(0.1 * (attempt + 1))
     journal.undone_at = datetime.now(UTC)
     journal.recovered_by = by
-    journal.state = "failed" if left else "recovered"
+    journal.state = "failed" if left else CLOSED
     if left:
         journal.reason = f"not undone: {'; '.join(left)}"
     elif not journal.target.stack_alive:
         journal.notes.append("the stack was gone, and its namespaces with it")
-    write_journal(path, journal)
-    return left
+    unwritten = _record(path, journal)
+    return [*left, *unwritten]
 
 
-def recover_journal(path: Path, by: str = "recover", patience_s: float = 3) -> str | None:
-    """Undo one injection, whatever state it is in. Returns what was done, None when there was nothing to do.
+@contextlib.contextmanager
+def locked_if_possible(path: Path) -> Iterator[None]:
+    """Hold the journal's lock; go on without it on a disk where no lock file can be opened.
 
     Raises:
-        FaultError: something of the fault is left; it is named.
+        JournalError: another process holds it for too long.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(path))
+        except OSError as error:
+            log.error("%s: undoing without the lock: %s", path.name, error)
+        yield
+
+
+def recover_journal(
+    path: Path, by: str = "recover", patience_s: float = 3, remembered: Journal | None = None
+) -> str | None:
+    """Undo one injection, whatever state it is in. Returns what was done, None when there was nothing to do.
+
+    ``remembered`` is an earlier state of the journal, to undo by when the file is lost or unreadable.
+
+    Raises:
+        FaultError: something of the fault is left, or its journal cannot be closed; it is named.
+        JournalError: another process holds the journal's lock.
+        OSError: an unreadable journal cannot be set aside.
     """
     try:
         journal = read_journal(path)
-    except JournalError:
-        return _set_aside(path) if path.exists() else None
+    except JournalError as error:
+        if remembered is None:
+            return _set_aside(path) if path.exists() else None
+        log.error("%s: undoing from memory", error)
+        journal = remembered.model_copy(deep=True)
     if not journal.open:
         end_marked(DEAD_MAN_MARKER, path)
         return None
     _ask_guardian(journal, patience_s)
     with_force = end_marked(MARKER, path)
-    with locked(path):
-        journal = read_journal(path)
+    with locked_if_possible(path):
+        with contextlib.suppress(JournalError):
+            journal = read_journal(path)
         done = f"{journal.injection_id}: {journal.kind} on {journal.target.name}"
         if journal.open:
+            if not journal.reason or journal.state == "failed":
+                journal.reason = f"cut short and undone by {by}"
             left = undo(path, journal, by)
             if left or not with_force:
                 raise FaultError(f"{done} is not undone: {'; '.join(left) or 'its processes do not die'}")
-            if not journal.reason:
-                journal.reason = f"cut short and undone by {by}"
-                write_journal(path, journal)
     end_marked(DEAD_MAN_MARKER, path)
     return f"{done}: undone"
 
@@ -105,14 +139,15 @@ def recover(workspace: Workspace) -> list[str]:
     """Undo every fault of this workspace: by the open journals, then by looking at each service. Returns what was done.
 
     Raises:
-        FaultError: something could not be undone; all else was.
+        FaultError: something could not be undone, or a journal could not be read or closed; all else was undone. There
+            is no other error.
     """
     done: list[str] = []
     failures: list[str] = []
     for path in journal_files(workspace.journal):
         try:
             did = recover_journal(path)
-        except (FaultError, JournalError) as error:
+        except (FaultError, JournalError, OSError) as error:
             failures.append(str(error))
         else:
             done += [did] if did else []
@@ -121,19 +156,22 @@ def recover(workspace: Workspace) -> list[str]:
         done.append("processes of earlier faults ended")
         if not end_marked(MARKER, directory):
             failures.append("processes of earlier faults do not die")
-    end_marked(DEAD_MAN_MARKER, directory)
     runtime = read_runtime(workspace.stack)
     if runtime is not None and runtime.alive:
         swept, unswept = _sweep(runtime)
         done += swept
         failures += unswept
-    if failures:
+    if failures:  # the dead-men of what is left go on trying
         raise FaultError("; ".join(failures))
+    end_marked(DEAD_MAN_MARKER, directory)
     return done
 
 
 def residue(workspace: Workspace) -> list[str]:
-    """Every trace of a fault that can be found on this machine for this workspace; empty when a case may start."""
+    """Every trace of a fault that can be found on this machine for this workspace; empty when a case may start.
+
+    Raises nothing: what cannot be looked at is named as a trace.
+    """
     found = []
     for path in journal_files(workspace.journal):
         try:
@@ -156,9 +194,24 @@ def stack_residue(runtime: StackRuntime) -> list[str]:
     found = []
     for service in runtime.services:
         target = Target.of(runtime, service.name)
-        found += [line for step in _general_steps(target) for line in _look(step, target)]
-        found += [f"{target.name}: {STRESSOR_NAME} process {pid} runs" for pid in _stressors(target)]
+        try:
+            found += [line for step in _general_steps(target) for line in _look(step, target)]
+            found += [f"{target.name}: {STRESSOR_NAME} process {pid} runs" for pid in _stressors(target)]
+        except OSError as error:
+            found += [f"{target.name}: cannot look for residue: {error}"] if target.stack_alive else []
     return found
+
+
+def _record(path: Path, journal: Journal) -> list[str]:
+    """Write the journal; what stays open on the disk when that fails."""
+    try:
+        write_journal(path, journal)
+    except FileNotFoundError as error:
+        log.error("%s: its directory is gone: %s", path.name, error)
+    except OSError as error:
+        log.error("%s: cannot be written: %s", path.name, error)
+        return [f"journal {path.name} cannot be written: {error.strerror}"]
+    return []
 
 
 def _try(step: UndoStep, target: Target) -> list[str]:
@@ -207,32 +260,38 @@ def _sweep(runtime: StackRuntime) -> tuple[list[str], list[str]]:
     failures: list[str] = []
     for service in runtime.services:
         target = Target.of(runtime, service.name)
-        for step in _general_steps(target):
-            found = _look(step, target)
-            if found:
-                failures += _try(step, target)
-                done += [f"{line}: undone" for line in found]
-        for pid in _stressors(target):
-            os.kill(pid, signal.SIGKILL)
-            done.append(f"{target.name}: {STRESSOR_NAME} process {pid} killed")
+        try:
+            for step in _general_steps(target):
+                found = _look(step, target)
+                if found:
+                    failures += _try(step, target)
+                    done += [f"{line}: undone" for line in found]
+            for pid in _stressors(target):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                done.append(f"{target.name}: {STRESSOR_NAME} process {pid} killed")
+        except OSError as error:
+            failures += [f"{target.name}: {error}"] if target.stack_alive else []
     return done, failures
 
 
-def main() -> int:
-    """The dead-man's act: the journal file is in the environment."""
+def main() -> None:
+    """The dead-man's act: the journal file and the journal are in the environment. It tries until all is undone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s dead-man: %(message)s")
     path = Path(os.environ[DEAD_MAN_MARKER])
-    for _ in range(10):
+    remembered = Journal.model_validate_json(os.environ[REMEMBERED_JOURNAL])
+    pause_s = 1.0
+    while True:
         try:
-            done = recover_journal(path, by="the dead-man timer", patience_s=0.5)
-        except (FaultError, JournalError) as error:
-            log.error("%s", error)
-            time.sleep(1)
+            done = recover_journal(path, by="the dead-man timer", patience_s=0.5, remembered=remembered)
+        except (FaultError, JournalError, OSError) as error:
+            log.error("%s; trying again in %g s", error, pause_s)
+            time.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
         else:
             log.info("%s", done or "nothing to do")
-            return 0
-    return 1
+            return
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

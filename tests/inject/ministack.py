@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -27,6 +28,7 @@ ROLES: dict[str, Role] = {"nginx-proxy": "gateway", "ray-replicas-0": "replica",
 BUSY = {"ray-replicas-0": 0.3}
 CORES = 0.6
 ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count()
 
 
 @dataclass
@@ -68,7 +70,7 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
     """Start it, publish it in ``directory``, and leave nothing behind."""
     workspace = Workspace(directory)
     workspace.stack.mkdir(parents=True)
-    parent = f"rcarena-test-{os.getpid()}"
+    parent = f"rcarena-test-{os.getpid()}-{next(_numbers)}"
     cgroups = {name: Cgroup.create(parent, name) for name in ROLES}
     for cgroup in cgroups.values():
         cgroup.set_cpu_cores(CORES)

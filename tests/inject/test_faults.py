@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.deploy.local.process import ProcessId
 from tasks.inject import catalogue
 from tasks.inject.faults import memory_stress
 from tasks.inject.injection import InjectionError, InjectionPlan, injection_record, start_injection
 from tasks.inject.journal import journal_path, read_journal
-from tasks.inject.recover import residue, stack_residue
+from tasks.inject.recover import recover_journal, residue, stack_residue
+from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack, fetch
 
 pytestmark = pytest.mark.privileged
 
 CASES: dict[str, dict[str, Any]] = {
     "cpu-stress": {},
-    "memory-stress": {"size_mb": 64},
+    "memory-stress": {"size_mb": 64, "headroom_mb": 64},
     "network-delay": {"delay_ms": 100, "jitter_ms": 20},
     "network-loss": {"loss_percent": 50},
     "network-bandwidth": {},
@@ -29,6 +33,16 @@ CASES: dict[str, dict[str, Any]] = {
     "process-kill": {},
 }
 TARGET = "ray-replicas-0"
+TOGETHER = [
+    {
+        "accelerator-throttle": "ray-replicas-0",
+        "network-delay": "ray-replicas-0",
+        "network-loss": "ray-replicas-1",
+        "process-freeze": "nginx-proxy",
+    },
+    {"cpu-stress": "ray-replicas-0", "network-bandwidth": "ray-replicas-1", "process-kill": "nginx-proxy"},
+    {"memory-stress": "ray-replicas-0", "network-partition": "ray-replicas-1"},
+]
 
 
 def plan(
@@ -40,25 +54,32 @@ def plan(
 
 
 def test_every_kind_is_tried():
-    assert set(CASES) == set(catalogue.kinds())
+    assert {kind for together in TOGETHER for kind in together} == set(CASES) == set(catalogue.kinds())
 
 
-@pytest.mark.parametrize("kind", CASES)
-def test_effect_is_seen_and_undone(clean: MiniStack, kind: str):
-    duration_s = 6 if kind in ("cpu-stress", "memory-stress") else 2.5
-    with start_injection(clean.runtime, clean.workspace, plan(kind, kind, duration_s=duration_s)) as injection:
-        record = injection.wait(60)
-    assert record.verdict == "effective", record.reason
-    assert record.executor
-    assert record.observed is not None
-    assert record.verified is not None
-    assert record.probe is not None
-    assert None not in (record.probe.before, record.probe.during, record.probe.after)
-    assert set(record.parameters) == set(catalogue.fault(kind).parameters.model_fields)
-    assert record.observed.start >= record.planned.start
+@pytest.mark.parametrize("together", TOGETHER, ids="+".join)
+def test_effects_are_seen_and_undone(clean: MiniStack, together: dict[str, str]):
+    """Faults on one target and on several; the targets' processes live on where they should."""
+    before = {name: set(clean.target(name).processes()) for name in together.values()}
+    duration_s = 6 if "cpu-stress" in together or "memory-stress" in together else 4
+    plans = [plan(kind, kind, service, lead_s=1.5, duration_s=duration_s) for kind, service in together.items()]
+    running = [start_injection(clean.runtime, clean.workspace, each) for each in plans]
+    records = {each.kind: each for each in (injection.wait(60) for injection in running)}
     assert residue(clean.workspace) == []
-    with clean.connect() as connection:
-        assert len(fetch(connection, 100_000)) == 100_000
+    assert {record.verdict for record in records.values()} == {"effective"}, records
+    for kind, record in records.items():
+        assert record.executor
+        assert record.observed is not None
+        assert record.verified is not None
+        assert record.probe is not None
+        assert None not in (record.probe.before, record.probe.during, record.probe.after)
+        assert set(record.parameters) == set(catalogue.fault(kind).parameters.model_fields)
+        assert record.observed.start >= record.planned.start
+        target = clean.target(record.target)
+        assert (before[record.target] == set(target.processes())) == (kind != "process-kill")
+        assert target.cgroup.memory_limit() is None
+        with clean.connect(record.target) as connection:
+            assert len(fetch(connection, 100_000)) == 100_000
 
 
 def test_a_throttled_idle_service_is_honestly_ineffective(clean: MiniStack):
@@ -68,22 +89,11 @@ def test_a_throttled_idle_service_is_honestly_ineffective(clean: MiniStack):
     assert record.reason.startswith("no effect (an effect is a rise of 0.05 s/s and 30 %)")
 
 
-def test_faults_combine_on_one_target_and_on_several(clean: MiniStack):
-    plans = [
-        plan("a", "accelerator-throttle"),
-        plan("b", "network-delay"),
-        plan("c", "network-loss", "ray-replicas-1"),
-        plan("d", "process-freeze", "nginx-proxy"),
-    ]
-    running = [start_injection(clean.runtime, clean.workspace, each) for each in plans]
-    verdicts = {each.kind: (each.verdict, each.reason) for each in (injection.wait(60) for injection in running)}
-    assert {verdict for verdict, _ in verdicts.values()} == {"effective"}, verdicts
-    assert residue(clean.workspace) == []
-
-
 def test_one_undo_leaves_the_other_fault_alone(clean: MiniStack):
-    long = start_injection(clean.runtime, clean.workspace, plan("long", "network-delay", duration_s=20))
-    short = start_injection(clean.runtime, clean.workspace, plan("short", "accelerator-throttle", duration_s=1))
+    long = start_injection(clean.runtime, clean.workspace, plan("long", "network-delay", lead_s=1, duration_s=20))
+    short = start_injection(
+        clean.runtime, clean.workspace, plan("short", "accelerator-throttle", lead_s=1, duration_s=1.5)
+    )
     short.wait(60)
     assert not long.done
     found = stack_residue(clean.runtime)
@@ -124,14 +134,6 @@ def test_an_injection_stopped_before_it_began_did_nothing(clean: MiniStack):
     assert record.verdict == "ineffective"
 
 
-def test_a_name_can_be_used_again_when_its_journal_is_closed(clean: MiniStack):
-    for _ in range(2):
-        with start_injection(
-            clean.runtime, clean.workspace, plan("again", "process-freeze", duration_s=1)
-        ) as injection:
-            assert injection.wait(60).verdict == "effective"
-
-
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -158,15 +160,6 @@ def test_memory_that_the_machine_does_not_have_is_refused(clean: MiniStack):
     assert "available on this machine" in record.reason
 
 
-def test_a_memory_limit_with_headroom_spares_the_service(clean: MiniStack):
-    before = set(clean.target().processes())
-    squeeze = plan("squeeze", "memory-stress", parameters={"size_mb": 64, "headroom_mb": 64}, duration_s=5)
-    record = start_injection(clean.runtime, clean.workspace, squeeze).wait(60)
-    assert record.verdict == "effective", record.reason
-    assert before == set(clean.target().processes())
-    assert clean.target().cgroup.memory_limit() is None
-
-
 def wait_for_state(stack: MiniStack, name: str, state: str, timeout_s: float = 30) -> None:
     path = journal_path(stack.workspace.journal, name)
     deadline = time.monotonic() + timeout_s
@@ -175,10 +168,39 @@ def wait_for_state(stack: MiniStack, name: str, state: str, timeout_s: float = 3
         time.sleep(0.02)
 
 
-def test_the_record_of_a_journal_is_complete(clean: MiniStack):
-    with start_injection(clean.runtime, clean.workspace, plan("record", "process-freeze", duration_s=1)) as injection:
+def test_an_injection_is_recorded_and_closed(clean: MiniStack):
+    """Its record is complete, there is nothing to recover, and its name can be used again."""
+    once = plan("once", "process-freeze", lead_s=1, duration_s=1)
+    with start_injection(clean.runtime, clean.workspace, once) as injection:
         record = injection.wait(60)
     journal = read_journal(injection.path)
     assert not journal.open
+    assert record.verdict == "effective", record.reason
     assert injection_record(journal) == record
     assert record.planned.end - record.planned.start == timedelta(seconds=1)
+    before = injection.path.read_bytes()
+    assert recover_journal(injection.path) is None
+    assert injection.path.read_bytes() == before
+    with start_injection(clean.runtime, clean.workspace, plan("once", "process-freeze", lead_s=60)) as again:
+        assert again.stop().planned != record.planned
+
+
+def test_the_effect_is_never_before_its_recorded_start(clean: MiniStack):
+    """The first stressor process is younger than the record says the fault is."""
+    stress = plan("early-bird", "cpu-stress", lead_s=0, duration_s=60)
+    with start_injection(clean.runtime, clean.workspace, stress) as injection:
+        wait_for_state(clean, "early-bird", "active")
+        target = clean.target()
+        pids = target.all_processes().keys() - target.processes().keys()
+        ticks = [ProcessId.of(pid).start_ticks for pid in pids]
+        record = injection.stop()
+    boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    first_s = boot_s + min(ticks) / os.sysconf("SC_CLK_TCK")
+    assert record.observed is not None
+    assert record.observed.start.timestamp() <= first_s + 0.02  # ticks are 10 ms
+
+
+def test_an_injection_whose_journal_cannot_be_written_is_refused(stack: MiniStack, tmp_path: Path):
+    (tmp_path / "journal").write_text("a file in the way", encoding="utf-8")
+    with pytest.raises(InjectionError, match=r"injection nowhere: .*File exists"):
+        start_injection(stack.runtime, Workspace(tmp_path), plan("nowhere", "cpu-stress"))
