@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ pytestmark = [pytest.mark.local_stack, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("RCARENA_KILLS", "1"))
 FAULT_S = 10
+ENGINE_FILES = ("vllm", "ray", "torch", "triton", "flashinfer")
 FAULTS = [
     {"kind": "accelerator-throttle", "targets": ["ray-replicas-1"], "parameters": {"fraction": 0.15}},
     {"kind": "network-delay", "targets": ["ray-replicas-0"], "parameters": {"delay_ms": 300, "jitter_ms": 50}},
@@ -59,10 +61,19 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     missing = preflight.problems()
     assert not missing, missing
     place = Workspace(tmp_path_factory.mktemp("campaign"))
+    before = traces_outside()
     yield place
+    assert traces_outside() == before
     recover(place)
     lifecycle.down(place.stack)
     shutil.rmtree(place.root, ignore_errors=True)
+
+
+def traces_outside() -> set[Path]:
+    """Files outside the workspace of the kind that engines and Ray leave."""
+    temporary = {p for p in Path(tempfile.gettempdir()).iterdir() if p.is_socket() or p.name.startswith(ENGINE_FILES)}
+    caches = {p for p in Path("~/.cache").expanduser().glob("*") if p.name.startswith(ENGINE_FILES)}
+    return temporary | caches | set(Path("/dev/shm").iterdir())
 
 
 def rcarena(*arguments: str, params: Path, place: Workspace) -> list[str]:

@@ -310,6 +310,8 @@ class Layout:
             **_ENGINE_ENVIRONMENT,
             **_RAY_ENVIRONMENT,
             "PYTHONPATH": str(REPOSITORY),
+            "HOME": str(RAY_TEMP),
+            "TMPDIR": str(RAY_TEMP),
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{FABRIC_ADDRESS}:{OTLP_PORT}",
             "OTEL_SERVICE_NAME": service,
             "OTEL_RESOURCE_ATTRIBUTES": f"k8s.pod.name={service}",

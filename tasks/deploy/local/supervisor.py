@@ -114,7 +114,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**_base_environment(), **process.environment},
+                env={**_base_environment(process.directory), **process.environment},
                 cwd=process.directory,
                 start_new_session=True,
                 preexec_fn=_joiner(joins),
@@ -221,15 +221,16 @@ def _joiner(files: list[Path]) -> Callable[[], None]:
     return join
 
 
-def _base_environment() -> dict[str, str]:
-    """The caller's environment without what leaks between Python environments, and without proxies: the stack's network
-    has no way out."""
+def _base_environment(home: Path) -> dict[str, str]:
+    """The caller's environment without what leaks between Python environments, without proxies (the stack's network has
+    no way out) and with a home of its own: nothing is written outside the workspace."""
     dropped = {"PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
-    return {
+    kept = {
         key: value
         for key, value in os.environ.items()
-        if key not in dropped and not key.startswith("RAY_") and not key.lower().endswith("_proxy")
+        if key not in dropped and not key.startswith(("RAY_", "XDG_")) and not key.lower().endswith("_proxy")
     }
+    return {**kept, "HOME": str(home), "TMPDIR": str(home)}
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
