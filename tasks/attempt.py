@@ -5,8 +5,6 @@ Everything live about an attempt is in ``Workspace.run(case_id)``; a new attempt
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import math
@@ -14,8 +12,8 @@ import shutil
 import subprocess
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +32,7 @@ from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.recover import recover, residue
 from tasks.load.run import load_record, read_requests, start_generator
 from tasks.load.spec import LoadSpec
+from tasks.lock import sole
 from tasks.params import GATEWAY, HEAD, Params, Windows
 from tasks.plan import CasePlan
 from tasks.workspace import Workspace
@@ -108,20 +107,10 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
         return _record(params, workspace, plan, runtime, say)
 
 
-@contextlib.contextmanager
-def sole_experiment(workspace: Workspace) -> Iterator[None]:
-    """One case or one injection by hand at a time: neither may disturb the other.
-
-    Raises:
-        AttemptError: another process is at it.
-    """
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    with (workspace.root / ".experiment.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AttemptError(f"a case or an injection is under way in {workspace.root}") from None
-        yield
+def sole_experiment(workspace: Workspace) -> AbstractContextManager[None]:
+    """One case or one injection by hand at a time: neither may disturb the other. Entering raises AttemptError."""
+    busy = AttemptError(f"a case or an injection is under way in {workspace.root}")
+    return sole(workspace.root / ".experiment.lock", busy)
 
 
 def _record(params: Params, workspace: Workspace, plan: CasePlan, runtime: StackRuntime, say: Say) -> Case:

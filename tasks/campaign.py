@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from tasks.console import Console
 from tasks.deploy.local import lifecycle
 from tasks.deploy.local.runtime import read_runtime
 from tasks.inject.recover import recover
+from tasks.lock import sole
 from tasks.params import Params
 from tasks.plan import CasePlan, plan_campaign
 from tasks.workspace import Workspace
@@ -109,20 +109,9 @@ def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Conso
             console.say(f"collect: {plan.label} was recorded before: {usable.name} is used again")
 
 
-@contextlib.contextmanager
-def exclusive(workspace: Workspace) -> Iterator[None]:
-    """One campaign per workspace; the lock goes with the process.
-
-    Raises:
-        CampaignError: another process has it.
-    """
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    with (workspace.root / ".campaign.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CampaignError(f"another campaign runs in {workspace.root}") from None
-        yield
+def exclusive(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
+    """One campaign per workspace. Entering raises CampaignError when another has it."""
+    return sole(workspace.root / ".campaign.lock", CampaignError(f"another campaign runs in {workspace.root}"))
 
 
 @contextlib.contextmanager

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from tasks.deploy.local.namespaces import join_network, new_fabric
 from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime, read_runtime
 from tasks.deploy.local.supervisor import LEASE_FILE, STATUS_FILE, StackStatus, clear_directory
+from tasks.lock import sole
 from tasks.params import DeployParams
 
 logger = logging.getLogger(__name__)
@@ -298,14 +297,7 @@ def _service_status(service: ServiceRuntime) -> ServiceStatus:
     )
 
 
-@contextlib.contextmanager
-def _exclusive(directory: Path) -> Iterator[None]:
-    """One ``up`` or ``down`` at a time per workspace; the lock goes with the process that holds it."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / ".stack.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DeployError(f"another process is bringing the stack of {directory.parent} up or down") from None
-        os.set_inheritable(lock.fileno(), False)
-        yield
+def _exclusive(directory: Path) -> contextlib.AbstractContextManager[None]:
+    """One ``up`` or ``down`` at a time per workspace."""
+    busy = DeployError(f"another process is bringing the stack of {directory.parent} up or down")
+    return sole(directory.parent / ".stack.lock", busy)
