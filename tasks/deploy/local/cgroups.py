@@ -66,6 +66,10 @@ class Cgroup:
         return {name: str(path) for name, path in self.paths.items()}
 
     @property
+    def parent(self) -> Cgroup:
+        return Cgroup({name: path.parent for name, path in self.paths.items()})
+
+    @property
     def is_v2(self) -> bool:
         return UNIFIED in self.paths
 

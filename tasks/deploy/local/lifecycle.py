@@ -252,7 +252,8 @@ def _await_ready(runtime: StackRuntime, directory: Path, progress: Progress) -> 
             return
         if state.phase == "failed" or not alive:
             log = directory / SUPERVISOR_LOG
-            raise DeployError(f"the stack did not start: {state.detail or 'the supervisor ended'} (log: {log})")
+            why = state.detail if state.phase == "failed" else f"its supervisor ended at the step '{state.phase}'"
+            raise DeployError(f"the stack did not start: {why} (log: {log})")
         time.sleep(0.2)
 
 

@@ -41,7 +41,7 @@ def problems(replicas: int = 3) -> list[str]:
         found.append(f"the serving environment lacks {', '.join(SERVING_PACKAGES)}: run `make setup`")
     try:
         probe = Cgroup.create(f"{STACKS_PREFIX}preflight-{os.getpid()}", "probe")
-        Cgroup({name: path.parent for name, path in probe.paths.items()}).remove()
+        probe.parent.remove()
     except CgroupError as error:
         found.append(str(error))
     except OSError as error:

@@ -145,9 +145,8 @@ class Supervisor:
         """Kill the services and remove their cgroups; the kernel ends the rest together with this process."""
         for cgroup in self.cgroups.values():
             cgroup.kill_all()
-        for cgroup in self.cgroups.values():
-            with contextlib.suppress(OSError):
-                cgroup.remove()
+        with contextlib.suppress(OSError):  # what stays is named by `deploy status` and removed by `up` and `down`
+            next(iter(self.cgroups.values())).parent.remove()
 
     def _ended(self, process: Process, code: int) -> None:
         logger.warning("%s of %s ended with code %d", process.name, process.service or "the fabric", code)

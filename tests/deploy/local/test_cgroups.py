@@ -61,9 +61,8 @@ def real() -> Iterator[Cgroup]:
     cgroup = Cgroup.create(f"rcarena-test-{os.getpid()}", "service")
     yield cgroup
     cgroup.kill_all()
-    parent = Cgroup({name: path.parent for name, path in cgroup.paths.items()})
-    parent.remove()
-    assert not parent.exists
+    cgroup.parent.remove()
+    assert not cgroup.parent.exists
 
 
 def start_inside(cgroup: Cgroup, tracker: Cgroup | None, code: str) -> subprocess.Popen[bytes]:
