@@ -28,6 +28,7 @@ from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
 from tasks.deploy.local.runtime import StackRuntime, running_stack
 from tasks.export.exporter import TelemetrySources, export_case
+from tasks.export.metric_map import METRIC_MAP_VERSION
 from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.recover import recover, residue
 from tasks.load.run import load_record, read_requests, start_generator
@@ -168,7 +169,7 @@ def _record(params: Params, workspace: Workspace, plan: CasePlan, runtime: Stack
                 phases=schedule.phases,
                 injections=injections,
                 completeness=completeness,
-                versions={"rcarena": __version__, **runtime.versions},
+                versions={"rcarena": __version__, "metric_map": str(METRIC_MAP_VERSION), **runtime.versions},
                 seed=plan.seed,
             )
         )

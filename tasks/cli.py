@@ -346,7 +346,7 @@ def _inject_once(
     from tasks.attempt import sole_experiment
     from tasks.deploy.local.runtime import running_stack
     from tasks.inject.catalogue import resolve_parameters, validate_injection
-    from tasks.inject.injection import InjectionPlan, start_injection
+    from tasks.inject.injection import LEAD_S, InjectionPlan, start_injection
 
     problems = validate_injection(kind, target, parameters, params.deploy.roles(), "inject")
     if problems:
@@ -357,7 +357,7 @@ def _inject_once(
         kind=kind,
         target=target,
         parameters=resolve_parameters(kind, parameters).model_dump(mode="json"),
-        start_at=datetime.now(UTC) + timedelta(seconds=2),
+        start_at=datetime.now(UTC) + timedelta(seconds=LEAD_S),
         duration_s=duration_s,
     )
     console.say(f"{kind} → {target} for {duration_s:g} s; Ctrl-C undoes it at once")

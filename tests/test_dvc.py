@@ -79,6 +79,9 @@ def test_only_what_changed_runs_again_and_campaigns_compare(repository: Path) ->
     run(repository, "dvc", "remote", "add", "--local", "--default", "store", str(remote))
     commit(repository, "campaign two")
     run(repository, "dvc", "push")
-    shutil.rmtree(repository / "workspace" / "cases")
-    run(repository, "dvc", "pull")
-    assert len(list((repository / "workspace" / "cases").iterdir())) == 9
+    clone = repository.parent / f"{repository.name}-clone"
+    run(repository, "git", "clone", "-q", str(repository), str(clone))
+    run(clone, "dvc", "remote", "add", "--local", "--default", "store", str(remote))
+    run(clone, "dvc", "pull")
+    assert len(list((clone / "workspace" / "cases").iterdir())) == 9
+    assert "Data and pipelines are up to date" in run(clone, "dvc", "repro")

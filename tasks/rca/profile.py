@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from tasks.export.metric_map import Profile, metric_names
 
-Profile = Literal["paper", "llm"]
-
-PAPER_METRICS = frozenset(
-    {
-        "cpu_usage",
-        "memory_working_set",
-        "network_receive",
-        "network_transmit",
-        "accelerator_utilization",
-        "latency_p50",
-        "latency_p90",
-    }
-)
+PAPER_METRICS = frozenset(metric_names("paper"))
 """What arXiv 2603.02057 gave its methods, by our metric names: container CPU, memory and network, accelerator
 utilisation, service latency. The profile ``llm`` is every metric of the case."""
 
