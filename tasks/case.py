@@ -137,7 +137,8 @@ class Probe(Record):
 
 class Injection(Record):
     """One fault carried out. ``planned``: what the plan asked; ``observed``: when the executor acted and undid;
-    ``verified``: when the probe saw the effect begin and the target restored."""
+    ``verified``: when the probe saw the effect begin and the target restored. ``metrics``: the metrics of the target
+    that name the fault, the truth at metric level; empty if nobody knows."""
 
     kind: str
     target: str
@@ -149,6 +150,7 @@ class Injection(Record):
     probe: Probe | None = None
     verdict: Literal["effective", "ineffective"]
     reason: str
+    metrics: tuple[str, ...] = ()
 
 
 class Service(Record):

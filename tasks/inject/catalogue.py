@@ -23,6 +23,7 @@ class Fault:
 
     ``resources`` are the parts of a service that the fault needs for itself: two faults that share one cannot act
     on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it shows.
+    ``metrics`` are the canonical metrics of the target that name the fault: the truth at metric level.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Fault:
     resources: frozenset[str]
     probe: str
     signals: str
+    metrics: tuple[str, ...]
     local: type[LocalFault[Any]]
 
 

@@ -180,6 +180,7 @@ def injection_record(journal: Journal) -> Injection:
         probe=probe,
         verdict=journal.verdict,
         reason=journal.reason + notes,
+        metrics=catalogue.fault(journal.kind).metrics,
     )
 
 

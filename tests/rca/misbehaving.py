@@ -119,3 +119,8 @@ def chatters(view: CaseView, rng: np.random.Generator) -> Ranking:
     print("x" * 1_000_000)
     print("x" * 1_000_000, file=sys.stderr)
     return Ranking.of_order(view.services)
+
+
+@_define("test_by_order")
+def by_order(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking.of_order(view.services)

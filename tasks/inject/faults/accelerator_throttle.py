@@ -55,6 +55,7 @@ FAULT = register(
         resources=frozenset({"CPU quota"}),
         probe="seconds per second that the service waited because its quota was spent; an idle target shows no effect",
         signals="engine time per request, inter-token latency and queue of the target; its utilisation stays high",
+        metrics=("accelerator_utilization", "cpu_throttled", "inter_token_latency_mean"),
         local=LocalAcceleratorThrottle,
     )
 )

@@ -53,6 +53,7 @@ FAULT = register(
         resources=frozenset(),
         probe="cores that the threads of the service's cgroup ran on or, runnable, waited for",
         signals="CPU usage and throttling of the target; its latency per request",
+        metrics=("cpu_usage", "cpu_throttled"),
         local=LocalCpuStress,
     )
 )

@@ -84,6 +84,7 @@ FAULT = register(
         resources=frozenset({"memory limit"}),
         probe="memory charged to the service's cgroup",
         signals="memory of the target; with a limit also reclaim and refaults",
+        metrics=("memory_working_set", "memory_rss", "memory_limit_hits"),
         local=LocalMemoryStress,
     )
 )

@@ -56,6 +56,7 @@ FAULT = register(
         resources=frozenset({"egress link"}),
         probe="median round trip of ICMP echoes from the fabric to the service",
         signals="gap between the spans of caller and target; engine time stays normal",
+        metrics=("latency_p50", "latency_p90"),
         local=LocalNetworkDelay,
     )
 )

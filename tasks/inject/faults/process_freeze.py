@@ -58,6 +58,7 @@ FAULT = register(
         resources=frozenset({"processes"}),
         probe="share of the service's processes that are stopped",
         signals="the target completes nothing, its CPU is at zero, its samples are missing",
+        metrics=("cpu_usage", "latency_p50", "latency_p90"),
         local=LocalProcessFreeze,
     )
 )

@@ -82,6 +82,7 @@ FAULT = register(
         resources=frozenset({"processes"}),
         probe="share of the first processes that still run; the service is back when its TCP ports listen again",
         signals="broken streams and errors, restart in the logs, a gap in the target's samples",
+        metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
         local=LocalProcessKill,
     )
 )
