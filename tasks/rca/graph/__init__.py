@@ -1,0 +1,1 @@
+"""Building blocks of the methods that rank by a causal graph: learning one from metrics, and ranking its nodes."""
