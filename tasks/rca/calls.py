@@ -1,0 +1,261 @@
+"""The call graph of a case: who calls whom, how long the calls took at each time, and what runs where.
+
+How long a call took is what its caller saw, so a slow link between the two counts. Spans tell it: the call lasted as
+long as the caller's span around it, provided that span waited for nothing else (it and the spans between have one child
+each); otherwise, and where the caller did not wait for the end, it lasted as long as the callee's own span. A call
+counts in the step in which it ended.
+
+Where the spans of an edge do not reach into both windows (a data set that recorded spans only after the fault, an edge
+that only the topology knows) the edge has the callee's latency metric instead, and no sample if there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tasks.rca.golden_signals import golden_signal
+from tasks.rca.method import MethodError
+from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
+
+CALLS = "calls"
+RUNS_ON = "runs_on"
+
+_PREFERRED_LATENCY = ("latency_p90", "latency_p50")
+_MAX_CALL_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class CallGraph:
+    """``services``: the candidates; all positions refer to it. ``callers``, ``callees``: (edges,) positions of the two
+    ends of each call edge, each pair once, no service with itself.
+
+    ``edge_latency``: (rows, edges), ``service_latency``: (rows, services), of the calls into a service whoever made
+    them; ``front_end_latency``: (rows,), what users saw. Each is the 90th percentile of the calls that ended in the
+    step, or a metric; one row per row of ``view.metrics``; NaN: no sample. ``abnormal``: (rows,) bool, True from the
+    inject time on. ``front_end``: position. ``hosts``: (placements, 2) positions of a service and number of the host it
+    runs on, 0 to ``host_count`` - 1.
+    """
+
+    services: tuple[str, ...]
+    callers: np.ndarray
+    callees: np.ndarray
+    edge_latency: np.ndarray
+    service_latency: np.ndarray
+    front_end_latency: np.ndarray
+    abnormal: np.ndarray
+    front_end: int
+    hosts: np.ndarray
+
+    @property
+    def host_count(self) -> int:
+        return int(self.hosts[:, 1].max(initial=-1)) + 1
+
+    def calls(self) -> np.ndarray:
+        """(services, services) bool [caller, callee]."""
+        adjacency = np.zeros((len(self.services), len(self.services)), dtype=bool)
+        adjacency[self.callers, self.callees] = True
+        return adjacency
+
+
+def build_call_graph(view: CaseView) -> CallGraph:
+    """The calls between the candidates of ``view``: those of its topology and those that its spans show.
+
+    O(spans log spans + rows x edges).
+
+    Raises:
+        MethodError: no call between two candidates is known.
+    """
+    services, size = view.services, len(view.services)
+    calls = _calls_in_spans(view.spans, services)
+    known = (calls.caller >= 0) & (calls.caller != calls.callee)
+    pairs = np.unique(np.concatenate([calls.caller[known] * size + calls.callee[known], _declared_calls(view)]))
+    if not len(pairs):
+        raise MethodError("no call between two services is known")
+    callers, callees = pairs // size, pairs % size
+
+    index = pd.DatetimeIndex(view.metrics.index)
+    abnormal = np.asarray(index >= view.inject_time)
+    row = _row_of(index, calls.end)
+    edge = np.where(known, np.searchsorted(pairs, calls.caller * size + calls.callee), -1)
+    of_metrics = _latency_metrics(view)
+    edge_latency = _quantile_per_cell(row, edge, calls.duration, (len(index), len(pairs)))
+    service_latency = _quantile_per_cell(row, calls.callee, calls.duration, (len(index), size))
+    service_latency = _reaching_both_windows(service_latency, of_metrics, abnormal)
+    front_end = services.index(view.front_end)
+    return CallGraph(
+        services=services,
+        callers=callers,
+        callees=callees,
+        edge_latency=_reaching_both_windows(edge_latency, of_metrics[:, callees], abnormal),
+        service_latency=service_latency,
+        front_end_latency=_front_end_latency(view, index, service_latency[:, front_end]),
+        abnormal=abnormal,
+        front_end=front_end,
+        hosts=_placements(view),
+    )
+
+
+def _declared_calls(view: CaseView) -> np.ndarray:
+    """Call edges of the topology between two candidates, as caller * services + callee."""
+    size = len(view.services)
+    rows = view.topology[(view.topology["relation"] == CALLS).to_numpy()]
+    caller, callee = _positions(rows["source"], view.services), _positions(rows["target"], view.services)
+    between = (caller >= 0) & (callee >= 0) & (caller != callee)
+    return caller[between] * size + callee[between]
+
+
+def _placements(view: CaseView) -> np.ndarray:
+    """(placements, 2) service and host. Hosts are numbered by the first service that they hold, not by name."""
+    rows = view.topology[(view.topology["relation"] == RUNS_ON).to_numpy()]
+    service = _positions(rows["source"], view.services)
+    names = rows["target"].astype(str).to_numpy()[service >= 0]
+    service = service[service >= 0]
+    order = np.argsort(service, kind="stable")
+    host = pd.factorize(names[order])[0]
+    return np.unique(np.column_stack([service[order], host]), axis=0)
+
+
+def _positions(names: pd.Series, services: tuple[str, ...]) -> np.ndarray:
+    """Position of each name among ``services``, -1 for any other."""
+    return pd.Index(services).get_indexer(pd.Index(names.astype(str))).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """``caller`` and ``callee``: positions, ``caller`` -1 if it is not known or no candidate. ``end``: ns since the
+    epoch. ``duration``: s. All (calls,)."""
+
+    caller: np.ndarray
+    callee: np.ndarray
+    end: np.ndarray
+    duration: np.ndarray
+
+
+def _calls_in_spans(spans: pd.DataFrame, services: tuple[str, ...]) -> _Calls:
+    """A call into a candidate is each of its spans whose parent is of another service or not known."""
+    service = _positions(spans["service"], services)
+    parent = _parents(spans)
+    duration = spans["duration"].to_numpy(dtype=float)
+    end = pd.DatetimeIndex(spans["start"]).as_unit("ns").asi8 + (duration * 1e9).astype(np.int64)
+    from_elsewhere = (parent < 0) | (service[parent] != service)
+    entry = np.flatnonzero((service >= 0) & from_elsewhere & np.isfinite(duration))
+    around = _caller_span(entry, parent, service, duration)
+    return _Calls(
+        caller=np.where(parent[entry] >= 0, service[parent[entry]], -1),
+        callee=service[entry],
+        end=end[around],
+        duration=duration[around],
+    )
+
+
+def _caller_span(entry: np.ndarray, parent: np.ndarray, service: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """The span that shows how long the caller waited for each of ``entry``: one of the caller's, or the entry itself.
+
+    It is the innermost span of the caller that lasts at least as long as the entry; some frameworks end the span next
+    to the call when the callee accepts it, not when it answers.
+    """
+    children = np.bincount(parent[parent >= 0], minlength=len(parent))
+    around = parent[entry]
+    waits = (around >= 0) & (children[around] == 1)
+    for _ in range(_MAX_CALL_DEPTH):
+        short = waits & (duration[around] < duration[entry])
+        if not short.any():
+            break
+        above = parent[around]
+        climbs = (above >= 0) & (service[above] == service[around]) & (children[above] == 1)
+        waits &= ~short | climbs
+        around = np.where(short & climbs, above, around)
+    waits &= duration[around] >= duration[entry]
+    return np.where(waits, around, entry)
+
+
+def _parents(spans: pd.DataFrame) -> np.ndarray:
+    """Position of each span's parent, -1 where it is not among the spans. (spans,) int64.
+
+    Of several spans with one id (client and server share it in some systems) the longest is the parent; a span is not
+    its own parent.
+    """
+    count = len(spans)
+    trace = pd.factorize(spans["trace_id"])[0].astype(np.int64)
+    ids = pd.factorize(pd.concat([spans["span_id"], spans["parent_span_id"]], ignore_index=True))[0].astype(np.int64)
+    own, wanted = ids[:count], ids[count:]
+    width = ids.max(initial=0) + 1
+    key = trace * width + own
+    order = np.lexsort((-spans["duration"].to_numpy(dtype=float), key))
+    ordered = key[order]
+    place = np.searchsorted(ordered, trace * width + wanted)
+    found = np.flatnonzero((wanted >= 0) & (place < count))
+    found = found[ordered[place[found]] == (trace * width + wanted)[found]]
+    parent = np.full(count, -1, dtype=np.int64)
+    parent[found] = order[place[found]]
+    parent[parent == np.arange(count)] = -1
+    return parent
+
+
+def _row_of(index: pd.DatetimeIndex, end: np.ndarray) -> np.ndarray:
+    """The row in whose step (from the row before to its own time) each end time (ns) falls, -1 if in none.
+
+    So nothing that the fault slowed down counts before it, and rows match by time, not by position.
+    """
+    times = index.as_unit("ns").asi8
+    if not len(times):
+        return np.full(len(end), -1)
+    gaps = np.diff(np.unique(times))
+    step = np.median(gaps) if len(gaps) else 1e9
+    row = np.searchsorted(times, end, side="left")
+    inside = row < len(times)
+    inside[inside] = times[row[inside]] - end[inside] < step
+    return np.where(inside, row, -1)
+
+
+def _quantile_per_cell(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """SLI quantile (linearly interpolated) of the values of each cell of a table of ``shape``; NaN where none falls.
+
+    A value with ``row`` or ``column`` -1 falls nowhere.
+    """
+    inside = (row >= 0) & (column >= 0)
+    cell, values = row[inside] * shape[1] + column[inside], values[inside]
+    ordered = values[np.lexsort((values, cell))]
+    count = np.bincount(cell, minlength=shape[0] * shape[1])
+    filled = np.flatnonzero(count)
+    count = count[filled]
+    first = np.cumsum(count) - count
+    position = SLI_QUANTILE * (count - 1)
+    below = np.floor(position).astype(np.int64)
+    low, high = ordered[first + below], ordered[first + np.minimum(below + 1, count - 1)]
+    table = np.full(shape[0] * shape[1], np.nan)
+    table[filled] = low + (high - low) * (position - below)
+    return table.reshape(shape)
+
+
+def _latency_metrics(view: CaseView) -> np.ndarray:
+    """(rows, services) the latency metric of each service, NaN if it has none."""
+    table = np.full((len(view.metrics), len(view.services)), np.nan)
+    position = {service: i for i, service in enumerate(view.services)}
+    chosen: dict[int, tuple[tuple[int, str], int]] = {}
+    for column, (service, metric) in enumerate(column_names(view.metrics)):
+        if service in position and golden_signal(metric) == "latency":
+            place = _PREFERRED_LATENCY.index(metric) if metric in _PREFERRED_LATENCY else len(_PREFERRED_LATENCY)
+            candidate = ((place, metric), column)
+            chosen[position[service]] = min(candidate, chosen.get(position[service], candidate))
+    values = view.metrics.to_numpy(dtype=float)
+    for service_position, (_, column) in chosen.items():
+        table[:, service_position] = values[:, column]
+    return np.where(np.isfinite(table), table, np.nan)
+
+
+def _reaching_both_windows(of_spans: np.ndarray, of_metrics: np.ndarray, abnormal: np.ndarray) -> np.ndarray:
+    """Per column: spans if they have samples in both windows, else the metric, else what the spans have."""
+    sampled = np.isfinite(of_spans)
+    both = sampled[~abnormal].any(axis=0) & sampled[abnormal].any(axis=0)
+    return np.where(both | ~np.isfinite(of_metrics).any(axis=0), of_spans, of_metrics)
+
+
+def _front_end_latency(view: CaseView, index: pd.DatetimeIndex, own: np.ndarray) -> np.ndarray:
+    """The SLI on the rows of the metrics; the front end's own latency where the case has no SLI."""
+    sli = view.sli if view.sli.index.equals(index) else view.sli[~view.sli.index.duplicated()].reindex(index)
+    values = sli.to_numpy(dtype=float)
+    return values if np.isfinite(values).any() else own
