@@ -1,0 +1,285 @@
+"""RCD: the fault as an unknown intervention; root causes are the metrics that no other metric cuts off from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import chdtrc, gammaln
+
+from tasks.rca.deviation import require_windows
+from tasks.rca.graph.skeleton import Budget, combinations
+from tasks.rca.method import Paper, Ranking, method
+from tasks.rca.panel import build_panel
+from tasks.rca.view import CaseView
+
+MAX_TESTS = 1_000_000
+ALPHA_STEP = 0.1
+
+_POINTS = 100  # distinct points per column that k-means looks at
+_CELLS = 1 << 22  # array elements per batch
+_PADDING = -1
+
+
+@method(
+    name="rcd",
+    family="metric",
+    needs={"metrics"},
+    seeded=True,
+    paper=Paper("Root Cause Analysis of Failures in Microservices through Causal Discovery", "NeurIPS", 2022),
+)
+def rcd(
+    view: CaseView,
+    rng: np.random.Generator,
+    *,
+    bins: int = 5,
+    gamma: int = 5,
+    alpha: float = 0.01,
+    final_alpha: float = 0.001,
+) -> Ranking:
+    """Metrics by how hard it is to separate them from the fault: hierarchical, localized psi-PC around an F-node.
+
+    The F-node is 0 before the inject time and 1 from it on. Metrics are cut into ``bins`` bins. Phase 1 deals them at
+    random into groups of ``gamma``; in each, a metric that is independent of the F-node given others of its group
+    (chi-square) drops out, at the lowest significance level (``alpha``, then 0.1 more each time) that leaves one; the
+    rest of all groups are dealt again until ``gamma`` are left or none drops out. Phase 2 tests the survivors with
+    each other from ``final_alpha`` up: the lower the level at which one stays attached, the higher it ranks, then the
+    smaller its largest p value (the paper's top-k).
+
+    Ranks metrics; a service scores as its worst one. Inputs: metrics, inject time. Score: a whole number of points,
+    plus L / (1 + L) with L = -ln p. Dropped in round r of phase 1: r - 1 points, p of the separating test. Never
+    attached in phase 2: one more than in the last round. Attached: yet 1 to 10 more, by level. So metrics that the
+    paper's list leaves out come below its list, in the order in which the algorithm let them go; p = 1 is a tie.
+    Parameters: ``bins`` 5, ``gamma`` 5, ``alpha`` 0.01, ``final_alpha`` 0.001 (the authors'). Complexity: O(columns x
+    rows x 2^gamma); more than ``MAX_TESTS`` tests among survivors end it. Randomness: the dealing.
+    Source: Ikram, Chakraborty, Mitra, Saini, Bagchi, Kocaoglu, NeurIPS 2022. Bins by k-means in one dimension, solved
+    exactly (Wang and Song, "Ckmeans.1d.dp", The R Journal 2011) on at most 100 quantile groups of rows per column.
+    Deviations: within a group the weakest metric is tested first (the authors: random order). What the fault does to an
+    effect passes through its cause, so the effect is the weaker one and should be the first to be explained; metrics
+    that tell equally much stay in random order. A group stops at the first level that leaves at least one metric (the
+    authors' code: exactly one, so a group with two clear metrics would go on until it accepts nearly all). Metrics that
+    are constant in one of the windows take part. Conditioning sets in phase 2 have at most ``gamma`` - 1 metrics, as in
+    phase 1, which matters only if phase 1 ends with more than ``gamma``.
+    """
+    require_windows(*view.split())
+    panel = build_panel(view)
+    test = FNodeTest(discretise(panel.values, bins), panel.abnormal, bins)
+    columns = len(panel.columns)
+    score = np.zeros(columns)
+
+    alive, rounds = np.arange(columns), 0
+    while True:
+        groups = _deal(rng.permutation(alive), gamma)
+        attached, p_value = attached_to_fault(test, groups, _first_level_with_a_child(test, groups, alpha))
+        dropped = (groups != _PADDING) & ~attached
+        score[groups[dropped]] = rounds + _strength(p_value[dropped])
+        before, alive, rounds = len(alive), np.sort(groups[attached]), rounds + 1
+        if len(alive) <= gamma or len(alive) == before:
+            break
+
+    if len(alive):
+        levels = np.arange(final_alpha, 1, ALPHA_STEP)
+        same = np.tile(rng.permutation(alive), (len(levels), 1))
+        attached, p_value = attached_to_fault(test, same, levels, Budget(MAX_TESTS), max_conditions=gamma - 1)
+        first = np.argmax(attached, axis=0)
+        ever = attached.any(axis=0)
+        points = np.where(ever, rounds + len(levels) - first, rounds)
+        member = np.arange(len(alive))
+        score[same[0]] = points + _strength(np.where(ever, p_value[first, member], p_value[-1, member]))
+    return Ranking.of_metrics(panel.scores(score))
+
+
+@dataclass(frozen=True)
+class FNodeTest:
+    """Chi-square tests of independence of a metric and the F-node.
+
+    ``codes``: (columns, rows) bin of every sample, below ``bins``. ``abnormal``: (rows,) bool, the F-node.
+    """
+
+    codes: np.ndarray
+    abnormal: np.ndarray
+    bins: int
+
+    @cached_property
+    def marginal(self) -> np.ndarray:
+        """(columns,) logarithms of the p values given nothing."""
+        every = np.arange(len(self.codes))
+        return self.log_p_values(every, every[:, None][:, :0])
+
+    def log_p_values(self, columns: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """(tests,) natural logarithms of the p values of ``columns`` (tests,) given columns ``given`` (tests, size).
+
+        The statistic and its degrees of freedom add up over the values of the conditioning columns; rows and columns of
+        a table without samples count for none. No degree of freedom, no evidence: 0, that is p = 1.
+        """
+        rows = self.codes.shape[1]
+        strata = self.bins ** given.shape[1]
+        cells = 2 * self.bins * min(strata, rows)
+        batch = max(1, _CELLS // max(rows, cells))
+        parts = [
+            self._log_p_values(columns[start : start + batch], given[start : start + batch])
+            for start in range(0, len(columns), batch)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _log_p_values(self, columns: np.ndarray, given: np.ndarray) -> np.ndarray:
+        tests, size = given.shape
+        strata = self.bins**size
+        stratum = np.repeat(np.arange(tests)[:, None], self.codes.shape[1], axis=1)
+        for k in range(size):
+            stratum = stratum * self.bins + self.codes[given[:, k]]
+        test_of = np.repeat(np.arange(tests), strata) if strata <= self.codes.shape[1] else None
+        if test_of is None:
+            seen, stratum = np.unique(stratum, return_inverse=True)
+            test_of = seen // strata
+        cell = (stratum * 2 + self.abnormal) * self.bins + self.codes[columns]
+        table = np.bincount(cell.ravel(), minlength=len(test_of) * 2 * self.bins).reshape(-1, 2, self.bins)
+        statistic, freedom = _chi_square(table)
+        return _log_chi_square_tail(
+            np.bincount(test_of, statistic, minlength=tests), np.bincount(test_of, freedom, minlength=tests)
+        )
+
+
+def _chi_square(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pearson's statistic and degrees of freedom of each (2, bins) table of counts."""
+    of_row, of_column = table.sum(axis=2), table.sum(axis=1)
+    total = of_row.sum(axis=1)
+    expected = of_row[:, :, None] * of_column[:, None, :]
+    share = np.divide(table.astype(float) ** 2, expected, out=np.zeros(table.shape), where=expected > 0)
+    freedom = (np.count_nonzero(of_row, axis=1) - 1) * (np.count_nonzero(of_column, axis=1) - 1)
+    return total * np.maximum(share.sum(axis=(1, 2)) - (total > 0), 0.0), np.where(total > 0, freedom, 0)
+
+
+def _log_chi_square_tail(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """ln P(chi-square >= statistic), also where the probability itself is too small for a float."""
+    half, shape = statistic / 2, np.maximum(freedom, 1) / 2
+    with np.errstate(divide="ignore"):
+        exact = np.log(chdtrc(np.maximum(freedom, 1), statistic))
+        far = (shape - 1) * np.log(half) - half - gammaln(shape)
+    return np.where(freedom > 0, np.where(np.isfinite(exact), exact, far), 0.0)
+
+
+def attached_to_fault(
+    test: FNodeTest,
+    groups: np.ndarray,
+    level: np.ndarray,
+    budget: Budget | None = None,
+    *,
+    max_conditions: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Localized psi-PC of many groups at once: which members stay attached to the F-node.
+
+    ``groups``: (groups, members) columns, -1 for none. ``level``: (groups,) significance level of each group. Members
+    are tested from the weakest link to the strongest, given those still attached; equally strong ones in the order in
+    which they come. Returns (groups, members): bool attached, and the logarithm of the largest p value found.
+
+    Raises:
+        MethodError: it would take more tests than ``budget`` allows.
+    """
+    count, members = groups.shape
+    each = np.arange(count)
+    log_level = np.log(level)
+    largest = np.where(groups == _PADDING, 0.0, test.marginal[groups])
+    attached = largest <= log_level[:, None]
+    weakest_first = np.argsort(-largest, axis=1, kind="stable")
+    deepest = members - 1 if max_conditions is None else min(members - 1, max_conditions)
+    for size in range(1, deepest + 1):
+        if not (attached.sum(axis=1) > size).any():
+            break
+        for rank in range(members):
+            member = weakest_first[:, rank]
+            group = np.flatnonzero(attached[each, member] & (attached.sum(axis=1) > size))
+            if not len(group):
+                continue
+            member = member[group]
+            others = np.argsort(np.arange(members) == member[:, None], axis=1, kind="stable")[:, :-1]
+            sets = others[:, combinations(members - 1, size)]
+            row, column = np.nonzero(attached[group[:, None, None], sets].all(axis=2))
+            if budget is not None:
+                budget.spend(len(row), columns=members, size=size)
+            given = groups[group[row, None], sets[row, column]]
+            found = np.full(sets.shape[:2], -np.inf)
+            found[row, column] = test.log_p_values(groups[group, member][row], given)
+            worst = found.max(axis=1)
+            largest[group, member] = np.maximum(largest[group, member], worst)
+            attached[group, member] = worst <= log_level[group]
+    return attached, largest
+
+
+def _deal(columns: np.ndarray, gamma: int) -> np.ndarray:
+    """(groups, gamma) columns in the order given, the last group filled up with padding."""
+    groups = np.full((-(-len(columns) // gamma), gamma), _PADDING)
+    groups.ravel()[: len(columns)] = columns
+    return groups
+
+
+def _first_level_with_a_child(test: FNodeTest, groups: np.ndarray, alpha: float) -> np.ndarray:
+    """(groups,) lowest significance level at which a member of the group is attached to the F-node.
+
+    Further tests never cut off the last one, as they need another attached metric to condition on.
+    """
+    levels = np.arange(alpha, 1, ALPHA_STEP)
+    marginal = np.where(groups == _PADDING, 0.0, test.marginal[groups])
+    enough = np.searchsorted(np.log(levels), marginal.min(axis=1))
+    return levels[np.minimum(enough, len(levels) - 1)]
+
+
+def _strength(log_p_value: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) that grows as the p value shrinks; 0 for p = 1."""
+    surprise = -np.minimum(log_p_value, 0.0)
+    return surprise / (1 + surprise)
+
+
+def discretise(values: np.ndarray, bins: int) -> np.ndarray:
+    """(columns, rows) bin, from 0 up, of each of the (rows, columns) ``values``.
+
+    The bins of a column are the best k-means clusters of its values, weighted quantile groups if there are more than
+    100. A column with fewer distinct values than ``bins`` uses fewer bins.
+    """
+    rows, columns = values.shape
+    ordered = np.sort(values, axis=0)
+    groups = min(rows, _POINTS)
+    starts = np.arange(groups) * rows // groups
+    weight = np.diff(np.append(starts, rows))
+    points = np.add.reduceat(ordered, starts, axis=0) / weight[:, None]
+    codes = np.zeros((columns, rows), dtype=np.int64)
+    batch = max(1, _CELLS // groups**2)
+    for start in range(0, columns, batch):
+        block = slice(start, start + batch)
+        for edge in _best_edges(points[:, block].T, weight, bins):
+            codes[block] += edge[:, None] <= values[:, block].T
+    return codes
+
+
+def _best_edges(points: np.ndarray, weight: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Bin edges of each row of (columns, points) ``points``, ascending, that minimise the variance within bins."""
+    columns, count = points.shape
+    bins = min(bins, count)
+    zero = np.zeros((columns, 1))
+    total = np.concatenate([zero, np.cumsum(points * weight, axis=1)], axis=1)
+    square = np.concatenate([zero, np.cumsum(points**2 * weight, axis=1)], axis=1)
+    mass = np.concatenate([[0.0], np.cumsum(weight)])
+
+    # within[:, a, b]: squared error of one bin of the points a to b
+    span = mass[None, 1:] - mass[:-1, None]
+    valid = span > 0
+    within = (total[:, None, 1:] - total[:, :-1, None]) ** 2 / np.where(valid, span, 1.0)
+    within = np.where(valid, square[:, None, 1:] - square[:, :-1, None] - within, np.inf)
+
+    best = within[:, 0, :]
+    first_of_bin = []
+    for _ in range(bins - 1):
+        before = np.concatenate([np.full((columns, 1), np.inf), best[:, :-1]], axis=1)
+        error = before[:, :, None] + within
+        first = np.argmin(error, axis=1)
+        best = np.take_along_axis(error, first[:, None, :], axis=1)[:, 0]
+        first_of_bin.append(first)
+
+    row, last = np.arange(columns), np.full(columns, count - 1)
+    edges = []
+    for first in reversed(first_of_bin):
+        start = first[row, last]
+        edges.append((points[row, start - 1] + points[row, start]) / 2)
+        last = start - 1
+    return edges[::-1]
