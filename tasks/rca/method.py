@@ -6,9 +6,11 @@ A new method is one new file in ``metric/``, ``trace/`` or ``multi_source/`` wit
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,8 @@ from tasks.rca.view import CaseView
 Family = Literal["metric", "trace", "multi-source"]
 Signal = Literal["metrics", "sli", "logs", "spans", "requests", "topology"]
 Cost = Literal["cheap", "moderate", "expensive"]
-Run = Callable[[CaseView, np.random.Generator], "Ranking"]
+Run = Callable[..., "Ranking"]
+"""``(view: CaseView, rng: np.random.Generator, *, <parameters with defaults>) -> Ranking``."""
 
 
 class MethodError(ValueError):
@@ -66,6 +69,23 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """A keyword-only argument of a method: its default and what may be given instead."""
+
+    default: Any
+    annotation: Any
+
+    @property
+    def kind(self) -> str:
+        """The annotation as a person would write it."""
+        return self.annotation.__name__ if isinstance(self.annotation, type) else _plain(self.annotation)
+
+
+def _plain(annotation: Any) -> str:
+    return str(annotation).replace("typing.", "")
+
+
+@dataclass(frozen=True)
 class Method:
     """A registered method. ``packages``: import names of optional dependencies; ``module``: where it is defined."""
 
@@ -81,8 +101,22 @@ class Method:
     run: Run
 
     @property
+    def missing_packages(self) -> tuple[str, ...]:
+        return tuple(package for package in self.packages if importlib.util.find_spec(package) is None)
+
+    @property
     def installed(self) -> bool:
-        return all(importlib.util.find_spec(package) for package in self.packages)
+        return not self.missing_packages
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """By name: what ``score.method_parameters`` may set."""
+        annotations = get_type_hints(self.run, include_extras=True)
+        return {
+            name: Parameter(argument.default, annotations.get(name, Any))
+            for name, argument in inspect.signature(self.run).parameters.items()
+            if argument.kind is inspect.Parameter.KEYWORD_ONLY
+        }
 
 
 REGISTRY: dict[str, Method] = {}
@@ -102,6 +136,8 @@ def method(
 
     ``needs``: signals without which it cannot run (checked before it is called). ``seeded``: it draws from its
     generator.
+
+    Keyword-only arguments of the function are parameters, each with a default and an annotation.
 
     Raises:
         ValueError: another module has registered the name.

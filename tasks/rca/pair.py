@@ -13,18 +13,20 @@ import re
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from tasks.rca.method import Method, MethodError, Ranking
-from tasks.rca.view import CaseView
+from tasks.rca.view import CaseView, column_names
 
 Status = Literal["ok", "missing", "error", "invalid", "timeout", "memory", "crash"]
 TIE_TOLERANCE = 1e-9
 """Scores that differ by less than this share of their size are a tie: rounding must not decide."""
+
+Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,34 @@ class Suspect:
     metric: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class MetricSuspect:
+    """One line of a ranking of metrics, for methods that name them."""
+
+    rank: int
+    service: str
+    metric: str
+    score: float
+    tied: bool
+
+
 @dataclass(frozen=True)
 class PairResult:
     """``status`` other than ``ok`` is a failure: no suspects, and ``message`` says why.
 
-    ``missing``: the case lacks a signal the method needs; ``error``: it raised; ``invalid``: it returned no ranking.
+    ``missing``: the case lacks what the method needs; ``error``: it raised; ``invalid``: it returned no ranking.
+    ``wall_s``, ``cpu_s``: of the method alone. ``peak_mb``: greatest resident size of the process while it ran;
+    ``grown_mb``: how much of that it did not have before.
     """
 
     status: Status
     message: str = ""
     suspects: tuple[Suspect, ...] = ()
+    metrics: tuple[MetricSuspect, ...] = ()
     wall_s: float = 0.0
     cpu_s: float = 0.0
     peak_mb: float = 0.0
+    grown_mb: float = 0.0
     traceback: str = ""
 
 
@@ -60,7 +77,7 @@ def pair_rng(seed: int, method: str, content_key: str, purpose: str) -> np.rando
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def run_pair(method: Method, view: CaseView, seed: int) -> PairResult:
+def run_pair(method: Method, view: CaseView, seed: int, parameters: Mapping[str, Any] | None = None) -> PairResult:
     """Rank ``view`` with ``method`` in this process, without limits. Never raises for what the method does."""
     missing = view.missing(method.needs)
     if missing:
@@ -72,7 +89,7 @@ def run_pair(method: Method, view: CaseView, seed: int) -> PairResult:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            ranking = method.run(view, pair_rng(seed, method.name, view.content_key, "method"))
+            ranking = method.run(view, pair_rng(seed, method.name, view.content_key, "method"), **(parameters or {}))
         problem = _ranking_problem(ranking, view.services)
         status, message = ("invalid", problem) if problem else ("ok", "")
     except MethodError as error:
@@ -82,37 +99,58 @@ def run_pair(method: Method, view: CaseView, seed: int) -> PairResult:
     except Exception as error:  # noqa: BLE001 (the boundary: a bug of a method is that method's failure, not the run's)
         status, message, trace = "error", _steady(f"{type(error).__name__}: {error}"), traceback.format_exc()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    suspects: tuple[Suspect, ...] = ()
-    if status == "ok":
-        suspects = order(ranking, view.services, pair_rng(seed, method.name, view.content_key, "ties"))
-    return PairResult(status, message, suspects, wall, cpu, traceback=trace)
+    if status != "ok":
+        return PairResult(status, message, wall_s=wall, cpu_s=cpu, traceback=trace)
+    return PairResult(
+        "ok",
+        suspects=order(ranking, view.services, pair_rng(seed, method.name, view.content_key, "ties")),
+        metrics=order_metrics(
+            ranking, view.services, column_names(view.metrics), pair_rng(seed, method.name, view.content_key, "metrics")
+        ),
+        wall_s=wall,
+        cpu_s=cpu,
+    )
 
 
 def order(ranking: Ranking, services: Sequence[str], rng: np.random.Generator) -> tuple[Suspect, ...]:
     """Suspects by falling score; equal scores in random order, marked as tied."""
     scores = dict(ranking.services)
     listed = [service for service in services if service in scores]
-    lot = dict(zip(listed, rng.permutation(len(listed)).tolist(), strict=True))
-    groups: list[list[str]] = []
-    for service in sorted(listed, key=lambda service: -scores[service]):
-        if groups and math.isclose(scores[groups[-1][0]], scores[service], rel_tol=TIE_TOLERANCE):
-            groups[-1].append(service)
-        else:
-            groups.append([service])
     worst_metric = _worst_metrics(ranking)
-    suspects: list[Suspect] = []
-    for group in groups:
-        for service in sorted(group, key=lot.__getitem__):
-            suspects.append(
-                Suspect(
-                    rank=len(suspects) + 1,
-                    service=service,
-                    score=scores[service],
-                    tied=len(group) > 1,
-                    metric=worst_metric.get(service),
-                )
-            )
-    return tuple(suspects)
+    return tuple(
+        Suspect(rank, service, float(scores[service]), tied, worst_metric.get(service))
+        for rank, (service, tied) in enumerate(_falling(listed, [scores[service] for service in listed], rng), 1)
+    )
+
+
+def order_metrics(
+    ranking: Ranking, services: Sequence[str], columns: Sequence[tuple[str, str]], rng: np.random.Generator
+) -> tuple[MetricSuspect, ...]:
+    """The metrics that a method names, by falling score; equal scores in random order, marked as tied.
+
+    ``columns``: those of the view, in its order. A method may name more (what it counts in logs or spans).
+    """
+    scores = {(service, str(metric)): float(score) for service, metric, score in ranking.metrics}
+    listed = [column for column in columns if column in scores]
+    place = {service: i for i, service in enumerate(services)}
+    listed += sorted(scores.keys() - set(listed), key=lambda named: (place[named[0]], named[1]))
+    return tuple(
+        MetricSuspect(rank, *named, scores[named], tied)
+        for rank, (named, tied) in enumerate(_falling(listed, [scores[named] for named in listed], rng), 1)
+    )
+
+
+def _falling(names: Sequence[Named], scores: Sequence[float], rng: np.random.Generator) -> list[tuple[Named, bool]]:
+    """Names by falling score and whether each is tied with another. Ties are drawn by lot; the order of ``names``
+    decides who gets which lot, so it must not come from what they are called."""
+    lots = rng.permutation(len(names))
+    groups: list[list[int]] = []
+    for i in sorted(range(len(names)), key=lambda i: -scores[i]):
+        if groups and math.isclose(scores[groups[-1][0]], scores[i], rel_tol=TIE_TOLERANCE):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [(names[i], len(group) > 1) for group in groups for i in sorted(group, key=lots.__getitem__)]
 
 
 def _worst_metrics(ranking: Ranking) -> dict[str, str]:
@@ -140,6 +178,8 @@ def _ranking_problem(ranking: object, services: Sequence[str]) -> str:
         return f"returned '{strangers[0]}', which is not a candidate service"
     if len(set(names)) != len(names):
         return "returned a service twice"
+    if len({(service, metric) for service, metric, _ in ranking.metrics}) != len(ranking.metrics):
+        return "returned a metric twice"
     return ""
 
 

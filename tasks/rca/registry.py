@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tasks.params import suggest
 from tasks.rca import metric, multi_source, trace
-from tasks.rca.method import REGISTRY, Method
+from tasks.rca.method import REGISTRY, Method, Parameter
 
 _FAMILIES = ("metric", "trace", "multi-source")
 
@@ -49,6 +52,46 @@ def validate_methods(names: Sequence[str]) -> list[str]:
         elif name in names[:i]:
             problems.append(f"score.methods[{i}]: '{name}' is listed twice")
         elif not REGISTRY[name].installed:
-            packages = ", ".join(REGISTRY[name].packages)
+            packages = ", ".join(REGISTRY[name].missing_packages)
             problems.append(f"score.methods[{i}]: '{name}' needs packages that are not installed: {packages}")
     return problems
+
+
+def validate_method_parameters(given: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Problems of ``score.method_parameters`` (by method, then by parameter), one line each."""
+    _discover()
+    problems = []
+    for name, values in given.items():
+        key = f"score.method_parameters.{name}"
+        if name not in REGISTRY:
+            problems.append(f"{key}: unknown method '{name}'; {suggest(name, REGISTRY)}")
+            continue
+        known = REGISTRY[name].parameters
+        for parameter, value in values.items():
+            if not known:
+                problems.append(f"{key}.{parameter}: '{name}' has no parameters")
+            elif parameter not in known:
+                problems.append(f"{key}.{parameter}: unknown parameter '{parameter}'; {suggest(parameter, known)}")
+            else:
+                problems += [f"{key}.{parameter}: {problem}" for problem in _value_problems(known[parameter], value)]
+    return problems
+
+
+def resolve_parameters(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of ``method`` with its value: the given one (which must be valid), else the default."""
+    return {
+        name: _adapter(parameter).validate_python(given[name]) if name in given else parameter.default
+        for name, parameter in method.parameters.items()
+    }
+
+
+def _value_problems(parameter: Parameter, value: Any) -> list[str]:
+    try:
+        _adapter(parameter).validate_python(value)
+    except ValidationError as error:
+        return [f"{detail['msg']} (got {value!r})" for detail in error.errors()]
+    return []
+
+
+def _adapter(parameter: Parameter) -> TypeAdapter[Any]:
+    return TypeAdapter(parameter.annotation, config=ConfigDict(strict=True, allow_inf_nan=False))

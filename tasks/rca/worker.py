@@ -1,41 +1,29 @@
 """A child process that runs pairs, one after another, for :mod:`tasks.rca.runner`.
 
-It talks over the connected socket whose number is its argument. It is sent views as bytes, never a path, and
-unpickles one afresh for each pair, so a method cannot spoil the telemetry of the next.
+It is sent views as bytes, never a path, and unpickles one afresh for each pair, so a method cannot spoil the telemetry
+of the next.
 """
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
+import contextlib
 import importlib
-import os
 import pickle
 import resource
-import signal
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from tasks.rca.child import READY, answer_parent
 from tasks.rca.method import REGISTRY
 from tasks.rca.pair import PairResult, run_pair
 
-READY = "ready"
 MIB = 2**20
-_PR_SET_PDEATHSIG = 1
 _DATA_LIMIT_FACTOR = 2
 _DATA_LIMIT_SLACK_MB = 512
-
-
-@dataclass(frozen=True)
-class Start:
-    """First message: the limits of this worker."""
-
-    parent_pid: int
-    memory_mb: int
 
 
 @dataclass(frozen=True)
@@ -47,19 +35,19 @@ class NewView:
 
 @dataclass(frozen=True)
 class Job:
+    """One pair: a method, where it is defined, its parameters; the case is the last view that was sent."""
+
     method: str
     module: str
+    parameters: Mapping[str, Any]
     seed: int
 
 
-def serve(connection: Connection) -> None:
+def main() -> None:
     """Answer each :class:`Job` with a :class:`PairResult` until the other side closes."""
-    start: Start = connection.recv()
-    _die_with(start.parent_pid)
-    # The runner watches the resident size; this stops one allocation that would outrun it.
-    data_limit = (_DATA_LIMIT_FACTOR * start.memory_mb + _DATA_LIMIT_SLACK_MB) * MIB
-    resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    connection, hello = answer_parent()
+    if hello.memory_mb is not None:
+        _limit_memory(hello.memory_mb)
     connection.send(READY)
     view = b""
     while True:
@@ -73,11 +61,24 @@ def serve(connection: Connection) -> None:
             connection.send(_run(message, view))
 
 
+def _limit_memory(memory_mb: int) -> None:
+    """The runner watches the resident size; this stops one allocation that would outrun it."""
+    data_limit = (_DATA_LIMIT_FACTOR * memory_mb + _DATA_LIMIT_SLACK_MB) * MIB
+    resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def _run(job: Job, view: bytes) -> PairResult:
     importlib.import_module(job.module)
+    method, seen = REGISTRY[job.method], pickle.loads(view)  # noqa: S301 (from our runner)
+    for package in method.packages:  # so that the first pair is not charged for it
+        with contextlib.suppress(Exception):  # the method will say what is wrong
+            importlib.import_module(package)
     _reset_peak_memory()
-    result = run_pair(REGISTRY[job.method], pickle.loads(view), job.seed)  # noqa: S301 (from our runner)
-    return replace(result, peak_mb=_peak_memory_mb())
+    before = _peak_memory_mb()
+    result = run_pair(method, seen, job.seed, job.parameters)
+    peak = _peak_memory_mb()
+    return replace(result, peak_mb=peak, grown_mb=peak - before)
 
 
 def _reset_peak_memory() -> None:
@@ -95,16 +96,3 @@ def _peak_memory_mb() -> float:
     except OSError:
         pass
     return float(psutil.Process().memory_info().rss) / MIB
-
-
-def _die_with(parent_pid: int) -> None:
-    """Be killed when the parent ends, however it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-
-
-def main() -> None:
-    faulthandler.enable()
-    serve(Connection(int(sys.argv[1])))

@@ -105,7 +105,7 @@ def test_workers_end_when_the_caller_stops_early() -> None:
 
 
 def test_workers_that_cannot_start_are_an_error_not_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_WORKER", "import no_such_module")
+    monkeypatch.setattr(runner, "_WORKER", "no_such_module")
     with pytest.raises(
         RunnerError, match="a worker cannot start: ModuleNotFoundError: No module named 'no_such_module'"
     ):
