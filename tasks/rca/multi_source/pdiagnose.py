@@ -1,0 +1,189 @@
+"""PDiagnose: metrics, logs and spans vote for the service that shows most anomalies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from tasks.rca.deviation import RESOLUTION, Direction
+from tasks.rca.method import MethodError, Paper, Ranking, method
+from tasks.rca.panel import fill_gaps
+from tasks.rca.spans import (
+    Duration,
+    durations,
+    link_traces,
+    normal_mean_and_deviation,
+    span_table,
+)
+from tasks.rca.steps import steps_of
+from tasks.rca.view import CaseView, column_names
+
+KEYWORDS = "error|fail|exception|timeout|problem|critical|fatal"
+
+
+@method(
+    name="pdiagnose",
+    family="multi-source",
+    needs=set(),
+    paper=Paper("Diagnosing Performance Issues in Microservices with Heterogeneous Data Source", "ISPA", 2021),
+)
+def pdiagnose(
+    view: CaseView,
+    rng: np.random.Generator,
+    *,
+    n_sigma: float = 3.0,
+    direction: Direction = "both",
+    window: int = 5,
+    keywords: str = KEYWORDS,
+    duration: Duration = "total",
+    metric_votes: float = 1.0,
+    log_votes: float = 1.0,
+    span_votes: float = 1.0,
+) -> Ranking:
+    """Services by the share of their metric samples, log steps and spans after the inject time that are anomalous.
+
+    Ranks services, all of them. A metric sample is anomalous if the tail of the normal window's kernel density beyond
+    it is thinner than that of a normal distribution beyond ``n_sigma``, or if it departs from the weighted moving
+    average of the ``window`` samples before it by more than ``n_sigma`` standard deviations of the normal departures. A
+    step is anomalous in the logs if a line's message or level contains one of the ``keywords``, in any case. A span is
+    anomalous if it took longer than its operation's normal mean + ``n_sigma`` standard deviations. Each source gives a
+    service its votes times the share of what the service showed after the inject time that is anomalous.
+    Inputs: inject time, and of metrics, logs and spans what there is (at least one). Parameters: ``n_sigma`` 3,
+    ``direction`` of metrics (``both``, ``up``), ``window`` 5, ``keywords`` (a regular expression), ``duration`` of
+    spans (``total``: a span contains its children, ``self``: not), ``metric_votes``, ``log_votes``, ``span_votes`` 1.
+    Complexity: O(columns x normal rows x abnormal rows + log lines + spans log spans). Randomness: none. Source: Hou et
+    al., ISPA 2021 (detectors: kernel density and weighted moving average for metrics, keywords for logs, run time for
+    spans; then a vote).
+    Deviations: the paper's thresholds belong to its data sets, ours are ``n_sigma``; its alarm that starts the
+    diagnosis is the inject time. The votes of a source are shares, not counts, so that neither the source with most
+    rows nor the service with most metrics wins by its number. Against a widely used implementation: nothing before the
+    inject time votes; a metric that never moves gives no vote; keywords are found in any case; the weights of the
+    sources have an effect; an operation that was not seen before has no normal and gives no vote.
+    """
+    sources = [
+        (metric_votes, _metric_shares(view, n_sigma, direction, window)),
+        (log_votes, _log_shares(view, keywords)),
+        (span_votes, _span_shares(view, n_sigma, duration)),
+    ]
+    if all(shares.empty for _, shares in sources):
+        raise MethodError("no metric or span on both sides of the inject time, and no log line after it")
+    votes = {
+        service: sum(weight * float(shares.get(service, 0.0)) for weight, shares in sources)
+        for service in view.services
+    }
+    if not any(votes.values()):
+        raise MethodError("nothing is anomalous after the inject time")
+    return Ranking.of_services(votes)
+
+
+def _shares(services: pd.Series | np.ndarray, anomalous: np.ndarray, judged: np.ndarray) -> pd.Series:
+    """Anomalous / judged, summed per service; services of which nothing was judged are left out."""
+    totals = pd.DataFrame({"anomalous": anomalous, "judged": judged}, dtype=float).groupby(np.asarray(services)).sum()
+    totals = totals[totals["judged"] > 0]
+    return totals["anomalous"] / totals["judged"]
+
+
+def _metric_shares(view: CaseView, n_sigma: float, direction: Direction, window: int) -> pd.Series:
+    values = view.metrics.to_numpy(dtype=float)
+    sampled = ~np.isnan(values)
+    after = np.asarray(view.metrics.index >= view.inject_time)
+    judged = sampled[after] & sampled[~after].any(axis=0)
+    if not judged.any():
+        return pd.Series(dtype=float)
+    largest = np.fmax.reduce(np.abs(values), axis=0)
+    scaled = fill_gaps(values / np.where(largest > 0, largest, 1.0))
+    anomalous = judged & (
+        _unlikely(scaled, sampled, after, n_sigma, direction)
+        | _sudden(scaled, sampled, after, n_sigma, direction, window)
+    )
+    services = [service for service, _ in column_names(view.metrics)]
+    return _shares(np.array(services), anomalous.sum(axis=0), judged.sum(axis=0))
+
+
+def _unlikely(
+    values: np.ndarray, sampled: np.ndarray, after: np.ndarray, n_sigma: float, direction: Direction
+) -> np.ndarray:
+    """Which values after the inject time lie in the tails of the Gaussian kernel density of those before it.
+
+    Bandwidth: Scott's rule. ``values``: (rows, columns) within [-1, 1]; returns (rows after, columns).
+    """
+    from scipy.special import ndtr
+
+    unlikely = np.zeros((int(after.sum()), values.shape[1]), dtype=bool)
+    for column in range(values.shape[1]):
+        normal = values[sampled[:, column] & ~after, column]
+        abnormal = values[after, column]
+        if not len(normal):
+            continue
+        spread = normal.std()
+        if spread > RESOLUTION:
+            distance = (abnormal[:, None] - normal) / (spread * len(normal) ** -0.2)
+            above, below = ndtr(-distance).mean(axis=1), ndtr(distance).mean(axis=1)
+            tail = above if direction == "up" else np.minimum(above, below)
+            unlikely[:, column] = tail < ndtr(-n_sigma)
+        else:
+            departure = abnormal - normal.mean()
+            unlikely[:, column] = (departure if direction == "up" else np.abs(departure)) > RESOLUTION
+    return unlikely
+
+
+def _sudden(
+    values: np.ndarray, sampled: np.ndarray, after: np.ndarray, n_sigma: float, direction: Direction, window: int
+) -> np.ndarray:
+    """Which values after the inject time depart from the weighted moving average of those just before them.
+
+    The latest of the ``window`` values weighs most (linearly). Arguments and result as of :func:`_unlikely`.
+    """
+    departure = np.full(values.shape, np.nan)
+    weights = np.arange(window, 0, -1) / (window * (window + 1) / 2)
+    if len(values) > window:
+        expected = sum(weight * values[window - lag - 1 : len(values) - lag - 1] for lag, weight in enumerate(weights))
+        departure[window:] = values[window:] - expected
+    departure[~sampled] = np.nan
+    normal, abnormal = departure[~after], departure[after]
+    count = np.count_nonzero(~np.isnan(normal), axis=0)
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(normal, axis=0) / count
+        spread = np.sqrt(np.nansum((normal - mean) ** 2, axis=0) / count)
+        away = abnormal - mean
+        bound = np.where(spread > RESOLUTION, n_sigma * spread, RESOLUTION)
+        return ((away if direction == "up" else np.abs(away)) > bound) & (count > 1)
+
+
+def _log_shares(view: CaseView, keywords: str) -> pd.Series:
+    """Share of the steps after the inject time in which a service logged a keyword."""
+    logs = view.logs
+    times = logs["time"].dt.as_unit("ns").astype("int64").to_numpy()
+    steps = steps_of(view, times)
+    step = steps.place(times)
+    late = np.flatnonzero(step >= steps.before)
+    if not steps.after or not len(late):
+        return pd.Series(dtype=float)
+    tail = logs.iloc[late]
+    named = _contains(tail["message"], keywords) | _contains(tail["level"], keywords)
+    seen = pd.DataFrame({"service": tail["service"].astype(str).to_numpy(), "step": step[late]})
+    hit = seen[named].drop_duplicates()["service"].value_counts()
+    return hit.reindex(seen["service"].unique(), fill_value=0) / steps.after
+
+
+def _contains(texts: pd.Series, pattern: str) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct, code = pd.factorize(texts)[::-1]
+    found = pc.match_substring_regex(pa.array(distinct, pa.string()), pattern, ignore_case=True)
+    return np.append(found.to_numpy(zero_copy_only=False).astype(bool), False)[code]
+
+
+def _span_shares(view: CaseView, n_sigma: float, duration: Duration) -> pd.Series:
+    """Share of the spans after the inject time that took longer than is normal for their operation."""
+    table = span_table(view)
+    seconds = durations(table, link_traces(view), duration)
+    mean, deviation = normal_mean_and_deviation(seconds, table.operation, len(table.operations), ~table.after)
+    bound = (mean + n_sigma * deviation)[table.operation]
+    judged = table.after & ~np.isnan(bound)
+    if not judged.any():
+        return pd.Series(dtype=float)
+    slow = seconds[judged] > bound[judged] * (1 + RESOLUTION)
+    services = np.array(table.services, dtype=object)[table.service[judged]]
+    return _shares(services, slow, np.ones(len(slow)))

@@ -1,0 +1,160 @@
+"""The spans of a view as arrays, for the methods that read traces.
+
+A span counts as before the inject time if it **ended** before it: one that straddles the inject time may have been held
+up by the fault, so it never helps to define what is normal. Codes number services, operations and traces in the order
+in which they appear in the view, which says nothing about their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from tasks.rca.method import MethodError
+from tasks.rca.view import CaseView
+
+Duration = Literal["total", "self"]
+"""``total``: start to end of a span. ``self``: without the time in which one of its children ran."""
+
+ERROR_STATUS = 400
+"""HTTP status from which on a span is an error."""
+
+
+@dataclass(frozen=True)
+class SpanTable:
+    """One element per span, in the order of the view.
+
+    ``service``: index into ``services``. ``operation``: index into ``operations``, which are (service, operation).
+    ``start``, ``end``: nanoseconds since the epoch. ``duration``: seconds. ``error``: it failed. ``after``: it ended at
+    or after the inject time.
+    """
+
+    services: tuple[str, ...]
+    operations: tuple[tuple[str, str], ...]
+    service: np.ndarray
+    operation: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    duration: np.ndarray
+    error: np.ndarray
+    after: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.duration)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """How the spans of a table hang together. ``trace``: trace code per span. ``parent``: position or -1. ``count``."""
+
+    trace: np.ndarray
+    parent: np.ndarray
+    count: int
+
+
+def _measured(view: CaseView) -> pd.DataFrame:
+    """The spans that have a duration."""
+    duration = view.spans["duration"]
+    measured = np.isfinite(duration) & (duration >= 0)
+    return view.spans if measured.all() else view.spans[measured]
+
+
+def span_table(view: CaseView) -> SpanTable:
+    """The spans of ``view``."""
+    spans = _measured(view)
+    service, services = numbered(spans["service"])
+    name, names = numbered(spans["operation"])
+    operation, pairs = pd.factorize(service * max(len(names), 1) + name)
+    duration = spans["duration"].to_numpy(dtype=float)
+    start = spans["start"].dt.as_unit("ns").astype("int64").to_numpy()
+    end = start + np.round(duration * 1e9).astype(np.int64)
+    return SpanTable(
+        services=services,
+        operations=tuple((services[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist()),
+        service=service,
+        operation=operation,
+        start=start,
+        end=end,
+        duration=duration,
+        error=(spans["status_code"] >= ERROR_STATUS).fillna(False).to_numpy(dtype=bool),
+        after=end >= view.inject_time.value,
+    )
+
+
+def numbered(names: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Code of each name, and the name of each code, in order of appearance."""
+    code, known = pd.factorize(names)
+    return code.astype(np.int64), tuple(map(str, known))
+
+
+def require_spans(table: SpanTable) -> None:
+    """Raise :class:`MethodError` if no span ended before, or none after, the inject time."""
+    if not (~table.after).any():
+        raise MethodError("no span before the inject time")
+    if not table.after.any():
+        raise MethodError("no span after the inject time")
+
+
+def link_traces(view: CaseView) -> Traces:
+    """Traces and parents of the spans of :func:`span_table`; a parent that was not recorded is none."""
+    spans = _measured(view)
+    rows = len(spans)
+    trace, traces = pd.factorize(spans["trace_id"])
+    ids, known = pd.factorize(pd.concat([spans["span_id"], spans["parent_span_id"]], ignore_index=True))
+    offset = trace.astype(np.int64) * max(len(known), 1)
+    own, wanted = offset + ids[:rows], offset + ids[rows:]
+    order = np.argsort(own, kind="stable")
+    found = np.minimum(np.searchsorted(own, wanted, sorter=order), max(rows - 1, 0))
+    parent = order[found]
+    valid = (ids[rows:] >= 0) & (own[parent] == wanted) & (parent != np.arange(rows))
+    return Traces(trace=trace, parent=np.where(valid, parent, -1), count=len(traces))
+
+
+def durations(table: SpanTable, traces: Traces, kind: Duration) -> np.ndarray:
+    """Seconds per span, total or self."""
+    return table.duration if kind == "total" else self_time(table, traces)
+
+
+def self_time(table: SpanTable, traces: Traces) -> np.ndarray:
+    """Seconds of each span in which none of its children ran. Children may overlap, and outlive their parent."""
+    children = np.flatnonzero(traces.parent >= 0)
+    children = children[np.lexsort((table.start[children], traces.parent[children]))]
+    if not len(children):
+        return table.duration
+    parent = traces.parent[children]
+    length = table.duration[parent]
+    begin = np.clip((table.start[children] - table.start[parent]) / 1e9, 0.0, length)
+    finish = np.clip((table.end[children] - table.start[parent]) / 1e9, 0.0, length)
+
+    first = np.r_[True, parent[1:] != parent[:-1]]
+    group = np.cumsum(first) - 1
+    offset = np.r_[0.0, np.cumsum(length[first])[:-1]][group]  # parents end to end, so that one maximum serves all
+    reached = np.maximum.accumulate(offset + finish)
+    covered_until = np.where(first, offset, np.r_[0.0, reached[:-1]])
+    covered = np.maximum(0.0, offset + finish - np.maximum(offset + begin, covered_until))
+    return np.maximum(0.0, table.duration - np.bincount(parent, weights=covered, minlength=len(table)))
+
+
+def normal_mean_and_deviation(
+    values: np.ndarray, group: np.ndarray, groups: int, normal: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of ``values`` per group over the ``normal`` ones; NaN for none."""
+    count = np.bincount(group[normal], minlength=groups)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(group[normal], weights=values[normal], minlength=groups) / count
+        squares = (values[normal] - mean[group[normal]]) ** 2
+        deviation = np.sqrt(np.bincount(group[normal], weights=squares, minlength=groups) / count)
+    return mean, deviation
+
+
+def of_candidates(scores: Iterable[tuple[str, float]], view: CaseView) -> dict[str, float]:
+    """The highest score of each service that may be the cause; spans can name others. NaN says nothing."""
+    best: dict[str, float] = {}
+    for service, score in scores:
+        if service in view.services and not np.isnan(score):
+            best[service] = max(float(score), best.get(service, -np.inf))
+    return best
