@@ -1,0 +1,186 @@
+"""Which columns are adjacent: the part that PC and FCI share.
+
+Every pair starts adjacent. At level s = 0, 1, 2 ... a pair is taken apart if it is independent given some s neighbours
+of either side. As in PC-stable (Colombo and Maathuis, "Order-Independent Constraint-Based Causal Structure Learning",
+JMLR 2014) neighbours are those at the start of the level, so no result depends on the order of tests, and a whole level
+is a few array operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb
+
+import numpy as np
+
+from tasks.rca.graph.partial_correlation import (
+    critical_correlation,
+    partial_correlations,
+    small_given_one,
+)
+from tasks.rca.method import MethodError
+
+MAX_COLUMNS = 500
+_BATCH = 1 << 16
+
+Tests = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(tests,) i, (tests,) j, (tests, size) conditioning columns."""
+
+
+@dataclass(frozen=True)
+class Independence:
+    """The test of conditional independence: partial correlations of ``correlation`` (n, n), seen in ``rows`` samples.
+
+    A test that can say nothing (too few rows, or a conditioning set that determines a column) never finds independence.
+    """
+
+    correlation: np.ndarray
+    rows: int
+    alpha: float
+
+    def possible(self, size: int) -> bool:
+        """Whether there are rows enough to test given ``size`` columns."""
+        return self.rows - size > 3
+
+    def independent(self, tests: Tests) -> Tests:
+        """The tests that found independence: p > alpha."""
+        i, j, given = tests
+        critical = critical_correlation(self.alpha, self.rows, given.shape[1])
+        found = np.abs(partial_correlations(self.correlation, i, j, given)) < critical
+        return i[found], j[found], given[found]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """``adjacent``: (n, n) bool, symmetric. ``separates``: (n, n, n) bool: [i, j, k] if k was in a set found to separate
+    i and j. ``separated``: (n, n) bool, symmetric: pairs taken apart by a test.
+    """
+
+    adjacent: np.ndarray
+    separated: np.ndarray
+    separates: np.ndarray
+
+    def record(self, tests: Tests) -> None:
+        """Take the pairs of ``tests`` apart, for they were found to be independent."""
+        i, j, given = tests
+        self.adjacent[i, j] = self.adjacent[j, i] = False
+        self.separated[i, j] = self.separated[j, i] = True
+        self.separates[i[:, None], j[:, None], given] = self.separates[j[:, None], i[:, None], given] = True
+
+
+@dataclass
+class Budget:
+    """Tests that a run may still make, so that no case takes for ever; counted, so that every machine stops alike."""
+
+    limit: int
+    used: int = 0
+
+    def spend(self, tests: int, *, columns: int, size: int) -> None:
+        """Raises: MethodError: the limit is passed."""
+        if self.used + tests > self.limit:
+            raise MethodError(
+                f"{columns} metrics need {self.used + tests:,} tests of independence, {tests:,} of them given {size} "
+                f"metrics; this method stops at {self.limit:,}"
+            )
+        self.used += tests
+
+
+def learn_skeleton(
+    test: Independence, budget: Budget, *, never: np.ndarray | None = None, max_conditions: int | None = None
+) -> Skeleton:
+    """The skeleton of PC-stable.
+
+    ``never``: (n, n) bool, symmetric: pairs known not to be adjacent. ``max_conditions``: largest conditioning set.
+
+    Raises:
+        MethodError: it would take more tests than ``budget`` allows.
+    """
+    n = len(test.correlation)
+    if n > MAX_COLUMNS:
+        raise MethodError(f"{n} metrics; this method stops at {MAX_COLUMNS}")
+    adjacent = ~np.eye(n, dtype=bool)
+    if never is not None:
+        adjacent &= ~never
+    skeleton = Skeleton(adjacent, np.zeros((n, n), dtype=bool), np.zeros((n, n, n), dtype=bool))
+    for size in range(n - 1 if max_conditions is None else min(n - 1, max_conditions + 1)):
+        degrees = adjacent.sum(axis=1).tolist()
+        if max(degrees, default=0) <= size or not test.possible(size):
+            break
+        budget.spend(sum(d * comb(d - 1, size) for d in degrees if d), columns=n, size=size)
+        before = adjacent.copy()
+        if size == 1:
+            _take_apart_given_one(skeleton, before, test)
+            continue
+        for tests in batched(_level(before, size)):
+            skeleton.record(test.independent(tests))
+    return skeleton
+
+
+def _take_apart_given_one(skeleton: Skeleton, before: np.ndarray, test: Independence) -> None:
+    """Level 1, where most of the tests are, without a list of them."""
+    limit = critical_correlation(test.alpha, test.rows, 1)
+    for x, found in enumerate(small_given_one(test.correlation, limit)):
+        found &= before[x][:, None] & before[x]
+        apart = found.any(axis=1)
+        skeleton.adjacent[x, apart] = skeleton.adjacent[apart, x] = False
+        skeleton.separated[x, apart] = skeleton.separated[apart, x] = True
+        skeleton.separates[x] |= found
+        skeleton.separates[:, x] |= found
+
+
+def _level(adjacent: np.ndarray, size: int) -> Iterator[Tests]:
+    """All tests of neighbours i, j given ``size`` other neighbours of i."""
+    if size == 0:
+        i, j = np.nonzero(np.triu(adjacent))
+        yield i, j, np.empty((len(i), 0), dtype=np.intp)
+        return
+    for x in range(len(adjacent)):
+        neighbours = np.flatnonzero(adjacent[x])
+        yield from conditioned(x, np.arange(len(neighbours)), neighbours, size)
+
+
+def conditioned(x: int, others: np.ndarray, pool: np.ndarray, size: int) -> Iterator[Tests]:
+    """Tests of x against each of ``pool[others]`` given every ``size`` of ``pool`` without that other."""
+    sets = combinations(len(pool) - 1, size)
+    if not len(sets):
+        return
+    at_once = max(1, _BATCH // len(sets))
+    for first in range(0, len(others), at_once):
+        other = others[first : first + at_once, None, None]
+        for start in range(0, len(sets), _BATCH):
+            part = sets[start : start + _BATCH]
+            given = pool[part + (part >= other)].reshape(-1, size)
+            yield np.full(len(given), x), np.repeat(pool[other.ravel()], len(part)), given
+
+
+def batched(pieces: Iterable[Tests]) -> Iterator[Tests]:
+    """The same tests in fewer, larger pieces."""
+    waiting: list[Tests] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(len(i) for i, _, _ in waiting) >= _BATCH:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(pieces: list[Tests]) -> Tests:
+    i, j, given = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return i, j, given
+
+
+@lru_cache(maxsize=64)
+def combinations(n: int, size: int) -> np.ndarray:
+    """(n choose size, size) indices below n, ascending in each row."""
+    table = np.arange(n, dtype=np.intp)[:, None] if size else np.empty((1, 0), dtype=np.intp)
+    for _ in range(size - 1):
+        last = table[:, -1]
+        more = n - 1 - last
+        starts = np.cumsum(more) - more
+        table = np.repeat(table, more, axis=0)
+        added = np.arange(len(table)) - np.repeat(starts - last - 1, more)
+        table = np.column_stack([table, added])
+    return table
