@@ -1,0 +1,187 @@
+"""CIRCA: metrics that no longer follow from their causes as they did before the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csgraph
+
+from tasks.rca.calls import build_call_graph
+from tasks.rca.deviation import RESOLUTION, deviation_scores, require_windows
+from tasks.rca.golden_signals import GoldenSignal, golden_signal
+from tasks.rca.graph.causal_graph import CausalGraph
+from tasks.rca.graph.pc import learn_pc
+from tasks.rca.method import MethodError, Paper, Ranking, method
+from tasks.rca.panel import Panel, build_panel
+from tasks.rca.view import CaseView
+
+_LEAST_NORMAL_ROWS = 4
+_COLLINEAR = 1e-6
+_WITHIN_SERVICE: dict[GoldenSignal, tuple[GoldenSignal, ...]] = {
+    "traffic": (),
+    "saturation": ("traffic",),
+    "latency": ("traffic", "saturation"),
+    "errors": ("traffic", "saturation", "latency"),
+}
+_FROM_CALLERS: tuple[GoldenSignal, ...] = ("traffic",)
+_FROM_CALLEES: tuple[GoldenSignal, ...] = ("latency", "errors")
+_Signal = tuple[int, GoldenSignal]
+
+
+@method(
+    name="circa",
+    family="metric",
+    needs={"metrics"},
+    paper=Paper(
+        "Causal Inference-Based Root Cause Analysis for Online Service Systems with Intervention Recognition",
+        "KDD",
+        2022,
+    ),
+)
+def circa(
+    view: CaseView,
+    rng: np.random.Generator,
+    *,
+    graph: Literal["structural", "pc"] = "structural",
+    lags: int = 0,
+    threshold: float = 3.0,
+    alpha: float = 0.05,
+) -> Ranking:
+    """Metrics by how far they stray from what their causes predict, plus the most anomalous of their effects.
+
+    Regression-based hypothesis testing: in the normal window each metric is regressed (least squares) on its causes in
+    the graph, at the same time and ``lags`` steps back; its score is the largest absolute residual of the abnormal
+    window, in standard deviations of the normal residuals. Descendant adjustment: a metric that scores ``threshold`` or
+    more gets the largest score among its effects added, and among their effects where an effect itself scores less.
+    Graph ``structural``: metrics stand for the golden signals of their service
+    (:mod:`tasks.rca.golden_signals`); traffic causes saturation, latency and errors, saturation causes latency and
+    errors, latency causes errors; the caller's traffic causes the callee's, the callee's latency and errors cause the
+    caller's. A signal without metrics hands on its causes. Graph ``pc``: PC on the normal window; only its directed
+    edges make causes (arXiv 2603.02057 ran CIRCA on a PC graph, over both windows). ``pc`` also stands in for
+    ``structural`` where no call between two services is known.
+    Ranks metrics, those without an edge too (by their own deviation); a service scores as its worst one. Inputs:
+    metrics, inject time, topology and spans (calls). Parameters: ``graph`` ``structural``, ``lags`` 0, ``threshold`` 3,
+    ``alpha`` 0.05 (of PC). Complexity: O(columns x rows x causes^2), or that of PC. Randomness: none. Source: Li et
+    al., KDD 2022.
+    Deviations: the residual's standard deviation counts the regression's degrees of freedom, else metrics with many
+    causes would seem to stray. A regression takes at most half as many causes as there are normal rows, the most
+    correlated ones; causes that do not move in the normal window tell it nothing. Calls in a circle make no edge, as
+    the graph must have no cycle. A metric that never moved in the normal window: see :mod:`tasks.rca.deviation`.
+    """
+    require_windows(*view.split())
+    panel = build_panel(view)
+    normal_rows = int(np.count_nonzero(~panel.abnormal)) - lags
+    if normal_rows < _LEAST_NORMAL_ROWS:
+        raise MethodError(
+            f"{normal_rows} metric rows before the inject time; CIRCA needs at least {_LEAST_NORMAL_ROWS}"
+        )
+    causal_graph = structural_graph(view, panel) if graph == "structural" else None
+    if causal_graph is None:
+        causal_graph = learn_pc(panel.values[~panel.abnormal], alpha=alpha)
+    scores = residual_scores(panel.values, panel.abnormal, causal_graph, lags=lags)
+    return Ranking.of_metrics(panel.scores(adjusted(scores, causal_graph, threshold)))
+
+
+def structural_graph(view: CaseView, panel: Panel) -> CausalGraph | None:
+    """Which column causes which by the calls and golden signals alone; None if no call between services is known."""
+    try:
+        calls = build_call_graph(view).calls()
+    except MethodError:
+        return None
+    circle = csgraph.connected_components(calls, connection="strong")[1]
+    calls &= circle[:, None] != circle
+    position = {service: i for i, service in enumerate(view.services)}
+    columns: dict[_Signal, list[int]] = {}
+    for i, (service, metric) in enumerate(panel.columns):
+        columns.setdefault((position[service], golden_signal(metric)), []).append(i)
+    directed = np.zeros((len(panel.columns), len(panel.columns)), dtype=bool)
+    for effect, effects in columns.items():
+        for cause in _nearest_observed_causes(effect, calls, columns):
+            directed[np.ix_(columns[cause], effects)] = True
+    return CausalGraph.of_directed(directed)
+
+
+def _nearest_observed_causes(
+    effect: _Signal, calls: np.ndarray, columns: dict[_Signal, list[int]]
+) -> Iterator[_Signal]:
+    seen: set[_Signal] = set()
+    pending = list(_causes_of(effect, calls))
+    while pending:
+        cause = pending.pop()
+        if cause in seen:
+            continue
+        seen.add(cause)
+        if cause in columns:
+            yield cause
+        else:
+            pending.extend(_causes_of(cause, calls))
+
+
+def _causes_of(effect: _Signal, calls: np.ndarray) -> Iterator[_Signal]:
+    service, signal = effect
+    for cause in _WITHIN_SERVICE[signal]:
+        yield service, cause
+    if signal in _FROM_CALLERS:
+        for caller in np.flatnonzero(calls[:, service]):
+            yield int(caller), signal
+    if signal in _FROM_CALLEES:
+        for callee in np.flatnonzero(calls[service]):
+            yield int(callee), signal
+
+
+def residual_scores(values: np.ndarray, abnormal: np.ndarray, graph: CausalGraph, *, lags: int) -> np.ndarray:
+    """(columns,) largest absolute residual after the inject time, in standard deviations of those before it.
+
+    ``values``: (rows, columns); ``abnormal``: (rows,) bool. The regressions know the normal rows only.
+    """
+    rows = len(values) - lags
+    normal = ~abnormal[lags:]
+    centred = values - values[~abnormal].mean(axis=0)
+    lagged = np.stack([centred[lags - lag : lags - lag + rows] for lag in range(lags + 1)])
+    count = int(np.count_nonzero(normal))
+    residuals = np.empty((rows, values.shape[1]))
+    ranks = np.zeros(values.shape[1])
+    for column in range(values.shape[1]):
+        target = lagged[0][:, column]
+        target = target - target[normal].mean()
+        causes = lagged[:, :, graph.parents(column)].transpose(1, 0, 2).reshape(rows, -1)
+        design = _informative(causes, target, normal, most=(count - 2) // 2)
+        slopes, _, ranks[column], _ = np.linalg.lstsq(design[normal], target[normal], rcond=_COLLINEAR)
+        residual = target - design @ slopes
+        residuals[:, column] = np.where(np.abs(residual) > RESOLUTION * np.max(np.abs(target)), residual, 0.0)
+    frame = pd.DataFrame(residuals)
+    scores = deviation_scores(frame[normal], frame[~normal], centre="mean").to_numpy()
+    return scores * np.sqrt((count - 1 - ranks) / count)
+
+
+def _informative(causes: np.ndarray, target: np.ndarray, normal: np.ndarray, *, most: int) -> np.ndarray:
+    """The columns of ``causes`` that move in the normal window, scaled to it, and of these the ``most`` correlated."""
+    centred = causes - causes[normal].mean(axis=0)
+    spread = np.sqrt(np.mean(centred[normal] ** 2, axis=0))
+    moves = spread > RESOLUTION * np.max(np.abs(causes), axis=0, initial=0.0)
+    scaled = centred[:, moves] / spread[moves]
+    if scaled.shape[1] <= most:
+        return scaled
+    relevance = np.abs(scaled[normal].T @ target[normal])
+    return scaled[:, np.sort(np.argsort(-relevance, kind="stable")[:most])]
+
+
+def adjusted(scores: np.ndarray, graph: CausalGraph, threshold: float) -> np.ndarray:
+    """Scores after descendant adjustment: what is anomalous below a cause speaks for the cause."""
+    result = scores.copy()
+    for column in np.flatnonzero(scores >= threshold):
+        seen = {int(column)}
+        pending = [int(column)]
+        below = 0.0
+        while pending:
+            for effect in np.flatnonzero(graph.directed[pending.pop()]).tolist():
+                if effect not in seen:
+                    seen.add(effect)
+                    below = max(below, scores[effect])
+                    if scores[effect] < threshold:
+                        pending.append(effect)
+        result[column] += below
+    return result
