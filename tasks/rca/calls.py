@@ -137,7 +137,7 @@ class _Calls:
 def _calls_in_spans(spans: pd.DataFrame, services: tuple[str, ...]) -> _Calls:
     """A call into a candidate is each of its spans whose parent is of another service or not known."""
     service = _positions(spans["service"], services)
-    parent = _parents(spans)
+    parent = _parents(spans, service)
     duration = spans["duration"].to_numpy(dtype=float)
     end = pd.DatetimeIndex(spans["start"]).as_unit("ns").asi8 + (duration * 1e9).astype(np.int64)
     from_elsewhere = (parent < 0) | (service[parent] != service)
@@ -172,11 +172,11 @@ def _caller_span(entry: np.ndarray, parent: np.ndarray, service: np.ndarray, dur
     return np.where(waits, around, entry)
 
 
-def _parents(spans: pd.DataFrame) -> np.ndarray:
+def _parents(spans: pd.DataFrame, service: np.ndarray) -> np.ndarray:
     """Position of each span's parent, -1 where it is not among the spans. (spans,) int64.
 
-    Of several spans with one id (client and server share it in some systems) the longest is the parent; a span is not
-    its own parent.
+    Of several spans with one id (client and server share it in some systems) the shortest is the parent, as that is the
+    server's; a span is not its own parent.
     """
     count = len(spans)
     trace = pd.factorize(spans["trace_id"])[0].astype(np.int64)
@@ -184,7 +184,7 @@ def _parents(spans: pd.DataFrame) -> np.ndarray:
     own, wanted = ids[:count], ids[count:]
     width = ids.max(initial=0) + 1
     key = trace * width + own
-    order = np.lexsort((-spans["duration"].to_numpy(dtype=float), key))
+    order = np.lexsort((service, spans["duration"].to_numpy(dtype=float), key))
     ordered = key[order]
     place = np.searchsorted(ordered, trace * width + wanted)
     found = np.flatnonzero((wanted >= 0) & (place < count))

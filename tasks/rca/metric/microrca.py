@@ -38,9 +38,10 @@ def microrca(
 ) -> Ranking:
     """Services around calls that became slow, by a walk that starts where a service's resources follow its latency.
 
-    Ranks services: the callees of anomalous calls, whoever calls them or is called by them; all others are left out.
+    Ranks services: the callees of anomalous calls, whoever calls them or is called by them (the latter at 0 if the walk
+    never gets there); all others are left out.
     A call edge is anomalous if clustering its latency (BIRCH, radius at most ``threshold`` of its normal mean, after a
-    moving mean over ``smoothing`` steps) finds a cluster of higher values that holds no sample from before the fault.
+    moving mean over ``smoothing`` samples) finds a cluster of higher values that holds no sample from before the fault.
     A callee's anomalous latency is the mean over its anomalous calls. Edge weights: ``alpha`` if anomalous; else the
     absolute correlation of the edge's latency with the anomalous latency of its end; to a host the mean weight of the
     calls into the service times the best absolute correlation of its anomalous latency with the host's resources. The
@@ -106,7 +107,7 @@ def has_risen(relative: np.ndarray, abnormal: np.ndarray, threshold: float, smoo
     order of time: a value joins the nearest cluster if that keeps the cluster's radius within ``threshold``, else it
     opens a new one. The values of each window weigh 1 together, at most 60 of each are taken.
     """
-    before, after = (_thinned(_moving_mean(window, smoothing)) for window in (relative[~abnormal], relative[abnormal]))
+    before, after = (_moving_means(window, smoothing) for window in (relative[~abnormal], relative[abnormal]))
     weights = np.concatenate([np.isfinite(part) / np.maximum(_samples(part), 1) for part in (before, after)])
     centres, opened_before = birch_clusters(np.concatenate([before, after]), weights, threshold, len(before))
     is_new = np.arange(len(centres))[:, None] >= opened_before
@@ -119,21 +120,21 @@ def _samples(values: np.ndarray) -> np.ndarray:
     return np.isfinite(values).sum(axis=0)
 
 
-def _moving_mean(values: np.ndarray, length: int) -> np.ndarray:
-    """Mean over the samples of each run of ``length`` rows, or of all rows if there are fewer."""
-    length = max(1, min(length, len(values)))
+def _moving_means(values: np.ndarray, length: int) -> np.ndarray:
+    """Means over ``length`` successive samples of each column, or over all if it has fewer; at most
+    ``_POINTS_PER_WINDOW`` of them, evenly spaced, NaN for the rest."""
     known = np.isfinite(values)
-    totals = np.cumsum(np.pad(np.where(known, values, 0.0), ((1, 0), (0, 0))), axis=0)
-    counts = np.cumsum(np.pad(known, ((1, 0), (0, 0))), axis=0)
-    count = counts[length:] - counts[:-length]
-    return np.where(count > 0, (totals[length:] - totals[:-length]) / np.maximum(count, 1), np.nan)
-
-
-def _thinned(values: np.ndarray) -> np.ndarray:
-    """At most ``_POINTS_PER_WINDOW`` rows, evenly spaced."""
-    if len(values) <= _POINTS_PER_WINDOW:
-        return values
-    return values[np.linspace(0, len(values) - 1, _POINTS_PER_WINDOW).round().astype(int)]
+    count = known.sum(axis=0)
+    samples = np.take_along_axis(np.where(known, values, 0.0), np.argsort(~known, axis=0, kind="stable"), axis=0)
+    totals = np.cumsum(np.pad(samples, ((1, 0), (0, 0))), axis=0)
+    width = np.minimum(max(length, 1), count)
+    place = np.linspace(0.0, 1.0, min(len(values), _POINTS_PER_WINDOW))[:, None]
+    end = np.round(width + (count - width) * place).astype(int)
+    means = (np.take_along_axis(totals, end, axis=0) - np.take_along_axis(totals, end - width, axis=0)) / np.maximum(
+        width, 1
+    )
+    again = np.diff(end, axis=0, prepend=-1) == 0
+    return np.where((count > 0) & ~again, means, np.nan)
 
 
 def birch_clusters(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy.sparse import csgraph, csr_array
 
 from tasks.rca.calls import CallGraph, build_call_graph
 from tasks.rca.correlation import correlations
@@ -64,10 +64,10 @@ def unexplained(graph: CallGraph, slow: np.ndarray) -> np.ndarray:
     visited[graph.front_end] = True
     kept = visited[graph.callers] & visited[graph.callees]
     caller, callee = graph.callers[kept], graph.callees[kept]
-    calls = sparse.csr_array((np.ones(len(caller)), (caller, callee)), shape=(size, size))
+    calls = csr_array((np.ones(len(caller)), (caller, callee)), shape=(size, size))
     reached = np.zeros(size, dtype=bool)
-    reached[sparse.csgraph.breadth_first_order(calls, graph.front_end, return_predecessors=False)] = True
-    circle = sparse.csgraph.connected_components(calls, connection="strong")[1]
+    reached[csgraph.breadth_first_order(calls, graph.front_end, return_predecessors=False)] = True
+    circle = csgraph.connected_components(calls, connection="strong")[1]
     leaves = circle[caller] != circle[callee]
     explained = np.isin(circle, circle[caller[leaves & slow[callee]]])
     return np.flatnonzero(reached & slow & ~explained)
