@@ -105,26 +105,43 @@ def _unlikely(
 ) -> np.ndarray:
     """Which values after the inject time lie in the tails of the Gaussian kernel density of those before it.
 
-    Bandwidth: Scott's rule. ``values``: (rows, columns) within [-1, 1]; returns (rows after, columns).
+    ``values``: (rows, columns) within [-1, 1]; returns (rows after, columns).
     """
     from scipy.special import ndtr
 
     unlikely = np.zeros((int(after.sum()), values.shape[1]), dtype=bool)
     for column in range(values.shape[1]):
-        normal = values[sampled[:, column] & ~after, column]
-        abnormal = values[after, column]
+        normal, abnormal = values[sampled[:, column] & ~after, column], values[after, column]
         if not len(normal):
             continue
         spread = normal.std()
         if spread > RESOLUTION:
-            distance = (abnormal[:, None] - normal) / (spread * len(normal) ** -0.2)
-            above, below = ndtr(-distance).mean(axis=1), ndtr(distance).mean(axis=1)
-            tail = above if direction == "up" else np.minimum(above, below)
-            unlikely[:, column] = tail < ndtr(-n_sigma)
+            unlikely[:, column] = _in_tail(np.sort(normal), abnormal, spread, float(ndtr(-n_sigma)), direction)
         else:
             departure = abnormal - normal.mean()
             unlikely[:, column] = (departure if direction == "up" else np.abs(departure)) > RESOLUTION
     return unlikely
+
+
+def _in_tail(
+    normal: np.ndarray, values: np.ndarray, spread: float, probability: float, direction: Direction
+) -> np.ndarray:
+    """Which ``values`` have less than ``probability`` beyond them in the density of ``normal`` (in rising order).
+
+    Bandwidth: Scott's rule. A normal value beyond x adds at least half its weight to the tail there, so the density
+    is worked out only where few are beyond.
+    """
+    from scipy.special import ndtr
+
+    count = len(normal)
+    above = count - np.searchsorted(normal, values, side="left")
+    below = np.searchsorted(normal, values, side="right")
+    beyond = above if direction == "up" else np.minimum(above, below)
+    far = np.flatnonzero(beyond < 2 * count * probability)
+    tail = ndtr((normal - values[far, None]) / (spread * count**-0.2)).mean(axis=1)
+    in_tail = np.zeros(len(values), dtype=bool)
+    in_tail[far] = (tail if direction == "up" else np.minimum(tail, 1 - tail)) < probability
+    return in_tail
 
 
 def _sudden(
