@@ -34,9 +34,9 @@ def correlation_matrix(values: np.ndarray) -> np.ndarray:
 def partial_correlations(correlation: np.ndarray, i: np.ndarray, j: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Correlation of columns ``i[t]`` and ``j[t]`` given the columns ``given[t]``, for every test t.
 
-    ``correlation``: (n, n). ``i``, ``j``: (tests,) column indices. ``given``: (tests, size), size 0 allowed; its columns
-    differ from i and j. Returns (tests,) within [-1, 1]; NaN where ``given`` determines i or j. Memory beyond the result
-    is bounded. O(tests x size^3), by elimination without a call per test.
+    ``correlation``: (n, n). ``i``, ``j``: (tests,) column indices. ``given``: (tests, size) column indices other than i
+    and j; size 0 allowed. Returns (tests,) within [-1, 1]; NaN where ``given`` determines i or j. Works through the
+    tests in batches of bounded memory. O(tests x size^3).
     """
     result = np.empty(len(i))
     for start in range(0, len(i), _BATCH):

@@ -8,7 +8,7 @@ from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix
 from tasks.rca.graph.skeleton import Budget, Independence, Skeleton, learn_skeleton
 
-MAX_TESTS = 20_000_000
+MAX_TESTS = 50_000_000
 
 
 def learn_pc(
@@ -28,13 +28,13 @@ def learn_pc(
     return orient(skeleton.adjacent, heads, forbidden)
 
 
-def colliders(skeleton: Skeleton, refused: np.ndarray) -> np.ndarray:
+def colliders(skeleton: Skeleton, refused: np.ndarray | None = None) -> np.ndarray:
     """(n, n) bool: [i, j] if i *-> j in some i *-> j <-* k where i and k were separated, but never by a set with j.
 
     An arrow in ``refused`` (n, n) keeps its whole collider from being drawn.
     """
     heads = np.zeros_like(skeleton.adjacent)
-    allowed = skeleton.adjacent & ~refused
+    allowed = skeleton.adjacent if refused is None else skeleton.adjacent & ~refused
     apart = skeleton.separated & ~skeleton.adjacent
     for middle in range(len(heads)):
         ends = np.flatnonzero(allowed[:, middle])
@@ -50,8 +50,8 @@ def orient(adjacent: np.ndarray, heads: np.ndarray, forbidden: np.ndarray) -> Ca
     conflict = heads & heads.T
     open_ = adjacent & ~heads & ~heads.T
     while True:
-        away_from_collider = _both(directed.T, apart)
-        closes_cycle = _both(directed, directed)
+        away_from_collider = linked(directed.T, apart)
+        closes_cycle = linked(directed, directed)
         new = open_ & ~forbidden & (away_from_collider | closes_cycle | _double_triangle(open_, directed, apart))
         if not new.any():
             break
@@ -61,7 +61,7 @@ def orient(adjacent: np.ndarray, heads: np.ndarray, forbidden: np.ndarray) -> Ca
     return CausalGraph(directed, open_ | conflict, np.zeros_like(adjacent))
 
 
-def _both(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def linked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """[i, j]: some k has first[i, k] and second[k, j]."""
     return first.astype(np.float32) @ second.astype(np.float32) > 0
 

@@ -54,8 +54,10 @@ class Independence:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """``adjacent``: (n, n) bool, symmetric. ``separates``: (n, n, n) bool: [i, j, k] if k was in a set found to separate
-    i and j. ``separated``: (n, n) bool, symmetric: pairs taken apart by a test.
+    """What the tests said about n columns. Pairs are symmetric.
+
+    ``adjacent``: (n, n) bool. ``separated``: (n, n) bool, pairs taken apart by a test. ``separates``: (n, n, n) bool,
+    [i, j, k] if k was in a set found to separate i and j.
     """
 
     adjacent: np.ndarray
@@ -72,18 +74,18 @@ class Skeleton:
 
 @dataclass
 class Budget:
-    """Tests that a run may still make, so that no case takes for ever; counted, so that every machine stops alike."""
+    """Tests given two or more columns that a run may still make, so that no run takes for ever.
+
+    It is counted, not timed, so that every machine stops alike. Tests given fewer are bounded by ``MAX_COLUMNS``.
+    """
 
     limit: int
     used: int = 0
 
-    def spend(self, tests: int, *, columns: int, size: int) -> None:
-        """Raises: MethodError: the limit is passed."""
-        if self.used + tests > self.limit:
-            raise MethodError(
-                f"{columns} metrics need {self.used + tests:,} tests of independence, {tests:,} of them given {size} "
-                f"metrics; this method stops at {self.limit:,}"
-            )
+    def allows(self, tests: int) -> bool:
+        return self.used + tests <= self.limit
+
+    def spend(self, tests: int) -> None:
         self.used += tests
 
 
@@ -108,11 +110,18 @@ def learn_skeleton(
         degrees = adjacent.sum(axis=1).tolist()
         if max(degrees, default=0) <= size or not test.possible(size):
             break
-        budget.spend(sum(d * comb(d - 1, size) for d in degrees if d), columns=n, size=size)
         before = adjacent.copy()
         if size == 1:
             _take_apart_given_one(skeleton, before, test)
             continue
+        needed = sum(degree * comb(degree - 1, size) for degree in degrees if degree)
+        if size > 1:
+            if not budget.allows(needed):
+                raise MethodError(
+                    f"{n} metrics need {needed:,} tests of independence given {size} others; this method stops at "
+                    f"{budget.limit:,}"
+                )
+            budget.spend(needed)
         for tests in batched(_level(before, size)):
             skeleton.record(test.independent(tests))
     return skeleton
@@ -158,11 +167,13 @@ def conditioned(x: int, others: np.ndarray, pool: np.ndarray, size: int) -> Iter
 def batched(pieces: Iterable[Tests]) -> Iterator[Tests]:
     """The same tests in fewer, larger pieces."""
     waiting: list[Tests] = []
+    count = 0
     for piece in pieces:
         waiting.append(piece)
-        if sum(len(i) for i, _, _ in waiting) >= _BATCH:
+        count += len(piece[0])
+        if count >= _BATCH:
             yield _joined(waiting)
-            waiting = []
+            waiting, count = [], 0
     if waiting:
         yield _joined(waiting)
 
@@ -172,15 +183,15 @@ def _joined(pieces: list[Tests]) -> Tests:
     return i, j, given
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def combinations(n: int, size: int) -> np.ndarray:
     """(n choose size, size) indices below n, ascending in each row."""
-    table = np.arange(n, dtype=np.intp)[:, None] if size else np.empty((1, 0), dtype=np.intp)
+    table = np.arange(n, dtype=np.int16)[:, None] if size else np.empty((1, 0), dtype=np.int16)
     for _ in range(size - 1):
         last = table[:, -1]
         more = n - 1 - last
-        starts = np.cumsum(more) - more
+        before = np.cumsum(more, dtype=np.int64) - more
         table = np.repeat(table, more, axis=0)
-        added = np.arange(len(table)) - np.repeat(starts - last - 1, more)
-        table = np.column_stack([table, added])
+        added = np.arange(len(table)) - np.repeat(before - last - 1, more)
+        table = np.column_stack([table, added.astype(np.int16)])
     return table
