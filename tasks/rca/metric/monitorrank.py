@@ -6,6 +6,7 @@ import numpy as np
 
 from tasks.rca.calls import CallGraph, build_call_graph
 from tasks.rca.correlation import correlations
+from tasks.rca.deviation import RESOLUTION
 from tasks.rca.graph.random_walk import cause_walk_weights, stationary_distribution, transition_matrix
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
@@ -45,7 +46,7 @@ def monitorrank(
     restart[graph.front_end] = 0.0
     called = np.union1d(graph.callers, graph.callees)
     weights, restart = weights[np.ix_(called, called)], restart[called]
-    if not restart.any():
+    if restart.max() <= RESOLUTION:
         raise MethodError("no service's latency moves with the front end's")
     shares = stationary_distribution(transition_matrix(weights), restart, restart_probability=restart_probability)
     return Ranking.of_services({graph.services[i]: shares[k] for k, i in enumerate(called)})
