@@ -11,6 +11,7 @@ from scipy import sparse
 
 from tasks.rca.graph.causal_graph import CausalGraph
 
+_SPARSE_FROM = 200
 _SPARSE_BELOW = 0.1
 _CONVERGED = 1e-15
 
@@ -43,8 +44,9 @@ def visit_frequencies(transition: np.ndarray, start: np.ndarray, *, steps: int) 
     is the limit of the visit counts of simulated walks as their number grows. It depends on ``start`` only as far as
     the graph falls apart or ``steps`` is small. O(steps x edges) at most.
     """
-    share_of_edges = np.count_nonzero(transition) / transition.size
-    forward = sparse.csr_array(transition.T) if share_of_edges < _SPARSE_BELOW else np.ascontiguousarray(transition.T)
+    few_edges = np.count_nonzero(transition) < _SPARSE_BELOW * transition.size
+    big_and_sparse = len(transition) >= _SPARSE_FROM and few_edges
+    forward = sparse.csr_array(transition.T) if big_and_sparse else np.ascontiguousarray(transition.T)
     position = start / start.sum()
     visits = np.zeros_like(position)
     for step in range(steps):
