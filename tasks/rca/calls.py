@@ -18,6 +18,7 @@ import pandas as pd
 
 from tasks.rca.golden_signals import golden_signal
 from tasks.rca.method import MethodError
+from tasks.rca.spans import link_traces, span_table
 from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
 
 CALLS = "calls"
@@ -69,7 +70,7 @@ def build_call_graph(view: CaseView) -> CallGraph:
         MethodError: no call between two candidates is known.
     """
     services, size = view.services, len(view.services)
-    calls = _calls_in_spans(view.spans, services)
+    calls = _calls_in_spans(view)
     known = (calls.caller >= 0) & (calls.caller != calls.callee)
     pairs = np.unique(np.concatenate([calls.caller[known] * size + calls.callee[known], _declared_calls(view)]))
     if not len(pairs):
@@ -134,20 +135,18 @@ class _Calls:
     duration: np.ndarray
 
 
-def _calls_in_spans(spans: pd.DataFrame, services: tuple[str, ...]) -> _Calls:
+def _calls_in_spans(view: CaseView) -> _Calls:
     """A call into a candidate is each of its spans whose parent is of another service or not known."""
-    service = _positions(spans["service"], services)
-    parent = _parents(spans, service)
-    duration = spans["duration"].to_numpy(dtype=float)
-    end = pd.DatetimeIndex(spans["start"]).as_unit("ns").asi8 + (duration * 1e9).astype(np.int64)
+    table, parent = span_table(view), link_traces(view).parent
+    service = pd.Index(view.services).get_indexer(pd.Index(table.services))[table.service]
     from_elsewhere = (parent < 0) | (service[parent] != service)
-    entry = np.flatnonzero((service >= 0) & from_elsewhere & np.isfinite(duration))
-    around = _caller_span(entry, parent, service, duration)
+    entry = np.flatnonzero((service >= 0) & from_elsewhere)
+    around = _caller_span(entry, parent, service, table.duration)
     return _Calls(
         caller=np.where(parent[entry] >= 0, service[parent[entry]], -1),
         callee=service[entry],
-        end=end[around],
-        duration=duration[around],
+        end=table.end[around],
+        duration=table.duration[around],
     )
 
 
@@ -170,29 +169,6 @@ def _caller_span(entry: np.ndarray, parent: np.ndarray, service: np.ndarray, dur
         around = np.where(short & climbs, above, around)
     waits &= duration[around] >= duration[entry]
     return np.where(waits, around, entry)
-
-
-def _parents(spans: pd.DataFrame, service: np.ndarray) -> np.ndarray:
-    """Position of each span's parent, -1 where it is not among the spans. (spans,) int64.
-
-    Of several spans with one id (client and server share it in some systems) the shortest is the parent, as that is the
-    server's; a span is not its own parent.
-    """
-    count = len(spans)
-    trace = pd.factorize(spans["trace_id"])[0].astype(np.int64)
-    ids = pd.factorize(pd.concat([spans["span_id"], spans["parent_span_id"]], ignore_index=True))[0].astype(np.int64)
-    own, wanted = ids[:count], ids[count:]
-    width = ids.max(initial=0) + 1
-    key = trace * width + own
-    order = np.lexsort((service, spans["duration"].to_numpy(dtype=float), key))
-    ordered = key[order]
-    place = np.searchsorted(ordered, trace * width + wanted)
-    found = np.flatnonzero((wanted >= 0) & (place < count))
-    found = found[ordered[place[found]] == (trace * width + wanted)[found]]
-    parent = np.full(count, -1, dtype=np.int64)
-    parent[found] = order[place[found]]
-    parent[parent == np.arange(count)] = -1
-    return parent
 
 
 def _row_of(index: pd.DatetimeIndex, end: np.ndarray) -> np.ndarray:

@@ -100,14 +100,17 @@ def require_spans(table: SpanTable) -> None:
 
 
 def link_traces(view: CaseView) -> Traces:
-    """Traces and parents of the spans of :func:`span_table`; a parent that was not recorded is none."""
+    """Traces and parents of the spans of :func:`span_table`; a parent that was not recorded is none.
+
+    Of several spans with one id (client and server share it in some systems) the shortest is the parent: the server's.
+    """
     spans = _measured(view)
     rows = len(spans)
     trace, traces = pd.factorize(spans["trace_id"])
     ids, known = pd.factorize(pd.concat([spans["span_id"], spans["parent_span_id"]], ignore_index=True))
     offset = trace.astype(np.int64) * max(len(known), 1)
     own, wanted = offset + ids[:rows], offset + ids[rows:]
-    order = np.argsort(own, kind="stable")
+    order = np.lexsort((spans["duration"].to_numpy(dtype=float), own))
     found = np.minimum(np.searchsorted(own, wanted, sorter=order), max(rows - 1, 0))
     parent = order[found]
     valid = (ids[rows:] >= 0) & (own[parent] == wanted) & (parent != np.arange(rows))
