@@ -79,7 +79,7 @@ def test_agrees_with_the_matrices_of_the_paper() -> None:
     for op in {*sides[0], *sides[1]}:
         (ef, nf), (ep, _) = (side.get(op, (1e-7, 1e-7)) for side in sides)
         expected[op] = ef**2 / (ep + nf)
-    assert dict(microrank(view, RNG, iterations=200).services) == pytest.approx(expected, rel=1e-6)
+    assert dict(microrank(view, RNG, n_sigma=3.0, iterations=200).services) == pytest.approx(expected, rel=1e-6)
 
 
 def test_only_traces_slower_than_their_operations_explain_are_anomalous() -> None:

@@ -129,7 +129,7 @@ def test_closed_sets_score_like_all_sets() -> None:
         abnormal[0] = max(abnormal[0], 1)
         called, calling = (rng.integers(0, 5, members.shape) * members.astype(float) for _ in range(2))
         observed = _TraceKinds(members, traces, abnormal, called, calling)
-        found = _service_scores(observed, *_closed_sets(observed, 0.2), top_sets=1000)
+        found = _service_scores(observed, *_closed_sets(observed, 0.2, 1000), top_sets=1000)
         expected = np.full(6, np.nan)
         for subset in every_subset(6):
             through = members[:, subset].all(axis=1)
@@ -140,6 +140,9 @@ def test_closed_sets_score_like_all_sets() -> None:
                 for service in subset:
                     expected[service] = np.fmax(expected[service], index * in_set[service])
         np.testing.assert_allclose(found, expected)
+        for few in (1, 3):
+            pruned = _service_scores(observed, *_closed_sets(observed, 0.2, few), top_sets=few)
+            np.testing.assert_allclose(pruned, _service_scores(observed, *_closed_sets(observed, 0.2, 1000), few))
 
 
 def every_subset(items: int) -> Iterator[list[int]]:
@@ -153,7 +156,7 @@ def test_only_the_top_sets_are_ranked() -> None:
 
 def test_too_many_sets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SETS", 3)
-    with pytest.raises(MethodError, match="more than 3 sets of services are frequent"):
+    with pytest.raises(MethodError, match="more than 3 sets of services are suspicious"):
         scores(many_sets_roots())
 
 
