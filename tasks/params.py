@@ -20,7 +20,7 @@ GATEWAY = "nginx-proxy"
 HEAD = "ray-head"
 REPLICA_PREFIX = "ray-replicas-"
 
-Role = Literal["gateway", "head", "replica"]
+Role = Literal["gateway", "head", "replica", "service"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -173,6 +173,7 @@ class ScoreParams(Frozen):
     """Which methods rank, what they may see, and how they are scored."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    method_parameters: dict[str, dict[str, Any]] = {}
     profile: Literal["paper", "llm"]
     inject_time: Literal["known", "detected"] = "known"
     baseline_s: Seconds | None = None

@@ -12,10 +12,7 @@ from pathlib import Path
 from tasks.case import read_case
 from tasks.params import ScoreParams
 from tasks.rca.child import READY, answer_parent
-from tasks.rca import view as _view
-from tasks.rca.view import build_view, column_names
-
-NoChangeDetected = getattr(_view, "NoChangeDetected", ZeroDivisionError)
+from tasks.rca.view import NoChangeDetected, build_view, column_names
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_type_hints
+from typing import Any, Concatenate, Literal, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,8 @@ from tasks.rca.view import CaseView
 Family = Literal["metric", "trace", "multi-source"]
 Signal = Literal["metrics", "sli", "logs", "spans", "requests", "topology"]
 Cost = Literal["cheap", "moderate", "expensive"]
-Run = Callable[..., "Ranking"]
-"""``(view: CaseView, rng: np.random.Generator, *, <parameters with defaults>) -> Ranking``."""
+Run = Callable[Concatenate[CaseView, np.random.Generator, ...], "Ranking"]
+"""View, random numbers, then parameters by keyword, each with a default."""
 
 
 class MethodError(ValueError):

@@ -127,7 +127,7 @@ def run_cases(
             views.build_ahead(usable_cpus() - pool.busy_here, pool.size)
             if views.exhausted and not pool.busy:
                 return
-            yield from pool.wait(TICK_S, views.connections)
+            yield from _logged(pool.wait(TICK_S, views.connections))
             views.collect()
 
 
@@ -158,7 +158,7 @@ def run_pairs(
             while job is not None and pool.has_room():
                 pool.start(job)
                 job = next(jobs, None)
-            yield from pool.wait(TICK_S, ())
+            yield from _logged(pool.wait(TICK_S, ()))
 
 
 def _jobs(case: str, number: int, view: bytes, calls: Sequence[MethodCall], seed: int) -> list[PairJob]:
@@ -168,6 +168,16 @@ def _jobs(case: str, number: int, view: bytes, calls: Sequence[MethodCall], seed
         PairJob(case, number, view, Job(call.method.name, call.method.module, dict(call.parameters), seed))
         for call in ordered
     ]
+
+
+def _logged(outcomes: list[Outcome]) -> list[Outcome]:
+    for outcome in outcomes:
+        result = outcome.result
+        if result.status != "ok":
+            logger.warning("%s on %s: %s: %s", outcome.method, outcome.case, result.status, result.message)
+            if result.traceback:
+                logger.debug("%s", result.traceback)
+    return outcomes
 
 
 def usable_cpus() -> int:
@@ -418,15 +428,10 @@ class PairWorker:
 
     def _outcome(self, result: PairResult) -> Outcome:
         assert self.job is not None
-        case, method = self.job.case, self.job.job.method
         result = replace(result, peak_mb=max(result.peak_mb, self._peak_mb))
         if result.status == "memory":
             result = replace(result, message=f"needed more than {self.limits.memory_mb} MiB")
-        if result.status != "ok":
-            logger.warning("%s on %s: %s: %s", method, case, result.status, result.message)
-            if result.traceback:
-                logger.debug("%s", result.traceback)
-        return Outcome(case, method, result)
+        return Outcome(self.job.case, self.job.job.method, result)
 
     def _resident_mb(self, *, with_children: bool) -> float:
         try:

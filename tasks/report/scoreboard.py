@@ -26,7 +26,10 @@ _RANKING_COLUMNS = (
     *("case_id", "fault", "target", "excluded", "method", "status", "message"),
     *("rank", "service", "score", "tied", "correct"),
 )
-_SCORE_COLUMNS = ("level", "group", "method", "score", "value", "low", "high", "chance", "lift", "cases")
+_SCORE_COLUMNS = (
+    *("level", "group", "granularity", "method", "score"),
+    *("value", "low", "high", "chance", "lift", "cases"),
+)
 _MISATTRIBUTION_COLUMNS = ("method", "truth", "predicted", "cases")
 
 
@@ -129,6 +132,7 @@ def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
         return None
     rankings = _table(scores_dir / RANKINGS_FILE, _RANKING_COLUMNS)
     scores = _table(scores_dir / SCORES_FILE, _SCORE_COLUMNS)
+    scores = scores[scores["granularity"] == "service"]
     misattribution = _table(scores_dir / MISATTRIBUTION_FILE, _MISATTRIBUTION_COLUMNS)
     methods = tuple(str(method) for method in rankings["method"].drop_duplicates())
     return Scoreboard(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import comb
+from types import MappingProxyType
 
 TOP = 5
 SCORES = ("ac1", "ac3", "ac5", "avg5", "mrr")
@@ -29,12 +31,25 @@ def ranking_scores(truth_ranks: Sequence[int], truths: int) -> dict[str, float]:
     return _named(accuracy, reciprocal_rank(truth_ranks))
 
 
-def chance_scores(candidates: int, truths: int) -> dict[str, float]:
-    """The exact mean of every score over all orders of ``candidates`` services of which ``truths`` are root causes."""
-    accuracy = [min(k, candidates) * truths / candidates / min(k, truths) for k in range(1, TOP + 1)]
-    orders = comb(candidates, truths)
-    first_at = (comb(candidates - rank, truths - 1) / orders / rank for rank in range(1, candidates - truths + 2))
-    return _named(accuracy, sum(first_at))
+@lru_cache(maxsize=4096)
+def chance_scores(candidates: int, sizes: tuple[int, ...]) -> Mapping[str, float]:
+    """The exact mean of every score over all orders of ``candidates``.
+
+    ``sizes``: for each root cause, how many of the candidates name it (1 for a service; no candidate names two).
+    """
+    accuracy = [
+        sum(_chance_of_a_hit(candidates, size, k) for size in sizes) / min(k, len(sizes)) for k in range(1, TOP + 1)
+    ]
+    named = sum(sizes)
+    orders = comb(candidates, named)
+    first_at = (comb(candidates - rank, named - 1) / orders / rank for rank in range(1, candidates - named + 2))
+    return MappingProxyType(_named(accuracy, sum(first_at)))
+
+
+def _chance_of_a_hit(candidates: int, size: int, k: int) -> float:
+    """That one of ``size`` candidates is among the first ``k``."""
+    misses = comb(candidates - size, k)
+    return 1.0 if misses == 0 else 1 - misses / comb(candidates, k)
 
 
 def _named(accuracy: list[float], mrr: float) -> dict[str, float]:

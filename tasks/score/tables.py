@@ -1,22 +1,29 @@
-"""From outcomes to tables: rankings, scores with intervals, misattribution. Columns: docs/scores.md."""
+"""From results to tables: rankings, scores with intervals, misattribution, comparisons. Columns: docs/scores.md."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from tasks.params import ScoreParams
 from tasks.rca.method import Method
+from tasks.rca.pair import PairResult
 from tasks.rca.runner import Outcome
 from tasks.score.accuracy import SCORES, chance_scores, ranking_scores
 from tasks.score.bootstrap import bootstrap_interval
+from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values
 from tasks.score.truth import Truth
 
 RATES = ("failure_rate", "tie_rate")
+COMPARED = ("ac1", "avg5", "mrr")
+GRANULARITIES = ("service", "metric")
 NOTHING = "(nothing)"
+METRICS_KEPT = 50
+"""Of each ranking of metrics the first that many are kept, and every correct one further down."""
 _DECIMALS = 9
 
 RANKING_COLUMNS = {
@@ -36,41 +43,118 @@ RANKING_COLUMNS = {
     "tied": "boolean",
     "correct": "boolean",
 }
-SCORE_COLUMNS = ("level", "group", "method", "score", "value", "low", "high", "chance", "lift", "cases")
+METRIC_RANKING_COLUMNS = {
+    "case_id": "str",
+    "method": "str",
+    "rank": "int32",
+    "service": "str",
+    "metric": "str",
+    "score": "float64",
+    "tied": "bool",
+    "correct": "bool",
+}
+SCORE_COLUMNS = {
+    "level": "str",
+    "group": "str",
+    "granularity": "str",
+    "method": "str",
+    "score": "str",
+    **dict.fromkeys(("value", "low", "high", "chance", "lift"), "float64"),
+    "cases": "int64",
+}
+COMPARISON_COLUMNS = {
+    "score": "str",
+    "method_a": "str",
+    "method_b": "str",
+    "cases": "int64",
+    "difference": "float64",
+    **dict.fromkeys(("wins", "ties", "losses"), "int64"),
+    "p": "float64",
+    "p_holm": "float64",
+    "significant": "bool",
+}
+AVERAGE_RANK_COLUMNS = {
+    "score": "str",
+    "method": "str",
+    "average_rank": "float64",
+    "cases": "int64",
+    "friedman_p": "float64",
+    "cliques": "str",
+}
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One pair with its scores: a failure has zero in each."""
+    """One pair with its scores by granularity: a failure has zero in each, a case that does not count has none.
+
+    Of the ranking of metrics, ``result`` has the part that is kept.
+    """
 
     truth: Truth
     method: Method
-    outcome: Outcome
-    scores: dict[str, float]
+    result: PairResult
+    scores: Mapping[str, Mapping[str, float]]
 
 
-def score_pairs(truths: Sequence[Truth], methods: Sequence[Method], outcomes: Sequence[Outcome]) -> list[Scored]:
-    """Every pair in the order of ``truths`` and ``methods``; pairs of cases that are not scored have no scores."""
-    by_pair = {(outcome.case, outcome.method): outcome for outcome in outcomes}
-    pairs = []
+def score_pair(truth: Truth, method: Method, result: PairResult) -> Scored:
+    """Scores at metric level are those of a method that ranks metrics; whether it does, ``score_pairs`` knows."""
+    metrics = truth.metrics
+    correct = frozenset().union(*metrics.causes)
+    scores: dict[str, Mapping[str, float]] = {}
+    if not truth.excluded:
+        ranks = [suspect.rank for suspect in result.suspects if suspect.service in truth.services]
+        ties = any(suspect.tied for suspect in result.suspects)
+        scores["service"] = _scores(result, ranks, len(truth.services), ties)
+    if not metrics.excluded:
+        place = {(suspect.service, suspect.metric): suspect.rank for suspect in result.metrics}
+        best = [min((place[column] for column in cause if column in place), default=0) for cause in metrics.causes]
+        ties = any(suspect.tied for suspect in result.metrics)
+        scores["metric"] = _scores(result, [rank for rank in best if rank], len(metrics.causes), ties)
+    kept = tuple(
+        suspect
+        for suspect in result.metrics
+        if suspect.rank <= METRICS_KEPT or (suspect.service, suspect.metric) in correct
+    )
+    return Scored(truth, method, replace(result, metrics=kept), scores)
+
+
+def _scores(result: PairResult, ranks: Sequence[int], truths: int, ties: bool) -> dict[str, float]:
+    rates = {"failure_rate": float(result.status != "ok"), "tie_rate": float(ties)}
+    return ranking_scores(ranks, truths) | rates
+
+
+def score_pairs(truths: Sequence[Truth], methods: Sequence[Method], outcomes: Iterable[Outcome]) -> list[Scored]:
+    """Every pair in the order of ``truths`` and ``methods``."""
+    truth_by_case = {truth.case: truth for truth in truths}
+    method_by_name = {method.name: method for method in methods}
+    return in_order(
+        truths,
+        methods,
+        [score_pair(truth_by_case[o.case], method_by_name[o.method], o.result) for o in outcomes],
+    )
+
+
+def in_order(truths: Sequence[Truth], methods: Sequence[Method], pairs: Iterable[Scored]) -> list[Scored]:
+    """The pairs by ``truths``, then by ``methods``; those of methods that never ranked a metric without scores at
+    metric level."""
+    by_pair = {(pair.truth.case, pair.method.name): pair for pair in pairs}
+    rank_metrics = {pair.method.name for pair in by_pair.values() if pair.result.metrics}
+    ordered = []
     for truth in truths:
         for method in methods:
-            outcome = by_pair[truth.case, method.name]
-            scores: dict[str, float] = {}
-            if not truth.excluded:
-                ranks = [suspect.rank for suspect in outcome.result.suspects if suspect.service in truth.services]
-                scores = ranking_scores(ranks, len(truth.services))
-                scores["failure_rate"] = float(outcome.result.status != "ok")
-                scores["tie_rate"] = float(any(suspect.tied for suspect in outcome.result.suspects))
-            pairs.append(Scored(truth, method, outcome, scores))
-    return pairs
+            pair = by_pair[truth.case, method.name]
+            if method.name not in rank_metrics:
+                scores = {name: scores for name, scores in pair.scores.items() if name != "metric"}
+                pair = replace(pair, scores=scores)
+            ordered.append(pair)
+    return ordered
 
 
 def ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
     """One row per suspect; a pair without suspects has one row whose service is null."""
     rows: list[tuple[object, ...]] = []
     for pair in pairs:
-        truth, result = pair.truth, pair.outcome.result
+        truth, result = pair.truth, pair.result
         head = (
             truth.case,
             truth.fault,
@@ -86,24 +170,34 @@ def ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
             rows.append((*head, s.rank, s.service, s.metric, s.score, s.tied, s.service in truth.services))
         if not result.suspects:
             rows.append((*head, None, None, None, np.nan, None, None))
-    return pd.DataFrame(rows, columns=list(RANKING_COLUMNS)).astype(RANKING_COLUMNS)
+    return _table(rows, RANKING_COLUMNS)
+
+
+def metric_ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
+    """One row per metric that a method named: the first ``METRICS_KEPT`` and every correct one."""
+    rows = []
+    for pair in pairs:
+        correct = frozenset().union(*pair.truth.metrics.causes)
+        for s in pair.result.metrics:
+            named = s.service, s.metric
+            rows.append((pair.truth.case, pair.method.name, s.rank, *named, s.score, s.tied, named in correct))
+    return _table(rows, METRIC_RANKING_COLUMNS)
 
 
 def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
-    """Long table: per level, group, method and score the mean over cases with interval, chance and lift.
+    """Long table: per level, group, granularity, method and score the mean over cases with interval, chance and lift.
 
     Levels: ``overall`` (group ``all``), ``fault``, ``target``, ``family`` (group: the family; a case's score is the
     mean over its methods; ``method`` empty).
     """
-    scored = [pair for pair in pairs if pair.scores]
     rows: list[tuple[object, ...]] = []
-    for level, group, members in _groups(scored):
-        rows += _group_rows(level, group, members, params)
-    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    for granularity in GRANULARITIES:
+        for level, group, members in _groups([pair for pair in pairs if granularity in pair.scores]):
+            rows += _group_rows(level, group, granularity, members, params)
+    table = _table(rows, SCORE_COLUMNS)
     numbers = ["value", "low", "high", "chance", "lift"]
-    table[numbers] = table[numbers].astype("float64").round(_DECIMALS)
-    text = ["level", "group", "method", "score"]
-    return table.astype({**dict.fromkeys(text, "str"), "cases": "int64"})
+    table[numbers] = table[numbers].round(_DECIMALS)
+    return table
 
 
 def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
@@ -113,7 +207,7 @@ def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
             pair.method.name,
             pair.truth.fault,
             "+".join(pair.truth.services),
-            pair.outcome.result.suspects[0].service if pair.outcome.result.suspects else NOTHING,
+            pair.result.suspects[0].service if pair.result.suspects else NOTHING,
         )
         for pair in pairs
         if pair.scores
@@ -121,6 +215,52 @@ def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
     columns = ["method", "fault", "truth", "predicted"]
     table = pd.DataFrame(rows, columns=columns).astype("str")
     return table.groupby(columns, sort=True).size().rename("cases").reset_index().astype({"cases": "int64"})
+
+
+def comparison_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
+    """Every two methods on the same cases, per score: mean difference, who won how often, and whether it is luck."""
+    values, methods = _values(pairs, "service", COMPARED)
+    couples = list(combinations(range(len(methods)), 2))
+    rows: list[tuple[object, ...]] = []
+    for s, score in enumerate(COMPARED):
+        if not couples or not len(values):
+            continue
+        of_score = values[:, :, s].round(_DECIMALS)
+        first, second = (of_score[:, list(side)] for side in zip(*couples, strict=True))
+        differences = first - second
+        p = sign_flip_p_values(differences, seed=params.seed, label=score)
+        corrected = holm(p)
+        for c, (a, b) in enumerate(couples):
+            wins, losses = int(np.sum(differences[:, c] > 0)), int(np.sum(differences[:, c] < 0))
+            counts = (wins, len(values) - wins - losses, losses)
+            mean = round(float(differences[:, c].mean()), _DECIMALS)
+            significant = corrected[c] <= 1 - params.confidence
+            rows.append((score, methods[a], methods[b], len(values), mean, *counts, p[c], corrected[c], significant))
+    return _table(rows, COMPARISON_COLUMNS)
+
+
+def average_rank_table(pairs: Sequence[Scored], comparisons: pd.DataFrame) -> pd.DataFrame:
+    """What a critical-difference plot draws, per score: each method's average rank over the cases, and its cliques.
+
+    A clique is a group of neighbours in which no two methods differ significantly; several are joined by ``+``.
+    """
+    values, methods = _values(pairs, "service", COMPARED)
+    rows: list[tuple[object, ...]] = []
+    for s, score in enumerate(COMPARED):
+        if not len(values):
+            continue
+        ranks = average_ranks(values[:, :, s])
+        position = {method: i for i, method in enumerate(methods)}
+        significant = np.zeros((len(methods), len(methods)), dtype=bool)
+        found = comparisons[(comparisons["score"] == score) & comparisons["significant"]]
+        for a, b in zip(found["method_a"].map(position), found["method_b"].map(position), strict=True):
+            significant[a, b] = significant[b, a] = True
+        groups = cliques(ranks, significant)
+        friedman = friedman_p_value(values[:, :, s])
+        for m in np.argsort(ranks, kind="stable"):
+            member_of = "+".join(str(number) for number, group in enumerate(groups, 1) if m in group)
+            rows.append((score, methods[m], round(float(ranks[m]), _DECIMALS), len(values), friedman, member_of))
+    return _table(rows, AVERAGE_RANK_COLUMNS)
 
 
 def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
@@ -135,18 +275,28 @@ def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
         yield "family", family, [pair for pair in pairs if pair.method.family == family]
 
 
-def _group_rows(level: str, group: str, pairs: Sequence[Scored], params: ScoreParams) -> list[tuple[object, ...]]:
-    cases = list(dict.fromkeys(pair.truth.case for pair in pairs))
-    methods = list(dict.fromkeys(pair.method.name for pair in pairs))
-    names = [*SCORES, *RATES]
-    values = np.zeros((len(cases), len(methods), len(names)))
-    position = {case: i for i, case in enumerate(cases)}, {method: i for i, method in enumerate(methods)}
+def _values(pairs: Sequence[Scored], granularity: str, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Scores of the pairs that have any: (cases, methods, names), and the methods."""
+    pairs = [pair for pair in pairs if granularity in pair.scores]
+    case_row = {case: i for i, case in enumerate(dict.fromkeys(pair.truth.case for pair in pairs))}
+    method_row = {method: i for i, method in enumerate(dict.fromkeys(pair.method.name for pair in pairs))}
+    values = np.zeros((len(case_row), len(method_row), len(names)))
     for pair in pairs:
-        values[position[0][pair.truth.case], position[1][pair.method.name]] = [pair.scores[name] for name in names]
+        scores = pair.scores[granularity]
+        values[case_row[pair.truth.case], method_row[pair.method.name]] = [scores[name] for name in names]
+    return values, list(method_row)
+
+
+def _group_rows(
+    level: str, group: str, granularity: str, pairs: Sequence[Scored], params: ScoreParams
+) -> list[tuple[object, ...]]:
+    names = [*SCORES, *RATES]
+    values, methods = _values(pairs, granularity, names)
     if level == "family":
         values, methods = values.mean(axis=1, keepdims=True), [""]
+    cases = len(values)
     low, high = bootstrap_interval(
-        values.reshape(len(cases), -1),
+        values.reshape(cases, -1),
         samples=params.bootstrap_samples,
         confidence=params.confidence,
         seed=params.seed,
@@ -155,14 +305,23 @@ def _group_rows(level: str, group: str, pairs: Sequence[Scored], params: ScorePa
     bounds = np.stack([low, high]).reshape(2, len(methods), len(names))
     means = values.mean(axis=0)
     truths = {pair.truth.case: pair.truth for pair in pairs}
-    per_case = [chance_scores(truth.candidates, len(truth.services)) for truth in truths.values()]
+    per_case = [_chance(truth, granularity) for truth in truths.values()]
     chance = {name: sum(scores[name] for scores in per_case) / len(per_case) for name in SCORES}
     rows: list[tuple[object, ...]] = []
     for m, method in enumerate(methods):
         for s, name in enumerate(names):
             expected = chance.get(name, np.nan)
             interval = bounds[0, m, s], bounds[1, m, s]
-            rows.append(
-                (level, group, method, name, means[m, s], *interval, expected, means[m, s] / expected, len(cases))
-            )
+            figures = (means[m, s], *interval, expected, means[m, s] / expected)
+            rows.append((level, group, granularity, method, name, *figures, cases))
     return rows
+
+
+def _chance(truth: Truth, granularity: str) -> Mapping[str, float]:
+    if granularity == "service":
+        return chance_scores(truth.candidates, (1,) * len(truth.services))
+    return chance_scores(truth.metrics.candidates, tuple(len(cause) for cause in truth.metrics.causes))
+
+
+def _table(rows: Sequence[tuple[object, ...]], columns: Mapping[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(columns)).astype(dict(columns))

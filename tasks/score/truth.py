@@ -1,12 +1,28 @@
-"""Which services were really broken in a case, and whether the case counts."""
+"""Which services, and which of their metrics, were really broken in a case, and whether the case counts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tasks.case import CaseRecord
+from tasks.case import CaseRecord, Injection
 
 NO_FAULT = "none"
+Column = tuple[str, str]
+"""(service, metric)."""
+
+
+@dataclass(frozen=True)
+class MetricTruth:
+    """The answer of one case among its metrics.
+
+    ``candidates``: how many columns the methods see. ``causes``: for each root cause the columns that name it; no
+    column names two. ``excluded``: why the case is not scored at metric level; empty if it is.
+    """
+
+    candidates: int
+    causes: tuple[frozenset[Column], ...]
+    excluded: str
 
 
 @dataclass(frozen=True)
@@ -21,14 +37,18 @@ class Truth:
     case: str
     candidates: int
     services: tuple[str, ...]
+    metrics: MetricTruth
     fault: str
     target: str
     excluded: str
     notes: tuple[str, ...]
 
 
-def truth_of(record: CaseRecord, *, include_ineffective: bool) -> Truth:
-    """The truth of a case: the targets of its effective injections, or of all with ``include_ineffective``."""
+def truth_of(record: CaseRecord, *, include_ineffective: bool, columns: Iterable[Column] = ()) -> Truth:
+    """The truth of a case: the targets of its effective injections, or of all with ``include_ineffective``.
+
+    ``columns``: the metrics that the methods see.
+    """
     counted = [i for i in record.injections if include_ineffective or i.verdict == "effective"]
     dropped = [i for i in record.injections if i not in counted]
     services = tuple(sorted({injection.target for injection in counted}))
@@ -47,8 +67,37 @@ def truth_of(record: CaseRecord, *, include_ineffective: bool) -> Truth:
         case=record.case_id,
         candidates=len(record.stack.services),
         services=services,
+        metrics=_metric_truth(counted, set(columns), excluded),
         fault="+".join(sorted(injection.kind for injection in labelled)) or NO_FAULT,
         target="+".join(sorted({injection.target for injection in labelled})) or NO_FAULT,
         excluded=excluded,
         notes=notes,
     )
+
+
+def _metric_truth(injections: Sequence[Injection], columns: set[Column], excluded: str) -> MetricTruth:
+    """One injection without a visible metric excludes the case: a method that names it could not be told right."""
+    for injection in injections:
+        if not injection.metrics:
+            excluded = excluded or f"the metrics of {injection.kind} are not known"
+        elif not _named(injection) & columns:
+            excluded = excluded or f"no metric of {injection.kind} is visible"
+    if excluded:
+        return MetricTruth(len(columns), (), excluded)
+    return MetricTruth(len(columns), _disjoint([_named(injection) & columns for injection in injections]), "")
+
+
+def _named(injection: Injection) -> set[Column]:
+    return {(injection.target, metric) for metric in injection.metrics}
+
+
+def _disjoint(groups: Iterable[set[Column]]) -> tuple[frozenset[Column], ...]:
+    """Groups that share a column, joined: one entry of a ranking must not count as two root causes."""
+    causes: list[set[Column]] = []
+    for group in groups:
+        joined = set(group)
+        for cause in [cause for cause in causes if cause & joined]:
+            joined |= cause
+            causes.remove(cause)
+        causes.append(joined)
+    return tuple(frozenset(cause) for cause in sorted(causes, key=sorted))

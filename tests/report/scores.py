@@ -11,7 +11,7 @@ from tasks.params import ScoreParams
 from tasks.rca.method import Method, Paper, Ranking
 from tasks.rca.pair import PairResult, Suspect
 from tasks.rca.runner import Outcome
-from tasks.score.campaign import MISATTRIBUTION_FILE, RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE
+from tasks.score.results import MISATTRIBUTION_FILE, RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE
 from tasks.score.tables import misattribution_table, ranking_table, score_pairs, score_table
 from tasks.score.truth import truth_of
 

@@ -25,7 +25,7 @@ def test_known_answers_with_two_root_causes() -> None:
 
 def test_known_chance_of_five_candidates() -> None:
     harmonic = (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5
-    assert chance_scores(5, 1) == pytest.approx({"ac1": 0.2, "ac3": 0.6, "ac5": 1, "avg5": 0.6, "mrr": harmonic})
+    assert chance_scores(5, (1,)) == pytest.approx({"ac1": 0.2, "ac3": 0.6, "ac5": 1, "avg5": 0.6, "mrr": harmonic})
 
 
 @pytest.mark.parametrize(("candidates", "truths"), [(n, t) for n in range(1, 7) for t in range(1, n + 1)])
@@ -33,7 +33,25 @@ def test_chance_is_the_mean_over_all_orders(candidates: int, truths: int) -> Non
     orders = list(permutations(range(1, candidates + 1)))
     every = [ranking_scores(ranks[:truths], truths) for ranks in orders]
     expected = {name: fmean(scores[name] for scores in every) for name in SCORES}
-    assert chance_scores(candidates, truths) == pytest.approx(expected)
+    assert chance_scores(candidates, (1,) * truths) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2,), (3,), (1, 2), (2, 2), (1, 1, 3), (6,), (5, 2)])
+def test_chance_where_several_candidates_name_one_root_cause(sizes: tuple[int, ...]) -> None:
+    """The rank of a root cause is the best rank of those that name it: mean over every order of seven metrics."""
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    every = []
+    for order in permutations(range(1, 8)):
+        ranks = [min(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+        every.append(ranking_scores(ranks, len(sizes)))
+    expected = {name: fmean(scores[name] for scores in every) for name in SCORES}
+    assert chance_scores(7, sizes) == pytest.approx(expected)
+
+
+def test_chance_of_many_candidates() -> None:
+    scores = chance_scores(2500, (1,))
+    assert scores["ac5"] == pytest.approx(5 / 2500)
+    assert scores["mrr"] == pytest.approx(sum(1 / r for r in range(1, 2501)) / 2500)
 
 
 rankings = st.integers(1, 12).flatmap(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def test_rankings_name_the_truth(result: ScoreResult) -> None:
 
 def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
     document = json.loads((result.out_dir / "metrics.json").read_text())
-    assert document["cases"] == {"scored": 3, "fault_free": 1, "ineffective": 1}
+    assert document["cases"] == {"scored": 3, "fault_free": 1, "ineffective": 1, "scored_at_metric_level": 0}
     assert document["chance"]["avg5"] == pytest.approx(0.6)
     by_name = document["methods"]["test_by_name"]
     assert by_name["ac3"] == pytest.approx(2 / 3)
@@ -149,20 +150,36 @@ def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
 
 def test_the_files_hold_the_tables(result: ScoreResult) -> None:
     names = {file.name for file in result.out_dir.iterdir()}
-    assert names == {"rankings.parquet", "scores.parquet", "misattribution.parquet", "metrics.json", "timings.json"}
-    pd.testing.assert_frame_equal(pd.read_parquet(result.out_dir / "scores.parquet"), result.scores)
-    pairs = json.loads((result.out_dir / "timings.json").read_text())["pairs"]
-    assert len(pairs) == len(FAULTS) * len(METHODS)
+    tables = "rankings metric_rankings scores misattribution comparisons average_ranks detections".split()
+    assert names == {*(f"{table}.parquet" for table in tables), "metrics.json", "timings.json"}
+    for table in tables:
+        pd.testing.assert_frame_equal(pd.read_parquet(result.out_dir / f"{table}.parquet"), getattr(result, table))
+
+
+def test_seconds_and_memory_are_kept_per_pair_and_summed_up_per_method(result: ScoreResult) -> None:
+    timings = json.loads((result.out_dir / "timings.json").read_text())
+    assert len(timings["pairs"]) == len(FAULTS) * len(METHODS)
+    of_method = [pair for pair in timings["pairs"] if pair["method"] == "nsigma"]
+    costs = timings["method_costs"]["nsigma"]
+    assert costs["cases"] == len(FAULTS)
+    assert costs["wall_s_mean"] == pytest.approx(np.mean([pair["wall_s"] for pair in of_method]), abs=1e-5)
+    assert costs["peak_mb_max"] == pytest.approx(max(pair["peak_mb"] for pair in of_method), abs=0.1)
+    assert 0 <= costs["grown_mb_max"] < costs["peak_mb_max"]
 
 
 def test_table_for_people(result: ScoreResult) -> None:
     table = result.score_table()
-    assert table.columns == ("method", "AC@1 (3 cases)", "Avg@5", "cpu-stress (2)", "network-delay (1)", "failed")
+    assert table.columns[:3] == ("method", "AC@1 (3 cases)", "Avg@5")
+    assert table.columns[3:] == ("failed", "s/case", "cpu-stress (2)", "network-delay (1)")
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["nsigma"] == ("1.00 [1.00, 1.00]", "1.00 [1.00, 1.00]", "1.00 / 1.00", "1.00 / 1.00", "0")
-    assert rows["test_raises"][-1] == "3"
-    assert rows["(chance)"] == ("0.20", "0.60", "0.20 / 0.60", "0.20 / 0.60", "")
+    assert rows["nsigma"][:3] == ("1.00 [1.00, 1.00]", "1.00 [1.00, 1.00]", "0")
+    assert rows["nsigma"][4:] == ("1.00 / 1.00", "1.00 / 1.00")
+    assert rows["test_raises"][2] == "3"
+    assert rows["(chance)"] == ("0.20", "0.60", "", "", "0.20 / 0.60", "0.20 / 0.60")
     assert table.text().splitlines()[0].startswith("method")
+    avg5 = [float(row[2].split()[0]) for row in table.rows]
+    assert avg5 == sorted(avg5, reverse=True)
+    assert next(reversed(rows)) == "test_raises"
 
 
 def test_same_inputs_same_bytes_in_other_processes(cases_dir: Path, tmp_path: Path) -> None:
@@ -183,7 +200,7 @@ def test_same_inputs_same_bytes_in_other_processes(cases_dir: Path, tmp_path: Pa
         )
         files = sorted(file for file in out.iterdir() if file.name != "timings.json")
         digests.append({file.name: sha256(file.read_bytes()).hexdigest() for file in files})
-    assert len(digests[0]) == 4
+    assert len(digests[0]) == 8
     assert digests[0] == digests[1]
 
 
@@ -212,7 +229,7 @@ def test_a_killed_run_leaves_the_old_results_whole(cases_dir: Path, tmp_path: Pa
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline().strip() == "1 10 baro on c0: ok"
+    assert re.fullmatch(r"1 10 baro on c\d: ok\n", process.stdout.readline())
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -241,10 +258,9 @@ def test_no_effective_case_is_a_table_that_says_so(tmp_path: Path) -> None:
 
 
 def test_wrong_parameters_are_refused_before_any_work(cases_dir: Path, tmp_path: Path) -> None:
-    params = score_params(methods=["nsigma", "barro"], inject_time="detected")
+    params = score_params(methods=["nsigma", "barro"])
     with pytest.raises(ParamsError) as error:
         score_campaign(cases_dir, params, tmp_path / "out")
     assert error.value.problems == tuple(validate_score_params(params))
     assert error.value.problems[0].startswith("score.methods[1]: unknown method 'barro'; did you mean 'baro'?")
-    assert error.value.problems[1].startswith("score.inject_time: 'detected' is not available yet")
     assert not (tmp_path / "out").exists()

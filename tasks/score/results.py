@@ -1,0 +1,272 @@
+"""What the score stage writes: tables as Parquet, a small JSON for ``dvc metrics``, and a table for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.score.accuracy import SCORES
+from tasks.score.tables import Scored
+from tasks.score.truth import Truth
+
+RANKINGS_FILE = "rankings.parquet"
+METRIC_RANKINGS_FILE = "metric_rankings.parquet"
+SCORES_FILE = "scores.parquet"
+MISATTRIBUTION_FILE = "misattribution.parquet"
+COMPARISONS_FILE = "comparisons.parquet"
+AVERAGE_RANKS_FILE = "average_ranks.parquet"
+DETECTIONS_FILE = "detections.parquet"
+METRICS_FILE = "metrics.json"
+TIMINGS_FILE = "timings.json"
+
+TABLE_WIDTH = 120
+_STAGING = ".partial"
+_CASES_NAMED = 3
+_CHANCE = "(chance)"
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A table for people: a header, one row per method and a chance row; ``notes`` say what was left out."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """The table and its notes as plain lines; columns that do not fit beside the others follow below them."""
+        blocks = ["\n".join(self._lines(block)) for block in self._blocks()]
+        return "\n".join(["\n\n".join(blocks), *self.notes])
+
+    def _widths(self) -> list[int]:
+        return [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+
+    def _blocks(self) -> list[list[int]]:
+        """Numbers of the columns that stand beside each other; the first stands in each block."""
+        widths = self._widths()
+        blocks = [[0]]
+        for i in range(1, len(widths)):
+            if len(blocks[-1]) > 1 and sum(widths[j] + 2 for j in blocks[-1]) + widths[i] > TABLE_WIDTH:
+                blocks.append([0])
+            blocks[-1].append(i)
+        return blocks
+
+    def _lines(self, block: Sequence[int]) -> list[str]:
+        widths = self._widths()
+        return ["  ".join(row[i].ljust(widths[i]) for i in block).rstrip() for row in (self.columns, *self.rows)]
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What ``score_campaign`` wrote to ``out_dir``. ``parameters``: of each method, as it ran."""
+
+    out_dir: Path
+    rankings: pd.DataFrame
+    metric_rankings: pd.DataFrame
+    scores: pd.DataFrame
+    misattribution: pd.DataFrame
+    comparisons: pd.DataFrame
+    average_ranks: pd.DataFrame
+    detections: pd.DataFrame
+    parameters: Mapping[str, Mapping[str, Any]]
+    costs: Mapping[str, Mapping[str, float]]
+    truths: tuple[Truth, ...]
+    failures: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not in the scores, and why; one line each."""
+        lines = [f"not scored: {truth.case}: {truth.excluded}" for truth in self.truths if truth.excluded]
+        lines += [f"not counted: {note}" for truth in self.truths for note in truth.notes]
+        if not self.metric_rankings.empty:
+            unscored = [truth for truth in self.truths if truth.metrics.excluded and not truth.excluded]
+            for reason in sorted({truth.metrics.excluded for truth in unscored}):
+                cases = [truth.case for truth in unscored if truth.metrics.excluded == reason]
+                lines.append(f"not scored at metric level: {_some(cases)}: {reason}")
+        failed = self.rankings[self.rankings["status"] != "ok"]
+        lines += [
+            f"failed: {reason[0]} on {len(rows)} of {len(self.truths)} cases: {reason[1]}: {reason[2]}"
+            for reason, rows in failed.groupby(["method", "status", "message"])
+        ]
+        return tuple(lines)
+
+    def score_table(self) -> ScoreTable:
+        """Scores, failures and seconds per method, best first, and per fault kind ``AC@1 / Avg@5``.
+
+        The chance row stands where its Avg@5 belongs.
+        """
+        if self.scores.empty:
+            return ScoreTable(("method",), (("(no case to score)",),), self.notes)
+        cells = _Cells(self.scores)
+        rows = {
+            method: (
+                method,
+                *(_with_interval(cells.row(method, score)) for score in ("ac1", "avg5")),
+                *cells.at_metric_level(method, "value"),
+                str(round(cells.row(method, "failure_rate").value * cells.cases["all"])),
+                f"{self.costs[method]['wall_s_mean']:.2f}",
+                *(cells.pair(method, fault, "value") for fault in cells.faults),
+            )
+            for method in cells.methods
+        }
+        first = cells.methods[0]  # the chance of all is the same
+        rows[_CHANCE] = (
+            _CHANCE,
+            *(f"{cells.row(first, score).chance:.2f}" for score in ("ac1", "avg5")),
+            *cells.at_metric_level(next(iter(cells.ranking_metrics), ""), "chance"),
+            *("", ""),
+            *(cells.pair(first, fault, "chance") for fault in cells.faults),
+        )
+        avg5 = {method: cells.row(method, "avg5").value for method in cells.methods}
+        avg5[_CHANCE] = cells.row(first, "avg5").chance
+        columns = (
+            *("method", f"AC@1 ({cells.cases['all']} cases)", "Avg@5"),
+            *(f"metric Avg@5 ({cells.metric_cases})" for _ in cells.ranking_metrics[:1]),
+            *("failed", "s/case"),
+            *(f"{fault} ({cells.cases[fault]})" for fault in cells.faults),
+        )
+        return ScoreTable(columns, tuple(rows[name] for name in sorted(avg5, key=lambda n: -avg5[n])), self.notes)
+
+
+class _Cells:
+    """The rows of the score table by where they go. ``ranking_metrics``: methods that have scores at metric level."""
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        wanted = scores[scores["level"].isin(["overall", "fault"])]
+        self._rows: dict[tuple[str, str, str, str], Any] = {
+            (str(row.granularity), str(row.group), str(row.method), str(row.score)): row
+            for row in wanted.itertuples(index=False)
+        }
+        services, metrics = (wanted[wanted["granularity"] == granularity] for granularity in ("service", "metric"))
+        self.methods: list[str] = services["method"].drop_duplicates().tolist()
+        self.ranking_metrics: list[str] = metrics["method"].drop_duplicates().tolist()
+        self.cases: dict[str, int] = dict(zip(services["group"].tolist(), services["cases"].tolist(), strict=True))
+        self.metric_cases = int(metrics["cases"].max()) if len(metrics) else 0
+        self.faults = [group for group in self.cases if group != "all"]
+
+    def row(self, method: str, score: str, group: str = "all") -> Any:
+        return self._rows["service", group, method, score]
+
+    def pair(self, method: str, fault: str, figure: str) -> str:
+        return " / ".join(f"{getattr(self.row(method, score, fault), figure):.2f}" for score in ("ac1", "avg5"))
+
+    def at_metric_level(self, method: str, figure: str) -> tuple[str, ...]:
+        """One cell if any method ranks metrics, else none."""
+        if not self.ranking_metrics:
+            return ()
+        row = self._rows.get(("metric", "all", method, "avg5"))
+        return (f"{getattr(row, figure):.2f}" if row else "",)
+
+
+def write_results(result: ScoreResult, pairs: Sequence[Scored]) -> None:
+    """Write every file, then put all in place at once."""
+    staging = result.out_dir / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    tables = {
+        RANKINGS_FILE: result.rankings,
+        METRIC_RANKINGS_FILE: result.metric_rankings,
+        SCORES_FILE: result.scores,
+        MISATTRIBUTION_FILE: result.misattribution,
+        COMPARISONS_FILE: result.comparisons,
+        AVERAGE_RANKS_FILE: result.average_ranks,
+        DETECTIONS_FILE: result.detections,
+    }
+    timings = {"method_costs": result.costs, "pairs": [_timing(pair) for pair in pairs]}
+    documents = {TIMINGS_FILE: timings, METRICS_FILE: _metrics(result)}
+    for name, table in tables.items():
+        table.to_parquet(staging / name, index=False)
+    for name, document in documents.items():
+        (staging / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for name in (*tables, *documents):
+        (staging / name).replace(result.out_dir / name)
+    staging.rmdir()
+
+
+def method_costs(pairs: Sequence[Scored]) -> dict[str, dict[str, float]]:
+    """Seconds and memory (MiB) of each method over the cases that it was run on: mean and largest."""
+    costs: dict[str, dict[str, float]] = {}
+    for method in dict.fromkeys(pair.method.name for pair in pairs):
+        results = [pair.result for pair in pairs if pair.method.name == method]
+        costs[method] = {"cases": len(results)}
+        for name in ("wall_s", "cpu_s", "peak_mb", "grown_mb"):
+            values = [getattr(result, name) for result in results]
+            costs[method][f"{name}_mean"] = round(float(np.mean(values)), 6)
+            costs[method][f"{name}_max"] = round(max(values), 6)
+    return costs
+
+
+def _metrics(result: ScoreResult) -> dict[str, Any]:
+    """What ``dvc metrics`` shows: per method the scores over all cases, failures, and the scores per fault kind."""
+    document: dict[str, Any] = {
+        "cases": {
+            "scored": sum(not truth.excluded for truth in result.truths),
+            "fault_free": sum(truth.excluded == "fault-free" for truth in result.truths),
+            "ineffective": sum(truth.excluded not in ("", "fault-free") for truth in result.truths),
+            "scored_at_metric_level": sum(not truth.metrics.excluded for truth in result.truths),
+        },
+        "chance": {},
+        "methods": {},
+    }
+    if len(result.detections):
+        document["detection"] = _detection(result.detections)
+    wanted = result.scores[result.scores["score"].isin(SCORES) & result.scores["level"].isin(["overall", "fault"])]
+    failed = result.rankings[result.rankings["status"] != "ok"].groupby("method").size()
+    for method in result.rankings["method"].drop_duplicates():
+        entry: dict[str, Any] = {"failures": int(failed.get(method, 0)), "by_fault": {}}
+        for row in wanted[wanted["method"] == method].itertuples(index=False):
+            place, chance = entry, document["chance"]
+            if row.level == "fault":
+                place = entry["by_fault"].setdefault(row.group, {})
+            if row.granularity == "metric":
+                place, chance = place.setdefault("metric_level", {}), chance.setdefault("metric_level", {})
+            place[row.score] = row.value
+            if row.level == "overall":
+                chance[row.score] = row.chance
+        if result.parameters[method]:
+            entry["parameters"] = dict(result.parameters[method])
+        document["methods"][method] = entry
+    return document
+
+
+def _detection(detections: pd.DataFrame) -> dict[str, Any]:
+    """How well the moment of the fault was detected. A change seen in a fault-free case is a false alarm."""
+    faulty = detections[detections["true_time"].notna()]
+    errors = faulty["error_s"].dropna()
+    return {
+        "cases": len(faulty),
+        "detected": int(faulty["detected"].sum()),
+        "false_alarms": int(detections.loc[detections["true_time"].isna(), "detected"].sum()),
+        "median_error_s": round(float(errors.median()), 6) if len(errors) else None,
+        "median_absolute_error_s": round(float(errors.abs().median()), 6) if len(errors) else None,
+    }
+
+
+def _timing(pair: Scored) -> dict[str, Any]:
+    return {
+        "case_id": pair.truth.case,
+        "method": pair.method.name,
+        "wall_s": round(pair.result.wall_s, 6),
+        "cpu_s": round(pair.result.cpu_s, 6),
+        "peak_mb": round(pair.result.peak_mb, 1),
+        "grown_mb": round(pair.result.grown_mb, 1),
+        "traceback": pair.result.traceback,
+    }
+
+
+def _some(cases: Sequence[str]) -> str:
+    named = ", ".join(cases[:_CASES_NAMED])
+    return named if len(cases) <= _CASES_NAMED else f"{len(cases)} cases ({named}, …)"
+
+
+def _with_interval(row: Any) -> str:
+    interval = "" if math.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
+    return f"{row.value:.2f}{interval}"

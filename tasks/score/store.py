@@ -1,0 +1,84 @@
+"""Finished pairs on disk, so that a run that was killed goes on where it stopped.
+
+One file per pair and per view, named by what decides its content (:mod:`tasks.score.fingerprint`). A file appears whole
+or not at all, holds its own checksum, and is ignored if that does not fit. Several runs may use the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from tasks.rca.builder import ViewFacts
+from tasks.rca.pair import MetricSuspect, PairResult, Suspect
+
+_FORMAT = b"1"
+_VIEWS = "views"
+_SUSPECT = attrgetter(*(field.name for field in fields(Suspect)))
+_METRIC_SUSPECT = attrgetter(*(field.name for field in fields(MetricSuspect)))
+
+
+class PairStore:
+    """``folder``: where the files are; None keeps nothing. ``fresh``: keep, but find nothing."""
+
+    def __init__(self, folder: Path | None, *, fresh: bool = False) -> None:
+        self._folder = folder
+        self._fresh = fresh
+
+    def view(self, key: str) -> ViewFacts | None:
+        document = self._read(_VIEWS, key)
+        if document is None:
+            return None
+        columns = tuple((str(service), str(metric)) for service, metric in document["columns"])
+        return ViewFacts(columns, document["inject_time"], document["problem"])
+
+    def keep_view(self, key: str, facts: ViewFacts) -> None:
+        self._write(_VIEWS, key, asdict(facts))
+
+    def pair(self, method: str, key: str) -> PairResult | None:
+        document = self._read(method, key)
+        if document is None:
+            return None
+        suspects = tuple(Suspect(*row) for row in document.pop("suspects"))
+        metrics = tuple(MetricSuspect(*row) for row in document.pop("metrics"))
+        return PairResult(**document, suspects=suspects, metrics=metrics)
+
+    def keep_pair(self, method: str, key: str, result: PairResult) -> None:
+        """A crash is not kept: something outside may have killed the process."""
+        if result.status == "crash":
+            return
+        document = {field.name: getattr(result, field.name) for field in fields(PairResult)}
+        document["suspects"] = [_SUSPECT(suspect) for suspect in result.suspects]
+        document["metrics"] = [_METRIC_SUSPECT(suspect) for suspect in result.metrics]
+        self._write(method, key, document)
+
+    def _read(self, group: str, key: str) -> dict[str, Any] | None:
+        if self._folder is None or self._fresh:
+            return None
+        try:
+            digest, _, content = (self._folder / group / f"{key}.json").read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        if digest != _checksum(content):
+            return None
+        document: dict[str, Any] = json.loads(content)
+        return document
+
+    def _write(self, group: str, key: str, document: dict[str, Any]) -> None:
+        if self._folder is None:
+            return
+        content = json.dumps(document).encode()
+        folder = self._folder / group
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{key}.{os.getpid()}.partial"
+        partial.write_bytes(_checksum(content) + b"\n" + content)
+        partial.replace(folder / f"{key}.json")
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(_FORMAT + content).hexdigest().encode()

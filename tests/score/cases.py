@@ -1,0 +1,21 @@
+"""Cases for the tests of scores."""
+
+from __future__ import annotations
+
+from tasks.case import SIGNALS, Case, CaseWriter
+
+
+def with_metrics(case: Case, *metrics: str) -> Case:
+    """The same case, whose injections say which metrics of the target name the fault."""
+    injections = tuple(injection.model_copy(update={"metrics": metrics}) for injection in case.record.injections)
+    return with_injections(case, injections)
+
+
+def with_injections(case: Case, injections: tuple[object, ...]) -> Case:
+    """The same case with other injections."""
+    record = case.record.model_copy(update={"injections": injections})
+    tables = {signal: case.table(signal) for signal in SIGNALS}  # type: ignore[arg-type]
+    with CaseWriter(case.path.parent, record.case_id) as writer:
+        for signal, table in tables.items():
+            writer.write(signal, table)  # type: ignore[arg-type]
+        return writer.finish(record)
