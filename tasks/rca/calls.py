@@ -5,8 +5,9 @@ long as the caller's span around it, provided that span waited for nothing else 
 each); otherwise, and where the caller did not wait for the end, it lasted as long as the callee's own span. A call
 counts in the step in which it ended.
 
-Where the spans of an edge do not reach into both windows (a data set that recorded spans only after the fault, an edge
-that only the topology knows) the edge has the callee's latency metric instead, and no sample if there is none.
+Where the spans of an edge do not reach into both windows (a data set that recorded spans only around the fault, an edge
+that only the topology knows) the edge has the callee's latency metric instead, if there is one. What is normal takes
+three steps at least.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ RUNS_ON = "runs_on"
 
 _PREFERRED_LATENCY = ("latency_p90", "latency_p50")
 _MAX_CALL_DEPTH = 16
+_LEAST_NORMAL_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -224,9 +226,9 @@ def _latency_metrics(view: CaseView) -> np.ndarray:
 
 
 def _reaching_both_windows(of_spans: np.ndarray, of_metrics: np.ndarray, abnormal: np.ndarray) -> np.ndarray:
-    """Per column: spans if they have samples in both windows, else the metric, else what the spans have."""
+    """Per column: spans if they have samples enough in both windows, else the metric, else what the spans have."""
     sampled = np.isfinite(of_spans)
-    both = sampled[~abnormal].any(axis=0) & sampled[abnormal].any(axis=0)
+    both = (sampled[~abnormal].sum(axis=0) >= _LEAST_NORMAL_ROWS) & sampled[abnormal].any(axis=0)
     return np.where(both | ~np.isfinite(of_metrics).any(axis=0), of_spans, of_metrics)
 
 

@@ -127,19 +127,22 @@ def test_one_step_of_an_edge_is_the_ninetieth_percentile() -> None:
     np.testing.assert_allclose(latency_of(graph, "head", "replica"), expected)
 
 
-def test_spans_of_one_window_only_give_way_to_the_callees_latency_metric() -> None:
-    """Nezha recorded spans only after the fault: nothing to compare them with."""
-    after = trace("a", 3.2, 0.5, 0.4)
-    metric = [0.1, 0.1, 0.1, 0.9, 0.9, 0.9]
-    columns = {**COLUMNS, ("replica", "latency_p90"): metric}
-    graph = build_call_graph(call_view(columns, normal_rows=3, calls=CALLS, spans=after))
-    assert latency_of(graph, "head", "replica") == metric
-    assert service_latency(graph, "replica") == metric
-    assert latency_of(graph, "front", "head")[4] == pytest.approx(0.5)  # has no metric: what the spans have
+def test_spans_that_do_not_reach_into_both_windows_give_way_to_the_callees_latency_metric() -> None:
+    """Nezha recorded spans only around the faults: next to nothing to compare them with."""
+    metric = [0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9]
+    columns = {**{column: [1.0] * 7 for column in COLUMNS}, ("replica", "latency_p90"): metric}
 
-    both = trace("b", 0.2, 0.5, 0.4) + after
-    graph = build_call_graph(call_view(columns, normal_rows=3, calls=CALLS, spans=both))
-    assert latency_of(graph, "head", "replica")[1] == pytest.approx(0.5)
+    def graph_with(*starts: float) -> CallGraph:
+        spans = [span for start in starts for span in trace(str(start), start, 0.5, 0.4)]
+        return build_call_graph(call_view(columns, normal_rows=4, calls=CALLS, spans=spans))
+
+    for starts in ([4.2], [0.2, 1.2, 4.2], [0.2, 1.2, 2.2]):
+        graph = graph_with(*starts)
+        assert latency_of(graph, "head", "replica") == metric
+        assert service_latency(graph, "replica") == metric
+        row = int(np.ceil(starts[-1] + 0.5))
+        assert latency_of(graph, "front", "head")[row] == pytest.approx(0.5)  # has no metric: what the spans have
+    assert latency_of(graph_with(0.2, 1.2, 2.2, 4.2), "head", "replica")[1] == pytest.approx(0.5)
 
 
 def test_which_latency_metric() -> None:

@@ -18,6 +18,7 @@ from tasks.rca.view import CaseView, column_names
 
 _LEAST_CORRELATION = 0.01
 _POINTS_PER_WINDOW = 60
+_HOST_PREFIX = "node_"
 
 
 @method(
@@ -56,9 +57,9 @@ def microrca(
     Deviations: the authors cluster the series at unit length with threshold 0.045, which over their 10 minutes of
     5-second samples is 0.5 of its level; here it is a share of the normal mean and both windows weigh the same, so
     neither unit nor number of rows decides. Users' calls into the front end are an edge too (the paper has an ingress
-    gateway). The case has no metrics of hosts: a host's are the means of the standardised metrics of the services on
-    it. Correlations are absolute, so no weight is negative, and the walk's shares are computed, so it always converges.
-    No anomalous call: an error, not a guess.
+    gateway). A host's resources are the metrics ``node_*`` of the services on it or, as most cases have none, the means
+    of their own standardised resource metrics. Correlations are absolute, so no weight is negative, and the walk's
+    shares are computed, so it always converges. No anomalous call: an error, not a guess.
     """
     graph = build_call_graph(view)
     edges = _with_users(graph)
@@ -174,18 +175,20 @@ def birch_clusters(
 @dataclass(frozen=True)
 class _Resources:
     """``values``: (rows, columns) standardised resource metrics; ``owner``: (columns,) positions of their services;
-    ``metric``: (columns,) a number for each metric name."""
+    ``metric``: (columns,) a number for each metric name; ``is_host``: (columns,) it is of the service's host."""
 
     values: np.ndarray
     owner: np.ndarray
     metric: np.ndarray
+    is_host: np.ndarray
 
     def of_service(self, service: int) -> np.ndarray:
-        return self.values[:, self.owner == service]
+        return self.values[:, (self.owner == service) & ~self.is_host]
 
     def of_host(self, services: np.ndarray) -> np.ndarray:
         """(rows, metrics) mean of each metric over the services of a host that have it."""
-        columns = np.flatnonzero(np.isin(self.owner, services))
+        on_host = np.isin(self.owner, services)
+        columns = np.flatnonzero(on_host & self.is_host if (on_host & self.is_host).any() else on_host)
         same = self.metric[columns][:, None] == np.unique(self.metric[columns])
         known = np.isfinite(self.values[:, columns])
         count = known @ same.astype(float)
@@ -196,6 +199,7 @@ def _resources(view: CaseView, graph: CallGraph) -> _Resources:
     names = column_names(view.metrics)
     kept = [i for i, (_, metric) in enumerate(names) if golden_signal(metric) == "saturation"]
     return _Resources(
+        is_host=np.array([names[i][1].startswith(_HOST_PREFIX) for i in kept], dtype=bool),
         values=standardise_samples(view.metrics.to_numpy(dtype=float)[:, kept]),
         owner=pd.Index(graph.services).get_indexer(pd.Index([names[i][0] for i in kept])),
         metric=pd.factorize(np.array([names[i][1] for i in kept], dtype=object))[0],

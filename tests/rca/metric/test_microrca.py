@@ -121,6 +121,15 @@ def test_a_host_shared_by_several_services() -> None:
     assert with_neighbour["a"] > b_alone["a"]  # less goes to the host
 
 
+def test_metrics_of_the_host_count_for_the_host_and_not_for_the_service() -> None:
+    plain = view_with({"b": 3}, hosts={"b": "h"})
+    metrics = plain.metrics.copy()
+    metrics[("b", "node_cpu")] = LATENCY_OF_B
+    found = scores(replace(plain, metrics=metrics))
+    assert found == pytest.approx({"b": 1 / 1.85, "a": 0.425 / 1.85})  # as if the service's own CPU followed
+    assert scores(plain)["a"] > 0.8 / 1.85  # next to nothing goes to a host at rest
+
+
 def risen(series: np.ndarray, normal: int, threshold: float = 0.5, smoothing: int = 1) -> bool:
     abnormal = np.arange(len(series)) >= normal
     relative = relative_to_normal(series[:, None], abnormal)
