@@ -54,9 +54,9 @@ def microrca(
     ``to_callers`` (``to_callees``: along the calls), ``restart_probability`` 0.15. Complexity: O((services + hosts)^3 +
     rows x edges), besides the call graph. Randomness: none. Source: Wu, Tordsson, Elmroth, Kao, NOMS 2020, and the
     authors' public code for what the paper leaves open.
-    Deviations: the authors cluster the series at unit length with threshold 0.045, which over their 10 minutes of
-    5-second samples is 0.5 of its level; here it is a share of the normal mean and both windows weigh the same, so
-    neither unit nor number of rows decides. Users' calls into the front end are an edge too (the paper has an ingress
+    Deviations: the authors cluster the series at unit length with threshold 0.045, which for 120 samples is 0.5 of its
+    root mean square; here it is a share of the normal mean and both windows weigh the same, so neither unit nor number
+    of rows decides. Users' calls into the front end are an edge too (the paper has an ingress
     gateway). A host's resources are the metrics ``node_*`` of the services on it or, as most cases have none, the means
     of their own standardised resource metrics. Correlations are absolute, so no weight is negative, and the walk's
     shares are computed, so it always converges. No anomalous call: an error, not a guess.
