@@ -1,0 +1,83 @@
+"""``rcarena import`` and ``rcarena export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasks.datasets.registry import ExportLayout, Layout
+from tasks.params import DEFAULT_PARAMS_FILE, ParamsError
+from tasks.workspace import DEFAULT_WORKSPACE, Workspace
+
+ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="Not used.", show_default=True)]
+WorkspaceDir = Annotated[
+    Path, typer.Option("--workspace", metavar="DIR", help="The cases are in DIR/cases.", show_default=True)
+]
+CasesDir = Annotated[Path | None, typer.Option("--cases", metavar="DIR", help="Where the cases are, if elsewhere.")]
+
+
+def import_dataset(
+    layout: Annotated[Layout, typer.Argument(metavar="LAYOUT", help="rcaeval, petshop or nezha.")],
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="The data set: a directory or a tar archive.")],
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    cases: CasesDir = None,
+    service: Annotated[
+        str | None, typer.Option("--service", help="Root cause, for a single case that does not say (rcaeval).")
+    ] = None,
+    fault: Annotated[str | None, typer.Option("--fault", help="Its fault, for example cpu (rcaeval).")] = None,
+    inject_time: Annotated[float | None, typer.Option("--inject-time", help="Seconds since 1970 (rcaeval).")] = None,
+    front_end: Annotated[
+        str | None, typer.Option("--front-end", help="The service that users see, where it cannot be told.")
+    ] = None,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+) -> None:
+    """Turn a data set of other people into cases; what is there already is kept."""
+    from tasks.console import Console
+    from tasks.datasets.dataset import DatasetError, Overrides
+    from tasks.datasets.importing import import_cases, unpacked
+    from tasks.datasets.registry import reader
+
+    place, console = cases or Workspace(workspace).cases, Console()
+    overrides = Overrides(service, fault, inject_time, front_end)
+    try:
+        with unpacked(source) as directory:
+            found = reader(layout)(directory, overrides)
+            for line in found.skipped:
+                console.say(line)
+            with console.progress("cases", len(found.cases)) as advance:
+                result = import_cases(found, place, advance)
+            failed = [line.replace(f"{directory}/", "") for line in result.failed]
+    except DatasetError as error:
+        raise ParamsError([str(error)]) from error
+    for line in failed:
+        typer.echo(f"rcarena: {line}", err=True)
+    console.say(
+        f"import: {len(result.imported)} cases imported, {len(result.kept)} kept, {len(result.failed)} failed; {place}"
+    )
+    if result.failed:
+        raise typer.Exit(1 if result.imported or result.kept else 2)
+
+
+def export_dataset(
+    layout: Annotated[ExportLayout, typer.Argument(metavar="LAYOUT", help="rcaeval.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the folders go.")],
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    cases: CasesDir = None,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+) -> None:
+    """Write the finished cases in the layout of RCAEval."""
+    from tasks.case import read_cases
+    from tasks.console import Console
+    from tasks.datasets.rcaeval_export import export_cases
+
+    place, console = cases or Workspace(workspace).cases, Console()
+    found = read_cases(place)
+    if not found:
+        raise ParamsError([f"{place}: no finished case"])
+    with console.progress("cases", len(found)) as advance:
+        result = export_cases(found, to, advance)
+    for line in result.skipped:
+        console.say(line)
+    console.say(f"export: {len(result.written)} cases written, {len(result.skipped)} skipped; {to}")
