@@ -124,3 +124,12 @@ def chatters(view: CaseView, rng: np.random.Generator) -> Ranking:
 @_define("test_by_order")
 def by_order(view: CaseView, rng: np.random.Generator) -> Ranking:
     return Ranking.of_order(view.services)
+
+
+@_define("test_counts_its_calls")
+def counts_its_calls(view: CaseView, rng: np.random.Generator, *, pause_s: float = 0.0) -> Ranking:
+    """One line per call, naming the case by what was seen of it."""
+    with open(os.environ["RCARENA_TEST_CALLS"], "a", encoding="utf-8") as calls:  # noqa: PTH123 (appends)
+        calls.write(f"{view.content_key}\n")
+    time.sleep(pause_s)
+    return Ranking.of_metrics(view.metrics.max())

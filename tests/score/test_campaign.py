@@ -150,7 +150,7 @@ def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
 
 def test_the_files_hold_the_tables(result: ScoreResult) -> None:
     names = {file.name for file in result.out_dir.iterdir()}
-    tables = "rankings metric_rankings scores misattribution comparisons average_ranks detections".split()
+    tables = ["rankings", "metric_rankings", "scores", "misattribution", "comparisons", "average_ranks", "detections"]
     assert names == {*(f"{table}.parquet" for table in tables), "metrics.json", "timings.json"}
     for table in tables:
         pd.testing.assert_frame_equal(pd.read_parquet(result.out_dir / f"{table}.parquet"), getattr(result, table))

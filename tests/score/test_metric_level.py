@@ -63,7 +63,8 @@ def test_two_injections_are_two_root_causes_unless_they_share_a_metric(record) -
     assert len(apart.metrics.causes) == 2
     one_found = score_pair(apart, get_method("nsigma"), result_of(("ray-head", "cpu")))
     assert (one_found.scores["metric"]["ac1"], one_found.scores["metric"]["ac3"]) == (1, 1 / 2)
-    joined = truth_with(record, ("a", "ray-head", ("cpu",)), ("b", "ray-head", ("memory", "latency")), ("c", "ray-head", ("cpu", "memory")))  # fmt: skip
+    named = [("a", ("cpu",)), ("b", ("memory", "latency")), ("c", ("cpu", "memory"))]
+    joined = truth_with(record, *((kind, "ray-head", metrics) for kind, metrics in named))
     assert [len(cause) for cause in joined.metrics.causes] == [3]
 
 

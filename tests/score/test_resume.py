@@ -1,0 +1,237 @@
+"""A run that was killed goes on where it stopped, and what decides a result decides whether it is still good."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tasks.params import ScoreParams
+from tasks.rca.registry import get_method
+from tasks.score import fingerprint
+from tasks.score.campaign import ScoreError, score_campaign
+from tasks.score.fingerprint import pair_key, view_key
+from tasks.score.store import PairStore
+from tests.rca import misbehaving  # noqa: F401 (registers its methods)
+from tests.rca.views import score_params
+from tests.synthetic import synthetic_case
+
+PAUSE = {"test_counts_its_calls": {"pause_s": 0.3}}
+PARAMS = score_params(methods=["random", "test_counts_its_calls", "test_raises"], method_parameters=PAUSE)
+CASES = 6
+
+
+@pytest.fixture(scope="module")
+def cases_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("cases")
+    for seed in range(CASES):
+        synthetic_case(directory, f"c{seed}", seed=seed)
+    return directory
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "calls"
+    file.touch()
+    monkeypatch.setenv("RCARENA_TEST_CALLS", str(file))
+    return file
+
+
+def count(calls: Path) -> Counter[str]:
+    return Counter(calls.read_text().splitlines())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "timings.json"}
+
+
+def test_a_killed_run_goes_on_where_it_stopped(cases_dir: Path, tmp_path: Path, calls: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.score.test_resume import *\n"
+        "score_campaign(Path(sys.argv[1]), PARAMS, Path(sys.argv[2]), store=PairStore(Path(sys.argv[3])),\n"
+        "               progress=lambda *args: print(*args, flush=True), workers=1)\n"
+    )
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(cases_dir), str(tmp_path / "out"), str(tmp_path / "kept")],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    finished = 0
+    while finished < 2:
+        finished += process.stdout.readline().split(" ", 2)[2].startswith("test_counts_its_calls")
+    process.send_signal(signal.SIGKILL)
+    finished += sum(line.split(" ", 2)[2].startswith("test_counts") for line in process.stdout.read().splitlines())
+    process.wait()
+    assert 2 <= finished < CASES
+    assert not (tmp_path / "out").exists()
+    before = count(calls)
+
+    result = score_campaign(cases_dir, PARAMS, tmp_path / "out", store=PairStore(tmp_path / "kept"), workers=2)
+    after = count(calls)
+    assert len(after) == CASES
+    assert sum(after.values()) - sum(before.values()) == CASES - finished
+
+    whole = score_campaign(cases_dir, PARAMS, tmp_path / "whole", workers=2)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "out")) == 8
+    assert result.costs["test_counts_its_calls"]["wall_s_mean"] > 0.3
+    assert whole.failures == result.failures == CASES
+
+    again = score_campaign(cases_dir, PARAMS, tmp_path / "again", store=PairStore(tmp_path / "kept"))
+    assert count(calls) - after == Counter(after.keys())  # those of the whole run only
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+    assert json.loads((tmp_path / "again" / "timings.json").read_text()) == json.loads(
+        (tmp_path / "out" / "timings.json").read_text()
+    )
+    assert again.costs == result.costs
+
+
+@pytest.fixture
+def quick() -> ScoreParams:
+    return score_params(methods=["test_counts_its_calls"])
+
+
+@pytest.fixture
+def small(cases_dir: Path, tmp_path: Path) -> Path:
+    """A folder with two of the cases."""
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    for name in ("c0", "c1"):
+        (folder / name).symlink_to(cases_dir / name)
+    return folder
+
+
+def test_only_what_changed_runs_again(small: Path, tmp_path: Path, calls: Path, quick: ScoreParams) -> None:
+    def run(params: ScoreParams = quick, fresh: bool = False) -> int:
+        before = sum(count(calls).values())
+        score_campaign(small, params, tmp_path / "out", store=PairStore(tmp_path / "kept", fresh=fresh), workers=1)
+        return sum(count(calls).values()) - before
+
+    assert run() == 2
+    assert run() == 0
+    assert run(fresh=True) == 2
+    assert run(quick.model_copy(update={"methods": ("random", "test_counts_its_calls")})) == 0
+    assert run(quick.model_copy(update={"bootstrap_samples": 100})) == 0
+    assert run(quick.model_copy(update={"seed": 1})) == 2
+    victim = next((tmp_path / "kept" / "test_counts_its_calls").glob("*.json"))
+    victim.write_bytes(victim.read_bytes()[:100])
+    changed = sum(run(quick.model_copy(update={"seed": seed})) for seed in (42, 1))
+    assert changed == 1
+    for file in (tmp_path / "kept" / "views").iterdir():
+        file.write_text("spoiled")
+    assert run() in (1, 2)
+
+
+def test_nothing_is_built_or_started_when_all_is_there(
+    small: Path, tmp_path: Path, calls: Path, quick: ScoreParams
+) -> None:
+    store = PairStore(tmp_path / "kept")
+    score_campaign(small, quick, tmp_path / "out", store=store)
+
+    def no_pool(limits: object) -> None:
+        raise AssertionError("a pool was opened")
+
+    score_campaign(small, quick, tmp_path / "again", store=store, open_pool=no_pool)  # type: ignore[arg-type]
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
+def test_two_runs_at_once_do_not_get_in_each_others_way(
+    small: Path, tmp_path: Path, calls: Path, quick: ScoreParams
+) -> None:
+    """The second into the same folder is refused; one into another folder shares what is kept."""
+    refused: list[Exception] = []
+    others: list[threading.Thread] = []
+
+    def score_elsewhere() -> None:
+        score_campaign(small, quick, tmp_path / "other", store=PairStore(tmp_path / "kept"), workers=1)
+
+    def progress(done: int, total: int, what: str) -> None:
+        if done == 1:
+            with pytest.raises(ScoreError, match="another process is writing scores there") as error:
+                score_campaign(small, quick, tmp_path / "out", store=PairStore(tmp_path / "kept"))
+            refused.append(error.value)
+            others.append(threading.Thread(target=score_elsewhere))
+            others[0].start()
+
+    score_campaign(small, quick, tmp_path / "out", store=PairStore(tmp_path / "kept"), progress=progress, workers=1)
+    others[0].join()
+    assert len(refused) == 1
+    assert contents(tmp_path / "other") == contents(tmp_path / "out")
+    assert not list((tmp_path / "kept").rglob("*.partial"))
+
+
+def test_the_key_is_what_decides_the_result(cases_dir: Path) -> None:
+    method, params = get_method("nsigma"), score_params()
+    view = view_key(cases_dir / "c0", params)
+    assert view == view_key(cases_dir / "c0", params.model_copy(update={"timeout_s": 5, "seed": 1}))
+    changes: list[dict[str, object]] = [
+        {"profile": "paper"},
+        {"baseline_s": 10},
+        {"fault_s": 10},
+        {"inject_time": "detected"},
+    ]
+    others = [view_key(cases_dir / "c0", score_params(**change)) for change in changes]
+    assert len({view, view_key(cases_dir / "c1", params), *others}) == 6
+    key = pair_key(view, method, {"direction": "up"}, params)
+    assert key == pair_key(view, method, {"direction": "up"}, params)
+    different = [
+        pair_key("other", method, {"direction": "up"}, params),
+        pair_key(view, get_method("baro"), {"direction": "up"}, params),
+        pair_key(view, method, {"direction": "both"}, params),
+        *(pair_key(view, method, {"direction": "up"}, params.model_copy(update=change))
+          for change in ({"seed": 1}, {"timeout_s": 5}, {"memory_mb": 999})),
+    ]  # fmt: skip
+    assert len({key, *different}) == 7
+
+
+def test_a_library_or_a_line_of_code_decides_too(cases_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = view_key(cases_dir / "c0", score_params())
+    monkeypatch.setattr(fingerprint, "environment", lambda: {"numpy": "0.1"})
+    assert view_key(cases_dir / "c0", score_params()) != before
+    keys = []
+    for source in (b"x = 1\n", b"x = 2\n"):
+        monkeypatch.setattr(fingerprint, "_source", {"tasks.rca.metric.nsigma": source}.get)
+        fingerprint._source_digest.cache_clear()
+        keys.append(pair_key("v", get_method("nsigma"), {}, score_params()))
+    fingerprint._source_digest.cache_clear()
+    assert keys[0] != keys[1]
+
+
+def test_the_source_of_a_method_is_its_file_and_the_methods_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {
+        "tasks.rca.metric.a": b"from tasks.rca.metric import b\nfrom tasks.rca.deviation import x\nimport numpy\n",
+        "tasks.rca.metric.b": b"def f():\n    from tasks.rca.trace.c import g\n",
+        "tasks.rca.trace.c": b"import tasks.rca.metric.a\n",
+        "tasks.rca.metric.stranger": b"",
+    }
+    found = []
+
+    def digests(changed: str) -> list[str]:
+        edited = {name: source + (b"#" if name == changed else b"") for name, source in sources.items()}
+        monkeypatch.setattr(fingerprint, "_source", edited.get)
+        fingerprint._source_digest.cache_clear()
+        return [fingerprint._source_digest(f"tasks.rca.{name}") for name in ("metric.a", "metric.stranger")]
+
+    found = [digests(name) for name in ("", *sources)]
+    fingerprint._source_digest.cache_clear()
+    assert len({a for a, _ in found}) == 4
+    assert len({stranger for _, stranger in found[:4]}) == 1
+
+
+def test_real_methods_have_sources() -> None:
+    assert fingerprint._source("tasks.rca.metric.nsigma") is not None
+    assert fingerprint._source("tasks.rca.metric.nsigma.nsigma") is None
+    assert fingerprint._source("no_such_module") is None
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint._source_digest("tests.rca.misbehaving"))
