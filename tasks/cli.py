@@ -20,6 +20,7 @@ import typer
 
 from tasks import __version__
 from tasks.console import Console
+from tasks.datasets.commands import export_dataset, import_dataset
 from tasks.params import DEFAULT_PARAMS_FILE, Params, ParamsError, load_params
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
@@ -429,6 +430,10 @@ def report(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = D
     """Write the HTML report from the recorded cases and their scores."""
     console = Console()
     console.show(f"report: {_report(_checked_params(params), _workspace(workspace), console)}")
+
+
+app.command("import")(_stage(import_dataset))
+app.command("export")(_stage(export_dataset))
 
 
 @app.command()
