@@ -9,8 +9,8 @@ import numpy as np
 from scipy.special import chdtrc, gammaln
 
 from tasks.rca.deviation import require_windows
-from tasks.rca.graph.skeleton import Budget, combinations
-from tasks.rca.method import Paper, Ranking, method
+from tasks.rca.graph.skeleton import combinations
+from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.panel import build_panel
 from tasks.rca.view import CaseView
 
@@ -81,7 +81,7 @@ def rcd(
     if len(alive):
         levels = np.arange(final_alpha, 1, ALPHA_STEP)
         same = np.tile(rng.permutation(alive), (len(levels), 1))
-        attached, p_value = attached_to_fault(test, same, levels, Budget(MAX_TESTS), max_conditions=gamma - 1)
+        attached, p_value = attached_to_fault(test, same, levels, max_conditions=gamma - 1, max_tests=MAX_TESTS)
         first = np.argmax(attached, axis=0)
         ever = attached.any(axis=0)
         points = np.where(ever, rounds + len(levels) - first, rounds)
@@ -164,9 +164,9 @@ def attached_to_fault(
     test: FNodeTest,
     groups: np.ndarray,
     level: np.ndarray,
-    budget: Budget | None = None,
     *,
     max_conditions: int | None = None,
+    max_tests: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Localized psi-PC of many groups at once: which members stay attached to the F-node.
 
@@ -175,7 +175,7 @@ def attached_to_fault(
     which they come. Returns (groups, members): bool attached, and the logarithm of the largest p value found.
 
     Raises:
-        MethodError: it would take more tests than ``budget`` allows.
+        MethodError: it would take more than ``max_tests`` conditional tests.
     """
     count, members = groups.shape
     each = np.arange(count)
@@ -184,6 +184,7 @@ def attached_to_fault(
     attached = largest <= log_level[:, None]
     weakest_first = np.argsort(-largest, axis=1, kind="stable")
     deepest = members - 1 if max_conditions is None else min(members - 1, max_conditions)
+    tests_made = 0
     for size in range(1, deepest + 1):
         if not (attached.sum(axis=1) > size).any():
             break
@@ -196,8 +197,12 @@ def attached_to_fault(
             others = np.argsort(np.arange(members) == member[:, None], axis=1, kind="stable")[:, :-1]
             sets = others[:, combinations(members - 1, size)]
             row, column = np.nonzero(attached[group[:, None, None], sets].all(axis=2))
-            if budget is not None:
-                budget.spend(len(row), columns=members, size=size)
+            tests_made += len(row)
+            if max_tests is not None and tests_made > max_tests:
+                raise MethodError(
+                    f"{members} metrics so tied to the fault that they need over {max_tests:,} tests of independence; "
+                    "this method stops there"
+                )
             given = groups[group[row, None], sets[row, column]]
             found = np.full(sets.shape[:2], -np.inf)
             found[row, column] = test.log_p_values(groups[group, member][row], given)

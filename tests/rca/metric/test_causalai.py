@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations, permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from tasks.rca.method import MethodError
+from tasks.rca.metric.causalai import causalai
+from tasks.rca.panel import build_panel
+from tasks.rca.view import CaseView
+from tests.rca.views import view_of
+
+RNG = np.random.default_rng(0)
+
+
+def planted(seed: int, *, columns: int = 40, rows: int = 200) -> CaseView:
+    """The fault raises column 0, whose effects are 1 to 3, one after the other; the rest is unrelated."""
+    values = np.random.default_rng(seed).normal(size=(rows, columns))
+    values[rows // 2 :, 0] += 3
+    for effect in range(1, min(4, columns)):
+        values[:, effect] += values[:, effect - 1]
+    return view_of({(f"s{i}", "x"): values[:, i].tolist() for i in range(columns)}, normal_rows=rows // 2)
+
+
+def test_known_answer_of_a_lone_metric() -> None:
+    values, flag = [1.0, 2, 3, 2, 5, 4, 6, 4], [0, 0, 0, 0, 1, 1, 1, 1]
+    z = np.arctanh(np.corrcoef(values, flag)[0, 1]) * np.sqrt(8 - 3)
+    ranking = causalai(view_of({("a", "x"): values}, normal_rows=4), RNG)
+    assert dict(ranking.services) == pytest.approx({"a": -np.log10(2 * norm.sf(z))})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_planted_root_cause_is_the_child_of_the_fault(seed: int) -> None:
+    scores = dict(causalai(planted(seed), RNG).services)
+    assert max(scores, key=scores.__getitem__) == "s0"
+    assert scores["s0"] > 3
+    assert [name for name, score in scores.items() if score > 3] == ["s0"]
+
+
+def test_every_metric_is_listed_by_the_p_value_that_dropped_it() -> None:
+    """The reference gave the children only, as a set: in an order that changed from process to process."""
+    ranking = causalai(planted(1), RNG)
+    assert len(ranking.services) == 40
+    assert all(score >= 0 for _, score in ranking.services)
+    assert ranking == causalai(planted(1), RNG)
+
+
+def test_an_effect_scores_by_what_its_cause_does_not_explain() -> None:
+    view = planted(2, columns=2)
+    values = np.column_stack([view.metrics.to_numpy(), np.arange(200) >= 100])
+    inverse = np.linalg.inv(np.corrcoef(values.T))
+    z = np.arctanh(np.abs(inverse[1, 2]) / np.sqrt(inverse[1, 1] * inverse[2, 2])) * np.sqrt(200 - 1 - 3)
+    assert dict(causalai(view, RNG).services)["s1"] == pytest.approx(-np.log10(2 * norm.sf(z)))
+
+
+def test_the_inject_time_decides_unless_the_context_is_the_clock() -> None:
+    """The reference asked which metrics drift with the clock, whenever the fault was."""
+    rows = np.arange(120.0)
+    noise = np.random.default_rng(0).normal(size=(3, 120))
+    step = ((rows >= 60) & (rows < 90)) + 0.1 * noise[1]
+    columns = {("drifts", "x"): rows + noise[0], ("faulty", "x"): step, ("calm", "x"): noise[2]}
+    whole = view_of({name: values.tolist() for name, values in columns.items()}, normal_rows=60)
+    view = replace(whole, metrics=whole.metrics.iloc[30:90], sli=whole.sli.iloc[30:90])
+    later = replace(view, inject_time=view.inject_time + pd.Timedelta(seconds=20))
+    by_fault, by_time = causalai(view, RNG), causalai(view, RNG, context="time")
+    assert max(by_fault.services, key=lambda entry: entry[1])[0] == "faulty"
+    assert max(by_time.services, key=lambda entry: entry[1])[0] == "drifts"
+    assert causalai(later, RNG) != by_fault
+    assert causalai(later, RNG, context="time") == by_time
+
+
+def test_copies_of_the_root_cause_do_not_cut_each_other_off() -> None:
+    view = planted(3, columns=6)
+    metrics = view.metrics.copy()
+    metrics[("s0", "copy")] = 2 * metrics[("s0", "x")]
+    scores = {(service, name): score for service, name, score in causalai(replace(view, metrics=metrics), RNG).metrics}
+    assert scores[("s0", "copy")] == pytest.approx(scores[("s0", "x")])
+    assert scores[("s0", "copy")] > 3
+
+
+def test_a_metric_that_equals_the_fault_has_a_finite_score() -> None:
+    scores = dict(causalai(view_of({("a", "x"): [0.0] * 500 + [1.0] * 500}, normal_rows=500), RNG).services)
+    assert 300 < scores["a"] < np.inf
+
+
+@pytest.mark.parametrize("max_conditions", [0, 1, 2, 3])
+def test_scores_are_the_largest_p_value_of_all_tests_of_the_link(max_conditions: int) -> None:
+    """Every test that PC-stable makes of a link to the context, one at a time."""
+    view = planted(4, columns=7, rows=60)
+    panel = build_panel(view)
+    correlation = np.corrcoef(np.column_stack([panel.abnormal, panel.values]).T)
+    n = len(correlation)
+    adjacent, largest = ~np.eye(n, dtype=bool), np.zeros(n)
+    for size in range(max_conditions + 1):
+        before = adjacent.copy()
+        for i, j in permutations(range(n), 2):
+            pool = np.flatnonzero(before[i] & (np.arange(n) != j))
+            for given in combinations(pool, size) if before[i, j] else ():
+                chosen = [i, j, *given]
+                inverse = np.linalg.inv(correlation[np.ix_(chosen, chosen)])
+                r = abs(inverse[0, 1]) / np.sqrt(inverse[0, 0] * inverse[1, 1])
+                p = 2 * norm.sf(np.arctanh(r) * np.sqrt(60 - size - 3))
+                largest[j] = max(largest[j], p) if i == 0 else largest[j]
+                largest[i] = max(largest[i], p) if j == 0 else largest[i]
+                if p > 0.05:
+                    adjacent[i, j] = adjacent[j, i] = False
+    expected = panel.scores(-np.log10(largest[1:])).to_dict()
+    ranking = causalai(view, RNG, alpha=0.05, max_conditions=max_conditions)
+    assert {(s, m): score for s, m, score in ranking.metrics} == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_needs_rows_on_both_sides_of_the_fault_and_more_than_one_moment() -> None:
+    view = planted(0, columns=2)
+    before = view.metrics.iloc[:50]
+    with pytest.raises(MethodError, match="after the inject time"):
+        causalai(replace(view, metrics=before), RNG)
+    one_moment = before.set_axis(pd.DatetimeIndex([before.index[0]] * 50, name="time"))
+    with pytest.raises(MethodError, match="one moment"):
+        causalai(replace(view, metrics=one_moment, sli=view.sli.iloc[:0]), RNG, context="time")
