@@ -16,7 +16,7 @@ from tasks.rca.graph.partial_correlation import correlation_matrix, partial_corr
 from tasks.rca.method import MethodError
 
 MAX_LAGGED_COLUMNS = 3300
-MAX_OPERATIONS = 30_000_000_000
+MAX_OPERATIONS = 10_000_000_000
 
 _NONE = -1
 _BATCH = 4096
