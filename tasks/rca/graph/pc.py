@@ -1,4 +1,8 @@
-"""PC: the causal graph if no common cause was left out."""
+"""PC: the causal graph, if every common cause is among the columns.
+
+Source: Spirtes, Glymour, Scheines, "Causation, Prediction, and Search", 2nd ed., MIT Press 2000, in the form that does
+not depend on order: Colombo and Maathuis, "Order-Independent Constraint-Based Causal Structure Learning", JMLR 2014.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,7 @@ import numpy as np
 
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix
-from tasks.rca.graph.skeleton import Budget, Independence, Skeleton, learn_skeleton
-
-MAX_TESTS = 50_000_000
+from tasks.rca.graph.skeleton import Independence, Skeleton, learn_skeleton
 
 
 def learn_pc(
@@ -17,48 +19,70 @@ def learn_pc(
     alpha: float = 0.05,
     max_conditions: int | None = None,
     forbidden: np.ndarray | None = None,
-    max_tests: int = MAX_TESTS,
 ) -> CausalGraph:
+    """The graph of PC-stable with Fisher's z test of partial correlations.
+
+    ``values``: (rows, columns) without NaN. ``alpha``: a pair is taken apart at p > alpha. ``max_conditions``: largest
+    conditioning set; None: no limit. ``forbidden``: (columns, columns) bool: i does not cause j. An adjacent pair that
+    is forbidden one way is directed the other way; one that is forbidden both ways is not adjacent.
+
+    Where tests contradict each other about a direction (two heads on an edge), the edge is undirected. The result does
+    not depend on the order of columns. Complexity: exponential in the largest number of neighbours, O(columns^3) if
+    few columns have many.
+
+    Raises:
+        MethodError: too many columns, or too many tests (:mod:`tasks.rca.graph.skeleton`).
+    """
     n = values.shape[1]
     forbidden = np.zeros((n, n), dtype=bool) if forbidden is None else forbidden
     test = Independence(correlation_matrix(values), len(values), alpha)
-    skeleton = learn_skeleton(test, Budget(max_tests), never=forbidden & forbidden.T, max_conditions=max_conditions)
-    heads = skeleton.adjacent & forbidden.T
-    heads |= colliders(skeleton, refused=forbidden)
+    skeleton = learn_skeleton(test, never=forbidden & forbidden.T, max_conditions=max_conditions)
+    heads = (skeleton.adjacent & forbidden.T) | colliders(skeleton, refused=forbidden)
     return orient(skeleton.adjacent, heads, forbidden)
 
 
 def colliders(skeleton: Skeleton, refused: np.ndarray | None = None) -> np.ndarray:
-    """(n, n) bool: [i, j] if i *-> j in some i *-> j <-* k where i and k were separated, but never by a set with j.
+    """(n, n) bool: [i, j] if i *-> j <-* k for some k: i and k were separated, and never by a set with j in it.
 
-    An arrow in ``refused`` (n, n) keeps its whole collider from being drawn.
+    A collider with an arrow in ``refused`` (n, n) is not drawn.
     """
     heads = np.zeros_like(skeleton.adjacent)
     allowed = skeleton.adjacent if refused is None else skeleton.adjacent & ~refused
-    apart = skeleton.separated & ~skeleton.adjacent
     for middle in range(len(heads)):
         ends = np.flatnonzero(allowed[:, middle])
         pairs = np.ix_(ends, ends)
-        heads[ends, middle] = (apart[pairs] & ~skeleton.separates[:, :, middle][pairs]).any(axis=1)
+        heads[ends, middle] = (skeleton.separated[pairs] & ~skeleton.separates[:, :, middle][pairs]).any(axis=1)
     return heads
 
 
 def orient(adjacent: np.ndarray, heads: np.ndarray, forbidden: np.ndarray) -> CausalGraph:
-    """Meek's rules 1 to 3, each round at once on the graph as it was before the round."""
+    """Meek's rules 1 to 3. A round applies them all to the graph as it was before, so no order of edges decides.
+
+    Edges with two heads, edges that one round points both ways, and edges that would close a cycle stay undirected.
+    """
     apart = ~adjacent & ~np.eye(len(adjacent), dtype=bool)
     directed = heads & ~heads.T
-    conflict = heads & heads.T
-    open_ = adjacent & ~heads & ~heads.T
+    unknown = adjacent & ~heads & ~heads.T
     while True:
         away_from_collider = linked(directed.T, apart)
-        closes_cycle = linked(directed, directed)
-        new = open_ & ~forbidden & (away_from_collider | closes_cycle | _double_triangle(open_, directed, apart))
+        away_from_cycle = linked(directed, directed)
+        new = unknown & (away_from_collider | away_from_cycle | double_triangle(unknown, unknown, directed, apart))
+        new &= ~forbidden & ~_descendants(directed).T
         if not new.any():
-            break
+            undirected = adjacent & ~directed & ~directed.T
+            return CausalGraph(directed, undirected, np.zeros_like(adjacent))
         directed |= new & ~new.T
-        conflict |= new & new.T
-        open_ &= ~(new | new.T)
-    return CausalGraph(directed, open_ | conflict, np.zeros_like(adjacent))
+        unknown &= ~(new | new.T)
+
+
+def double_triangle(candidates: np.ndarray, spokes: np.ndarray, heads: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """[i, j] of ``candidates`` for which two columns k that are apart have spokes[i, k] and heads[k, j]."""
+    found = np.zeros_like(candidates)
+    ways = spokes.astype(np.float32) @ heads.astype(np.float32)
+    for i, j in np.argwhere(candidates & (ways > 1)):
+        between = np.flatnonzero(spokes[i] & heads[:, j])
+        found[i, j] = apart[np.ix_(between, between)].any()
+    return found
 
 
 def linked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -66,10 +90,11 @@ def linked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return first.astype(np.float32) @ second.astype(np.float32) > 0
 
 
-def _double_triangle(open_: np.ndarray, directed: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    found = np.zeros_like(open_)
-    ways = open_.astype(np.float32) @ directed.astype(np.float32)
-    for i, j in np.argwhere(open_ & (ways > 1)):
-        between = np.flatnonzero(open_[i] & directed[:, j])
-        found[i, j] = apart[np.ix_(between, between)].any()
-    return found
+def _descendants(directed: np.ndarray) -> np.ndarray:
+    """(n, n) bool: [i, j] if a directed path leads from i to j."""
+    reached = directed
+    while True:
+        further = reached | linked(reached, reached)
+        if (further == reached).all():
+            return reached
+        reached = further
