@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
@@ -26,6 +26,7 @@ from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 if TYPE_CHECKING:
     from tasks.plan import CasePlan
+    from tasks.score.campaign import OpenPool
 
 Arguments = ParamSpec("Arguments")
 
@@ -79,7 +80,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.inject.journal import JournalError
     from tasks.inject.local.target import FaultError
     from tasks.load.run import LoadError
-    from tasks.rca.runner import RunnerError
+    from tasks.rca.child import RunnerError
     from tasks.report.scoreboard import ScoresError
     from tasks.score.campaign import ScoreError
 
@@ -418,10 +419,39 @@ def load(
 
 @app.command()
 @_stage
-def score(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
-    """Let every method rank the suspects of every case, and score the rankings."""
+def score(
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run every pair again, also those that are kept.")] = False,
+    engine: Annotated[
+        Literal["process", "ray"], typer.Option("--engine", help="Where the pairs run: here, or on a Ray cluster.")
+    ] = "process",
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="ADDRESS", help="auto, HOST:PORT, ray://HOST:PORT, or local (default)."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Pairs at once; default: one per CPU of this engine.")
+    ] = None,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Let every method rank the suspects of every case, and score the rankings.
+
+    Killed or interrupted, the same command goes on where it stopped.
+    """
+    if ray_address is not None and engine != "ray":
+        raise ParamsError(["--ray-address: needs --engine ray"])
     console = Console()
-    console.show(_score(_checked_params(params), _workspace(workspace), console))
+    checked, place = _checked_params(params), _workspace(workspace)
+    if engine == "process":
+        console.show(_score(checked, place, console, fresh=fresh, workers=workers))
+        return
+    from tasks.rca.ray_pool import RayPool
+    from tasks.rca.runner import Limits, PairPool
+
+    def on_ray(limits: Limits) -> PairPool:
+        return RayPool(limits, ray_address, workers)
+
+    console.show(_score(checked, place, console, fresh=fresh, open_pool=on_ray))
 
 
 @app.command()
@@ -448,9 +478,17 @@ def methods(
         {
             "name": each.name,
             "family": each.family,
+            "summary": each.summary,
             "needs": sorted(each.needs),
-            "paper": f"{each.paper.title}, {each.paper.venue} {each.paper.year}",
+            "paper": {"title": each.paper.title, "venue": each.paper.venue, "year": each.paper.year},
             "cost": each.cost,
+            "seeded": each.seeded,
+            "installed": each.installed,
+            "missing_packages": list(each.missing_packages),
+            "parameters": {
+                name: {"default": parameter.default, "type": parameter.kind}
+                for name, parameter in each.parameters.items()
+            },
         }
         for each in list_methods()
     ]
@@ -459,7 +497,13 @@ def methods(
         return
     for row in rows:
         needs = ", ".join(row["needs"]) or "nothing"
-        typer.echo(f"{row['name']:<14} {row['family']:<12} needs {needs:<18} {row['paper']}")
+        state = "ready" if row["installed"] else f"NOT INSTALLED: {', '.join(row['missing_packages'])}"
+        drawn = ", draws random numbers" if row["seeded"] else ""
+        typer.echo(f"{row['name']:<20} {row['family']:<12} {row['cost']:<9} needs {needs:<20} {state}{drawn}")
+        typer.echo(f"    {row['summary']}")
+        typer.echo("    {title}, {venue} {year}".format(**row["paper"]))
+        for name, parameter in row["parameters"].items():
+            typer.echo(f"    {name} = {parameter['default']}  {parameter['type']}")
 
 
 @app.command()
@@ -545,14 +589,33 @@ def _collect(params: Params, place: Workspace, console: Console, keep_stack: boo
     console.say(f"collect: {len(collected.recorded)} cases recorded, {len(collected.kept)} kept, in {place.cases}")
 
 
-def _score(params: Params, place: Workspace, console: Console) -> str:
+def _score(
+    params: Params,
+    place: Workspace,
+    console: Console,
+    *,
+    fresh: bool = False,
+    workers: int | None = None,
+    open_pool: OpenPool | None = None,
+) -> str:
     from tasks.score.campaign import score_campaign
+    from tasks.score.store import PairStore
 
     methods_text = ", ".join(params.score.methods)
     console.say(f"score: {methods_text}")
     pairs = sum(path.is_dir() for path in place.cases.glob("[!.]*")) * len(params.score.methods)
     with console.progress("rankings", pairs) as advance:
-        result = score_campaign(place.cases, params.score, place.scores, progress=lambda done, total, what: advance(1))
+        result = score_campaign(
+            place.cases,
+            params.score,
+            place.scores,
+            store=PairStore(place.pairs, fresh=fresh),
+            progress=lambda done, total, what: advance(1),
+            workers=workers,
+            open_pool=open_pool,
+        )
+    if result.kept:
+        console.say(f"score: {result.kept} of {len(result.truths) * len(params.score.methods)} rankings were there")
     console.say(f"score: {place.scores}")
     return result.score_table().text()
 

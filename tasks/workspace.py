@@ -32,6 +32,11 @@ class Workspace:
         return self.root / "scores"
 
     @property
+    def pairs(self) -> Path:
+        """Finished (method, case) pairs, so that a scoring that was stopped goes on there. May be deleted."""
+        return self.root / "pairs"
+
+    @property
     def report(self) -> Path:
         return self.root / "report"
 

@@ -7,6 +7,7 @@ and results back.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -164,20 +165,29 @@ class RayPool:
 
 
 def _import_ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise RunnerError("the engine ray needs the package ray: pip install 'rcarena[ray]'") from error
+    _require("ray", "ray")
+    import ray
+
     return ray
+
+
+def _require(module: str, package: str) -> None:
+    """Ray's own processes need more than it asks for: without OpenTelemetry's API beside its protocol they end at once,
+    and Ray waits for them for half a minute."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise RunnerError(f"the engine ray needs the package {package}: pip install 'rcarena[ray]'") from error
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
     """Connect to a cluster, or start one; whether it was started."""
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
     own = address == OWN_CLUSTER
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     options: dict[str, Any]
     if own:
+        _require("opentelemetry.metrics", "opentelemetry-api")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options = {"num_cpus": workers or usable_cpus(), "include_dashboard": False}
     else:  # the cluster runs our code, not what it may have installed
@@ -185,7 +195,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
     with _signal_handlers_kept():
         try:
             ray.init(address=address, **quiet, **options)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises all sorts, the bare one among them
             raise RunnerError(f"no Ray cluster ({address}): {_one_line(error)}") from error
     return own
 

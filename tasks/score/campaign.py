@@ -103,6 +103,7 @@ class _Run:
         ]
         self.facts: dict[str, ViewFacts] = {}
         self.pairs: list[Scored] = []
+        self.kept = 0
         self._methods = {call.method.name: call.method for call in self.calls}
         self._params = params
         self._store = store
@@ -146,6 +147,7 @@ class _Run:
     def _take_kept(self, case_id: str, method: str) -> bool:
         result = self._store.pair(method, self._keys[case_id].pairs[method])
         if result is not None:
+            self.kept += 1
             self._take(Outcome(case_id, method, result))
         return result is not None
 
@@ -194,5 +196,6 @@ def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult,
         costs=method_costs(pairs),
         truths=truths,
         failures=sum(pair.result.status != "ok" for pair in pairs),
+        kept=run.kept,
     )
     return result, pairs

@@ -66,7 +66,8 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What ``score_campaign`` wrote to ``out_dir``. ``parameters``: of each method, as it ran."""
+    """What ``score_campaign`` wrote to ``out_dir``. ``parameters``: of each method, as it ran; ``costs``: seconds and
+    memory of each; ``kept``: how many rankings were there from an earlier run."""
 
     out_dir: Path
     rankings: pd.DataFrame
@@ -80,6 +81,7 @@ class ScoreResult:
     costs: Mapping[str, Mapping[str, float]]
     truths: tuple[Truth, ...]
     failures: int
+    kept: int
 
     @property
     def notes(self) -> tuple[str, ...]:
