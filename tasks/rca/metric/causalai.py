@@ -13,6 +13,7 @@ from tasks.rca.graph.partial_correlation import correlation_matrix, critical_cor
 from tasks.rca.graph.skeleton import Independence, Tests, learn_skeleton
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.panel import build_panel
+from tasks.rca.separation import separation_scores
 from tasks.rca.view import CaseView
 
 _LARGEST_CORRELATION = 1 - 1e-12
@@ -44,34 +45,40 @@ def causalai(
     Nothing causes the context, so each of its neighbours is its child: a root cause. PC drops the link of a metric to
     the context once some other metrics separate the two (Fisher's z test of partial correlations).
 
-    Ranks metrics; a service scores as its worst one. Score: -log10 of the largest p value among the tests that PC made
-    of the link. Above -log10 ``alpha`` (3): a root cause. Below it: dropped, in the order of the p value that separated
-    it. The library returns the root causes as a set; the scores are the p values that it computes for them, and the
-    metrics below the line are listed because PC has tested them too. Inputs: metrics, inject time. Parameters:
+    Ranks metrics; a service scores as its worst one. Score: one point for each size of conditioning set that the metric
+    survived, so ``max_conditions`` + 1 for a root cause, and L / (1 + L) with L = -ln of the largest p value among the
+    tests of its link. The library returns the root causes as a set. The p values order them; metrics that PC dropped
+    follow, those that took a larger set to be separated first. Inputs: metrics, inject time. Parameters:
     ``alpha`` 0.001 and ``max_conditions`` 4 (as arXiv 2603.02057 ran it; the library's defaults are 0.05 and 4);
     ``context``: ``fault`` is 0 before the inject time and 1 from it on (the domain index of the library), ``time`` is
     the clock (as arXiv 2603.02057 ran it, blind to the inject time). Complexity: exponential in ``max_conditions`` at
     worst; :mod:`tasks.rca.graph.skeleton` has its limits. Randomness: none. Source: Arpit et al., arXiv 2301.10859,
     which follows Ikram et al. (RCD), NeurIPS 2022.
     Deviations: the test is Fisher's z where the library takes Student's t; they agree in all but the smallest samples.
-    Each level of PC works on the graph as it was before the level, for both sides of every pair (PC-stable). A test
-    that can say nothing, as between copies of a column, separates nothing.
+    Conditioning sets are neighbours of either end of a link (the library: of the metric only), as they were before the
+    level (PC-stable). A test that can say nothing, as between copies of a column, separates nothing.
     """
     panel = build_panel(view)
     variable = _context(view, panel.abnormal, context)
     correlation = correlation_matrix(np.column_stack([variable, panel.values]))
-    test = ContextTest(correlation, len(variable), alpha, np.full(len(correlation), np.inf))
-    learn_skeleton(test, max_conditions=max_conditions)
+    columns = len(correlation)
+    test = ContextTest(correlation, len(variable), alpha, np.full(columns, np.inf), np.zeros(columns, dtype=int))
+    skeleton = learn_skeleton(test, max_conditions=max_conditions)
     if max_conditions > 0:
         test.note(_tests_of_context_given_one(test))
-    return Ranking.of_metrics(panel.scores(-_log10_p_value(test.smallest_z[1:])))
+    survived = np.where(skeleton.adjacent[0], max_conditions + 1, test.largest_set)
+    return Ranking.of_metrics(panel.scores(separation_scores(survived[1:], _log_p_values(test.smallest_z[1:]))))
 
 
 @dataclass(frozen=True)
 class ContextTest(Independence):
-    """A test that notes, in ``smallest_z`` (columns,), the least |z| of column 0, the context, with every other."""
+    """A test that notes what it found of the links of column 0, the context, with every other.
+
+    ``smallest_z``: (columns,) least |z|. ``largest_set``: (columns,) size of the largest conditioning set.
+    """
 
     smallest_z: np.ndarray
+    largest_set: np.ndarray
 
     def independent(self, tests: Tests) -> Tests:
         self.note(tests)
@@ -85,6 +92,7 @@ class ContextTest(Independence):
             return
         left = np.minimum(np.abs(partial_correlations(self.correlation, i, j, given)), _LARGEST_CORRELATION)
         np.fmin.at(self.smallest_z, i + j, np.arctanh(left) * np.sqrt(self.rows - size - 3))
+        np.maximum.at(self.largest_set, i + j, size)
 
 
 def _tests_of_context_given_one(test: Independence) -> Tests:
@@ -108,6 +116,6 @@ def _context(view: CaseView, abnormal: np.ndarray, context: Context) -> np.ndarr
     return abnormal.astype(float)
 
 
-def _log10_p_value(z: np.ndarray) -> np.ndarray:
-    """log10 of the two-sided p value of ``z`` >= 0, also where p is too small for a float."""
-    return (log_ndtr(-z) + np.log(2)) / np.log(10)
+def _log_p_values(z: np.ndarray) -> np.ndarray:
+    """ln of the two-sided p values of ``z`` >= 0, also where p is too small for a float."""
+    return log_ndtr(-z) + np.log(2)

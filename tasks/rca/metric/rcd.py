@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import comb
 
 import numpy as np
 from scipy.special import chdtrc, gammaln
 
 from tasks.rca.deviation import require_windows
 from tasks.rca.graph.skeleton import combinations
-from tasks.rca.method import MethodError, Paper, Ranking, method
+from tasks.rca.method import Paper, Ranking, method
 from tasks.rca.panel import build_panel
+from tasks.rca.separation import separation_scores
 from tasks.rca.view import CaseView
 
-MAX_TESTS = 1_000_000
 ALPHA_STEP = 0.1
+MAX_SAMPLES = 100_000_000
+"""Tests times rows that one significance level of phase 2 may take: about 15 s."""
 
 _POINTS = 100  # distinct points per column that k-means looks at
 _CELLS = 1 << 22  # array elements per batch
@@ -48,19 +51,20 @@ def rcd(
     smaller its largest p value (the paper's top-k).
 
     Ranks metrics; a service scores as its worst one. Inputs: metrics, inject time. Score: a whole number of points,
-    plus L / (1 + L) with L = -ln p. Dropped in round r of phase 1: r - 1 points, p of the separating test. Never
-    attached in phase 2: one more than in the last round. Attached: yet 1 to 10 more, by level. So metrics that the
-    paper's list leaves out come below its list, in the order in which the algorithm let them go; p = 1 is a tie.
+    plus L / (1 + L) with L = -ln of the largest p value. Dropped in round r of phase 1: ``gamma`` (r - 1) points, plus
+    the size of the set that separated it. Not attached in phase 2: likewise, as if that were one more round. Attached:
+    above these, by level. So metrics that the paper's list leaves out come below its list, in the order in which the
+    algorithm let them go; p = 1 is a tie.
     Parameters: ``bins`` 5, ``gamma`` 5, ``alpha`` 0.01, ``final_alpha`` 0.001 (the authors'). Complexity: O(columns x
-    rows x 2^gamma); more than ``MAX_TESTS`` tests among survivors end it. Randomness: the dealing.
+    rows x 2^gamma). Randomness: the dealing.
     Source: Ikram, Chakraborty, Mitra, Saini, Bagchi, Kocaoglu, NeurIPS 2022. Bins by k-means in one dimension, solved
     exactly (Wang and Song, "Ckmeans.1d.dp", The R Journal 2011) on at most 100 quantile groups of rows per column.
     Deviations: within a group the weakest metric is tested first (the authors: random order). What the fault does to an
     effect passes through its cause, so the effect is the weaker one and should be the first to be explained; metrics
     that tell equally much stay in random order. A group stops at the first level that leaves at least one metric (the
     authors' code: exactly one, so a group with two clear metrics would go on until it accepts nearly all). Metrics that
-    are constant in one of the windows take part. Conditioning sets in phase 2 have at most ``gamma`` - 1 metrics, as in
-    phase 1, which matters only if phase 1 ends with more than ``gamma``.
+    are constant in one of the windows take part. Should phase 1 end with more than ``gamma``, the sets of
+    phase 2 have at most ``gamma`` - 1 metrics, and fewer if there were too many of them (``MAX_SAMPLES``).
     """
     require_windows(*view.split())
     panel = build_panel(view)
@@ -71,22 +75,15 @@ def rcd(
     alive, rounds = np.arange(columns), 0
     while True:
         groups = _deal(rng.permutation(alive), gamma)
-        attached, p_value = attached_to_fault(test, groups, _first_level_with_a_child(test, groups, alpha))
-        dropped = (groups != _PADDING) & ~attached
-        score[groups[dropped]] = rounds + _strength(p_value[dropped])
-        before, alive, rounds = len(alive), np.sort(groups[attached]), rounds + 1
+        found = attached_to_fault(test, groups, _first_level_with_a_child(test, groups, alpha))
+        dropped = (groups != _PADDING) & ~found.attached
+        score[groups[dropped]] = separation_scores(rounds * gamma + found.largest_set, found.log_p_value)[dropped]
+        before, alive, rounds = len(alive), np.sort(groups[found.attached]), rounds + 1
         if len(alive) <= gamma or len(alive) == before:
             break
 
-    if len(alive):
-        levels = np.arange(final_alpha, 1, ALPHA_STEP)
-        same = np.tile(rng.permutation(alive), (len(levels), 1))
-        attached, p_value = attached_to_fault(test, same, levels, max_conditions=gamma - 1, max_tests=MAX_TESTS)
-        first = np.argmax(attached, axis=0)
-        ever = attached.any(axis=0)
-        points = np.where(ever, rounds + len(levels) - first, rounds)
-        member = np.arange(len(alive))
-        score[same[0]] = points + _strength(np.where(ever, p_value[first, member], p_value[-1, member]))
+    alive = rng.permutation(alive)
+    score[alive] = rounds * gamma + _final_scores(test, alive, gamma, final_alpha)
     return Ranking.of_metrics(panel.scores(score))
 
 
@@ -160,31 +157,40 @@ def _log_chi_square_tail(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarr
     return np.where(freedom > 0, np.where(np.isfinite(exact), exact, far), 0.0)
 
 
+@dataclass(frozen=True)
+class Attached:
+    """What psi-PC found of each member of each group; all (groups, members).
+
+    ``attached``: bool, still attached to the F-node. ``log_p_value``: logarithm of the largest p value found.
+    ``largest_set``: size of the largest set that it was tested given; of a separated one, the set that did it.
+    """
+
+    attached: np.ndarray
+    log_p_value: np.ndarray
+    largest_set: np.ndarray
+
+
 def attached_to_fault(
     test: FNodeTest,
     groups: np.ndarray,
     level: np.ndarray,
     *,
     max_conditions: int | None = None,
-    max_tests: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Attached:
     """Localized psi-PC of many groups at once: which members stay attached to the F-node.
 
     ``groups``: (groups, members) columns, -1 for none. ``level``: (groups,) significance level of each group. Members
     are tested from the weakest link to the strongest, given those still attached; equally strong ones in the order in
-    which they come. Returns (groups, members): bool attached, and the logarithm of the largest p value found.
-
-    Raises:
-        MethodError: it would take more than ``max_tests`` conditional tests.
+    which they come.
     """
     count, members = groups.shape
     each = np.arange(count)
     log_level = np.log(level)
     largest = np.where(groups == _PADDING, 0.0, test.marginal[groups])
     attached = largest <= log_level[:, None]
+    largest_set = np.zeros(groups.shape, dtype=int)
     weakest_first = np.argsort(-largest, axis=1, kind="stable")
     deepest = members - 1 if max_conditions is None else min(members - 1, max_conditions)
-    tests_made = 0
     for size in range(1, deepest + 1):
         if not (attached.sum(axis=1) > size).any():
             break
@@ -197,19 +203,39 @@ def attached_to_fault(
             others = np.argsort(np.arange(members) == member[:, None], axis=1, kind="stable")[:, :-1]
             sets = others[:, combinations(members - 1, size)]
             row, column = np.nonzero(attached[group[:, None, None], sets].all(axis=2))
-            tests_made += len(row)
-            if max_tests is not None and tests_made > max_tests:
-                raise MethodError(
-                    f"{members} metrics so tied to the fault that they need over {max_tests:,} tests of independence; "
-                    "this method stops there"
-                )
             given = groups[group[row, None], sets[row, column]]
             found = np.full(sets.shape[:2], -np.inf)
             found[row, column] = test.log_p_values(groups[group, member][row], given)
             worst = found.max(axis=1)
             largest[group, member] = np.maximum(largest[group, member], worst)
+            largest_set[group, member] = size
             attached[group, member] = worst <= log_level[group]
-    return attached, largest
+    return Attached(attached, largest, largest_set)
+
+
+def _final_scores(test: FNodeTest, survivors: np.ndarray, gamma: int, alpha: float) -> np.ndarray:
+    """(survivors,) scores of phase 2: up to ``gamma`` for those never attached, above it for the others."""
+    levels = np.arange(alpha, 1, ALPHA_STEP)
+    largest_set = _feasible_set(len(survivors), test.codes.shape[1], gamma - 1)
+    scores, ordered = np.zeros(len(survivors)), np.zeros(len(survivors), dtype=bool)
+    for passed, level in enumerate(levels):
+        found = attached_to_fault(test, survivors[None], np.array([level]), max_conditions=largest_set)
+        stage = np.where(found.attached[0], gamma + len(levels) - 1 - passed, found.largest_set[0])
+        scores = np.where(ordered, scores, separation_scores(stage, found.log_p_value[0]))
+        ordered |= found.attached[0]
+        if ordered.all():
+            break
+    return scores
+
+
+def _feasible_set(members: int, rows: int, most: int) -> int:
+    """The largest size of conditioning set, up to ``most``, for which all tests take no more than ``MAX_SAMPLES``."""
+    tests = 0
+    for size in range(1, most + 1):
+        tests += members * comb(members - 1, size)
+        if tests * rows > MAX_SAMPLES:
+            return size - 1
+    return most
 
 
 def _deal(columns: np.ndarray, gamma: int) -> np.ndarray:
@@ -228,12 +254,6 @@ def _first_level_with_a_child(test: FNodeTest, groups: np.ndarray, alpha: float)
     marginal = np.where(groups == _PADDING, 0.0, test.marginal[groups])
     enough = np.searchsorted(np.log(levels), marginal.min(axis=1))
     return levels[np.minimum(enough, len(levels) - 1)]
-
-
-def _strength(log_p_value: np.ndarray) -> np.ndarray:
-    """A number in [0, 1) that grows as the p value shrinks; 0 for p = 1."""
-    surprise = -np.minimum(log_p_value, 0.0)
-    return surprise / (1 + surprise)
 
 
 def discretise(values: np.ndarray, bins: int) -> np.ndarray:

@@ -26,35 +26,42 @@ def planted(seed: int, *, columns: int = 40, rows: int = 200) -> CaseView:
     return view_of({(f"s{i}", "x"): values[:, i].tolist() for i in range(columns)}, normal_rows=rows // 2)
 
 
+def strength(p_value: float) -> float:
+    return -np.log(p_value) / (1 - np.log(p_value))
+
+
 def test_known_answer_of_a_lone_metric() -> None:
     values, flag = [1.0, 2, 3, 2, 5, 4, 6, 4], [0, 0, 0, 0, 1, 1, 1, 1]
-    z = np.arctanh(np.corrcoef(values, flag)[0, 1]) * np.sqrt(8 - 3)
-    ranking = causalai(view_of({("a", "x"): values}, normal_rows=4), RNG)
-    assert dict(ranking.services) == pytest.approx({"a": -np.log10(2 * norm.sf(z))})
+    p_value = 2 * norm.sf(np.arctanh(np.corrcoef(values, flag)[0, 1]) * np.sqrt(8 - 3))
+    view = view_of({("a", "x"): values}, normal_rows=4)
+    assert 0.001 < p_value < 0.01
+    assert dict(causalai(view, RNG, alpha=0.01).services) == pytest.approx({"a": 5 + strength(p_value)})
+    assert dict(causalai(view, RNG, alpha=0.001).services) == pytest.approx({"a": strength(p_value)})
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_planted_root_cause_is_the_child_of_the_fault(seed: int) -> None:
     scores = dict(causalai(planted(seed), RNG).services)
-    assert max(scores, key=scores.__getitem__) == "s0"
-    assert scores["s0"] > 3
-    assert [name for name, score in scores.items() if score > 3] == ["s0"]
+    assert [name for name, score in scores.items() if score >= 5] == ["s0"]
+    assert set(sorted(scores, key=scores.__getitem__)[-4:]) == {"s0", "s1", "s2", "s3"}
 
 
-def test_every_metric_is_listed_by_the_p_value_that_dropped_it() -> None:
+def test_every_metric_is_listed() -> None:
     """The reference gave the children only, as a set: in an order that changed from process to process."""
     ranking = causalai(planted(1), RNG)
     assert len(ranking.services) == 40
-    assert all(score >= 0 for _, score in ranking.services)
     assert ranking == causalai(planted(1), RNG)
 
 
-def test_an_effect_scores_by_what_its_cause_does_not_explain() -> None:
-    view = planted(2, columns=2)
-    values = np.column_stack([view.metrics.to_numpy(), np.arange(200) >= 100])
-    inverse = np.linalg.inv(np.corrcoef(values.T))
-    z = np.arctanh(np.abs(inverse[1, 2]) / np.sqrt(inverse[1, 1] * inverse[2, 2])) * np.sqrt(200 - 1 - 3)
-    assert dict(causalai(view, RNG).services)["s1"] == pytest.approx(-np.log10(2 * norm.sf(z)))
+def test_metrics_that_explain_each_other_still_outrank_those_without_a_link() -> None:
+    """Ten metrics of one service that show the fault: each is separated given the others, none is a child."""
+    random = np.random.default_rng(7)
+    level = 20.0 * (np.arange(60) >= 30)
+    columns = {("faulty", f"m{i}"): (level + random.normal(size=60)).tolist() for i in range(10)}
+    columns |= {(f"s{i}", "x"): random.normal(size=60).tolist() for i in range(10)}
+    scores = dict(causalai(view_of(columns, normal_rows=30), RNG).services)
+    assert max(scores, key=scores.__getitem__) == "faulty"
+    assert scores["faulty"] > 1 > max(score for name, score in scores.items() if name != "faulty")
 
 
 def test_the_inject_time_decides_unless_the_context_is_the_clock() -> None:
@@ -79,22 +86,22 @@ def test_copies_of_the_root_cause_do_not_cut_each_other_off() -> None:
     metrics[("s0", "copy")] = 2 * metrics[("s0", "x")]
     scores = {(service, name): score for service, name, score in causalai(replace(view, metrics=metrics), RNG).metrics}
     assert scores[("s0", "copy")] == pytest.approx(scores[("s0", "x")])
-    assert scores[("s0", "copy")] > 3
+    assert scores[("s0", "copy")] > 5
 
 
 def test_a_metric_that_equals_the_fault_has_a_finite_score() -> None:
     scores = dict(causalai(view_of({("a", "x"): [0.0] * 500 + [1.0] * 500}, normal_rows=500), RNG).services)
-    assert 300 < scores["a"] < np.inf
+    assert 5.99 < scores["a"] < 6
 
 
 @pytest.mark.parametrize("max_conditions", [0, 1, 2, 3])
-def test_scores_are_the_largest_p_value_of_all_tests_of_the_link(max_conditions: int) -> None:
+def test_scores_sum_up_all_tests_of_the_link(max_conditions: int) -> None:
     """Every test that PC-stable makes of a link to the context, one at a time."""
     view = planted(4, columns=7, rows=60)
     panel = build_panel(view)
     correlation = np.corrcoef(np.column_stack([panel.abnormal, panel.values]).T)
     n = len(correlation)
-    adjacent, largest = ~np.eye(n, dtype=bool), np.zeros(n)
+    adjacent, largest, survived = ~np.eye(n, dtype=bool), np.zeros(n), np.zeros(n)
     for size in range(max_conditions + 1):
         before = adjacent.copy()
         for i, j in permutations(range(n), 2):
@@ -104,11 +111,12 @@ def test_scores_are_the_largest_p_value_of_all_tests_of_the_link(max_conditions:
                 inverse = np.linalg.inv(correlation[np.ix_(chosen, chosen)])
                 r = abs(inverse[0, 1]) / np.sqrt(inverse[0, 0] * inverse[1, 1])
                 p = 2 * norm.sf(np.arctanh(r) * np.sqrt(60 - size - 3))
-                largest[j] = max(largest[j], p) if i == 0 else largest[j]
-                largest[i] = max(largest[i], p) if j == 0 else largest[i]
+                if 0 in (i, j):
+                    largest[i + j], survived[i + j] = max(largest[i + j], p), size
                 if p > 0.05:
                     adjacent[i, j] = adjacent[j, i] = False
-    expected = panel.scores(-np.log10(largest[1:])).to_dict()
+    survived[adjacent[0]] = max_conditions + 1
+    expected = panel.scores(survived[1:] + [strength(p) for p in largest[1:]]).to_dict()
     ranking = causalai(view, RNG, alpha=0.05, max_conditions=max_conditions)
     assert {(s, m): score for s, m, score in ranking.metrics} == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
