@@ -66,6 +66,53 @@ def test_score_and_report_recorded_cases(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "index.html").exists()
 
 
+def test_score_runs_again_only_what_is_asked_for(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "case-1")
+    text = (ROOT / "params.yaml").read_text()
+    start = text.index("  methods: [")
+    end = text.index("]\n", start) + 2
+    methods = "  methods: [nsigma, baro]\n  method_parameters: {baro: {direction: up}}\n"
+    (tmp_path / "params.yaml").write_text(text[:start] + methods + text[end:])
+    where = ["--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path)]
+    assert "were there" not in rcarena("score", *where).stdout
+    assert "2 of 2 rankings were there" in rcarena("score", *where).stdout
+    assert "were there" not in rcarena("score", "--fresh", "--workers", "1", *where).stdout
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert metrics["methods"]["baro"]["parameters"] == {"direction": "up"}
+    assert metrics["methods"]["nsigma"]["parameters"] == {"direction": "both"}
+    refused = rcarena("score", "--ray-address", "auto", *where)
+    assert (refused.returncode, refused.stderr) == (2, "rcarena: --ray-address: needs --engine ray\n")
+
+
+def test_a_wrong_method_parameter_ends_with_2_and_names_the_key(tmp_path: Path) -> None:
+    text = (
+        (ROOT / "params.yaml").read_text().replace("score:\n", "score:\n  method_parameters: {baro: {direction: x}}\n")
+    )
+    (tmp_path / "params.yaml").write_text(text)
+    done = rcarena("score", "--params", str(tmp_path / "params.yaml"))
+    assert done.returncode == 2
+    assert "score.method_parameters.baro.direction: Input should be 'both' or 'up' (got 'x')" in done.stderr
+
+
+def test_methods_are_listed_without_importing_what_they_need() -> None:
+    script = (
+        "import sys; from typer.testing import CliRunner; from tasks.cli import app\n"
+        "done = CliRunner().invoke(app, ['methods', '--json']); print(done.stdout)\n"
+        "heavy = {'torch', 'ray', 'causallearn', 'statsmodels', 'sklearn', 'networkx'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else done.exit_code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    methods = {each["name"]: each for each in json.loads(done.stdout)}
+    baro = methods["baro"]
+    assert (baro["family"], baro["needs"], baro["cost"], baro["seeded"]) == ("metric", ["metrics"], "cheap", False)
+    assert (baro["paper"]["venue"], baro["paper"]["year"]) == ("FSE", 2024)
+    assert baro["parameters"] == {"direction": {"default": "both", "type": "Literal['both', 'up']"}}
+    assert baro["installed"]
+    assert baro["missing_packages"] == []
+    assert methods["random"]["seeded"]
+
+
 def test_validate_names_what_is_wrong(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path)
     assert rcarena("validate", str(case.path)).returncode == 0

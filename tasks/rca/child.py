@@ -67,7 +67,7 @@ class Child:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return "closed its connection"
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended its process with exit code {code}"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def errors(self) -> str:
         """The end of what the process wrote to its standard error."""

@@ -290,7 +290,8 @@ class _Builder:
         assert self.work is not None
         reason = self.child.ending()
         lines = self.child.errors().splitlines()
-        return RunnerError(f"{self.work.case}: building its view {reason}{': ' + lines[-1] if lines else ''}")
+        said = f": {lines[-1]}" if lines else ""
+        return RunnerError(f"{self.work.case}: its view cannot be built: the process {reason}{said}")
 
 
 class LocalPool:

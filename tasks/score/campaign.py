@@ -140,8 +140,11 @@ class _Run:
                 yield CaseWork(case_id, case.path, self.calls)
                 continue
             self._note_view(case_id, facts)
+            if facts.problem:
+                self.kept += len(self.calls)
+                continue
             missing = [call for call in self.calls if not self._take_kept(case_id, call.method.name)]
-            if missing and not facts.problem:
+            if missing:
                 yield CaseWork(case_id, case.path, missing)
 
     def _take_kept(self, case_id: str, method: str) -> bool:

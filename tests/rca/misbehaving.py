@@ -16,8 +16,8 @@ from tasks.rca.view import CaseView
 _PAPER = Paper("none", "none", 2026)
 
 
-def _define(name: str):
-    return method(name=name, family="metric", needs=set(), paper=_PAPER)
+def _define(name: str, packages: tuple[str, ...] = ()):
+    return method(name=name, family="metric", needs=set(), paper=_PAPER, packages=packages)
 
 
 @_define("test_sleeps")
@@ -86,6 +86,12 @@ def duplicates(view: CaseView, rng: np.random.Generator) -> Ranking:
     return Ranking(((view.services[0], 2.0), (view.services[0], 1.0)))
 
 
+@_define("test_duplicate_metrics")
+def duplicate_metrics(view: CaseView, rng: np.random.Generator) -> Ranking:
+    service = view.services[0]
+    return Ranking(((service, 2.0),), ((service, "x", 2.0), (service, "x", 1.0)))
+
+
 @_define("test_nan")
 def nan(view: CaseView, rng: np.random.Generator) -> Ranking:
     return Ranking.of_services({view.services[0]: float("nan")})
@@ -133,3 +139,10 @@ def counts_its_calls(view: CaseView, rng: np.random.Generator, *, pause_s: float
         calls.write(f"{view.content_key}\n")
     time.sleep(pause_s)
     return Ranking.of_metrics(view.metrics.max())
+
+
+@_define("test_imports_slowly", packages=("tests.rca.slow_to_import",))
+def imports_slowly(view: CaseView, rng: np.random.Generator) -> Ranking:
+    from tests.rca import slow_to_import  # noqa: F401
+
+    return Ranking.of_order(view.services)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.rca.method import Ranking
-from tasks.rca.pair import order, pair_rng, run_pair
+from tasks.rca.pair import order, order_metrics, pair_rng, run_pair
 from tasks.rca.registry import get_method
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import view_of
@@ -43,6 +43,44 @@ def test_worst_metric_is_named() -> None:
     assert [s.metric for s in order(ranking, SERVICES, np.random.default_rng(0))] == ["y", "z"]
 
 
+COLUMNS = [(service, metric) for service in SERVICES for metric in ("x", "y")]
+
+
+def named(*scores: tuple[str, str, float], seed: int = 0) -> list[tuple[str, str]]:
+    ranking = Ranking(tuple({service: 0.0 for service, _, _ in scores}.items()), scores)
+    found = order_metrics(ranking, SERVICES, COLUMNS, np.random.default_rng(seed))
+    assert [suspect.rank for suspect in found] == list(range(1, len(scores) + 1))
+    return [(suspect.service, suspect.metric) for suspect in found]
+
+
+def test_metrics_come_by_falling_score_whatever_their_order() -> None:
+    assert named(("a", "x", 1), ("b", "y", 3), ("a", "y", 2)) == [("b", "y"), ("a", "y"), ("a", "x")]
+    assert named(("a", "y", 2), ("a", "x", 1), ("b", "y", 3)) == [("b", "y"), ("a", "y"), ("a", "x")]
+
+
+def test_metrics_beyond_the_columns_are_ranked_too() -> None:
+    assert named(("a", "log lines", 3), ("b", "x", 2)) == [("a", "log lines"), ("b", "x")]
+    assert sorted(named(("d", "logs", 1), ("b", "spans", 1), ("b", "logs", 1))) == [
+        ("b", "logs"),
+        ("b", "spans"),
+        ("d", "logs"),
+    ]
+
+
+def test_ties_between_metrics_are_broken_at_random() -> None:
+    first = Counter(named(*((*column, 1.0) for column in COLUMNS), seed=seed)[0] for seed in range(1600))
+    assert all(abs(first[column] / 1600 - 1 / 8) < 0.04 for column in COLUMNS)
+
+
+def test_parameters_reach_the_method() -> None:
+    falls = view_of({("a", "x"): [5.0, 6, 5, 6, 0], ("b", "x"): [5.0, 6, 5, 6, 8]}, normal_rows=4)
+    leaders = [
+        run_pair(get_method("nsigma"), falls, seed=1, parameters=parameters).suspects[0].service
+        for parameters in ({}, {"direction": "up"})
+    ]
+    assert leaders == ["a", "b"]
+
+
 def test_random_numbers_depend_on_everything_and_on_nothing_else() -> None:
     keys = [(1, "m", "k", "p"), (2, "m", "k", "p"), (1, "n", "k", "p"), (1, "m", "l", "p"), (1, "m", "k", "q")]
     draws = [pair_rng(*key).random() for key in keys]
@@ -59,6 +97,7 @@ def test_random_numbers_depend_on_everything_and_on_nothing_else() -> None:
         ("test_malformed", "invalid", "returned a malformed Ranking: too many values to unpack"),
         ("test_stranger", "invalid", "returned 'moon', which is not a candidate service"),
         ("test_duplicates", "invalid", "returned a service twice"),
+        ("test_duplicate_metrics", "invalid", "returned a metric twice"),
         ("test_nan", "invalid", "returned a score that is not finite"),
     ],
 )

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from tasks.rca.method import REGISTRY, Paper, method
-from tasks.rca.registry import get_method, list_methods, validate_methods
+from tasks.rca.registry import (
+    get_method,
+    list_methods,
+    resolve_parameters,
+    validate_method_parameters,
+    validate_methods,
+)
 
 
 def test_the_first_methods_are_there() -> None:
@@ -27,6 +33,40 @@ def test_problems_name_the_key_and_the_closest_name() -> None:
     assert problems[0].startswith("score.methods[2]: unknown method 'barro'; did you mean 'baro'? allowed: baro, ")
     assert problems[1] == "score.methods[3]: 'nsigma' is listed twice"
     assert validate_methods(["nsigma", "baro"]) == []
+
+
+def test_every_parameter_has_a_type_and_a_default_of_that_type() -> None:
+    for known in list_methods():
+        if known.module.startswith("tasks."):
+            defaults = {name: parameter.default for name, parameter in known.parameters.items()}
+            assert validate_method_parameters({known.name: defaults}) == []
+            assert resolve_parameters(known, {}) == defaults
+
+
+def test_problems_of_parameters_name_the_key_and_what_is_allowed() -> None:
+    given = {
+        "barro": {},
+        "baro": {"direction": "down", "directon": "up"},
+        "random": {"depth": 1},
+        "e_diagnosis": {"alpha": "0.1", "permutations": True},
+        "nsigma": {"direction": "up"},
+    }
+    problems = validate_method_parameters(given)
+    assert problems[0].startswith("score.method_parameters.barro: unknown method 'barro'; did you mean 'baro'? ")
+    assert problems[1:] == [
+        "score.method_parameters.baro.direction: Input should be 'both' or 'up' (got 'down')",
+        "score.method_parameters.baro.directon: unknown parameter 'directon'; did you mean 'direction'? "
+        "allowed: direction",
+        "score.method_parameters.random.depth: 'random' has no parameters",
+        "score.method_parameters.e_diagnosis.alpha: Input should be a valid number (got '0.1')",
+        "score.method_parameters.e_diagnosis.permutations: Input should be a valid integer (got True)",
+    ]
+
+
+def test_what_is_not_given_has_its_default_and_numbers_become_what_was_asked_for() -> None:
+    resolved = resolve_parameters(get_method("e_diagnosis"), {"alpha": 1})
+    assert resolved["permutations"] == get_method("e_diagnosis").parameters["permutations"].default
+    assert isinstance(resolved["alpha"], float)
 
 
 def test_a_missing_optional_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

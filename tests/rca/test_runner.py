@@ -5,18 +5,22 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from tasks.case import read_case
 from tasks.rca import runner
-from tasks.rca.pair import PairResult
+from tasks.rca.child import RunnerError
+from tasks.rca.pair import PairResult, run_pair
 from tasks.rca.registry import get_method
-from tasks.rca.runner import Limits, RunnerError, run_pairs
-from tasks.rca.view import CaseView
+from tasks.rca.runner import CaseWork, Limits, LocalPool, MethodCall, run_cases, run_pairs
+from tasks.rca.view import CaseView, build_view
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
-from tests.rca.views import view_of
+from tests.rca.views import score_params, view_of
+from tests.synthetic import synthetic_case
 
 VALUES = np.random.default_rng(0).normal(size=(4, 30))
 VIEW = view_of({(f"s{i}", "x"): VALUES[i].tolist() for i in range(4)}, normal_rows=15)
@@ -62,7 +66,7 @@ def test_a_crash_costs_its_own_pair_only() -> None:
         )
         assert (results[case, "test_exits"].status, results[case, "test_exits"].message) == (
             "crash",
-            "ended its process with exit code 3",
+            "ended with exit code 3",
         )
         assert results[case, "test_raises"].status == "error"
         assert "misbehaving.py" in results[case, "test_raises"].traceback
@@ -131,3 +135,62 @@ def test_workers_die_with_a_killed_caller() -> None:
         time.sleep(0.05)
     assert not any(psutil.pid_exists(pid) for pid in workers)
     caller.stdout.close()
+
+
+@pytest.fixture
+def cases_dir(tmp_path: Path) -> Path:
+    for seed in range(3):
+        synthetic_case(tmp_path / "cases", f"c{seed}", seed=seed)
+    return tmp_path / "cases"
+
+
+def run_on_cases(
+    cases_dir: Path, *names: str, workers: int = 2, **params: object
+) -> tuple[list[str], dict[tuple[str, str], PairResult]]:
+    """The cases whose views were built, and the results."""
+    calls = [MethodCall(get_method(name), {}) for name in names]
+    work = [CaseWork(path.name, path, calls) for path in sorted(cases_dir.iterdir())]
+    built: list[str] = []
+    pool = LocalPool(LIMITS, workers)
+    try:
+        outcomes = run_cases(work, pool, params=score_params(**params), on_view=lambda case, facts: built.append(case))
+        return built, {(outcome.case, outcome.method): outcome.result for outcome in outcomes}
+    finally:
+        pool.close()
+
+
+def test_views_are_built_beside_the_pairs(cases_dir: Path) -> None:
+    before = children()
+    built, results = run_on_cases(cases_dir, "nsigma", "random")
+    assert sorted(built) == ["c0", "c1", "c2"]
+    assert len(results) == 6
+    assert {result.status for result in results.values()} == {"ok"}
+    expected = run_pair(get_method("nsigma"), build_view(read_case(cases_dir / "c1"), score_params()), seed=42)
+    assert results["c1", "nsigma"].suspects == expected.suspects
+    assert results["c1", "nsigma"].metrics == expected.metrics
+    assert children() == before
+
+
+def test_a_case_without_methods_to_run_is_only_looked_at(cases_dir: Path) -> None:
+    built, results = run_on_cases(cases_dir)
+    assert (sorted(built), results) == (["c0", "c1", "c2"], {})
+
+
+def test_a_case_that_cannot_be_read_is_named(cases_dir: Path) -> None:
+    before = children()
+    (cases_dir / "c1" / "metrics.parquet").write_bytes(b"not a parquet file")
+    with pytest.raises(RunnerError, match=r"^c1: its view cannot be built: ArrowInvalid: "):
+        run_on_cases(cases_dir, "nsigma")
+    assert children() == before
+
+
+def test_a_process_that_builds_views_and_dies_is_an_error(cases_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_BUILDER", "no_such_module")
+    with pytest.raises(RunnerError, match=r"^c\d: its view cannot be built: the process ended with .* 1: Module"):
+        run_on_cases(cases_dir, "nsigma")
+
+
+def test_packages_are_imported_before_the_clock_starts() -> None:
+    first, second = run("test_imports_slowly", cases=(("c", VIEW), ("d", VIEW))).values()
+    assert (first.status, second.status) == ("ok", "ok")
+    assert max(first.wall_s, second.wall_s) < 0.5
