@@ -45,7 +45,7 @@ def import_cases(found: Found, cases_dir: Path, progress: Progress = lambda step
                     imported.append(_write(each, case_id, cases_dir).record.case_id)
             except CaseError as error:
                 failed.append(f"{each.origin}: {'; '.join(error.problems)}")
-            except (ValueError, pa.ArrowException, OSError) as error:  # DatasetError, pydantic's, a schema that fails
+            except (ValueError, OverflowError, pa.ArrowException, OSError) as error:  # all that odd content can cause
                 failed.append(f"{each.origin}: {_one_line(error)}")
             progress(1)
     return ImportResult(tuple(imported), tuple(kept), tuple(failed))

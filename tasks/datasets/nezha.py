@@ -64,6 +64,7 @@ _SHORT = "recorded for three minutes around the injection, and for one fault-fre
 EXPECTED = "expected the layout of Nezha: rca_data/<date>/<date>-fault_list.json with metric/ beside it"
 
 _MINUTE = 60 * NANOSECONDS
+_MAX_ROUNDS = 3 * 24 * 60
 _SAME_LATENCY = 0.9
 """Share of the day's rows in which the front end's latency and a pod's must agree."""
 _REPLICA_SUFFIX = re.compile(r"-[0-9a-f]{6,10}-[a-z0-9]{5}$")
@@ -215,7 +216,10 @@ class _Day:
         moments = [_round_times(table) for table in (*tables, *([front] if front else []))]
         start = min(int(times.min()) for times in moments)
         rounds = [np.rint((times - start) / _MINUTE).astype(int) for times in moments]
-        grid = np.arange(1 + max(int(each.max()) for each in rounds))
+        minutes = 1 + max(int(each.max()) for each in rounds)
+        if minutes > _MAX_ROUNDS:
+            raise DatasetError(f"{self.path / 'metric'}: samples over {minutes} minutes; expected those of one day")
+        grid = np.arange(minutes)
         columns: list[Column] = []
         values: list[np.ndarray] = []
         for table, pod, at in zip(tables, pods, rounds, strict=False):
@@ -344,7 +348,7 @@ class NezhaFault:
         spans, spans_moved = self._events("trace", inject, end)
         logs, logs_moved = self._events("log", inject, end)
         target = self._called(pod)
-        services = sorted({*day.services.values(), *spans["service"], *logs["service"]})
+        services = sorted({*day.services.values(), *spans["service"].unique(), *logs["service"].unique()})
         if target not in services:
             raise DatasetError(f"{day.fault_list}: inject_pod '{pod}' has no metrics, spans or logs")
         front_end = day.front_end or most_common_root(spans)

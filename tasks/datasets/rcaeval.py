@@ -225,11 +225,11 @@ class RcaevalCase:
         return _Truth(service, fault, self._inject_time())
 
     def _inject_time(self) -> int:
-        if self._overrides.inject_time is not None:
-            return round(self._overrides.inject_time * NANOSECONDS)
         file = self.folder / INJECT_TIME_FILE
         try:
-            return round(float(file.read_text(encoding="utf-8").split()[0]) * NANOSECONDS)
+            stated = self._overrides.inject_time
+            seconds = float(file.read_text(encoding="utf-8").split()[0]) if stated is None else stated
+            return round(seconds * NANOSECONDS)
         except OSError as error:
             raise DatasetError(f"{file}: cannot be read: {error.strerror}; or give --inject-time") from error
         except (ValueError, IndexError, OverflowError):
@@ -248,7 +248,7 @@ class RcaevalCase:
         measured = {column.service for column in metrics.columns}
         logs = _renamed(self._events(LOGS_FILE, _read_logs), lambda name: _alias(name, measured))
         spans = _renamed(self._events(TRACES_FILE, _read_spans), lambda name: _alias(name, measured))
-        services = sorted({*measured, *logs["service"], *spans["service"]})
+        services = sorted({*measured, *logs["service"].unique(), *spans["service"].unique()})
         target = _alias(truth.service, measured)
         if target not in services:
             raise DatasetError(f"{self._metrics_file}: no column, log or span of the root cause '{truth.service}'")
@@ -297,7 +297,9 @@ class RcaevalCase:
         known = next((name for name in FRONT_ENDS if name in services), None)
         front_end = self._overrides.front_end or known or most_common_root(spans)
         if front_end is None or front_end not in services:
-            raise DatasetError(f"{self.folder}: cannot tell the front end; give --front-end: {', '.join(services)}")
+            raise DatasetError(
+                f"{self.folder}: cannot tell the front end; give --front-end (one of {', '.join(services)})"
+            )
         return front_end
 
 
