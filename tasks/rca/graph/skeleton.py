@@ -121,7 +121,7 @@ def learn_skeleton(
 
 
 def count_tests(others: np.ndarray, pools: np.ndarray, size: int) -> int:
-    """Tests of each x against ``others[x]`` of a pool of ``pools[x]`` columns, given ``size`` of the rest of the pool."""
+    """Tests of each x against ``others[x]`` of its pool of ``pools[x]`` columns, given ``size`` of the rest of it."""
     pairs = zip(others.tolist(), pools.tolist(), strict=True)
     return sum(partners * comb(pool - 1, size) for partners, pool in pairs if partners)
 
