@@ -38,7 +38,17 @@ def test_wrong_usage_ends_with_2_and_no_traceback(arguments: str) -> None:
 
 def test_every_command_has_help_and_takes_parameters_and_workspace() -> None:
     commands = ["campaign", "collect", "plan", "case", "inject", "load", "score", "report", "methods", "faults"]
-    commands += ["validate", "preflight", "deploy up", "deploy status", "deploy down", "params check", "params show"]
+    commands += [
+        "validate",
+        "import",
+        "export",
+        "preflight",
+        "deploy up",
+        "deploy status",
+        "deploy down",
+        "params check",
+        "params show",
+    ]
     for command in commands:
         done = rcarena(*command.split(), "--help")
         assert done.returncode == 0, command
