@@ -11,10 +11,7 @@ from pathlib import Path
 
 _TASKS = Path(__file__).parents[1]
 _SHARED_CODE = ("rca/*.py", "rca/graph/*.py", "case.py", "export/metric_map.py")
-_LIBRARIES = (
-    *("numpy", "pandas", "pyarrow", "scipy", "scikit-learn"),
-    *("networkx", "statsmodels", "causal-learn", "torch"),
-)
+_LIBRARIES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn")
 
 
 @cache
