@@ -15,7 +15,8 @@ at metric or log level.
   minute, moved to end where they begin. How far is in ``versions``.
 * Metrics are sampled in rounds that take a few seconds; each round is put on an exact grid, at its first sample.
 * A pod is called by its service where the service has one pod, else by its own name.
-* The front end is the service whose 90th percentile is the one of ``front_service.csv``.
+* The front end is the service whose 90th percentile is the one of ``front_service.csv``. If it has no spans (Train
+  Ticket's dashboard) it is taken to call the service in which the traces begin.
 """
 
 from __future__ import annotations
@@ -352,13 +353,23 @@ class NezhaFault:
         if target not in services:
             raise DatasetError(f"{day.fault_list}: inject_pod '{pod}' has no metrics, spans or logs")
         front_end = day.front_end or most_common_root(spans)
-        if front_end not in services:
+        if front_end is None or front_end not in services:
             raise DatasetError(
                 f"{day.path}: cannot tell the front end; give --front-end (one of {', '.join(services)})"
             )
+        moved = {"spans": spans_moved, "logs": logs_moved}
+        notes = {
+            f"fault-free {signal}": f"moved by {by // NANOSECONDS} s to end where the others begin"
+            for signal, by in moved.items()
+            if by
+        }
         calls, nodes = _dependencies(day.dependency_file, services)
         nodes |= _nodes(logs)
         calls += span_calls(spans)
+        behind = most_common_root(spans)
+        if behind is not None and not spans["service"].eq(front_end).any():
+            calls.append((front_end, behind))
+            notes["topology"] = f"{front_end} is taken to call {behind}, in which the traces begin: it has no spans"
         if not spans.empty:
             tables["spans"] = as_signal("spans", _span_table(spans))
         if not logs.empty:
@@ -366,12 +377,6 @@ class NezhaFault:
         if calls or nodes:
             tables["topology"] = topology_table(calls, nodes)
         stated = day.metric_level_truth(_REPLICA_SUFFIX.sub("", pod), kind)
-        moved = {"spans": spans_moved, "logs": logs_moved}
-        notes = {
-            f"fault-free {signal}": f"moved by {by // NANOSECONDS} s to end where the others begin"
-            for signal, by in moved.items()
-            if by
-        }
         record = CaseRecord(
             case_id=self.case_id(),
             campaign=f"Nezha {day.path.name}",
@@ -379,7 +384,7 @@ class NezhaFault:
                 backend="kubernetes",
                 services=tuple(Service(name=name, role="service", node=nodes.get(name)) for name in services),
             ),
-            front_end=str(front_end),
+            front_end=front_end,
             phases=two_phases(int(recording.times[rows][0]), inject, end),
             injections=(
                 stated_injection(

@@ -115,6 +115,12 @@ def test_topology_is_from_spans_and_logs(cases: list[Case]) -> None:
     assert edges == {("calls", "ts-ui-dashboard", "ts-basic-service"), ("runs_on", "ts-basic-service", "33.33.33.80")}
 
 
+def test_a_front_end_without_spans_calls_the_service_in_which_traces_begin(tmp_path: Path) -> None:
+    case = by_time(imported_cases("nezha", nezha(tmp_path / "set"), tmp_path / "cases", front_end="ts-food-service"))[0]
+    assert ("calls", "ts-food-service", "ts-ui-dashboard") in set(case.topology.itertuples(index=False, name=None))
+    assert "is taken to call ts-ui-dashboard" in case.record.versions["topology"]
+
+
 def test_without_events_dependency_csv_is_the_topology(tmp_path: Path) -> None:
     root = nezha(tmp_path / "set", events=False)
     (root / "rca_data/2023-01-30/metric/dependency.csv").write_text(

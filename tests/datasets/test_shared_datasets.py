@@ -50,7 +50,9 @@ def test_train_ticket(train_ticket: list[Case]) -> None:
         for times in (case.metrics["time"], case.spans["start"], case.logs["time"]):
             assert inject - times.min() > pd.Timedelta("60s")
             assert pd.Timedelta("110s") < times.max() - inject < pd.Timedelta("180s")
-        assert {row.source for row in case.topology.itertuples() if row.relation == "calls"} > {"ts-gateway-service"}
+        calls = {(row.source, row.target) for row in case.topology.itertuples() if row.relation == "calls"}
+        assert ("ts-ui-dashboard", "ts-gateway-service") in calls
+        assert {source for source, _ in calls} > {"ts-gateway-service", "ts-travel-service"}
 
 
 def test_the_delays_of_train_ticket_are_in_the_gap_between_caller_and_callee(train_ticket: list[Case]) -> None:
