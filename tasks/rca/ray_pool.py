@@ -10,12 +10,14 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks.rca.child import START_TIMEOUT_S, RunnerError
@@ -25,6 +27,8 @@ from tasks.rca.runner import TICK_S, Limits, Outcome, PairJob, PairWorker, usabl
 OWN_CLUSTER = "local"
 _PACKAGE = Path(__file__).parents[1]
 _LOST_AT_MOST = 3
+_SHORT_PATH = "/tmp"
+"""Ray's sockets lie deep below it, and the path of a socket has at most 107 characters."""
 
 
 class PairActor:
@@ -72,7 +76,7 @@ class RayPool:
         self._ray = _import_ray()
         self._limits = limits
         self._connected = not self._ray.is_initialized()
-        self._own = _connect(self._ray, address, workers) if self._connected else False
+        self._scratch = _connect(self._ray, address, workers) if self._connected else None
         self._seats: list[_Seat] = []
         self._again: list[PairJob] = []
         self._lost: dict[tuple[str, str], int] = {}
@@ -91,7 +95,7 @@ class RayPool:
 
     @property
     def busy_here(self) -> int:
-        return self.busy if self._own else 0
+        return self.busy if self._scratch is not None else 0
 
     def has_room(self) -> bool:
         return not self._again and self._free_seat() is not None
@@ -128,6 +132,8 @@ class RayPool:
                 self._ray.kill(seat.actor)
         if self._connected:
             self._ray.shutdown()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _free_seat(self) -> _Seat | None:
         return next((seat for seat in self._seats if seat.ready and seat.job is None), None)
@@ -180,16 +186,18 @@ def _require(module: str, package: str) -> None:
         raise RunnerError(f"the engine ray needs the package {package}: pip install 'rcarena[ray]'") from error
 
 
-def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
-    """Connect to a cluster, or start one; whether it was started."""
+def _connect(ray: Any, address: str | None, workers: int | None) -> TemporaryDirectory[str] | None:
+    """Connect to a cluster, or start one; the files of one that was started."""
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
-    own = address == OWN_CLUSTER
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     options: dict[str, Any]
-    if own:
+    scratch = None
+    if address == OWN_CLUSTER:
         _require("opentelemetry.metrics", "opentelemetry-api")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        options = {"num_cpus": workers or usable_cpus(), "include_dashboard": False}
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the home directory
+        scratch = TemporaryDirectory(prefix="rcarena-", dir=_SHORT_PATH, ignore_cleanup_errors=True)
+        options = {"num_cpus": workers or usable_cpus(), "include_dashboard": False, "_temp_dir": scratch.name}
     else:  # the cluster runs our code, not what it may have installed
         options = {"runtime_env": {"py_modules": [str(_PACKAGE)], "excludes": ["__pycache__"]}}
     with _signal_handlers_kept():
@@ -197,7 +205,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
             ray.init(address=address, **quiet, **options)
         except Exception as error:  # Ray raises all sorts, the bare one among them
             raise RunnerError(f"no Ray cluster ({address}): {_one_line(error)}") from error
-    return own
+    return scratch
 
 
 @contextlib.contextmanager

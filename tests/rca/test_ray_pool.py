@@ -30,6 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "timings.json"}
 
 
+@pytest.mark.timeout(300)
 def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not in this environment")
     pytest.importorskip("opentelemetry.metrics", reason="opentelemetry-api is not in this environment")
@@ -38,6 +39,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     params = score_params(methods=METHODS, timeout_s=2)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     before = {process.pid for process in psutil.Process().children(recursive=True)}
+    files = set(Path("/tmp").glob("rcarena-*"))
 
     score_campaign(
         tmp_path / "cases", params, tmp_path / "ray", open_pool=lambda limits: RayPool(limits, "local", workers=2)
@@ -49,6 +51,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert set(Path("/tmp").glob("rcarena-*")) == files
 
 
 class LostActorError(Exception):
