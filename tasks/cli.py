@@ -81,7 +81,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.inject.local.target import FaultError
     from tasks.load.run import LoadError
     from tasks.rca.child import RunnerError
-    from tasks.report.scoreboard import ScoresError
+    from tasks.report.score_files import ScoresError
     from tasks.score.campaign import ScoreError
 
     return (

@@ -18,10 +18,12 @@ from tasks.params import Params
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
 from tasks.report.scoreboard import LEADING_SCORE, SCORE_LABELS, MethodResult, Scoreboard, read_scoreboard
 from tasks.report.signals import CaseSignals, case_signals
+from tasks.report.standings import FirstNamed, Standing, first_named, standings
 
 log = logging.getLogger(__name__)
 
 BASELINE_FAILURES = 0.01
+BEST_NAMED = 3
 
 Verdict = Literal["effective", "partly effective", "ineffective", "fault-free"]
 
@@ -74,6 +76,23 @@ class CaseSummary:
     def result(self, method: str) -> MethodResult | None:
         return next((result for result in self.results if result.method == method), None)
 
+    @property
+    def scored(self) -> bool:
+        return bool(self.results) and not self.results[0].excluded
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        return standings(self.results)
+
+    @property
+    def first_named(self) -> tuple[FirstNamed, ...]:
+        return first_named(self.results)
+
+    @property
+    def named_first(self) -> int:
+        """Methods that named a true service first."""
+        return sum(1 in result.truth_ranks for result in self.results)
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -93,6 +112,8 @@ class Fact:
 
 @dataclass(frozen=True)
 class ReportData:
+    """``roles`` by service; ``level``: of significance, None: not known."""
+
     title: str
     campaigns: tuple[str, ...]
     facts: tuple[Fact, ...]
@@ -104,6 +125,8 @@ class ReportData:
     provenance: tuple[Fact, ...]
     parameters: str
     interval: str
+    roles: Mapping[str, str]
+    level: float | None
 
 
 def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params | None = None) -> ReportData:
@@ -147,6 +170,8 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
         provenance=_provenance(records, params),
         parameters=params.dump() if params else "",
         interval=f"{params.score.confidence:.0%} interval".replace("%", " %") if params else "interval",
+        roles={service.name: service.role for record in records for service in record.stack.services},
+        level=1 - params.score.confidence if params else None,
     )
 
 
@@ -185,17 +210,23 @@ def _score_notices(summaries: list[CaseSummary], scoreboard: Scoreboard | None) 
     if scoreboard is None:
         yield Notice("Scoring has not run for this campaign: there are no rankings and no scores below.")
         return
-    for method in scoreboard.methods:
-        failed = [s.case_id for s in summaries if (result := s.result(method)) and not result.ranked]
-        if failed:
-            yield Notice(f"Method {method} failed on {len(failed)} case(s); each counts as zero.", tuple(failed))
     known = {summary.case_id for summary in summaries}
+    failed = {method: [s.case_id for s in summaries if _failed(s, method)] for method in scoreboard.methods}
+    if any(failed.values()):
+        named = ", ".join(f"{method} ({len(cases)})" for method, cases in failed.items() if cases)
+        cases = tuple(s.case_id for s in summaries if any(s.case_id in of_method for of_method in failed.values()))
+        yield Notice(f"Failures of methods, which score zero there (cases): {named}. Reasons: under Costs.", cases)
     unscored = tuple(s.case_id for s in summaries if not s.results)
     if unscored:
         yield Notice("No method has seen these cases yet: run the score stage again.", unscored)
     gone = sorted(set(scoreboard.results) - known)
     if gone:
         yield Notice(f"Scored but no longer among the cases: {', '.join(gone)}. Run the score stage again.")
+
+
+def _failed(summary: CaseSummary, method: str) -> bool:
+    result = summary.result(method)
+    return result is not None and not result.ranked
 
 
 def _facts(records: list[CaseRecord], summaries: list[CaseSummary]) -> tuple[Fact, ...]:
@@ -221,18 +252,15 @@ def _facts(records: list[CaseRecord], summaries: list[CaseSummary]) -> tuple[Fac
 
 def _best(scoreboard: Scoreboard | None) -> Iterable[Fact]:
     """The best methods over all cases by the leading score, those that share the first place together."""
-    overall = next((group for group in scoreboard.groups if group.level == "overall"), None) if scoreboard else None
+    overall = scoreboard.services.overall if scoreboard else None
     if overall is None:
         return
-    estimates = {row.name: row.estimates[LEADING_SCORE] for row in overall.rows if LEADING_SCORE in row.estimates}
-    values = {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
-    if not values:
-        return
-    top = max(values.values())
-    names = [name for name, value in values.items() if value == top]
-    chance = estimates[names[0]].chance
-    label = f"best {SCORE_LABELS[LEADING_SCORE]}: {', '.join(names)}"
-    yield Fact(label + (f" (chance {chance:.2f})" if chance is not None else ""), f"{top:.2f}")
+    names = [row.name for row in overall.rows if row.place == 1]
+    best = overall.rows[0].estimates[LEADING_SCORE]
+    label = f"best {SCORE_LABELS[LEADING_SCORE]}: {', '.join(names[:BEST_NAMED])}"
+    if len(names) > BEST_NAMED:
+        label += f" and {len(names) - BEST_NAMED} more"
+    yield Fact(label + (f" (chance {best.chance:.2f})" if best.chance is not None else ""), f"{best.value:.2f}")
 
 
 def _provenance(records: list[CaseRecord], params: Params | None) -> tuple[Fact, ...]:

@@ -1,12 +1,10 @@
-"""Figures: the data that a case's figure is drawn from in the browser, and the score figure, drawn here as SVG."""
+"""The data that a case's figure is drawn from in the browser."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from tasks.report.data import CaseSummary, Window
 from tasks.report.formatting import PREFIXED_UNITS, quantity
 from tasks.report.latency import LatencyScatter
 from tasks.report.rounding import json_numbers
-from tasks.report.scoreboard import Scoreboard
 from tasks.report.signals import CaseSignals, Panel, Shift
 
 _TIME_DIGITS = 6
@@ -109,85 +106,3 @@ def _change(shift: Shift | None) -> str:
         return ""
     unit = shift.unit if shift.unit in PREFIXED_UNITS else ""
     return f"{quantity(shift.baseline, unit)} → {quantity(shift.fault, unit)}"
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One method in one group, in SVG user units. None: no interval or no chance line."""
-
-    y: float
-    x: float
-    low: float | None
-    high: float | None
-    chance: float | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Facet:
-    """One group of cases."""
-
-    title: str
-    x: float
-    y: float
-    marks: tuple[Mark, ...]
-
-
-@dataclass(frozen=True)
-class ScoreFigure:
-    """A dot plot: one facet per group, one row per method, the axis from 0 to 1."""
-
-    label: str
-    width: float
-    height: float
-    axis_width: float
-    row_height: float
-    plot_height: float
-    facets: tuple[Facet, ...]
-    row_labels: tuple[tuple[float, float, str], ...]
-    ticks: tuple[float, ...]
-
-
-_LABEL_WIDTH, _AXIS_WIDTH, _GUTTER, _ROW, _TITLE, _AXIS_HEIGHT = 150.0, 170.0, 26.0, 22.0, 26.0, 26.0
-_FACETS_PER_ROW = 5
-
-
-def score_figure(board: Scoreboard, score: str, label: str, levels: Sequence[str]) -> ScoreFigure:
-    """``score`` of every method in every group whose level is in ``levels``."""
-    groups = [group for group in board.groups if group.level in levels]
-    plot_height = _ROW * len(board.methods)
-    facets, row_labels = [], []
-    for i, group in enumerate(groups):
-        x = _LABEL_WIDTH + (i % _FACETS_PER_ROW) * (_AXIS_WIDTH + _GUTTER)
-        y = _TITLE + (i // _FACETS_PER_ROW) * (plot_height + _TITLE + _AXIS_HEIGHT)
-        marks = []
-        for row in group.rows:
-            estimate = row.estimates.get(score)
-            if estimate is None or estimate.value is None:
-                continue
-            low, high, chance = (
-                None if v is None else v * _AXIS_WIDTH for v in (estimate.low, estimate.high, estimate.chance)
-            )
-            middle = _ROW * (board.methods.index(row.name) + 0.5)
-            text = f"{row.name}, {group.title}: {label} {estimate.value:.2f}"
-            if estimate.low is not None and estimate.high is not None:
-                text += f" [{estimate.low:.2f}, {estimate.high:.2f}]"
-            if estimate.chance is not None:
-                text += f", chance {estimate.chance:.2f}"
-            marks.append(Mark(middle, estimate.value * _AXIS_WIDTH, low, high, chance, f"{text}, {row.cases} case(s)"))
-        facets.append(Facet(group.title, x, y, tuple(marks)))
-        if i % _FACETS_PER_ROW == 0:
-            row_labels += [(_LABEL_WIDTH - 10, y + _ROW * (m + 0.5), name) for m, name in enumerate(board.methods)]
-    rows = -(-len(groups) // _FACETS_PER_ROW)
-    columns = min(len(groups), _FACETS_PER_ROW)
-    return ScoreFigure(
-        label=label,
-        width=_LABEL_WIDTH + columns * (_AXIS_WIDTH + _GUTTER),
-        height=rows * (plot_height + _TITLE + _AXIS_HEIGHT),
-        axis_width=_AXIS_WIDTH,
-        row_height=_ROW,
-        plot_height=plot_height,
-        facets=tuple(facets),
-        row_labels=tuple(row_labels),
-        ticks=(0.0, 0.5, 1.0),
-    )

@@ -28,6 +28,22 @@ def score(value: float | None) -> str:
     return ABSENT if value is None or math.isnan(value) else f"{value:.2f}"
 
 
+def seconds(value: float | None) -> str:
+    """The same unit in all rows of a column: ``0.012``, ``12.3``."""
+    return ABSENT if value is None or math.isnan(value) else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def difference(value: float) -> str:
+    """Of two scores: ``+0.12``, ``−0.12``."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def short_difference(value: float) -> str:
+    """``.12``, ``−.12``, ``0``, ``1``: for the cell of a large table."""
+    text = f"{round(value, 2) + 0.0:.2f}".replace("-", "−").replace("0.", ".")
+    return {".00": "0", "1.00": "1", "−1.00": "−1"}.get(text, text)
+
+
 def _prefixed(value: float, unit: str, *, lowest: int, highest: int = 4) -> str:
     if value == 0 or math.isinf(value):
         return f"{value:g} {unit}"

@@ -15,8 +15,11 @@ from markupsafe import Markup
 
 from tasks.params import Params
 from tasks.report import formatting
+from tasks.report.comparison import p_value
+from tasks.report.critical_difference import critical_difference
 from tasks.report.data import ReportData, report_data
-from tasks.report.figures import case_figure, packed, score_figure
+from tasks.report.dot_plot import dot_plot
+from tasks.report.figures import case_figure, packed
 from tasks.report.latency import PHASES
 from tasks.report.scoreboard import LEADING_SCORE, SCORE_LABELS
 from tasks.report.signals import MAX_SIGMAS
@@ -25,12 +28,12 @@ log = logging.getLogger(__name__)
 
 PAGE_FILE = "index.html"
 NOTICE_CASES = 12
+FAILURE_CASES = 5
 RANKS_SHOWN = 10
 VERDICT_MARKS = {"effective": "✓", "partly effective": "◐", "ineffective": "✕", "fault-free": "○"}
 FIGURE_SCORES = ("avg5", "ac1")
 FIGURE_LEVELS = ("overall", "fault")
-LEVEL_NAMES = {"overall": "", "fault": "Fault: ", "target": "Target: ", "family": ""}
-SCORE_TABLES = {"fault": "fault kind", "target": "target", "family": "method family"}
+SCORE_TABLES = {"fault": "fault kind", "target": "target"}
 METHODS_UNFOLDED = 8
 DEFINITIONS = {
     "AC@k": "Share of the true services in the first k ranks, |top k ∩ truth| / min(k, |truth|), averaged over cases.",
@@ -77,10 +80,12 @@ def render(report: ReportData) -> str:
     figures = {case.case_id: figure for case in report.cases if (figure := case_figure(case))}
     return environment.get_template("index.html.j2").render(
         report=report,
+        board=board,
         methods=board.methods if board else (),
-        figures=[score_figure(board, name, SCORE_LABELS[name], FIGURE_LEVELS) for name in FIGURE_SCORES]
-        if board
-        else [],
+        shown_cases={case.case_id for case in report.cases},
+        figures=[dot_plot(board.services, name, FIGURE_LEVELS) for name in FIGURE_SCORES] if board else [],
+        metric_figures=[dot_plot(board.metrics, name, FIGURE_LEVELS) for name in FIGURE_SCORES[:1]] if board else [],
+        comparisons=[(found, critical_difference(found)) for found in board.comparisons or ()] if board else [],
         case_figures=figures,
         plotting_library=_plotting_library() if figures else "",
         stylesheet=_asset("report.css"),
@@ -98,8 +103,8 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals |= {
         "DEFINITIONS": DEFINITIONS,
+        "FAILURE_CASES": FAILURE_CASES,
         "LEADING_SCORE": LEADING_SCORE,
-        "LEVEL_NAMES": LEVEL_NAMES,
         "MAX_SIGMAS": MAX_SIGMAS,
         "METHODS_UNFOLDED": METHODS_UNFOLDED,
         "NOTICE_CASES": NOTICE_CASES,
@@ -111,13 +116,22 @@ def _environment() -> jinja2.Environment:
     }
     filters: dict[str, Callable[..., str]] = {
         "coordinate": lambda value: f"{value:.4g}",
-        "offset": lambda seconds: f"{seconds:+.1f} s".replace("-", "−"),
+        "p_value": p_value,
+        "rank_style": _rank_style,
+        "short": formatting.short_difference,
+        "seconds": formatting.seconds,
+        "signed": formatting.difference,
+        "offset": lambda seconds: f"{seconds:+.1f}\u00a0s".replace("-", "−"),
         "quantity": formatting.quantity,
         "score": formatting.score,
         "utc": _utc,
     }
     environment.filters |= filters
     return environment
+
+
+def _rank_style(rank: int) -> str:
+    return "r1" if rank == 1 else "r3" if rank <= 3 else "r5" if rank <= 5 else "rn"
 
 
 def _utc(moment: datetime) -> str:

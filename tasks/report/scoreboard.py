@@ -1,46 +1,39 @@
-"""What the score stage wrote (columns: docs/scores.md), as the page needs it."""
+"""Scores and rankings as the page needs them: methods best first, chance beside."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
-import pyarrow as pa
 
-RANKINGS_FILE = "rankings.parquet"
-SCORES_FILE = "scores.parquet"
-MISATTRIBUTION_FILE = "misattribution.parquet"
-TIMINGS_FILE = "timings.json"
+from tasks.report.comparison import Comparison, comparisons
+from tasks.report.costs import Failures, MethodCost, failures, method_costs
+from tasks.report.detection import Detections, detections
+from tasks.report.misattribution import Misattribution, misattribution
+from tasks.report.score_files import ScoreFiles, number, read_score_files
 
 SCORE_LABELS = {"ac1": "AC@1", "ac3": "AC@3", "ac5": "AC@5", "avg5": "Avg@5", "mrr": "MRR"}
 LEADING_SCORE = "avg5"
-RANKED = "ok"
-NOTHING = "(nothing)"
 LEVELS = ("overall", "fault", "target", "family")
+RANKED = "ok"
+_ORDER = ("avg5", "mrr", "ac1")
+_DECIMALS = 9
 
-_RANKING_COLUMNS = (
-    *("case_id", "fault", "target", "excluded", "method", "status", "message"),
-    *("rank", "service", "score", "tied", "correct"),
-)
-_SCORE_COLUMNS = (
-    *("level", "group", "granularity", "method", "score"),
-    *("value", "low", "high", "chance", "lift", "cases"),
-)
-_MISATTRIBUTION_COLUMNS = ("method", "truth", "predicted", "cases")
-
-
-class ScoresError(ValueError):
-    """A result file of the score stage that cannot be used."""
+Granularity = Literal["service", "metric"]
 
 
 @dataclass(frozen=True)
 class Suspect:
+    """``metric``: the service's worst metric, where the method names metrics."""
+
     rank: int
     service: str
+    metric: str | None
     score: float | None
     tied: bool
     truth: bool
@@ -48,8 +41,11 @@ class Suspect:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method on one case. ``truth_ranks``: ranks of the true root causes that it named, ascending. ``excluded``:
-    why the case is not in the scores; empty if it is."""
+    """One method on one case.
+
+    ``truth_ranks``: ranks of the true root causes that it named, ascending. ``metric_rank``: rank of the first metric
+    that names a root cause, if it ranked one. ``excluded``: why the case is not in the scores; empty if it is.
+    """
 
     method: str
     status: str
@@ -57,10 +53,18 @@ class MethodResult:
     excluded: str
     suspects: tuple[Suspect, ...]
     truth_ranks: tuple[int, ...]
+    metric_rank: int | None
 
     @property
     def ranked(self) -> bool:
         return self.status == RANKED
+
+    @property
+    def best_rank(self) -> float:
+        """To order by: of the best ranked root cause; without one behind all others, a failure last."""
+        if not self.ranked:
+            return math.inf
+        return self.truth_ranks[0] if self.truth_ranks else float(sys.maxsize)
 
 
 @dataclass(frozen=True)
@@ -73,52 +77,92 @@ class Estimate:
     chance: float | None
     lift: float | None
 
+    @property
+    def beats_chance(self) -> bool:
+        """The whole interval lies above chance."""
+        return self.low is not None and self.chance is not None and self.low > self.chance
+
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """``name`` is a method, or a family in the group of families. ``seconds``: mean wall time per case."""
+    """``name`` is a method, or a family in the group of families. ``place``: 1 for the best Avg@5, equals share one.
+    ``failures``, ``ties``: cases where the method failed, and where it ranked services equal."""
 
     name: str
+    family: str
+    place: int
     cases: int
     estimates: Mapping[str, Estimate]
     failures: int
-    seconds: float | None
+    ties: int
 
 
 @dataclass(frozen=True)
 class ScoreGroup:
-    """``level`` is one of ``LEVELS``."""
+    """``level`` is one of ``LEVELS``; rows best first."""
 
     level: str
     title: str
     rows: tuple[ScoreRow, ...]
 
+    @property
+    def cases(self) -> int:
+        return self.rows[0].cases
+
+    @property
+    def chance(self) -> Mapping[str, float | None]:
+        """By score; the same for all methods."""
+        return {score: estimate.chance for score, estimate in self.rows[0].estimates.items()}
+
+    def at_least_chance(self, score: str = LEADING_SCORE) -> int:
+        """How many rows stand above the chance row."""
+        pairs = [(row.estimates[score].value, row.estimates[score].chance) for row in self.rows]
+        return sum(value is not None and (chance is None or value >= chance) for value, chance in pairs)
+
+    def row(self, name: str) -> ScoreRow | None:
+        return next((row for row in self.rows if row.name == name), None)
+
 
 @dataclass(frozen=True)
-class HeatCell:
-    """``share`` of the row's cases, 0 to 1; ``right``: the blamed service is a true root cause."""
+class Unscored:
+    """Cases that are scored at service level but not at metric level."""
 
-    count: int
-    share: float
-    right: bool
+    reason: str
+    cases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Misattribution:
-    """One row of cells per true root cause (several joined by ``+``), one column per service blamed first."""
+class Scores:
+    """Scores of one granularity. ``methods``: best first; ``groups``: overall, then faults, targets, families."""
 
-    method: str
-    predicted: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
+    granularity: Granularity
+    methods: tuple[str, ...]
+    groups: tuple[ScoreGroup, ...]
+
+    @property
+    def overall(self) -> ScoreGroup | None:
+        return next(iter(self.at("overall")), None)
+
+    def at(self, *levels: str) -> tuple[ScoreGroup, ...]:
+        return tuple(group for group in self.groups if group.level in levels)
 
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """``results`` by case id, in the order of ``methods``."""
+    """``methods``: best first. ``results`` by case id, in that order; ``costs`` by method, None where unknown.
+
+    None for ``comparisons``: an older score stage wrote the files.
+    """
 
     methods: tuple[str, ...]
-    groups: tuple[ScoreGroup, ...]
-    misattributions: tuple[Misattribution, ...]
+    services: Scores
+    metrics: Scores
+    unscored_metrics: tuple[Unscored, ...]
+    comparisons: tuple[Comparison, ...] | None
+    misattribution: Misattribution
+    costs: Mapping[str, MethodCost] | None
+    failures: tuple[Failures, ...]
+    detections: Detections | None
     results: Mapping[str, tuple[MethodResult, ...]]
 
 
@@ -126,122 +170,96 @@ def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
     """None when the score stage has not run.
 
     Raises:
-        ScoresError: a file is missing while others exist, or is not what the score stage writes.
+        ScoresError: a file is missing that every score stage writes, or is not what it writes.
     """
-    if not (scores_dir / RANKINGS_FILE).exists() and not (scores_dir / SCORES_FILE).exists():
+    files = read_score_files(scores_dir)
+    if files is None:
         return None
-    rankings = _table(scores_dir / RANKINGS_FILE, _RANKING_COLUMNS)
-    scores = _table(scores_dir / SCORES_FILE, _SCORE_COLUMNS)
-    scores = scores[scores["granularity"] == "service"]
-    misattribution = _table(scores_dir / MISATTRIBUTION_FILE, _MISATTRIBUTION_COLUMNS)
-    methods = tuple(str(method) for method in rankings["method"].drop_duplicates())
+    families = dict(zip(files.rankings["method"].tolist(), files.rankings["family"].tolist(), strict=True))
+    services = _scores("service", files.scores, families)
+    methods = tuple(sorted(families, key=_position((*services.methods, *families))))
     return Scoreboard(
         methods=methods,
-        groups=tuple(_groups(scores, rankings, _wall_seconds(scores_dir / TIMINGS_FILE))),
-        misattributions=tuple(
-            _misattribution(method, misattribution[misattribution["method"] == method]) for method in methods
-        ),
-        results=_results(rankings),
+        services=services,
+        metrics=_scores("metric", files.scores, families),
+        unscored_metrics=tuple(_unscored_metrics(files.rankings)),
+        comparisons=comparisons(files.average_ranks, files.comparisons),
+        misattribution=misattribution(files.misattribution, methods),
+        costs=method_costs(files.costs, families),
+        failures=failures(files.rankings, methods),
+        detections=detections(files.detections),
+        results=_results(files, methods),
     )
 
 
-def _table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, pa.ArrowException) as error:
-        raise ScoresError(f"{file.name}: cannot be read ({error}); run the score stage again") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise ScoresError(f"{file.name}: has no column {', '.join(missing)}; run the score stage again")
-    return table
+def _position(order: Iterable[str]) -> Any:
+    place: dict[str, int] = {}
+    for name in order:
+        place.setdefault(name, len(place))
+    return place.__getitem__
 
 
-def _wall_seconds(file: Path) -> pd.Series:
-    """Wall time in seconds by (case_id, method); empty when there is no such file."""
-    names = ["case_id", "method"]
-    if not file.exists():
-        return pd.DataFrame(columns=[*names, "wall_s"], dtype=float).set_index(names)["wall_s"]
-    try:
-        pairs = json.loads(file.read_text(encoding="utf-8"))["pairs"]
-        return pd.DataFrame(pairs, columns=[*names, "wall_s"]).set_index(names)["wall_s"].astype(float)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScoresError(f"{file.name}: cannot be read ({error}); run the score stage again") from error
+def _scores(granularity: Granularity, table: pd.DataFrame, families: Mapping[str, str]) -> Scores:
+    groups = tuple(_groups(table[table["granularity"] == granularity].to_dict("records"), families))
+    overall = next((group for group in groups if group.level == "overall"), None)
+    return Scores(granularity, tuple(row.name for row in overall.rows) if overall else (), groups)
 
 
-def _groups(scores: pd.DataFrame, rankings: pd.DataFrame, wall: pd.Series) -> Iterator[ScoreGroup]:
-    seconds = _mean_seconds(rankings, wall)
+def _groups(cells: Iterable[Mapping[Any, Any]], families: Mapping[str, str]) -> Iterator[ScoreGroup]:
+    """``cells``: rows of the table of scores. All families are one group."""
+    found: dict[str, dict[str, dict[str, dict[str, Mapping[Any, Any]]]]] = {level: {} for level in LEVELS}
+    for cell in cells:
+        group, name = ("", cell["group"]) if cell["level"] == "family" else (cell["group"], cell["method"])
+        by_name = found.setdefault(cell["level"], {}).setdefault(group, {})
+        by_name.setdefault(name, {})[cell["score"]] = cell
+    titles = {"overall": "all scored cases", "family": "families of methods"}
     for level in LEVELS:
-        of_level = scores[scores["level"] == level]
-        if level == "family":
-            rows = tuple(_row(str(g), rows, None) for g, rows in of_level.groupby("group", sort=False))
-            if len(rows) > 1:
-                yield ScoreGroup(level, "Families (mean over their methods)", rows)
-            continue
-        for group, members in of_level.groupby("group", sort=False):
-            title = "all scored cases" if level == "overall" else str(group)
-            by_method = members.groupby("method", sort=False)
-            entries = ((str(method), rows) for method, rows in by_method)
-            yield ScoreGroup(
-                level, title, tuple(_row(name, rows, seconds.get((level, str(group), name))) for name, rows in entries)
-            )
+        for group, by_name in found[level].items():
+            if level != "family" or len(by_name) > 1:
+                yield ScoreGroup(level, titles.get(level, group), _rows(by_name, families))
 
 
-def _mean_seconds(rankings: pd.DataFrame, wall: pd.Series) -> Mapping[tuple[str, str, str], float]:
-    """Mean wall seconds per case by (level, group, method), over the scored cases."""
-    pairs = rankings.loc[rankings["excluded"] == "", ["case_id", "method", "fault", "target"]].drop_duplicates()
-    pairs = pairs.join(wall, on=["case_id", "method"]).dropna(subset="wall_s").assign(overall="all")
-    means: dict[tuple[str, str, str], float] = {}
-    for level in ("overall", "fault", "target"):
-        mean = pairs.groupby([level, "method"])["wall_s"].mean().reset_index()
-        for row in mean.to_dict("records"):
-            means[level, row[level], row["method"]] = float(row["wall_s"])
-    return means
+def _rows(by_name: Mapping[str, Mapping[str, Mapping[Any, Any]]], families: Mapping[str, str]) -> tuple[ScoreRow, ...]:
+    """One row per name, from its cells by score; best first, equals by the next score, then as they came."""
+    found: list[tuple[tuple[float, ...], ScoreRow]] = []
+    for name, by_score in by_name.items():
+        cases = int(next(iter(by_score.values()))["cases"])
+        row = ScoreRow(
+            name=name,
+            family=families.get(name, ""),
+            place=0,
+            cases=cases,
+            estimates={score: _estimate(by_score[score]) for score in SCORE_LABELS if score in by_score},
+            failures=_count(by_score, "failure_rate", cases),
+            ties=_count(by_score, "tie_rate", cases),
+        )
+        values = (row.estimates[score].value if score in row.estimates else None for score in _ORDER)
+        found.append((tuple(-1.0 if value is None else round(value, _DECIMALS) for value in values), row))
+    found.sort(key=lambda entry: tuple(-value for value in entry[0]))
+    leading = [values[0] for values, _ in found]
+    return tuple(replace(row, place=1 + sum(other > values[0] for other in leading)) for values, row in found)
 
 
-def _row(name: str, rows: pd.DataFrame, seconds: float | None) -> ScoreRow:
-    by_score = {str(row["score"]): row for row in rows.to_dict("records")}
-    cases = int(rows["cases"].iloc[0])
-    failure_rate = by_score["failure_rate"]["value"]
-    return ScoreRow(
-        name=name,
-        cases=cases,
-        estimates={score: _estimate(by_score[score]) for score in SCORE_LABELS if score in by_score},
-        failures=round(failure_rate * cases),
-        seconds=seconds,
-    )
+def _count(by_score: Mapping[str, Mapping[Any, Any]], rate: str, cases: int) -> int:
+    return round(by_score[rate]["value"] * cases) if rate in by_score else 0
 
 
 def _estimate(row: Mapping[Any, Any]) -> Estimate:
-    return Estimate(**{name: _number(row[name]) for name in ("value", "low", "high", "chance", "lift")})
+    return Estimate(**{name: number(row[name]) for name in ("value", "low", "high", "chance", "lift")})
 
 
-def _number(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)
+def _unscored_metrics(rankings: pd.DataFrame) -> Iterator[Unscored]:
+    cases = rankings[(rankings["excluded"] == "") & (rankings["metric_excluded"] != "")]
+    for reason, rows in cases.groupby("metric_excluded", sort=True):
+        yield Unscored(str(reason), tuple(str(case) for case in rows["case_id"].drop_duplicates()))
 
 
-def _misattribution(method: str, table: pd.DataFrame) -> Misattribution:
-    counts = table.pivot_table(index="truth", columns="predicted", values="cases", aggfunc="sum", fill_value=0)
-    truths = sorted(str(truth) for truth in counts.index)
-    named = {service for truth in truths for service in truth.split("+")} | {str(name) for name in counts.columns}
-    predicted = tuple(sorted(named, key=lambda name: (name == NOTHING, name)))
-    counts = counts.reindex(index=truths, columns=list(predicted), fill_value=0)
-    shares = counts.div(counts.sum(axis=1), axis=0)
-    rows = [
-        tuple(
-            HeatCell(int(count), round(float(share), 3), name in truth.split("+"))
-            for name, count, share in zip(predicted, counts.loc[truth], shares.loc[truth], strict=True)
-        )
-        for truth in truths
-    ]
-    return Misattribution(method, predicted, tuple(zip(truths, rows, strict=True)))
-
-
-def _results(rankings: pd.DataFrame) -> dict[str, tuple[MethodResult, ...]]:
+def _results(files: ScoreFiles, methods: Sequence[str]) -> dict[str, tuple[MethodResult, ...]]:
+    rankings = files.rankings
     suspects: dict[tuple[str, str], list[Suspect]] = {}
     for row in rankings.dropna(subset="rank").sort_values("rank", kind="stable").to_dict("records"):
-        suspects.setdefault((row["case_id"], row["method"]), []).append(
-            Suspect(row["rank"], row["service"], _number(row["score"]), bool(row["tied"]), bool(row["correct"]))
-        )
+        suspects.setdefault((row["case_id"], row["method"]), []).append(_suspect(row))
+    metric_ranks = _metric_ranks(files.metric_rankings)
     results: dict[str, list[MethodResult]] = {}
     for row in rankings.drop_duplicates(["case_id", "method"]).to_dict("records"):
         ranked = tuple(suspects.get((row["case_id"], row["method"]), ()))
@@ -252,6 +270,27 @@ def _results(rankings: pd.DataFrame) -> dict[str, tuple[MethodResult, ...]]:
             excluded=row["excluded"],
             suspects=ranked,
             truth_ranks=tuple(suspect.rank for suspect in ranked if suspect.truth),
+            metric_rank=metric_ranks.get((row["case_id"], row["method"])),
         )
         results.setdefault(row["case_id"], []).append(result)
-    return {case_id: tuple(found) for case_id, found in results.items()}
+    position = _position(methods)
+    return {case: tuple(sorted(found, key=lambda result: position(result.method))) for case, found in results.items()}
+
+
+def _suspect(row: Mapping[Any, Any]) -> Suspect:
+    return Suspect(
+        rank=int(row["rank"]),
+        service=row["service"],
+        metric=None if pd.isna(row["metric"]) else str(row["metric"]),
+        score=number(row["score"]),
+        tied=bool(row["tied"]),
+        truth=bool(row["correct"]),
+    )
+
+
+def _metric_ranks(table: pd.DataFrame | None) -> dict[tuple[str, str], int]:
+    """Rank of the first correct metric by (case, method)."""
+    if table is None:
+        return {}
+    correct = table[table["correct"]].sort_values("rank", ascending=False, kind="stable")
+    return {(row["case_id"], row["method"]): int(row["rank"]) for row in correct.to_dict("records")}

@@ -1,38 +1,101 @@
-"""Scores for report tests: made-up rankings, turned into files by the tables of the score stage itself."""
+"""Scores for report tests: made-up rankings, turned into files by the score stage itself."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+
+import pandas as pd
 
 from tasks.case import CaseRecord, read_cases
 from tasks.params import ScoreParams
-from tasks.rca.method import Method, Paper, Ranking
-from tasks.rca.pair import PairResult, Suspect
+from tasks.rca.builder import ViewFacts
+from tasks.rca.method import Family, Method, Paper, Ranking
+from tasks.rca.pair import MetricSuspect, PairResult, Suspect
 from tasks.rca.runner import Outcome
-from tasks.score.results import MISATTRIBUTION_FILE, RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE
-from tasks.score.tables import misattribution_table, ranking_table, score_pairs, score_table
-from tasks.score.truth import truth_of
+from tasks.score.detection import detection_table
+from tasks.score.results import (
+    AVERAGE_RANKS_FILE,
+    COMPARISONS_FILE,
+    DETECTIONS_FILE,
+    METRIC_RANKINGS_FILE,
+    MISATTRIBUTION_FILE,
+    RANKINGS_FILE,
+    SCORES_FILE,
+    TIMINGS_FILE,
+    method_costs,
+)
+from tasks.score.tables import (
+    average_rank_table,
+    comparison_table,
+    metric_ranking_table,
+    misattribution_table,
+    ranking_table,
+    score_pairs,
+    score_table,
+)
+from tasks.score.truth import Column, truth_of
+from tests.synthetic import LEVELS
 
 Ranker = Callable[[CaseRecord], list[str] | PairResult]
+NEW_FILES = (METRIC_RANKINGS_FILE, COMPARISONS_FILE, AVERAGE_RANKS_FILE, DETECTIONS_FILE)
 
 
-def write_scores(cases_dir: Path, scores_dir: Path, rankers: Mapping[str, Ranker]) -> None:
-    """``rankers``: per method, the services of a case in order, or the result of a failure. Every pair took 0.5 s."""
+def write_scores(
+    cases_dir: Path,
+    scores_dir: Path,
+    rankers: Mapping[str, Ranker],
+    *,
+    families: Mapping[str, Family] | None = None,
+    late_s: Mapping[str, float | None] | None = None,
+) -> None:
+    """``rankers``: per method, the services of a case in order, or its whole result. Every pair took 0.5 s and 200 MiB
+    unless its result says otherwise.
+
+    ``late_s``: if the moments of the faults were detected, by case how many seconds too late (None: not detected).
+    """
     records = [case.record for case in read_cases(cases_dir)]
-    methods = [_method(name) for name in rankers]
+    methods = [_method(name, (families or {}).get(name, "metric")) for name in rankers]
     outcomes = [
         Outcome(record.case_id, name, _result(ranker(record))) for record in records for name, ranker in rankers.items()
     ]
-    pairs = score_pairs([truth_of(record, include_ineffective=False) for record in records], methods, outcomes)
-    scores_dir.mkdir(parents=True)
+    truths = tuple(truth_of(record, include_ineffective=False, columns=columns_of(record)) for record in records)
+    pairs = score_pairs(truths, methods, outcomes)
     params = ScoreParams(methods=tuple(rankers), profile="llm", bootstrap_samples=100)
-    ranking_table(pairs).to_parquet(scores_dir / RANKINGS_FILE)
-    score_table(pairs, params).to_parquet(scores_dir / SCORES_FILE)
-    misattribution_table(pairs).to_parquet(scores_dir / MISATTRIBUTION_FILE)
-    timings = [{"case_id": pair.truth.case, "method": pair.method.name, "wall_s": 0.5} for pair in pairs]
-    (scores_dir / TIMINGS_FILE).write_text(json.dumps({"pairs": timings}))
+    compared = comparison_table(pairs, params)
+    facts = {record.case_id: _facts(record, (late_s or {}).get(record.case_id)) for record in records}
+    tables = {
+        RANKINGS_FILE: ranking_table(pairs),
+        METRIC_RANKINGS_FILE: metric_ranking_table(pairs),
+        SCORES_FILE: score_table(pairs, params),
+        MISATTRIBUTION_FILE: misattribution_table(pairs),
+        COMPARISONS_FILE: compared,
+        AVERAGE_RANKS_FILE: average_rank_table(pairs, compared),
+        DETECTIONS_FILE: detection_table(records if late_s else [], facts),
+    }
+    scores_dir.mkdir(parents=True)
+    for name, table in tables.items():
+        table.to_parquet(scores_dir / name, index=False)
+    (scores_dir / TIMINGS_FILE).write_text(json.dumps({"method_costs": method_costs(pairs), "pairs": []}))
+
+
+def as_an_older_stage_wrote(scores_dir: Path) -> None:
+    """Without what scores had not before there were metric-level scores and comparisons."""
+    for name in NEW_FILES:
+        (scores_dir / name).unlink()
+    scores = pd.read_parquet(scores_dir / SCORES_FILE)
+    scores[scores["granularity"] == "service"].drop(columns="granularity").to_parquet(scores_dir / SCORES_FILE)
+    rankings = pd.read_parquet(scores_dir / RANKINGS_FILE)
+    rankings.drop(columns="metric_excluded").to_parquet(scores_dir / RANKINGS_FILE)
+    (scores_dir / TIMINGS_FILE).write_text(json.dumps({"pairs": []}))
+
+
+def columns_of(record: CaseRecord) -> list[Column]:
+    """The metrics of a synthetic case."""
+    return [(service, metric) for service in record.service_names for metric in LEVELS]
 
 
 def truth_at(rank: int) -> Ranker:
@@ -52,22 +115,34 @@ def fails(message: str = "out of luck") -> Ranker:
     return lambda record: PairResult("error", message)
 
 
-def _result(ranked: list[str] | PairResult) -> PairResult:
-    if isinstance(ranked, PairResult):
-        return ranked
-    suspects = tuple(
-        Suspect(rank=i, service=name, score=1.0 / i, tied=False, metric=None) for i, name in enumerate(ranked, 1)
-    )
-    return PairResult("ok", suspects=suspects)
+def ranked(services: list[str], columns: list[Column] | None = None) -> PairResult:
+    """A result with these services in order and, for a method that ranks metrics, these columns."""
+    metrics = tuple(MetricSuspect(i, *column, 1.0 / i, False) for i, column in enumerate(columns or (), 1))
+    worst: dict[str, str] = {}
+    for service, metric in columns or ():
+        worst.setdefault(service, metric)
+    suspects = tuple(Suspect(i, name, 1.0 / i, False, worst.get(name)) for i, name in enumerate(services, 1))
+    return PairResult("ok", suspects=suspects, metrics=metrics)
 
 
-def _method(name: str) -> Method:
+def _result(found: list[str] | PairResult) -> PairResult:
+    result = ranked(found) if isinstance(found, list) else found
+    return result if result.wall_s else replace(result, wall_s=0.5, cpu_s=0.5, peak_mb=200.0, grown_mb=1.0)
+
+
+def _facts(record: CaseRecord, late_s: float | None) -> ViewFacts:
+    if late_s is None:
+        return ViewFacts(columns=(), inject_time="", problem="no change detected")
+    return ViewFacts(columns=(), inject_time=(record.injection_time + timedelta(seconds=late_s)).isoformat())
+
+
+def _method(name: str, family: Family) -> Method:
     def run(*_: object) -> Ranking:
         raise AssertionError("never run: the rankings are made up")
 
     return Method(
         name=name,
-        family="metric",
+        family=family,
         needs=frozenset(),
         paper=Paper("made up", "nowhere", 2026),
         cost="cheap",

@@ -55,9 +55,28 @@ def test_what_a_reader_must_know_first(tmp_path: Path) -> None:
     assert found["The load generator fell behind its schedule: latencies include its own delay."] == ("late",)
     assert found["Signal missing: spans (collector down)"] == ("late",)
     assert found["Unfinished and left out: 1 (half-done)."] == ()
-    assert found["Method broken failed on 2 case(s); each counts as zero."] == ("late", "weak")
+    failed = "Failures of methods, which score zero there (cases): broken (2). Reasons: under Costs."
+    assert found[failed] == ("late", "weak")
     assert found["No method has seen these cases yet: run the score stage again."] == ("unscored",)
     assert len(found) == 6
+
+
+def test_a_shared_first_place_names_few(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    write_scores(tmp_path / "cases", tmp_path / "scores", {f"m{i}": truth_at(1) for i in range(5)})
+    (best,) = report_data(tmp_path / "cases", tmp_path / "scores", title="t").best
+    assert best.label == "best Avg@5: m0, m1, m2 and 2 more (chance 0.60)"
+
+
+def test_roles_of_services(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one", replicas=2)
+    roles = report_data(tmp_path / "cases", tmp_path / "scores", title="t").roles
+    assert roles == {
+        "nginx-proxy": "gateway",
+        "ray-head": "head",
+        "ray-replicas-0": "replica",
+        "ray-replicas-1": "replica",
+    }
 
 
 def test_scoring_has_not_run(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.report.data import report_data
-from tasks.report.figures import case_figure, packed, score_figure
-from tests.report.scores import fails, truth_at, write_scores
+from tasks.report.figures import case_figure, packed
 from tests.synthetic import T0, synthetic_case
 
 
@@ -53,31 +52,3 @@ def test_fault_free_figure_has_no_window_and_no_target(tmp_path: Path) -> None:
     assert figure["windows"] == []
     assert figure["targets"] == []
     assert all(panel["note"] == "" for panel in figure["panels"])
-
-
-def test_score_figure_places_marks_on_a_zero_to_one_axis(tmp_path: Path) -> None:
-    synthetic_case(tmp_path / "cases", "one")
-    synthetic_case(tmp_path / "cases", "two", kind="memory-stress")
-    write_scores(tmp_path / "cases", tmp_path / "scores", {"good": truth_at(1), "broken": fails()})
-    board = report_data(tmp_path / "cases", tmp_path / "scores", title="t").scoreboard
-    assert board is not None
-    figure = score_figure(board, "avg5", "Avg@5", ("overall", "fault"))
-    assert [facet.title for facet in figure.facets] == ["all scored cases", "cpu-stress", "memory-stress"]
-    good, broken = figure.facets[0].marks
-    assert (good.x, broken.x) == (figure.axis_width, 0)
-    assert good.chance == pytest.approx(0.6 * figure.axis_width)
-    assert 0 < good.y < broken.y < figure.plot_height
-    assert all(facet.x + figure.axis_width <= figure.width for facet in figure.facets)
-    assert good.text.startswith("good, all scored cases: Avg@5 1.00 [1.00, 1.00], chance 0.60")
-
-
-def test_score_figure_wraps_many_groups(tmp_path: Path) -> None:
-    for i in range(7):
-        synthetic_case(tmp_path / "cases", f"c{i}", kind=f"kind-{i}", baseline_s=3, fault_s=3, recovery_s=1)
-    write_scores(tmp_path / "cases", tmp_path / "scores", {"good": truth_at(1)})
-    board = report_data(tmp_path / "cases", tmp_path / "scores", title="t").scoreboard
-    assert board is not None
-    figure = score_figure(board, "ac1", "AC@1", ("overall", "fault"))
-    assert len({facet.y for facet in figure.facets}) == 2
-    assert len({(facet.x, facet.y) for facet in figure.facets}) == 8
-    assert all(facet.y + figure.plot_height <= figure.height for facet in figure.facets)

@@ -2,7 +2,6 @@ import base64
 import gzip
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
@@ -12,43 +11,13 @@ from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Injection,
 from tasks.params import load_params
 from tasks.report import page
 from tasks.report.page import write_report
-from tasks.report.scoreboard import ScoresError
-from tests.report.scores import fails, truth_at, write_scores
+from tasks.report.score_files import ScoresError
+from tests.report.html import Page
+from tests.report.scores import as_an_older_stage_wrote, fails, truth_at, write_scores
 from tests.synthetic import T0, synthetic_case
 
 METHODS = {"good": truth_at(1), "fair": truth_at(3), "broken": fails("needs <spans>")}
 EVIL = "</script><script>alert('x')</script><b onclick=\"y\">&amp;"
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text outside of scripts and styles."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._hidden = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag in ("script", "style"):
-            self._hidden = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._hidden:
-            self._hidden = ""
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.text.append(data)
-
-    def count(self, tag: str, **attributes: str) -> int:
-        return sum(tag == name and attributes.items() <= found.items() for name, found in self.tags)
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +134,7 @@ def test_text_of_a_case_is_never_markup(tmp_path: Path) -> None:
     html = write_report(tmp_path / "cases", tmp_path / "scores", tmp_path / "report", title=EVIL).read_text()
     assert EVIL not in html
     found = Page(html)
-    assert found.count("script") == 3
+    assert found.count("script") == 4
     assert not any("onclick" in attributes for _, attributes in found.tags)
     assert EVIL in "".join(found.text)
 
@@ -176,6 +145,20 @@ def test_without_scores_the_page_says_so(workspace: Path) -> None:
     assert "Scoring has not run for this campaign" in found.words
     assert found.count("details", id="cpu-0") == 1
     assert found.count("table", **{"class": "matrix"}) == 0
+
+
+def test_scores_of_an_older_stage_still_show(workspace: Path) -> None:
+    as_an_older_stage_wrote(workspace / "scores")
+    found = Page(report(workspace))
+    assert "An older score stage wrote these scores, without comparisons. Run the score stage again." in found.words
+    assert "Seconds and memory were not recorded. Run the score stage again." in found.words
+    assert [row[1] for row in found.tables["scores"].rows[1:]] == ["good", "fair", "chance", "broken"]
+
+
+def test_a_single_method_is_not_compared(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    write_scores(tmp_path / "cases", tmp_path / "scores", {"good": truth_at(1)})
+    assert "Needs at least two methods." in Page(report(tmp_path)).words
 
 
 def test_without_cases_there_is_a_page(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from tasks.case import CaseRecord
-from tasks.report.scoreboard import RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE, Scoreboard, ScoresError, read_scoreboard
-from tests.report.scores import fails, truth_at, write_scores
+from tasks.report.score_files import RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE, ScoresError
+from tasks.report.scoreboard import Scoreboard, read_scoreboard
+from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
+from tests.score.cases import with_metrics
 from tests.synthetic import synthetic_case
 
 
@@ -18,7 +20,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthetic_case(root / "cases", "cpu-1", kind="cpu-stress", target="ray-replicas-1")
     synthetic_case(root / "cases", "memory-2", kind="memory-stress", target="ray-replicas-2")
     synthetic_case(root / "cases", "quiet", kind=None)
-    methods = {"good": truth_at(1), "fair": truth_at(3), "broken": fails("no luck")}
+    methods = {"broken": fails("no luck"), "good": truth_at(1), "fair": truth_at(3)}
     write_scores(root / "cases", root / "scores", methods)
     return root
 
@@ -38,7 +40,7 @@ def campaign(made_once: Path, tmp_path: Path) -> Path:
 
 
 def test_groups_are_overall_then_faults_then_targets(board: Scoreboard) -> None:
-    assert [(group.level, group.title) for group in board.groups] == [
+    assert [(group.level, group.title) for group in board.services.groups] == [
         ("overall", "all scored cases"),
         ("fault", "cpu-stress"),
         ("fault", "memory-stress"),
@@ -46,17 +48,88 @@ def test_groups_are_overall_then_faults_then_targets(board: Scoreboard) -> None:
         ("target", "ray-replicas-1"),
         ("target", "ray-replicas-2"),
     ]
-    assert [[row.name for row in group.rows] for group in board.groups] == [["good", "fair", "broken"]] * 6
+    assert [[row.name for row in group.rows] for group in board.services.groups] == [["good", "fair", "broken"]] * 6
+    assert board.methods == board.services.methods == ("good", "fair", "broken")
 
 
-def test_scores_failures_and_seconds(board: Scoreboard) -> None:
-    good, fair, broken = board.groups[0].rows
+def test_scores_and_failures(board: Scoreboard) -> None:
+    overall = board.services.overall
+    assert overall is not None
+    good, fair, broken = overall.rows
     assert [row.cases for row in (good, fair, broken)] == [3, 3, 3]
     assert [row.estimates["ac1"].value for row in (good, fair, broken)] == [1.0, 0.0, 0.0]
     assert fair.estimates["avg5"].value == pytest.approx(0.6)
     assert fair.estimates["ac1"].chance == pytest.approx(0.2)
     assert [row.failures for row in (good, fair, broken)] == [0, 0, 3]
-    assert [row.seconds for row in (good, fair, broken)] == [0.5, 0.5, 0.5]
+    assert [row.place for row in (good, fair, broken)] == [1, 2, 3]
+    assert (overall.cases, overall.chance["ac1"], overall.at_least_chance()) == (3, pytest.approx(0.2), 2)
+    assert good.estimates["avg5"].beats_chance
+    assert not fair.estimates["avg5"].beats_chance
+
+
+def test_equal_methods_share_a_place(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    ranks = {"third": truth_at(3), "b": truth_at(2), "a": truth_at(2), "first": truth_at(1)}
+    write_scores(tmp_path / "cases", tmp_path / "scores", ranks)
+    board = read_scoreboard(tmp_path / "scores")
+    assert board is not None
+    assert board.services.overall is not None
+    assert [(row.name, row.place) for row in board.services.overall.rows] == [
+        ("first", 1),
+        ("b", 2),
+        ("a", 2),
+        ("third", 4),
+    ]
+
+
+def test_families_are_one_group(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    methods = {"a": truth_at(3), "b": truth_at(1)}
+    write_scores(tmp_path / "cases", tmp_path / "scores", methods, families={"b": "trace"})
+    board = read_scoreboard(tmp_path / "scores")
+    assert board is not None
+    (families,) = board.services.at("family")
+    assert [row.name for row in families.rows] == ["trace", "metric"]
+    assert board.services.overall is not None
+    assert {row.name: row.family for row in board.services.overall.rows} == {"a": "metric", "b": "trace"}
+
+
+def test_metric_level(tmp_path: Path) -> None:
+    columns = [("ray-replicas-1", "cpu_usage"), ("nginx-proxy", "latency_p50"), ("ray-replicas-1", "latency_p50")]
+    with_metrics(synthetic_case(tmp_path / "cases", "known"), "latency_p50")
+    synthetic_case(tmp_path / "cases", "unknown", kind="odd")
+    synthetic_case(tmp_path / "cases", "quiet", kind=None)
+    names = {"names": lambda record: ranked(["ray-replicas-1", "nginx-proxy"], columns), "other": truth_at(1)}
+    write_scores(tmp_path / "cases", tmp_path / "scores", names)
+    board = read_scoreboard(tmp_path / "scores")
+    assert board is not None
+    assert board.metrics.overall is not None
+    (row,) = board.metrics.overall.rows
+    assert (row.name, row.cases) == ("names", 1)
+    assert row.estimates["mrr"].value == pytest.approx(1 / 3)
+    assert row.estimates["ac1"].chance == pytest.approx(1 / 60)
+    assert [(u.reason, u.cases) for u in board.unscored_metrics] == [("the metrics of odd are not known", ("unknown",))]
+    by_method = {result.method: result for result in board.results["known"]}
+    assert (by_method["names"].metric_rank, by_method["other"].metric_rank) == (3, None)
+    assert [suspect.metric for suspect in by_method["names"].suspects] == ["cpu_usage", "latency_p50"]
+
+
+def test_costs_and_failures(board: Scoreboard) -> None:
+    assert board.costs is not None
+    cost = board.costs["good"]
+    assert (cost.cases, cost.seconds_mean, cost.seconds_max, cost.peak_mb_mean) == (4, 0.5, 0.5, 200)
+    (failure,) = board.failures
+    assert (failure.method, failure.status, failure.message) == ("broken", "error", "no luck")
+    assert failure.cases == ("cpu-0", "cpu-1", "memory-2", "quiet")
+
+
+def test_files_of_an_older_score_stage(campaign: Path, board: Scoreboard) -> None:
+    as_an_older_stage_wrote(campaign / "scores")
+    old = read_scoreboard(campaign / "scores")
+    assert old is not None
+    assert old.services == board.services
+    assert old.results == board.results
+    assert (old.comparisons, old.detections, old.costs, old.metrics.groups) == (None, None, None, ())
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
@@ -93,26 +166,15 @@ def test_fault_free_case_is_excluded_with_its_reason(board: Scoreboard) -> None:
     assert board.results["quiet"][0].excluded == "fault-free"
 
 
-def test_misattribution(board: Scoreboard) -> None:
-    good, fair, broken = board.misattributions
-    assert [truth for truth, _ in good.rows] == ["ray-replicas-0", "ray-replicas-1", "ray-replicas-2"]
-    assert all(cell.right == (cell.count > 0) for _, cells in good.rows for cell in cells)
-    assert fair.predicted[0] == "nginx-proxy"
-    assert [cells[0].count for _, cells in fair.rows] == [1, 1, 1]
-    assert not any(cells[0].right for _, cells in fair.rows)
-    assert broken.predicted[-1] == "(nothing)"
-    assert [cells[-1].share for _, cells in broken.rows] == [1.0, 1.0, 1.0]
-
-
 def test_scoring_has_not_run(tmp_path: Path) -> None:
     assert read_scoreboard(tmp_path) is None
 
 
-def test_seconds_are_optional(campaign: Path) -> None:
+def test_costs_are_optional(campaign: Path) -> None:
     (campaign / "scores" / TIMINGS_FILE).unlink()
     board = read_scoreboard(campaign / "scores")
     assert board is not None
-    assert board.groups[0].rows[0].seconds is None
+    assert board.costs is None
 
 
 def test_unusable_files_are_named(campaign: Path) -> None:
@@ -129,7 +191,7 @@ def test_unusable_files_are_named(campaign: Path) -> None:
 
 
 def test_unreadable_timings_are_named(campaign: Path) -> None:
-    (campaign / "scores" / TIMINGS_FILE).write_text("{}")
+    (campaign / "scores" / TIMINGS_FILE).write_text('{"method_costs": {"good": {}}}')
     with pytest.raises(ScoresError, match=r"timings\.json"):
         read_scoreboard(campaign / "scores")
 
@@ -139,6 +201,7 @@ def test_only_fault_free_cases_give_no_group(tmp_path: Path) -> None:
     write_scores(tmp_path / "cases", tmp_path / "scores", {"good": truth_at(1)})
     board = read_scoreboard(tmp_path / "scores")
     assert board is not None
-    assert board.groups == ()
+    assert board.services.groups == ()
+    assert board.comparisons == ()
     assert board.methods == ("good",)
     assert (tmp_path / "scores" / RANKINGS_FILE).exists()

@@ -200,6 +200,8 @@
     return text === "" || Number.isNaN(Number(text)) ? text : Number(text);
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
+  /* Cells without a value stay last in both directions. */
+  const inOrder = (a, b, sign) => (a === "" || b === "" ? (a === "") - (b === "") : compare(a, b) * sign);
 
   /* Column of a head cell, with the spans of a two-row head counted. */
   function columnOf(table, head) {
@@ -223,14 +225,14 @@
       head.tabIndex = 0;
       const sort = () => {
         const column = columnOf(table, head);
-        const first = head.classList.contains("number") ? "descending" : "ascending";
-        const order = head.ariaSort === first ? (first === "ascending" ? "descending" : "ascending") : first;
+        const first = head.classList.contains("number") && !head.classList.contains("place") ? "descending" : "ascending";
+        const order = head.getAttribute("aria-sort") === first ? (first === "ascending" ? "descending" : "ascending") : first;
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", order);
         for (const body of table.tBodies) {
-          const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
-          rows.sort((a, b) => compare(value(a, column), value(b, column)) * (order === "ascending" ? 1 : -1));
-          body.append(...rows);
+          const rows = [...body.rows].map((row) => [value(row, column), row]);
+          rows.sort((a, b) => inOrder(a[0], b[0], order === "ascending" ? 1 : -1));
+          body.append(...rows.map(([, row]) => row));
         }
       };
       head.addEventListener("click", sort);
@@ -240,7 +242,8 @@
 
   const filter = document.getElementById("case-filter");
   if (filter) {
-    const rows = [...document.querySelectorAll("table.cases tbody tr")];
+    const rows = [...document.querySelectorAll("table.cases:not(.ranks) tbody tr")];
+    const others = new Map([...document.querySelectorAll("table.ranks tbody tr")].map((row) => [row.dataset.case, row]));
     const count = document.getElementById("case-count");
     filter.closest("p").hidden = rows.length < 5;
     filter.addEventListener("input", () => {
@@ -248,9 +251,112 @@
       for (const row of rows) {
         const text = row.textContent.toLowerCase();
         row.hidden = !words.every((word) => text.includes(word));
-        document.getElementById(row.querySelector("a").textContent).hidden = row.hidden;
+        for (const other of [document.getElementById(row.dataset.case), others.get(row.dataset.case)]) if (other) other.hidden = row.hidden;
       }
       count.textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
     });
   }
+
+  /* One of several tables at a time. */
+  document.querySelectorAll(".choices").forEach((choices) => {
+    const parts = [...choices.querySelectorAll(":scope > .choice")];
+    const select = document.createElement("select");
+    select.append(...parts.map((part) => new Option(part.dataset.name)));
+    const show = () => parts.forEach((part, i) => { part.hidden = i !== select.selectedIndex; });
+    select.addEventListener("change", show);
+    parts.forEach((part) => part.querySelector("h3").remove());
+    const label = document.createElement("label");
+    label.append(`${choices.dataset.label} `, select);
+    const controls = document.createElement("p");
+    controls.className = "controls";
+    controls.append(label);
+    choices.prepend(controls);
+    show();
+  });
+
+  /* Pairs of methods: the arrow keys move over the cells, a line below reads the cell out. */
+  document.querySelectorAll("table.pairs").forEach((table) => {
+    const reading = table.closest("details").querySelector(".reading");
+    const cells = [...table.tBodies[0].rows].map((row) => [...row.cells].slice(1));
+    const read = (cell) => { reading.textContent = cell.title; };
+    const go = (cell) => {
+      table.querySelector("td[tabindex='0']")?.setAttribute("tabindex", "-1");
+      cell.tabIndex = 0;
+      cell.focus();
+    };
+    cells[0][1].tabIndex = 0;
+    table.addEventListener("focusin", (event) => event.target.matches("td") && read(event.target));
+    table.addEventListener("mouseover", (event) => event.target.matches("td") && read(event.target));
+    table.addEventListener("click", (event) => event.target.matches("td") && go(event.target));
+    table.addEventListener("keydown", (event) => {
+      const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
+      const row = cells.findIndex((line) => line.includes(event.target));
+      const next = row >= 0 && cells[row + down]?.[cells[row].indexOf(event.target) + right];
+      if (!(down || right) || !next) return;
+      event.preventDefault();
+      go(next);
+    });
+  });
+
+  /* Who is blamed first, for the chosen method and fault. */
+  const blameData = document.getElementById("blame-data");
+  if (blameData) {
+    const { methods, truths, blamed, counts } = JSON.parse(blameData.textContent);
+    const [method, fault] = ["blame-method", "blame-fault"].map((id) => document.getElementById(id));
+    const right = (t, b) => truths[t].split("+").includes(blamed[b]);
+    const chosen = (wanted) => counts.filter(([m, f]) => (wanted === "" || m === Number(wanted)) && (fault.value === "" || f === Number(fault.value)));
+
+    const fill = (table, wanted) => {
+      const sums = truths.map(() => blamed.map(() => 0));
+      for (const [, , t, b, n] of chosen(wanted)) sums[t][b] += n;
+      sums.forEach((row, t) => {
+        const total = row.reduce((a, b) => a + b, 0) || 1;
+        row.forEach((n, b) => {
+          const cell = table.tBodies[0].rows[t].cells[b + 1];
+          cell.textContent = n || "";
+          cell.style.setProperty("--share", n / total);
+        });
+      });
+    };
+
+    const bars = () => {
+      const named = chosen(method.value).filter(([, , , b]) => blamed[b] !== "(nothing)");
+      const sum = (rows) => rows.reduce((total, row) => total + row[4], 0);
+      const rankings = sum(named), of = rankings || 1;
+      [...document.getElementById("blamed").tBodies[0].rows].forEach((row, b) => {
+        const first = named.filter((entry) => entry[3] === b);
+        const total = sum(first), rightly = sum(first.filter((entry) => right(entry[2], b)));
+        const truly = sum(named.filter((entry) => right(entry[2], b)));
+        const track = row.querySelector(".track");
+        track.querySelector(".rightly").style.width = `${100 * rightly / of}%`;
+        track.querySelector(".wrongly").style.width = `${100 * (total - rightly) / of}%`;
+        track.querySelector("b").style.left = `${100 * truly / of}%`;
+        row.cells[2].textContent = `${Math.round(100 * total / of)} %`;
+        row.cells[3].textContent = `${Math.round(100 * truly / of)} %`;
+      });
+      document.getElementById("blame-rankings").textContent = rankings;
+      document.getElementById("blame-nameless").textContent = sum(chosen(method.value)) - rankings;
+    };
+
+    const update = () => {
+      bars();
+      const figure = document.querySelector("#blame-matrix figure");
+      figure.querySelector("figcaption").textContent =
+        `${method.value === "" ? "all methods" : methods[method.value]}${fault.value === "" ? "" : `, ${fault.selectedOptions[0].text}`}`;
+      fill(figure.querySelector("table"), method.value);
+      document.querySelectorAll("#blame-each table.matrix").forEach((table) => fill(table, table.dataset.method));
+    };
+    method.closest("p").hidden = false;
+    for (const select of [method, fault]) select.addEventListener("change", update);
+    if (method.value || fault.value) update();
+  }
+
+  /* What scrolls sideways can be reached and scrolled by keyboard. */
+  const reachable = () => document.querySelectorAll(".scroll").forEach((box) => {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  });
+  window.addEventListener("resize", reachable);
+  document.addEventListener("toggle", reachable, true);
+  reachable();
 })();

@@ -1,0 +1,116 @@
+"""Whom the methods blame first, and how often those services really are at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+NOTHING = "(nothing)"
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """``share`` of the row's rankings, 0 to 1; ``right``: the blamed service is a true root cause."""
+
+    count: int
+    share: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Blame:
+    """One service in the rankings that name anybody: how many there are, in how many it is a true root cause, in how
+    many it is named first, and in how many of these it is one."""
+
+    service: str
+    rankings: int
+    true: int
+    blamed: int
+    rightly: int
+
+    @property
+    def excess(self) -> float:
+        """Share of the rankings that blame it, less the share in which it is a root cause."""
+        return (self.blamed - self.true) / self.rankings if self.rankings else 0.0
+
+
+@dataclass(frozen=True)
+class Misattribution:
+    """``truths``: true root causes, several of one case joined by ``+``. ``blamed``: whoever is named first or true;
+    ``(nothing)`` last. ``counts``: (method, fault, truth, blamed, rankings) as indices and a number."""
+
+    methods: tuple[str, ...]
+    faults: tuple[str, ...]
+    truths: tuple[str, ...]
+    blamed: tuple[str, ...]
+    counts: tuple[tuple[int, int, int, int, int], ...]
+
+    def is_right(self, truth: str, service: str) -> bool:
+        return service in truth.split("+")
+
+    def matrix(self, method: str | None = None) -> tuple[tuple[HeatCell, ...], ...]:
+        """Rows by ``truths``, cells by ``blamed``; of one method or of all."""
+        sums = [[0] * len(self.blamed) for _ in self.truths]
+        for m, _, t, b, count in self.counts:
+            if method is None or self.methods[m] == method:
+                sums[t][b] += count
+        return tuple(
+            tuple(
+                HeatCell(count, round(count / (sum(row) or 1), 3), self.is_right(truth, service))
+                for service, count in zip(self.blamed, row, strict=True)
+            )
+            for truth, row in zip(self.truths, sums, strict=True)
+        )
+
+    @property
+    def nameless(self) -> int:
+        """Rankings that name nobody: failures."""
+        return sum(count for *_, b, count in self.counts if self.blamed[b] == NOTHING)
+
+    def blame(self) -> tuple[Blame, ...]:
+        """Every service, over all methods and faults."""
+        named = [(self.truths[t], self.blamed[b], n) for _, _, t, b, n in self.counts if self.blamed[b] != NOTHING]
+        rankings = sum(n for *_, n in named)
+        return tuple(
+            Blame(
+                service=service,
+                rankings=rankings,
+                true=sum(n for truth, _, n in named if self.is_right(truth, service)),
+                blamed=sum(n for _, first, n in named if first == service),
+                rightly=sum(n for truth, first, n in named if first == service and self.is_right(truth, service)),
+            )
+            for service in self.blamed
+            if service != NOTHING
+        )
+
+    def statement(self, roles: Mapping[str, str]) -> str:
+        """Who is blamed more often than it is at fault, most of all; empty if nobody is."""
+        worst = max(self.blame(), key=lambda blame: blame.excess, default=None)
+        if worst is None or worst.excess <= 0:
+            return ""
+        role = f" ({roles[worst.service]})" if worst.service in roles else ""
+        blamed, true = worst.blamed / worst.rankings, worst.true / worst.rankings
+        return (
+            f"{worst.service}{role} is named first in {blamed:.0%} of the {worst.rankings} rankings, "
+            f"but is at fault in {true:.0%} of them."
+        )
+
+
+def misattribution(table: pd.DataFrame, methods: Sequence[str]) -> Misattribution:
+    """``methods``: the order to show them in."""
+    faults, truths = (sorted(table[name].astype(str).unique()) for name in ("fault", "truth"))
+    named = {service for truth in truths for service in truth.split("+")} | set(table["predicted"].astype(str))
+    blamed = sorted(named, key=lambda name: (name == NOTHING, name))
+    counts = sorted(
+        (
+            methods.index(row["method"]),
+            faults.index(row["fault"]),
+            truths.index(row["truth"]),
+            blamed.index(row["predicted"]),
+            int(row["cases"]),
+        )
+        for row in table.to_dict("records")
+    )
+    return Misattribution(tuple(methods), tuple(faults), tuple(truths), tuple(blamed), tuple(counts))

@@ -1,0 +1,57 @@
+import pandas as pd
+import pytest
+
+from tasks.report.misattribution import misattribution
+
+ROWS = [
+    ("good", "cpu", "head", "head", 2),
+    ("good", "cpu", "replica", "replica", 1),
+    ("bad", "cpu", "head", "gateway", 2),
+    ("bad", "cpu", "replica", "gateway", 1),
+    ("bad", "net", "head+replica", "replica", 1),
+    ("good", "net", "head+replica", "(nothing)", 1),
+]
+
+
+@pytest.fixture
+def found():
+    table = pd.DataFrame(ROWS, columns=["method", "fault", "truth", "predicted", "cases"])
+    return misattribution(table, ["good", "bad"])
+
+
+def test_axes_are_shared_by_all_methods(found) -> None:
+    assert (found.methods, found.faults) == (("good", "bad"), ("cpu", "net"))
+    assert found.truths == ("head", "head+replica", "replica")
+    assert found.blamed == ("gateway", "head", "replica", "(nothing)")
+
+
+def test_matrix_of_one_method_and_of_all(found) -> None:
+    bad = [[cell.count for cell in row] for row in found.matrix("bad")]
+    assert bad == [[2, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0]]
+    every = found.matrix()
+    assert [[cell.count for cell in row] for row in every] == [[2, 2, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0]]
+    assert every[0][0].share == 0.5
+    assert [[cell.right for cell in row] for row in every] == [
+        [False, True, False, False],
+        [False, True, True, False],
+        [False, False, True, False],
+    ]
+
+
+def test_blame_counts_rankings_that_name_anybody(found) -> None:
+    blame = {entry.service: (entry.blamed, entry.rightly, entry.true) for entry in found.blame()}
+    assert blame == {"gateway": (3, 0, 0), "head": (2, 2, 5), "replica": (2, 2, 3)}
+    assert {entry.rankings for entry in found.blame()} == {7}
+    assert found.nameless == 1
+
+
+def test_statement_names_the_most_over_blamed(found) -> None:
+    statement = found.statement({"gateway": "gateway"})
+    assert statement == "gateway (gateway) is named first in 43% of the 7 rankings, but is at fault in 0% of them."
+    just = pd.DataFrame([ROWS[0]], columns=["method", "fault", "truth", "predicted", "cases"])
+    assert misattribution(just, ["good"]).statement({}) == ""
+
+
+def test_nothing_scored() -> None:
+    empty = misattribution(pd.DataFrame(columns=["method", "fault", "truth", "predicted", "cases"]), ["good"])
+    assert (empty.blame(), empty.matrix(), empty.statement({})) == ((), (), "")
