@@ -38,6 +38,7 @@ def partial_correlations(correlation: np.ndarray, i: np.ndarray, j: np.ndarray, 
     and j; size 0 allowed. Returns (tests,) within [-1, 1]; NaN where ``given`` determines i or j. Works through the
     tests in batches of bounded memory. O(tests x size^3).
     """
+    i, j, given = (np.asarray(indices, dtype=np.intp) for indices in (i, j, given))
     result = np.empty(len(i))
     for start in range(0, len(i), _BATCH):
         batch = slice(start, start + _BATCH)

@@ -111,7 +111,7 @@ def mixed_graphs(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def separations(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(graphs, tests) bool: whether a pair is independent given a set, for all pairs and sets; (tests, 2): the pairs."""
+    """(graphs, tests) bool: whether a pair is independent given a set, for all of them; (tests, 2): the pairs."""
     n = covariance.shape[-1]
     found, tested = [], []
     for i, j in itertools.combinations(range(n), 2):

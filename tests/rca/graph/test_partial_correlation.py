@@ -116,3 +116,10 @@ def test_all_given_one_agrees_with_one_at_a_time(values: np.ndarray) -> None:
         assert (small[j, k] == (np.abs(each) < 0.3)).all()
         assert not small.diagonal().any()
         assert not small[:, i].any()
+
+
+def test_indices_of_any_integer_type() -> None:
+    correlation = np.eye(300)
+    correlation[200, 250] = correlation[250, 200] = 0.5
+    i, j, given = (np.array(indices, dtype=np.int16) for indices in ([200], [250], [[299]]))
+    assert partial_correlations(correlation, i, j, given) == pytest.approx([0.5])
