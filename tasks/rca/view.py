@@ -14,11 +14,16 @@ import numpy as np
 import pandas as pd
 
 from tasks.case import Case
-from tasks.params import ParamsError, Role, ScoreParams
+from tasks.params import Role, ScoreParams
+from tasks.rca.change_point import detect_change
 from tasks.rca.profile import is_visible
 
 SLI_QUANTILE = 0.9
 _SLI_METRICS = ("latency_p90", "latency_p50")
+
+
+class NoChangeDetected(ValueError):  # noqa: N818 (nothing is wrong: a recording may hold no change)
+    """The inject time is to be detected, and the recording shows no change: there is nothing to show a method."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,6 @@ def _has_samples(signal: pd.DataFrame | pd.Series) -> bool:
     return bool(signal.notna().any()) if isinstance(signal, pd.Series) else not signal.empty
 
 
-def check_inject_time(params: ScoreParams) -> list[str]:
-    """Problems of ``score.inject_time``, one line each."""
-    if params.inject_time == "detected":
-        return ["score.inject_time: 'detected' is not available yet; allowed: known"]
-    return []
-
-
 def build_view(case: Case, params: ScoreParams) -> CaseView:
     """The view of ``case`` under the profile and windows of ``params``.
 
@@ -71,31 +69,34 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     from the inject time on is the abnormal window, the recovery phase included (as in arXiv 2603.02057): a person who
     is called does not know when the fault will end. ``fault_s`` leaves the recovery out.
 
+    With ``params.inject_time`` ``detected`` the inject time is where :mod:`tasks.rca.change_point` sees the recording
+    change, and nothing in the view depends on the true one.
+
     Raises:
-        ParamsError: ``params.inject_time`` asks for something not available.
+        NoChangeDetected: the inject time is to be detected and there is no change.
     """
-    problems = check_inject_time(params)
-    if problems:
-        raise ParamsError(problems)
     record = case.record
-    inject_time = pd.Timestamp(record.injection_time).tz_convert("UTC").as_unit("ns")
+    roles = {service.name: service.role for service in record.stack.services}
+    samples = _visible_metrics(case.metrics, params)
+    inject_time = (
+        _detect_inject_time(samples, case.requests, record.front_end)
+        if params.inject_time == "detected"
+        else pd.Timestamp(record.injection_time).tz_convert("UTC").as_unit("ns")
+    )
     window = _Window(
         inject_time - pd.Timedelta(seconds=params.baseline_s) if params.baseline_s else None,
         inject_time + pd.Timedelta(seconds=params.fault_s) if params.fault_s else None,
     )
-    samples = window.cut(case.metrics, "time")
-    visible_names = [name for name in samples["metric"].unique() if is_visible(name, params.profile)]
-    wide = widen(samples[samples["metric"].isin(visible_names)], inject_time)
+    wide = widen(window.cut(samples, "time"), inject_time)
     logs = window.cut(case.logs, "time")
     spans = window.cut(case.spans, "start")
     requests = window.cut(case.requests, "scheduled").drop(columns="request_id")
 
-    roles = {service.name: service.role for service in record.stack.services}
     digests = _service_digests(roles, record.front_end, wide, logs, spans)
     services = tuple(sorted(roles, key=lambda service: (digests[service], service)))
     position = {service: i for i, service in enumerate(services)}
-    columns = sorted(column_names(wide), key=lambda column: (position[column[0]], column[1]))
-    wide = wide[columns]
+    names = column_names(wide)
+    wide = wide.iloc[:, sorted(range(len(names)), key=lambda i: (position[names[i][0]], names[i][1]))]
     return CaseView(
         services=services,
         roles={service: roles[service] for service in services},
@@ -111,15 +112,29 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     )
 
 
+def _visible_metrics(samples: pd.DataFrame, params: ScoreParams) -> pd.DataFrame:
+    names = [name for name in samples["metric"].unique() if is_visible(name, params.profile)]
+    return samples[samples["metric"].isin(names)]
+
+
+def _detect_inject_time(samples: pd.DataFrame, requests: pd.DataFrame, front_end: str) -> pd.Timestamp:
+    """The first row after the change, on a grid that begins with the recording."""
+    metrics = widen(samples, samples["time"].min())
+    detection = detect_change(metrics, front_end_latency(requests, metrics, front_end))
+    if detection.time is None:
+        raise NoChangeDetected("no change was detected")
+    return detection.time
+
+
 def _ordered(table: pd.DataFrame, services: tuple[str, ...], by: list[str]) -> pd.DataFrame:
     """The rows in an order that does not depend on the file, nor on what the services are called."""
-    dtypes = {}
-    for column in table:
+    renumbered: dict[str, pd.Series] = {}
+    for column in table.columns.astype(str):
         if isinstance(table[column].dtype, pd.CategoricalDtype):
             known = services if column in ("service", "source", "target") else ()
-            others = sorted(set(table[column].dropna().astype(str)) - set(known))
-            dtypes[column] = pd.CategoricalDtype([*known, *others], ordered=True)
-    return table.astype(dtypes).sort_values(by, ignore_index=True)
+            others = set(table[column].cat.remove_unused_categories().cat.categories.astype(str)) - set(known)
+            renumbered[column] = table[column].cat.set_categories([*known, *sorted(others)], ordered=True)
+    return table.assign(**renumbered).sort_values(by, ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -142,11 +157,11 @@ def column_names(metrics: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(services.astype(str), names.astype(str), strict=True))
 
 
-def widen(samples: pd.DataFrame, inject_time: pd.Timestamp) -> pd.DataFrame:
+def widen(samples: pd.DataFrame, boundary: pd.Timestamp) -> pd.DataFrame:
     """Long metrics (``time``, ``service``, ``metric``, ``value``) as one row per step, a column per (service, metric).
 
     Samples of one column that fall into one step are averaged. Times that do not lie on a common grid are put on one
-    that has a boundary at ``inject_time``, so that no row mixes before and after. Infinite values count as no sample;
+    that has a boundary at ``boundary``, so that no row mixes before and after it. Infinite values count as no sample;
     columns and rows without any sample are left out.
     """
     samples = samples[np.isfinite(samples["value"])]
@@ -155,23 +170,52 @@ def widen(samples: pd.DataFrame, inject_time: pd.Timestamp) -> pd.DataFrame:
         return pd.DataFrame(
             index=pd.DatetimeIndex([], tz="UTC", name="time").as_unit("ns"), columns=columns, dtype=float
         )
-    keys = ["service", "metric"]
-    samples = samples.assign(time=_on_grid(samples, inject_time), **{key: samples[key].astype(str) for key in keys})
-    return samples.groupby(["time", *keys])["value"].mean().unstack(keys)
+    service, services = _numbered(samples["service"])
+    metric, metrics = _numbered(samples["metric"])
+    present, column = np.unique(service * len(metrics) + metric, return_inverse=True)
+    time = pd.DatetimeIndex(samples["time"]).as_unit("ns")
+    times, row = np.unique(_on_grid(time.asi8, column, boundary.as_unit("ns").value), return_inverse=True)
+    return pd.DataFrame(
+        _cell_means(row, column, samples["value"].to_numpy(dtype=float), (len(times), len(present))),
+        index=pd.DatetimeIndex(times, tz="UTC", name="time").as_unit("ns"),
+        columns=pd.MultiIndex.from_arrays(
+            [services[present // len(metrics)], metrics[present % len(metrics)]], names=["service", "metric"]
+        ),
+    )
 
 
-def _on_grid(samples: pd.DataFrame, inject_time: pd.Timestamp) -> pd.Series:
-    ordered = samples.sort_values(["service", "metric", "time"])
-    same_series = (ordered[["service", "metric"]] == ordered[["service", "metric"]].shift()).all(axis=1)
-    gaps = ordered["time"].diff()[same_series]
-    gaps = gaps[gaps > pd.Timedelta(0)]
-    time = samples["time"]
-    if gaps.empty:
+def _numbered(names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The position of each name among the distinct ones, and those, sorted."""
+    codes, found = pd.factorize(names)
+    distinct = np.array([str(name) for name in found], dtype=object)
+    order = np.argsort(distinct)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[codes], distinct[order]
+
+
+def _cell_means(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The mean of the values of each cell, NaN where there is none. The order of the values makes no difference."""
+    cell = row * shape[1] + column
+    count = np.bincount(cell, minlength=shape[0] * shape[1])
+    if count.max() > 1:
+        order = np.lexsort((values, cell))
+        cell, values = cell[order], values[order]
+    total = np.bincount(cell, weights=values, minlength=len(count))
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0).reshape(shape)
+
+
+def _on_grid(time: np.ndarray, column: np.ndarray, boundary: int) -> np.ndarray:
+    """``time`` (ns) as it is if it lies on a grid of the usual step between samples of one column, else put on one."""
+    order = np.lexsort((time, column))
+    gaps = np.diff(time[order])[np.diff(column[order]) == 0]
+    gaps = gaps[gaps > 0]
+    if gaps.size == 0:
         return time
-    step = gaps.median()
-    if ((time - time.min()) % step == pd.Timedelta(0)).all():
+    step = int(np.median(gaps))
+    if not np.any((time - time.min()) % step):
         return time
-    return inject_time + (time - inject_time) // step * step
+    return boundary + (time - boundary) // step * step
 
 
 def front_end_latency(requests: pd.DataFrame, metrics: pd.DataFrame, front_end: str) -> pd.Series:
@@ -211,9 +255,9 @@ def _service_digests(
     """A digest of what was seen of each service: the same whatever the services are called and in whatever order."""
     times = pd.DatetimeIndex(metrics.index).asi8.tobytes()
     columns: dict[str, list[str]] = {service: [] for service in roles}
-    values = metrics.to_numpy()
+    values = np.ascontiguousarray(metrics.to_numpy().T)
     for i, (service, metric) in enumerate(column_names(metrics)):
-        columns[service].append(f"{metric} {_digest(_canonical(values[:, i]))}")
+        columns[service].append(f"{metric} {_digest(_canonical(values[i]))}")
     log_times = _by_service(logs, roles, ["time"])
     span_times = _by_service(spans, roles, ["start", "duration"])
     return {
@@ -229,15 +273,15 @@ def _service_digests(
 
 
 def _by_service(table: pd.DataFrame, services: Mapping[str, Role], columns: Sequence[str]) -> dict[str, bytes]:
-    content = dict.fromkeys(services, b"")
-    numbers = {
-        column: table[column].astype("int64") if table[column].dtype.kind == "M" else table[column]
-        for column in columns
-    }
-    frame = pd.DataFrame({**numbers, "service": table["service"].astype(str)}).sort_values(list(columns))
-    for service, rows in frame.groupby("service"):
-        content[str(service)] = rows[list(columns)].to_numpy(dtype=float).tobytes()
-    return content
+    """The rows of each service as bytes, whatever the order of the table."""
+    service, names = _numbered(table["service"])
+    times = {column: table[column].astype("int64") for column in columns if table[column].dtype.kind == "M"}
+    values = [times.get(column, table[column]).to_numpy() for column in columns]
+    order = np.lexsort((*values[::-1], service))
+    rows = np.column_stack([column[order].astype(float) for column in values])
+    bounds = np.searchsorted(service[order], np.arange(len(names) + 1))
+    content = {str(name): rows[bounds[i] : bounds[i + 1]].tobytes() for i, name in enumerate(names)}
+    return {name: content.get(name, b"") for name in services}
 
 
 def _canonical(values: np.ndarray) -> bytes:

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.case import SIGNALS
-from tasks.params import ParamsError
+from tasks.case import SIGNALS, Case, CaseRecord, CaseWriter, Completeness
 from tasks.rca.profile import PAPER_METRICS
-from tasks.rca.view import build_view, front_end_latency, widen
+from tasks.rca.view import NoChangeDetected, build_view, front_end_latency, widen
 from tests.rca.views import T0, rewritten, score_params, view_of
 from tests.synthetic import synthetic_case
 
@@ -64,9 +65,71 @@ def test_windows_cut_every_signal(tmp_path: Path) -> None:
         assert times.between(start, end, inclusive="left").all()
 
 
-def test_detected_inject_time_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"score.inject_time: 'detected' is not available yet; allowed: known"):
-        build_view(synthetic_case(tmp_path), score_params(inject_time="detected"))
+def test_a_detected_inject_time_cuts_the_windows(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path, baseline_s=30, fault_s=20, recovery_s=10)
+    view = build_view(case, score_params(inject_time="detected", baseline_s=8, fault_s=5))
+    assert abs(view.inject_time - pd.Timestamp(case.record.injection_time)) <= pd.Timedelta("1s")
+    assert [len(window) for window in view.split()] == [8, 5]
+    assert view.spans["start"].between(view.metrics.index[0], view.inject_time + pd.Timedelta("5s")).all()
+
+
+def with_faults_elsewhere(case: Case, cases_dir: Path) -> Case:
+    """The same telemetry with other phases, and its injections earlier and on another target."""
+    document = case.record.model_dump(mode="json")
+    early = {"start": document["phases"][0]["start"], "end": document["phases"][0]["end"]}
+    document["case_id"] += "-elsewhere"
+    document["phases"] = [{**early, "name": "fault"}]
+    for injection in document["injections"]:
+        injection.update(target="ray-head", planned=early, observed=early, verified=early)
+    record = CaseRecord.model_validate_json(json.dumps(document))
+    with CaseWriter(cases_dir, record.case_id) as writer:
+        for signal in SIGNALS:
+            writer.write(signal, case.table(signal))  # type: ignore[arg-type]
+        return writer.finish(record)
+
+
+@pytest.mark.parametrize("jitter_s", [0, 0.3])
+def test_nothing_of_the_true_inject_time_reaches_a_detected_view(tmp_path: Path, jitter_s: float) -> None:
+    case = jittery(synthetic_case(tmp_path), tmp_path, jitter_s)
+    params = score_params(inject_time="detected", baseline_s=15)
+    view, other = (build_view(each, params) for each in (case, with_faults_elsewhere(case, tmp_path)))
+    for name in (field.name for field in fields(view)):
+        seen, expected = getattr(other, name), getattr(view, name)
+        assert seen.equals(expected) if isinstance(seen, pd.DataFrame | pd.Series) else seen == expected, name
+
+
+def jittery(case: Case, cases_dir: Path, jitter_s: float) -> Case:
+    """The same case with each sample late by up to ``jitter_s``."""
+    record = case.record.model_copy(update={"case_id": "jittery"})
+    late = np.random.default_rng(0).uniform(0, jitter_s, len(case.metrics))
+    with CaseWriter(cases_dir, record.case_id) as writer:
+        for signal in SIGNALS:
+            table = case.table(signal)  # type: ignore[arg-type]
+            if signal == "metrics":
+                table["time"] += pd.to_timedelta(late, unit="s")
+            writer.write(signal, table)  # type: ignore[arg-type]
+        return writer.finish(record)
+
+
+def test_a_recording_without_change_has_no_view(tmp_path: Path) -> None:
+    with pytest.raises(NoChangeDetected, match=r"^no change was detected$"):
+        build_view(synthetic_case(tmp_path, kind=None), score_params(inject_time="detected"))
+
+
+def test_without_metrics_a_change_is_seen_in_the_requests(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    record = case.record.model_copy(
+        update={
+            "case_id": "requests-only",
+            "completeness": {signal: Completeness(status="missing") for signal in SIGNALS}
+            | {"requests": Completeness(status="complete")},
+        }
+    )
+    with CaseWriter(tmp_path, record.case_id) as writer:
+        writer.write("requests", case.requests)
+        bare = writer.finish(record)
+    view = build_view(bare, score_params(inject_time="detected"))
+    assert abs(view.inject_time - pd.Timestamp(case.record.injection_time)) <= pd.Timedelta("5s")
 
 
 def test_names_and_orders_decide_nothing(tmp_path: Path) -> None:
