@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -68,7 +69,7 @@ def test_a_case_id_names_no_service_and_no_fault(layout: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_never_crash_an_import(
     layout: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -123,7 +124,10 @@ def test_the_command_says_what_it_did_and_score_takes_the_cases(tmp_path: Path) 
         "rcarena: frontend_delay/1: frontend_delay/1/inject_time.txt: cannot be read: No such file or directory; "
         "or give --inject-time"
     ]
-    scored = rcarena("score", "--workspace", str(tmp_path / "w"))
+    document = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    document["score"] = {"methods": ["nsigma"], "profile": "llm"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    scored = rcarena("score", "--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path / "w"))
     assert scored.returncode == 0, scored.stderr
     assert "AC@1 (1 cases)" in scored.stdout
     away = rcarena("export", "rcaeval", "--workspace", str(tmp_path / "w"), "--to", str(tmp_path / "out"))
