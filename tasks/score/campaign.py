@@ -31,7 +31,7 @@ from tasks.score.tables import (
     score_pair,
     score_table,
 )
-from tasks.score.truth import truth_of
+from tasks.score.truth import Truth, truth_of
 
 Progress = Callable[[int, int, str], None]
 OpenPool = Callable[[Limits], PairPool]
@@ -102,6 +102,7 @@ class _Run:
             for method in map(get_method, params.methods)
         ]
         self.facts: dict[str, ViewFacts] = {}
+        self.truths: dict[str, Truth] = {}
         self.pairs: list[Scored] = []
         self.kept = 0
         self._methods = {call.method.name: call.method for call in self.calls}
@@ -160,17 +161,17 @@ class _Run:
 
     def _note_view(self, case_id: str, facts: ViewFacts) -> None:
         self.facts[case_id] = facts
+        self.truths[case_id] = truth_of(
+            self.cases[case_id].record,
+            include_ineffective=self._params.include_ineffective,
+            columns=facts.columns,
+        )
         if facts.problem:
             for method in self._methods:
                 self._take(Outcome(case_id, method, PairResult("missing", facts.problem)))
 
     def _take(self, outcome: Outcome) -> None:
-        truth = truth_of(
-            self.cases[outcome.case].record,
-            include_ineffective=self._params.include_ineffective,
-            columns=self.facts[outcome.case].columns,
-        )
-        self.pairs.append(score_pair(truth, self._methods[outcome.method], outcome.result))
+        self.pairs.append(score_pair(self.truths[outcome.case], self._methods[outcome.method], outcome.result))
         if self._progress is not None:
             total = len(self.cases) * len(self.calls)
             what = f"{outcome.method} on {outcome.case}: {outcome.result.status}"
@@ -178,10 +179,7 @@ class _Run:
 
 
 def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult, list[Scored]]:
-    truths = tuple(
-        truth_of(case.record, include_ineffective=params.include_ineffective, columns=run.facts[case_id].columns)
-        for case_id, case in run.cases.items()
-    )
+    truths = tuple(run.truths[case_id] for case_id in run.cases)
     pairs = in_order(truths, run.methods, run.pairs)
     comparisons = comparison_table(pairs, params)
     detected = run.facts if params.inject_time == "detected" else {}

@@ -194,13 +194,14 @@ def write_results(result: ScoreResult, pairs: Sequence[Scored]) -> None:
 
 
 def method_costs(pairs: Sequence[Scored]) -> dict[str, dict[str, float]]:
-    """Seconds and memory (MiB) of each method over the cases that it was run on: mean and largest."""
+    """Seconds and memory (MiB) of each method over the cases that it was run on: mean and largest, 0 if on none."""
     costs: dict[str, dict[str, float]] = {}
     for method in dict.fromkeys(pair.method.name for pair in pairs):
-        results = [pair.result for pair in pairs if pair.method.name == method]
+        of_method = [pair.result for pair in pairs if pair.method.name == method]
+        results = [result for result in of_method if result.status != "missing"]
         costs[method] = {"cases": len(results)}
         for name in ("wall_s", "cpu_s", "peak_mb", "grown_mb"):
-            values = [getattr(result, name) for result in results]
+            values = [getattr(result, name) for result in results] or [0.0]
             costs[method][f"{name}_mean"] = round(float(np.mean(values)), 6)
             costs[method][f"{name}_max"] = round(max(values), 6)
     return costs

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from tasks.rca.pair import PairResult
+from tasks.rca.registry import get_method
+from tasks.score.results import TABLE_WIDTH, ScoreTable, method_costs
+from tasks.score.tables import Scored
+from tasks.score.truth import MetricTruth, Truth
+
+TRUTH = Truth("c", 5, ("a",), MetricTruth(0, (), "unknown"), "cpu", "a", "", ())
+
+
+def test_a_wide_table_is_folded_and_names_the_methods_again() -> None:
+    columns = ("method", *(f"some-fault-kind-{i} (12)" for i in range(9)))
+    rows = tuple((f"method-{m}", *(f"0.{m}{i} / 0.50" for i in range(9))) for m in range(24))
+    lines = ScoreTable(columns, rows, ("a note",)).text().splitlines()
+    assert max(map(len, lines)) <= TABLE_WIDTH
+    headers = [line for line in lines if line.startswith("method ")]
+    assert "  ".join(line.removeprefix("method").lstrip() for line in headers) == "  ".join(columns[1:])
+    assert len([line for line in lines if line.startswith("method-7 ")]) == len(headers) == 3
+    assert lines[-1] == "a note"
+
+
+def test_a_table_that_fits_is_one_block() -> None:
+    assert ScoreTable(("method", "AC@1"), (("nsigma", "1.00"),), ()).text() == "method  AC@1\nnsigma  1.00"
+
+
+def test_costs_count_the_cases_on_which_a_method_ran() -> None:
+    nsigma, baro = get_method("nsigma"), get_method("baro")
+    ran = [PairResult("ok", wall_s=1.0, peak_mb=100), PairResult("timeout", wall_s=3.0, peak_mb=300)]
+    missing = PairResult("missing", "needs spans")
+    pairs = [Scored(TRUTH, nsigma, result, {}) for result in (*ran, missing)]
+    costs = method_costs([*pairs, Scored(TRUTH, baro, missing, {})])
+    assert (costs["nsigma"]["cases"], costs["nsigma"]["wall_s_mean"], costs["nsigma"]["peak_mb_max"]) == (2, 2.0, 300)
+    assert (costs["baro"]["cases"], costs["baro"]["wall_s_mean"]) == (0, 0)
