@@ -174,7 +174,7 @@ def _logged(outcomes: list[Outcome]) -> list[Outcome]:
     for outcome in outcomes:
         result = outcome.result
         if result.status != "ok":
-            logger.warning("%s on %s: %s: %s", outcome.method, outcome.case, result.status, result.message)
+            logger.info("%s on %s: %s: %s", outcome.method, outcome.case, result.status, result.message)
             if result.traceback:
                 logger.debug("%s", result.traceback)
     return outcomes

@@ -93,12 +93,19 @@ class ScoreResult:
             for reason in sorted({truth.metrics.excluded for truth in unscored}):
                 cases = [truth.case for truth in unscored if truth.metrics.excluded == reason]
                 lines.append(f"not scored at metric level: {_some(cases)}: {reason}")
+        return (*lines, *self._failures())
+
+    def _failures(self) -> list[str]:
+        """Per method and reason; reasons that differ in their numbers only are one, told by the first."""
         failed = self.rankings[self.rankings["status"] != "ok"]
-        lines += [
-            f"failed: {reason[0]} on {len(rows)} of {len(self.truths)} cases: {reason[1]}: {reason[2]}"
-            for reason, rows in failed.groupby(["method", "status", "message"])
-        ]
-        return tuple(lines)
+        kind = failed["message"].str.replace(r"\d+(\.\d+)?", "#", regex=True)
+        lines = []
+        for (method, status, _), rows in failed.groupby(["method", "status", kind]):
+            messages = rows["message"].drop_duplicates()
+            alike = " (and the like)" if len(messages) > 1 else ""
+            on = f"on {len(rows)} of {len(self.truths)} cases"
+            lines.append(f"failed: {method} {on}: {status}: {messages.iloc[0]}{alike}")
+        return lines
 
     def score_table(self) -> ScoreTable:
         """Scores, failures and seconds per method, best first, and per fault kind ``AC@1 / Avg@5``.

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
+import pandas as pd
+
 from tasks.rca.pair import PairResult
 from tasks.rca.registry import get_method
-from tasks.score.results import TABLE_WIDTH, ScoreTable, method_costs
+from tasks.score.results import TABLE_WIDTH, ScoreResult, ScoreTable, method_costs
 from tasks.score.tables import Scored
 from tasks.score.truth import MetricTruth, Truth
 
@@ -32,3 +37,18 @@ def test_costs_count_the_cases_on_which_a_method_ran() -> None:
     costs = method_costs([*pairs, Scored(TRUTH, baro, missing, {})])
     assert (costs["nsigma"]["cases"], costs["nsigma"]["wall_s_mean"], costs["nsigma"]["peak_mb_max"]) == (2, 2.0, 300)
     assert (costs["baro"]["cases"], costs["baro"]["wall_s_mean"]) == (0, 0)
+
+
+def test_failures_that_differ_in_numbers_only_are_one_note() -> None:
+    rankings = pd.DataFrame(
+        {
+            "method": ["m", "m", "m", "n"],
+            "status": ["error", "error", "timeout", "ok"],
+            "message": ["9 metrics, 3 rows", "12 metrics, 4.5 rows", "took longer than 1 s", ""],
+        }
+    )
+    result = cast("ScoreResult", SimpleNamespace(rankings=rankings, truths=(TRUTH,) * 3))
+    assert ScoreResult._failures(result) == [
+        "failed: m on 2 of 3 cases: error: 9 metrics, 3 rows (and the like)",
+        "failed: m on 1 of 3 cases: timeout: took longer than 1 s",
+    ]
