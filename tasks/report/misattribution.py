@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 NOTHING = "(nothing)"
+OTHERS = "(other services)"
+MAX_SERVICES = 14
+"""More are not shown one by one, but every true root cause is."""
+_LAST = (OTHERS, NOTHING)
+NAMED_ROLES = ("gateway", "head")
+"""Their faults and those of everybody behind them look alike: the roles to watch."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,9 @@ class Blame:
 
 @dataclass(frozen=True)
 class Misattribution:
-    """``truths``: true root causes, several of one case joined by ``+``. ``blamed``: whoever is named first or true;
-    ``(nothing)`` last. ``counts``: (method, fault, truth, blamed, rankings) as indices and a number."""
+    """``truths``: true root causes, several of one case joined by ``+``. ``blamed``: whoever is named first or true,
+    rarely blamed ones together if there are many; ``(nothing)`` last. ``counts``: (method, fault, truth, blamed,
+    rankings) as indices and a number."""
 
     methods: tuple[str, ...]
     faults: tuple[str, ...]
@@ -87,10 +95,11 @@ class Misattribution:
 
     def statement(self, roles: Mapping[str, str]) -> str:
         """Who is blamed more often than it is at fault, most of all; empty if nobody is."""
-        worst = max(self.blame(), key=lambda blame: blame.excess, default=None)
+        one_by_one = (blame for blame in self.blame() if blame.service != OTHERS)
+        worst = max(one_by_one, key=lambda blame: blame.excess, default=None)
         if worst is None or worst.excess <= 0:
             return ""
-        role = f" ({roles[worst.service]})" if worst.service in roles else ""
+        role = f" ({roles[worst.service]})" if roles.get(worst.service) in NAMED_ROLES else ""
         blamed, true = worst.blamed / worst.rankings, worst.true / worst.rankings
         return (
             f"{worst.service}{role} is named first in {blamed:.0%} of the {worst.rankings} rankings, "
@@ -101,16 +110,24 @@ class Misattribution:
 def misattribution(table: pd.DataFrame, methods: Sequence[str]) -> Misattribution:
     """``methods``: the order to show them in."""
     faults, truths = (sorted(table[name].astype(str).unique()) for name in ("fault", "truth"))
-    named = {service for truth in truths for service in truth.split("+")} | set(table["predicted"].astype(str))
-    blamed = sorted(named, key=lambda name: (name == NOTHING, name))
-    counts = sorted(
-        (
-            methods.index(row["method"]),
-            faults.index(row["fault"]),
-            truths.index(row["truth"]),
-            blamed.index(row["predicted"]),
-            int(row["cases"]),
-        )
-        for row in table.to_dict("records")
-    )
-    return Misattribution(tuple(methods), tuple(faults), tuple(truths), tuple(blamed), tuple(counts))
+    shown = _shown(table, truths)
+    table = table.assign(predicted=table["predicted"].where(table["predicted"].isin([*shown, NOTHING]), OTHERS))
+    blamed = sorted(shown | set(table["predicted"]), key=lambda name: (name in _LAST and 1 + _LAST.index(name), name))
+    counts: Counter[tuple[int, int, int, int]] = Counter()
+    for row in table.to_dict("records"):
+        at = faults.index(row["fault"]), truths.index(row["truth"]), blamed.index(row["predicted"])
+        counts[methods.index(row["method"]), *at] += int(row["cases"])
+    summed = tuple((*at, count) for at, count in sorted(counts.items()))
+    return Misattribution(tuple(methods), tuple(faults), tuple(truths), tuple(blamed), summed)
+
+
+def _shown(table: pd.DataFrame, truths: Sequence[str]) -> set[str]:
+    """Services shown one by one: true root causes, then those blamed most often."""
+    shown = {service for truth in truths for service in truth.split("+")}
+    often: Counter[str] = Counter()
+    for row in table.to_dict("records"):
+        often[row["predicted"]] += row["cases"]
+    for service, _ in sorted(often.items(), key=lambda entry: (-entry[1], entry[0])):
+        if len(shown) < MAX_SERVICES and service != NOTHING:
+            shown.add(service)
+    return shown

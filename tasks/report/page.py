@@ -21,6 +21,7 @@ from tasks.report.data import ReportData, report_data
 from tasks.report.dot_plot import dot_plot
 from tasks.report.figures import case_figure, packed
 from tasks.report.latency import PHASES
+from tasks.report.misattribution import NAMED_ROLES, OTHERS
 from tasks.report.scoreboard import LEADING_SCORE, SCORE_LABELS
 from tasks.report.signals import MAX_SIGMAS
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 PAGE_FILE = "index.html"
 NOTICE_CASES = 12
-FAILURE_CASES = 5
+FAILURE_CASES = 3
 RANKS_SHOWN = 10
 VERDICT_MARKS = {"effective": "✓", "partly effective": "◐", "ineffective": "✕", "fault-free": "○"}
 FIGURE_SCORES = ("avg5", "ac1")
@@ -107,7 +108,9 @@ def _environment() -> jinja2.Environment:
         "LEADING_SCORE": LEADING_SCORE,
         "MAX_SIGMAS": MAX_SIGMAS,
         "METHODS_UNFOLDED": METHODS_UNFOLDED,
+        "NAMED_ROLES": NAMED_ROLES,
         "NOTICE_CASES": NOTICE_CASES,
+        "OTHERS": OTHERS,
         "PHASES": PHASES,
         "RANKS_SHOWN": RANKS_SHOWN,
         "SCORE_LABELS": SCORE_LABELS,

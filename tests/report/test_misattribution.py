@@ -1,8 +1,9 @@
 import pandas as pd
 import pytest
 
-from tasks.report.misattribution import misattribution
+from tasks.report.misattribution import MAX_SERVICES, misattribution
 
+COLUMNS = ["method", "fault", "truth", "predicted", "cases"]
 ROWS = [
     ("good", "cpu", "head", "head", 2),
     ("good", "cpu", "replica", "replica", 1),
@@ -15,7 +16,7 @@ ROWS = [
 
 @pytest.fixture
 def found():
-    table = pd.DataFrame(ROWS, columns=["method", "fault", "truth", "predicted", "cases"])
+    table = pd.DataFrame(ROWS, columns=COLUMNS)
     return misattribution(table, ["good", "bad"])
 
 
@@ -48,10 +49,21 @@ def test_blame_counts_rankings_that_name_anybody(found) -> None:
 def test_statement_names_the_most_over_blamed(found) -> None:
     statement = found.statement({"gateway": "gateway"})
     assert statement == "gateway (gateway) is named first in 43% of the 7 rankings, but is at fault in 0% of them."
-    just = pd.DataFrame([ROWS[0]], columns=["method", "fault", "truth", "predicted", "cases"])
+    just = pd.DataFrame([ROWS[0]], columns=COLUMNS)
     assert misattribution(just, ["good"]).statement({}) == ""
 
 
+def test_of_many_services_the_rarely_blamed_stand_together() -> None:
+    often = [("m", "cpu", "true", f"s{i:02d}", 30 - i) for i in range(30)]
+    table = pd.DataFrame([*often, ("m", "cpu", "true", "(nothing)", 2)], columns=COLUMNS)
+    many = misattribution(table, ["m"])
+    assert len(many.blamed) == MAX_SERVICES + 2
+    assert many.blamed[-3:] == ("true", "(other services)", "(nothing)")
+    (row,) = many.matrix()
+    assert (row[0].count, row[-2].count, row[-1].count) == (30, sum(range(1, 18)), 2)
+    assert many.statement({}).startswith("s00 is named first in")
+
+
 def test_nothing_scored() -> None:
-    empty = misattribution(pd.DataFrame(columns=["method", "fault", "truth", "predicted", "cases"]), ["good"])
+    empty = misattribution(pd.DataFrame(columns=COLUMNS), ["good"])
     assert (empty.blame(), empty.matrix(), empty.statement({})) == ((), (), "")
