@@ -113,7 +113,12 @@
   function figure(data, width) {
     const [scale, timeUnit] = timeScale(data.span);
     const columns = width < 640 ? 1 : width < 1100 ? 2 : 3;
-    const [latencyHeight, panelHeight, gap, head] = [230, 120, 48, 74];
+    const [latencyHeight, panelHeight, gap, legendLine] = [230, 120, 48, 19];
+    const requests = data.requests ? requestTraces(data) : [];
+    /* A phone has room for one or two entries of a legend beside each other. */
+    const lines = (entries) => (columns > 1 ? 1 : Math.ceil(entries / Math.max(1, Math.floor((width - 58) / 165))));
+    const legend2Lines = lines(requests.length);
+    const head = 36 + legendLine * (lines(data.services.length) + legend2Lines);
     const rows = Math.ceil(data.panels.length / columns);
     const top = data.requests ? latencyHeight + gap : 0;
     const height = head + top + rows * (panelHeight + gap) - 16;
@@ -139,7 +144,7 @@
     const on = (trace, n) => traces.push({ ...trace, x: trace.x.map((t) => t / scale), xaxis: n === 1 ? "x" : `x${n}`, yaxis: n === 1 ? "y" : `y${n}` });
     if (data.requests) {
       place(axis, "Front-end latency per request", "", 0, 1, 0, latencyHeight, "s");
-      requestTraces(data).forEach((trace) => on(trace, axis));
+      requests.forEach((trace) => on(trace, axis));
       axis += 1;
     }
     const x = Array.from({ length: data.n ?? 0 }, (_, i) => data.x0 + i * data.dx);
@@ -156,7 +161,7 @@
     Object.assign(layout, {
       height, margin: { l: 46, r: 12, t: head - 10, b: 10 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--text"), family: "system-ui, sans-serif" }, hovermode: "closest", annotations, shapes,
-      legend: { ...legend, y: 1 + 42 / (height - head) }, legend2: { ...legend, y: 1 + 18 / (height - head) },
+      legend: { ...legend, y: 1 + (23 + legendLine * legend2Lines) / (height - head) }, legend2: { ...legend, y: 1 + 18 / (height - head) },
     });
     return { traces, layout };
   }
