@@ -68,7 +68,7 @@ def test_only_what_changed_runs_again_and_campaigns_compare(repository: Path) ->
     assert "Data and pipelines are up to date" in run(repository, "dvc", "repro")
 
     params = repository / "params.yaml"
-    params.write_text(params.read_text().replace("profile: llm", "profile: paper"))
+    params.write_text(params.read_text().replace("profile: paper", "profile: llm"))
     second = run(repository, "dvc", "repro")
     assert "Stage 'collect' didn't change, skipping" in second
     assert "Running stage 'score'" in second
