@@ -3,7 +3,8 @@
 How long a call took is what its caller saw, so a slow link between the two counts. Spans tell it: the call lasted as
 long as the caller's span around it, provided that span waited for nothing else (it and the spans between have one child
 each); otherwise, and where the caller did not wait for the end, it lasted as long as the callee's own span. A call
-counts in the step in which it ended.
+counts in the step in which it ended. The price: a service that is slow by itself around its only call makes that call
+look slow too, so methods that stop at the last slow call name its callee; spans do not tell the two apart.
 
 Where the spans of an edge do not reach into both windows (a data set that recorded spans only around the fault, an edge
 that only the topology knows) the edge has the callee's latency metric instead, if there is one. What is normal takes
