@@ -67,9 +67,9 @@ def tracerca(
     is what came before the inject time, without an earlier day. A pair of services that was not seen before has no
     normal, so its invocations are not abnormal; a feature that was constant before is abnormal as soon as it departs.
     Only closed sets are mined (a set with the same traces as a larger one scores the same), and sets that tie with the
-    last one kept are kept. A front-end span contains its children and so slows down with them; where both are abnormal, the
-    front end has as many abnormal invocations by it as of it, and scores 0. But at ``anomaly_threshold`` 1 many normal
-    invocations are abnormal, too: where few traces meet the fault, those add up in services that all traces pass.
+    last one kept are kept. A front-end span contains its children and so slows down with them; where both are abnormal,
+    the front end has as many abnormal invocations by it as of it, and scores 0. But at ``anomaly_threshold`` 1 many
+    normal invocations are abnormal, too: where few traces meet the fault, those add up in services that all pass.
     """
     table = span_table(view)
     require_spans(table)
