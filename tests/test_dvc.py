@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.params import load_params
 from tasks.plan import plan_campaign
@@ -26,6 +27,10 @@ pytestmark = [
 def repository(tmp_path: Path) -> Path:
     for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, tmp_path / name)
+    params = tmp_path / "params.yaml"
+    document = yaml.safe_load(params.read_text())
+    document["score"]["methods"] = ["random", "nsigma"]
+    params.write_text(yaml.safe_dump(document, sort_keys=False))
     shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
     for name in ("rca", "score", "report"):
         shutil.copytree(ROOT / "tasks" / name, tmp_path / "tasks" / name)
@@ -37,6 +42,13 @@ def repository(tmp_path: Path) -> Path:
     run(tmp_path, "git", "init", "-q")
     commit(tmp_path, "first")
     return tmp_path
+
+
+def change_score(directory: Path, **changes: object) -> None:
+    params = directory / "params.yaml"
+    document = yaml.safe_load(params.read_text())
+    document["score"] |= changes
+    params.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 def run(directory: Path, *command: str) -> str:
