@@ -86,8 +86,8 @@ def span_table(view: CaseView) -> SpanTable:
 
 
 def numbered(names: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Code of each name, and the name of each code, in order of appearance."""
-    code, known = pd.factorize(names)
+    """Code of each name, and the name of each code, in order of appearance. No name is a name of its own."""
+    code, known = pd.factorize(names, use_na_sentinel=False)
     return code.astype(np.int64), tuple(map(str, known))
 
 

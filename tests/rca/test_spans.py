@@ -74,3 +74,12 @@ def test_a_window_without_spans_is_named(starts: tuple[float, ...], window: str)
     view = with_traces(no_metrics(), [call("a", start, 0.5) for start in starts])
     with pytest.raises(MethodError, match=f"no span {window} the inject time"):
         require_spans(span_table(view))
+
+
+@pytest.mark.parametrize("dtype", ["object", "category"])
+def test_a_span_without_operation_stays_with_its_service(dtype: str) -> None:
+    view = with_traces(no_metrics(), [call("a", 0, 1.0), call("b", 0, 1.0), call("b", 0, 1.0)])
+    operations = pd.Series(["x", None, "x"], dtype=dtype)
+    table = span_table(replace(view, spans=view.spans.assign(operation=operations)))
+    assert [table.operations[i][0] for i in table.operation] == ["a", "b", "b"]
+    assert len(set(table.operation.tolist())) == len(set(table.operations)) == 3
