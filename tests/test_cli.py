@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.synthetic import synthetic_case
 
@@ -78,11 +79,9 @@ def test_score_and_report_recorded_cases(tmp_path: Path) -> None:
 
 def test_score_runs_again_only_what_is_asked_for(tmp_path: Path) -> None:
     synthetic_case(tmp_path / "cases", "case-1")
-    text = (ROOT / "params.yaml").read_text()
-    start = text.index("  methods: [")
-    end = text.index("]\n", start) + 2
-    methods = "  methods: [nsigma, baro]\n  method_parameters: {baro: {direction: up}}\n"
-    (tmp_path / "params.yaml").write_text(text[:start] + methods + text[end:])
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["score"] |= {"methods": ["nsigma", "baro"], "method_parameters": {"baro": {"direction": "up"}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
     where = ["--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path)]
     assert "were there" not in rcarena("score", *where).stdout
     assert "2 of 2 rankings were there" in rcarena("score", *where).stdout
