@@ -1,10 +1,10 @@
 """The call graph of a case: who calls whom, how long the calls took at each time, and what runs where.
 
-How long a call took is what its caller saw, so a slow link between the two counts. Spans tell it: the call lasted as
-long as the caller's span around it, provided that span waited for nothing else (it and the spans between have one child
-each); otherwise, and where the caller did not wait for the end, it lasted as long as the callee's own span. A call
-counts in the step in which it ended. The price: a service that is slow by itself around its only call makes that call
-look slow too, so methods that stop at the last slow call name its callee; spans do not tell the two apart.
+How long a call took is what its caller saw, so a slow link between the two counts, and the caller's own work does not.
+Spans tell it where the caller has a span for the call itself, within one for the request that it serves: the call
+lasted as long as that span, or, if the span ended when the callee accepted, as the caller's span around it, provided
+they waited for nothing else (they have one child each). Otherwise it lasted as long as the callee's own span. A call
+counts in the step in which it ended.
 
 Where the spans of an edge do not reach into both windows (a data set that recorded spans only around the fault, an edge
 that only the topology knows) the edge has the callee's latency metric instead, if there is one. What is normal takes
@@ -156,12 +156,14 @@ def _calls_in_spans(view: CaseView) -> _Calls:
 def _caller_span(entry: np.ndarray, parent: np.ndarray, service: np.ndarray, duration: np.ndarray) -> np.ndarray:
     """The span that shows how long the caller waited for each of ``entry``: one of the caller's, or the entry itself.
 
-    It is the innermost span of the caller that lasts at least as long as the entry; some frameworks end the span next
-    to the call when the callee accepts it, not when it answers.
+    It is one of the caller's only if the span next to the call is within another of the caller's: a caller's outermost
+    span is its whole work. Of those it is the innermost that lasts at least as long as the entry; some frameworks end
+    the span next to the call when the callee accepts it, not when it answers.
     """
     children = np.bincount(parent[parent >= 0], minlength=len(parent))
     around = parent[entry]
-    waits = (around >= 0) & (children[around] == 1)
+    within = (around >= 0) & (parent[around] >= 0) & (service[parent[around]] == service[around])
+    waits = within & (children[around] == 1)
     for _ in range(_MAX_CALL_DEPTH):
         short = waits & (duration[around] < duration[entry])
         if not short.any():

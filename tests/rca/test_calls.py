@@ -65,7 +65,7 @@ def test_a_call_counts_in_the_step_in_which_it_ended_wherever_the_rows_are() -> 
     )
     graph = build_call_graph(view)
     # rows are 0, 1, 3, 4 and 5 s; a ends at 0.7, b at 4.5, c at 4.8 s
-    expected = [np.nan, 0.5, np.nan, np.nan, 0.2 + 0.9 * 0.8]
+    expected = [np.nan, 0.4, np.nan, np.nan, 0.1 + 0.9 * 0.9]
     np.testing.assert_allclose(latency_of(graph, "head", "replica"), expected)
     assert graph.abnormal.tolist() == [False, False, True, True, True]
 
@@ -86,6 +86,12 @@ def test_a_call_lasts_as_long_as_its_caller_waits() -> None:
     graph = build_call_graph(call_view(COLUMNS, normal_rows=3, calls=CALLS, spans=spans))
     assert latency_of(graph, "head", "replica")[1] == pytest.approx(1.0)
     assert service_latency(graph, "replica")[1] == pytest.approx(1.0)
+
+
+def test_a_callers_own_work_is_not_its_calls() -> None:
+    spans = [("t", "1", None, "head", 0.0, 1.0), ("t", "2", "1", "replica", 0.2, 0.3)]
+    graph = build_call_graph(call_view(COLUMNS, normal_rows=3, calls=CALLS, spans=spans))
+    assert latency_of(graph, "head", "replica")[1] == pytest.approx(0.3)
 
 
 def test_a_caller_that_waits_for_several_calls_does_not_tell_how_long_each_took() -> None:
@@ -142,7 +148,7 @@ def test_spans_that_do_not_reach_into_both_windows_give_way_to_the_callees_laten
         assert service_latency(graph, "replica") == metric
         row = int(np.ceil(starts[-1] + 0.5))
         assert latency_of(graph, "front", "head")[row] == pytest.approx(0.5)  # has no metric: what the spans have
-    assert latency_of(graph_with(0.2, 1.2, 2.2, 4.2), "head", "replica")[1] == pytest.approx(0.5)
+    assert latency_of(graph_with(0.2, 1.2, 2.2, 4.2), "head", "replica")[1] == pytest.approx(0.4)
 
 
 def test_which_latency_metric() -> None:
