@@ -163,6 +163,12 @@ def test_widen_averages_duplicates_and_keeps_gaps() -> None:
     np.testing.assert_array_equal(wide[("b", "m")], [np.nan, np.nan, 9])
 
 
+def test_the_mean_of_a_step_does_not_depend_on_the_order_of_its_samples() -> None:
+    samples = long(seconds(0, 0, 0, 1), [0.1, 0.2, 0.3, 1.0])
+    backwards = samples.iloc[::-1]
+    np.testing.assert_array_equal(widen(samples, T0).to_numpy(), widen(backwards, T0).to_numpy())
+
+
 def test_widen_puts_jittery_times_on_a_grid_that_does_not_mix_before_and_after() -> None:
     times = seconds(0.1, 1.2, 2.05, 3.1, 4.15)
     inject_time = T0 + pd.Timedelta(seconds=2.1)
