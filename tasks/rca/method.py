@@ -53,8 +53,8 @@ class Ranking:
     def of_metrics(cls, scores: pd.Series) -> Ranking:
         """Scores indexed by (service, metric). A service scores as its worst metric; a NaN score is left out."""
         known = scores.dropna()
-        services, names = (known.index.get_level_values(level).astype(str) for level in (0, 1))
-        metrics = tuple(zip(services, names, known.astype(float).tolist(), strict=True))
+        values = known.to_numpy(dtype=float).tolist()
+        metrics = tuple((str(service), str(name), v) for (service, name), v in zip(known.index, values, strict=True))
         worst: dict[str, float] = {}
         for service, _, score in metrics:
             worst[service] = max(score, worst.get(service, score))
