@@ -34,8 +34,9 @@ from tasks.inject.recover import recover, residue
 from tasks.load.run import load_record, read_requests, start_generator
 from tasks.load.spec import LoadSpec
 from tasks.lock import sole
-from tasks.params import GATEWAY, HEAD, Params, Windows
+from tasks.params import Params, Windows
 from tasks.plan import CasePlan
+from tasks.stack import GATEWAY, HEAD
 from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tasks.params import Role, validation_problems
+from tasks.stack import Role
+from tasks.validation import validation_problems
 
 RECORD_FILE = "case.json"
 MANIFEST_FILE = "manifest.json"

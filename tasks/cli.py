@@ -21,7 +21,8 @@ import typer
 from tasks import __version__
 from tasks.console import Console
 from tasks.datasets.commands import export_dataset, import_dataset
-from tasks.params import DEFAULT_PARAMS_FILE, Params, ParamsError, load_params
+from tasks.params import DEFAULT_PARAMS_FILE, Params, load_params
+from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 if TYPE_CHECKING:
@@ -226,8 +227,8 @@ def case(
 
 
 def _planned_case(params: Params, case_id: str) -> CasePlan:
-    from tasks.params import suggest
     from tasks.plan import plan_campaign
+    from tasks.validation import suggest
 
     plans = {each.case_id: each for each in plan_campaign(params)}
     if case_id not in plans:
@@ -291,7 +292,7 @@ def deploy_exec(
 ) -> None:
     """Run a command inside a service's network namespace."""
     from tasks.deploy.local.runtime import running_stack
-    from tasks.params import suggest
+    from tasks.validation import suggest
 
     runtime = running_stack(_workspace(workspace).stack)
     names = [each.name for each in runtime.services]

@@ -6,36 +6,16 @@ registry owns (fault kinds, method names) are checked by the stage that owns the
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from tasks.stack import DeployParams
+from tasks.validation import Frozen, ParamsError, Seconds, validation_problems
 
 DEFAULT_PARAMS_FILE = Path("params.yaml")
-
-GATEWAY = "nginx-proxy"
-HEAD = "ray-head"
-REPLICA_PREFIX = "ray-replicas-"
-
-Role = Literal["gateway", "head", "replica", "service"]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
-class ParamsError(ValueError):
-    """Parameters that cannot be used. ``problems`` holds one line per problem, each naming the key."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
-
-
-class Frozen(BaseModel):
-    """Base of every parameter model: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Windows(Frozen):
@@ -55,52 +35,6 @@ class CampaignParams(Frozen):
     repetitions: Annotated[int, Field(ge=1, le=1000)] = 1
     fault_free_cases: Annotated[int, Field(ge=0, le=1000)] = 1
     windows: Windows
-
-
-class ModelParams(Frozen):
-    """The toy model that each local replica serves (random weights, locally built tokenizer)."""
-
-    architecture: Literal["falcon-h1", "llama", "qwen2"] = "falcon-h1"
-    layers: Annotated[int, Field(ge=1, le=32)] = 2
-    hidden_size: Annotated[int, Field(ge=64, le=4096, multiple_of=64)] = 128
-    vocabulary: Annotated[int, Field(ge=512, le=65_536)] = 2048
-    max_model_len: Annotated[int, Field(ge=64, le=8192)] = 512
-    max_num_seqs: Annotated[int, Field(ge=1, le=256)] = 16
-    kv_cache_mb: Annotated[int, Field(ge=16, le=65_536)] = 64
-
-
-class CpuCores(Frozen):
-    """CPU quota of each service's cgroup, in cores, once the stack is healthy."""
-
-    gateway: Annotated[float, Field(gt=0, le=256)] = 0.5
-    head: Annotated[float, Field(gt=0, le=256)] = 1.0
-    replica: Annotated[float, Field(gt=0, le=256)] = 0.6
-
-
-class DeployParams(Frozen):
-    """The stack under test."""
-
-    backend: Literal["local"]
-    replicas: Annotated[int, Field(ge=1, le=32)]
-    model: ModelParams = ModelParams()
-    cpu_cores: CpuCores = CpuCores()
-    scrape_interval_s: Annotated[float, Field(ge=0.5, le=60)] = 1
-    start_timeout_s: Seconds = 420
-
-    @property
-    def slowest_scrape_s(self) -> float:
-        """Ray's agents need 0.1 s of CPU for a scrape: they are asked every 2 s at most."""
-        return max(2.0, self.scrape_interval_s)
-
-    def roles(self) -> dict[str, Role]:
-        """Role of each service, in the order gateway, head, replicas."""
-        roles: dict[str, Role] = {GATEWAY: "gateway", HEAD: "head"}
-        roles.update({f"{REPLICA_PREFIX}{i}": "replica" for i in range(self.replicas)})
-        return roles
-
-    def services(self) -> tuple[str, ...]:
-        """The RCA candidates."""
-        return tuple(self.roles())
 
 
 class TokenCount(Frozen):
@@ -233,14 +167,6 @@ class Params(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def suggest(word: str, allowed: Iterable[str]) -> str:
-    """``allowed: a, b, c`` plus the closest match, for an error message."""
-    choices = sorted(allowed)
-    close = difflib.get_close_matches(word, choices, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}allowed: {', '.join(choices)}"
-
-
 def load_params(path: Path) -> Params:
     """Read and validate ``path``.
 
@@ -261,57 +187,7 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {problem}" for problem in _problems(error, Params)) from error
-
-
-def validation_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """One line per problem of a pydantic error, each naming the key below ``prefix``."""
-    return [f"{prefix}.{problem}" if prefix else problem for problem in _problems(error, model)]
-
-
-def _problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    return [_problem(dict(detail), model) for detail in error.errors()]
-
-
-def _problem(detail: dict[str, Any], model: type[BaseModel]) -> str:
-    location = detail["loc"]
-    key = _dotted(location)
-    if detail["type"] == "extra_forbidden":
-        allowed = _fields_at(model, location[:-1])
-        return f"{key}: unknown key; {suggest(str(location[-1]), allowed)}"
-    if detail["type"] == "missing":
-        return f"{key}: missing; it must be given"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if not key:
-        return message
-    shown = "" if isinstance(detail["input"], dict | list | BaseModel) else f" (got {detail['input']!r})"
-    return f"{key}: {message}{shown}"
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
-    return text
-
-
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the model that sits at ``location`` below ``model``."""
-    current: type[BaseModel] = model
-    for part in location:
-        if isinstance(part, int):
-            continue
-        for candidate in _models_in(current.model_fields[part].annotation):
-            current = candidate
-            break
-    return list(current.model_fields)
-
-
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models_in(argument)
+        raise ParamsError(f"{path}: {problem}" for problem in validation_problems(error, Params)) from error
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

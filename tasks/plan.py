@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tasks.inject.catalogue import resolve_parameters, validate_inject_params
-from tasks.params import Params, ParamsError
+from tasks.params import Params
 from tasks.score.campaign import validate_score_params
+from tasks.validation import ParamsError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tasks.case import (
     Service,
     Stack,
 )
-from tasks.params import DeployParams
+from tasks.stack import LocalDeployParams
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UNITS = {
@@ -76,7 +76,7 @@ def synthetic_case(
     ``kind=None`` gives a fault-free case.
     """
     rng = np.random.default_rng(seed)
-    deploy = DeployParams(backend="local", replicas=replicas)
+    deploy = LocalDeployParams(backend="local", replicas=replicas)
     roles = deploy.roles()
     start, fault = T0, T0 + timedelta(seconds=baseline_s)
     recovery, end = fault + timedelta(seconds=fault_s), fault + timedelta(seconds=fault_s + recovery_s)

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.params import Params, ParamsError, load_params
+from tasks.params import Params, load_params
 from tasks.plan import check_params
+from tasks.validation import ParamsError
 
 DEFAULT = Path(__file__).parents[1] / "params.yaml"
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tasks.datasets.registry import ExportLayout, Layout
-from tasks.params import DEFAULT_PARAMS_FILE, ParamsError
+from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="Not used.", show_default=True)]

@@ -17,7 +17,8 @@ from tasks.case import SIGNALS, SignalName, Stack, as_signal
 from tasks.export.prometheus import TimeGrid
 from tasks.export.span_metrics import derive_metrics
 from tasks.export.spans import read_spans
-from tasks.params import ExportParams, Role
+from tasks.params import ExportParams
+from tasks.stack import Role
 
 ROWS_PER_GROUP = 131_072
 

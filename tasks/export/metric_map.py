@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.params import Role
+from tasks.stack import Role
 
 METRIC_MAP_VERSION = 1
 

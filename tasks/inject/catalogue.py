@@ -12,7 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.params import InjectionSpec, Params, Role, suggest, validation_problems
+from tasks.params import InjectionSpec, Params
+from tasks.stack import Role
+from tasks.validation import suggest, validation_problems
 
 ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
 

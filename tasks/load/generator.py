@@ -29,7 +29,7 @@ from tasks.load.prompts import POOL_WORDS, BodyWriter
 from tasks.load.schedule import draw_schedule
 from tasks.load.spec import LoadSpec, read_spec
 from tasks.load.timer import ExactTimer
-from tasks.params import ParamsError
+from tasks.validation import ParamsError
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 
-from tasks.params import Frozen, LoadParams, ParamsError, validation_problems
+from tasks.params import LoadParams
+from tasks.validation import Frozen, ParamsError, validation_problems
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from tasks.params import suggest
 from tasks.rca import metric, multi_source, trace
 from tasks.rca.method import REGISTRY, Method, Parameter
+from tasks.validation import suggest
 
 _FAMILIES = ("metric", "trace", "multi-source")
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from tasks.case import Case
-from tasks.params import Role, ScoreParams
+from tasks.params import ScoreParams
 from tasks.rca.change_point import detect_change
 from tasks.rca.profile import is_visible
+from tasks.stack import Role
 
 SLI_QUANTILE = 0.9
 _SLI_METRICS = ("latency_p90", "latency_p50")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.case import Case, read_cases
 from tasks.lock import sole
-from tasks.params import ParamsError, ScoreParams
+from tasks.params import ScoreParams
 from tasks.rca.builder import ViewFacts
 from tasks.rca.method import Method
 from tasks.rca.pair import PairResult
@@ -32,6 +32,7 @@ from tasks.score.tables import (
     score_table,
 )
 from tasks.score.truth import Truth, truth_of
+from tasks.validation import ParamsError
 
 Progress = Callable[[int, int, str], None]
 OpenPool = Callable[[Limits], PairPool]

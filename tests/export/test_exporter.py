@@ -28,9 +28,10 @@ from tasks.export.base import Sink, exporter
 from tasks.export.exporter import ExportError, TelemetrySources, check_metrics, export_case
 from tasks.export.prometheus import TimeGrid
 from tasks.export.span_metrics import engine_metrics, number_attribute, serve_metrics
-from tasks.params import DeployParams, ExportParams
+from tasks.params import ExportParams
+from tasks.stack import LocalDeployParams
 
-ROLES = DeployParams(backend="local", replicas=2).roles()
+ROLES = LocalDeployParams(backend="local", replicas=2).roles()
 STACK = Stack(backend="local", services=tuple(Service(name=s, role=r, node="n") for s, r in ROLES.items()))
 STEPS = 20
 PARAMS = ExportParams(step_s=1, rate_window_s=5)

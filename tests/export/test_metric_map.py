@@ -13,7 +13,7 @@ from tasks.export.metric_map import (
     missing_metrics,
 )
 from tasks.export.prometheus import PrometheusClient, TimeGrid
-from tasks.params import DeployParams
+from tasks.stack import LocalDeployParams
 
 PAPER = {
     "cpu_usage": "cores",
@@ -27,7 +27,7 @@ PAPER = {
 T0 = 1_760_000_000
 STEPS = 60
 WINDOW_S = 5.0
-ROLES = DeployParams(backend="local", replicas=2).roles()
+ROLES = LocalDeployParams(backend="local", replicas=2).roles()
 
 
 def _samples(name: str, values: np.ndarray, kind: str = "counter", labels: str = "", first: int = 0) -> str:

@@ -19,7 +19,7 @@ from tasks.deploy.local.namespaces import new_fabric, service_address
 from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.inject.local.target import Target
-from tasks.params import Role
+from tasks.stack import Role
 from tasks.workspace import Workspace
 from tests.inject import ministack_processes
 from tests.inject.ministack_processes import PORT

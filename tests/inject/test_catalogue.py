@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from tasks.inject import catalogue
 from tasks.inject.catalogue import PlannedFault, validate_inject_params, validate_injection, validate_overlaps
-from tasks.params import DeployParams, Params, load_params
+from tasks.params import Params, load_params
+from tasks.stack import LocalDeployParams
 
-ROLES = DeployParams(backend="local", replicas=3).roles()
+ROLES = LocalDeployParams(backend="local", replicas=3).roles()
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = catalogue.kinds()
 REPLICA = "ray-replicas-1"

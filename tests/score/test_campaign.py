@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.params import ParamsError
 from tasks.score.campaign import ScoreError, ScoreResult, score_campaign, validate_score_params
+from tasks.validation import ParamsError
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
 from tests.synthetic import synthetic_case

@@ -14,7 +14,7 @@ import yaml
 
 from tasks.deploy.local import serving
 from tasks.deploy.local.namespaces import FABRIC_ADDRESS, service_address
-from tasks.params import GATEWAY, HEAD, DeployParams, Role
+from tasks.stack import GATEWAY, HEAD, LocalDeployParams, Role
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SERVE_PYTHON_VARIABLE = "RCARENA_SERVE_PYTHON"
@@ -87,7 +87,7 @@ class Process:
 class Layout:
     """Paths, addresses and processes of a stack below ``directory``."""
 
-    params: DeployParams
+    params: LocalDeployParams
     directory: Path
 
     @property

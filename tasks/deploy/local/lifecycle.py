@@ -26,7 +26,7 @@ from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime, read_runtime
 from tasks.deploy.local.supervisor import LEASE_FILE, STATUS_FILE, StackStatus, clear_directory
 from tasks.lock import sole
-from tasks.params import DeployParams
+from tasks.stack import LocalDeployParams
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def stack_id(directory: Path) -> str:
     return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:10]
 
 
-def up(params: DeployParams, directory: Path, progress: Progress = logger.info) -> StackRuntime:
+def up(params: LocalDeployParams, directory: Path, progress: Progress = logger.info) -> StackRuntime:
     """Bring the stack up, or return the one that runs with the same parameters and is healthy.
 
     The stack is leased: renew it, or ``drop_lease`` to keep it up. Killed in here, the supervisor ends it, too.
@@ -161,9 +161,9 @@ def read_status(directory: Path) -> StackStatus:
         return StackStatus(phase="starting")
 
 
-def _why_not_reusable(runtime: StackRuntime, params: DeployParams, directory: Path) -> str | None:
+def _why_not_reusable(runtime: StackRuntime, params: LocalDeployParams, directory: Path) -> str | None:
     try:
-        used = DeployParams.model_validate_json((directory / PARAMS_FILE).read_text(encoding="utf-8"))
+        used = LocalDeployParams.model_validate_json((directory / PARAMS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return "its parameters are unknown"
     if used != params:
@@ -177,7 +177,7 @@ def _why_not_reusable(runtime: StackRuntime, params: DeployParams, directory: Pa
     return f"no completion came back: {problem}" if problem else None
 
 
-def _launch(params: DeployParams, directory: Path) -> StackRuntime:
+def _launch(params: LocalDeployParams, directory: Path) -> StackRuntime:
     """Start the supervisor. It waits for its orders until its identity is on disk: no crash here can orphan it."""
     layout = Layout(params, directory.resolve())
     identity = stack_id(directory)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.namespaces import INTERFACE, enter_fabric, enter_service
 from tasks.deploy.local.process import ProcessId
-from tasks.params import Role
+from tasks.stack import Role
 
 RUNTIME_FILE = "runtime.json"
 

@@ -27,7 +27,7 @@ from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.health import complete, is_up
 from tasks.deploy.local.layout import MODEL_NAME, RAY_METRICS_PORT, RAY_TEMP, TELEMETRY_PORTS, Layout, Process
 from tasks.deploy.local.namespaces import FABRIC_ADDRESS, build_network
-from tasks.params import GATEWAY, DeployParams
+from tasks.stack import GATEWAY, LocalDeployParams
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ def main(stdin: IO[str] = sys.stdin) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     directory = Path(sys.argv[1])
     order = json.loads(line)
-    layout = Layout(DeployParams.model_validate(order["params"]), directory)
+    layout = Layout(LocalDeployParams.model_validate(order["params"]), directory)
     cgroups = {name: Cgroup.from_strings(paths) for name, paths in order["cgroups"].items()}
     supervisor = Supervisor(layout, cgroups, order["lease_s"])
     try:

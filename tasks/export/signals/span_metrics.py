@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.export.base import ExportContext, Sink, exporter
 from tasks.export.metric_map import METRIC_MAP, MetricSpec
-from tasks.params import Role
+from tasks.stack import Role
 
 
 @exporter("span-metrics", "metrics")

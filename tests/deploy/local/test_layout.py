@@ -9,12 +9,12 @@ import yaml
 
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.toy_model import build_model
-from tasks.params import DeployParams
+from tasks.stack import LocalDeployParams
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    return Layout(DeployParams(backend="local", replicas=4), tmp_path / "stack")
+    return Layout(LocalDeployParams(backend="local", replicas=4), tmp_path / "stack")
 
 
 def test_every_service_has_its_own_address_and_process(layout: Layout) -> None:
