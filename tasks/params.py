@@ -72,7 +72,7 @@ class InjectionSpec(Frozen):
 
     kind: str
     target: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
     offset_s: Annotated[float, Field(ge=0, le=86_400)] = 0
     duration_s: Seconds | None = None
 
@@ -82,7 +82,7 @@ class FaultSpec(Frozen):
 
     kind: str
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
 
 
 class ConcurrentFaultSpec(Frozen):
@@ -107,7 +107,7 @@ class ScoreParams(Frozen):
     """Which methods rank, what they may see, and how they are scored."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
-    method_parameters: dict[str, dict[str, Any]] = {}
+    method_parameters: dict[str, dict[str, Any]] = Field(default={})
     profile: Literal["paper", "llm"]
     inject_time: Literal["known", "detected"] = "known"
     baseline_s: Seconds | None = None

@@ -94,7 +94,7 @@ class Accelerator(Frozen):
     kind: Literal["nvidia", "none"] = "nvidia"
     resource: str = "nvidia.com/gpu"
     runtime_class: DnsLabel | None = None
-    node_selector: dict[str, str] = {}
+    node_selector: dict[str, str] = Field(default={})
     tolerations: tuple[Toleration, ...] = (Toleration(key="nvidia.com/gpu"),)
 
 
@@ -132,7 +132,7 @@ class Storage(Frozen):
 class SecretKey(Frozen):
     """A key of a Secret that exists in the namespace; its value is never a parameter."""
 
-    secret: DnsLabel = "huggingface"
+    secret: DnsLabel = "huggingface"  # noqa: S105 (the name of the Secret)
     key: str = "token"
 
 
@@ -145,7 +145,7 @@ class Telemetry(Frozen):
 
 
 class Endpoints(Frozen):
-    """Base URLs as this process reaches them. None: by the cluster's DNS inside a pod, else by ``kubectl port-forward``."""
+    """Base URLs as this process reaches them. None: by the cluster's DNS in a pod, else by ``kubectl port-forward``."""
 
     gateway: Url | None = None
     prometheus: Url | None = None
@@ -160,7 +160,7 @@ class KubernetesDeployParams(_Stack):
     context: str | None = None
     namespace: DnsLabel = "rcarena"
     model: str = "falcon-h1-7b"
-    engine_arguments: dict[str, Any] = {}
+    engine_arguments: dict[str, Any] = Field(default={})
     parallelism: Parallelism = Parallelism()
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     accelerator: Accelerator = Accelerator()
