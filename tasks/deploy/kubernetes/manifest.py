@@ -1,0 +1,54 @@
+"""One Kubernetes object as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+PART_OF_LABEL = "app.kubernetes.io/part-of"
+STACK_LABEL = "rcarena.io/stack"
+OWNER = "rcarena"
+
+
+def stack_labels(namespace: str) -> dict[str, str]:
+    """The labels that every object of ours carries; ``deploy down`` removes what has all three, and nothing else."""
+    return {MANAGED_BY_LABEL: OWNER, PART_OF_LABEL: OWNER, STACK_LABEL: namespace}
+
+
+def stack_selector(namespace: str) -> str:
+    """``stack_labels`` as a label selector."""
+    return ",".join(f"{key}={value}" for key, value in stack_labels(namespace).items())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A document as it is sent to the API server. ``namespace`` is None for what belongs to the whole cluster."""
+
+    document: dict[str, Any]
+
+    @property
+    def api_version(self) -> str:
+        return str(self.document["apiVersion"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.document["kind"])
+
+    @property
+    def name(self) -> str:
+        return str(self.document["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str | None:
+        namespace = self.document["metadata"].get("namespace")
+        return None if namespace is None else str(namespace)
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells two objects apart: API group, kind, namespace (empty for none) and name."""
+        group = self.api_version.rpartition("/")[0]
+        return group, self.kind, self.namespace or "", self.name
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
