@@ -7,18 +7,17 @@ from typing import Annotated
 
 import typer
 
+from tasks.commands.errors import EXIT_FAILED, EXIT_USAGE, stage
+from tasks.commands.options import ParamsFile, WorkspaceDir
 from tasks.datasets.registry import ExportLayout, Layout
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
-ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="Not used.", show_default=True)]
-WorkspaceDir = Annotated[
-    Path, typer.Option("--workspace", metavar="DIR", help="The cases are in DIR/cases.", show_default=True)
-]
 CasesDir = Annotated[Path | None, typer.Option("--cases", metavar="DIR", help="Where the cases are, if elsewhere.")]
 
 
+@stage
 def import_dataset(
     layout: Annotated[Layout, typer.Argument(metavar="LAYOUT", help="rcaeval, petshop or nezha.")],
     source: Annotated[Path, typer.Argument(metavar="DIR", help="The data set: a directory or a tar archive.")],
@@ -58,9 +57,10 @@ def import_dataset(
         f"import: {len(result.imported)} cases imported, {len(result.kept)} kept, {len(result.failed)} failed; {place}"
     )
     if result.failed:
-        raise typer.Exit(1 if result.imported or result.kept else 2)
+        raise typer.Exit(EXIT_FAILED if result.imported or result.kept else EXIT_USAGE)
 
 
+@stage
 def export_dataset(
     layout: Annotated[ExportLayout, typer.Argument(metavar="LAYOUT", help="rcaeval.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the folders go.")],

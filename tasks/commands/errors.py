@@ -1,0 +1,71 @@
+"""How a command ends when something is wrong: one clear message, exit status 1 (failed) or 2 (wrong usage)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+
+from tasks.validation import ParamsError
+
+Arguments = ParamSpec("Arguments")
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+def stage(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Turn the errors that a user can cause or cure into one clear message and an exit status."""
+
+    @wraps(function)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except ParamsError as error:
+            fail(error, EXIT_USAGE)
+        except KeyboardInterrupt:
+            fail("interrupted; run the same command again to continue", EXIT_FAILED)
+        except _failures() as error:
+            fail(error, EXIT_FAILED)
+
+    return run
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from tasks.attempt import AttemptError
+    from tasks.campaign import CampaignError
+    from tasks.case import CaseError
+    from tasks.deploy.local.lifecycle import DeployError
+    from tasks.deploy.local.runtime import StackNotRunningError
+    from tasks.export.base import ExportError
+    from tasks.inject.injection import InjectionError
+    from tasks.inject.journal import JournalError
+    from tasks.inject.local.target import FaultError
+    from tasks.load.run import LoadError
+    from tasks.rca.child import RunnerError
+    from tasks.report.score_files import ScoresError
+    from tasks.score.campaign import ScoreError
+
+    return (
+        AttemptError,
+        CampaignError,
+        CaseError,
+        DeployError,
+        ExportError,
+        FaultError,
+        InjectionError,
+        JournalError,
+        LoadError,
+        RunnerError,
+        ScoreError,
+        ScoresError,
+        StackNotRunningError,
+        OSError,
+    )
+
+
+def fail(error: object, status: int) -> None:
+    for line in str(error).splitlines() or [type(error).__name__]:
+        typer.echo(f"rcarena: {line}", err=True)
+    raise typer.Exit(status)

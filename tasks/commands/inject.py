@@ -1,0 +1,95 @@
+"""``rcarena inject``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tasks.commands.errors import EXIT_FAILED, fail, stage
+from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.console import Console
+from tasks.params import DEFAULT_PARAMS_FILE, Params
+from tasks.validation import ParamsError
+from tasks.workspace import DEFAULT_WORKSPACE, Workspace
+
+
+@stage
+def inject(
+    kind: Annotated[str | None, typer.Argument(help="A fault kind of `rcarena faults`.")] = None,
+    target: Annotated[str | None, typer.Argument(help="The service to break.")] = None,
+    duration: Annotated[float, typer.Option("--duration", min=1, max=86_400, help="Seconds.")] = 30,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the fault; repeatable.")
+    ] = None,
+    recover_only: Annotated[
+        bool, typer.Option("--recover", help="Undo every fault that is still there, and say what was found.")
+    ] = False,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Break one service of the running stack for a while, or undo what is left of faults (--recover)."""
+    from tasks.inject.recover import recover, residue
+
+    place, console = workspace_at(workspace), Console()
+    if recover_only:
+        for line in recover(place):
+            console.say(line)
+        left = residue(place)
+        if left:
+            fail("\n".join(["residue that could not be removed:", *left]), EXIT_FAILED)
+        console.say("no fault is left")
+        return
+    if kind is None or target is None:
+        raise ParamsError(["give a fault kind and a target, or --recover"])
+    _inject_once(checked_params(params), place, console, kind, target, duration, _assignments(parameter or []))
+
+
+def _inject_once(
+    params: Params,
+    place: Workspace,
+    console: Console,
+    kind: str,
+    target: str,
+    duration_s: float,
+    parameters: dict[str, Any],
+) -> None:
+    import time
+    from datetime import UTC, datetime, timedelta
+
+    from tasks.attempt import sole_experiment
+    from tasks.deploy.local.runtime import running_stack
+    from tasks.inject.catalogue import resolve_parameters, validate_injection
+    from tasks.inject.injection import LEAD_S, InjectionPlan, start_injection
+
+    problems = validate_injection(kind, target, parameters, params.deploy.roles(), "inject")
+    if problems:
+        raise ParamsError(problems)
+    runtime = running_stack(place.stack)
+    plan = InjectionPlan(
+        injection_id=f"manual-{time.time_ns()}",
+        kind=kind,
+        target=target,
+        parameters=resolve_parameters(kind, parameters).model_dump(mode="json"),
+        start_at=datetime.now(UTC) + timedelta(seconds=LEAD_S),
+        duration_s=duration_s,
+    )
+    console.say(f"{kind} → {target} for {duration_s:g} s; Ctrl-C undoes it at once")
+    with sole_experiment(place), start_injection(runtime, place, plan) as handle:
+        injection = handle.wait()
+    console.say(f"{injection.verdict}: {injection.reason}")
+
+
+def _assignments(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ParamsError([f"--set {pair}: must be NAME=VALUE"])
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[name] = text
+    return values

@@ -1,0 +1,80 @@
+"""``rcarena methods`` and ``rcarena faults``: what parameters may name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from tasks.commands.errors import stage
+from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir
+from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.workspace import DEFAULT_WORKSPACE
+
+
+@stage
+def methods(
+    params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
+) -> None:
+    """List the RCA methods."""
+    from tasks.rca.registry import list_methods
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": each.name,
+            "family": each.family,
+            "summary": each.summary,
+            "needs": sorted(each.needs),
+            "paper": {"title": each.paper.title, "venue": each.paper.venue, "year": each.paper.year},
+            "cost": each.cost,
+            "seeded": each.seeded,
+            "installed": each.installed,
+            "missing_packages": list(each.missing_packages),
+            "parameters": {
+                name: {"default": parameter.default, "type": parameter.kind}
+                for name, parameter in each.parameters.items()
+            },
+        }
+        for each in list_methods()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        needs = ", ".join(row["needs"]) or "nothing"
+        state = "ready" if row["installed"] else f"NOT INSTALLED: {', '.join(row['missing_packages'])}"
+        drawn = ", draws random numbers" if row["seeded"] else ""
+        typer.echo(f"{row['name']:<20} {row['family']:<12} {row['cost']:<9} needs {needs:<20} {state}{drawn}")
+        typer.echo(f"    {row['summary']}")
+        typer.echo("    {title}, {venue} {year}".format(**row["paper"]))
+        for name, parameter in row["parameters"].items():
+            typer.echo(f"    {name} = {parameter['default']}  {parameter['type']}")
+
+
+@stage
+def faults(
+    params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
+) -> None:
+    """List the fault kinds and their parameters."""
+    from tasks.inject.catalogue import list_faults
+
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": each.kind,
+            "summary": each.summary,
+            "roles": sorted(each.roles),
+            "parameters": {
+                name: {"default": field.default, "description": field.description or ""}
+                for name, field in each.parameters.model_fields.items()
+            },
+        }
+        for each in list_faults()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row['kind']} (on {', '.join(row['roles'])}): {row['summary']}")
+        for name, field in row["parameters"].items():
+            typer.echo(f"    {name} = {field['default']}  {field['description']}")

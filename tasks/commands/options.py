@@ -1,0 +1,36 @@
+"""Options that every command takes, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasks.params import Params, load_params
+from tasks.validation import ParamsError
+from tasks.workspace import Workspace
+
+ParamsFile = Annotated[
+    Path, typer.Option("--params", metavar="FILE", help="Parameters of the campaign.", show_default=True)
+]
+WorkspaceDir = Annotated[
+    Path, typer.Option("--workspace", metavar="DIR", help="Where the campaign keeps its files.", show_default=True)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def checked_params(path: Path) -> Params:
+    from tasks.plan import check_params
+
+    params = load_params(path)
+    check_params(params, str(path))
+    return params
+
+
+def workspace_at(root: Path) -> Workspace:
+    if root.exists() and not root.is_dir():
+        raise ParamsError([f"--workspace: {root} is not a directory"])
+    if any(character in str(root.resolve()) for character in '"$\n\\'):
+        raise ParamsError([f"--workspace: {root.resolve()} must not contain quotes, $, backslashes or line breaks"])
+    return Workspace(root.resolve())
