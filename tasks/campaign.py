@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.backends.base import Backend, backend_of
 from tasks.case import is_finished, read_case, validate_case
 from tasks.console import Console
-from tasks.deploy.local import lifecycle
-from tasks.deploy.local.runtime import read_runtime
 from tasks.inject.recover import recover
 from tasks.lock import sole
 from tasks.params import Params
@@ -62,8 +61,8 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
         if not pending:
             return Collected(kept, ())
-        with _stack(params, workspace, console, keep_stack):
-            recorded, failed = _record(params, resolved, workspace, pending, console)
+        with _stack(params, workspace, console, keep_stack) as backend:
+            recorded, failed = _record(backend, resolved, pending, console)
     if failed:
         names = ", ".join(f"{plan.label} ({plan.case_id})" for plan in failed)
         raise CampaignError(
@@ -115,41 +114,42 @@ def exclusive(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -> Iterator[None]:
-    """The stack, up and leased while the campaign lives: should it be killed, the supervisor ends the stack."""
+def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -> Iterator[Backend]:
+    """The stack, up and leased while the campaign lives: should it be killed, the stack ends, too."""
+    backend = backend_of(params, workspace)
     try:
-        lifecycle.up(params.deploy, workspace.stack, console.say)
-        with _lease(workspace.stack):
-            yield
+        backend.up(console.say)
+        with _lease(backend):
+            yield backend
     finally:
         if keep:
-            lifecycle.drop_lease(workspace.stack)
+            backend.drop_lease()
             console.say("stack: kept up; end it with `rcarena deploy down`")
         else:
             console.say("stack: taking it down")
-            take_down(workspace)
+            take_down(backend)
 
 
-def take_down(workspace: Workspace) -> bool:
+def take_down(backend: Backend) -> bool:
     """Undo faults, then end the stack, whatever the undo says. False when there was no stack."""
     try:
-        recover(workspace)
+        recover(backend.workspace)
     finally:
-        found = lifecycle.down(workspace.stack)
+        found = backend.down()
     return found
 
 
 @contextlib.contextmanager
-def _lease(stack: Path) -> Iterator[None]:
+def _lease(backend: Backend) -> Iterator[None]:
     stopped = threading.Event()
 
     def renew() -> None:
         while not stopped.is_set():
             with contextlib.suppress(OSError):  # a fresh stack is clearing its directory, or the disk is full
-                lifecycle.renew_lease(stack)
+                backend.renew_lease()
             stopped.wait(LEASE_RENEWAL_S)
 
-    lifecycle.renew_lease(stack)
+    backend.renew_lease()
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
     try:
@@ -160,7 +160,7 @@ def _lease(stack: Path) -> Iterator[None]:
 
 
 def _record(
-    params: Params, resolved: Path, workspace: Workspace, pending: list[CasePlan], console: Console
+    backend: Backend, resolved: Path, pending: list[CasePlan], console: Console
 ) -> tuple[list[CasePlan], list[CasePlan]]:
     """The cases that were recorded and those that were not; after two failures in a row the rest is not tried."""
     recorded: list[CasePlan] = []
@@ -169,7 +169,7 @@ def _record(
     with console.progress("cases", len(pending)) as advance:
         for number, plan in enumerate(pending, start=1):
             console.say(f"case {number}/{len(pending)}: {plan.label}")
-            if _record_case(params, resolved, workspace, plan, console):
+            if _record_case(backend, resolved, plan, console):
                 recorded.append(plan)
                 failures_in_a_row = 0
             else:
@@ -184,23 +184,22 @@ def _record(
     return recorded, failed
 
 
-def _record_case(params: Params, resolved: Path, workspace: Workspace, plan: CasePlan, console: Console) -> bool:
+def _record_case(backend: Backend, resolved: Path, plan: CasePlan, console: Console) -> bool:
     for attempt in range(1, ATTEMPTS_PER_CASE + 1):
         if attempt > 1:
             console.say(f"case {plan.label}: attempt {attempt}, on a fresh stack")
-        _ensure_stack(params, workspace, console, fresh=attempt > 1)
-        if _run_in_process(plan, resolved, workspace, console):
+        _ensure_stack(backend, console, fresh=attempt > 1)
+        if _run_in_process(plan, resolved, backend.workspace, console):
             return True
     return False
 
 
-def _ensure_stack(params: Params, workspace: Workspace, console: Console, *, fresh: bool) -> None:
+def _ensure_stack(backend: Backend, console: Console, *, fresh: bool) -> None:
     """A case that failed is tried again on a fresh stack."""
-    runtime = read_runtime(workspace.stack)
     if fresh:
-        lifecycle.down(workspace.stack)
-    if fresh or runtime is None or not runtime.alive:
-        lifecycle.up(params.deploy, workspace.stack, console.say)
+        backend.down()
+    if fresh or not backend.is_up():
+        backend.up(console.say)
 
 
 def _run_in_process(plan: CasePlan, resolved: Path, workspace: Workspace, console: Console) -> bool:

@@ -49,6 +49,6 @@ class Workspace:
         """One file per injection: what was changed, how to undo it, whether that was done."""
         return self.root / "journal"
 
-    def run(self, case_id: str) -> Path:
+    def run(self, case_id: str, attempt: str = "local") -> Path:
         """Scratch space of one attempt at a case; removed when the case is finished."""
-        return self.root / "runs" / case_id
+        return self.root / "runs" / case_id / attempt

@@ -1,0 +1,1 @@
+"""Where stacks run, as the orchestration sees it: one module per backend, chosen by ``deploy.backend``."""

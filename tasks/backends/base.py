@@ -1,0 +1,101 @@
+"""What the orchestration needs of a backend. Everything else about a backend stays inside deploy, inject and export."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tasks.params import Params
+from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.case import Stack
+    from tasks.export.base import TelemetrySources
+
+Say = Callable[[str], None]
+
+
+class LiveStack(ABC):
+    """A stack that is up, as one attempt at a case sees it."""
+
+    runtime: Any
+    """What ``tasks.inject`` is given: the published description of the running stack."""
+
+    @property
+    @abstractmethod
+    def gateway_url(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def model(self) -> str:
+        """The model name that requests carry."""
+
+    @property
+    @abstractmethod
+    def versions(self) -> dict[str, str]: ...
+
+    @abstractmethod
+    def enter(self) -> None:
+        """Make this process able to reach the stack; called once, in a process of its own."""
+
+    @abstractmethod
+    def unsteady(self) -> str | None:
+        """Why a case must not start now; None when every replica serves, nothing is queued and answers come at once.
+
+        Raises:
+            StackNotRunningError: the stack has died.
+        """
+
+    @abstractmethod
+    def describe(self) -> Stack:
+        """The stack descriptor of ``case.json``."""
+
+    @abstractmethod
+    def sources(self) -> TelemetrySources:
+        """Where the telemetry of this stack is."""
+
+
+class Backend(ABC):
+    """The stack of one workspace. ``up`` leases it: an owner that neither renews nor drops the lease loses it."""
+
+    def __init__(self, params: Params, workspace: Workspace) -> None:
+        self.params = params
+        self.workspace = workspace
+
+    @abstractmethod
+    def up(self, say: Say) -> None:
+        """Bring the stack up, or find it up.
+
+        Raises:
+            DeployError: it is not up; the message says why and what to do.
+        """
+
+    @abstractmethod
+    def down(self) -> bool:
+        """Take the stack down; False when there was none."""
+
+    @abstractmethod
+    def is_up(self) -> bool: ...
+
+    @abstractmethod
+    def renew_lease(self) -> None: ...
+
+    @abstractmethod
+    def drop_lease(self) -> None:
+        """Keep the stack up without an owner."""
+
+    @abstractmethod
+    def live(self) -> LiveStack:
+        """Raises StackNotRunningError when no stack is up."""
+
+
+def backend_of(params: Params, workspace: Workspace) -> Backend:
+    """The backend that ``deploy.backend`` names."""
+    if params.deploy.backend == "local":
+        from tasks.backends.local import LocalBackend
+
+        return LocalBackend(params, workspace)
+    from tasks.backends.kubernetes import KubernetesBackend
+
+    return KubernetesBackend(params, workspace)

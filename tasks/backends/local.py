@@ -1,0 +1,124 @@
+"""The local backend: real processes in namespaces and cgroups of this machine."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+
+from tasks.backends.base import Backend, LiveStack, Say
+from tasks.case import Service, Stack
+from tasks.deploy.local import lifecycle
+from tasks.deploy.local.health import DIRECT, complete
+from tasks.deploy.local.layout import Layout
+from tasks.deploy.local.namespaces import join_network
+from tasks.deploy.local.runtime import StackNotRunningError, StackRuntime, read_runtime, running_stack
+from tasks.export.base import TelemetrySources
+from tasks.params import Params
+from tasks.stack import GATEWAY, HEAD, LocalDeployParams
+from tasks.workspace import Workspace
+
+STEADY_LATENCY_S = 2.0
+HEALTHY_REPLICAS = "count(last_over_time(ray_serve_deployment_replica_healthy[15s]) == 1)"
+OPEN_REQUESTS = 'sum({__name__=~"ray_vllm_num_requests_(running|waiting)"})'
+"""Ray reports a gauge only while it is being set: an idle engine has none."""
+
+
+class LocalStack(LiveStack):
+    def __init__(self, runtime: StackRuntime, params: LocalDeployParams) -> None:
+        self.runtime: StackRuntime = runtime
+        self._params = params
+
+    @property
+    def gateway_url(self) -> str:
+        return self.runtime.gateway_url
+
+    @property
+    def model(self) -> str:
+        return self.runtime.model
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self.runtime.versions
+
+    def enter(self) -> None:
+        """Moves the calling thread into the stack's network."""
+        join_network(self.runtime.supervisor.pid)
+
+    def unsteady(self) -> str | None:
+        if not self.runtime.alive:
+            raise StackNotRunningError("the stack has died")
+        try:
+            replicas = self._query(HEALTHY_REPLICAS)
+            open_requests = self._query(OPEN_REQUESTS)
+        except (OSError, ValueError, KeyError) as error:
+            return f"Prometheus does not answer: {error}"
+        if replicas < self._params.replicas:
+            return f"{replicas:g} of {self._params.replicas} replicas are healthy"
+        if open_requests > 0:
+            return f"{open_requests:g} requests still open"
+        for _ in range(self._params.replicas):
+            started = time.monotonic()
+            problem = complete(self.gateway_url, self.model)
+            if problem:
+                return f"a completion failed: {problem}"
+            if time.monotonic() - started > STEADY_LATENCY_S:
+                return f"a completion took {time.monotonic() - started:.1f} s"
+        return None
+
+    def describe(self) -> Stack:
+        model = self._params.model
+        return Stack(
+            backend="local",
+            model=f"{model.architecture} (toy: {model.layers} layers, hidden size {model.hidden_size}, random weights)",
+            engine="vllm",
+            parallelism={"data": self._params.replicas, "tensor": 1, "pipeline": 1},
+            versions=self.runtime.versions,
+            services=tuple(
+                Service(name=service.name, role=service.role, node="local", address=service.address)
+                for service in self.runtime.services
+            ),
+        )
+
+    def sources(self) -> TelemetrySources:
+        layout = Layout(self._params, self.runtime.directory)
+        return TelemetrySources(
+            prometheus_url=self.runtime.prometheus_url,
+            otlp_file=layout.otlp_file,
+            nginx_access_log=layout.access_log,
+            log_dirs=layout.log_directories(),
+            calls=((GATEWAY, HEAD), *((HEAD, replica) for replica in layout.replicas)),
+        )
+
+    def _query(self, expression: str) -> float:
+        """An instant query with one value; 0 when there is no series."""
+        url = f"{self.runtime.prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        with DIRECT.open(url, timeout=10) as response:
+            result = json.load(response)["data"]["result"]
+        return float(result[0]["value"][1]) if result else 0.0
+
+
+class LocalBackend(Backend):
+    def __init__(self, params: Params, workspace: Workspace) -> None:
+        super().__init__(params, workspace)
+        assert isinstance(params.deploy, LocalDeployParams)
+        self._deploy = params.deploy
+
+    def up(self, say: Say) -> None:
+        lifecycle.up(self._deploy, self.workspace.stack, say)
+
+    def down(self) -> bool:
+        return lifecycle.down(self.workspace.stack)
+
+    def is_up(self) -> bool:
+        runtime = read_runtime(self.workspace.stack)
+        return runtime is not None and runtime.alive
+
+    def renew_lease(self) -> None:
+        lifecycle.renew_lease(self.workspace.stack)
+
+    def drop_lease(self) -> None:
+        lifecycle.drop_lease(self.workspace.stack)
+
+    def live(self) -> LocalStack:
+        return LocalStack(running_stack(self.workspace.stack), self._deploy)
