@@ -21,15 +21,15 @@ from tasks.commands.deploy import deploy_app, preflight
 from tasks.commands.errors import EXIT_FAILED, stage
 from tasks.commands.inject import inject
 from tasks.commands.listing import faults, methods
-from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
 from tasks.commands.params import params_app
+from tasks.commands.step import step_app
 from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, Params, load_params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 if TYPE_CHECKING:
-    from tasks.plan import CasePlan
     from tasks.score.campaign import OpenPool
 
 app = typer.Typer(
@@ -129,22 +129,12 @@ def case(
     from tasks.case import is_finished
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
-    planned = _planned_case(checked, case_id)
+    planned = planned_case(checked, case_id)
     if is_finished(place.cases / case_id):
         console.say(f"{case_id} is finished already")
         return
     finished = run_case(checked, place, planned, console.say)
     console.say(f"recorded {finished.path.name}: {finished.record.load.requests} requests")
-
-
-def _planned_case(params: Params, case_id: str) -> CasePlan:
-    from tasks.plan import plan_campaign
-    from tasks.validation import suggest
-
-    plans = {each.case_id: each for each in plan_campaign(params)}
-    if case_id not in plans:
-        raise ParamsError([f"unknown case '{case_id}'; {suggest(case_id, plans)}"])
-    return plans[case_id]
 
 
 @stage
@@ -307,6 +297,7 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(params_app, name="params")
+app.add_typer(step_app, name="step")
 
 
 def main() -> None:

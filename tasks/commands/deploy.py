@@ -11,7 +11,7 @@ import typer
 from tasks.commands.errors import EXIT_FAILED, fail, stage
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.console import Console
-from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -59,9 +59,11 @@ def deploy_status(
 @stage
 def deploy_down(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """End the stack and remove everything it left outside the workspace."""
+    from tasks.backends.base import backend_of
     from tasks.campaign import take_down
 
-    typer.echo("the stack is down" if take_down(workspace_at(workspace)) else "no stack was up")
+    backend = backend_of(load_params(params), workspace_at(workspace))
+    typer.echo("the stack is down" if take_down(backend) else "no stack was up")
 
 
 @deploy_app.command("exec", context_settings={"ignore_unknown_options": True})

@@ -45,6 +45,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.load.run import LoadError
     from tasks.rca.child import RunnerError
     from tasks.report.score_files import ScoresError
+    from tasks.schedule import ScheduleError
     from tasks.score.campaign import ScoreError
 
     return (
@@ -58,6 +59,7 @@ def _failures() -> tuple[type[Exception], ...]:
         JournalError,
         LoadError,
         RunnerError,
+        ScheduleError,
         ScoreError,
         ScoresError,
         StackNotRunningError,

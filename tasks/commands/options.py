@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tasks.params import Params, load_params
-from tasks.validation import ParamsError
+from tasks.validation import ParamsError, suggest
 from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.plan import CasePlan
 
 ParamsFile = Annotated[
     Path, typer.Option("--params", metavar="FILE", help="Parameters of the campaign.", show_default=True)
@@ -26,6 +29,16 @@ def checked_params(path: Path) -> Params:
     params = load_params(path)
     check_params(params, str(path))
     return params
+
+
+def planned_case(params: Params, case_id: str) -> CasePlan:
+    """Raises ParamsError when the campaign has no such case."""
+    from tasks.plan import plan_campaign
+
+    plans = {each.case_id: each for each in plan_campaign(params)}
+    if case_id not in plans:
+        raise ParamsError([f"unknown case '{case_id}'; {suggest(case_id, plans)}"])
+    return plans[case_id]
 
 
 def workspace_at(root: Path) -> Workspace:

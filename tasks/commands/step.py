@@ -1,0 +1,135 @@
+"""``rcarena step ...``: the parts of one attempt at a case, for orchestrators that run each in a pod of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tasks.commands.errors import EXIT_FAILED, fail, stage
+from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
+from tasks.console import Console
+from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.workspace import DEFAULT_WORKSPACE
+
+if TYPE_CHECKING:
+    from tasks.attempt import Attempt
+
+step_app = typer.Typer(
+    help="One attempt at a case in steps: prepare, then load and inject side by side, then export, then verify.",
+    no_args_is_help=True,
+)
+
+CaseId = Annotated[str, typer.Argument(help="A case id of `rcarena plan`.")]
+AttemptName = Annotated[
+    str, typer.Option("--attempt", metavar="NAME", help="The same for all steps; a retry needs a new one.")
+]
+PartnerTimeout = Annotated[
+    float, typer.Option("--partner-timeout", min=1, help="Seconds to wait for the other of load and inject.")
+]
+
+
+def _attempt(case_id: str, name: str, params: Path, workspace: Path) -> Attempt:
+    from tasks.attempt import Attempt
+
+    checked = checked_params(params)
+    planned = planned_case(checked, case_id)
+    return Attempt(checked, workspace_at(workspace), planned, Console().say, name)
+
+
+@step_app.command()
+@stage
+def prepare(
+    case_id: CaseId,
+    attempt: AttemptName = "local",
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Undo what earlier faults left, wait for a steady stack, make room for the attempt."""
+    from tasks.attempt import sole_experiment
+
+    step = _attempt(case_id, attempt, params, workspace)
+    with sole_experiment(step.workspace):
+        step.prepare()
+
+
+@step_app.command()
+@stage
+def load(
+    case_id: CaseId,
+    attempt: AttemptName = "local",
+    partner_timeout: PartnerTimeout = 600,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Drive the stack for the whole attempt, from the moment when `step inject` is there, too."""
+    from tasks.attempt import end_load
+
+    step = _attempt(case_id, attempt, params, workspace)
+    schedule = step.agree("load", partner_timeout)
+    generator = step.start_load(schedule)
+    try:
+        step.await_load(generator, schedule)
+    finally:
+        end_load(generator)
+
+
+@step_app.command()
+@stage
+def inject(
+    case_id: CaseId,
+    attempt: AttemptName = "local",
+    partner_timeout: PartnerTimeout = 600,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Carry out the case's faults at their times, from the moment when `step load` is there, too."""
+    from tasks.attempt import sole_experiment
+
+    step = _attempt(case_id, attempt, params, workspace)
+    with sole_experiment(step.workspace):
+        step.inject(step.agree("inject", partner_timeout))
+
+
+@step_app.command()
+@stage
+def export(
+    case_id: CaseId,
+    attempt: AttemptName = "local",
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Save the telemetry of the attempt and publish the case."""
+    from tasks.case import is_finished
+
+    place = workspace_at(workspace)
+    if is_finished(place.cases / case_id):
+        typer.echo(f"{case_id} is finished already")
+        return
+    case = _attempt(case_id, attempt, params, workspace).publish()
+    typer.echo(f"recorded {case.path.name}: {case.record.load.requests} requests")
+
+
+@step_app.command()
+@stage
+def verify(
+    case_id: CaseId,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Exit status 0 only if no trace of a fault is left; says, too, whether the case is whole."""
+    from tasks.case import validate_case
+    from tasks.inject.recover import recover, residue
+
+    place = workspace_at(workspace)
+    planned_case(checked_params(params), case_id)
+    for line in recover(place):
+        typer.echo(line)
+    problems = residue(place)
+    broken = validate_case(place.cases / case_id)
+    if problems:
+        fail("\n".join(["residue that could not be removed:", *problems]), EXIT_FAILED)
+    typer.echo("\n".join(f"{case_id}: {line}" for line in broken) or f"{case_id}: recorded, no fault is left")
+    if broken:
+        raise typer.Exit(EXIT_FAILED)
