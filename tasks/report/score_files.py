@@ -10,14 +10,16 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-RANKINGS_FILE = "rankings.parquet"
-METRIC_RANKINGS_FILE = "metric_rankings.parquet"
-SCORES_FILE = "scores.parquet"
-MISATTRIBUTION_FILE = "misattribution.parquet"
-COMPARISONS_FILE = "comparisons.parquet"
-AVERAGE_RANKS_FILE = "average_ranks.parquet"
-DETECTIONS_FILE = "detections.parquet"
-TIMINGS_FILE = "timings.json"
+from tasks.score.results import (
+    AVERAGE_RANKS_FILE,
+    COMPARISONS_FILE,
+    DETECTIONS_FILE,
+    METRIC_RANKINGS_FILE,
+    MISATTRIBUTION_FILE,
+    RANKINGS_FILE,
+    SCORES_FILE,
+    TIMINGS_FILE,
+)
 
 _RANKINGS = (
     *("case_id", "fault", "target", "excluded", "method", "family", "status", "message"),

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from tasks.case import CaseRecord
-from tasks.report.score_files import RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE, ScoresError
+from tasks.report.score_files import ScoresError
 from tasks.report.scoreboard import Scoreboard, read_scoreboard
+from tasks.score.results import RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE
 from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
 from tests.score.cases import with_metrics
 from tests.synthetic import synthetic_case
