@@ -140,9 +140,7 @@ class Transport:
                 str(client.configuration.host) + request.target,
                 body=data,
                 headers=headers,
-                timeout=urllib3.Timeout(
-                    connect=min(self._connect_timeout_s, left), read=min(self._read_timeout_s, left)
-                ),
+                timeout=timeout,
                 retries=False,
             )
         except urllib3.exceptions.SSLError as error:
