@@ -84,16 +84,18 @@ TOPOLOGY = pa.schema(
         pa.field("target", _NAME, nullable=False),
     ]
 )
-"""``relation`` is ``calls`` (caller service -> callee service) or ``runs_on`` (service -> node)."""
+"""``relation`` is ``CALLS`` (caller service -> callee service) or ``RUNS_ON`` (service -> node)."""
+CALLS = "calls"
+RUNS_ON = "runs_on"
 
-SIGNALS: dict[str, pa.Schema] = {
+SignalName = Literal["metrics", "requests", "logs", "spans", "topology"]
+SIGNALS: dict[SignalName, pa.Schema] = {
     "metrics": METRICS,
     "requests": REQUESTS,
     "logs": LOGS,
     "spans": SPANS,
     "topology": TOPOLOGY,
 }
-SignalName = Literal["metrics", "requests", "logs", "spans", "topology"]
 
 
 class CaseError(ValueError):

@@ -15,7 +15,9 @@ import pyarrow as pa
 
 from tasks import __version__
 from tasks.case import (
+    CALLS,
     METRICS,
+    RUNS_ON,
     TIMESTAMP,
     TOPOLOGY,
     CaseRecord,
@@ -26,7 +28,7 @@ from tasks.case import (
     SignalName,
     as_signal,
 )
-from tasks.export.topology import CALLS, RUNS_ON
+from tasks.span_links import link_spans
 
 STATED = "stated by the data set"
 ID_LENGTH = 16
@@ -190,12 +192,11 @@ def _named(names: Sequence[str | None], index: np.ndarray) -> pa.DictionaryArray
 
 def span_calls(spans: pd.DataFrame) -> list[tuple[str, str]]:
     """Caller and callee of every pair of services that the spans show."""
-    parents = spans[["trace_id", "span_id", "service"]].drop_duplicates(["trace_id", "span_id"])
-    calls = spans[["trace_id", "parent_span_id", "service"]].merge(
-        parents.set_axis(["trace_id", "parent_span_id", "caller"], axis=1), on=["trace_id", "parent_span_id"]
-    )
-    crossing = calls.loc[calls["caller"] != calls["service"], ["caller", "service"]].drop_duplicates()
-    return sorted((str(caller), str(callee)) for caller, callee in crossing.itertuples(index=False))
+    parent = link_spans(spans).parent
+    code, services = pd.factorize(spans["service"].astype(str))
+    crossing = (parent >= 0) & (code[parent] != code)
+    pairs = np.unique(np.column_stack([code[parent[crossing]], code[crossing]]), axis=0)
+    return sorted((services[caller], services[callee]) for caller, callee in pairs)
 
 
 def topology_table(calls: Iterable[tuple[str, str]], nodes: Mapping[str, str]) -> pa.Table:

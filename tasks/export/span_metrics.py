@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from tasks.export.metric_map import SPANS_SOURCE, SPECS
 from tasks.export.prometheus import TimeGrid
-from tasks.export.spans import parent_positions, span_ends
+from tasks.export.spans import span_ends
+from tasks.span_links import link_spans
 
 LATENCY_QUANTILES = {"latency_p50": 0.5, "latency_p90": 0.9}
 ENGINE_SPAN = "llm_request"
@@ -57,7 +58,7 @@ def calls_into_services(spans: pd.DataFrame) -> pd.DataFrame:
     """
     spans = spans.reset_index(drop=True)
     service = spans["service"].to_numpy(dtype=object)
-    parent = parent_positions(spans)
+    parent = link_spans(spans).parent
     ends = span_ends(spans).to_numpy()
     known = parent >= 0
     entry = np.flatnonzero(~known | (service[np.where(known, parent, 0)] != service))

@@ -316,10 +316,3 @@ def _last_begun_before(spans: pd.DataFrame, parents: pd.DataFrame, by: list[str]
     right[by] = parents[by].to_numpy()
     joined = pd.merge_asof(left.sort_values("at"), right.sort_values("at"), on="at", by=by)
     return pd.Series(joined["found"].to_numpy(), index=joined["row"].to_numpy(), dtype="string")
-
-
-def parent_positions(spans: pd.DataFrame) -> np.ndarray:
-    """Position of each span's parent, -1 where it is not among the spans. Shape (n,), int64."""
-    own = pd.MultiIndex.from_frame(spans[["trace_id", "span_id"]])
-    wanted = pd.MultiIndex.from_arrays([spans["trace_id"], spans["parent_span_id"].fillna("")])
-    return own.get_indexer(wanted).astype(np.int64)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tasks.case import Stack
-
-CALLS = "calls"
-RUNS_ON = "runs_on"
+from tasks.case import CALLS, RUNS_ON, Stack
 
 
 def call_edges(calls: pd.DataFrame, declared: tuple[tuple[str, str], ...]) -> pd.DataFrame:

@@ -18,13 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tasks.case import CALLS, RUNS_ON
 from tasks.rca.golden_signals import golden_signal
 from tasks.rca.method import MethodError
 from tasks.rca.spans import link_traces, span_table
 from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
-
-CALLS = "calls"
-RUNS_ON = "runs_on"
 
 _PREFERRED_LATENCY = ("latency_p90", "latency_p50")
 _MAX_CALL_DEPTH = 16

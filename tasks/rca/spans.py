@@ -16,6 +16,7 @@ import pandas as pd
 
 from tasks.rca.method import MethodError
 from tasks.rca.view import CaseView
+from tasks.span_links import Traces, link_spans
 
 Duration = Literal["total", "self"]
 """``total``: start to end of a span. ``self``: without the time in which one of its children ran."""
@@ -45,15 +46,6 @@ class SpanTable:
 
     def __len__(self) -> int:
         return len(self.duration)
-
-
-@dataclass(frozen=True)
-class Traces:
-    """How the spans of a table hang together. ``trace``: trace code per span. ``parent``: position or -1. ``count``."""
-
-    trace: np.ndarray
-    parent: np.ndarray
-    count: int
 
 
 def _measured(view: CaseView) -> pd.DataFrame:
@@ -100,21 +92,10 @@ def require_spans(table: SpanTable) -> None:
 
 
 def link_traces(view: CaseView) -> Traces:
-    """Traces and parents of the spans of :func:`span_table`; a parent that was not recorded is none.
-
-    Of several spans with one id (client and server share it in some systems) the shortest is the parent: the server's.
-    """
+    """Traces and parents of the spans of :func:`span_table`. Of several spans with one id the shortest is the parent:
+    the server's."""
     spans = _measured(view)
-    rows = len(spans)
-    trace, traces = pd.factorize(spans["trace_id"])
-    ids, known = pd.factorize(pd.concat([spans["span_id"], spans["parent_span_id"]], ignore_index=True))
-    offset = trace.astype(np.int64) * max(len(known), 1)
-    own, wanted = offset + ids[:rows], offset + ids[rows:]
-    order = np.lexsort((spans["duration"].to_numpy(dtype=float), own))
-    found = np.minimum(np.searchsorted(own, wanted, sorter=order), max(rows - 1, 0))
-    parent = order[found]
-    valid = (ids[rows:] >= 0) & (own[parent] == wanted) & (parent != np.arange(rows))
-    return Traces(trace=trace, parent=np.where(valid, parent, -1), count=len(traces))
+    return link_spans(spans, spans["duration"].to_numpy(dtype=float))
 
 
 def durations(table: SpanTable, traces: Traces, kind: Duration) -> np.ndarray:

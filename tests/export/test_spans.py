@@ -17,7 +17,8 @@ from tasks.case import SPANS, as_signal
 from tasks.deploy.local.otlp_receiver import SpanFile
 from tasks.export.prometheus import TimeGrid
 from tasks.export.span_metrics import calls_into_services, gateway_metrics, latency_metrics, windows_of
-from tasks.export.spans import decode_requests, parent_positions, read_access_log, read_spans
+from tasks.export.spans import decode_requests, read_access_log, read_spans
+from tasks.span_links import link_spans
 
 GATEWAY, HEAD = "nginx-proxy", "ray-head"
 SERVICES = (GATEWAY, HEAD, "ray-replicas-0", "ray-replicas-1")
@@ -137,7 +138,7 @@ def _read(tmp_path: Path, trace: OtlpTrace | None, access: str | None, length: f
 
 def _chain(spans: pd.DataFrame) -> list[str]:
     """Operations from the innermost span outwards."""
-    parents = parent_positions(spans)
+    parents = link_spans(spans).parent
     position = spans.index[spans["operation"].eq("llm_request")][0]
     chain = []
     while position >= 0:

@@ -12,7 +12,6 @@ from tasks.rca.deviation import RESOLUTION
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.spans import (
     SpanTable,
-    Traces,
     link_traces,
     normal_mean_and_deviation,
     of_candidates,
@@ -21,6 +20,7 @@ from tasks.rca.spans import (
     span_table,
 )
 from tasks.rca.view import CaseView
+from tasks.span_links import Traces
 
 Formula = Literal["dstar2", "ochiai", "jaccard", "sorensen_dice", "tarantula", "russell_rao", "goodman", "m2"]
 

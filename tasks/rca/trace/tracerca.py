@@ -15,7 +15,6 @@ from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.spans import (
     Duration,
     SpanTable,
-    Traces,
     durations,
     link_traces,
     normal_mean_and_deviation,
@@ -24,6 +23,7 @@ from tasks.rca.spans import (
     span_table,
 )
 from tasks.rca.view import CaseView
+from tasks.span_links import Traces
 
 MAX_SETS = 5_000
 """Closed sets of services that are looked at before the method gives up."""
