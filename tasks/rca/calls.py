@@ -21,6 +21,7 @@ import pandas as pd
 from tasks.case import CALLS, RUNS_ON
 from tasks.rca.golden_signals import golden_signal
 from tasks.rca.method import MethodError
+from tasks.rca.rows import quantile_per_cell, row_of
 from tasks.rca.spans import link_traces, span_table
 from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
 
@@ -80,11 +81,11 @@ def build_call_graph(view: CaseView) -> CallGraph:
 
     index = pd.DatetimeIndex(view.metrics.index)
     abnormal = np.asarray(index >= view.inject_time)
-    row = _row_of(index, calls.end)
+    row = row_of(index, calls.end)
     edge = np.where(known, np.searchsorted(pairs, calls.caller * size + calls.callee), -1)
     of_metrics = _latency_metrics(view)
-    edge_latency = _quantile_per_cell(row, edge, calls.duration, (len(index), len(pairs)))
-    service_latency = _quantile_per_cell(row, calls.callee, calls.duration, (len(index), size))
+    edge_latency = quantile_per_cell(row, edge, calls.duration, (len(index), len(pairs)), SLI_QUANTILE)
+    service_latency = quantile_per_cell(row, calls.callee, calls.duration, (len(index), size), SLI_QUANTILE)
     service_latency = _reaching_both_windows(service_latency, of_metrics, abnormal)
     front_end = services.index(view.front_end)
     return CallGraph(
@@ -172,42 +173,6 @@ def _caller_span(entry: np.ndarray, parent: np.ndarray, service: np.ndarray, dur
         around = np.where(short & climbs, above, around)
     waits &= duration[around] >= duration[entry]
     return np.where(waits, around, entry)
-
-
-def _row_of(index: pd.DatetimeIndex, end: np.ndarray) -> np.ndarray:
-    """The row in whose step (from the row before to its own time) each end time (ns) falls, -1 if in none.
-
-    So nothing that the fault slowed down counts before it, and rows match by time, not by position.
-    """
-    times = index.as_unit("ns").asi8
-    if not len(times):
-        return np.full(len(end), -1)
-    gaps = np.diff(np.unique(times))
-    step = np.median(gaps) if len(gaps) else 1e9
-    row = np.searchsorted(times, end, side="left")
-    inside = row < len(times)
-    inside[inside] = times[row[inside]] - end[inside] < step
-    return np.where(inside, row, -1)
-
-
-def _quantile_per_cell(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """SLI quantile (linearly interpolated) of the values of each cell of a table of ``shape``; NaN where none falls.
-
-    A value with ``row`` or ``column`` -1 falls nowhere.
-    """
-    inside = (row >= 0) & (column >= 0)
-    cell, values = row[inside] * shape[1] + column[inside], values[inside]
-    ordered = values[np.lexsort((values, cell))]
-    count = np.bincount(cell, minlength=shape[0] * shape[1])
-    filled = np.flatnonzero(count)
-    count = count[filled]
-    first = np.cumsum(count) - count
-    position = SLI_QUANTILE * (count - 1)
-    below = np.floor(position).astype(np.int64)
-    low, high = ordered[first + below], ordered[first + np.minimum(below + 1, count - 1)]
-    table = np.full(shape[0] * shape[1], np.nan)
-    table[filled] = low + (high - low) * (position - below)
-    return table.reshape(shape)
 
 
 def _latency_metrics(view: CaseView) -> np.ndarray:

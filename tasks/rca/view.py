@@ -17,6 +17,7 @@ from tasks.case import Case
 from tasks.params import ScoreParams
 from tasks.rca.change_point import detect_change
 from tasks.rca.profile import is_visible
+from tasks.rca.rows import quantile_per_cell, row_of
 from tasks.stack import Role
 
 SLI_QUANTILE = 0.9
@@ -237,13 +238,9 @@ def front_end_latency(requests: pd.DataFrame, metrics: pd.DataFrame, front_end: 
         return (
             latency.groupby(done["last_token"].dt.ceil("1s")).quantile(SLI_QUANTILE).rename("sli").rename_axis("time")
         )
-    step = pd.Series(index).diff().median() if len(index) > 1 else pd.Timedelta(seconds=1)
-    row = index.searchsorted(done["last_token"], side="left")
-    found = row < len(index)
-    label = index[row[found]]
-    recent = np.asarray(label - pd.DatetimeIndex(done["last_token"][found]) < step)
-    per_step = latency[found][recent].groupby(label[recent]).quantile(SLI_QUANTILE)
-    return per_step.reindex(index).rename("sli")
+    row = row_of(pd.DatetimeIndex(index), pd.DatetimeIndex(done["last_token"]).as_unit("ns").asi8)
+    per_step = quantile_per_cell(row, np.zeros_like(row), latency.to_numpy(), (len(index), 1), SLI_QUANTILE)
+    return pd.Series(per_step[:, 0], index=index, name="sli")
 
 
 def _service_digests(
