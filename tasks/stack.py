@@ -122,10 +122,15 @@ class Images(Frozen):
 
 
 class Storage(Frozen):
-    """The volume for models and workspaces. ``class_name`` None: the cluster's default class."""
+    """Volumes: one for workspaces (``size_gb``), and those for the weights (``models_gb``; None: enough for the model).
+
+    ``class_name`` None: the cluster's default class. With ``ReadWriteMany`` all replicas share one volume for the
+    weights, with ``ReadWriteOnce`` each has its own, and the pods of all tasks must fit on one node.
+    """
 
     class_name: DnsLabel | None = None
     size_gb: Annotated[int, Field(ge=1, le=65_536)] = 200
+    models_gb: Annotated[int, Field(ge=1, le=65_536)] | None = None
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
 
 
@@ -137,11 +142,17 @@ class SecretKey(Frozen):
 
 
 class Telemetry(Frozen):
-    """What is installed beside the stack. ``install: false``: the cluster has it all; say where in ``endpoints``."""
+    """What is installed beside the stack. ``install: false``: the cluster has it all; say where in ``endpoints``.
+
+    ``istio: false``: no mesh, and so no latency per call from a waypoint. ``otlp_endpoint`` is where the pods of the
+    stack send their spans (gRPC).
+    """
 
     install: bool = True
+    istio: bool = True
     deepflow: bool = False
     gpu_operator: bool = False
+    otlp_endpoint: Url = "http://otel-collector.rcarena-telemetry.svc.cluster.local:4317"
 
 
 class Endpoints(Frozen):
@@ -150,6 +161,7 @@ class Endpoints(Frozen):
     gateway: Url | None = None
     prometheus: Url | None = None
     loki: Url | None = None
+    spans: Url | None = None
     deepflow: Url | None = None
 
 
@@ -175,7 +187,7 @@ class KubernetesDeployParams(_Stack):
 
     @property
     def slowest_scrape_s(self) -> float:
-        """Ray is told to report as often as it is scraped."""
+        """Ray is told to report twice as often as it is scraped."""
         return float(self.scrape_interval_s)
 
     @property
