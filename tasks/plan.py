@@ -63,7 +63,7 @@ def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
     combinations: list[tuple[PlannedInjection, ...]] = [()] * params.campaign.fault_free_cases
     planned = [(index + 1, combination) for index, combination in enumerate(combinations)]
     faults: list[tuple[PlannedInjection, ...]] = [
-        (PlannedInjection(spec.kind, target, _resolved(spec.kind, spec.parameters), 0, window),)
+        (PlannedInjection(spec.kind, target, _resolved(params, spec.kind, spec.parameters), 0, window),)
         for spec in params.inject.faults
         for target in spec.targets
     ]
@@ -72,7 +72,7 @@ def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
             PlannedInjection(
                 injection.kind,
                 injection.target,
-                _resolved(injection.kind, injection.parameters),
+                _resolved(params, injection.kind, injection.parameters),
                 injection.offset_s,
                 injection.duration_s or window - injection.offset_s,
             )
@@ -106,5 +106,5 @@ def _case(params: Params, repetition: int, injections: tuple[PlannedInjection, .
     return CasePlan(f"case-{digest[:12]}", repetition, int(digest[12:20], 16), injections)
 
 
-def _resolved(kind: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    return resolve_parameters(kind, parameters).model_dump(mode="json")
+def _resolved(params: Params, kind: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return resolve_parameters(kind, parameters, params.deploy.backend).model_dump(mode="json")

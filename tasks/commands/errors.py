@@ -39,9 +39,9 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.deploy.local.lifecycle import DeployError
     from tasks.deploy.local.runtime import StackNotRunningError
     from tasks.export.base import ExportError
+    from tasks.inject.executor import FaultError
     from tasks.inject.injection import InjectionError
     from tasks.inject.journal import JournalError
-    from tasks.inject.local.target import FaultError
     from tasks.load.run import LoadError
     from tasks.rca.child import RunnerError
     from tasks.report.score_files import ScoresError

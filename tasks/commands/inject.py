@@ -62,7 +62,8 @@ def _inject_once(
     from tasks.inject.catalogue import resolve_parameters, validate_injection
     from tasks.inject.injection import LEAD_S, InjectionPlan, start_injection
 
-    problems = validate_injection(kind, target, parameters, params.deploy.roles(), "inject")
+    backend = params.deploy.backend
+    problems = validate_injection(kind, target, parameters, params.deploy.roles(), "inject", backend=backend)
     if problems:
         raise ParamsError(problems)
     runtime = running_stack(place.stack)
@@ -70,7 +71,7 @@ def _inject_once(
         injection_id=f"manual-{time.time_ns()}",
         kind=kind,
         target=target,
-        parameters=resolve_parameters(kind, parameters).model_dump(mode="json"),
+        parameters=resolve_parameters(kind, parameters, backend).model_dump(mode="json"),
         start_at=datetime.now(UTC) + timedelta(seconds=LEAD_S),
         duration_s=duration_s,
     )

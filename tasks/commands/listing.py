@@ -64,6 +64,7 @@ def faults(
             "kind": each.kind,
             "summary": each.summary,
             "roles": sorted(each.roles),
+            "backends": {backend: each.defaults(backend) for backend in each.backends},
             "parameters": {
                 name: {"default": field.default, "description": field.description or ""}
                 for name, field in each.parameters.model_fields.items()
@@ -75,6 +76,9 @@ def faults(
         typer.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        typer.echo(f"{row['kind']} (on {', '.join(row['roles'])}): {row['summary']}")
+        where = f"{', '.join(row['backends'])}; on {', '.join(row['roles'])}"
+        typer.echo(f"{row['kind']} ({where}): {row['summary']}")
         for name, field in row["parameters"].items():
-            typer.echo(f"    {name} = {field['default']}  {field['description']}")
+            others = [f"{b}: {defaults[name]}" for b, defaults in row["backends"].items() if name in defaults]
+            elsewhere = f" ({', '.join(others)})" if others else ""
+            typer.echo(f"    {name} = {field['default']}{elsewhere}  {field['description']}")

@@ -5,23 +5,27 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from tasks.inject.local.executor import FaultParameters, LocalFault
+from tasks.inject.executor import FaultExecutor, FaultParameters
+from tasks.inject.executors.kubernetes.executor import KubernetesFault
+from tasks.inject.executors.local.executor import LocalFault
 from tasks.params import InjectionSpec, Params
-from tasks.stack import Role
+from tasks.stack import BackendName, Role
 from tasks.validation import suggest, validation_problems
 
 ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind. The fields above ``local`` say what it is on every backend; ``local`` carries it out on one machine.
+    """One kind. The fields above ``local`` say what it is on every backend; ``local`` and ``kubernetes`` carry it out
+    there, None where it cannot be. ``kubernetes_defaults`` replace the defaults of parameters on that backend.
 
     ``resources`` are the parts of a service that the fault needs for itself: two faults that share one cannot act
     on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it shows.
@@ -36,7 +40,28 @@ class Fault:
     probe: str
     signals: str
     metrics: tuple[str, ...]
-    local: type[LocalFault[Any]]
+    local: type[LocalFault[Any]] | None = None
+    kubernetes: type[KubernetesFault[Any]] | None = None
+    kubernetes_defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def backends(self) -> tuple[BackendName, ...]:
+        """Where it can be carried out."""
+        return tuple(backend for backend in BACKENDS if self._on(backend) is not None)
+
+    def executor(self, backend: BackendName) -> type[FaultExecutor[Any, Any]]:
+        """Raises KeyError when the backend has none."""
+        found = self._on(backend)
+        if found is None:
+            raise KeyError(f"{self.kind} on {backend}")
+        return found
+
+    def defaults(self, backend: BackendName) -> dict[str, Any]:
+        """Values of parameters that differ from the defaults of the model."""
+        return dict(self.kubernetes_defaults) if backend == "kubernetes" else {}
+
+    def _on(self, backend: BackendName) -> type[FaultExecutor[Any, Any]] | None:
+        return self.local if backend == "local" else self.kubernetes
 
 
 @dataclass(frozen=True)
@@ -85,8 +110,9 @@ def fault(kind: str) -> Fault:
     return _registry[kind]
 
 
-def kinds() -> list[str]:
-    return [each.kind for each in list_faults()]
+def kinds(backend: BackendName | None = None) -> list[str]:
+    """Every kind, or those that a backend can carry out."""
+    return [each.kind for each in list_faults() if backend is None or backend in each.backends]
 
 
 def validate_injection(
@@ -96,13 +122,17 @@ def validate_injection(
     roles: Mapping[str, Role],
     where: str,
     target_key: str = "target",
+    *,
+    backend: BackendName,
 ) -> list[str]:
     """Problems of one injection, one line each, below the key ``where``; empty when it can be carried out."""
     if kind not in kinds():
-        return [f"{where}.kind: unknown fault '{kind}'; {suggest(kind, kinds())}"]
+        return [f"{where}.kind: unknown fault '{kind}'; {suggest(kind, kinds(backend))}"]
+    if kind not in kinds(backend):
+        return [f"{where}.kind: the {backend} backend has no {kind}; {suggest(kind, kinds(backend))}"]
     return [
         *_target_problems(fault(kind), target, roles, f"{where}.{target_key}"),
-        *_parameter_problems(fault(kind), parameters, where),
+        *_parameter_problems(fault(kind), parameters, where, backend),
     ]
 
 
@@ -131,26 +161,30 @@ def validate_inject_params(params: Params) -> list[str]:
     for f, spec in enumerate(params.inject.faults):
         where = f"inject.faults[{f}]"
         for t, target in enumerate(spec.targets):
-            found = validate_injection(spec.kind, target, spec.parameters, roles, where, f"targets[{t}]")
+            found = validate_injection(
+                spec.kind, target, spec.parameters, roles, where, f"targets[{t}]", backend=params.deploy.backend
+            )
             problems += [problem for problem in found if problem not in problems]
     for c, concurrent in enumerate(params.inject.concurrent):
         planned = []
         for i, injection in enumerate(concurrent.injections):
             where = f"inject.concurrent[{c}].injections[{i}]"
-            problems += validate_injection(injection.kind, injection.target, injection.parameters, roles, where)
+            problems += validate_injection(
+                injection.kind, injection.target, injection.parameters, roles, where, backend=params.deploy.backend
+            )
             planned.append(_planned(injection, params.campaign.windows.fault_s, where))
         problems += validate_overlaps(planned)
     return problems
 
 
-def resolve_parameters(kind: str, parameters: Mapping[str, Any]) -> FaultParameters:
-    """The parameters with every default.
+def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: BackendName) -> FaultParameters:
+    """The parameters with every default of the backend.
 
     Raises:
         KeyError: unknown kind.
         pydantic.ValidationError: a parameter is unknown or out of its limits.
     """
-    return fault(kind).parameters.model_validate(dict(parameters))
+    return _validated(fault(kind), parameters, backend)
 
 
 def _planned(injection: InjectionSpec, window_s: float, where: str) -> PlannedFault:
@@ -168,13 +202,17 @@ def _target_problems(kind: Fault, target: str, roles: Mapping[str, Role], where:
     return []
 
 
-def _parameter_problems(kind: Fault, parameters: Mapping[str, Any], where: str) -> list[str]:
+def _validated(kind: Fault, parameters: Mapping[str, Any], backend: BackendName) -> FaultParameters:
+    return kind.parameters.model_validate({**kind.defaults(backend), **parameters})
+
+
+def _parameter_problems(kind: Fault, parameters: Mapping[str, Any], where: str, backend: BackendName) -> list[str]:
     where = f"{where}.parameters"
     if not kind.parameters.model_fields and parameters:
         unknown = ", ".join(f"'{key}'" for key in parameters)
         return [f"{where}: {kind.kind} takes no parameters (got {unknown})"]
     try:
-        kind.parameters.model_validate(dict(parameters))
+        _validated(kind, parameters, backend)
     except ValidationError as error:
         problems = zip(error.errors(), validation_problems(error, kind.parameters), strict=True)
         return [f"{where}.{problem}" if detail["loc"] else f"{where}: {problem}" for detail, problem in problems]

@@ -23,19 +23,16 @@ from typing import Any
 import tasks
 from tasks.deploy.local.process import ProcessId
 from tasks.inject import catalogue
+from tasks.inject.executor import FaultError, FaultExecutor
 from tasks.inject.journal import CLOSED, Journal, JournalError, ProbeRecord, locked, read_journal, write_journal
-from tasks.inject.local.executor import LocalFault
-from tasks.inject.local.probes import Probe, Sample
-from tasks.inject.local.target import DEAD_MAN_MARKER, MARKER, FaultError, end_marked
+from tasks.inject.probe import Probe, Sample
+from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, end_marked
 from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
 
 log = logging.getLogger(__name__)
 
-DEAD_MAN_MARGIN_S = 5.0
 STRESSOR_MARGIN_S = 3.0
 MIN_BASELINE_S = 0.7
-BEFORE_WINDOW_S = 15.0
-ALARM_INTERVAL_S = 0.5
 
 
 _SLEEP_THEN_RECOVER = """import os, sys, time
@@ -102,7 +99,7 @@ class Guardian:
     def _carry_out(self) -> None:
         kind = catalogue.fault(self.journal.kind)
         parameters = kind.parameters.model_validate(self.journal.parameters)
-        fault = kind.local(self.journal.target, parameters, self.path)
+        fault = kind.executor(self.journal.target.backend)(self.journal.target, parameters, self.path)
         try:
             probe = fault.probe()
         except (FaultError, OSError) as error:
@@ -111,8 +108,8 @@ class Guardian:
         with contextlib.closing(probe):
             self._inject(fault, probe)
 
-    def _inject(self, fault: LocalFault[Any], probe: Probe) -> None:
-        originals = [ProcessId(pid=pid, start_ticks=ticks) for pid, ticks in _identities(fault)]
+    def _inject(self, fault: FaultExecutor[Any, Any], probe: Probe) -> None:
+        originals = _identities(fault) or frozenset()
         earliest = time.monotonic() + MIN_BASELINE_S
         self._sample_until(probe, max(earliest, self.journal.start_monotonic))
         if self.stop_reason or not fault.target.stack_alive:
@@ -122,23 +119,24 @@ class Guardian:
         if not self._apply(fault):
             return
         during_start = time.monotonic()
-        before = self._figure(probe, before_end - BEFORE_WINDOW_S, before_end)
+        before = self._figure(probe, before_end - probe.before_window_s, before_end)
         self._hold(fault, probe, before, during_start)
         during_end = time.monotonic()
-        survivors = sum(process.alive for process in originals)
+        now = _identities(fault)
+        survivors = len(originals) if now is None else len(originals & now)
         with locked_if_possible(self.path):
             self.journal = self._still("active", self.journal)
             undo(self.path, self.journal, by="guardian")
         after_start = time.monotonic()
-        during = self._figure(probe, during_start, during_end)
         undone = self.journal.state == CLOSED
-        after = self._watch_return(fault, probe, before, during, after_start) if undone else None
+        after = self._watch_return(fault, probe, before, (during_start, during_end), after_start) if undone else None
+        during = self._figure(probe, during_start, during_end)
         self.journal.probe = ProbeRecord(name=probe.name, unit=probe.unit, before=before, during=during, after=after)
         self._judge(fault, len(originals), survivors)
         if undone:
             self._write()
 
-    def _apply(self, fault: LocalFault[Any]) -> bool:
+    def _apply(self, fault: FaultExecutor[Any, Any]) -> bool:
         with locked(self.path):
             self.journal = self._still("planned", self.journal)
             refusal = fault.refusal()
@@ -155,17 +153,17 @@ class Guardian:
                 self.journal.reason = f"not carried out: {error}"
                 undo(self.path, self.journal, by="guardian")
                 return False
-            self.journal.applied_at = began
+            self.journal.applied_at = max(began, fault.applied_at or began)
             self.journal.state = "active"
             self._write()
         return True
 
-    def _hold(self, fault: LocalFault[Any], probe: Probe, before: float | None, since: float) -> None:
+    def _hold(self, fault: FaultExecutor[Any, Any], probe: Probe, before: float | None, since: float) -> None:
         """Sample until the planned end or a reason to stop; note when the effect is first seen."""
         next_alarm = 0.0
         while not self.stop_reason and time.monotonic() < self.journal.end_monotonic:
             if time.monotonic() >= next_alarm:
-                next_alarm = time.monotonic() + ALARM_INTERVAL_S
+                next_alarm = time.monotonic() + fault.alarm_interval_s
                 self.stop_reason = fault.alarm() or self._outside_reason(fault)
             recent = self._figure(probe, since, float("inf"), last=probe.min_samples)
             unseen = self.journal.effect_seen_at is None
@@ -173,7 +171,7 @@ class Guardian:
                 self.journal.effect_seen_at = datetime.now(UTC)
             self._sample_until(probe, min(time.monotonic() + probe.interval_s, self.journal.end_monotonic))
 
-    def _outside_reason(self, fault: LocalFault[Any]) -> str | None:
+    def _outside_reason(self, fault: FaultExecutor[Any, Any]) -> str | None:
         if not fault.target.stack_alive:
             return "the stack ended during the fault"
         try:
@@ -182,20 +180,29 @@ class Guardian:
             return f"its journal is lost: {error}"
 
     def _watch_return(
-        self, fault: LocalFault[Any], probe: Probe, before: float | None, during: float | None, since: float
+        self,
+        fault: FaultExecutor[Any, Any],
+        probe: Probe,
+        before: float | None,
+        during_span: tuple[float, float],
+        since: float,
     ) -> float | None:
-        """The probe's figure after the undo, as soon as it is normal, at the latest after the fault's ``settle_s``."""
+        """The probe's figure after the undo, as soon as it is normal, at the latest after the fault's ``settle_s``.
+
+        The last samples of the time during the fault may become known only now.
+        """
         after: float | None = None
         deadline = since + fault.settle_s
         while not self.stop_reason and time.monotonic() < deadline and fault.target.stack_alive:
             self._sample_until(probe, time.monotonic() + probe.interval_s)
+            during = self._figure(probe, *during_span)
             after = self._figure(probe, since, float("inf"), last=probe.min_samples)
             if None not in (before, during, after) and fault.is_normal(before, during, after):  # type: ignore[arg-type]
                 self.journal.normal_seen_at = datetime.now(UTC)
                 break
         return after
 
-    def _judge(self, fault: LocalFault[Any], processes: int, survivors: int) -> None:
+    def _judge(self, fault: FaultExecutor[Any, Any], processes: int, survivors: int) -> None:
         """Verdict and one sentence of reason."""
         journal, record = self.journal, self.journal.probe
         assert record is not None
@@ -278,7 +285,7 @@ def start_dead_man(path: Path, journal: Journal) -> None:
     It has its own session, outlives everybody, and carries all paths in its environment: its command line holds no name
     of this project or workspace by which somebody could kill it together with the campaign.
     """
-    seconds = max(0.0, journal.end_monotonic - time.monotonic()) + DEAD_MAN_MARGIN_S
+    seconds = max(0.0, journal.end_monotonic - time.monotonic()) + journal.target.undo_s
     python = Path(sys.executable)
     environment = {name: value for name, value in os.environ.items() if name != MARKER}
     environment |= {
@@ -311,13 +318,14 @@ def _pidfd(process: ProcessId) -> int | None:
     return None
 
 
-def _identities(fault: LocalFault[Any]) -> list[tuple[int, int]]:
-    found = []
-    for pid in fault.target.processes():
-        with contextlib.suppress(ProcessLookupError):
-            identity = ProcessId.of(pid)
-            found.append((identity.pid, identity.start_ticks))
-    return found
+def _identities(fault: FaultExecutor[Any, Any]) -> frozenset[str] | None:
+    """What should live through the fault; None when that cannot be told."""
+    try:
+        identities: frozenset[str] = fault.target.identities()
+        return identities
+    except (FaultError, OSError) as error:
+        log.warning("%s: cannot tell what runs: %s", fault.target.name, error)
+        return None
 
 
 def _shown(figure: float | None) -> str:

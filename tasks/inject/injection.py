@@ -28,8 +28,9 @@ from typing import Any
 import tasks
 from tasks.case import Injection, Interval, Probe
 from tasks.deploy.local.process import ProcessId
-from tasks.deploy.local.runtime import StackRuntime
 from tasks.inject import catalogue
+from tasks.inject.backend import Runtime, backend_name, target_of
+from tasks.inject.executor import FaultError
 from tasks.inject.journal import (
     Journal,
     JournalError,
@@ -39,13 +40,13 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.inject.local.target import MARKER, FaultError, Target
+from tasks.inject.processes import MARKER, machine_id
 from tasks.inject.recover import recover_journal
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S = 8
+STOP_MARGIN_S = 3.0
 LEAD_S = 3.0
 """Start an injection this long before its ``start_at``: the guardian starts and the probe measures "before"."""
 
@@ -119,7 +120,7 @@ class ActiveInjection:
         if not self.done:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_TIMEOUT_S)
+                self._process.wait(self._planned.target.undo_s + STOP_MARGIN_S)
         if not self.done:
             self._process.kill()
         return self.wait()
@@ -129,7 +130,7 @@ class ActiveInjection:
             self._process.stdin.close()
 
 
-def start_injection(runtime: StackRuntime, workspace: Workspace, plan: InjectionPlan) -> ActiveInjection:
+def start_injection(runtime: Runtime, workspace: Workspace, plan: InjectionPlan) -> ActiveInjection:
     """Journal the plan and start its guardian, which acts at ``plan.start_at`` (at once when that has passed).
 
     The fault ends with its window, with ``stop``, or with this process, whichever comes first.
@@ -140,7 +141,9 @@ def start_injection(runtime: StackRuntime, workspace: Workspace, plan: Injection
     """
     roles = {service.name: service.role for service in runtime.services}
     where = f"injection {plan.injection_id}"
-    problems = catalogue.validate_injection(plan.kind, plan.target, plan.parameters, roles, where)
+    problems = catalogue.validate_injection(
+        plan.kind, plan.target, plan.parameters, roles, where, backend=backend_name(runtime)
+    )
     if plan.end_at <= datetime.now(UTC):
         problems.append(f"{where}: its window ended at {plan.end_at.isoformat()}")
     if not runtime.alive:
@@ -184,10 +187,10 @@ def injection_record(journal: Journal) -> Injection:
     )
 
 
-def _plan_journal(runtime: StackRuntime, plan: InjectionPlan, path: Path) -> Journal:
+def _plan_journal(runtime: Runtime, plan: InjectionPlan, path: Path) -> Journal:
     kind = catalogue.fault(plan.kind)
-    parameters = catalogue.resolve_parameters(plan.kind, plan.parameters)
-    target = Target.of(runtime, plan.target)
+    target = target_of(runtime, plan.target)
+    parameters = catalogue.resolve_parameters(plan.kind, plan.parameters, target.backend)
     until_start = (plan.start_at - datetime.now(UTC)).total_seconds()
     return Journal(
         injection_id=plan.injection_id,
@@ -198,7 +201,8 @@ def _plan_journal(runtime: StackRuntime, plan: InjectionPlan, path: Path) -> Jou
         duration_s=plan.duration_s,
         start_monotonic=time.monotonic() + until_start,
         resources=tuple(sorted(kind.resources)),
-        undo=kind.local(target, parameters, path).undo_steps(),
+        undo=kind.executor(target.backend)(target, parameters, path).undo_steps(),
+        machine=machine_id(),
         owner=ProcessId.current(),
     )
 
@@ -218,7 +222,7 @@ def _conflicts(journal: Journal, path: Path) -> list[str]:
             problems.append(f"injection {journal.injection_id} is open ({other.state}); run `rcarena inject --recover`")
             continue
         shared = set(other.resources) & set(journal.resources)
-        apart = journal.start_monotonic >= other.end_monotonic or other.start_monotonic >= journal.end_monotonic
+        apart = journal.start_at >= other.end_at or other.start_at >= journal.end_at
         if shared and other.target.name == journal.target.name and not apart:
             problems.append(
                 f"injection {journal.injection_id}: {journal.kind} and {other.kind} ({other.injection_id}) both need "

@@ -8,14 +8,15 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.deploy.local.process import ProcessId
-from tasks.inject.local.target import Target
-from tasks.inject.local.undo import UndoStep
+from tasks.inject.processes import machine_id
+from tasks.inject.steps import Target, UndoStep
 
 State = Literal["planned", "applying", "active", "undoing", "failed", "recovered"]
 CLOSED: State = "recovered"
@@ -38,8 +39,10 @@ class ProbeRecord(BaseModel):
 
 
 class Journal(BaseModel):
-    """State of one injection. Wall times are for the record; deadlines are on the machine's monotonic clock, which all
-    processes of one boot share.
+    """State of one injection.
+
+    Deadlines are on the monotonic clock of the ``machine`` that carries it out: they, ``owner`` and ``guardian`` mean
+    nothing elsewhere (another boot, another pod). Wall times do, and so does the undo.
 
     ``planned`` nothing was done; ``applying`` the act may be half done; ``active``; ``undoing``; ``failed`` the undo
     was tried and something is left; ``recovered`` nothing is left. Every state but the last is open.
@@ -56,6 +59,7 @@ class Journal(BaseModel):
     start_monotonic: float
     resources: tuple[str, ...]
     undo: tuple[UndoStep, ...]
+    machine: str
     owner: ProcessId
     guardian: ProcessId | None = None
     state: State = "planned"
@@ -74,6 +78,15 @@ class Journal(BaseModel):
     @property
     def end_monotonic(self) -> float:
         return self.start_monotonic + self.duration_s
+
+    @property
+    def end_at(self) -> datetime:
+        return self.start_at + timedelta(seconds=self.duration_s)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine (in this PID namespace) carries it out."""
+        return self.machine == machine_id()
 
     @property
     def open(self) -> bool:

@@ -8,7 +8,6 @@ possible. Run as a module it is the last act of an injection's dead-man timer.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -16,9 +15,11 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tasks.deploy.local.process import ProcessId
-from tasks.deploy.local.runtime import StackRuntime, read_runtime
+from tasks.inject.backend import published_runtime, stack_residue, sweep
+from tasks.inject.executor import FaultError, FaultTarget, UndoStepBase
 from tasks.inject.journal import (
     CLOSED,
     Journal,
@@ -28,23 +29,7 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.inject.local.target import (
-    DEAD_MAN_MARKER,
-    MARKER,
-    FaultError,
-    Target,
-    end_marked,
-    marked_processes,
-    process_name,
-)
-from tasks.inject.local.undo import (
-    KillTracked,
-    LiftMemoryLimit,
-    RestoreEgress,
-    RestoreQuota,
-    ResumeProcesses,
-    UndoStep,
-)
+from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes, process_name
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -54,7 +39,6 @@ REMEMBERED_JOURNAL = "RCARENA_JOURNAL"
 UNDO_ATTEMPTS = 5
 LONGEST_PAUSE_S = 10.0
 UNREADABLE_SUFFIX = ".unreadable"
-STRESSOR_NAME = "stress-ng"
 
 
 def undo(path: Path, journal: Journal, by: str) -> list[str]:
@@ -66,12 +50,13 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
     journal.state = "undoing"
     _record(path, journal)
     left: list[str] = []
+    platform_times: list[datetime] = []
     for attempt in range(UNDO_ATTEMPTS):
-        left = [line for step in journal.undo for line in _try(step, journal.target)]
+        left = [line for step in journal.undo for line in _try(step, journal.target, platform_times)]
         if not left:
             break
         time.sleep(0.1 * (attempt + 1))
-    journal.undone_at = datetime.now(UTC)
+    journal.undone_at = max(platform_times, default=datetime.now(UTC))
     journal.recovered_by = by
     journal.state = "failed" if left else CLOSED
     if left:
@@ -98,10 +83,12 @@ def locked_if_possible(path: Path) -> Iterator[None]:
 
 
 def recover_journal(
-    path: Path, by: str = "recover", patience_s: float = 3, remembered: Journal | None = None
+    path: Path, by: str = "recover", patience_s: float | None = None, remembered: Journal | None = None
 ) -> str | None:
-    """Undo one injection, whatever state it is in. Returns what was done, None when there was nothing to do.
+    """Undo one injection, whatever state it is in and wherever it was started. Returns what was done, None when there
+    was nothing to do.
 
+    ``patience_s`` is how long a guardian that still works may take (None: as long as its backend needs);
     ``remembered`` is an earlier state of the journal, to undo by when the file is lost or unreadable.
 
     Raises:
@@ -156,9 +143,9 @@ def recover(workspace: Workspace) -> list[str]:
         done.append("processes of earlier faults ended")
         if not end_marked(MARKER, directory):
             failures.append("processes of earlier faults do not die")
-    runtime = read_runtime(workspace.stack)
+    runtime = published_runtime(workspace.stack)
     if runtime is not None and runtime.alive:
-        swept, unswept = _sweep(runtime)
+        swept, unswept = sweep(runtime)
         done += swept
         failures += unswept
     if failures:  # the dead-men of what is left go on trying
@@ -183,22 +170,9 @@ def residue(workspace: Workspace) -> list[str]:
             found.append(f"journal {path.name}: {journal.kind} on {journal.target.name} is {journal.state}")
     for pid, journal_file in sorted(marked_processes(MARKER, workspace.journal.resolve()).items()):
         found.append(f"process {pid} ({process_name(pid)}) of the injection {journal_file.stem} runs")
-    runtime = read_runtime(workspace.stack)
+    runtime = published_runtime(workspace.stack)
     if runtime is not None and runtime.alive:
         found += stack_residue(runtime)
-    return found
-
-
-def stack_residue(runtime: StackRuntime) -> list[str]:
-    """Traces of faults in the namespaces and cgroups of a running stack."""
-    found = []
-    for service in runtime.services:
-        target = Target.of(runtime, service.name)
-        try:
-            found += [line for step in _general_steps(target) for line in _look(step, target)]
-            found += [f"{target.name}: {STRESSOR_NAME} process {pid} runs" for pid in _stressors(target)]
-        except OSError as error:
-            found += [f"{target.name}: cannot look for residue: {error}"] if target.stack_alive else []
     return found
 
 
@@ -214,26 +188,22 @@ def _record(path: Path, journal: Journal) -> list[str]:
     return []
 
 
-def _try(step: UndoStep, target: Target) -> list[str]:
+def _try(step: UndoStepBase[Any], target: FaultTarget, ended: list[datetime]) -> list[str]:
+    """Undo and look. Adds to ``ended`` when the platform says that the effect ended."""
     try:
-        step.undo(target)
+        moment = step.undo(target)
+        ended += [] if moment is None else [moment]
         return step.left(target)
-    except (FaultError, OSError, json.JSONDecodeError) as error:
-        return [] if not target.stack_alive and not target.cgroup.exists else [f"{step.step}: {error}"]
+    except (FaultError, OSError) as error:
+        return [] if target.gone else [f"{type(step).__name__}: {error}"]
 
 
-def _look(step: UndoStep, target: Target) -> list[str]:
-    try:
-        return step.left(target)
-    except (FaultError, OSError, json.JSONDecodeError) as error:
-        return [f"{target.name}: cannot look for residue: {error}"] if target.stack_alive else []
-
-
-def _ask_guardian(journal: Journal, patience_s: float) -> None:
+def _ask_guardian(journal: Journal, patience_s: float | None) -> None:
     """A guardian that still works undoes best itself: it keeps the records."""
-    if journal.guardian is not None and journal.guardian != ProcessId.current():
-        journal.guardian.kill(signal.SIGTERM)
-        journal.guardian.wait_gone(patience_s)
+    if not journal.is_here or journal.guardian is None or journal.guardian == ProcessId.current():
+        return
+    journal.guardian.kill(signal.SIGTERM)
+    journal.guardian.wait_gone(journal.target.undo_s if patience_s is None else patience_s)
 
 
 def _set_aside(path: Path) -> str:
@@ -242,37 +212,6 @@ def _set_aside(path: Path) -> str:
     end_marked(DEAD_MAN_MARKER, path)
     path.replace(path.with_name(path.name + UNREADABLE_SUFFIX))
     return f"{path.name}: not readable, kept as {path.name}{UNREADABLE_SUFFIX}"
-
-
-def _general_steps(target: Target) -> list[UndoStep]:
-    """Steps that restore the normal state that the stack's runtime describes, whatever the fault was."""
-    steps: list[UndoStep] = [RestoreEgress(), RestoreQuota(cores=target.service.cpu_cores), LiftMemoryLimit()]
-    steps += [KillTracked(tracker=name) for name in target.trackers()]
-    return [*steps, ResumeProcesses()]
-
-
-def _stressors(target: Target) -> list[int]:
-    return sorted(pid for pid in target.all_processes() if process_name(pid).startswith(STRESSOR_NAME))
-
-
-def _sweep(runtime: StackRuntime) -> tuple[list[str], list[str]]:
-    done: list[str] = []
-    failures: list[str] = []
-    for service in runtime.services:
-        target = Target.of(runtime, service.name)
-        try:
-            for step in _general_steps(target):
-                found = _look(step, target)
-                if found:
-                    failures += _try(step, target)
-                    done += [f"{line}: undone" for line in found]
-            for pid in _stressors(target):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                done.append(f"{target.name}: {STRESSOR_NAME} process {pid} killed")
-        except OSError as error:
-            failures += [f"{target.name}: {error}"] if target.stack_alive else []
-    return done, failures
 
 
 def main() -> None:

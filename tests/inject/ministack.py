@@ -18,7 +18,7 @@ from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.namespaces import new_fabric, service_address
 from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
-from tasks.inject.local.target import Target
+from tasks.inject.executors.local.target import LocalTarget
 from tasks.stack import Role
 from tasks.workspace import Workspace
 from tests.inject import ministack_processes
@@ -37,8 +37,8 @@ class MiniStack:
     workspace: Workspace
     fabric: subprocess.Popen[bytes]
 
-    def target(self, name: str = "ray-replicas-0") -> Target:
-        return Target.of(self.runtime, name)
+    def target(self, name: str = "ray-replicas-0") -> LocalTarget:
+        return LocalTarget.of(self.runtime, name)
 
     def connect(self, name: str = "ray-replicas-0", timeout_s: float = 20) -> socket.socket:
         """A TCP connection from the fabric to the service."""

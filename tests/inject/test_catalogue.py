@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.inject import catalogue
-from tasks.inject.catalogue import PlannedFault, validate_inject_params, validate_injection, validate_overlaps
+from tasks.inject.catalogue import PlannedFault, validate_inject_params, validate_overlaps
 from tasks.params import Params, load_params
 from tasks.stack import LocalDeployParams
 
 ROLES = LocalDeployParams(backend="local", replicas=3).roles()
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = catalogue.kinds()
+KINDS = catalogue.kinds("local")
 REPLICA = "ray-replicas-1"
+
+
+def validate_injection(*arguments: Any) -> list[str]:
+    return catalogue.validate_injection(*arguments, backend="local")
 
 
 def params_with(**inject: Any) -> Params:
@@ -26,7 +30,7 @@ def params_with(**inject: Any) -> Params:
 
 def test_every_file_registers_one_kind():
     files = {file.stem.replace("_", "-") for file in (ROOT / "tasks/inject/faults").glob("[a-z]*.py")}
-    assert set(KINDS) == files
+    assert set(catalogue.kinds()) == files
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -34,7 +38,7 @@ def test_defaults_are_valid(kind: str):
     assert validate_injection(kind, REPLICA, {}, ROLES, "inject.faults[0]") == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", catalogue.kinds())
 def test_each_kind_says_what_it_is(kind: str):
     fault = catalogue.fault(kind)
     assert all([fault.summary, fault.probe, fault.signals, fault.roles])
@@ -42,7 +46,7 @@ def test_each_kind_says_what_it_is(kind: str):
         assert field.description
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", catalogue.kinds())
 def test_defaults_and_limits_are_in_the_documentation(kind: str):
     text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
     assert f"`{kind}`" in text
@@ -106,15 +110,15 @@ def test_validation_agrees_with_the_model_and_never_raises(kind: str, target: st
     assert all(problem.startswith("x.") for problem in problems)
     if problems:
         return
-    resolved = catalogue.resolve_parameters(kind, parameters)
+    resolved = catalogue.resolve_parameters(kind, parameters, "local")
     assert ROLES[target] in catalogue.fault(kind).roles
-    assert catalogue.resolve_parameters(kind, resolved.model_dump(mode="json")) == resolved
+    assert catalogue.resolve_parameters(kind, resolved.model_dump(mode="json"), "local") == resolved
 
 
 @given(fraction=st.floats(allow_nan=True))
 def test_a_throttle_always_leaves_some_and_takes_some(fraction: float):
     try:
-        accepted = catalogue.resolve_parameters("accelerator-throttle", {"fraction": fraction})
+        accepted = catalogue.resolve_parameters("accelerator-throttle", {"fraction": fraction}, "local")
     except ValidationError:
         return
     assert 0 < accepted.model_dump()["fraction"] < 1

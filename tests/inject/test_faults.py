@@ -12,10 +12,11 @@ import pytest
 
 from tasks.deploy.local.process import ProcessId
 from tasks.inject import catalogue
+from tasks.inject.backend import stack_residue
 from tasks.inject.faults import memory_stress
 from tasks.inject.injection import InjectionError, InjectionPlan, injection_record, start_injection
 from tasks.inject.journal import journal_path, read_journal
-from tasks.inject.recover import recover_journal, residue, stack_residue
+from tasks.inject.recover import recover_journal, residue
 from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack, fetch
 
@@ -54,7 +55,7 @@ def plan(
 
 
 def test_every_kind_is_tried():
-    assert {kind for together in TOGETHER for kind in together} == set(CASES) == set(catalogue.kinds())
+    assert {kind for together in TOGETHER for kind in together} == set(CASES) == set(catalogue.kinds("local"))
 
 
 @pytest.mark.parametrize("together", TOGETHER, ids="+".join)

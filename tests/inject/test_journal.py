@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime
+from tasks.inject.executors.local.target import LocalTarget
+from tasks.inject.executors.local.undo import EndProcesses, KillTracked, RestoreEgress, RestoreQuota
 from tasks.inject.journal import (
     Journal,
     JournalError,
@@ -19,13 +21,12 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.inject.local.target import Target, boot_id
-from tasks.inject.local.undo import EndProcesses, KillTracked, RestoreEgress, RestoreQuota
+from tasks.inject.processes import boot_id, machine_id
 
 
 def a_journal(**changes: object) -> Journal:
     service = ServiceRuntime(name="s", role="replica", address="10.77.0.10", cgroups={"cpu": "/nowhere/cpu"})
-    target = Target(service=service, supervisor=ProcessId(pid=1, start_ticks=0), boot_id=boot_id())
+    target = LocalTarget(service=service, supervisor=ProcessId(pid=1, start_ticks=0), boot_id=boot_id())
     values: dict[str, object] = {
         "injection_id": "case-0",
         "kind": "cpu-stress",
@@ -41,6 +42,7 @@ def a_journal(**changes: object) -> Journal:
             RestoreEgress(),
             EndProcesses(journal=Path("/j/case-0.json")),
         ),
+        "machine": machine_id(),
         "owner": ProcessId.current(),
     }
     return Journal.model_validate(values | changes)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.inject.local import network
-from tasks.inject.local.network import LinkImpairment
-from tasks.inject.local.probes import Pinger
-from tasks.inject.local.target import MARKER, end_marked
+from tasks.inject.executors.local import network
+from tasks.inject.executors.local.network import LinkImpairment
+from tasks.inject.executors.local.probes import Pinger
+from tasks.inject.processes import MARKER, end_marked
 from tasks.inject.shaper import CorrelatedUniform, DelayLine, Impairment
 from tests.inject.ministack import MiniStack, fetch
 from tests.inject.ministack_processes import pattern

@@ -8,10 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.inject.catalogue import Fault, register
-from tasks.inject.local import probes
-from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.target import FaultError
-from tasks.inject.local.undo import QUOTA_TOLERANCE_CORES, RestoreQuota, UndoStep
+from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.executors.local import probes
+from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.undo import QUOTA_TOLERANCE_CORES, LocalStep, RestoreQuota
+from tasks.inject.probe import Probe
 
 
 class Parameters(FaultParameters):
@@ -24,7 +25,7 @@ class LocalAcceleratorThrottle(LocalFault[Parameters]):
     """There is no accelerator here: the engine computes on the CPU, so its cgroup's CPU quota is what a power limit is
     to a GPU. Utilisation stays high and speed falls. Unlike a power limit it also slows the replica's other work."""
 
-    def undo_steps(self) -> tuple[UndoStep, ...]:
+    def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreQuota(cores=self.target.service.cpu_cores),)
 
     def apply(self, run_for_s: float) -> str:
@@ -35,7 +36,7 @@ class LocalAcceleratorThrottle(LocalFault[Parameters]):
             raise FaultError(f"{self.target.name}: the CPU quota reads {now} cores after it was set to {cores:g}")
         return "cgroup: CPU quota in place of an accelerator power limit"
 
-    def probe(self) -> probes.Probe:
+    def probe(self) -> Probe:
         return probes.cpu_throttling(self.target)
 
     def shows_effect(self, before: float, during: float) -> bool:

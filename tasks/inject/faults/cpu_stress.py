@@ -7,10 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
-from tasks.inject.local import probes
-from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.stress import start_stressor
-from tasks.inject.local.undo import EndProcesses, KillTracked, UndoStep
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.local import probes
+from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.stress import start_stressor
+from tasks.inject.executors.local.undo import EndProcesses, KillTracked, LocalStep
+from tasks.inject.probe import Probe
 
 
 class Parameters(FaultParameters):
@@ -21,7 +23,7 @@ class Parameters(FaultParameters):
 class LocalCpuStress(LocalFault[Parameters]):
     """stress-ng in the service's cgroup, so that it spends the service's quota."""
 
-    def undo_steps(self) -> tuple[UndoStep, ...]:
+    def undo_steps(self) -> tuple[LocalStep, ...]:
         return (KillTracked(tracker=self.tracker), EndProcesses(journal=self.journal))
 
     def apply(self, run_for_s: float) -> str:
@@ -29,7 +31,7 @@ class LocalCpuStress(LocalFault[Parameters]):
         start_stressor(self.target, self.tracker, ["--cpu", str(self.parameters.workers), *load], run_for_s)
         return "cgroup: stress-ng"
 
-    def probe(self) -> probes.Probe:
+    def probe(self) -> Probe:
         return probes.CpuDemand(self.target)
 
     @property

@@ -8,10 +8,12 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
-from tasks.inject.local import probes
-from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.stress import start_stressor
-from tasks.inject.local.undo import EndProcesses, KillTracked, LiftMemoryLimit, UndoStep
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.local import probes
+from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.stress import start_stressor
+from tasks.inject.executors.local.undo import EndProcesses, KillTracked, LiftMemoryLimit, LocalStep
+from tasks.inject.probe import Probe
 
 MACHINE_MARGIN_MB = 1024
 ALARM_MARGIN_MB = 512
@@ -29,7 +31,7 @@ class Parameters(FaultParameters):
 class LocalMemoryStress(LocalFault[Parameters]):
     """stress-ng in the service's cgroup. Its workers are the first victims of the kernel's OOM killer."""
 
-    def undo_steps(self) -> tuple[UndoStep, ...]:
+    def undo_steps(self) -> tuple[LocalStep, ...]:
         return (KillTracked(tracker=self.tracker), LiftMemoryLimit(), EndProcesses(journal=self.journal))
 
     def refusal(self) -> str | None:
@@ -56,7 +58,7 @@ class LocalMemoryStress(LocalFault[Parameters]):
         left_mb = available_mb()
         return None if left_mb >= ALARM_MARGIN_MB else f"only {left_mb:.0f} MiB are available on this machine"
 
-    def probe(self) -> probes.Probe:
+    def probe(self) -> Probe:
         return probes.memory_usage(self.target)
 
     def shows_effect(self, before: float, during: float) -> bool:

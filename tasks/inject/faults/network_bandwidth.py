@@ -7,9 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
-from tasks.inject.local import network, probes
-from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.undo import RestoreEgress, UndoStep
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.local import network, probes
+from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.undo import LocalStep, RestoreEgress
+from tasks.inject.probe import Probe
 
 
 class Parameters(FaultParameters):
@@ -17,13 +19,13 @@ class Parameters(FaultParameters):
 
 
 class LocalNetworkBandwidth(LocalFault[Parameters]):
-    def undo_steps(self) -> tuple[UndoStep, ...]:
+    def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreEgress(),)
 
     def apply(self, run_for_s: float) -> str:
         return f"link: {network.limit_rate(self.target, self.parameters.rate_kbit)}"
 
-    def probe(self) -> probes.Probe:
+    def probe(self) -> Probe:
         return probes.Throughput(self.target)
 
     def shows_effect(self, before: float, during: float) -> bool:

@@ -7,9 +7,11 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
-from tasks.inject.local import network, probes
-from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.undo import EndProcesses, RestoreEgress, UndoStep
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.local import network, probes
+from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.undo import EndProcesses, LocalStep, RestoreEgress
+from tasks.inject.probe import Probe
 
 
 class Parameters(FaultParameters):
@@ -25,7 +27,7 @@ class Parameters(FaultParameters):
 
 
 class LocalNetworkDelay(LocalFault[Parameters]):
-    def undo_steps(self) -> tuple[UndoStep, ...]:
+    def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreEgress(), EndProcesses(journal=self.journal))
 
     def apply(self, run_for_s: float) -> str:
@@ -36,7 +38,7 @@ class LocalNetworkDelay(LocalFault[Parameters]):
         )
         return f"link: {network.impair(self.target, impairment, run_for_s)}"
 
-    def probe(self) -> probes.Probe:
+    def probe(self) -> Probe:
         return probes.RoundTrip(self.target)
 
     def shows_effect(self, before: float, during: float) -> bool:

@@ -7,10 +7,11 @@ import signal
 import time
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
-from tasks.inject.local import probes
-from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.target import FaultError
-from tasks.inject.local.undo import ResumeProcesses, UndoStep
+from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.executors.local import probes
+from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.undo import LocalStep, ResumeProcesses
+from tasks.inject.probe import Probe
 
 SETTLE_S = 2.0
 
@@ -22,7 +23,7 @@ class Parameters(FaultParameters):
 class LocalProcessFreeze(LocalFault[Parameters]):
     """SIGSTOP to every process of the cgroup. Not the v1 freezer: what it froze cannot be killed."""
 
-    def undo_steps(self) -> tuple[UndoStep, ...]:
+    def undo_steps(self) -> tuple[LocalStep, ...]:
         return (ResumeProcesses(),)
 
     def apply(self, run_for_s: float) -> str:
@@ -38,7 +39,7 @@ class LocalProcessFreeze(LocalFault[Parameters]):
             time.sleep(0.005)
         return "signal: SIGSTOP"
 
-    def probe(self) -> probes.Probe:
+    def probe(self) -> Probe:
         return probes.stopped_share(self.target)
 
     def shows_effect(self, before: float, during: float) -> bool:

@@ -10,29 +10,31 @@ from pydantic import Field
 
 from tasks.deploy.local.process import ProcessId
 from tasks.inject.catalogue import Fault, register
-from tasks.inject.local import probes
-from tasks.inject.local.executor import FaultParameters, LocalFault
-from tasks.inject.local.target import FaultError, Target
-from tasks.inject.local.undo import UndoStep
+from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.executors.local import probes
+from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.target import LocalTarget
+from tasks.inject.executors.local.undo import LocalStep
+from tasks.inject.probe import Probe, Sample
 
 
 class Parameters(FaultParameters):
     healthy_within_s: Annotated[float, Field(gt=0, le=600, description="time for it to be back after the window")] = 120
 
 
-class _Survivors(probes.Probe):
+class _Survivors(Probe):
     """Share of the processes that were there first. Remembers the ports, by which a service is known to be back."""
 
     name, unit = "first processes of the service that still run", "%"
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LocalTarget) -> None:
         self.ports = probes.OpenPorts(target)
         self._first = [ProcessId.of(pid) for pid in target.processes()]
 
-    def tick(self) -> list[probes.Sample]:
+    def tick(self) -> list[Sample]:
         now = time.monotonic()
         alive = sum(process.alive for process in self._first)
-        return [probes.Sample(now, now, 100 * alive / len(self._first))] if self._first else []
+        return [Sample(now, now, 100 * alive / len(self._first))] if self._first else []
 
     def close(self) -> None:
         self.ports.close()
@@ -41,7 +43,7 @@ class _Survivors(probes.Probe):
 class LocalProcessKill(LocalFault[Parameters]):
     spares_processes = False
 
-    def undo_steps(self) -> tuple[UndoStep, ...]:
+    def undo_steps(self) -> tuple[LocalStep, ...]:
         return ()
 
     @property
@@ -58,7 +60,7 @@ class LocalProcessKill(LocalFault[Parameters]):
             raise FaultError(f"{self.target.name}: not every process died")
         return "signal: SIGKILL"
 
-    def probe(self) -> probes.Probe:
+    def probe(self) -> Probe:
         self._survivors = _Survivors(self.target)
         return self._survivors
 

@@ -7,7 +7,8 @@ import os
 import subprocess
 import time
 
-from tasks.inject.local.target import FaultError, Target
+from tasks.inject.executor import FaultError
+from tasks.inject.executors.local.target import LocalTarget
 
 START_TIMEOUT_S = 5
 
@@ -19,7 +20,9 @@ exec "$@"
 """
 
 
-def start_stressor(target: Target, tracker: str, arguments: list[str], run_for_s: float) -> subprocess.Popen[bytes]:
+def start_stressor(
+    target: LocalTarget, tracker: str, arguments: list[str], run_for_s: float
+) -> subprocess.Popen[bytes]:
     """Start ``stress-ng ARGUMENTS`` in the service's cgroup and in the stack's PID namespace.
 
     It dies with the stack, with this process (parent-death signals), at its own timeout, or with its sub-group. The

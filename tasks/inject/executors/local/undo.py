@@ -1,8 +1,7 @@
-"""The steps that restore a service. They are written to the journal before the fault acts.
+"""The steps that restore a service on this machine.
 
-Each step can be repeated, finds what it restores by looking at the machine, and needs only the ``Target``: a process
-that knows nothing but the journal can undo a fault of one that was killed. When the stack is dead its namespaces are
-gone with all that was in them, and a step only removes what lies outside (sub-groups of cgroups).
+When the stack is dead its namespaces are gone with all that was in them, and a step only removes what lies outside
+(sub-groups of cgroups).
 """
 
 from __future__ import annotations
@@ -12,63 +11,51 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from tasks.inject.local.network import egress_residue, restore_egress
-from tasks.inject.local.target import MARKER, FaultError, Target, end_marked, marked_processes
+from tasks.inject.executor import FaultError, UndoStepBase
+from tasks.inject.executors.local.network import egress_residue, restore_egress
+from tasks.inject.executors.local.target import LocalTarget
+from tasks.inject.processes import MARKER, end_marked, marked_processes
 
 QUOTA_TOLERANCE_CORES = 0.005
 
 
-class _Step(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def undo(self, target: Target) -> None:
-        """Raises FaultError or OSError when it could not be done."""
-        raise NotImplementedError
-
-    def left(self, target: Target) -> list[str]:
-        """What of the fault is still there."""
-        raise NotImplementedError
-
-
-class RestoreQuota(_Step):
+class RestoreQuota(UndoStepBase[LocalTarget]):
     """Set the CPU quota back to ``cores`` (None: unlimited)."""
 
     step: Literal["restore-quota"] = "restore-quota"
     cores: float | None
 
-    def undo(self, target: Target) -> None:
+    def undo(self, target: LocalTarget) -> None:
         if target.cgroup.exists:
             target.cgroup.set_cpu_cores(self.cores)
 
-    def left(self, target: Target) -> list[str]:
+    def left(self, target: LocalTarget) -> list[str]:
         return quota_residue(target, self.cores)
 
 
-class LiftMemoryLimit(_Step):
+class LiftMemoryLimit(UndoStepBase[LocalTarget]):
     """Set the memory limit back to ``limit_bytes`` (None: unlimited)."""
 
     step: Literal["lift-memory-limit"] = "lift-memory-limit"
     limit_bytes: int | None = None
 
-    def undo(self, target: Target) -> None:
+    def undo(self, target: LocalTarget) -> None:
         if target.cgroup.exists:
             target.cgroup.set_memory_limit(self.limit_bytes)
 
-    def left(self, target: Target) -> list[str]:
+    def left(self, target: LocalTarget) -> list[str]:
         return memory_limit_residue(target, self.limit_bytes)
 
 
-class KillTracked(_Step):
+class KillTracked(UndoStepBase[LocalTarget]):
     """Kill everything in the sub-group ``tracker`` of the service's cgroup and remove it."""
 
     step: Literal["kill-tracked"] = "kill-tracked"
     tracker: str
 
-    def undo(self, target: Target) -> None:
+    def undo(self, target: LocalTarget) -> None:
         tracker = target.tracker(self.tracker)
         deadline = time.monotonic() + 5
         while tracker.exists:  # a launcher may join between the last kill and the removal
@@ -80,45 +67,45 @@ class KillTracked(_Step):
                 if time.monotonic() > deadline:
                     raise FaultError(f"{target.name}: {self.tracker} cannot be removed: {error.strerror}") from error
 
-    def left(self, target: Target) -> list[str]:
+    def left(self, target: LocalTarget) -> list[str]:
         exists = target.tracker(self.tracker).exists
         return [f"{target.name}: sub-group {self.tracker} of the cgroup exists"] if exists else []
 
 
-class EndProcesses(_Step):
+class EndProcesses(UndoStepBase[LocalTarget]):
     """End the processes that carry the journal's mark: SIGTERM first, so that a shaper sends what it holds."""
 
     step: Literal["end-processes"] = "end-processes"
     journal: Path
 
-    def undo(self, target: Target) -> None:
+    def undo(self, target: LocalTarget) -> None:
         if not end_marked(MARKER, self.journal, grace_s=1.5):
             raise FaultError(f"{target.name}: processes of {self.journal.stem} do not die")
 
-    def left(self, target: Target) -> list[str]:
+    def left(self, target: LocalTarget) -> list[str]:
         pids = marked_processes(MARKER, self.journal)
         return [f"{target.name}: process {pid} of {self.journal.stem} runs" for pid in sorted(pids)]
 
 
-class RestoreEgress(_Step):
+class RestoreEgress(UndoStepBase[LocalTarget]):
     """Remove every queueing discipline and TAP device from the service's link."""
 
     step: Literal["restore-egress"] = "restore-egress"
 
-    def undo(self, target: Target) -> None:
+    def undo(self, target: LocalTarget) -> None:
         if target.stack_alive:
             restore_egress(target)
 
-    def left(self, target: Target) -> list[str]:
+    def left(self, target: LocalTarget) -> list[str]:
         return egress_residue(target) if target.stack_alive else []
 
 
-class ResumeProcesses(_Step):
+class ResumeProcesses(UndoStepBase[LocalTarget]):
     """SIGCONT to every stopped process of the service."""
 
     step: Literal["resume-processes"] = "resume-processes"
 
-    def undo(self, target: Target) -> None:
+    def undo(self, target: LocalTarget) -> None:
         deadline = time.monotonic() + 5
         while stopped := stopped_processes(target):
             for pid in stopped:
@@ -128,21 +115,18 @@ class ResumeProcesses(_Step):
                 raise FaultError(f"{target.name}: {len(stopped)} processes stay stopped")
             time.sleep(0.01)
 
-    def left(self, target: Target) -> list[str]:
+    def left(self, target: LocalTarget) -> list[str]:
         return stopped_residue(target)
 
 
-UndoStep = Annotated[
-    RestoreQuota | LiftMemoryLimit | KillTracked | EndProcesses | RestoreEgress | ResumeProcesses,
-    Field(discriminator="step"),
-]
+LocalStep = RestoreQuota | LiftMemoryLimit | KillTracked | EndProcesses | RestoreEgress | ResumeProcesses
 
 
-def stopped_processes(target: Target) -> list[int]:
+def stopped_processes(target: LocalTarget) -> list[int]:
     return [pid for pid, state in target.all_processes().items() if state == "T"]
 
 
-def quota_residue(target: Target, normal_cores: float | None) -> list[str]:
+def quota_residue(target: LocalTarget, normal_cores: float | None) -> list[str]:
     if not target.stack_alive or not target.cgroup.exists:
         return []
     cores = target.cgroup.cpu_cores()
@@ -152,14 +136,14 @@ def quota_residue(target: Target, normal_cores: float | None) -> list[str]:
     return [] if same else [f"{target.name}: CPU quota is {_shown(cores)}, normal is {_shown(normal_cores)}"]
 
 
-def memory_limit_residue(target: Target, normal_bytes: int | None = None) -> list[str]:
+def memory_limit_residue(target: LocalTarget, normal_bytes: int | None = None) -> list[str]:
     if not target.stack_alive or not target.cgroup.exists:
         return []
     limit = target.cgroup.memory_limit()
     return [] if limit == normal_bytes else [f"{target.name}: memory limit is {limit} bytes, normal is {normal_bytes}"]
 
 
-def stopped_residue(target: Target) -> list[str]:
+def stopped_residue(target: LocalTarget) -> list[str]:
     return [f"{target.name}: process {pid} is stopped" for pid in sorted(stopped_processes(target))]
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.inject import shaper
-from tasks.inject.local.target import FaultError, Target
+from tasks.inject.executor import FaultError
+from tasks.inject.executors.local.target import LocalTarget
 
 TAP = "fault-tap"
 SHAPER_START_TIMEOUT_S = 8
@@ -33,7 +34,7 @@ class LinkImpairment:
     loss_percent: float = 0
 
 
-def impair(target: Target, impairment: LinkImpairment, run_for_s: float, prefer_kernel: bool = True) -> str:
+def impair(target: LocalTarget, impairment: LinkImpairment, run_for_s: float, prefer_kernel: bool = True) -> str:
     """Delay and lose what the service sends. Returns what does it: ``netem`` or ``user-space shaper``.
 
     Raises:
@@ -49,7 +50,7 @@ def impair(target: Target, impairment: LinkImpairment, run_for_s: float, prefer_
     return "user-space shaper"
 
 
-def limit_rate(target: Target, rate_kbit: float) -> str:
+def limit_rate(target: LocalTarget, rate_kbit: float) -> str:
     """Limit what the service sends to ``rate_kbit``, queueing for up to one second before dropping."""
     burst_bytes = max(3_000, round(rate_kbit * 1000 / 8 / 50))
     _tc(
@@ -60,7 +61,7 @@ def limit_rate(target: Target, rate_kbit: float) -> str:
     return "tbf"
 
 
-def cut(target: Target) -> str:
+def cut(target: LocalTarget) -> str:
     """Drop every frame that the service sends or receives."""
     interface = target.service.interface
     _tc(target, "qdisc", "add", "dev", interface, "clsact")
@@ -69,7 +70,7 @@ def cut(target: Target) -> str:
     return "filter"
 
 
-def restore_egress(target: Target) -> None:
+def restore_egress(target: LocalTarget) -> None:
     """Remove what the functions above added; absent is fine.
 
     Raises:
@@ -82,19 +83,22 @@ def restore_egress(target: Target) -> None:
         raise FaultError("; ".join(still_there))
 
 
-def egress_residue(target: Target) -> list[str]:
+def egress_residue(target: LocalTarget) -> list[str]:
     """Queueing disciplines of the link that are not the kernel's default, and TAP devices of a shaper."""
     return _residue_in(target, _LOOK)
 
 
-def _residue_in(target: Target, script: str) -> list[str]:
+def _residue_in(target: LocalTarget, script: str) -> list[str]:
     answer = target.run("sh", "-c", script)
     if answer.returncode:
         if not target.stack_alive:
             return []
         raise FaultError(f"{target.name}: cannot look at the link: {answer.stderr.strip()}")
-    qdiscs, end = json.JSONDecoder().raw_decode(answer.stdout)
-    links = json.loads(answer.stdout[end:])
+    try:
+        qdiscs, end = json.JSONDecoder().raw_decode(answer.stdout)
+        links = json.loads(answer.stdout[end:])
+    except json.JSONDecodeError as error:
+        raise FaultError(f"{target.name}: cannot look at the link: {error}") from error
     interface = target.service.interface
     residue = [
         f"{target.name}: queueing discipline {qdisc['kind']} on {interface}"
@@ -104,7 +108,7 @@ def _residue_in(target: Target, script: str) -> list[str]:
     return residue + [f"{target.name}: TAP device {link['ifname']}" for link in links if link["ifname"] == TAP]
 
 
-def _add_netem(target: Target, impairment: LinkImpairment) -> bool:
+def _add_netem(target: LocalTarget, impairment: LinkImpairment) -> bool:
     argv = ["qdisc", "add", "dev", target.service.interface, "root", "netem", "limit", "20000"]
     if impairment.delay_ms or impairment.jitter_ms:
         argv += ["delay", f"{impairment.delay_ms:g}ms"]
@@ -120,13 +124,13 @@ def _add_netem(target: Target, impairment: LinkImpairment) -> bool:
     raise FaultError(f"{target.name}: tc {' '.join(argv)}: {answer.stderr.strip()}")
 
 
-def _tc(target: Target, *argv: str) -> None:
+def _tc(target: LocalTarget, *argv: str) -> None:
     answer = target.run("tc", *argv)
     if answer.returncode:
         raise FaultError(f"{target.name}: tc {' '.join(argv)}: {answer.stderr.strip()}")
 
 
-def _start_shaper(target: Target, impairment: LinkImpairment, run_for_s: float) -> None:
+def _start_shaper(target: LocalTarget, impairment: LinkImpairment, run_for_s: float) -> None:
     """Start the shaper in the service's network namespace. It ends when this process does: it holds its stdin."""
     argv = [*target.enter_service(), sys.executable, "-I", "-S", str(Path(shaper.__file__).resolve())]
     argv += ["--interface", target.service.interface, "--tap", TAP, "--run-for-s", f"{run_for_s:.3f}"]

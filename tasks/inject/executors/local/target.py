@@ -1,49 +1,36 @@
-"""The service that a fault acts on, and the processes that a fault starts."""
+"""The service that a fault acts on: its processes, its cgroup, its network."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel, ConfigDict
+from typing import Literal, TypeVar
 
 from tasks.deploy.local.cgroups import UNIFIED, V1_TRACKER, Cgroup
 from tasks.deploy.local.namespaces import enter_fabric, enter_service, join_network
-from tasks.deploy.local.process import ProcessId
+from tasks.deploy.local.process import ProcessId, start_ticks
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
+from tasks.inject.executor import FaultError, FaultTarget
+from tasks.inject.processes import boot_id, process_state
 
-MARKER = "RCARENA_FAULT"
-"""Environment variable of every process that carries out a fault; its value is the journal file."""
-DEAD_MAN_MARKER = "RCARENA_DEAD_MAN"
-"""The same for the dead-man timer of an injection."""
 TRACKER_PREFIX = "fault-"
 COMMAND_TIMEOUT_S = 10
 
 T = TypeVar("T")
 
 
-class FaultError(RuntimeError):
-    """A fault could not be carried out or undone; the message says what and why."""
+class LocalTarget(FaultTarget):
+    """One service of a stack on this machine."""
 
-
-class Target(BaseModel):
-    """One service of one stack, with all that is needed to act on it and to undo: no other file is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    backend: Literal["local"] = "local"
     service: ServiceRuntime
     supervisor: ProcessId
     boot_id: str
 
     @classmethod
-    def of(cls, runtime: StackRuntime, service: str) -> Target:
+    def of(cls, runtime: StackRuntime, service: str) -> LocalTarget:
         return cls(service=runtime.service(service), supervisor=runtime.supervisor, boot_id=boot_id())
 
     @property
@@ -58,6 +45,15 @@ class Target(BaseModel):
     def stack_alive(self) -> bool:
         """While the stack's init process lives, its namespaces do."""
         return self.boot_id == boot_id() and self.supervisor.alive
+
+    @property
+    def gone(self) -> bool:
+        return not self.stack_alive and not self.cgroup.exists
+
+    def identities(self) -> frozenset[str]:
+        """The service's own processes: pid and start time."""
+        ticks = {pid: start_ticks(pid) for pid in self.processes()}
+        return frozenset(f"{pid}:{ticks[pid]}" for pid in ticks if ticks[pid] is not None)
 
     def enter_fabric(self) -> list[str]:
         return enter_fabric(self.supervisor.pid)
@@ -141,65 +137,9 @@ def _in_network(pid: int, make: Callable[[], T]) -> T:
     return results[0]
 
 
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
 def network_of(pid: int) -> int | None:
     """Inode of the network namespace of ``pid``."""
     try:
         return Path(f"/proc/{pid}/ns/net").stat().st_ino
     except OSError:
         return None
-
-
-def process_state(pid: int) -> str | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return stat.rpartition(")")[2].split()[0]
-
-
-def process_name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def marked_processes(marker: str, journals: Path) -> dict[int, Path]:
-    """Journal file by pid, for each process but the caller that carries ``marker``.
-
-    ``journals`` is one journal file, or a directory that stands for every file in it.
-    """
-    prefix = f"{marker}=".encode()
-    found: dict[int, Path] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        for variable in variables:
-            if not variable.startswith(prefix):
-                continue
-            journal = Path(os.fsdecode(variable.removeprefix(prefix)))
-            if journals in (journal, journal.parent) and process_state(int(entry.name)) not in (None, "Z", "X"):
-                found[int(entry.name)] = journal
-    return found
-
-
-def end_marked(marker: str, journals: Path, grace_s: float = 0, timeout_s: float = 5) -> bool:
-    """End every marked process: SIGTERM, and SIGKILL after ``grace_s``. True when none is left."""
-    start = time.monotonic()
-    while left := marked_processes(marker, journals):
-        elapsed = time.monotonic() - start
-        if elapsed > timeout_s:
-            return False
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM if elapsed < grace_s else signal.SIGKILL)
-        time.sleep(0.02)
-    return True

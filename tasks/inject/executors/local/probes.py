@@ -1,8 +1,4 @@
-"""Probes: a figure per moment that shows whether a fault is there. None of them needs the telemetry of the stack.
-
-A probe yields samples; the guardian puts them into the phases before, during and after by their times, and reduces each
-phase to one figure.
-"""
+"""Probes on this machine. None of them needs the telemetry of the stack."""
 
 from __future__ import annotations
 
@@ -13,79 +9,18 @@ import socket
 import statistics
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tasks.inject.local.target import Target
+from tasks.inject.executors.local.target import LocalTarget
+from tasks.inject.probe import Gauge, Probe, Rate, Sample
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 _ECHO_HEADER = struct.Struct("!BBHHH")
 _SO_TIMESTAMPNS = 35
 _TCP_LISTEN = b"0A"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """``value`` describes the interval from ``start`` to ``end`` (monotonic seconds; equal for a moment)."""
-
-    start: float
-    end: float
-    value: float
-
-
-class Probe:
-    """Base of the probes. ``tick`` is called every ``interval_s`` and does not wait."""
-
-    name: str
-    unit: str
-    interval_s: float = 0.5
-    min_samples: int = 2
-
-    def tick(self) -> list[Sample]:
-        """Samples that became known since the last call."""
-        raise NotImplementedError
-
-    def reduce(self, values: Sequence[float]) -> float:
-        return statistics.median(values)
-
-    def close(self) -> None:
-        """Free what the probe holds."""
-
-
-class Gauge(Probe):
-    """The value of a function now."""
-
-    def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
-        self.name, self.unit, self._read = name, unit, read
-
-    def tick(self) -> list[Sample]:
-        now = time.monotonic()
-        with contextlib.suppress(OSError):  # the cgroup may be gone: no sample
-            return [Sample(now, now, self._read())]
-        return []
-
-
-class Rate(Probe):
-    """Growth of a counter per second. The kernel books waiting in lumps, so a phase is its mean."""
-
-    def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
-        self.name, self.unit, self._read = name, unit, read
-        self._last: tuple[float, float] | None = None
-
-    def tick(self) -> list[Sample]:
-        try:
-            now, count = time.monotonic(), self._read()
-        except OSError:
-            return []
-        last, self._last = self._last, (now, count)
-        if last is None or now <= last[0]:
-            return []
-        return [Sample(last[0], now, max(0.0, count - last[1]) / (now - last[0]))]
-
-    def reduce(self, values: Sequence[float]) -> float:
-        return statistics.fmean(values)
 
 
 class CpuDemand(Probe):
@@ -98,7 +33,7 @@ class CpuDemand(Probe):
     name, unit = "CPU that the cgroup used or waited for", "cores"
     interval_s = 1.0
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LocalTarget) -> None:
         self._target = target
         self._last: tuple[float, dict[int, int]] | None = None
 
@@ -125,15 +60,15 @@ class CpuDemand(Probe):
         return found
 
 
-def cpu_throttling(target: Target) -> Probe:
+def cpu_throttling(target: LocalTarget) -> Probe:
     return Rate("CPU time waited for because the quota was spent", "s/s", target.cgroup.throttled_seconds)
 
 
-def memory_usage(target: Target) -> Probe:
+def memory_usage(target: LocalTarget) -> Probe:
     return Gauge("memory of the cgroup", "MiB", lambda: target.cgroup.memory_usage() / 2**20)
 
 
-def stopped_share(target: Target) -> Probe:
+def stopped_share(target: LocalTarget) -> Probe:
     def read() -> float:
         states = list(target.processes().values())
         return 100 * states.count("T") / len(states) if states else 0.0
@@ -145,7 +80,7 @@ class Pinger:
     """ICMP echo from the fabric to the service: the kernel of the service's namespace answers, its processes do not
     matter. Non-blocking; arrivals carry the kernel's time stamps, so a late reader measures no delay of its own."""
 
-    def __init__(self, target: Target, payload_bytes: int) -> None:
+    def __init__(self, target: LocalTarget, payload_bytes: int) -> None:
         self._address = target.service.address
         self._payload = b"\0" * payload_bytes
         self._identity = int.from_bytes(os.urandom(2), "big")
@@ -199,7 +134,7 @@ class RoundTrip(Probe):
     interval_s = 0.1
     min_samples = 3
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LocalTarget) -> None:
         self._pinger = Pinger(target, payload_bytes=32)
 
     def tick(self) -> list[Sample]:
@@ -218,7 +153,7 @@ class Loss(Probe):
     interval_s = 0.05
     min_samples = 10
 
-    def __init__(self, target: Target, timeout_s: float = 0.5) -> None:
+    def __init__(self, target: LocalTarget, timeout_s: float = 0.5) -> None:
         self._pinger = Pinger(target, payload_bytes=32)
         self._timeout_s = timeout_s
         self._answered: list[Echo] = []
@@ -250,7 +185,7 @@ class Throughput(Probe):
     interval_s = 0.05
     min_samples = 1
 
-    def __init__(self, target: Target, burst: int = 6, pause_s: float = 2.0, timeout_s: float = 3.0) -> None:
+    def __init__(self, target: LocalTarget, burst: int = 6, pause_s: float = 2.0, timeout_s: float = 3.0) -> None:
         self._pinger = Pinger(target, payload_bytes=1_400)
         self._burst = burst
         self._pause_s = pause_s
@@ -286,7 +221,7 @@ class OpenPorts:
 
     ENOUGH = 0.75
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LocalTarget) -> None:
         self._tables = target.in_service_network(_listen_tables)
         self._first = self._count()
 

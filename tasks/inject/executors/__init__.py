@@ -1,0 +1,1 @@
+"""How fault kinds are carried out: one package per backend."""

@@ -1,0 +1,100 @@
+"""The service that a fault acts on: its pods in the namespace of the stack."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from tasks.deploy.kubernetes.address import ClusterAddress
+from tasks.deploy.kubernetes.errors import ClusterError
+from tasks.inject.executor import FaultError, FaultTarget
+
+if TYPE_CHECKING:
+    from tasks.deploy.kubernetes.client import Cluster
+
+log = logging.getLogger(__name__)
+
+REQUEST_DEADLINE_S = 15.0
+"""All attempts at one request together: longer than a restart of an API server, shorter than an undo."""
+LOOK_DEADLINE_S = 3.0
+"""The same for looks that a fault under way can do without."""
+
+
+class KubernetesTarget(FaultTarget):
+    """One service of a stack on a cluster.
+
+    ``selector`` finds its pods in the cluster address's namespace; ``container`` is the one that a fault acts on.
+    """
+
+    undo_s: ClassVar[float] = 60.0
+
+    backend: Literal["kubernetes"] = "kubernetes"
+    cluster: ClusterAddress
+    service: str
+    selector: str
+    container: str
+    prometheus_url: str
+
+    @property
+    def name(self) -> str:
+        return self.service
+
+    @property
+    def namespace(self) -> str:
+        return self.cluster.namespace
+
+    @property
+    def stack_alive(self) -> bool:
+        """While the namespace has pods; also when the API does not answer."""
+        with contextlib.suppress(ClusterError):
+            return bool(connection(self.cluster, LOOK_DEADLINE_S).list("v1", "Pod"))
+        return True
+
+    @property
+    def gone(self) -> bool:
+        """Never known: what a deleted namespace held is found missing by each step."""
+        return False
+
+    def api(self, deadline_s: float = REQUEST_DEADLINE_S) -> Cluster:
+        """A connection that this process shares; ``deadline_s`` bounds each request with its retries."""
+        return connection(self.cluster, deadline_s)
+
+    def pods(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
+        """The service's pods that are not being deleted, by name.
+
+        Raises:
+            FaultError: the API does not tell.
+        """
+        with in_words(self):
+            found = self.api(deadline_s).list("v1", "Pod", label_selector=self.selector)
+        alive = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+        return sorted(alive, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def identities(self) -> frozenset[str]:
+        """Ids of the service's running containers."""
+        return frozenset(
+            str(status["containerID"])
+            for pod in self.pods()
+            for status in (pod.get("status") or {}).get("containerStatuses") or ()
+            if status["name"] == self.container and "running" in (status.get("state") or {})
+        )
+
+
+@cache
+def connection(address: ClusterAddress, deadline_s: float = REQUEST_DEADLINE_S) -> Cluster:
+    """Raises ClusterError when there are no usable credentials."""
+    from tasks.deploy.kubernetes.client import Cluster
+
+    return Cluster(address, deadline_s=deadline_s)
+
+
+@contextlib.contextmanager
+def in_words(target: KubernetesTarget) -> Iterator[None]:
+    """Turns a ClusterError within into the FaultError that the rest of ``tasks.inject`` knows."""
+    try:
+        yield
+    except ClusterError as error:
+        raise FaultError(f"{target.name}: {error}") from error

@@ -1,0 +1,82 @@
+"""Traces of faults in the namespaces and cgroups of a running stack, found by looking and not by a journal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from tasks.deploy.local.runtime import StackRuntime
+from tasks.inject.executor import FaultError
+from tasks.inject.executors.local.target import LocalTarget
+from tasks.inject.executors.local.undo import (
+    KillTracked,
+    LiftMemoryLimit,
+    LocalStep,
+    RestoreEgress,
+    RestoreQuota,
+    ResumeProcesses,
+)
+from tasks.inject.processes import process_name
+
+STRESSOR_NAME = "stress-ng"
+
+
+def residue(runtime: StackRuntime) -> list[str]:
+    """Every trace; what cannot be looked at is named as one."""
+    found = []
+    for service in runtime.services:
+        target = LocalTarget.of(runtime, service.name)
+        try:
+            found += [line for step in _general_steps(target) for line in _look(step, target)]
+            found += [f"{target.name}: {STRESSOR_NAME} process {pid} runs" for pid in _stressors(target)]
+        except OSError as error:
+            found += [f"{target.name}: cannot look for residue: {error}"] if target.stack_alive else []
+    return found
+
+
+def sweep(runtime: StackRuntime) -> tuple[list[str], list[str]]:
+    """Undo all that ``residue`` would find. Returns what was done and what could not be."""
+    done: list[str] = []
+    failures: list[str] = []
+    for service in runtime.services:
+        target = LocalTarget.of(runtime, service.name)
+        try:
+            for step in _general_steps(target):
+                found = _look(step, target)
+                if found:
+                    failures += _undo(step, target)
+                    done += [f"{line}: undone" for line in found]
+            for pid in _stressors(target):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                done.append(f"{target.name}: {STRESSOR_NAME} process {pid} killed")
+        except OSError as error:
+            failures += [f"{target.name}: {error}"] if target.stack_alive else []
+    return done, failures
+
+
+def _general_steps(target: LocalTarget) -> list[LocalStep]:
+    """Steps that restore the normal state that the stack's runtime describes, whatever the fault was."""
+    steps: list[LocalStep] = [RestoreEgress(), RestoreQuota(cores=target.service.cpu_cores), LiftMemoryLimit()]
+    steps += [KillTracked(tracker=name) for name in target.trackers()]
+    return [*steps, ResumeProcesses()]
+
+
+def _stressors(target: LocalTarget) -> list[int]:
+    return sorted(pid for pid in target.all_processes() if process_name(pid).startswith(STRESSOR_NAME))
+
+
+def _look(step: LocalStep, target: LocalTarget) -> list[str]:
+    try:
+        return step.left(target)
+    except (FaultError, OSError) as error:
+        return [f"{target.name}: cannot look for residue: {error}"] if target.stack_alive else []
+
+
+def _undo(step: LocalStep, target: LocalTarget) -> list[str]:
+    try:
+        step.undo(target)
+        return step.left(target)
+    except (FaultError, OSError) as error:
+        return [] if target.gone else [f"{step.step}: {error}"]

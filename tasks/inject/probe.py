@@ -1,0 +1,79 @@
+"""Probes: a figure per moment that shows whether a fault is there.
+
+A probe yields samples; the guardian puts them into the phases before, during and after by their times, and reduces each
+phase to one figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tasks.inject.executor import FaultError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``value`` describes the interval from ``start`` to ``end`` (monotonic seconds; equal for a moment)."""
+
+    start: float
+    end: float
+    value: float
+
+
+class Probe:
+    """Base of the probes. ``tick`` is called every ``interval_s`` and does not wait for a figure to appear."""
+
+    name: str
+    unit: str
+    interval_s: float = 0.5
+    min_samples: int = 2
+    before_window_s: float = 15.0
+    """How far back from the act a sample counts as "before"; a probe may yield samples older than itself."""
+
+    def tick(self) -> list[Sample]:
+        """Samples that became known since the last call. Raises nothing: what cannot be read is no sample."""
+        raise NotImplementedError
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.median(values)
+
+    def close(self) -> None:
+        """Free what the probe holds."""
+
+
+class Gauge(Probe):
+    """The value of a function now."""
+
+    def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
+        self.name, self.unit, self._read = name, unit, read
+
+    def tick(self) -> list[Sample]:
+        now = time.monotonic()
+        with contextlib.suppress(OSError, FaultError):  # what is read may be gone: no sample
+            return [Sample(now, now, self._read())]
+        return []
+
+
+class Rate(Probe):
+    """Growth of a counter per second. The kernel books waiting in lumps, so a phase is its mean."""
+
+    def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
+        self.name, self.unit, self._read = name, unit, read
+        self._last: tuple[float, float] | None = None
+
+    def tick(self) -> list[Sample]:
+        try:
+            now, count = time.monotonic(), self._read()
+        except (OSError, FaultError):
+            return []
+        last, self._last = self._last, (now, count)
+        if last is None or now <= last[0]:
+            return []
+        return [Sample(last[0], now, max(0.0, count - last[1]) / (now - last[0]))]
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
