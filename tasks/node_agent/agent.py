@@ -1,0 +1,144 @@
+"""The agent's life: restore what an earlier one left, then two loops, then restore everything.
+
+The main thread is the watchdog: it ends faults in time and needs no API. The other thread talks to the API.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from tasks.deploy.kubernetes.client import Cluster
+from tasks.deploy.kubernetes.errors import ClusterError
+from tasks.node_agent import health
+from tasks.node_agent.actions import Node
+from tasks.node_agent.gpu_map import Publisher
+from tasks.node_agent.journal import Journal
+from tasks.node_agent.keeper import Keeper
+from tasks.node_agent.reconciler import Reconciler
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.2
+ROUND_S = 1.0
+PUBLISH_S = 5.0
+LAST_ATTEMPTS_S = 30.0
+"""How long a terminated agent goes on trying to restore; the pod's grace period is longer."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    node_name: str
+    journal: Path
+    health_file: Path = health.DEFAULT_FILE
+    round_s: float = ROUND_S
+
+
+class Agent:
+    def __init__(self, settings: Settings, node: Node, connect: Callable[[], Cluster]) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._node = node
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._keeper = Keeper(Journal(settings.journal), node, changed=lambda uid: self._wake.set())
+        self._reconciler: Reconciler | None = None
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT. Returns the exit status: 1 when a fault is left. Raises OSError for the journal."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._settings.journal.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = self._take_journal()
+        try:
+            self._keeper.load()
+            talker = threading.Thread(target=self._talk, name="api", daemon=True)
+            talker.start()
+            while not self._stop.wait(TICK_S) and talker.is_alive():
+                self._keeper.tick()
+                health.touch(self._settings.health_file)
+            failed = not self._stop.is_set()
+            self._stop.set()
+            return self._leave(talker) or int(failed)
+        finally:
+            os.close(descriptor)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop()
+
+    def _take_journal(self) -> int:
+        """One agent a node: another waits, alive, until the first has ended."""
+        descriptor = os.open(self._settings.journal / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        said = False
+        while not self._stop.is_set():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not said:
+                    log.warning("another agent holds %s: waiting for its end", self._settings.journal)
+                    said = True
+                health.touch(self._settings.health_file)
+                time.sleep(TICK_S)
+        return descriptor
+
+    def _talk(self) -> None:
+        cluster = self._reach()
+        if cluster is None:
+            return
+        with cluster:
+            self._reconciler = Reconciler(cluster, self._keeper, self._settings.node_name)
+            publisher = Publisher(cluster, self._node, self._settings.node_name)
+            next_publish = 0.0
+            while not self._stop.is_set():
+                try:
+                    self._reconciler.round()
+                    if time.monotonic() >= next_publish:
+                        next_publish = time.monotonic() + PUBLISH_S
+                        publisher.publish()
+                except ClusterError as error:
+                    log.warning("%s", error)
+                self._wake.wait(self._settings.round_s)
+                self._wake.clear()
+            self._reconciler.accepting = False
+
+    def _reach(self) -> Cluster | None:
+        while not self._stop.is_set():
+            try:
+                return self._connect()
+            except ClusterError as error:
+                log.warning("%s", error)
+                self._stop.wait(self._settings.round_s)
+        return None
+
+    def _leave(self, talker: threading.Thread) -> int:
+        """Restore everything, whatever the API does; then tell it, if it listens."""
+        if self._reconciler is not None:
+            self._reconciler.accepting = False
+        deadline = time.monotonic() + LAST_ATTEMPTS_S
+        pause = TICK_S
+        while left := self._keeper.restore_all("the agent ends"):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+        talker.join(timeout=10)
+        if self._reconciler is not None and not talker.is_alive():
+            with suppress(ClusterError):
+                self._reconciler.round()
+        for entry in left:
+            log.error("%s: left to the next agent: %s", entry.name, entry.problem)
+        return 1 if left else 0

@@ -1,0 +1,93 @@
+"""The agent's journal on the node's disk: one file per NodeFault, written before the act, durable and atomic."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.node_agent.node_fault import NodeFaultSpec, Saved
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".json"
+State = Literal["planned", "active", "restored", "refused"]
+
+
+class Entry(BaseModel):
+    """``planned``: the act may be done, half done or not at all; ``active``: it was done and read back; ``restored``;
+    ``refused``: nothing was changed, or all was taken back at once. Only the first two need a restore."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    uid: str
+    name: str
+    namespace: str
+    spec: NodeFaultSpec
+    state: State
+    saved: Saved = Saved()
+    applied_at: datetime | None = None
+    restored_at: datetime | None = None
+    message: str = ""
+    problem: str = ""
+    """Why the last attempt to restore failed; empty once it worked."""
+
+    @property
+    def open(self) -> bool:
+        return self.state in ("planned", "active")
+
+    def changed(self, **changes: object) -> Entry:
+        return self.model_copy(update=changes)
+
+
+class Journal:
+    """Raises OSError from every method when the disk refuses."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def read(self, set_aside: bool = True) -> list[Entry]:
+        """Every entry. What cannot be read is kept under another name (``set_aside``): writes are atomic, so nobody knows it."""
+        entries = []
+        for path in sorted(self._directory.glob(f"[!.]*{SUFFIX}")):
+            try:
+                entries.append(Entry.model_validate_json(path.read_bytes()))
+            except ValidationError as error:
+                log.error("%s cannot be read (%d problems)", path, error.error_count())
+                if set_aside:
+                    path.replace(path.with_name(path.name + ".unreadable"))
+        return entries
+
+    def write(self, entry: Entry) -> None:
+        path = self._path(entry.uid)
+        staging = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with staging.open("wb") as stream:
+                stream.write(entry.model_dump_json(indent=1).encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            staging.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                staging.unlink()
+            raise
+        self._sync()
+
+    def remove(self, uid: str) -> None:
+        self._path(uid).unlink(missing_ok=True)
+        self._sync()
+
+    def _path(self, uid: str) -> Path:
+        return self._directory / f"{Path(uid).name}{SUFFIX}"
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

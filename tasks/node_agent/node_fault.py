@@ -1,0 +1,146 @@
+"""The custom resource ``NodeFault``: what an injector asks of a node, and what the node's agent answers.
+
+An injector creates one, waits for ``status.phase`` Active, and deletes it to end the fault: the object is gone when its
+effect is gone, because the agent holds a finalizer until it has restored the node.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+GROUP = "rcarena.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "NodeFault"
+PLURAL = "nodefaults"
+FINALIZER = f"{GROUP}/node-agent"
+
+GPU_MAP_LABEL = f"{GROUP}/gpu-map"
+"""Label of the ConfigMap in which each agent says which pods compute on which of its GPUs."""
+GPU_MAP_KEY = "gpus.json"
+
+Action = Literal["power-limit", "clock-lock", "engine-pause", "engine-kill"]
+Phase = Literal["Pending", "Active", "Restored", "Failed"]
+GPU_ACTIONS: frozenset[Action] = frozenset({"power-limit", "clock-lock"})
+
+
+class NodeFaultError(ValueError):
+    """An object is not a NodeFault that can be carried out; the message names the field."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False)
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in the API: camel case, without what is not set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class NodeFaultSpec(_Model):
+    """``value`` is in watts or MHz; ``fraction`` is of the GPU's default power limit or of its highest SM clock."""
+
+    action: Action
+    node_name: Annotated[str, Field(min_length=1)]
+    pod_uid: Annotated[str, Field(min_length=1)]
+    pod_name: str
+    gpu_uuid: str | None = None
+    value: Annotated[float, Field(gt=0)] | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    duration_seconds: Annotated[float, Field(gt=0, le=86_400)]
+
+    @model_validator(mode="after")
+    def _amount_fits_action(self) -> Self:
+        given = (self.value is not None) + (self.fraction is not None)
+        if self.action in GPU_ACTIONS and given != 1:
+            raise ValueError(f"{self.action} needs either value or fraction")
+        if self.action not in GPU_ACTIONS and given:
+            raise ValueError(f"{self.action} takes neither value nor fraction")
+        return self
+
+    def amount(self, whole: float) -> float:
+        """Watts or MHz, given what a fraction is of."""
+        if self.value is not None:
+            return self.value
+        assert self.fraction is not None
+        return self.fraction * whole
+
+
+class SavedGpu(_Model):
+    """A GPU before the fault (``old_watts``), its limits, and what was set."""
+
+    uuid: str
+    old_watts: float | None = None
+    min_watts: float | None = None
+    default_watts: float | None = None
+    max_watts: float | None = None
+    set_watts: float | None = None
+    max_mhz: float | None = None
+    set_mhz: float | None = None
+
+
+class SavedProcess(_Model):
+    """A process by an identity that survives pid reuse: its start in clock ticks since boot."""
+
+    pid: int
+    start_ticks: int
+    name: str
+
+
+class Saved(_Model):
+    """What the fault changes, as it was before: all that a restore needs."""
+
+    gpus: tuple[SavedGpu, ...] = ()
+    processes: tuple[SavedProcess, ...] = ()
+
+
+class NodeFaultStatus(_Model):
+    phase: Phase = "Pending"
+    saved: Saved | None = None
+    applied_at: datetime | None = None
+    restored_at: datetime | None = None
+    message: str = ""
+
+
+class NodeFault(_Model):
+    """One object as it was read from the API."""
+
+    name: str
+    namespace: str
+    uid: str
+    resource_version: str
+    created_at: datetime
+    deleted: bool
+    finalizers: tuple[str, ...]
+    spec: NodeFaultSpec
+    status: NodeFaultStatus
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> NodeFault:
+        """Raises NodeFaultError when ``document`` does not follow the schema (made before the schema was installed)."""
+        metadata = document["metadata"]
+        try:
+            return cls(
+                name=metadata["name"],
+                namespace=metadata["namespace"],
+                uid=metadata["uid"],
+                resource_version=metadata.get("resourceVersion", ""),
+                created_at=metadata["creationTimestamp"],
+                deleted=metadata.get("deletionTimestamp") is not None,
+                finalizers=tuple(metadata.get("finalizers") or ()),
+                spec=NodeFaultSpec.model_validate(document["spec"]),
+                status=NodeFaultStatus.model_validate(document.get("status") or {}),
+            )
+        except (KeyError, ValidationError) as error:
+            raise NodeFaultError(f"{KIND} {metadata.get('name')}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: KeyError | ValidationError) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]}: missing"
+    detail = error.errors()[0]
+    where = ".".join(str(part) for part in detail["loc"])
+    return f"{where}: {detail['msg']}" if where else str(detail["msg"])
