@@ -6,6 +6,7 @@ The guardian, the dead-man timer and the recovery know a fault only by these.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -65,6 +66,14 @@ T = TypeVar("T", bound=FaultTarget)
 P = TypeVar("P", bound=FaultParameters)
 
 
+@dataclass(frozen=True)
+class Undone:
+    """What the platform told about an undo: when the effect ended (None: now), and notes for the record."""
+
+    ended_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+
+
 class UndoStepBase(BaseModel, Generic[T]):
     """One step that restores a service; written to the journal before the fault acts.
 
@@ -74,8 +83,8 @@ class UndoStepBase(BaseModel, Generic[T]):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def undo(self, target: T) -> datetime | None:
-        """Returns when the effect ended if the platform has recorded that, else None: now.
+    def undo(self, target: T) -> Undone | None:
+        """Returns what there is to tell beyond that it is done now.
 
         Raises:
             FaultError, OSError: it could not be done.

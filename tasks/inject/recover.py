@@ -19,7 +19,7 @@ from typing import Any
 
 from tasks.deploy.local.process import ProcessId
 from tasks.inject.backend import published_runtime, stack_residue, sweep
-from tasks.inject.executor import FaultError, FaultTarget, UndoStepBase
+from tasks.inject.executor import FaultError, FaultTarget, Undone, UndoStepBase
 from tasks.inject.journal import (
     CLOSED,
     Journal,
@@ -50,13 +50,14 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
     journal.state = "undoing"
     _record(path, journal)
     left: list[str] = []
-    platform_times: list[datetime] = []
+    told: list[Undone] = []
     for attempt in range(UNDO_ATTEMPTS):
-        left = [line for step in journal.undo for line in _try(step, journal.target, platform_times)]
+        left = [line for step in journal.undo for line in _try(step, journal.target, told)]
         if not left:
             break
         time.sleep(0.1 * (attempt + 1))
-    journal.undone_at = max(platform_times, default=datetime.now(UTC))
+    journal.undone_at = max((each.ended_at for each in told if each.ended_at), default=datetime.now(UTC))
+    journal.notes += [note for each in told for note in each.notes if note not in journal.notes]
     journal.recovered_by = by
     journal.state = "failed" if left else CLOSED
     if left:
@@ -188,11 +189,11 @@ def _record(path: Path, journal: Journal) -> list[str]:
     return []
 
 
-def _try(step: UndoStepBase[Any], target: FaultTarget, ended: list[datetime]) -> list[str]:
-    """Undo and look. Adds to ``ended`` when the platform says that the effect ended."""
+def _try(step: UndoStepBase[Any], target: FaultTarget, told: list[Undone]) -> list[str]:
+    """Undo and look. Adds to ``told`` what the step has to tell."""
     try:
-        moment = step.undo(target)
-        ended += [] if moment is None else [moment]
+        undone = step.undo(target)
+        told += [] if undone is None else [undone]
         return step.left(target)
     except (FaultError, OSError) as error:
         return [] if target.gone else [f"{type(step).__name__}: {error}"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import Literal
 
-from tasks.inject.executor import FaultError, UndoStepBase
+from tasks.inject.executor import FaultError, Undone, UndoStepBase
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
 
 CHAOS_API = "chaos-mesh.org/v1alpha1"
@@ -21,7 +20,7 @@ class DeleteChaos(UndoStepBase[KubernetesTarget]):
     namespace: str
     resource: str
 
-    def undo(self, target: KubernetesTarget) -> datetime | None:
+    def undo(self, target: KubernetesTarget) -> Undone | None:
         deadline = time.monotonic() + 30
         with in_words(target):
             target.api().delete(CHAOS_API, self.kind, self.resource, namespace=self.namespace)
