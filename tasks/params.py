@@ -124,6 +124,19 @@ class ReportParams(Frozen):
     title: str = "RCArena campaign"
 
 
+class GateParams(Frozen):
+    """When `rcarena compare --gate` calls a change a regression.
+
+    ``score_margin``: fall of Avg@5; ``latency_margin``: rise, as a share; ``failure_margin``: rise of the share of
+    failed requests; ``methods``: only these (default: all).
+    """
+
+    score_margin: Annotated[float, Field(ge=0, le=1)] = 0.1
+    latency_margin: Annotated[float, Field(ge=0, le=100)] = 0.2
+    failure_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
+    methods: tuple[str, ...] = ()
+
+
 class Params(Frozen):
     """All parameters of a campaign."""
 
@@ -134,6 +147,14 @@ class Params(Frozen):
     export: ExportParams
     score: ScoreParams
     report: ReportParams
+    gate: GateParams = GateParams()
+
+    @model_validator(mode="after")
+    def _gated_methods_are_scored(self) -> Params:
+        for method in self.gate.methods:
+            if method not in self.score.methods:
+                raise ValueError(f"gate.methods: '{method}' is not one of score.methods")
+        return self
 
     @model_validator(mode="after")
     def _rates_have_samples(self) -> Params:
