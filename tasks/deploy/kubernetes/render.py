@@ -2,20 +2,301 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from tasks.deploy.kubernetes.manifest import Manifest
-from tasks.stack import KubernetesDeployParams
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tasks.deploy.kubernetes import names
+from tasks.deploy.kubernetes.charts import ChartRelease, ContainerRuntime, chart_releases
+from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
+from tasks.deploy.kubernetes.models import model_preset
+from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
+from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams, PodResources
+
+DIRECTORY = Path(__file__).parent
+TEMPLATES = (
+    "namespace.yaml.j2",
+    "node-fault-crd.yaml.j2",
+    "rbac.yaml.j2",
+    "storage.yaml.j2",
+    "network-policies.yaml.j2",
+    "serve-code.yaml.j2",
+    "gateway.yaml.j2",
+    "ray-service.yaml.j2",
+    "gpu-agent.yaml.j2",
+    "mesh.yaml.j2",
+    "monitors.yaml.j2",
+    "dashboards.yaml.j2",
+)
+"""In the order in which to apply."""
+
+RAY_VERSION = "2.60.0"
+CLUSTER_SCOPED = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"})
+SHARED_MEMORY_GB = 16
+HELM_TIMEOUT = "15m"
 
 
 def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
     """Our objects in the order in which to apply them; every one carries ``manifest.stack_labels(namespace)``."""
-    raise NotImplementedError
+    environment, context = _environment(), template_context(params)
+    documents = (
+        document
+        for name in TEMPLATES
+        if name in environment.list_templates()
+        for document in yaml.safe_load_all(environment.get_template(name).render(context))
+        if document is not None
+    )
+    return tuple(Manifest(_owned(document, params.namespace)) for document in documents)
 
 
-def write_manifests(params: KubernetesDeployParams, directory: Path) -> list[Path]:
+def write_manifests(
+    params: KubernetesDeployParams, directory: Path, runtime: ContainerRuntime = ContainerRuntime()
+) -> list[Path]:
     """One numbered file per manifest, ``charts/<release>/values.yaml`` and ``charts/install.sh``.
 
     ``directory`` is replaced as a whole, or left as it was.
+
+    Raises:
+        OSError: it cannot be written, or it exists and holds something that this function did not write.
     """
-    raise NotImplementedError
+    _check_replaceable(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as temporary:
+        staging, old = Path(temporary, "new"), Path(temporary, "old")
+        staging.mkdir(mode=0o755)
+        files = [*_write_stack(params, staging), *_write_charts(chart_releases(params, runtime), staging)]
+        (staging / MARKER).write_text("Written by `rcarena deploy render`; replaced as a whole.\n", encoding="utf-8")
+        if directory.exists():
+            directory.rename(old)
+        staging.rename(directory)
+    return [directory / file.relative_to(staging) for file in files]
+
+
+MARKER = ".rcarena-render"
+
+
+def _check_replaceable(directory: Path) -> None:
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise FileExistsError(f"{directory}: is not a directory")
+    if directory.exists() and any(directory.iterdir()) and not (directory / MARKER).exists():
+        raise FileExistsError(f"{directory}: holds other files; name an empty or a new directory")
+
+
+def _write_stack(params: KubernetesDeployParams, directory: Path) -> Iterator[Path]:
+    for number, manifest in enumerate(render_stack(params)):
+        file = directory / f"{number:02d}-{manifest.kind.lower()}-{manifest.name}.yaml"
+        file.write_text(dump(manifest.document), encoding="utf-8")
+        yield file
+
+
+def _write_charts(releases: tuple[ChartRelease, ...], directory: Path) -> Iterator[Path]:
+    charts = directory / "charts"
+    charts.mkdir()
+    for release in releases:
+        file = charts / release.name / "values.yaml"
+        file.parent.mkdir()
+        file.write_text(dump(release.values), encoding="utf-8")
+        yield file
+    script = charts / "install.sh"
+    script.write_text(install_script(releases), encoding="utf-8")
+    script.chmod(0o755)
+    yield script
+
+
+def install_script(releases: tuple[ChartRelease, ...]) -> str:
+    """The Helm commands that install ``releases``, as a shell script that can be run again."""
+    lines = ["#!/bin/sh", "set -eu", 'cd "$(dirname "$0")"']
+    for release in releases:
+        labels = " ".join(f"{key}={value}" for key, value in sorted(release.namespace_labels.items()))
+        if labels:
+            lines.append(
+                f"kubectl create namespace {release.namespace} --dry-run=client --output=yaml | kubectl apply --filename=-"
+            )
+            lines.append(f"kubectl label --overwrite namespace {release.namespace} {labels}")
+        lines.append(
+            f"helm upgrade --install {release.name} {release.chart} --repo {release.repo} --version {release.version}"
+            f" --namespace {release.namespace} --create-namespace --values {release.name}/values.yaml"
+            f" --wait --timeout {HELM_TIMEOUT}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Multi-line text (configuration files) as blocks, so that people can read and diff it."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(document: dict[str, Any]) -> str:
+    """YAML for people: keys in their order, configuration files as blocks, no aliases."""
+    _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign,assignment]
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def _owned(document: dict[str, Any], namespace: str) -> dict[str, Any]:
+    metadata = document["metadata"]
+    if document["kind"] not in CLUSTER_SCOPED:
+        metadata.setdefault("namespace", namespace)
+    metadata["labels"] = {**(metadata.get("labels") or {}), **stack_labels(namespace)}
+    return document
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(DIRECTORY / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        autoescape=False,  # noqa: S701 (YAML, not HTML)
+    )
+    environment.filters["digest"] = lambda text: hashlib.sha256(text.encode()).hexdigest()[:16]
+    environment.filters["tojson"] = json.dumps
+    return environment
+
+
+def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
+    """What the templates know: the parameters, names, and what is derived from both."""
+    replicas = replica_names(params)
+    context: dict[str, Any] = {
+        **{field: getattr(params, field) for field in ("namespace", "storage", "images", "resources", "telemetry")},
+        "parallelism": params.parallelism,
+        "accelerator": params.accelerator,
+        "token": params.model_token,
+        "names": names,
+        "account": names.task_account,
+        "model": model_preset(params.model),
+        "gateway": GATEWAY,
+        "head": HEAD,
+        "replicas": replicas,
+        "mesh": params.telemetry.istio,
+        "interval": f"{params.scrape_interval_s}s",
+        "gpus": params.gpus_per_pod,
+        "ray_version": RAY_VERSION,
+        "ray_cpus": int(params.resources.replica.cpu_cores),
+        "ray_environment": _ray_environment(params),
+        "engine_environment": _engine_environment(params),
+        "models_claims": _models_claims(params, replicas),
+        "tolerations": _tolerations(params),
+        "serve_config": yaml.safe_dump(serve_config(params), sort_keys=False, width=120),
+        "tracing_module": (DIRECTORY / "tracing_module.py").read_text(encoding="utf-8"),
+        "dashboards": {
+            file.stem: file.read_text(encoding="utf-8") for file in sorted((DIRECTORY / "dashboards").glob("*.json"))
+        },
+        "pod_labels": lambda service, ray=False, serve=False: _pod_labels(params, service, ray, serve),
+        "pod_resources": lambda resources, gpus=0: _pod_resources(params, resources, gpus),
+        "shared_memory": lambda resources: memory_quantity(min(SHARED_MEMORY_GB, resources.memory_gb / 4)),
+        "ray_resources": lambda replica: _ray_resources(params, replica),
+        "affinity": lambda replica: _affinity(params, replica),
+    }
+    context["routes"] = route_prefixes(params)
+    context["shares"] = _shares(context["routes"])
+    context["otlp_address"] = params.telemetry.otlp_endpoint.partition("://")[2].rstrip("/")
+    context["nginx_conf"] = _environment().get_template("nginx.conf.j2").render(context)
+    return context
+
+
+def _ray_environment(params: KubernetesDeployParams) -> dict[str, str]:
+    """Of every Ray pod. Ray reports twice per scrape, so that a scrape never sees one report twice."""
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_metrics_report_interval_ms": str(params.scrape_interval_s * 500),
+        "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": f"{names.TRACING_MODULE}:span_processors",
+        "RAY_SERVE_TRACING_SAMPLING_RATIO": "1.0",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": params.telemetry.otlp_endpoint,
+        "PYTHONPATH": names.SERVE_CODE_DIRECTORY,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _engine_environment(params: KubernetesDeployParams) -> dict[str, str]:
+    environment = {"HF_HOME": names.MODELS_DIRECTORY, "TOKENIZERS_PARALLELISM": "false"}
+    if params.accelerator.kind == "none":
+        environment |= {
+            "VLLM_TARGET_DEVICE": "cpu",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(max(1, int(params.resources.replica.cpu_cores))),
+        }
+    return environment
+
+
+def _models_claims(params: KubernetesDeployParams, replicas: tuple[str, ...]) -> tuple[str, ...]:
+    """Claim of each replica's weights. A volume for one node cannot be shared by replicas that may sit on several."""
+    if params.storage.access_mode == "ReadWriteMany":
+        return ("models",) * len(replicas)
+    return tuple(f"models-{replica}" for replica in replicas)
+
+
+def _tolerations(params: KubernetesDeployParams) -> list[dict[str, Any]]:
+    """Of all pods of the stack: on a cluster with GPU nodes only, the head has to go there, too."""
+    if params.accelerator.kind == "none":
+        return []
+    return [toleration.model_dump(exclude_none=True) for toleration in params.accelerator.tolerations]
+
+
+def _pod_labels(params: KubernetesDeployParams, service: str, ray: bool, serve: bool) -> dict[str, str]:
+    labels = {"app": service, "service.istio.io/canonical-name": service, **stack_labels(params.namespace)}
+    if ray:
+        labels["rcarena.io/ray"] = "true"
+    if serve:
+        labels[names.SERVE_LABEL] = "true"
+    return labels
+
+
+def _pod_resources(params: KubernetesDeployParams, resources: PodResources, gpus: int) -> dict[str, Any]:
+    """Requests equal limits: the kernel's limits, and so the effect of a stress, do not depend on the neighbours."""
+    quantities = {"cpu": cpu_quantity(resources.cpu_cores), "memory": memory_quantity(resources.memory_gb)}
+    if gpus:
+        quantities[params.accelerator.resource] = str(gpus)
+    return {"requests": dict(quantities), "limits": quantities}
+
+
+def cpu_quantity(cores: float) -> str:
+    """As the API server writes it back: whole cores, else millicores."""
+    return str(int(cores)) if float(cores).is_integer() else f"{round(cores * 1000)}m"
+
+
+def memory_quantity(gigabytes: float) -> str:
+    return f"{int(gigabytes)}G" if float(gigabytes).is_integer() else f"{round(gigabytes * 1000)}M"
+
+
+def _ray_resources(params: KubernetesDeployParams, replica: str) -> str:
+    """A JSON object in quotes, as KubeRay passes it on to ``ray start``."""
+    resources = {names.NODE_MARKER: 1, names.ENGINE_SLOT: params.parallelism.tensor, replica: 1}
+    return "'" + json.dumps(resources) + "'"
+
+
+def _affinity(params: KubernetesDeployParams, replica: str) -> dict[str, Any] | None:
+    """Where the pods of one replica go relative to each other. Between replicas the scheduler is free."""
+    if params.parallelism.pipeline == 1:
+        return None
+    term = {
+        "labelSelector": {"matchLabels": {"app": replica, **stack_labels(params.namespace)}},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
+    if params.placement_strategy == "STRICT_SPREAD":
+        return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return {"podAntiAffinity" if params.placement_strategy == "SPREAD" else "podAffinity": preferred}
+
+
+def _shares(routes: tuple[str, ...]) -> list[str]:
+    """Lines of nginx's ``split_clients``: equal shares, the last takes what rounding left."""
+    share = int(10_000 / len(routes)) / 100
+    return [f"{share:.2f}% {route}" for route in routes[:-1]] + [f"* {routes[-1]}"]

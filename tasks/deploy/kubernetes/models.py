@@ -1,0 +1,57 @@
+"""The models that a replica can serve, from ``models.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+PRESETS_FILE = Path(__file__).with_name("models.yaml")
+
+
+class ModelPreset(BaseModel):
+    """One model. ``source`` is its Hugging Face id; ``gated``: a token of an account that accepted its licence is needed.
+
+    ``engine`` holds vLLM's arguments; ``min_gpu_memory_gb`` 0 marks a model that runs on CPUs, too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    source: str
+    gated: bool
+    weights_gb: float = Field(gt=0)
+    min_gpu_memory_gb: float = Field(ge=0)
+    layers: int = Field(gt=0)
+    tensor_parallel: tuple[int, ...]
+    engine: dict[str, Any]
+
+    @property
+    def runs_on_cpu(self) -> bool:
+        return self.min_gpu_memory_gb == 0
+
+    @property
+    def volume_gb(self) -> int:
+        """Room for the weights, and once more while they are downloaded."""
+        return max(5, round(2 * self.weights_gb) + 5)
+
+    def gpu_memory_gb(self, tensor: int, pipeline: int) -> float:
+        """What each accelerator must have when the model is spread over ``tensor * pipeline`` of them."""
+        overhead = self.min_gpu_memory_gb - self.weights_gb
+        return round(self.weights_gb / (tensor * pipeline) + overhead, 1) if self.min_gpu_memory_gb else 0.0
+
+
+@cache
+def model_presets() -> Mapping[str, ModelPreset]:
+    """Name -> preset, in the order of the file."""
+    document = yaml.safe_load(PRESETS_FILE.read_text(encoding="utf-8"))
+    return {name: ModelPreset.model_validate({"name": name, **fields}) for name, fields in document.items()}
+
+
+def model_preset(name: str) -> ModelPreset:
+    """Raises KeyError for an unknown name; ``validate_deploy_params`` says it with a suggestion."""
+    return model_presets()[name]
