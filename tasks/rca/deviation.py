@@ -39,18 +39,16 @@ def deviation_scores(
     """
     require_windows(normal, abnormal)
     before, after = np.ascontiguousarray(normal.to_numpy().T), np.ascontiguousarray(abnormal.to_numpy().T)
-    sampled = ~np.isnan(before)
-    count = np.count_nonzero(sampled, axis=1)
+    count = np.count_nonzero(~np.isnan(before), axis=1)
     with np.errstate(all="ignore"):
-        mean = np.sum(before, axis=1, where=sampled) / count
-        deviation = np.sqrt(np.sum((before - mean[:, None]) ** 2, axis=1, where=sampled) / count)
         resolution = RESOLUTION * np.maximum(_largest(before, "both"), _largest(after, "both"))
         if centre == "median":
             low, middle, high = _quantiles(before, count, (0.25, 0.5, 0.75))
-            iqr = high - low
-            spread = np.where(iqr > resolution, iqr, deviation * _IQR_OF_STANDARD_NORMAL)
+            spread = high - low
+            still = ~(spread > resolution)
+            spread[still] = _moments(before[still], count[still])[1] * _IQR_OF_STANDARD_NORMAL
         else:
-            middle, spread = mean, deviation
+            middle, spread = _moments(before, count)
         away = _largest(after - middle[:, None], direction)
         varied = away / spread
         quiet = np.where(np.abs(away) > resolution, np.sign(away) * np.sqrt(count), 0.0)
@@ -72,15 +70,22 @@ def _largest(values: np.ndarray, direction: Direction) -> np.ndarray:
     return highest if direction == "up" else np.maximum(highest, -np.fmin.reduce(values, axis=1))
 
 
+def _moments(values: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation per row, NaN left out."""
+    sampled = ~np.isnan(values)
+    mean = np.sum(values, axis=1, where=sampled) / count
+    return mean, np.sqrt(np.sum((values - mean[:, None]) ** 2, axis=1, where=sampled) / count)
+
+
 def _quantiles(values: np.ndarray, count: np.ndarray, levels: tuple[float, ...]) -> list[np.ndarray]:
     """Linearly interpolated quantiles per row, NaN left out. (NumPy's nanquantile loops over rows in Python.)"""
     ordered = np.sort(values, axis=1)  # NaN last
     quantiles = []
     for level in levels:
-        position = level * np.maximum(count - 1, 0)
-        below = np.floor(position).astype(int)
-        above = np.ceil(position).astype(int)
+        rank = level * np.maximum(count - 1, 0)
+        below = np.floor(rank).astype(int)
+        above = np.ceil(rank).astype(int)
         low = np.take_along_axis(ordered, below[:, None], axis=1)[:, 0]
         high = np.take_along_axis(ordered, above[:, None], axis=1)[:, 0]
-        quantiles.append(low + (high - low) * (position - below))
+        quantiles.append(low + (high - low) * (rank - below))
     return quantiles
