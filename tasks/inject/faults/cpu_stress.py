@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
 from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes import probes as cluster_probes
+from tasks.inject.executors.kubernetes.chaos_mesh import StressFault
+from tasks.inject.executors.kubernetes.executor import limit_of
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.stress import start_stressor
@@ -46,6 +49,27 @@ class LocalCpuStress(LocalFault[Parameters]):
         return f"a rise of {self._rise_cores:.2g} cores"
 
 
+class ChaosCpuStress(StressFault[Parameters]):
+    """The container's limit caps what the workers get; without one, the node does."""
+
+    def stressors(self) -> dict[str, Any]:
+        return {"cpu": {"workers": self.parameters.workers, "load": self.parameters.load_percent}}
+
+    def probe(self) -> Probe:
+        limits = [limit_of(pod, self.target.container, "cpu") for pod in self.target.pods()]
+        self._limit_cores = min((limit for limit in limits if limit is not None), default=None)
+        return cluster_probes.container_cpu(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        asked = self.parameters.workers * self.parameters.load_percent / 100
+        room = asked if self._limit_cores is None else min(asked, self._limit_cores - before)
+        return during - before >= max(0.5 * room, 0.1)
+
+    @property
+    def criterion(self) -> str:
+        return "a rise by half of what the workers ask for and the limit leaves, at least 0.1 cores"
+
+
 FAULT = register(
     Fault(
         kind="cpu-stress",
@@ -57,5 +81,7 @@ FAULT = register(
         signals="CPU usage and throttling of the target; its latency per request",
         metrics=("cpu_usage", "cpu_throttled"),
         local=LocalCpuStress,
+        kubernetes=ChaosCpuStress,
+        kubernetes_defaults={"workers": 16, "load_percent": 100},
     )
 )

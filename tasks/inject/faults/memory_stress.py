@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
 from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes import probes as cluster_probes
+from tasks.inject.executors.kubernetes.chaos_mesh import StressFault
+from tasks.inject.executors.kubernetes.executor import limit_of
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.stress import start_stressor
@@ -17,6 +20,8 @@ from tasks.inject.probe import Probe
 
 MACHINE_MARGIN_MB = 1024
 ALARM_MARGIN_MB = 512
+CONTAINER_HEADROOM_MB = 256
+SMALLEST_STRESS_MB = 64
 
 
 class Parameters(FaultParameters):
@@ -69,6 +74,49 @@ class LocalMemoryStress(LocalFault[Parameters]):
         return f"a rise of {0.7 * self.parameters.size_mb:.0f} MiB"
 
 
+class ChaosMemoryStress(StressFault[Parameters]):
+    """No more than the container's limit leaves beside its working set and the headroom: the kernel would end the
+    service. The stressors are the first victims should it come to that."""
+
+    size_mb: int = 0
+
+    def refusal(self) -> str | None:
+        limits = [limit_of(pod, self.target.container, "memory") for pod in self.target.pods()]
+        limit = min((each for each in limits if each is not None), default=None)
+        self.size_mb = self.parameters.size_mb
+        if limit is None:
+            return None
+        headroom_mb = CONTAINER_HEADROOM_MB if self.parameters.headroom_mb is None else self.parameters.headroom_mb
+        room_mb = limit / 2**20 - cluster_probes.working_set_mb(self.target) - headroom_mb
+        self.size_mb = min(self.size_mb, int(room_mb))
+        if self.size_mb >= SMALLEST_STRESS_MB:
+            return None
+        return f"the limit of {limit / 2**20:.0f} MiB leaves {max(0, room_mb):.0f} MiB beside the working set"
+
+    def stressors(self) -> dict[str, Any]:
+        return {
+            "memory": {
+                "workers": self.parameters.workers,
+                "size": f"{self.size_mb}MB",
+                "oomScoreAdj": 1000,
+            }
+        }
+
+    def apply(self, run_for_s: float) -> str:
+        executor = super().apply(run_for_s)
+        return executor if self.size_mb == self.parameters.size_mb else f"{executor} ({self.size_mb} MiB fit)"
+
+    def probe(self) -> Probe:
+        return cluster_probes.container_memory(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= 0.7 * self.size_mb
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {0.7 * self.size_mb:.0f} MiB"
+
+
 def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
     """``MemAvailable`` of the machine in MiB."""
     for line in meminfo.read_text(encoding="ascii").splitlines():
@@ -88,5 +136,7 @@ FAULT = register(
         signals="memory of the target; with a limit also reclaim and refaults",
         metrics=("memory_working_set", "memory_rss", "memory_limit_hits"),
         local=LocalMemoryStress,
+        kubernetes=ChaosMemoryStress,
+        kubernetes_defaults={"size_mb": 8192},
     )
 )

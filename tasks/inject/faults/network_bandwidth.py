@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
 from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
 from tasks.inject.executors.local import network, probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.undo import LocalStep, RestoreEgress
@@ -39,6 +40,26 @@ class LocalNetworkBandwidth(LocalFault[Parameters]):
         return after >= 4 * max(during, self.parameters.rate_kbit)
 
 
+class ChaosNetworkBandwidth(NetworkFault[Parameters]):
+    kind = "bandwidth"
+
+    def impairment(self) -> dict[str, Any]:
+        """Chaos Mesh's "bps" are bytes per second. The queue holds a second's worth."""
+        bytes_per_s = round(self.parameters.rate_kbit * 125)
+        return {
+            "rate": f"{bytes_per_s}bps",
+            "limit": max(20_000, bytes_per_s),
+            "buffer": max(10_000, bytes_per_s // 50),
+        }
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during >= 2 * before and during - before >= 20
+
+    @property
+    def criterion(self) -> str:
+        return "twice the time before and a rise of 20 ms"
+
+
 FAULT = register(
     Fault(
         kind="network-bandwidth",
@@ -50,5 +71,6 @@ FAULT = register(
         signals="gap between the spans of caller and target, bytes sent; engine time stays normal",
         metrics=("network_transmit", "network_receive", "latency_p50", "latency_p90"),
         local=LocalNetworkBandwidth,
+        kubernetes=ChaosNetworkBandwidth,
     )
 )

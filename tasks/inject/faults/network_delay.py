@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
 from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
 from tasks.inject.executors.local import network, probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.undo import EndProcesses, LocalStep, RestoreEgress
@@ -49,6 +50,24 @@ class LocalNetworkDelay(LocalFault[Parameters]):
         return f"a rise of {0.5 * self.parameters.delay_ms:g} ms"
 
 
+class ChaosNetworkDelay(NetworkFault[Parameters]):
+    kind = "delay"
+
+    def impairment(self) -> dict[str, Any]:
+        return {
+            "latency": f"{self.parameters.delay_ms:g}ms",
+            "jitter": f"{self.parameters.jitter_ms:g}ms",
+            "correlation": f"{self.parameters.correlation_percent:g}",
+        }
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= 0.5 * self.parameters.delay_ms
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {0.5 * self.parameters.delay_ms:g} ms"
+
+
 FAULT = register(
     Fault(
         kind="network-delay",
@@ -60,5 +79,7 @@ FAULT = register(
         signals="gap between the spans of caller and target; engine time stays normal",
         metrics=("latency_p50", "latency_p90"),
         local=LocalNetworkDelay,
+        kubernetes=ChaosNetworkDelay,
+        kubernetes_defaults={"delay_ms": 1000, "jitter_ms": 100, "correlation_percent": 25},
     )
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
 from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
 from tasks.inject.executors.local import network, probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.undo import EndProcesses, LocalStep, RestoreEgress
@@ -37,6 +38,22 @@ class LocalNetworkLoss(LocalFault[Parameters]):
         return f"a rise of {0.4 * self.parameters.loss_percent:g} %"
 
 
+class ChaosNetworkLoss(NetworkFault[Parameters]):
+    """TCP repairs the loss, which takes it a fifth of a second and more for each segment."""
+
+    kind = "loss"
+
+    def impairment(self) -> dict[str, Any]:
+        return {"loss": f"{self.parameters.loss_percent:g}", "correlation": "0"}
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= 50 and during >= 1.5 * before
+
+    @property
+    def criterion(self) -> str:
+        return "a rise of 50 ms and by half"
+
+
 FAULT = register(
     Fault(
         kind="network-loss",
@@ -48,5 +65,6 @@ FAULT = register(
         signals="gap between the spans of caller and target, TCP retransmissions; below some 20 % little is to be seen",
         metrics=("network_dropped", "latency_p50", "latency_p90"),
         local=LocalNetworkLoss,
+        kubernetes=ChaosNetworkLoss,
     )
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
 from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes import probes as cluster_probes
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
 from tasks.inject.executors.local import network, probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.undo import LocalStep, RestoreEgress
@@ -32,6 +34,20 @@ class LocalNetworkPartition(LocalFault[Parameters]):
         return "at least 95 % lost"
 
 
+class ChaosNetworkPartition(NetworkFault[Parameters]):
+    kind = "partition"
+
+    def probe(self) -> Probe:
+        return cluster_probes.failed_scrapes(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during >= 75 and before <= 25
+
+    @property
+    def criterion(self) -> str:
+        return "at least 75 % failed"
+
+
 FAULT = register(
     Fault(
         kind="network-partition",
@@ -43,5 +59,6 @@ FAULT = register(
         signals="requests to the target fail or hang, its samples are missing; a long one ends cluster membership",
         metrics=("network_receive", "network_transmit", "latency_p50", "latency_p90", "error_rate"),
         local=LocalNetworkPartition,
+        kubernetes=ChaosNetworkPartition,
     )
 )

@@ -1,4 +1,4 @@
-"""Kill: the processes of the service die at once and are started again by the stack's supervisor."""
+"""Kill: the processes of the service die at once and are started again by the stack's supervisor or the kubelet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import Field
 from tasks.deploy.local.process import ProcessId
 from tasks.inject.catalogue import Fault, register
 from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.target import LocalTarget
@@ -19,7 +20,9 @@ from tasks.inject.probe import Probe, Sample
 
 
 class Parameters(FaultParameters):
-    healthy_within_s: Annotated[float, Field(gt=0, le=600, description="time for it to be back after the window")] = 120
+    healthy_within_s: Annotated[float, Field(gt=0, le=3600, description="time for it to be back after the window")] = (
+        120
+    )
 
 
 class _Survivors(Probe):
@@ -75,6 +78,16 @@ class LocalProcessKill(LocalFault[Parameters]):
         return bool(self.target.processes()) and self._survivors.ports.are_back()
 
 
+class ChaosContainerKill(PodFault[Parameters]):
+    """The container is killed and the kubelet starts it again in the same pod."""
+
+    kind = "container-kill"
+
+    @property
+    def settle_s(self) -> float:  # type: ignore[override]
+        return self.parameters.healthy_within_s
+
+
 FAULT = register(
     Fault(
         kind="process-kill",
@@ -86,5 +99,7 @@ FAULT = register(
         signals="broken streams and errors, restart in the logs, a gap in the target's samples",
         metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
         local=LocalProcessKill,
+        kubernetes=ChaosContainerKill,
+        kubernetes_defaults={"healthy_within_s": 900},
     )
 )

@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from tasks.inject.executor import FaultExecutor, FaultParameters
-from tasks.inject.executors.kubernetes.target import KubernetesTarget
+from tasks.inject.executor import FaultError, FaultExecutor, FaultParameters
+from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, KubernetesTarget
 
 P = TypeVar("P", bound=FaultParameters)
 
 
 class KubernetesFault(FaultExecutor[KubernetesTarget, P]):
-    """One injection of a kind on the Kubernetes backend."""
+    """One injection of a kind on the Kubernetes backend.
+
+    ``take_pods`` remembers the pods that the act is for; ``alarm`` says when one of them is replaced: the new one has
+    no fault.
+    """
 
     settle_s = 90.0
     alarm_interval_s = 3.0
+    pods: tuple[dict[str, Any], ...] = ()
+
+    def take_pods(self) -> tuple[dict[str, Any], ...]:
+        """The service's pods, for ``apply`` to act on.
+
+        Raises:
+            FaultError: there is none, or one does not run.
+        """
+        self.pods = tuple(self.target.pods())
+        if not self.pods:
+            raise FaultError(f"{self.target.name}: it has no pod ({self.target.selector})")
+        waiting = [name_of(pod) for pod in self.pods if (pod.get("status") or {}).get("phase") != "Running"]
+        if waiting:
+            raise FaultError(f"{self.target.name}: pod {', '.join(waiting)} does not run")
+        return self.pods
+
+    def alarm(self) -> str | None:
+        return self.replaced()
+
+    def replaced(self) -> str | None:
+        """The first pod that is not the one that the act was for; None also when that cannot be told now."""
+        if not self.spares_processes:
+            return None
+        try:
+            now = {pod["metadata"]["uid"] for pod in self.target.pods(LOOK_DEADLINE_S)}
+        except FaultError:
+            return None
+        lost = [name_of(pod) for pod in self.pods if pod["metadata"]["uid"] not in now]
+        return f"pod {lost[0]} was replaced during the fault" if lost else None
+
+
+def name_of(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def limit_of(pod: dict[str, Any], container: str, resource: str) -> float | None:
+    """The limit of a container in cores or bytes; None when it has none."""
+    from kubernetes.utils.quantity import parse_quantity
+
+    for each in pod["spec"]["containers"]:
+        if each["name"] == container:
+            limit = ((each.get("resources") or {}).get("limits") or {}).get(resource)
+            return None if limit is None else float(parse_quantity(limit))
+    return None

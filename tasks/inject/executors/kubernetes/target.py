@@ -73,11 +73,11 @@ class KubernetesTarget(FaultTarget):
         alive = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
         return sorted(alive, key=lambda pod: str(pod["metadata"]["name"]))
 
-    def identities(self) -> frozenset[str]:
+    def identities(self, deadline_s: float = REQUEST_DEADLINE_S) -> frozenset[str]:
         """Ids of the service's running containers."""
         return frozenset(
             str(status["containerID"])
-            for pod in self.pods()
+            for pod in self.pods(deadline_s)
             for status in (pod.get("status") or {}).get("containerStatuses") or ()
             if status["name"] == self.container and "running" in (status.get("state") or {})
         )

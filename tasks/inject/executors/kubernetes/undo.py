@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Literal
 
-from tasks.inject.executor import FaultError, Undone, UndoStepBase
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
-
-CHAOS_API = "chaos-mesh.org/v1alpha1"
-ChaosKind = Literal["StressChaos", "NetworkChaos", "PodChaos"]
+from tasks.inject.executor import Undone, UndoStepBase
+from tasks.inject.executors.kubernetes.chaos_resource import ChaosKind, ChaosResource
+from tasks.inject.executors.kubernetes.target import KubernetesTarget
 
 
 class DeleteChaos(UndoStepBase[KubernetesTarget]):
@@ -21,19 +18,14 @@ class DeleteChaos(UndoStepBase[KubernetesTarget]):
     resource: str
 
     def undo(self, target: KubernetesTarget) -> Undone | None:
-        deadline = time.monotonic() + 30
-        with in_words(target):
-            target.api().delete(CHAOS_API, self.kind, self.resource, namespace=self.namespace)
-            while target.api().find(CHAOS_API, self.kind, self.resource, namespace=self.namespace):
-                if time.monotonic() > deadline:
-                    raise FaultError(f"{target.name}: {self.kind} {self.resource} stays in spite of its deletion")
-                time.sleep(0.3)
-        return None
+        return self._chaos(target).remove()
 
     def left(self, target: KubernetesTarget) -> list[str]:
-        with in_words(target):
-            found = target.api().find(CHAOS_API, self.kind, self.resource, namespace=self.namespace)
-        return [f"{target.name}: {self.kind} {self.resource} exists"] if found else []
+        chaos = self._chaos(target)
+        return [] if chaos.find() is None else [f"{chaos} exists"]
+
+    def _chaos(self, target: KubernetesTarget) -> ChaosResource:
+        return ChaosResource(target, self.kind, self.namespace, self.resource)
 
 
 KubernetesStep = DeleteChaos

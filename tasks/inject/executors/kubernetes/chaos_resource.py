@@ -1,0 +1,231 @@
+"""One Chaos Mesh resource: made once under a name that the injection decides, followed by its records, taken away.
+
+What its controller does (Chaos Mesh 2.x): it puts a finalizer on the resource, selects pods or containers into
+``status.experiment.containerRecords``, applies the fault to each, and takes it back when ``duration`` is over or the
+resource is deleted; only then it drops the finalizer. Each attempt is an event of its record, with its time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from tasks.deploy.kubernetes.errors import ConflictError, NotFoundError
+from tasks.deploy.kubernetes.manifest import stack_labels
+from tasks.inject.executor import FaultError, Undone
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+
+log = logging.getLogger(__name__)
+
+CHAOS_API = "chaos-mesh.org/v1alpha1"
+ChaosKind = Literal["StressChaos", "NetworkChaos", "PodChaos"]
+INJECTION_LABEL = "rcarena.io/injection"
+SERVICE_LABEL = "rcarena.io/service"
+SPEC_ANNOTATION = "rcarena.io/spec-sha256"
+ID_ANNOTATION = "rcarena.io/injection-id"
+
+FORCE_ANNOTATION = {"chaos-mesh.chaos-mesh.org/cleanFinalizer": "forced"}
+"""Asks the controller to drop its finalizer although it could not take the fault back."""
+
+INJECT_TIMEOUT_S = 30.0
+RECOVER_TIMEOUT_S = 20.0
+FORCE_TIMEOUT_S = 8.0
+LOOK_INTERVAL_S = 0.25
+
+
+def resource_name(injection_id: str) -> str:
+    """A DNS label; different for different injections, the same for every attempt at one."""
+    words = re.sub(r"[^a-z0-9]+", "-", injection_id.lower())[:40].strip("-")
+    return "-".join(filter(None, ("fault", words, hashlib.sha256(injection_id.encode()).hexdigest()[:8])))
+
+
+@dataclass(frozen=True)
+class ChaosStatus:
+    """The controller's view: ids of what it selected, by phase, and what happened to each."""
+
+    records: tuple[dict[str, Any], ...]
+    conditions: frozenset[str]
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> ChaosStatus:
+        status = document.get("status") or {}
+        records = (status.get("experiment") or {}).get("containerRecords") or ()
+        true = {each["type"] for each in status.get("conditions") or () if each.get("status") == "True"}
+        return cls(tuple(records), frozenset(true))
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(str(record["id"]) for record in self.records)
+
+    @property
+    def injected(self) -> bool:
+        """Every selected record is; true also after some later was lost, as long as the controller has not seen it."""
+        return "AllInjected" in self.conditions
+
+    def not_injected(self) -> list[str]:
+        """Each record without the fault, with the reason that its last failure gave."""
+        found = []
+        for record in self.records:
+            if record.get("phase") != "Injected":
+                failures = [event for event in record.get("events") or () if event.get("type") == "Failed"]
+                reason = f": {failures[-1].get('message', '')}" if failures else ""
+                found.append(f"{record['id']} is {record.get('phase', 'unknown')}{reason}")
+        return found
+
+    def times(self, operation: Literal["Apply", "Recover"]) -> list[datetime]:
+        """When each success happened, to the second."""
+        return [
+            datetime.fromisoformat(str(event["timestamp"])).astimezone(UTC)
+            for record in self.records
+            for event in record.get("events") or ()
+            if event.get("operation") == operation and event.get("type") == "Succeeded" and event.get("timestamp")
+        ]
+
+
+@dataclass(frozen=True)
+class ChaosResource:
+    """All methods raise FaultError when the cluster does not do what is asked."""
+
+    target: KubernetesTarget
+    kind: ChaosKind
+    namespace: str
+    name: str
+
+    def document(self, injection_id: str, spec: dict[str, Any]) -> dict[str, Any]:
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+        return {
+            "apiVersion": CHAOS_API,
+            "kind": self.kind,
+            "metadata": {
+                "name": self.name,
+                "namespace": self.namespace,
+                "labels": {
+                    **stack_labels(self.namespace),
+                    INJECTION_LABEL: self.name,
+                    SERVICE_LABEL: self.target.service,
+                },
+                "annotations": {ID_ANNOTATION: injection_id, SPEC_ANNOTATION: digest},
+            },
+            "spec": spec,
+        }
+
+    def create(self, document: dict[str, Any]) -> None:
+        """Make it; that the same one exists already (a lost answer, a retry) is success."""
+        with in_words(self.target):
+            try:
+                self.target.api().create(document)
+            except ConflictError as error:
+                if not error.already_exists:
+                    raise
+                self._check_same(document)
+            except NotFoundError as error:
+                if error.kind_missing:
+                    raise FaultError(f"{self.target.name}: Chaos Mesh is not installed (no {self.kind})") from error
+                raise
+
+    def find(self, deadline_s: float | None = None) -> dict[str, Any] | None:
+        api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
+        with in_words(self.target):
+            return api.find(CHAOS_API, self.kind, self.name, namespace=self.namespace)
+
+    def await_injected(self, expected: frozenset[str]) -> ChaosStatus:
+        """Until the controller has injected every record.
+
+        Raises:
+            FaultError: it has not within ``INJECT_TIMEOUT_S``, or it selected less than ``expected``; records and
+                reasons are named.
+        """
+        deadline = time.monotonic() + INJECT_TIMEOUT_S
+        while True:
+            document = self.find()
+            if document is None:
+                raise FaultError(f"{self}: it was deleted before it was injected")
+            status = ChaosStatus.of(document)
+            missing = sorted(expected - status.ids) if status.records else []
+            if missing:
+                raise FaultError(f"{self}: Chaos Mesh did not select {', '.join(missing)}")
+            if status.injected:
+                return status
+            if time.monotonic() > deadline:
+                why = "; ".join(status.not_injected()) or "nothing was selected"
+                raise FaultError(f"{self}: not injected within {INJECT_TIMEOUT_S:g} s: {why}")
+            time.sleep(LOOK_INTERVAL_S)
+
+    def remove(self) -> Undone | None:
+        """Have the fault taken back and the resource gone; absent is fine.
+
+        A finalizer that stays is dropped, first by the controller, at last by hand: then nobody has confirmed that the
+        fault was taken back, and the note says so.
+        """
+        if self.find() is None:
+            return None
+        with in_words(self.target):
+            self.target.api().delete(CHAOS_API, self.kind, self.name, namespace=self.namespace)
+        last = self._wait_gone(RECOVER_TIMEOUT_S)
+        if last.gone:
+            return Undone(ended_at=max(last.status.times("Recover"), default=None))
+        stuck = "; ".join(last.status.not_injected()) or "its finalizer stays"
+        log.warning("%s: not taken back within %g s (%s): forcing it", self, RECOVER_TIMEOUT_S, stuck)
+        forced = "Chaos Mesh's controller"
+        self._patch({"metadata": {"annotations": FORCE_ANNOTATION}})
+        if not self._wait_gone(FORCE_TIMEOUT_S).gone:
+            forced = "hand"
+            self._patch({"metadata": {"finalizers": None}})
+            if not self._wait_gone(FORCE_TIMEOUT_S).gone:
+                raise FaultError(f"{self}: it stays in spite of its deletion, also without finalizers")
+        still = sorted(record["id"] for record in last.status.records if record.get("phase") != "Not Injected")
+        where = ", ".join(still) or self.target.name
+        return Undone(
+            notes=(
+                f"{self.kind} {self.name} was removed by {forced} without a confirmed recovery: the fault may still be "
+                f"in {where}; delete the pod when it is",
+            )
+        )
+
+    def _check_same(self, document: dict[str, Any]) -> None:
+        existing = self.find()
+        if existing is None:
+            raise FaultError(f"{self}: it was there and vanished while it was made")
+        metadata = existing["metadata"]
+        if metadata.get("deletionTimestamp"):
+            raise FaultError(f"{self}: an earlier one is still being deleted")
+        known = (metadata.get("annotations") or {}).get(SPEC_ANNOTATION)
+        if known != document["metadata"]["annotations"][SPEC_ANNOTATION]:
+            raise FaultError(f"{self}: one with another spec exists; run `rcarena inject --recover`")
+
+    def _wait_gone(self, timeout_s: float) -> _LastSeen:
+        return _wait(self.find, timeout_s)
+
+    def _patch(self, patch: dict[str, Any]) -> None:
+        with in_words(self.target):
+            try:
+                self.target.api().merge_patch(CHAOS_API, self.kind, self.name, patch, namespace=self.namespace)
+            except NotFoundError:
+                return
+
+    def __str__(self) -> str:
+        return f"{self.target.name}: {self.kind} {self.name}"
+
+
+@dataclass(frozen=True)
+class _LastSeen:
+    status: ChaosStatus
+    gone: bool
+
+
+def _wait(find: Callable[[], dict[str, Any] | None], timeout_s: float) -> _LastSeen:
+    deadline = time.monotonic() + timeout_s
+    last: dict[str, Any] = {}
+    while (document := find()) is not None:
+        last = document
+        if time.monotonic() > deadline:
+            return _LastSeen(ChaosStatus.of(last), gone=False)
+        time.sleep(LOOK_INTERVAL_S)
+    return _LastSeen(ChaosStatus.of(last), gone=True)

@@ -1,0 +1,164 @@
+"""Probes on a cluster: from telemetry, or from what the API says of the pods; never from what a fault was told to do.
+
+* CPU and memory: cAdvisor's figures of the target container.
+* The network: how long Prometheus takes to fetch the pod's own metrics page, and whether it gets it. That is measured
+  at every scrape, needs no load and no mesh, and every service is scraped.
+* Pods: container ids and readiness.
+
+Prometheus keeps the past, so the figure before the fault is there as soon as the probe is.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+
+from tasks.inject.executor import FaultError
+from tasks.inject.executors.kubernetes.executor import name_of
+from tasks.inject.executors.kubernetes.prometheus import Series, raw_samples
+from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, KubernetesTarget
+from tasks.inject.probe import Gauge, Probe, Sample
+
+log = logging.getLogger(__name__)
+
+LOOK_BACK_S = 150.0
+MIB = 2.0**20
+
+
+class PrometheusProbe(Probe):
+    """New samples of every series that ``selector`` matches, times ``scale``."""
+
+    interval_s = 2.0
+    min_samples = 1
+    before_window_s = 120.0
+
+    def __init__(self, url: str, selector: str, name: str, unit: str, scale: float = 1.0) -> None:
+        self.name, self.unit = name, unit
+        self._url, self._selector, self._scale = url, selector, scale
+        self._seen: dict[tuple[tuple[str, str], ...], tuple[float, float]] = {}
+        self._told = False
+
+    def tick(self) -> list[Sample]:
+        try:
+            found = raw_samples(self._url, self._selector, LOOK_BACK_S)
+        except FaultError as error:
+            if not self._told:
+                log.warning("%s: %s", self.name, error)
+            self._told = True
+            return []
+        clock = time.monotonic() - time.time()
+        return [sample for series in found for sample in self._new(series, clock)]
+
+    def _new(self, series: Series, clock: float) -> list[Sample]:
+        key = tuple(sorted(series.labels.items()))
+        fresh = []
+        for at, value in series.points:
+            last = self._seen.get(key)
+            if last is None or at > last[0]:
+                self._seen[key] = (at, value)
+                fresh += self._samples(last, (at, value), clock)
+        return fresh
+
+    def _samples(self, last: tuple[float, float] | None, now: tuple[float, float], clock: float) -> list[Sample]:
+        return [Sample(now[0] + clock, now[0] + clock, self._scale * now[1])]
+
+
+class PrometheusRate(PrometheusProbe):
+    """Growth of a counter per second between two samples; a phase is its mean."""
+
+    def _samples(self, last: tuple[float, float] | None, now: tuple[float, float], clock: float) -> list[Sample]:
+        if last is None or now[1] < last[1]:
+            return []
+        rate = self._scale * (now[1] - last[1]) / (now[0] - last[0])
+        return [Sample(last[0] + clock, now[0] + clock, rate)]
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
+
+
+class PrometheusMean(PrometheusProbe):
+    """A gauge whose phases are means: what rare large values say is not lost."""
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
+
+
+def container_cpu(target: KubernetesTarget) -> Probe:
+    selector = f"container_cpu_usage_seconds_total{_container(target)}"
+    return PrometheusRate(target.prometheus_url, selector, "CPU of the container", "cores")
+
+
+def container_memory(target: KubernetesTarget) -> Probe:
+    selector = f"container_memory_working_set_bytes{_container(target)}"
+    return PrometheusProbe(target.prometheus_url, selector, "working set of the container", "MiB", 1 / MIB)
+
+
+def scrape_duration(target: KubernetesTarget) -> Probe:
+    selector = f"scrape_duration_seconds{_pods(target)}"
+    return PrometheusMean(target.prometheus_url, selector, "time to fetch the metrics of the pod", "ms", 1e3)
+
+
+def failed_scrapes(target: KubernetesTarget) -> Probe:
+    return FailedScrapes(target.prometheus_url, f"up{_pods(target)}", "failed fetches of the metrics of the pod", "%")
+
+
+class FailedScrapes(PrometheusMean):
+    """``up`` turned round, in percent."""
+
+    def _samples(self, last: tuple[float, float] | None, now: tuple[float, float], clock: float) -> list[Sample]:
+        return [Sample(now[0] + clock, now[0] + clock, 100 * (1 - now[1]))]
+
+
+def working_set_mb(target: KubernetesTarget) -> float:
+    """The largest working set of the target's containers, in MiB.
+
+    Raises:
+        FaultError: Prometheus does not know it.
+    """
+    found = raw_samples(target.prometheus_url, f"container_memory_working_set_bytes{_container(target)}", LOOK_BACK_S)
+    latest = [series.points[-1][1] for series in found if series.points]
+    if not latest:
+        raise FaultError(f"{target.name}: Prometheus has no working set of container {target.container}")
+    return max(latest) / MIB
+
+
+def first_containers(target: KubernetesTarget) -> Probe:
+    """Share of the containers that ran when the probe was made and still do."""
+    first = target.identities()
+
+    def read() -> float:
+        return 100 * len(first & target.identities(LOOK_DEADLINE_S)) / len(first) if first else 0.0
+
+    probe = Gauge("first containers of the service that still run", "%", read)
+    probe.interval_s, probe.min_samples = 1.0, 1
+    return probe
+
+
+def ready_pods(target: KubernetesTarget) -> int:
+    """How many pods of the service are ready; 0 also when that cannot be told."""
+    try:
+        pods = target.pods(LOOK_DEADLINE_S)
+    except FaultError:
+        return 0
+    return sum(
+        any(
+            each["type"] == "Ready" and each["status"] == "True"
+            for each in (pod.get("status") or {}).get("conditions") or ()
+        )
+        for pod in pods
+    )
+
+
+def _container(target: KubernetesTarget) -> str:
+    return f'{{namespace="{target.namespace}",pod=~"{_names(target)}",container="{target.container}"}}'
+
+
+def _pods(target: KubernetesTarget) -> str:
+    return f'{{namespace="{target.namespace}",pod=~"{_names(target)}"}}'
+
+
+def _names(target: KubernetesTarget) -> str:
+    """The names of the pods as they are now: none of their characters means anything to a regular expression."""
+    return "|".join(name_of(pod) for pod in target.pods()) or "none"

@@ -1,0 +1,58 @@
+"""Samples as Prometheus took them, with the times at which it did."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from tasks.inject.executor import FaultError
+
+if TYPE_CHECKING:
+    import urllib3
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 2.0, 4.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """``points`` are (unix seconds, value), by time; NaN is left out."""
+
+    labels: dict[str, str]
+    points: tuple[tuple[float, float], ...]
+
+
+def raw_samples(url: str, selector: str, seconds: float) -> list[Series]:
+    """The samples of the last ``seconds`` of each series that ``selector`` matches.
+
+    Raises:
+        FaultError: Prometheus at ``url`` does not give them.
+    """
+    import urllib3
+
+    query = urlencode({"query": f"{selector}[{math.ceil(seconds)}s]"})
+    try:
+        answer = _pool().request("GET", f"{url.rstrip('/')}/api/v1/query?{query}")
+        document = json.loads(answer.data)
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise FaultError(f"Prometheus ({url}): {error}") from error
+    if answer.status != 200 or document.get("status") != "success":
+        raise FaultError(f"Prometheus ({url}): {document.get('error', f'HTTP {answer.status}')}")
+    return [
+        Series(
+            labels=each["metric"],
+            points=tuple((float(at), float(value)) for at, value in each["values"] if not math.isnan(float(value))),
+        )
+        for each in document["data"]["result"]
+    ]
+
+
+@cache
+def _pool() -> urllib3.PoolManager:
+    import urllib3
+
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+    return urllib3.PoolManager(timeout=timeout, retries=False)

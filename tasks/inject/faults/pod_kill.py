@@ -1,0 +1,40 @@
+"""Pod kill: the pods of the service are deleted at once, and their owner makes new ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.inject.catalogue import Fault, register
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
+
+
+class Parameters(FaultParameters):
+    healthy_within_s: Annotated[float, Field(gt=0, le=3600, description="time for it to be back after the window")] = (
+        900
+    )
+
+
+class ChaosPodKill(PodFault[Parameters]):
+    kind = "pod-kill"
+
+    @property
+    def settle_s(self) -> float:  # type: ignore[override]
+        return self.parameters.healthy_within_s
+
+
+FAULT = register(
+    Fault(
+        kind="pod-kill",
+        summary="the pods of the service are deleted at once; their owner makes new ones",
+        parameters=Parameters,
+        roles=frozenset({"gateway", "replica"}),
+        resources=frozenset({"processes"}),
+        probe="share of the first containers that still run; the service is back when as many pods are ready",
+        signals="broken streams and errors, a new pod (name, address, perhaps node), a long gap in the target's samples",
+        metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
+        kubernetes=ChaosPodKill,
+    )
+)
