@@ -103,7 +103,9 @@ class EmulatedCluster:
             "users": [{"name": context, "user": {"token": self.token}}],
             "contexts": [{"name": context, "context": {"cluster": context, "user": context}}],
         }
-        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        staging = path.with_name(f".{path.name}")
+        staging.write_text(yaml.safe_dump(document), encoding="utf-8")
+        staging.replace(path)
         if path not in self._kubeconfigs:
             self._kubeconfigs.append(path)
         return path
@@ -129,9 +131,10 @@ class EmulatedCluster:
 
     def rotate_token(self) -> None:
         """``expire_token``, and the kubeconfigs get the new one."""
-        self.expire_token()
-        for path in self._kubeconfigs:
-            self.kubeconfig(path)
+        with self.store.lock:
+            self.expire_token()
+            for path in self._kubeconfigs:
+                self.kubeconfig(path)
 
     def deny(self, verb: str, plural: str, group: str = "") -> None:
         """403, and "no" to SelfSubjectAccessReview. ``verb`` may be ``*``; a subresource is ``pods/log``."""
@@ -294,7 +297,9 @@ class EmulatedCluster:
     # -- what the server asks
 
     def authorize(self, header: str) -> None:
-        if header.lower() != f"bearer {self.token}":
+        with self.store.lock:
+            accepted = header.lower() == f"bearer {self.token}"
+        if not accepted:
             raise ApiError(401, "Unauthorized", "Unauthorized")
 
     def allows(self, verb: str, plural: str, group: str, subresource: str = "") -> bool:

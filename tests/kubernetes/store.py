@@ -220,7 +220,7 @@ class Store:
             metadata.setdefault("generation", 1)
             self._default(resource, document)
             self._put(resource, key, document, "MODIFIED" if live else "ADDED")
-            self._collect()
+            self._collect_after(document)
             return copy.deepcopy(document)
 
     def remove(self, resource: Resource, namespace: str, name: str) -> None:
@@ -292,8 +292,15 @@ class Store:
             wanted["metadata"]["generation"] = live["metadata"].get("generation", 1) + 1
         if wanted != live and not dry_run:
             self._put(resource, (live["metadata"].get("namespace", ""), name), wanted, "MODIFIED")
-            self._collect()
+            self._collect_after(wanted)
         return copy.deepcopy(wanted)
+
+    def _collect_after(self, written: Object) -> None:
+        """``_collect`` if this write can have made something to collect."""
+        namespaces = self._objects[self.of_kind("v1", "Namespace")].values()
+        dying = any("deletionTimestamp" in each["metadata"] for each in namespaces)
+        if dying or "deletionTimestamp" in written["metadata"] or "ownerReferences" in written["metadata"]:
+            self._collect()
 
     def _collect(self) -> None:
         """Remove what is marked and has no finalizer, what lost its last owner, and what is in a dying namespace."""
