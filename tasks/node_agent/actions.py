@@ -16,6 +16,8 @@ WATTS_TOLERANCE = 1.0
 LOWEST_CLOCK_MHZ = 210.0
 """Below this no data-centre GPU runs; a lock that asks for less is lifted to it."""
 
+FALLBACK = "a clock lock (gpu-clock-lock)"
+
 Certainty = Literal["maybe", "surely"]
 
 
@@ -83,14 +85,14 @@ class PowerLimit(NodeAction):
     @staticmethod
     def _plan(gpu: Gpu, spec: NodeFaultSpec) -> tuple[SavedGpu, str]:
         if gpu.power_limit is None or gpu.min_limit is None or gpu.max_limit is None:
-            raise ActionError(f"GPU {gpu.uuid} has no power limit that can be set; use a clock lock (gpu-clock-lock)")
+            raise ActionError(f"GPU {gpu.uuid} has no power limit that can be set; use {FALLBACK}")
         default = gpu.default_limit or gpu.max_limit
         asked = spec.amount(default)
         watts = min(max(asked, gpu.min_limit), gpu.max_limit)
         if watts >= gpu.power_limit - WATTS_TOLERANCE:
             raise ActionError(
                 f"GPU {gpu.uuid}: {asked:g} W would not lower its power limit, which is {gpu.power_limit:g} W "
-                f"(allowed: {gpu.min_limit:g} to {gpu.max_limit:g} W); ask for less or use a clock lock (gpu-clock-lock)"
+                f"(allowed: {gpu.min_limit:g} to {gpu.max_limit:g} W); ask for less or use {FALLBACK}"
             )
         note = f"{asked:g} W was clamped to {watts:g} W: the GPU allows {gpu.min_limit:g} to {gpu.max_limit:g} W"
         if not gpu.persistence:
@@ -111,14 +113,12 @@ class PowerLimit(NodeAction):
             try:
                 self.node.smi.set_power_limit(gpu.uuid, gpu.set_watts)
             except NvidiaSmiError as error:
-                raise ActionError(
-                    f"{error}; use a clock lock (gpu-clock-lock) where power limits are refused"
-                ) from error
+                raise ActionError(f"{error}; use {FALLBACK} where power limits are refused") from error
             now = self._limit(gpu.uuid)
             if abs(now - gpu.set_watts) > WATTS_TOLERANCE:
                 raise ActionError(
                     f"GPU {gpu.uuid}: its power limit reads {now:g} W after {gpu.set_watts:g} W was set; "
-                    f"use a clock lock (gpu-clock-lock) if it refuses"
+                    f"use {FALLBACK} if it refuses"
                 )
         return ", ".join(f"{gpu.old_watts:g} W -> {gpu.set_watts:g} W" for gpu in saved.gpus)
 

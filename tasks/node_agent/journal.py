@@ -52,7 +52,8 @@ class Journal:
         self._directory = directory
 
     def read(self, set_aside: bool = True) -> list[Entry]:
-        """Every entry. What cannot be read is kept under another name (``set_aside``): writes are atomic, so nobody knows it."""
+        """Every entry. With ``set_aside`` a file that cannot be read gets another name: writes are atomic, so it is
+        nothing that this agent wrote."""
         entries = []
         for path in sorted(self._directory.glob(f"[!.]*{SUFFIX}")):
             try:

@@ -51,10 +51,7 @@ class NvidiaSmi:
     def gpus(self) -> dict[str, Gpu]:
         """By UUID. Raises NvidiaSmiError."""
         rows = self._query("--query-gpu=" + ",".join(_GPU_FIELDS), len(_GPU_FIELDS))
-        return {
-            row[0]: Gpu(row[0], *(_number(cell) for cell in row[1:7]), persistence=row[7].lower() == "enabled")
-            for row in rows
-        }
+        return {row[0]: _gpu(row) for row in rows}
 
     def gpu(self, uuid: str) -> Gpu:
         """Raises NvidiaSmiError, also when there is no such GPU."""
@@ -107,6 +104,11 @@ class NvidiaSmi:
             said = _one_line(f"{done.stdout}\n{done.stderr}")
             raise NvidiaSmiError(f"{shown}: exit status {done.returncode}: {said}")
         return done.stdout
+
+
+def _gpu(row: list[str]) -> Gpu:
+    limit, low, default, high, max_clock, clock = (_number(cell) for cell in row[1:7])
+    return Gpu(row[0], limit, low, default, high, max_clock, clock, row[7].lower() == "enabled")
 
 
 def _number(cell: str) -> float | None:

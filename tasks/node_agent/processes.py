@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tasks.node_agent.node_fault import SavedProcess
@@ -28,7 +28,7 @@ class ProcessError(RuntimeError):
 
 
 def pod_of_cgroup(text: str) -> str | None:
-    """Pod UID in the text of ``/proc/PID/cgroup``: both cgroup drivers, versions and QoS classes write it in the path."""
+    """Pod UID in the text of ``/proc/PID/cgroup``: every cgroup driver, version and QoS class has it in the path."""
     found = _POD_IN_CGROUP.search(text)
     return "-".join(found.groups()) if found else None
 
@@ -84,11 +84,11 @@ class ProcessTable:
 
     def resume(self, processes: Iterable[SavedProcess]) -> None:
         """Raises ProcessError when one is still stopped after ``SETTLE_S``."""
-        self._signal_until(signal.SIGCONT, list(processes), lambda each: not self.is_stopped(each))
+        self._signal_until(signal.SIGCONT, list(processes), lambda it: not self.is_stopped(it))
 
     def kill(self, processes: Iterable[SavedProcess]) -> None:
         """Raises ProcessError when one lives after ``SETTLE_S``."""
-        self._signal_until(signal.SIGKILL, list(processes), lambda each: not self.is_same(each))
+        self._signal_until(signal.SIGKILL, list(processes), lambda it: not self.is_same(it))
 
     def _signal_until(
         self, number: signal.Signals, processes: list[SavedProcess], reached: Callable[[SavedProcess], bool]
@@ -103,8 +103,8 @@ class ProcessTable:
                     os.kill(each.pid, number)
             time.sleep(0.02)
 
-    def _pids(self) -> Iterator[int]:
-        return (int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit())
+    def _pids(self) -> list[int]:
+        return sorted(int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit())
 
     def _title(self, pid: int) -> str:
         return self._read(pid, "cmdline").replace("\0", " ").strip()
