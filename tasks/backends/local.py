@@ -8,8 +8,8 @@ import urllib.parse
 
 from tasks.backends.base import Backend, LiveStack, Say
 from tasks.case import Service, Stack
+from tasks.deploy.health import DIRECT, complete
 from tasks.deploy.local import lifecycle
-from tasks.deploy.local.health import DIRECT, complete
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
 from tasks.deploy.local.runtime import StackNotRunningError, StackRuntime, read_runtime, running_stack

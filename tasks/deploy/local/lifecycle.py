@@ -17,9 +17,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from tasks.deploy.errors import DeployError
+from tasks.deploy.health import complete
 from tasks.deploy.local import preflight
 from tasks.deploy.local.cgroups import CGROUP_ROOT, STACKS_PREFIX, Cgroup, CgroupError, detect_hierarchy
-from tasks.deploy.local.health import complete
 from tasks.deploy.local.layout import MODEL_NAME, Layout
 from tasks.deploy.local.namespaces import join_network, new_fabric
 from tasks.deploy.local.process import ProcessId
@@ -36,10 +37,6 @@ PARAMS_FILE = "deploy.json"
 SUPERVISOR_LOG = "supervisor.log"
 LEASE_S = 120.0
 STOP_TIMEOUT_S = 15.0
-
-
-class DeployError(RuntimeError):
-    """The stack is not up; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.namespaces import INTERFACE, enter_fabric, enter_service
 from tasks.deploy.local.process import ProcessId
 from tasks.stack import Role
 
 RUNTIME_FILE = "runtime.json"
-
-
-class StackNotRunningError(RuntimeError):
-    """No stack runs in this workspace."""
 
 
 class _Frozen(BaseModel):
@@ -40,6 +38,7 @@ class ServiceRuntime(_Frozen):
 class StackRuntime(_Frozen):
     """``supervisor`` is the init process of the stack's namespaces: while it lives the stack exists."""
 
+    backend: Literal["local"] = "local"
     stack_id: str
     supervisor: ProcessId
     services: tuple[ServiceRuntime, ...]

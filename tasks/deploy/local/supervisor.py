@@ -23,8 +23,8 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.deploy.health import complete, is_up
 from tasks.deploy.local.cgroups import Cgroup
-from tasks.deploy.local.health import complete, is_up
 from tasks.deploy.local.layout import MODEL_NAME, RAY_METRICS_PORT, RAY_TEMP, TELEMETRY_PORTS, Layout, Process
 from tasks.deploy.local.namespaces import FABRIC_ADDRESS, build_network
 from tasks.stack import GATEWAY, LocalDeployParams

@@ -1,0 +1,141 @@
+"""What a running stack on a cluster looks like from outside: read by load, inject and export."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.deploy.kubernetes.address import ClusterAddress
+from tasks.deploy.kubernetes.errors import ClusterError
+from tasks.deploy.kubernetes.manifest import stack_labels, stack_selector
+from tasks.stack import Role
+
+logger = logging.getLogger(__name__)
+
+RUNTIME_FILE = "runtime.json"
+ALIVE_DEADLINE_S = 10.0
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PodRuntime(_Frozen):
+    """One pod as it was when the stack became ready. ``gpus`` holds UUIDs as the GPU agent reports them (empty: none,
+    or no agent)."""
+
+    name: str
+    uid: str
+    node: str
+    ip: str
+    gpus: tuple[str, ...] = ()
+
+
+class ServiceRuntime(_Frozen):
+    """One service. Its pods may be replaced while the stack runs: ``selector`` finds those of the moment.
+
+    ``container`` is the one of a pod that does the work.
+    """
+
+    name: str
+    role: Role
+    selector: str
+    container: str
+    pods: tuple[PodRuntime, ...]
+
+    @property
+    def node(self) -> str:
+        """Where it runs; several nodes are joined by commas."""
+        return ",".join(dict.fromkeys(pod.node for pod in self.pods))
+
+    @property
+    def address(self) -> str:
+        """IP of the first pod."""
+        return self.pods[0].ip
+
+
+class Forward(_Frozen):
+    """A port of a Service that is to be found at ``local_port`` of this machine (``kubectl port-forward``)."""
+
+    namespace: str
+    service: str
+    port: int
+    local_port: int
+
+
+class KubernetesRuntime(_Frozen):
+    """``stack_uid`` is the UID of the namespace: while that namespace exists the stack does.
+
+    The URLs are those that processes of this machine use, once ``access.hold`` has made the ``forwards``. None: the
+    signal is not collected. ``prometheus_url`` and ``gateway_url`` are always there.
+    """
+
+    backend: Literal["kubernetes"] = "kubernetes"
+    cluster: ClusterAddress
+    stack_uid: str
+    services: tuple[ServiceRuntime, ...]
+    model: str
+    directory: Path
+    gateway_url: str
+    prometheus_url: str
+    loki_url: str | None = None
+    spans_url: str | None = None
+    deepflow_url: str | None = None
+    forwards: tuple[Forward, ...] = ()
+    versions: dict[str, str] = {}
+
+    @property
+    def namespace(self) -> str:
+        return self.cluster.namespace
+
+    @property
+    def alive(self) -> bool:
+        """The namespace with our labels and the same UID exists. An API that does not answer counts as alive: whoever
+        undoes or cleans up must not take a lost connection for a lost stack."""
+        from tasks.deploy.kubernetes.client import Cluster
+
+        try:
+            with Cluster(self.cluster, deadline_s=ALIVE_DEADLINE_S) as cluster:
+                found = cluster.find("v1", "Namespace", self.namespace)
+        except ClusterError as error:
+            logger.warning("cannot ask whether the stack is alive, taken as alive: %s", error)
+            return True
+        if found is None or found["metadata"]["uid"] != self.stack_uid:
+            return False
+        ours = stack_labels(self.namespace).items() <= (found["metadata"].get("labels") or {}).items()
+        return ours and not found["metadata"].get("deletionTimestamp")
+
+    def roles(self) -> dict[str, Role]:
+        """Role of each service, in the order gateway, head, replicas."""
+        return {service.name: service.role for service in self.services}
+
+    def service(self, name: str) -> ServiceRuntime:
+        """Raises KeyError for an unknown name."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)
+
+    def write(self) -> None:
+        """Publish atomically as ``directory/runtime.json``."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        staging = self.directory / f".{RUNTIME_FILE}.{os.getpid()}"
+        staging.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        staging.replace(self.directory / RUNTIME_FILE)
+
+
+def service_selector(namespace: str, service: str) -> str:
+    """Label selector of the pods of a service."""
+    return f"app={service},{stack_selector(namespace)}"
+
+
+def read_runtime(directory: Path) -> KubernetesRuntime | None:
+    """The last published state, of a live or dead stack; None when there is none (or it is unreadable)."""
+    try:
+        return KubernetesRuntime.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
