@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.deploy.local.runtime import StackRuntime, read_runtime
+from tasks.deploy.local.runtime import StackRuntime
+from tasks.deploy.runtime import read_runtime
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.steps import Target
 from tasks.stack import BackendName, Role
