@@ -1,6 +1,6 @@
 """``rcarena``: one command per stage; what people, DVC and pods all call.
 
-Exit status: 0 done, 1 failed, 2 wrong usage or parameters.
+Exit status: 0 done, 1 failed, 2 wrong usage or parameters, 3 a regression was found (`compare --gate`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tasks.commands.inject import inject
 from tasks.commands.listing import faults, methods
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
 from tasks.commands.params import params_app
+from tasks.commands.record import compare, record
 from tasks.commands.step import step_app
 from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, Params, load_params
@@ -286,6 +287,8 @@ COMMANDS = {
     "load": load,
     "score": score,
     "report": report,
+    "record": record,
+    "compare": compare,
     "import": import_dataset,
     "export": export_dataset,
     "methods": methods,

@@ -44,6 +44,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.inject.journal import JournalError
     from tasks.load.run import LoadError
     from tasks.rca.child import RunnerError
+    from tasks.record.errors import CompareError, RecordError
     from tasks.report.score_files import ScoresError
     from tasks.schedule import ScheduleError
     from tasks.score.campaign import ScoreError
@@ -52,12 +53,14 @@ def _failures() -> tuple[type[Exception], ...]:
         AttemptError,
         CampaignError,
         CaseError,
+        CompareError,
         DeployError,
         ExportError,
         FaultError,
         InjectionError,
         JournalError,
         LoadError,
+        RecordError,
         RunnerError,
         ScheduleError,
         ScoreError,

@@ -1,0 +1,1 @@
+"""Recorded campaigns: the only writer of DVC, and what changed between two of them."""

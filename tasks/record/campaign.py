@@ -1,0 +1,93 @@
+"""What is to be recorded: the checked cases of a campaign and what identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.case import MANIFEST_FILE, Case, is_finished, read_case, validate_case
+from tasks.params import Params
+from tasks.plan import CasePlan, plan_campaign
+from tasks.record.errors import RecordError
+
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class CheckedCases:
+    """``missing``: planned, but not there."""
+
+    cases: tuple[Case, ...]
+    missing: tuple[CasePlan, ...]
+
+    @property
+    def planned(self) -> int:
+        return len(self.cases) + len(self.missing)
+
+
+def campaign_id(cases_dir: Path, params: Params) -> str:
+    """Same telemetry and same way to score it, same id. A manifest holds the checksums of all files of its case.
+
+    Raises:
+        RecordError: there is no finished case.
+    """
+    manifests = {
+        path.name: hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest() for path in finished(cases_dir)
+    }
+    if not manifests:
+        raise RecordError(f"{cases_dir}: no finished case to record; collect some first")
+    what = {
+        "campaign": params.campaign.name,
+        "cases": manifests,
+        "score": params.score.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def finished(cases_dir: Path) -> list[Path]:
+    """The directories of finished cases, by name."""
+    if not cases_dir.is_dir():
+        return []
+    return [
+        path
+        for path in sorted(cases_dir.iterdir())
+        if path.is_dir() and not path.name.startswith(".") and is_finished(path)
+    ]
+
+
+def check_cases(cases_dir: Path, params: Params, *, allow_missing: bool) -> CheckedCases:
+    """Every case keeps the contract and is one that ``params`` asks for.
+
+    Raises:
+        RecordError: one line per problem.
+    """
+    paths = finished(cases_dir)
+    problems = [f"{path.name}: {problem}" for path in paths for problem in validate_case(path)]
+    plans = {plan.case_id: plan for plan in plan_campaign(params)}
+    foreign = [path.name for path in paths if path.name not in plans]
+    if foreign:
+        problems.append(
+            f"{some(foreign)}: the parameters do not ask for {'them' if len(foreign) > 1 else 'it'}; give the "
+            "parameters that the campaign was collected with (--params)"
+        )
+    there = {path.name for path in paths}
+    missing = [plan for case_id, plan in plans.items() if case_id not in there]
+    if missing and not allow_missing:
+        names = some([f"{plan.label} ({plan.case_id})" for plan in missing])
+        problems.append(
+            f"{len(missing)} of {len(plans)} cases are missing: {names}; collect them, or record without "
+            "(--allow-missing)"
+        )
+    if problems:
+        raise RecordError("\n".join(problems))
+    return CheckedCases(tuple(read_case(path) for path in paths), tuple(missing))
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few, and how many more."""
+    listed = list(names)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return ", ".join(listed[:_NAMED]) + more

@@ -1,0 +1,115 @@
+"""The data of a recorded campaign, from DVC's cache or remote; no working tree is touched.
+
+Only what a comparison reads is fetched: the description and the requests of each case, and the scores. It is kept by
+the hash of its description, so a second comparison fetches nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tasks.case import MANIFEST_FILE, RECORD_FILE
+from tasks.record.dvc_cli import require_dvc
+from tasks.record.errors import CompareError
+from tasks.record.git import Commit, Git
+from tasks.record.message import CAMPAIGN
+from tasks.record.staging import LOCK_FILE, PARAMS_FILE
+from tasks.score.results import METRICS_FILE, RANKINGS_FILE, SCORES_FILE
+from tasks.workspace import DEFAULT_WORKSPACE
+
+log = logging.getLogger(__name__)
+
+CASE_FILES = (RECORD_FILE, "requests.parquet", MANIFEST_FILE)
+SCORE_FILES = (SCORES_FILE, RANKINGS_FILE)
+_PARALLEL = 8
+_FORMAT = "1"
+
+
+def find_commit(git: Git, revision: str, branch: str) -> Commit:
+    """By revision, or by (the beginning of) the id of a campaign on ``branch``.
+
+    Raises:
+        CompareError: there is none.
+    """
+    commit = git.resolve(revision)
+    if commit is not None:
+        return next(git.history(commit))
+    tip = git.resolve(f"refs/heads/{branch}")
+    for found in git.history(tip) if tip else ():
+        if len(revision) >= 4 and found.trailers.get(CAMPAIGN, "").startswith(revision):
+            return found
+    raise CompareError(f"'{revision}': neither a revision nor a campaign id on '{branch}'")
+
+
+def fetch(git: Git, commit: str, store: Path) -> Path:
+    """A folder with ``cases/<id>/``, ``scores/``, ``params.yaml`` of the campaign that ``commit`` records.
+
+    Raises:
+        CompareError: the commit records none, or its data is neither in the cache nor in the remote.
+    """
+    lock, params, metrics = (
+        git.show(commit, path) for path in (LOCK_FILE, PARAMS_FILE, f"{DEFAULT_WORKSPACE}/scores/{METRICS_FILE}")
+    )
+    if lock is None or params is None or metrics is None:
+        raise CompareError(
+            f"{commit[:10]} records no campaign ({LOCK_FILE}, {PARAMS_FILE} or {METRICS_FILE} is missing)"
+        )
+    key = hashlib.sha256(b"\0".join((_FORMAT.encode(), lock, params, metrics))).hexdigest()[:20]
+    kept = store / key
+    if kept.is_dir():
+        return kept
+    store.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".partial", dir=store))
+    try:
+        (folder / PARAMS_FILE).write_bytes(params)
+        (folder / "scores").mkdir()
+        (folder / "scores" / METRICS_FILE).write_bytes(metrics)
+        _download(git.directory, commit, folder)
+        try:
+            folder.rename(kept)
+        except OSError:
+            if not kept.is_dir():
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return kept
+
+
+def _download(repository: Path, commit: str, folder: Path) -> None:
+    require_dvc()
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
+
+    files = DVCFileSystem(str(repository), rev=commit)
+    try:
+        wanted = list(_wanted(files))
+        for _, target in wanted:
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        log.info("fetching %d files of %s", len(wanted), commit[:10])
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            list(pool.map(lambda pair: files.get_file(pair[0], str(folder / pair[1])), wanted))
+    except (DvcException, DataIndexDirError, FileNotFoundError, ConnectionError, TimeoutError) as error:
+        reason = str(error).strip().splitlines()
+        raise CompareError(
+            f"the data of {commit[:10]} is neither in the cache of {repository} nor in its remote"
+            + (f": {reason[0]}" if reason else "")
+        ) from error
+
+
+def _wanted(files: Any) -> Iterator[tuple[str, str]]:
+    """Path in the repository, path in the folder."""
+    for name in SCORE_FILES:
+        yield f"/{DEFAULT_WORKSPACE}/scores/{name}", f"scores/{name}"
+    cases = f"/{DEFAULT_WORKSPACE}/cases"
+    for found in files.find(cases):
+        case, _, name = found.removeprefix(f"{cases}/").rpartition("/")
+        if name in CASE_FILES and "/" not in case:
+            yield found, f"cases/{case}/{name}"

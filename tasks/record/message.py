@@ -1,0 +1,113 @@
+"""The message of a recorded campaign: what a person reads in ``git log``, and trailers for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.case import Case
+from tasks.params import Params
+from tasks.record.campaign import CheckedCases, some
+from tasks.report.score_files import ScoreFiles, read_score_files
+
+CAMPAIGN, NAME, CASES, CODE, DATA = (f"RCArena-{word}" for word in ("Campaign", "Name", "Cases", "Code", "Data"))
+PUSHED, NOT_PUSHED = "pushed", "not-pushed"
+_BEST = 3
+_VERSIONS = ("vllm", "ray", "nginx")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """``code``: commit whose files are recorded; ``foreign``: source files in which the code at work differs from it;
+    ``ran_again``: stages, with the reason."""
+
+    code: str
+    foreign: tuple[str, ...]
+    ran_again: Mapping[str, str]
+    pushed: bool
+
+
+def commit_message(identity: str, params: Params, checked: CheckedCases, scores_dir: Path, facts: Provenance) -> str:
+    files = read_score_files(scores_dir)
+    leaders, chance = _leaders(files, params) if files else ([], None)
+    headline = f", {leaders[0][0]} Avg@5 {leaders[0][2]}" if leaders else ""
+    against = f" (chance {chance['avg5']:.2f})" if chance else ""
+    lines = [
+        f"Campaign {params.campaign.name}: {len(checked.cases)} cases{headline}{against}",
+        "",
+        f"stack: {stack_line(checked.cases)}",
+        f"cases: {_cases_line(checked, files)}",
+    ]
+    if checked.missing:
+        lines.append(f"missing: {some([plan.label for plan in checked.missing])}")
+    if leaders and chance:
+        lines += [
+            "",
+            f"best of {_methods(files)} methods, AC@1 and Avg@5 with {params.score.confidence:.0%} intervals:",
+        ]
+        width = max(len(name) for name, *_ in leaders)
+        lines += [f"  {name:<{width}}  {ac1}  {avg5}" for name, ac1, avg5 in leaders]
+        lines.append(f"  {'chance':<{width}}  {chance['ac1']:.2f}  {chance['avg5']:.2f}")
+    if files is not None:
+        failed = files.rankings[files.rankings["status"] != "ok"].drop_duplicates(["case_id", "method"])
+        lines.append(f"failed rankings: {len(failed)}")
+    lines += [f"{stage} ran again while recording: {reason}" for stage, reason in facts.ran_again.items()]
+    if facts.foreign:
+        lines.append(f"the code at work differs from {facts.code[:10]} in {some(facts.foreign)}")
+    return "\n".join([*lines, "", *_trailers(identity, params, checked, facts)]) + "\n"
+
+
+def _trailers(identity: str, params: Params, checked: CheckedCases, facts: Provenance) -> list[str]:
+    return [
+        f"{CAMPAIGN}: {identity}",
+        f"{NAME}: {params.campaign.name}",
+        f"{CASES}: {len(checked.cases)} of {checked.planned}",
+        f"{CODE}: {facts.code}",
+        f"{DATA}: {PUSHED if facts.pushed else NOT_PUSHED}",
+    ]
+
+
+def stack_line(cases: Sequence[Case]) -> str:
+    """``local: falcon-h1 on vllm 0.32.0, 3 replicas``; several, where the cases differ."""
+    return "; ".join(sorted({_stack(case) for case in cases}))
+
+
+def _stack(case: Case) -> str:
+    stack = case.record.stack
+    replicas = sum(service.role == "replica" for service in stack.services)
+    what = " on ".join(filter(None, (stack.model, stack.engine)))
+    versions = ", ".join(f"{name} {stack.versions[name]}" for name in _VERSIONS if name in stack.versions)
+    return f"{stack.backend}: " + ", ".join(filter(None, (what, versions, f"{replicas} replicas")))
+
+
+def _cases_line(checked: CheckedCases, files: ScoreFiles | None) -> str:
+    line = f"{len(checked.cases)} of {checked.planned}"
+    if files is None:
+        return line
+    kinds = files.rankings.drop_duplicates("case_id")["excluded"]
+    scored, fault_free = int((kinds == "").sum()), int((kinds == "fault-free").sum())
+    return f"{line}: {scored} scored, {fault_free} fault-free, {len(kinds) - scored - fault_free} ineffective"
+
+
+def _methods(files: ScoreFiles | None) -> int:
+    return 0 if files is None else int(files.rankings["method"].nunique())
+
+
+def _leaders(files: ScoreFiles, params: Params) -> tuple[list[tuple[str, str, str]], dict[str, float] | None]:
+    """The best methods by Avg@5 with their AC@1 and Avg@5, and what chance would score."""
+    table = files.scores
+    table = table[(table["level"] == "overall") & (table["granularity"] == "service")]
+    if table.empty:
+        return [], None
+    rows = {score: table[table["score"] == score].set_index("method") for score in ("ac1", "avg5")}
+    order = rows["avg5"].sort_values("value", ascending=False, kind="stable").index[:_BEST]
+    best = [(str(name), *(_estimate(rows[score].loc[name]) for score in ("ac1", "avg5"))) for name in order]
+    return best, {score: float(rows[score]["chance"].iloc[0]) for score in rows}
+
+
+def _estimate(row: pd.Series) -> str:
+    interval = "" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['value']:.2f}{interval}"

@@ -1,0 +1,97 @@
+"""Are the scores and the report in the workspace what its cases, the parameters and this code give?
+
+DVC can only tell that files are the ones it knows. What pods wrote outside DVC is therefore derived once more: with the
+rankings that the workspace keeps (``pairs``) that takes seconds and runs no method.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import shutil
+from pathlib import Path
+
+from tasks.params import Params
+from tasks.rca.runner import Limits, PairPool
+from tasks.record.campaign import some
+from tasks.report.page import PAGE_FILE, write_report
+from tasks.score.campaign import score_campaign
+from tasks.score.results import (
+    AVERAGE_RANKS_FILE,
+    COMPARISONS_FILE,
+    DETECTIONS_FILE,
+    METRIC_RANKINGS_FILE,
+    METRICS_FILE,
+    MISATTRIBUTION_FILE,
+    RANKINGS_FILE,
+    SCORES_FILE,
+    TIMINGS_FILE,
+)
+from tasks.score.store import PairStore
+from tasks.workspace import Workspace
+
+_SCORE_FILES = (
+    *(RANKINGS_FILE, METRIC_RANKINGS_FILE, SCORES_FILE, MISATTRIBUTION_FILE, COMPARISONS_FILE),
+    *(AVERAGE_RANKS_FILE, DETECTIONS_FILE, METRICS_FILE),
+)
+_CODE = ("rca", "score", "report")
+
+
+class _NotKeptError(Exception):
+    """A ranking is not in the store: deriving the scores would run methods."""
+
+
+def doubt_about_scores(place: Workspace, params: Params) -> str | None:
+    """Why the scores have to be made again; None if they are what scoring now would give."""
+    absent = [name for name in (*_SCORE_FILES, TIMINGS_FILE) if not (place.scores / name).is_file()]
+    if absent:
+        return f"{some(absent)} {'are' if len(absent) > 1 else 'is'} not there"
+    derived = place.root / ".derived" / "scores"
+    store = PairStore(place.pairs if place.pairs.is_dir() else None)
+    try:
+        score_campaign(place.cases, params.score, derived, store=store, open_pool=_refuse)
+        others = [name for name in _SCORE_FILES if not _same(place.scores / name, derived / name)]
+    except _NotKeptError:
+        return "some rankings are not among those that the workspace keeps for these parameters and this code"
+    finally:
+        shutil.rmtree(derived.parent, ignore_errors=True)
+    return f"{some(others)}: not what these cases, parameters and this code give" if others else None
+
+
+def _same(a: Path, b: Path) -> bool:
+    return filecmp.cmp(a, b, shallow=False)
+
+
+def _refuse(limits: Limits) -> PairPool:
+    raise _NotKeptError
+
+
+def doubt_about_report(place: Workspace, params: Params) -> str | None:
+    """Why the report has to be made again; None if it is what reporting now would give."""
+    found = sorted(path.name for path in place.report.iterdir()) if place.report.is_dir() else []
+    if found != [PAGE_FILE]:
+        return f"the folder holds {some(found) or 'nothing'}, not {PAGE_FILE} alone"
+    derived = place.root / ".derived" / "report"
+    try:
+        page = write_report(place.cases, place.scores, derived, title=params.report.title, params=params)
+        same = _same(page, place.report / PAGE_FILE)
+    finally:
+        shutil.rmtree(derived.parent, ignore_errors=True)
+    return None if same else "not what these cases and scores give"
+
+
+def foreign_code(tree: Path) -> tuple[str, ...]:
+    """Source files that decide scores and report and are not, in the code at work here, as they are in ``tree``."""
+    import tasks
+
+    ours, theirs = (_sources(root) for root in (Path(str(tasks.__file__)).parent, tree / "tasks"))
+    return tuple(sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)))
+
+
+def _sources(package: Path) -> dict[str, str]:
+    files = (file for name in _CODE for file in (package / name).rglob("*") if file.is_file())
+    return {
+        f"tasks/{file.relative_to(package)}": hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if "__pycache__" not in file.parts
+    }

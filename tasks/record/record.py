@@ -1,0 +1,262 @@
+"""Record a campaign: its data in DVC's remote, its description as one commit on the results branch.
+
+The order makes it safe to kill: data first, the commit last. Until the branch moves nothing is recorded; once it moved
+everything is. A campaign that is on the branch is never recorded again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.params import Params
+from tasks.record.campaign import CheckedCases, campaign_id, check_cases, some
+from tasks.record.dvc_cli import LIVE_STAGE, OFFLINE_STAGES, DvcSettings, read_settings
+from tasks.record.errors import RecordError
+from tasks.record.git import Commit, Git, GitError, open_repository
+from tasks.record.lock import held
+from tasks.record.message import CAMPAIGN, DATA, PUSHED, Provenance, commit_message
+from tasks.record.outputs import doubt_about_report, doubt_about_scores, foreign_code
+from tasks.record.staging import LOCK_FILE, PARAMS_FILE, Staging, staged, take_outputs
+from tasks.score.results import METRICS_FILE
+from tasks.workspace import DEFAULT_WORKSPACE, Workspace
+
+METRICS_PATH = f"{DEFAULT_WORKSPACE}/scores/{METRICS_FILE}"
+_ATTEMPTS = 5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """``git_remote``: where the branch is published, too; ``rescored``: record a campaign again if its scores are now
+    others; ``wait_s``: for another recording to end."""
+
+    repository: Path
+    branch: str = "results"
+    push: bool = True
+    git_remote: str | None = None
+    allow_missing: bool = False
+    rescored: bool = False
+    wait_s: float = 900
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """``new``: False if the campaign was on the branch already; ``ran_again``: offline stages that had to run, with
+    the reason; ``differs``: it was there already, with other scores than the workspace has."""
+
+    campaign_id: str
+    commit: str
+    branch: str
+    new: bool
+    pushed: bool
+    cases: int
+    missing: int
+    ran_again: dict[str, str]
+    differs: bool
+
+
+def record_campaign(
+    params: Params, params_text: str, workspace: Workspace, options: RecordOptions, say: Say
+) -> Recorded:
+    """Record what ``workspace`` holds of the campaign of ``params``; does nothing if it is recorded.
+
+    ``params_text``: the parameter file as it is written, for the commit.
+
+    Raises:
+        RecordError: it cannot be recorded; nothing is, and the same call may be made again.
+    """
+    git = open_repository(options.repository)
+    settings = read_settings(git.directory)
+    _check(git, settings, options)
+    with _sole(git, workspace, options) as locked:
+        return _Recording(locked, settings, params, params_text, workspace, options, say).run()
+
+
+def _check(git: Git, settings: DvcSettings, options: RecordOptions) -> None:
+    try:
+        git.run("check-ref-format", "--branch", options.branch)
+    except GitError as error:
+        raise RecordError(f"--branch: '{options.branch}' is no name for a branch") from error
+    place = git.checked_out(options.branch)
+    if place is not None:
+        raise RecordError(f"--branch: '{options.branch}' is checked out in {place}; nobody's own branch is written to")
+    if options.push and settings.default_remote is None:
+        raise RecordError(
+            "DVC has no default remote to push the data to: `dvc remote add --default NAME URL` (a directory, s3://…), "
+            "or keep it in this clone's cache (--no-push)"
+        )
+    if options.git_remote is not None and options.git_remote not in git.run("remote").split():
+        raise RecordError(f"--git-remote: the repository has no remote '{options.git_remote}'")
+
+
+@contextmanager
+def _sole(git: Git, workspace: Workspace, options: RecordOptions) -> Iterator[Git]:
+    """One recording per workspace and one per clone. Gives a ``git`` whose children keep the locks."""
+    with (
+        held(workspace.root / ".record.lock", wait_s=options.wait_s) as first,
+        held(git.common_dir() / "rcarena" / "record.lock", wait_s=options.wait_s) as second,
+    ):
+        yield dataclasses.replace(git, inherit=(first, second))
+
+
+class _Recording:
+    def __init__(
+        self,
+        git: Git,
+        settings: DvcSettings,
+        params: Params,
+        params_text: str,
+        workspace: Workspace,
+        options: RecordOptions,
+        say: Say,
+    ) -> None:
+        self.git, self.settings, self.options, self.say = git, settings, options, say
+        self.params, self.params_text, self.workspace = params, params_text, workspace
+        self.ref = f"refs/heads/{options.branch}"
+
+    def run(self) -> Recorded:
+        identity = campaign_id(self.workspace.cases, self.params)
+        tip = self._tip()
+        found = _find(self.git, tip, identity)
+        scores = self._metrics_of_workspace()
+        if found is not None and self.options.rescored and scores not in (None, self._metrics_of(found)):
+            identity = f"{identity}-{self.git.run('hash-object', '--stdin', stdin=scores)[:8]}"
+            found = _find(self.git, tip, identity)
+        if found is not None:
+            return self._known(identity, found, scores)
+        return self._new(identity)
+
+    def _metrics_of_workspace(self) -> bytes | None:
+        file = self.workspace.scores / METRICS_FILE
+        return file.read_bytes() if file.is_file() else None
+
+    def _metrics_of(self, commit: Commit) -> bytes | None:
+        return self.git.show(commit.sha, METRICS_PATH)
+
+    def _tip(self) -> str | None:
+        """The tip of the branch here, after it took in what the remote has."""
+        tip = self.git.resolve(self.ref)
+        if self.options.git_remote is None:
+            return tip
+        theirs = self.git.remote_tip(self.options.git_remote, self.options.branch)
+        if theirs is None or theirs == tip or (tip and self.git.is_ancestor(theirs, tip)):
+            return tip
+        if tip is not None and not self.git.is_ancestor(tip, theirs):
+            raise RecordError(
+                f"'{self.options.branch}' here and at {self.options.git_remote} have gone different ways; bring one "
+                "onto the other first (`git rebase`)"
+            )
+        if not self.git.swap(self.ref, theirs, tip, "rcarena: from the remote"):
+            raise RecordError(f"'{self.options.branch}' moved meanwhile; run again")
+        return theirs
+
+    def _known(self, identity: str, found: Commit, scores: bytes | None) -> Recorded:
+        self.say(f"record: campaign {identity} is recorded already: {found.short}")
+        differs = scores is not None and scores != self._metrics_of(found)
+        if differs:
+            self.say(
+                f"record: {self.workspace.scores} differs from the scores of {found.short}: the code has changed; "
+                "--rescored records them, too"
+            )
+        pushed = found.trailers.get(DATA) == PUSHED
+        if self.options.push and not pushed:
+            with staged(self.git, found.sha, self.settings, self.workspace) as staging:
+                self.say("record: pushing its data, which was not pushed")
+                staging.dvc.push()
+            pushed = True
+        if self.options.git_remote is not None:
+            self._publish_to_remote(self.git.resolve(self.ref) or found.sha)
+        count, _, planned = found.trailers.get("RCArena-Cases", "0 of 0").partition(" of ")
+        return Recorded(
+            identity, found.sha, self.options.branch, new=False, pushed=pushed, cases=int(count),
+            missing=int(planned) - int(count), ran_again={}, differs=differs,
+        )  # fmt: skip
+
+    def _new(self, identity: str) -> Recorded:
+        code = self.git.resolve("HEAD")
+        assert code is not None
+        with staged(self.git, code, self.settings, self.workspace) as staging:
+            take_outputs(self.workspace, staging, self.params_text)
+            place = staging.workspace
+            checked = check_cases(place.cases, self.params, allow_missing=self.options.allow_missing)
+            self.say(f"record: {len(checked.cases)} of {checked.planned} cases, all whole")
+            foreign = foreign_code(staging.tree)
+            if foreign:
+                self.say(f"record: the code at work differs from {code[:10]} in {some(foreign)}; the commit says so")
+            ran_again = self._versions(staging)
+            if self.options.push:
+                self.say(f"record: pushing to {self.settings.default_remote}")
+                staging.dvc.push()
+            facts = Provenance(code, foreign, ran_again, self.options.push)
+            message = commit_message(identity, self.params, checked, place.scores, facts)
+            tree = self.git.tree(staging.index, staging.content((PARAMS_FILE, LOCK_FILE, METRICS_PATH)))
+            commit, new = self._publish(identity, tree, message, code)
+        self.say(f"record: {commit[:10]} on {self.options.branch}: campaign {identity}")
+        return self._result(identity, commit, new, checked, ran_again)
+
+    def _result(
+        self, identity: str, commit: str, new: bool, checked: CheckedCases, ran_again: dict[str, str]
+    ) -> Recorded:
+        return Recorded(
+            identity, commit, self.options.branch, new=new, pushed=self.options.push, cases=len(checked.cases),
+            missing=len(checked.missing), ran_again=ran_again, differs=False,
+        )  # fmt: skip
+
+    def _versions(self, staging: Staging) -> dict[str, str]:
+        """``dvc.lock`` and the cache; offline stages run where what is there cannot be trusted. Which did, and why."""
+        place = staging.workspace
+        doubts: dict[str, str] = {}
+        if doubt := doubt_about_scores(place, self.params):
+            doubts["score"] = doubt
+        if doubt := ("its scores are made again" if doubts else doubt_about_report(place, self.params)):
+            doubts["report"] = doubt
+        for stage, doubt in doubts.items():
+            self.say(f"record: {stage} runs again: {doubt}")
+        trusted = [stage for stage in OFFLINE_STAGES if stage not in doubts]
+        staging.dvc.commit(LIVE_STAGE, *trusted)
+        ran = staging.dvc.reproduce(*OFFLINE_STAGES)
+        unexpected = [stage for stage in ran if stage not in doubts]
+        if unexpected:
+            self.say(f"record: {', '.join(unexpected)} ran again, although nothing had changed: see dvc.yaml")
+        return {stage: doubts.get(stage, "DVC saw a change") for stage in ran}
+
+    def _publish(self, identity: str, tree: str, message: str, code: str) -> tuple[str, bool]:
+        """The commit of the campaign, and whether it is this one: another clone may have been faster."""
+        for _ in range(_ATTEMPTS):
+            tip = self._tip()
+            found = _find(self.git, tip, identity)
+            if found is not None:
+                self.say(f"record: another recording was faster: {found.short}")
+                return found.sha, False
+            commit = self.git.commit(tree, [tip or code], message)
+            if self.options.git_remote is not None and not self._publish_to_remote(commit):
+                continue
+            if self.git.swap(self.ref, commit, tip, f"rcarena: campaign {identity}"):
+                return commit, True
+        raise RecordError(f"'{self.options.branch}' keeps moving; run again")
+
+    def _publish_to_remote(self, commit: str) -> bool:
+        """False if the remote's branch has moved meanwhile."""
+        remote = self.options.git_remote
+        assert remote is not None
+        before = self.git.remote_tip(remote, self.options.branch)
+        if before is not None and not self.git.is_ancestor(before, commit):
+            return False
+        try:
+            self.git.run("push", "--quiet", remote, f"{commit}:{self.ref}")
+        except GitError:
+            if self.git.remote_tip(remote, self.options.branch) == before:
+                raise
+            return False
+        return True
+
+
+def _find(git: Git, tip: str | None, identity: str) -> Commit | None:
+    if tip is None:
+        return None
+    return next((commit for commit in git.history(tip) if commit.trailers.get(CAMPAIGN) == identity), None)
