@@ -1,6 +1,6 @@
 """The agent's life: restore what an earlier one left, then two loops, then restore everything.
 
-The main thread is the watchdog: it ends faults in time and needs no API. The other thread talks to the API.
+The thread that runs it is the watchdog: it ends faults in time and needs no API. Another thread talks to the API.
 """
 
 from __future__ import annotations
@@ -8,14 +8,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.errors import ClusterError
@@ -54,9 +52,7 @@ class Agent:
         self._reconciler: Reconciler | None = None
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT. Returns the exit status: 1 when a fault is left. Raises OSError for the journal."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        """Until ``stop``. Returns the exit status: 1 when a fault is left. Raises OSError for the journal."""
         self._settings.journal.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = self._take_journal()
         try:
@@ -73,11 +69,9 @@ class Agent:
             os.close(descriptor)
 
     def stop(self) -> None:
+        """From another thread or a signal handler."""
         self._stop.set()
         self._wake.set()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stop()
 
     def _take_journal(self) -> int:
         """One agent a node: another waits, alive, until the first has ended."""

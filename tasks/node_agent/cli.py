@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,8 @@ def node_agent(
     address = ClusterAddress(namespace=namespace, kubeconfig=kubeconfig, context=context)
     settings = Settings(node_name, journal, health_file, interval_s)
     agent = Agent(settings, node, lambda: Cluster(address, deadline_s=API_DEADLINE_S, read_timeout_s=API_DEADLINE_S))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
     try:
         status = agent.run()
     except OSError as error:

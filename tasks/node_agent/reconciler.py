@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 FINAL: frozenset[Phase] = frozenset({"Restored", "Failed"})
 
+AGE_SLACK_S = 2.0
+"""Creation times are whole seconds, and of another clock."""
+
 
 class Reconciler:
     def __init__(
@@ -76,7 +79,7 @@ class Reconciler:
         if not self.accepting:
             return None
         age_s = (self._now() - fault.created_at).total_seconds()
-        if age_s > fault.spec.duration_seconds:
+        if age_s > fault.spec.duration_seconds + AGE_SLACK_S:
             why = f"it is {age_s:.0f} s old and was to last {fault.spec.duration_seconds:g} s: its owner waits no more"
             return self._keeper.refuse(fault, f"not carried out: {why}")
         if FINALIZER not in fault.finalizers:
