@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -278,7 +279,7 @@ def _report(params: Params, place: Workspace, console: Console) -> Path:
     return page
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "campaign": campaign,
     "collect": collect,
     "plan": plan,
