@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tasks.deploy.kubernetes import names
 from tasks.stack import KubernetesDeployParams
+
+DIRECTORY = Path(__file__).parent
+CHARTS_FILE = DIRECTORY / "charts.yaml"
+
+SWITCHES: Mapping[str, Callable[[KubernetesDeployParams], bool]] = {
+    "telemetry.istio": lambda params: params.telemetry.istio,
+    "telemetry.deepflow": lambda params: params.telemetry.deepflow,
+    "telemetry.gpu_operator": lambda params: params.telemetry.gpu_operator,
+    "accelerator.kind": lambda params: params.accelerator.kind == "nvidia",
+}
+"""What can turn a release on, by the parameter that says so."""
 
 
 @dataclass(frozen=True)
@@ -18,16 +37,16 @@ class ContainerRuntime:
 
 @dataclass(frozen=True)
 class ReadinessCheck:
-    """What must be ready before the release counts as up: objects of ``kind`` by ``name`` or by ``selector``."""
+    """An object in the release's namespace that must be ready before the release counts as up."""
 
     kind: Literal["Deployment", "DaemonSet", "StatefulSet"]
-    name: str | None = None
-    selector: str | None = None
+    name: str
 
 
 @dataclass(frozen=True)
 class ChartRelease:
-    """One ``helm upgrade --install``. ``name`` is the name of the release and ``crds`` what it must have brought."""
+    """One ``helm upgrade --install``. ``crds`` are the kinds that it brings; ``switch`` is the parameter that turned it
+    on (None: every stack needs it); ``source`` says where the version was seen, or why not (``verified`` false)."""
 
     name: str
     repo: str
@@ -36,13 +55,89 @@ class ChartRelease:
     namespace: str
     values: dict[str, Any]
     readiness: tuple[ReadinessCheck, ...]
+    verified: bool
+    source: str
     crds: tuple[str, ...] = ()
     switch: str | None = None
     namespace_labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prerequisite:
+    """A CRD that no chart brings, and the manifest that has it."""
+
+    crd: str
+    manifest: str
 
 
 def chart_releases(
     params: KubernetesDeployParams, runtime: ContainerRuntime = ContainerRuntime()
 ) -> tuple[ChartRelease, ...]:
     """The releases that ``params`` switch on, in the order in which to install; empty with ``telemetry.install`` off."""
-    raise NotImplementedError
+    if not params.telemetry.install:
+        return ()
+    context = _values_context(params, runtime)
+    return tuple(
+        _release(entry, context) for entry in _document()["releases"] if _is_on(entry.get("switch"), params)
+    )
+
+
+def prerequisites(params: KubernetesDeployParams) -> tuple[Prerequisite, ...]:
+    """What must be on the cluster before the charts."""
+    return tuple(
+        Prerequisite(entry["crd"], entry["manifest"])
+        for entry in _document()["prerequisites"]
+        if _is_on(entry.get("switch"), params)
+    )
+
+
+def _is_on(switch: str | None, params: KubernetesDeployParams) -> bool:
+    return switch is None or SWITCHES[switch](params)
+
+
+def _release(entry: dict[str, Any], context: dict[str, Any]) -> ChartRelease:
+    fields = {key: value for key, value in entry.items() if key not in ("values", "readiness", "crds")}
+    values = yaml.safe_load(_environment().get_template(entry["values"]).render(context))
+    return ChartRelease(
+        **fields,
+        values=values or {},
+        readiness=tuple(ReadinessCheck(**check) for check in entry["readiness"]),
+        crds=tuple(entry.get("crds", ())),
+    )
+
+
+def _values_context(params: KubernetesDeployParams, runtime: ContainerRuntime) -> dict[str, Any]:
+    tolerations = [toleration.model_dump(exclude_none=True) for toleration in params.accelerator.tolerations]
+    return {
+        "alloy_configuration": _environment().get_template("alloy-configuration.alloy.j2").render(names=names),
+        "dcgm_counters": _environment().get_template("dcgm-counters.csv.j2").render(),
+        "names": names,
+        "runtime": runtime,
+        "interval": f"{params.scrape_interval_s}s",
+        "interval_ms": params.scrape_interval_s * 1000,
+        "lookback": f"{max(15, 3 * params.scrape_interval_s)}s",
+        "storage_class": params.storage.class_name,
+        "images": params.images,
+        "accelerator": params.accelerator,
+        "gpu": params.accelerator.kind == "nvidia",
+        "tolerations": tolerations if params.accelerator.kind == "nvidia" else [],
+    }
+
+
+@cache
+def _document() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(CHARTS_FILE.read_text(encoding="utf-8"))
+    return document
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(DIRECTORY / "values"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 (YAML, not HTML)
+    )
+    environment.filters["tojson"] = json.dumps
+    return environment
