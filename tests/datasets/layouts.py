@@ -6,6 +6,7 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,12 @@ def shared(archive: str) -> Path:
     return path
 
 
-def imported(layout: str, directory: Path, cases_dir: Path, **overrides: object) -> ImportResult:
-    found = reader(Layout(layout))(directory, Overrides(**overrides))  # type: ignore[arg-type]
+def imported(layout: str, directory: Path, cases_dir: Path, **overrides: Any) -> ImportResult:
+    found = reader(Layout(layout))(directory, Overrides(**overrides))
     return import_cases(found, cases_dir)
 
 
-def imported_cases(layout: str, directory: Path, cases_dir: Path, **overrides: object) -> list[Case]:
+def imported_cases(layout: str, directory: Path, cases_dir: Path, **overrides: Any) -> list[Case]:
     """All of them; the writer has checked that each keeps the contract."""
     result = imported(layout, directory, cases_dir, **overrides)
     assert result.failed == ()

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.case import Case, CaseWriter, read_cases
+from tasks.case import Case, Completeness, SignalName, read_cases
 from tasks.datasets.dataset import DatasetError, Overrides
 from tasks.datasets.rcaeval import METRICS, find, split_column
 from tasks.datasets.rcaeval_export import export_cases
 from tasks.export.metric_map import SPECS
+from tests.copies import copied
 from tests.datasets.layouts import RCAEVAL_INJECT, imported, imported_cases, rcaeval
 from tests.synthetic import synthetic_case
 
@@ -185,13 +186,14 @@ def plain(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def assert_same(case: Case, back: Case) -> None:
-    for signal, keys in (
-        ("metrics", ["time", "service", "metric"]),
-        ("logs", ["time", "service", "message"]),
-        ("spans", ["trace_id", "span_id"]),
-        ("topology", ["relation", "source", "target"]),
-    ):
-        ours, theirs = (plain(each.table(signal), keys) for each in (case, back))  # type: ignore[arg-type]
+    keys: dict[SignalName, list[str]] = {
+        "metrics": ["time", "service", "metric"],
+        "logs": ["time", "service", "message"],
+        "spans": ["trace_id", "span_id"],
+        "topology": ["relation", "source", "target"],
+    }
+    for signal, by in keys.items():
+        ours, theirs = (plain(each.table(signal), by) for each in (case, back))
         pd.testing.assert_frame_equal(ours, theirs, check_exact=signal != "spans", rtol=1e-12)
     excluded = {"case_id", "completeness"}
     assert back.record.model_dump(exclude=excluded) == case.record.model_dump(exclude=excluded)
@@ -241,19 +243,12 @@ def test_odd_names_times_and_numbers_survive(tmp_path: Path) -> None:
     metrics["time"] += pd.Timedelta("123456789ns")
     metrics.loc[:3, "value"] = [1e-300, 1.7976931348623157e308, 0.1 + 0.2, -0.0]
     metrics.loc[4, "unit"] = None
-    with CaseWriter(tmp_path / "odd", case.record.case_id) as writer:
-        writer.write("metrics", metrics)
-        for signal in ("logs", "spans"):
-            table = case.table(signal)  # type: ignore[arg-type]
-            writer.write(signal, table.astype({"service": object}).replace({"service": odd}))  # type: ignore[arg-type]
-        declared = {
-            **record.completeness,
-            **{
-                s: record.completeness["metrics"].model_copy(update={"status": "missing"})
-                for s in ("requests", "topology")
-            },
-        }
-        odd_case = writer.finish(record.model_copy(update={"completeness": declared}))
+    missing = Completeness(status="missing")
+    record = record.model_copy(
+        update={"completeness": record.completeness | {"requests": missing, "topology": missing}}
+    )
+    logs, spans = (table.astype({"service": object}).replace({"service": odd}) for table in (case.logs, case.spans))
+    odd_case = copied(case, record, {"metrics": metrics, "logs": logs, "spans": spans}, tmp_path / "odd")
     (back,) = exported([odd_case], tmp_path)
     ours, theirs = (
         plain(each.metrics, ["time", "service", "metric"])[["time", "service", "metric", "value"]]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -68,12 +69,12 @@ def named_error(view: CaseView, rng: np.random.Generator) -> Ranking:
 
 @_define("test_no_ranking")
 def no_ranking(view: CaseView, rng: np.random.Generator) -> Ranking:
-    return ["nginx-proxy"]  # type: ignore[return-value]
+    return ["nginx-proxy"]  # type: ignore[return-value]  # not what a method may return
 
 
 @_define("test_malformed")
 def malformed(view: CaseView, rng: np.random.Generator) -> Ranking:
-    return Ranking(("nginx-proxy", "ray-head"))  # type: ignore[arg-type]
+    return Ranking(("nginx-proxy", "ray-head"))  # type: ignore[arg-type]  # not what a method may return
 
 
 @_define("test_stranger")
@@ -135,7 +136,7 @@ def by_order(view: CaseView, rng: np.random.Generator) -> Ranking:
 @_define("test_counts_its_calls")
 def counts_its_calls(view: CaseView, rng: np.random.Generator, *, pause_s: float = 0.0) -> Ranking:
     """One line per call, naming the case by what was seen of it."""
-    with open(os.environ["RCARENA_TEST_CALLS"], "a", encoding="utf-8") as calls:  # noqa: PTH123 (appends)
+    with Path(os.environ["RCARENA_TEST_CALLS"]).open("a", encoding="utf-8") as calls:
         calls.write(f"{view.content_key}\n")
     time.sleep(pause_s)
     return Ranking.of_metrics(view.metrics.max())
@@ -143,6 +144,6 @@ def counts_its_calls(view: CaseView, rng: np.random.Generator, *, pause_s: float
 
 @_define("test_imports_slowly", packages=("tests.rca.slow_to_import",))
 def imports_slowly(view: CaseView, rng: np.random.Generator) -> Ranking:
-    from tests.rca import slow_to_import  # noqa: F401
+    from tests.rca import slow_to_import  # noqa: F401 (importing it is what takes the time)
 
     return Ranking.of_order(view.services)

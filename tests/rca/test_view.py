@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.case import SIGNALS, Case, CaseRecord, CaseWriter, Completeness
+from tasks.case import SIGNALS, Case, CaseRecord, Completeness
 from tasks.rca.profile import PAPER_METRICS
 from tasks.rca.view import NoChangeDetected, build_view, front_end_latency, widen
+from tests.copies import copied
 from tests.rca.views import T0, rewritten, score_params, view_of
 from tests.synthetic import synthetic_case
 
@@ -82,10 +83,7 @@ def with_faults_elsewhere(case: Case, cases_dir: Path) -> Case:
     for injection in document["injections"]:
         injection.update(target="ray-head", planned=early, observed=early, verified=early)
     record = CaseRecord.model_validate_json(json.dumps(document))
-    with CaseWriter(cases_dir, record.case_id) as writer:
-        for signal in SIGNALS:
-            writer.write(signal, case.table(signal))  # type: ignore[arg-type]
-        return writer.finish(record)
+    return copied(case, record, cases_dir=cases_dir)
 
 
 @pytest.mark.parametrize("jitter_s", [0, 0.3])
@@ -102,13 +100,8 @@ def jittery(case: Case, cases_dir: Path, jitter_s: float) -> Case:
     """The same case with each sample late by up to ``jitter_s``."""
     record = case.record.model_copy(update={"case_id": "jittery"})
     late = np.random.default_rng(0).uniform(0, jitter_s, len(case.metrics))
-    with CaseWriter(cases_dir, record.case_id) as writer:
-        for signal in SIGNALS:
-            table = case.table(signal)  # type: ignore[arg-type]
-            if signal == "metrics":
-                table["time"] += pd.to_timedelta(late, unit="s")
-            writer.write(signal, table)  # type: ignore[arg-type]
-        return writer.finish(record)
+    metrics = case.metrics.assign(time=case.metrics["time"] + pd.to_timedelta(late, unit="s"))
+    return copied(case, record, {"metrics": metrics}, cases_dir)
 
 
 def test_a_recording_without_change_has_no_view(tmp_path: Path) -> None:
@@ -125,10 +118,7 @@ def test_without_metrics_a_change_is_seen_in_the_requests(tmp_path: Path) -> Non
             | {"requests": Completeness(status="complete")},
         }
     )
-    with CaseWriter(tmp_path, record.case_id) as writer:
-        writer.write("requests", case.requests)
-        bare = writer.finish(record)
-    view = build_view(bare, score_params(inject_time="detected"))
+    view = build_view(copied(case, record), score_params(inject_time="detected"))
     assert abs(view.inject_time - pd.Timestamp(case.record.injection_time)) <= pd.Timedelta("5s")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -23,8 +24,8 @@ class Call:
     status: int | None = 200
 
 
-def call(service: str, start: float, duration: float, *children: Call, **other: object) -> Call:
-    return Call(service, start, duration, children, **other)  # type: ignore[arg-type]
+def call(service: str, start: float, duration: float, *children: Call, **other: Any) -> Call:
+    return Call(service, start, duration, children, **other)
 
 
 def with_traces(view: CaseView, roots: Sequence[Call]) -> CaseView:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.case import SIGNALS, Case, CaseRecord, CaseWriter
+from tasks.case import SIGNALS, Case, CaseRecord, SignalName
 from tasks.params import ScoreParams
 from tasks.rca.view import CaseView
+from tests.copies import copied
 
 _SERVICE_COLUMNS = {
     "metrics": ["service"],
@@ -62,12 +63,12 @@ def rewritten(case: Case, cases_dir: Path, names: Mapping[str, str], *, seed: in
     for injection in document["injections"]:
         injection["target"] = names[injection["target"]]
     record = CaseRecord.model_validate_json(json.dumps(document))
-    with CaseWriter(cases_dir, record.case_id) as writer:
-        for signal in SIGNALS:
-            table = case.table(signal)  # type: ignore[arg-type]
-            for column in {"service", "source", "target"} & set(table.columns) - (
-                {"source"} if signal == "metrics" else set()
-            ):
-                table[column] = table[column].astype(str).map(lambda name: names.get(name, name))
-            writer.write(signal, table.sample(frac=1, random_state=seed))  # type: ignore[arg-type]
-        return writer.finish(record)
+    tables: dict[SignalName, pd.DataFrame] = {}
+    for signal in SIGNALS:
+        table = case.table(signal)
+        for column in {"service", "source", "target"} & set(table.columns) - (
+            {"source"} if signal == "metrics" else set()
+        ):
+            table[column] = table[column].astype(str).map(lambda name: names.get(name, name))
+        tables[signal] = table.sample(frac=1, random_state=seed)
+    return copied(case, record, tables, cases_dir)

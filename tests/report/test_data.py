@@ -3,20 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from tasks.case import Case, CaseWriter, Completeness, Interval, LoadRecord
+from tasks.case import Case, Completeness, Interval, LoadRecord
 from tasks.report.data import ReportData, report_data
+from tests.copies import copied
 from tests.report.scores import fails, truth_at, write_scores
 from tests.synthetic import synthetic_case
 
 
 def rewritten(case: Case, **record: object) -> Case:
     """The case with other values in its record; signals declared missing are dropped."""
-    changed = case.record.model_copy(update=record)
-    with CaseWriter(case.path.parent, changed.case_id) as writer:
-        for signal, completeness in changed.completeness.items():
-            if completeness.status != "missing":
-                writer.write(signal, case.table(signal))
-        return writer.finish(changed)
+    return copied(case, case.record.model_copy(update=record))
 
 
 def notices(data: ReportData) -> dict[str, tuple[str, ...]]:
@@ -150,10 +146,6 @@ def test_failures_before_the_fault_are_a_notice(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path / "cases", "one")
     requests = case.requests
     requests["status"] = requests["status"].where(requests.index % 5 != 0, 503)
-    with CaseWriter(case.path.parent, "one") as writer:
-        for signal in ("metrics", "logs", "spans", "topology"):
-            writer.write(signal, case.table(signal))
-        writer.write("requests", requests)
-        writer.finish(case.record)
+    copied(case, tables={"requests": requests})
     found = notices(report_data(tmp_path / "cases", tmp_path / "scores", title="t"))
     assert found["More than 1% of the requests failed before the fault."] == ("one",)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.case import Case, CaseWriter, as_signal
+from tasks.case import Case, as_signal
 from tasks.report import latency
 from tasks.report.latency import latency_scatter, request_outcomes, serving_replica, summarise_requests
+from tests.copies import copied
 from tests.synthetic import T0, synthetic_case
 
 
@@ -21,11 +22,7 @@ def case(tmp_path: Path) -> Case:
 @pytest.fixture
 def with_requests(case: Case) -> Callable[[pd.DataFrame], Case]:
     def rewrite(requests: pd.DataFrame) -> Case:
-        with CaseWriter(case.path.parent, case.record.case_id) as writer:
-            writer.write("requests", requests)
-            for signal in ("metrics", "logs", "spans", "topology"):
-                writer.write(signal, case.table(signal))
-            return writer.finish(case.record)
+        return copied(case, tables={"requests": requests})
 
     return rewrite
 

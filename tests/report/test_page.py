@@ -12,6 +12,7 @@ from tasks.params import load_params
 from tasks.report import page
 from tasks.report.page import write_report
 from tasks.report.score_files import ScoresError
+from tests.copies import copied
 from tests.report.html import Page
 from tests.report.scores import as_an_older_stage_wrote, fails, truth_at, write_scores
 from tests.synthetic import T0, synthetic_case
@@ -120,16 +121,12 @@ def test_text_of_a_case_is_never_markup(tmp_path: Path) -> None:
             "injections": (injection.model_copy(update={"target": EVIL, "reason": EVIL, "parameters": {EVIL: EVIL}}),),
         }
     )
-    with CaseWriter(tmp_path / "cases", "evil") as writer:
-        for signal in SIGNALS:
-            table = case.table(signal)
-            writer.write(
-                signal,
-                table.astype({c: str for c in table.columns if c in ("service", "source", "target")}).replace(
-                    "ray-replicas-1", EVIL
-                ),
-            )
-        writer.finish(record)
+    names = ("service", "source", "target")
+    tables = {
+        signal: table.astype({c: str for c in table.columns if c in names}).replace("ray-replicas-1", EVIL)
+        for signal, table in ((signal, case.table(signal)) for signal in SIGNALS)
+    }
+    copied(case, record, tables)
     write_scores(tmp_path / "cases", tmp_path / "scores", {EVIL: fails(EVIL), "good": truth_at(1)})
     html = write_report(tmp_path / "cases", tmp_path / "scores", tmp_path / "report", title=EVIL).read_text()
     assert EVIL not in html

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.case import Case, CaseWriter
+from tasks.case import Case
 from tasks.report import signals
 from tasks.report.signals import KEY_METRICS, case_signals, drawn_services, metric_order, phase_medians, time_grid
+from tests.copies import copied
 from tests.synthetic import T0, synthetic_case
 
 START = pd.Timestamp(T0).as_unit("ns")
@@ -25,11 +26,7 @@ def with_metrics(tmp_path: Path) -> Callable[[pd.DataFrame], Case]:
     case = synthetic_case(tmp_path)
 
     def rewrite(metrics: pd.DataFrame) -> Case:
-        with CaseWriter(tmp_path, case.record.case_id) as writer:
-            writer.write("metrics", metrics)
-            for signal in ("requests", "logs", "spans", "topology"):
-                writer.write(signal, case.table(signal))
-            return writer.finish(case.record)
+        return copied(case, tables={"metrics": metrics})
 
     return rewrite
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.case import SIGNALS, Case, CaseWriter
+from tasks.case import Case
+from tests.copies import copied
 
 
 def with_metrics(case: Case, *metrics: str) -> Case:
@@ -13,9 +14,4 @@ def with_metrics(case: Case, *metrics: str) -> Case:
 
 def with_injections(case: Case, injections: tuple[object, ...]) -> Case:
     """The same case with other injections."""
-    record = case.record.model_copy(update={"injections": injections})
-    tables = {signal: case.table(signal) for signal in SIGNALS}  # type: ignore[arg-type]
-    with CaseWriter(case.path.parent, record.case_id) as writer:
-        for signal, table in tables.items():
-            writer.write(signal, table)  # type: ignore[arg-type]
-        return writer.finish(record)
+    return copied(case, case.record.model_copy(update={"injections": injections}))

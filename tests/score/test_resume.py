@@ -16,6 +16,7 @@ import pytest
 
 from tasks.params import ScoreParams
 from tasks.rca.registry import get_method
+from tasks.rca.runner import Limits, PairPool
 from tasks.score import fingerprint
 from tasks.score.campaign import ScoreError, score_campaign
 from tasks.score.fingerprint import pair_key, view_key
@@ -140,10 +141,10 @@ def test_nothing_is_built_or_started_when_all_is_there(
     store = PairStore(tmp_path / "kept")
     score_campaign(small, quick, tmp_path / "out", store=store)
 
-    def no_pool(limits: object) -> None:
+    def no_pool(limits: Limits) -> PairPool:
         raise AssertionError("a pool was opened")
 
-    score_campaign(small, quick, tmp_path / "again", store=store, open_pool=no_pool)  # type: ignore[arg-type]
+    score_campaign(small, quick, tmp_path / "again", store=store, open_pool=no_pool)
     assert contents(tmp_path / "again") == contents(tmp_path / "out")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.rca.builder import ViewFacts
-from tasks.rca.pair import MetricSuspect, PairResult, Suspect
+from tasks.rca.pair import MetricSuspect, PairResult, Status, Suspect
 from tasks.score.store import PairStore
 
 RESULT = PairResult(
@@ -34,8 +34,8 @@ def test_what_was_kept_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["missing", "error", "invalid", "timeout", "memory"])
-def test_failures_are_kept(tmp_path: Path, status: str) -> None:
-    store, failure = PairStore(tmp_path), PairResult(status, "because", traceback="Traceback …")  # type: ignore[arg-type]
+def test_failures_are_kept(tmp_path: Path, status: Status) -> None:
+    store, failure = PairStore(tmp_path), PairResult(status, "because", traceback="Traceback …")
     store.keep_pair("m", "k", failure)
     assert store.pair("m", "k") == failure
 

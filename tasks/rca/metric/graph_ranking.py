@@ -195,7 +195,7 @@ def _combine(learner: _Learner, walk: _Walk) -> None:
     signature = inspect.signature(run)
     fixed = list(signature.parameters.values())[:2]
     own = [*of_learner.values(), *of_walk.values()]
-    run.__signature__ = signature.replace(parameters=[*fixed, *own])  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=[*fixed, *own])  # type: ignore[attr-defined]  # what inspect reads
     run.__annotations__ |= {parameter.name: parameter.annotation for parameter in own}
     method(
         name=name,

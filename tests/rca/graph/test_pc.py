@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,8 @@ from tasks.rca.graph.pc import learn_pc, orient
 from tests.rca.graph.linear_models import Edges, correlations, dag, pairs, random_dag, samples, samples_with, telemetry
 
 
-def learn(n: int, edges: Edges, **options: object) -> CausalGraph:
-    return learn_pc(samples_with(correlations(dag(n, edges))), **options)  # type: ignore[arg-type]
+def learn(n: int, edges: Edges, **options: Any) -> CausalGraph:
+    return learn_pc(samples_with(correlations(dag(n, edges))), **options)
 
 
 @pytest.mark.parametrize(

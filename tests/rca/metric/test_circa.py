@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,8 +41,8 @@ def planted(seed: int = 0, *, fault: float = 30.0) -> CaseView:
     return with_calls(view, ("a", "b"), ("a", "c"))
 
 
-def metric_scores(view: CaseView, **parameters: object) -> dict[tuple[str, str], float]:
-    ranking = circa(view, np.random.default_rng(0), **parameters)  # type: ignore[arg-type]
+def metric_scores(view: CaseView, **parameters: Any) -> dict[tuple[str, str], float]:
+    ranking = circa(view, np.random.default_rng(0), **parameters)
     return {(service, metric): score for service, metric, score in ranking.metrics}
 
 

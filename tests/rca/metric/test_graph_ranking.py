@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tasks.rca.graph.causal_graph import CausalGraph
-from tasks.rca.method import MethodError
+from tasks.rca.method import MethodError, Ranking
 from tasks.rca.metric import graph_ranking
 from tasks.rca.pair import run_pair
 from tasks.rca.registry import get_method
@@ -31,7 +31,8 @@ def planted(rows: int = 1500, seed: int = 0, *, lag: int = 0) -> CaseView:
 
 
 def metric_scores(name: str, view: CaseView, **parameters: float) -> dict[str, float]:
-    ranking = get_method(name).run(view, np.random.default_rng(0), **parameters)  # type: ignore[call-arg]
+    run: Callable[..., Ranking] = get_method(name).run
+    ranking = run(view, np.random.default_rng(0), **parameters)
     return {metric: score for _, metric, score in ranking.metrics}
 
 

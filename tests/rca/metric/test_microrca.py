@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,8 @@ def view_with(
     return call_view(columns, normal_rows=NORMAL, calls=calls, hosts=hosts)
 
 
-def scores(view: CaseView, **parameters: object) -> dict[str, float]:
-    return dict(microrca(view, np.random.default_rng(0), **parameters).services)  # type: ignore[arg-type]
+def scores(view: CaseView, **parameters: Any) -> dict[str, float]:
+    return dict(microrca(view, np.random.default_rng(0), **parameters).services)
 
 
 LATENCY_OF_B = stepped(ROWS, NORMAL, 3.0, seed=2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,8 @@ def quiet(rows: int = 6, normal_rows: int = 5) -> CaseView:
     return view_of({("a", "cpu"): [1.0] * rows}, normal_rows=normal_rows)
 
 
-def columns(view: CaseView, **parameters: object) -> dict[tuple[str, str], float]:
-    ranking = mmbaro(view, RNG, **parameters)  # type: ignore[arg-type]
+def columns(view: CaseView, **parameters: Any) -> dict[tuple[str, str], float]:
+    ranking = mmbaro(view, RNG, **parameters)
     return {(service, metric): score for service, metric, score in ranking.metrics}
 
 

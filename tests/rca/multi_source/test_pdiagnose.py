@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import gaussian_kde, norm
 
+from tasks.rca.deviation import Direction
 from tasks.rca.method import MethodError
 from tasks.rca.multi_source.pdiagnose import _in_tail, _sudden, pdiagnose
 from tasks.rca.view import CaseView
@@ -24,8 +26,8 @@ def metrics(*, a: list[float], b: list[float]) -> CaseView:
 CALM = metrics(a=[1, 2, 1, 2], b=[1, 2, 1, 2])
 
 
-def votes(view: CaseView, **parameters: object) -> dict[str, float]:
-    return dict(pdiagnose(view, RNG, **parameters).services)  # type: ignore[arg-type]
+def votes(view: CaseView, **parameters: Any) -> dict[str, float]:
+    return dict(pdiagnose(view, RNG, **parameters).services)
 
 
 def test_known_answer() -> None:
@@ -110,9 +112,10 @@ def test_tails_are_those_of_the_kernel_density(n_sigma: float) -> None:
     density = gaussian_kde(normal, bw_method=30**-0.2 * np.sqrt(29 / 30))
     above = np.array([density.integrate_box_1d(value, np.inf) for value in values])
     tail = norm.cdf(-n_sigma)
-    for direction, expected in (("both", np.minimum(above, 1 - above) < tail), ("up", above < tail)):
-        found = _in_tail(normal, values, normal.std(), tail, direction)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(found, expected)
+    beyond: dict[Direction, np.ndarray] = {"both": np.minimum(above, 1 - above), "up": above}
+    for direction, probability in beyond.items():
+        found = _in_tail(normal, values, normal.std(), tail, direction)
+        np.testing.assert_array_equal(found, probability < tail)
 
 
 def test_a_jump_departs_from_the_weighted_moving_average_a_slow_drift_does_not() -> None:

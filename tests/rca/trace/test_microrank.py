@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.rca.traces import Call, call, no_metrics, with_traces
 RNG = np.random.default_rng(0)
 
 
-def visit(service: str, start: float, own: float = 1.0, **other: object) -> Call:
+def visit(service: str, start: float, own: float = 1.0, **other: Any) -> Call:
     """The front end calls ``service``, which takes ``own`` seconds; the front end itself takes one."""
     return call("front", start, 1.0 + own, call(service, start + 0.5, own, **other))
 
@@ -21,8 +22,8 @@ def visit(service: str, start: float, own: float = 1.0, **other: object) -> Call
 BEFORE = [visit("b", -40), visit("c", -30), visit("b", -20), visit("c", -10)]
 
 
-def scores(roots: list[Call], **parameters: object) -> dict[str, float]:
-    return dict(microrank(with_traces(no_metrics(), [*BEFORE, *roots]), RNG, **parameters).services)  # type: ignore[arg-type]
+def scores(roots: list[Call], **parameters: Any) -> dict[str, float]:
+    return dict(microrank(with_traces(no_metrics(), [*BEFORE, *roots]), RNG, **parameters).services)
 
 
 def test_known_answer() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.rca.views import view_of
 RNG = np.random.default_rng(0)
 
 
-def tree(start: float, nested: dict[str, dict], seconds: dict[str, float], **other: object) -> Call:
+def tree(start: float, nested: dict[str, dict], seconds: dict[str, float], **other: Any) -> Call:
     """One service calls those nested in it; each takes its ``seconds``, 1 if not named."""
     (service, children), *_ = nested.items()
     below = [tree(start, {child: deeper}, seconds, **other) for child, deeper in children.items()]
@@ -34,8 +35,8 @@ def history(*shapes: dict[str, dict]) -> list[Call]:
     ]
 
 
-def scores(roots: list[Call], **parameters: object) -> dict[str, float]:
-    return dict(tracerca(with_traces(no_metrics(), roots), RNG, **parameters).services)  # type: ignore[arg-type]
+def scores(roots: list[Call], **parameters: Any) -> dict[str, float]:
+    return dict(tracerca(with_traces(no_metrics(), roots), RNG, **parameters).services)
 
 
 THROUGH_A = [{"b": {"a": {x: {}, y: {}}}} for x, y in ("de", "cd", "ce")]
