@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
-from tasks.export.prometheus import TimeGrid
+from tasks.export.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
+from tasks.export.http import NO_ACCESS, HttpAccess, SourceError
+from tasks.export.loki import LokiClient, access_log_entries
+from tasks.export.placement import Placement, PodPlacement, inherit_gpus, merge_pods
+from tasks.export.pods import discover_pods
+from tasks.export.prometheus import PrometheusClient, TimeGrid
 from tasks.export.span_metrics import derive_metrics
 from tasks.export.spans import read_spans
 from tasks.params import ExportParams
@@ -27,18 +34,35 @@ class ExportError(RuntimeError):
     """A telemetry source that was named could not be read: the case should be tried again."""
 
 
+ServerName = Literal["prometheus", "loki", "deepflow"]
+
+
 @dataclass(frozen=True)
 class TelemetrySources:
     """Where the telemetry of a running stack is. None or an empty mapping: the stack has no such source.
 
+    The local stack's series carry the label ``service``. A cluster's are joined to services here, by ``pods``:
+    ``tasks.export.cluster.sources_of_cluster`` builds the sources of a cluster.
+
     Args:
-        prometheus_url: base URL; its series carry the label ``service``.
+        prometheus_url: base URL.
         otlp_file: what the OTLP receiver writes.
         nginx_access_log: one JSON object per line.
         log_dirs: service -> directory with its log files.
         log_timezone: IANA name of the zone that log files are written in; None: this machine's.
         calls: call edges (caller, callee) that the stack declares.
         settle_s: how long after the end of the window the last telemetry may still arrive.
+        otlp_files: further OTLP files, or directories of them, such as the collector's file exporter writes.
+        loki_url: base URL; logs, and the gateway's access log unless ``nginx_access_log`` is set.
+        loki_selector: LogQL selector of the stack's streams; None: ``{namespace="<namespace>"}``.
+        deepflow_url: base URL of DeepFlow's SQL API.
+        access: server -> token file, CA, tenant.
+        namespace: Kubernetes namespace of the stack.
+        pods: the pods that the deployment knows of, with GPUs; those that replaced them are found by
+            kube-state-metrics where it runs.
+        service_label: label of a pod that holds the name of its service.
+        aliases: further names, such as those of Kubernetes Services -> service.
+        gpus: whether the stack has GPUs; without, no GPU metric is expected.
     """
 
     prometheus_url: str | None = None
@@ -48,11 +72,33 @@ class TelemetrySources:
     log_timezone: str | None = None
     calls: tuple[tuple[str, str], ...] = ()
     settle_s: float = 2.0
+    otlp_files: tuple[Path, ...] = ()
+    loki_url: str | None = None
+    loki_selector: str | None = None
+    deepflow_url: str | None = None
+    access: Mapping[ServerName, HttpAccess] = field(default_factory=dict)
+    namespace: str | None = None
+    pods: tuple[PodPlacement, ...] = ()
+    service_label: str = "app"
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    gpus: bool = True
+
+    @property
+    def otlp(self) -> tuple[Path, ...]:
+        return (*((self.otlp_file,) if self.otlp_file else ()), *self.otlp_files)
+
+    @property
+    def log_selector(self) -> str | None:
+        """LogQL selector of the stack's streams."""
+        return self.loki_selector or (f'{{namespace="{self.namespace}"}}' if self.namespace else None)
 
 
 @dataclass(frozen=True)
 class ExportContext:
-    """One export: the sources, the window (aware datetimes, UTC), the parameters and the stack."""
+    """One export: the sources, the window (aware datetimes, UTC), the parameters and the stack.
+
+    Its properties ask telemetry servers when they are first read; they raise ExportError when one does not answer.
+    """
 
     sources: TelemetrySources
     start: datetime
@@ -73,18 +119,94 @@ class ExportContext:
         """The times at which metrics are sampled."""
         return TimeGrid.between(self.start, self.end, self.params.step_s)
 
+    def access(self, server: ServerName) -> HttpAccess:
+        return self.sources.access.get(server, NO_ACCESS)
+
+    @contextmanager
+    def prometheus(self) -> Iterator[PrometheusClient]:
+        """A client, where ``sources.prometheus_url`` is set; its errors become ExportError."""
+        assert self.sources.prometheus_url is not None
+        with (
+            asking("Prometheus"),
+            PrometheusClient(
+                self.sources.prometheus_url,
+                lookback_s=self.params.rate_window_s,
+                access=self.access("prometheus"),
+            ) as client,
+        ):
+            yield client
+
+    @contextmanager
+    def loki(self) -> Iterator[LokiClient]:
+        """A client, where ``sources.loki_url`` is set; its errors become ExportError."""
+        assert self.sources.loki_url is not None
+        with asking("Loki"), LokiClient(self.sources.loki_url, access=self.access("loki")) as client:
+            yield client
+
+    @cached_property
+    def _placement(self) -> tuple[Placement, list[str]]:
+        pods = self.sources.pods
+        if self.sources.prometheus_url and self.sources.namespace:
+            with self.prometheus() as client:
+                found = discover_pods(
+                    client, self.grid, self.sources.namespace, self.sources.service_label, tuple(self.roles)
+                )
+            pods = merge_pods(pods, found)
+        placed, assumptions = inherit_gpus(pods)
+        placement = Placement(tuple(self.roles), placed, self.sources.namespace, self.sources.aliases)
+        return placement, assumptions
+
+    @property
+    def placement(self) -> Placement:
+        """Which pods, GPUs and addresses each service had in the window."""
+        return self._placement[0]
+
+    @property
+    def placement_assumptions(self) -> list[str]:
+        return self._placement[1]
+
     @cached_property
     def spans(self) -> pd.DataFrame:
         """Spans that overlap the window or the rate window around it, re-parented; read once per export."""
-        return read_spans(
-            otlp_file=self.sources.otlp_file,
-            nginx_access_log=self.sources.nginx_access_log,
-            gateway=self.gateway,
-            services=tuple(self.roles),
-            start=self.start,
-            end=self.end,
-            margin_s=self.params.rate_window_s,
-        )
+        sources = self.sources
+        try:
+            return read_spans(
+                otlp=sources.otlp,
+                nginx_access_log=sources.nginx_access_log,
+                requests=self._logged_requests(),
+                others=deepflow_spans(self.deepflow_flows, self.placement) if sources.deepflow_url else None,
+                gateway=self.gateway,
+                services=tuple(self.roles),
+                names=self.placement.names,
+                start=self.start,
+                end=self.end,
+                margin_s=self.params.rate_window_s,
+            )
+        except OSError as error:
+            raise ExportError(f"spans: {error.filename or 'a file'}: {error.strerror or error}") from error
+
+    def _logged_requests(self) -> pd.DataFrame | None:
+        sources = self.sources
+        if sources.nginx_access_log or not sources.loki_url or not sources.log_selector or not self.gateway:
+            return None
+        margin = timedelta(seconds=self.params.rate_window_s)
+        with self.loki() as client:
+            return access_log_entries(
+                client, sources.log_selector, self.placement, self.gateway, self.start - margin, self.end + margin
+            )
+
+    @cached_property
+    def deepflow_flows(self) -> pd.DataFrame:
+        """DeepFlow's log of requests in the window; empty without DeepFlow."""
+        url = self.sources.deepflow_url
+        if url is None:
+            return DeepFlowClient.empty()
+        with asking("DeepFlow"), DeepFlowClient(url, access=self.access("deepflow")) as client:
+            return client.flows(self.start, self.end, self.sources.namespace)
+
+    @cached_property
+    def deepflow_edges(self) -> tuple[tuple[str, str], ...]:
+        return deepflow_calls(self.deepflow_flows, self.placement)
 
     @cached_property
     def derived_metrics(self) -> pd.DataFrame:
@@ -96,6 +218,15 @@ class ExportContext:
         """The ``(metric, service)`` pairs that the spans yield."""
         pairs = self.derived_metrics[["metric", "service"]].drop_duplicates()
         return frozenset(pairs.itertuples(index=False, name=None))
+
+
+@contextmanager
+def asking(server: str) -> Iterator[None]:
+    """Errors of a telemetry server become ExportError, which names it."""
+    try:
+        yield
+    except SourceError as error:
+        raise ExportError(f"{server}: {error}") from error
 
 
 class Sink:

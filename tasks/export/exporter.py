@@ -22,12 +22,20 @@ from tasks.export.base import (
     exporter,
     registered_exporters,
 )
-from tasks.export.metric_map import missing_metrics
+from tasks.export.metric_map import absent_metrics, explain_missing, missing_metrics
 from tasks.params import ExportParams
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ExportError", "TelemetrySources", "check_metrics", "export_case", "exporter"]
+__all__ = [
+    "ExportError",
+    "TelemetrySources",
+    "check_metrics",
+    "check_series",
+    "explain_missing",
+    "export_case",
+    "exporter",
+]
 
 MAX_REASON_CHARACTERS = 2000
 
@@ -58,17 +66,14 @@ def export_case(
     time.sleep(min(max(0.0, end.timestamp() + sources.settle_s - time.time()), sources.settle_s))
     context = ExportContext(sources, start, end, params, stack)
     load_exporters()
-    return {
-        signal: _export_signal(signal, writer, context)  # type: ignore[arg-type, misc]
-        for signal in SIGNALS
-        if registered_exporters(signal)  # type: ignore[arg-type]
-    }
+    return {signal: _export_signal(signal, writer, context) for signal in SIGNALS if registered_exporters(signal)}
 
 
 def check_metrics(
     sources: TelemetrySources, window: tuple[datetime, datetime], params: ExportParams, stack: Stack
 ) -> dict[str, tuple[str, ...]]:
     """Which canonical metrics a running stack did not deliver in ``window``: metric -> services that lack it.
+    ``explain_missing`` says which series would be needed.
 
     Raises:
         ExportError: Prometheus does not answer.
@@ -81,10 +86,27 @@ def check_metrics(
             for registered in registered_exporters("metrics"):
                 registered.export(context, sink)
         if not sink.rows:
-            return missing_metrics((), context.roles, stack.backend)
+            return missing_metrics((), context.roles, stack.backend, gpus=sources.gpus)
         table = pq.read_table(file, columns=["metric", "service", "value"]).to_pandas().dropna()
     found = set(table[["metric", "service"]].drop_duplicates().itertuples(index=False, name=None))
-    return missing_metrics(found, context.roles, stack.backend)
+    return missing_metrics(found, context.roles, stack.backend, gpus=sources.gpus)
+
+
+def check_series(
+    sources: TelemetrySources, window: tuple[datetime, datetime], params: ExportParams, stack: Stack
+) -> dict[str, tuple[str, ...]]:
+    """Which canonical metrics the series that Prometheus has in ``window`` could not make up, whoever they are of:
+    metric -> services that would lack it. It needs no running stack: what spans, Ray and vLLM give is left out.
+
+    Raises:
+        ExportError: Prometheus does not answer, or ``sources`` names none.
+    """
+    context = ExportContext(sources, *window, params, stack)
+    if sources.prometheus_url is None:
+        raise ExportError("no Prometheus is set")
+    with context.prometheus() as client:
+        names = client.series_names(window[0].timestamp(), window[1].timestamp())
+    return absent_metrics(names, context.roles, stack.backend, gpus=sources.gpus)
 
 
 def load_exporters() -> None:

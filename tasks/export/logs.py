@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -124,18 +124,32 @@ def read_log(path: Path, service: str, window: LogWindow) -> Iterator[pd.DataFra
         last_ns: int | None = None
         for lines in _blocks(stream):
             rows, last_ns = parse_lines(lines, window, last_ns)
-            rows = rows[(rows["time_ns"] >= window.start_ns) & (rows["time_ns"] <= window.end_ns)]
-            if rows.empty:
-                continue
-            yield pd.DataFrame(
-                {
-                    "time": pd.to_datetime(rows["time_ns"].astype("int64"), unit="ns", utc=True),
-                    "service": service,
-                    "level": rows["level"],
-                    "message": rows["message"],
-                    "template_id": template_ids(rows["message"]),
-                }
-            )
+            table = _signal_rows(rows, service, window)
+            if not table.empty:
+                yield table
+
+
+def timed_rows(times_ns: Sequence[int], lines: Sequence[str], service: str, window: LogWindow) -> pd.DataFrame:
+    """Rows of the logs signal from consecutive lines of one stream whose times are known; only those in the window.
+
+    A line that continues the message before it has no time of its own in the result.
+    """
+    text = _cleaned(pa.array(lines, pa.large_string()))
+    rows, _ = parse_lines(text, window, times_ns=np.array(times_ns, dtype=np.int64))
+    return _signal_rows(rows, service, window)
+
+
+def _signal_rows(rows: pd.DataFrame, service: str, window: LogWindow) -> pd.DataFrame:
+    rows = rows[(rows["time_ns"] >= window.start_ns) & (rows["time_ns"] <= window.end_ns)]
+    return pd.DataFrame(
+        {
+            "time": pd.to_datetime(rows["time_ns"].astype("int64"), unit="ns", utc=True),
+            "service": service,
+            "level": rows["level"],
+            "message": rows["message"],
+            "template_id": template_ids(rows["message"]),
+        }
+    )
 
 
 def _blocks(stream: IO[bytes]) -> Iterator[pa.Array]:
@@ -155,17 +169,23 @@ def _blocks(stream: IO[bytes]) -> Iterator[pa.Array]:
 
 def _lines(block: bytes) -> pa.Array:
     text = block.decode("utf-8", "replace").replace("\x00", "")
-    lines = pc.split_pattern(pa.scalar(text.removesuffix("\n"), pa.large_string()), "\n").values
+    return _cleaned(pc.split_pattern(pa.scalar(text.removesuffix("\n"), pa.large_string()), "\n").values)
+
+
+def _cleaned(lines: pa.Array) -> pa.Array:
     lines = pc.utf8_slice_codeunits(pc.utf8_rtrim(lines, "\r"), 0, MAX_MESSAGE_CHARACTERS)
     return pc.replace_substring_regex(lines, _COLOUR, "")
 
 
-def parse_lines(lines: pa.Array, window: LogWindow, last_ns: int | None = None) -> tuple[pd.DataFrame, int | None]:
+def parse_lines(
+    lines: pa.Array, window: LogWindow, last_ns: int | None = None, times_ns: np.ndarray | None = None
+) -> tuple[pd.DataFrame, int | None]:
     """Rows from consecutive lines of a file.
 
     Args:
         lines: text, one element per line.
         last_ns: time of the row before the first line, if one is known.
+        times_ns: the time of each line, where something else than the line says it; it counts.
 
     Returns:
         Columns ``time_ns``, ``level`` (null where unknown), ``message``; and the time of the last row.
@@ -178,6 +198,8 @@ def parse_lines(lines: pa.Array, window: LogWindow, last_ns: int | None = None) 
     _apply_access_entries(table, lines)
     headed = table["time_ns"].notna()
     levelled = _apply_bare_levels(table, lines, ~headed)
+    if times_ns is not None:
+        table["time_ns"] = pd.array(times_ns, dtype="Int64")
     table["time_ns"] = table["time_ns"].ffill()
     table["time_ns"] = table["time_ns"].fillna(last_ns) if last_ns is not None else table["time_ns"].bfill()
     continuation = ~headed & ~levelled & headed.cummax()

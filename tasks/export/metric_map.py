@@ -1,133 +1,114 @@
 """Which series make up each canonical metric.
 
 A canonical metric has one name and one unit whatever stack it was seen on. Each has an ordered list of variants; for
-each service the first variant that answers is used and named in the column ``source``. ``vllm:*`` is what vLLM exports
-itself, ``ray_vllm_*`` what it exports through Ray. Every series must carry the label ``service``.
-
-Two habits of Ray's exporter shape the queries. It drops a gauge two seconds after it was last set, so the last value
-is held while the target is up. It rebuilds histograms from the middles of their buckets, so a mean of 30 microseconds
-comes out as 150 milliseconds: means are derived from spans where there are any, and from histograms only elsewhere.
+each service the first variant that answers is used and named in the column ``source``. ``series_names`` has the names
+that changed from version to version, ``ray_metrics`` and ``cluster_metrics`` the questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
+from tasks.export.cluster_metrics import (
+    MIB,
+    container_gauge,
+    container_rate,
+    dcgm_gauge,
+    dcgm_rate,
+    dcgm_sum,
+    kube_limit,
+    kube_pods,
+    kube_restarts,
+    network_rate,
+    quota_use,
+    ray_node,
+    waypoint_errors,
+    waypoint_quantile,
+    waypoint_requests,
+)
+from tasks.export.promql import (
+    ALL_ROLES,
+    GATEWAY_ONLY,
+    HEAD_ONLY,
+    REPLICA_ONLY,
+    MetricSpec,
+    Profile,
+    Variant,
+)
+from tasks.export.ray_metrics import (
+    HTTP_WITNESS,
+    REPLICA_WITNESS,
+    everywhere,
+    held,
+    rate,
+    ray_late_counter_rate,
+    serve_mean,
+    vllm_gauge,
+    vllm_late_rate,
+    vllm_mean,
+    vllm_rate,
+)
+from tasks.export.series_names import NOTES
 from tasks.stack import Role
 
-METRIC_MAP_VERSION = 1
-
-Profile = Literal["paper", "llm"]
-
-ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
-GATEWAY_ONLY: frozenset[Role] = frozenset({"gateway"})
-HEAD_ONLY: frozenset[Role] = frozenset({"head"})
-REPLICA_ONLY: frozenset[Role] = frozenset({"replica"})
-ALL_BACKENDS: frozenset[str] = frozenset({"local", "kubernetes"})
-
-RAY_GAUGE_HOLD_S = 30
-"""Ray Serve's controller sets its gauges every ten seconds, vLLM only while it has requests."""
+METRIC_MAP_VERSION = 2
 
 SPANS_SOURCE = "spans"
 """Source of the metrics that ``tasks.export.span_metrics`` derives from spans."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One way to get a metric from Prometheus; ``$window`` stands for the rate window, ``$window_s`` for its length."""
-
-    source: str
-    promql: str
-    roles: frozenset[Role] = ALL_ROLES
-    backends: frozenset[str] = ALL_BACKENDS
-
-    def query(self, window_s: float) -> str:
-        return self.promql.replace("$window_s", f"{window_s:g}").replace("$window", f"{round(window_s * 1000)}ms")
+def _local_rate(series: str) -> str:
+    return f"sum by (service) (rate({series}{{}}[$window]))"
 
 
-@dataclass(frozen=True)
-class MetricSpec:
-    """A canonical metric. ``span_roles``: the services for which it is derived from spans if there are any; only where
-    there are none are the variants asked."""
+def _cgroup(promql: str, roles: frozenset[Role] = ALL_ROLES) -> Variant:
+    return Variant("cgroup", promql, roles)
 
-    name: str
-    unit: str
-    profile: Profile
-    variants: tuple[Variant, ...] = ()
-    span_roles: frozenset[Role] = frozenset()
-
-    @property
-    def roles(self) -> frozenset[Role]:
-        """The services that are expected to have the metric."""
-        return self.span_roles.union(*(variant.roles for variant in self.variants))
-
-
-def _rate(series: str) -> str:
-    return f"sum by (service) (rate({series}[$window]))"
-
-
-def _cgroup(promql: str, **keywords: frozenset[str]) -> Variant:
-    return Variant("cgroup", promql, **keywords)  # type: ignore[arg-type]
-
-
-def _vllm(template: str) -> tuple[Variant, ...]:
-    """``{p}`` in the template is the prefix of vLLM's names: through Ray, or by vLLM itself."""
-    return tuple(
-        Variant(source, template.replace("{p}", prefix), REPLICA_ONLY)
-        for source, prefix in (("ray_vllm", "ray_vllm_"), ("vllm", "vllm:"))
-    )
-
-
-def _vllm_mean(histogram: str) -> tuple[Variant, ...]:
-    """Mean of the observations in the window; NaN when there were none."""
-    return _vllm(f"{_rate(f'{{p}}{histogram}_sum')} / {_rate(f'{{p}}{histogram}_count')}")
-
-
-def _vllm_gauge(aggregation: str, gauge: str) -> tuple[Variant, ...]:
-    return (
-        Variant("ray_vllm", _held(aggregation, f"ray_vllm_{gauge}"), REPLICA_ONLY),
-        Variant("vllm", f"{aggregation} by (service) (vllm:{gauge})", REPLICA_ONLY),
-    )
-
-
-def _held(aggregation: str, gauge: str, offset: str = "") -> str:
-    """Last value of a gauge that Ray stops exporting while it does not change, as long as its target is up."""
-    value = f"{aggregation} by (service) (last_over_time({gauge}[{RAY_GAUGE_HOLD_S}s]{offset}))"
-    return f'({value} and on (service) (max by (service) (up{{job="ray"}}{offset}) == 1))'
-
-
-def _late_counter_rate(counter: str, zero: str, zero_before: str) -> str:
-    """Rate of a counter that is exported only once it is above zero, as Ray's are.
-
-    Where ``zero`` (zero times a gauge of the same target) has samples the counter is known to be zero before it
-    appears, so its first increments count and silence means zero. ``rate()`` would lose both.
-    """
-    now, before = f"sum by (service) ({counter})", f"sum by (service) ({counter} offset $window)"
-    return f"clamp_min(({now} - ({before} or {zero_before})) / $window_s, 0) or {zero}"
-
-
-def _ray_late_counter_rate(counter: str, witness: str) -> str:
-    return _late_counter_rate(
-        counter, f"0 * {_held('sum', witness)}", f"0 * {_held('sum', witness, ' offset $window')}"
-    )
-
-
-def _serve_mean(histogram: str) -> str:
-    return f"{_rate(f'{histogram}_sum')} / {_rate(f'{histogram}_count')} / 1000"
-
-
-_HTTP_WITNESS = "ray_serve_num_ongoing_http_requests"
-_REPLICA_WITNESS = "ray_serve_replica_processing_queries"
 
 METRIC_MAP: tuple[MetricSpec, ...] = (
-    MetricSpec("cpu_usage", "cores", "paper", (_cgroup(_rate("container_cpu_usage_seconds_total")),)),
     MetricSpec(
-        "memory_working_set", "bytes", "paper", (_cgroup("sum by (service) (container_memory_working_set_bytes)"),)
+        "cpu_usage",
+        "cores",
+        "paper",
+        (
+            _cgroup(_local_rate("container_cpu_usage_seconds_total")),
+            container_rate("container_cpu_usage_seconds_total"),
+            ray_node(
+                "sum by (pod) (max by (pod, SessionName) (ray_node_cpu_utilization{$scope}))"
+                " * on (pod) max by (pod) (ray_node_cpu_count{$scope}) / 100"
+            ),
+        ),
     ),
-    MetricSpec("network_receive", "bytes/s", "paper", (_cgroup(_rate("container_network_receive_bytes_total")),)),
-    MetricSpec("network_transmit", "bytes/s", "paper", (_cgroup(_rate("container_network_transmit_bytes_total")),)),
+    MetricSpec(
+        "memory_working_set",
+        "bytes",
+        "paper",
+        (
+            _cgroup("sum by (service) (container_memory_working_set_bytes{})"),
+            container_gauge("container_memory_working_set_bytes"),
+            ray_node("max by (pod) (ray_node_mem_used{$scope})"),
+        ),
+    ),
+    MetricSpec(
+        "network_receive",
+        "bytes/s",
+        "paper",
+        (
+            _cgroup(_local_rate("container_network_receive_bytes_total")),
+            network_rate("container_network_receive_bytes_total"),
+            ray_node("max by (pod) (ray_node_network_receive_speed{$scope})"),
+        ),
+    ),
+    MetricSpec(
+        "network_transmit",
+        "bytes/s",
+        "paper",
+        (
+            _cgroup(_local_rate("container_network_transmit_bytes_total")),
+            network_rate("container_network_transmit_bytes_total"),
+            ray_node("max by (pod) (ray_node_network_send_speed{$scope})"),
+        ),
+    ),
     MetricSpec(
         "accelerator_utilization",
         "ratio",
@@ -135,78 +116,133 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         (
             # The local accelerator is the CPU quota of the engine's cgroup: use of what the quota grants.
             _cgroup(
-                f"{_rate('container_cpu_usage_seconds_total')}"
-                " / sum by (service) (container_spec_cpu_quota / container_spec_cpu_period)",
+                f"{_local_rate('container_cpu_usage_seconds_total')}"
+                " / sum by (service) (container_spec_cpu_quota{} / container_spec_cpu_period{})",
                 roles=REPLICA_ONLY,
-                backends=frozenset({"local"}),
             ),
+            dcgm_gauge("DCGM_FI_DEV_GPU_UTIL", "mean", 0.01),
+            dcgm_gauge("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "mean"),
+            ray_node("avg by (pod) (ray_node_gpus_utilization{$scope})", "mean", 0.01, REPLICA_ONLY, accelerator="gpu"),
+            quota_use(),
         ),
     ),
-    MetricSpec("latency_p50", "s", "paper", span_roles=ALL_ROLES),
-    MetricSpec("latency_p90", "s", "paper", span_roles=ALL_ROLES),
-    MetricSpec("cpu_throttled", "s/s", "llm", (_cgroup(_rate("container_cpu_cfs_throttled_seconds_total")),)),
-    MetricSpec("memory_rss", "bytes", "llm", (_cgroup("sum by (service) (container_memory_rss)"),)),
-    MetricSpec("memory_limit_hits", "events/s", "llm", (_cgroup(_rate("container_memory_failcnt")),)),
-    MetricSpec("processes", "processes", "llm", (_cgroup("sum by (service) (container_processes)"),)),
+    MetricSpec("latency_p50", "s", "paper", (waypoint_quantile(0.5),), span_roles=ALL_ROLES),
+    MetricSpec("latency_p90", "s", "paper", (waypoint_quantile(0.9),), span_roles=ALL_ROLES),
+    MetricSpec(
+        "cpu_throttled",
+        "s/s",
+        "llm",
+        (
+            _cgroup(_local_rate("container_cpu_cfs_throttled_seconds_total")),
+            container_rate("container_cpu_cfs_throttled_seconds_total"),
+        ),
+    ),
+    MetricSpec(
+        "memory_rss",
+        "bytes",
+        "llm",
+        (_cgroup("sum by (service) (container_memory_rss{})"), container_gauge("container_memory_rss")),
+    ),
+    MetricSpec(
+        "memory_limit_hits",
+        "events/s",
+        "llm",
+        (_cgroup(_local_rate("container_memory_failcnt")), container_rate("container_memory_failcnt")),
+    ),
+    MetricSpec(
+        "processes",
+        "processes",
+        "llm",
+        (_cgroup("sum by (service) (container_processes{})"), container_gauge("container_processes")),
+    ),
     MetricSpec(
         "network_dropped",
         "packets/s",
         "llm",
         (
             _cgroup(
-                f"{_rate('container_network_receive_packets_dropped_total')}"
-                f" + {_rate('container_network_transmit_packets_dropped_total')}"
+                f"{_local_rate('container_network_receive_packets_dropped_total')}"
+                f" + {_local_rate('container_network_transmit_packets_dropped_total')}"
+            ),
+            network_rate(
+                "container_network_receive_packets_dropped_total", "container_network_transmit_packets_dropped_total"
             ),
         ),
     ),
-    MetricSpec("requests_running", "requests", "llm", _vllm_gauge("sum", "num_requests_running")),
-    MetricSpec("requests_waiting", "requests", "llm", _vllm_gauge("sum", "num_requests_waiting")),
-    MetricSpec("kv_cache_usage", "ratio", "llm", _vllm_gauge("max", "kv_cache_usage_perc")),
-    MetricSpec("ttft_mean", "s", "llm", _vllm_mean("time_to_first_token_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("cpu_limit", "cores", "llm", (kube_limit("cpu"),)),
+    MetricSpec("memory_limit", "bytes", "llm", (kube_limit("memory"),)),
+    MetricSpec("restarts_rate", "restarts/s", "llm", (kube_restarts(),)),
+    MetricSpec("pods_running", "pods", "llm", (kube_pods("kube_pod_status_phase", 'phase="Running"'),)),
+    MetricSpec("pods_ready", "pods", "llm", (kube_pods("kube_pod_status_ready", 'condition="true"'),)),
+    MetricSpec("gpu_sm_clock", "MHz", "llm", (dcgm_gauge("DCGM_FI_DEV_SM_CLOCK", "mean"),)),
+    MetricSpec("gpu_sm_active", "ratio", "llm", (dcgm_gauge("DCGM_FI_PROF_SM_ACTIVE", "mean"),)),
+    MetricSpec("gpu_temperature", "celsius", "llm", (dcgm_gauge("DCGM_FI_DEV_GPU_TEMP", "max"),)),
+    MetricSpec("gpu_power", "W", "llm", (dcgm_gauge("DCGM_FI_DEV_POWER_USAGE", "sum"),)),
     MetricSpec(
-        "inter_token_latency_mean", "s", "llm", _vllm_mean("inter_token_latency_seconds"), span_roles=REPLICA_ONLY
-    ),
-    MetricSpec("queue_time_mean", "s", "llm", _vllm_mean("request_queue_time_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("prefill_time_mean", "s", "llm", _vllm_mean("request_prefill_time_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("decode_time_mean", "s", "llm", _vllm_mean("request_decode_time_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("e2e_latency_mean", "s", "llm", _vllm_mean("e2e_request_latency_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("generation_tokens_rate", "tokens/s", "llm", _vllm(_rate("{p}generation_tokens_total"))),
-    MetricSpec("prompt_tokens_rate", "tokens/s", "llm", _vllm(_rate("{p}prompt_tokens_total"))),
-    MetricSpec(
-        "preemptions_rate",
-        "preemptions/s",
+        "gpu_power_limit",
+        "W",
         "llm",
         (
-            Variant(
-                "ray_vllm",
-                _ray_late_counter_rate("ray_vllm_num_preemptions_total", "ray_vllm_num_requests_running"),
-                REPLICA_ONLY,
-            ),
-            Variant("vllm", _rate("vllm:num_preemptions_total"), REPLICA_ONLY),
+            dcgm_gauge("DCGM_FI_DEV_POWER_MGMT_LIMIT", "sum"),
+            dcgm_gauge("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "sum"),
         ),
+    ),
+    MetricSpec("gpu_power_violation", "s/s", "llm", (dcgm_rate("DCGM_FI_DEV_POWER_VIOLATION", "max", 1e-9),)),
+    MetricSpec("gpu_thermal_violation", "s/s", "llm", (dcgm_rate("DCGM_FI_DEV_THERMAL_VIOLATION", "max", 1e-9),)),
+    MetricSpec(
+        "gpu_clock_events",
+        "events",
+        "llm",
+        (dcgm_sum("DCGM_EXP_CLOCK_EVENTS_COUNT", 'clock_event!="gpu_idle"'),),
+    ),
+    MetricSpec(
+        "gpu_memory_used",
+        "bytes",
+        "llm",
+        (
+            dcgm_gauge("DCGM_FI_DEV_FB_USED", "sum", MIB),
+            ray_node("sum by (pod) (ray_node_gram_used{$scope})", "sum", MIB, REPLICA_ONLY, accelerator="gpu"),
+        ),
+    ),
+    MetricSpec("gpu_last_xid", "code", "llm", (dcgm_gauge("DCGM_FI_DEV_XID_ERRORS", "max"),)),
+    MetricSpec("requests_running", "requests", "llm", vllm_gauge("sum", "num_requests_running")),
+    MetricSpec("requests_waiting", "requests", "llm", vllm_gauge("sum", "num_requests_waiting")),
+    MetricSpec("kv_cache_usage", "ratio", "llm", vllm_gauge("max", "kv_cache_usage_perc")),
+    MetricSpec("ttft_mean", "s", "llm", vllm_mean("time_to_first_token_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec(
+        "inter_token_latency_mean", "s", "llm", vllm_mean("inter_token_latency_seconds"), span_roles=REPLICA_ONLY
+    ),
+    MetricSpec("queue_time_mean", "s", "llm", vllm_mean("request_queue_time_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("prefill_time_mean", "s", "llm", vllm_mean("request_prefill_time_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("decode_time_mean", "s", "llm", vllm_mean("request_decode_time_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("e2e_latency_mean", "s", "llm", vllm_mean("e2e_request_latency_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec("generation_tokens_rate", "tokens/s", "llm", vllm_rate("generation_tokens_total")),
+    MetricSpec("prompt_tokens_rate", "tokens/s", "llm", vllm_rate("prompt_tokens_total")),
+    MetricSpec(
+        "preemptions_rate", "preemptions/s", "llm", vllm_late_rate("num_preemptions_total", "num_requests_running")
     ),
     MetricSpec(
         "serve_ongoing_requests",
         "requests",
         "llm",
         (
-            Variant("ray_serve", _held("sum", _HTTP_WITNESS), HEAD_ONLY),
-            Variant("ray_serve", _held("sum", _REPLICA_WITNESS), REPLICA_ONLY),
+            *everywhere("ray_serve", held("sum", HTTP_WITNESS), HEAD_ONLY),
+            *everywhere("ray_serve", held("sum", REPLICA_WITNESS), REPLICA_ONLY),
         ),
     ),
     MetricSpec(
         "serve_queued_requests",
         "requests",
         "llm",
-        (Variant("ray_serve", _held("sum", "ray_serve_deployment_queued_queries"), HEAD_ONLY),),
+        everywhere("ray_serve", held("sum", "ray_serve_deployment_queued_queries"), HEAD_ONLY),
     ),
     MetricSpec(
         "serve_processing_latency_mean",
         "s",
         "llm",
         (
-            Variant("ray_serve", _serve_mean("ray_serve_http_request_latency_ms"), HEAD_ONLY),
-            Variant("ray_serve", _serve_mean("ray_serve_deployment_processing_latency_ms"), REPLICA_ONLY),
+            *serve_mean("ray_serve_http_request_latency_ms", HEAD_ONLY),
+            *serve_mean("ray_serve_deployment_processing_latency_ms", REPLICA_ONLY),
         ),
         span_roles=HEAD_ONLY | REPLICA_ONLY,
     ),
@@ -214,15 +250,16 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         "serve_healthy_replicas",
         "replicas",
         "llm",
-        (Variant("ray_serve", _held("sum", "ray_serve_deployment_replica_healthy"), HEAD_ONLY),),
+        everywhere("ray_serve", held("sum", "ray_serve_deployment_replica_healthy"), HEAD_ONLY),
     ),
     MetricSpec(
         "request_rate",
         "requests/s",
         "llm",
         (
-            Variant("ray_serve", _rate("ray_serve_num_http_requests_total"), HEAD_ONLY),
-            Variant("ray_serve", _rate("ray_serve_deployment_request_counter_total"), REPLICA_ONLY),
+            *everywhere("ray_serve", rate("ray_serve_num_http_requests_total"), HEAD_ONLY),
+            *everywhere("ray_serve", rate("ray_serve_deployment_request_counter_total"), REPLICA_ONLY),
+            waypoint_requests(),
         ),
         span_roles=GATEWAY_ONLY,
     ),
@@ -231,16 +268,15 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         "requests/s",
         "llm",
         (
-            Variant(
-                "ray_serve",
-                _ray_late_counter_rate("ray_serve_num_http_error_requests_total", _HTTP_WITNESS),
-                HEAD_ONLY,
+            *everywhere(
+                "ray_serve", ray_late_counter_rate("ray_serve_num_http_error_requests_total", HTTP_WITNESS), HEAD_ONLY
             ),
-            Variant(
+            *everywhere(
                 "ray_serve",
-                _ray_late_counter_rate("ray_serve_deployment_error_counter_total", _REPLICA_WITNESS),
+                ray_late_counter_rate("ray_serve_deployment_error_counter_total", REPLICA_WITNESS),
                 REPLICA_ONLY,
             ),
+            waypoint_errors(),
         ),
         span_roles=GATEWAY_ONLY,
     ),
@@ -254,9 +290,9 @@ def metric_names(profile: Profile) -> tuple[str, ...]:
     return tuple(spec.name for spec in METRIC_MAP if profile == "llm" or spec.profile == "paper")
 
 
-def expected_services(spec: MetricSpec, roles: Mapping[str, Role], backend: str) -> tuple[str, ...]:
-    """Services of the stack that should have the metric on this backend."""
-    wanted = spec.span_roles.union(*(v.roles for v in spec.variants if backend in v.backends))
+def expected_services(spec: MetricSpec, roles: Mapping[str, Role], backend: str, gpus: bool = True) -> tuple[str, ...]:
+    """Services of the stack that should have the metric on this backend, with or without GPUs."""
+    wanted = spec.roles_of(backend, gpus)
     return tuple(service for service, role in roles.items() if role in wanted)
 
 
@@ -265,6 +301,7 @@ def missing_metrics(
     roles: Mapping[str, Role],
     backend: str,
     specs: Iterable[MetricSpec] = METRIC_MAP,
+    gpus: bool = True,
 ) -> dict[str, tuple[str, ...]]:
     """Canonical metrics without any sample: metric -> services that lack it.
 
@@ -273,7 +310,46 @@ def missing_metrics(
         roles: service -> role, for every service of the stack.
     """
     lacking = {
-        spec.name: tuple(s for s in expected_services(spec, roles, backend) if (spec.name, s) not in found)
+        spec.name: tuple(s for s in expected_services(spec, roles, backend, gpus) if (spec.name, s) not in found)
         for spec in specs
     }
     return {name: services for name, services in lacking.items() if services}
+
+
+def explain_missing(missing: Mapping[str, Iterable[str]], backend: str, gpus: bool = True) -> list[str]:
+    """One line for each metric that ``missing_metrics`` or ``absent_metrics`` reports: which series would give it."""
+    lines = []
+    for name, services in missing.items():
+        variants = SPECS[name].variants_of(backend, gpus)
+        choices = list(dict.fromkeys(" with ".join(variant.series) for variant in variants))
+        if SPECS[name].span_roles:
+            choices.insert(0, "spans")
+        notes = list(dict.fromkeys(NOTES[series] for v in variants for series in v.series if series in NOTES))
+        remark = f" ({'; '.join(notes)})" if notes else ""
+        lines.append(f"{name} of {', '.join(services)}: needs {', or '.join(choices)}{remark}")
+    return lines
+
+
+def absent_metrics(
+    series: Collection[str], roles: Mapping[str, Role], backend: str, gpus: bool = True
+) -> dict[str, tuple[str, ...]]:
+    """Canonical metrics that these names of series cannot make up: metric -> services that would lack it.
+
+    For a look at a Prometheus before the stack is up. Metrics that spans can give are not reported, nor those of Ray
+    and vLLM, which export nothing before they run.
+    """
+    found = {
+        (spec.name, service)
+        for spec in METRIC_MAP
+        for service, role in roles.items()
+        if role in spec.span_roles
+        or any(
+            role in variant.roles and (all(name in series for name in variant.series) or _needs_a_stack(variant))
+            for variant in spec.variants_of(backend, gpus)
+        )
+    }
+    return missing_metrics(found, roles, backend, gpus=gpus)
+
+
+def _needs_a_stack(variant: Variant) -> bool:
+    return variant.source in ("ray_vllm", "vllm", "ray_serve")

@@ -17,12 +17,10 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
-import urllib3
-from urllib3.exceptions import HTTPError, MaxRetryError, ResponseError
 
 from tasks.case import METRICS, TIMESTAMP
+from tasks.export.http import NO_ACCESS, Answer, HttpAccess, HttpClient, RefusedError, SourceError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +29,11 @@ MAX_STEPS_PER_QUERY = 10_000
 TARGET_POINTS_PER_QUERY = 50_000
 """Points over all series that one answer should hold: about 10 MB while it is decoded."""
 FIRST_QUERY_STEPS = 300
-RETRIED_STATUS = (429, 500, 502, 503, 504)
+REFUSED_STATUS = frozenset({400, 422})
 
 
-class PrometheusError(RuntimeError):
-    """Prometheus could not be asked, or refused the question."""
+class _TooMuchError(SourceError):
+    """The query may be answered for a shorter time."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +77,22 @@ class Series:
 
 
 class PrometheusClient:
-    """Asks one Prometheus server over a kept-open connection.
+    """Range queries over a kept-open connection, in chunks.
 
-    Connection errors, time-outs, truncated answers, 429 and 5xx are tried again with growing pauses (a ``Retry-After``
-    header is honoured); other refusals are final.
+    Passing failures are tried again (see ``HttpClient``). A question that is too large for the server (it runs out of
+    time or loads too many samples) is asked again for half as many steps.
 
     Args:
         url: base URL, such as ``http://10.0.0.2:9090``.
         timeout_s: for connecting, and for each wait for data.
         retries: further tries after the first.
-        backoff_s: pause before the second retry; doubles each time.
+        backoff_s: pause before the first retry; doubles each time.
         lookback_s: how old a sample may be and still count as current. Prometheus 2.44 and newer honour it; older ones
             use ``--query.lookback-delta``.
+        access: bearer token, CA, tenant.
+
+    Attributes:
+        warnings: what the server said about answers that may be incomplete, each once.
     """
 
     def __init__(
@@ -100,46 +102,54 @@ class PrometheusClient:
         retries: int = 5,
         backoff_s: float = 0.2,
         lookback_s: float | None = None,
+        *,
+        access: HttpAccess = NO_ACCESS,
     ) -> None:
-        self._url = url.rstrip("/")
         self._lookback_s = lookback_s
-        self._pool = urllib3.PoolManager(
-            num_pools=1,
-            maxsize=1,
-            timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
-            retries=urllib3.Retry(
-                total=retries,
-                backoff_factor=backoff_s,
-                backoff_max=10,
-                status_forcelist=RETRIED_STATUS,
-                allowed_methods=None,
-                redirect=2,
-            ),
-            headers={"Accept-Encoding": "identity", "User-Agent": "rcarena-export"},
-        )
+        self._http = HttpClient(url, timeout_s=timeout_s, retries=retries, backoff_s=backoff_s, access=access)
+        self.warnings: dict[str, None] = {}
 
     def __enter__(self) -> PrometheusClient:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._pool.clear()
+        self._http.close()
 
     def query_range(self, promql: str, grid: TimeGrid) -> Iterator[list[Series]]:
         """Every series of ``promql`` on the grid, one list per chunk of time; steps without a sample are absent.
 
         Raises:
-            PrometheusError: not reachable after all retries, not a Prometheus, or the query was refused.
+            RefusedError: this query will never be answered.
+            SourceError: not reachable after all retries, or not a Prometheus.
         """
+        for _, (series,) in self.query_ranges((promql,), grid):
+            if series:
+                yield series
+
+    def query_ranges(self, queries: tuple[str, ...], grid: TimeGrid) -> Iterator[tuple[TimeGrid, list[list[Series]]]]:
+        """The answers to several queries for one part of the grid after the other. Raises like ``query_range``."""
         first, steps = 0, min(FIRST_QUERY_STEPS, MAX_STEPS_PER_QUERY)
+        largest = MAX_STEPS_PER_QUERY
         while first < grid.steps:
             part = grid.part(first, steps)
-            answer = self._get(promql, part)
+            try:
+                answers = [self._get(promql, part) for promql in queries]
+            except _TooMuchError as error:
+                if part.steps == 1:
+                    raise SourceError(str(error)) from None
+                steps = largest = max(1, part.steps // 2)
+                log.info("Prometheus cannot answer for %d steps at once, asking for %d", part.steps, steps)
+                continue
             first += part.steps
-            if answer:
-                steps = max(1, min(MAX_STEPS_PER_QUERY, TARGET_POINTS_PER_QUERY // len(answer)))
-                yield answer
-            else:
-                steps = MAX_STEPS_PER_QUERY
+            yield part, answers
+            width = max(len(series) for series in answers)
+            steps = max(1, min(largest, TARGET_POINTS_PER_QUERY // width if width else largest))
+
+    def series_names(self, start_s: float, end_s: float) -> frozenset[str]:
+        """Names of all series that had a sample between the two times (seconds since the epoch)."""
+        fields = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
+        answer = self._http.request("/api/v1/label/__name__/values", fields)
+        return frozenset(self._data(answer, "the names of series"))
 
     def _get(self, promql: str, grid: TimeGrid) -> list[Series]:
         fields = {
@@ -150,14 +160,39 @@ class PrometheusClient:
         }
         if self._lookback_s is not None:
             fields["lookback_delta"] = f"{self._lookback_s:g}s"
-        try:
-            response = self._pool.request("GET", f"{self._url}/api/v1/query_range", fields=fields)
-        except MaxRetryError as error:
-            raise PrometheusError(f"{self._url}: no answer after retries: {_cause(error)}") from error
-        except (HTTPError, ValueError) as error:
-            raise PrometheusError(f"{self._url}: {error}") from error
+        answer = self._http.request("/api/v1/query_range", fields, final=_ran_out_of_time)
         with _collector_paused():
-            return _decode(self._url, promql, response.status, response.data)
+            data = self._data(answer, f"query: {promql}")
+            if data.get("resultType") != "matrix":
+                raise SourceError(
+                    f"{self._http.url}: expected a matrix, got {data.get('resultType')} (query: {promql})"
+                )
+            return [_series(item["metric"], item["values"]) for item in data["result"]]
+
+    def _data(self, answer: Answer, question: str) -> Any:
+        url = self._http.url
+        document = answer.json()
+        if not isinstance(document, dict) or "status" not in document:
+            raise SourceError(f"{url}: HTTP {answer.status} with a body that is not Prometheus's: {answer.excerpt!r}")
+        if document["status"] != "success":
+            problem = f"{url}: HTTP {answer.status}: {one_line(document.get('error') or answer.excerpt)} ({question})"
+            if _is_too_much(answer, document):
+                raise _TooMuchError(problem)
+            raise RefusedError(problem) if answer.status in REFUSED_STATUS else SourceError(problem)
+        for warning in document.get("warnings") or ():
+            self.warnings.setdefault(one_line(warning))
+        return document["data"]
+
+
+def _ran_out_of_time(answer: Answer) -> bool:
+    """No use to ask the same again."""
+    document = answer.json()
+    return isinstance(document, dict) and document.get("errorType") == "timeout"
+
+
+def _is_too_much(answer: Answer, document: dict[str, Any]) -> bool:
+    too_many = answer.status in REFUSED_STATUS and "too many samples" in str(document.get("error"))
+    return too_many or _ran_out_of_time(answer)
 
 
 @contextmanager
@@ -170,30 +205,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _cause(error: MaxRetryError) -> str:
-    reason = error.reason
-    if isinstance(reason, ResponseError):
-        return str(reason)
-    return f"{type(reason).__name__}: {reason}" if reason else str(error)
-
-
-def _decode(url: str, promql: str, status: int, body: bytes) -> list[Series]:
-    try:
-        document: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise PrometheusError(f"{url}: HTTP {status} with a body that is not JSON: {body[:80]!r}") from error
-    if not isinstance(document, dict) or document.get("status") != "success":
-        reason = document.get("error") if isinstance(document, dict) else None
-        reason = reason or body[:80].decode("utf-8", "replace")
-        raise PrometheusError(f"{url}: HTTP {status}: {reason} (query: {promql})")
-    for warning in document.get("warnings") or ():
-        log.warning("Prometheus: %s (query: %s)", warning, promql)
-    data = document["data"]
-    if data.get("resultType") != "matrix":
-        raise PrometheusError(f"{url}: expected a matrix, got {data.get('resultType')} (query: {promql})")
-    return [_series(item["metric"], item["values"]) for item in data["result"]]
 
 
 def _series(labels: Mapping[str, str], samples: list[list[Any]]) -> Series:

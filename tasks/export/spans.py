@@ -1,10 +1,13 @@
-"""Spans of one window from the OTLP file and the gateway's access log, joined into whole traces.
+"""Spans of one window from OTLP files and the gateway's access log, joined into whole traces.
 
 The client sends ``traceparent``; nginx logs it and passes it on unchanged, so the spans of Ray Serve's proxy and of
 nginx both name the client's span as their parent, and a serving app that hands the request's headers to vLLM makes
 ``llm_request`` do the same. ``link_gateway`` puts them in their order::
 
     client -> nginx -> proxy_http_request -> route_to_replica -> replica_handle_request -> llm_request
+
+A gateway with a tracer of its own (NGINX's OpenTelemetry module) sends that span itself and passes its context on: its
+access log then only adds the time that it waited for its upstream.
 
 ``status_code`` is the HTTP status where a span has one, 500 for a span that OpenTelemetry marks as an error, else null.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,38 +24,40 @@ from typing import Any
 import numpy as np
 import orjson
 import pandas as pd
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tasks.deploy.local.otlp_receiver import read_requests
+from tasks.export.otlp import SpanFilter, read_otlp, span_frame
 
 log = logging.getLogger(__name__)
 
-SERVICE_ATTRIBUTES = ("k8s.pod.name", "service.name", "host.name")
-"""Resource attributes that may name the service, in order; the first that names a service of the stack counts."""
-HTTP_STATUS_ATTRIBUTES = ("http.response.status_code", "http.status_code")
 ARRIVAL_SLACK_S = 30.0
 """Spans are sent in batches: those of the window may arrive this much after it."""
 CLOCK_SLACK_NS = 5_000_000
 """The access log has milliseconds, and the clocks of two processes are read at different moments."""
 REPLICA_SPAN = "replica_handle_request"
-
-COLUMNS = ("trace_id", "span_id", "parent_span_id", "service", "operation", "start", "duration", "status_code")
-_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
-_STATUS_ERROR = 2
+ENGINE_SPAN = "llm_request"
 
 
 def read_spans(
     *,
-    otlp_file: Path | None,
-    nginx_access_log: Path | None,
+    otlp: Iterable[Path],
     gateway: str | None,
     services: tuple[str, ...],
     start: datetime,
     end: datetime,
     margin_s: float,
+    names: Mapping[str, str] | None = None,
+    nginx_access_log: Path | None = None,
+    requests: pd.DataFrame | None = None,
+    others: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Every span that overlaps ``[start - margin_s, end + margin_s]``, ordered by start.
+
+    Args:
+        otlp: files, or directories of files.
+        names: pod, address ... -> service; None: only the services themselves.
+        nginx_access_log: one JSON object per line.
+        requests: entries of the gateway's access log that were read elsewhere.
+        others: spans from elsewhere, used for services that have none otherwise.
 
     Returns:
         The columns of the spans signal plus ``upstream_s``: seconds that the gateway waited for its upstream (NaN for
@@ -60,17 +65,19 @@ def read_spans(
     """
     from_ns = int((start.timestamp() - margin_s) * 1e9)
     to_ns = int((end.timestamp() + margin_s) * 1e9)
-    frames = []
-    if otlp_file is not None and otlp_file.exists():
-        payloads = read_requests(otlp_file, from_ns, to_ns + int(ARRIVAL_SLACK_S * 1e9))
-        frames.append(decode_requests(payloads, services))
-    if nginx_access_log is not None and gateway is not None and nginx_access_log.exists():
-        frames.append(gateway_spans(read_access_log(nginx_access_log, from_ns, to_ns), gateway))
-    frame = pd.concat(frames or [_empty()], ignore_index=True)
+    known = dict(names) if names is not None else {service: service for service in services}
+    frame = read_otlp(otlp, SpanFilter(known, from_ns, to_ns, to_ns + int(ARRIVAL_SLACK_S * 1e9)))
+    entries = [requests] if requests is not None and not requests.empty else []
+    if nginx_access_log is not None and nginx_access_log.exists():
+        entries.append(read_access_log(nginx_access_log, from_ns, to_ns))
+    if entries and gateway is not None:
+        frame = add_gateway_spans(frame, gateway_spans(pd.concat(entries, ignore_index=True), gateway), gateway)
+    if others is not None:
+        frame = pd.concat([frame, others[~others["service"].isin(frame["service"].unique())]], ignore_index=True)
     strangers = ~frame["service"].isin(services)
     if strangers.any():
         log.warning(
-            "%d spans of unknown services left out: %s", strangers.sum(), sorted(set(frame["service"][strangers]))
+            "%d spans of unknown services left out: %s", strangers.sum(), sorted(set(frame["service"][strangers]))[:10]
         )
     frame = frame[~strangers]
     frame = link_gateway(frame.drop_duplicates(["trace_id", "span_id"]), gateway)
@@ -80,94 +87,22 @@ def read_spans(
     return frame[inside].sort_values(["start", "span_id"], kind="stable").reset_index(drop=True)
 
 
+def add_gateway_spans(spans: pd.DataFrame, logged: pd.DataFrame, gateway: str) -> pd.DataFrame:
+    """Spans with those from the access log, which only add ``upstream_s`` where the gateway sent a span of that trace
+    itself."""
+    own = spans["service"].eq(gateway)
+    if not own.any():
+        return pd.concat([spans, logged], ignore_index=True)
+    waited = logged.drop_duplicates("trace_id").set_index("trace_id")["upstream_s"]
+    found = spans["trace_id"].map(waited).astype("float64")
+    spans = spans.assign(upstream_s=spans["upstream_s"].where(~own, found))
+    rest = logged[~logged["trace_id"].isin(spans["trace_id"][own])]
+    return pd.concat([spans, rest], ignore_index=True)
+
+
 def span_ends(spans: pd.DataFrame) -> pd.Series:
     """End of each span in nanoseconds since the epoch."""
     return spans["start"].astype("int64") + (spans["duration"] * 1e9).round().astype("int64")
-
-
-def decode_requests(payloads: Iterable[bytes], services: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Serialized ``ExportTraceServiceRequest`` messages as rows; a message that cannot be decoded is skipped."""
-    return _frame(_decoded(payloads, services))
-
-
-def _decoded(payloads: Iterable[bytes], services: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-    for payload in payloads:
-        try:
-            request = ExportTraceServiceRequest.FromString(payload)
-        except DecodeError:
-            log.warning("an export request of %d bytes cannot be decoded and is skipped", len(payload))
-            continue
-        for resource_spans in request.resource_spans:
-            service = _service_of(_attributes(resource_spans.resource.attributes), services)
-            for scope_spans in resource_spans.scope_spans:
-                for span in scope_spans.spans:
-                    yield _row(span, service)
-
-
-def _row(span: Any, service: str) -> tuple[Any, ...]:
-    attributes = _attributes(span.attributes)
-    status = next((attributes[key] for key in HTTP_STATUS_ATTRIBUTES if key in attributes), None)
-    if status is None and span.status.code == _STATUS_ERROR:
-        status = 500
-    if 0 < span.kind < len(_KINDS):
-        attributes["span.kind"] = _KINDS[span.kind]
-    if span.status.message:
-        attributes["status.message"] = span.status.message
-    return (
-        span.trace_id.hex(),
-        span.span_id.hex(),
-        span.parent_span_id.hex() or None,
-        service,
-        span.name,
-        span.start_time_unix_nano,
-        max(0, span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
-        status,
-        orjson.dumps(attributes, default=str).decode(),
-        np.nan,
-    )
-
-
-def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs}
-
-
-def _value(value: Any) -> Any:
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return [_value(item) for item in value.array_value.values]
-    if kind == "kvlist_value":
-        return _attributes(value.kvlist_value.values)
-    if kind == "bytes_value":
-        return value.bytes_value.hex()
-    return getattr(value, kind) if kind else None
-
-
-def _service_of(resource: dict[str, Any], services: tuple[str, ...]) -> str:
-    names = [str(resource[key]) for key in SERVICE_ATTRIBUTES if key in resource]
-    return next((name for name in names if name in services), names[0] if names else "unknown")
-
-
-def _frame(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
-    frame = pd.DataFrame.from_records(list(rows), columns=[*COLUMNS, "attributes", "upstream_s"])
-    return frame.astype(
-        {
-            "trace_id": "string",
-            "span_id": "string",
-            "parent_span_id": "string",
-            "service": "string",
-            "operation": "string",
-            "duration": "float64",
-            "attributes": "string",
-            "upstream_s": "float64",
-        }
-    ).assign(
-        start=pd.to_datetime(frame["start"].astype("int64"), unit="ns", utc=True),
-        status_code=pd.to_numeric(frame["status_code"], errors="coerce").astype("Int32"),
-    )
-
-
-def _empty() -> pd.DataFrame:
-    return _frame([])
 
 
 def read_access_log(path: Path, from_ns: int, to_ns: int) -> pd.DataFrame:
@@ -182,6 +117,11 @@ def read_access_log(path: Path, from_ns: int, to_ns: int) -> pd.DataFrame:
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             content.seek(_first_line_at(content, from_ns / 1e9))
             lines = content.read().split(b"\n")
+    return access_entries(lines, from_ns, to_ns)
+
+
+def access_entries(lines: Iterable[bytes | str], from_ns: int, to_ns: int) -> pd.DataFrame:
+    """Access-log lines as a table, one row per request that was served between the two times."""
     entries = [entry for entry in map(_json_object, lines) if "time" in entry]
     frame = pd.DataFrame.from_records(entries) if entries else pd.DataFrame(columns=["time"])
     times = pd.to_numeric(frame["time"], errors="coerce")
@@ -205,7 +145,7 @@ def _first_line_at(content: mmap.mmap, time_s: float) -> int:
     return low
 
 
-def _json_object(line: bytes) -> dict[str, Any]:
+def _json_object(line: bytes | str) -> dict[str, Any]:
     try:
         entry = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -225,7 +165,7 @@ def _seconds(frame: pd.DataFrame, column: str) -> pd.Series:
 def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
     """One server span per line of the access log; its span id is the tail of nginx's request id."""
     if requests.empty:
-        return _empty()
+        return span_frame([])
     request_id = requests["request_id"].astype("string").fillna("")
     usable = request_id.str.fullmatch(r"[0-9a-f]{32}")
     request_id = request_id.where(usable, _made_up_ids(requests))
@@ -284,7 +224,7 @@ def link_gateway(spans: pd.DataFrame, gateway: str | None) -> pd.DataFrame:
 
     A span that names the client's span as its parent, as the gateway's does, is moved: below the span
     ``replica_handle_request`` of its own trace and service that began last before it if there is one, else below the
-    gateway's span of that trace that began last before it.
+    gateway's span of that trace that began last before it. So is ``llm_request`` when it names the gateway's own span.
     """
     at_gateway = spans["service"].eq(gateway or "")
     if not at_gateway.any():
@@ -294,7 +234,8 @@ def link_gateway(spans: pd.DataFrame, gateway: str | None) -> pd.DataFrame:
     doors = spans[at_gateway & spans["parent_span_id"].notna()]
     pairs = pd.MultiIndex.from_frame(spans[["trace_id", "parent_span_id"]])
     client_pairs = pd.MultiIndex.from_frame(doors[["trace_id", "parent_span_id"]])
-    moved = spans[~at_gateway & pairs.isin(client_pairs)]
+    below_door = pairs.isin(pd.MultiIndex.from_frame(spans.loc[at_gateway, ["trace_id", "span_id"]]))
+    moved = spans[~at_gateway & (pairs.isin(client_pairs) | (below_door & spans["operation"].eq(ENGINE_SPAN)))]
     if moved.empty:
         return spans
     handlers = spans[spans["operation"].str.startswith(REPLICA_SPAN)]

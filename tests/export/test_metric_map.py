@@ -59,7 +59,8 @@ def test_paper_profile_has_the_agreed_names_and_units() -> None:
 def test_names_are_unique_and_each_metric_has_a_source() -> None:
     assert len(SPECS) == len(METRIC_MAP)
     assert all(spec.variants or spec.span_roles for spec in METRIC_MAP)
-    assert all("$" not in v.query(5) and "{p}" not in v.promql for spec in METRIC_MAP for v in spec.variants)
+    queries = [q for spec in METRIC_MAP for v in spec.variants for q in v.queries(5, "n")]
+    assert all("$" not in query and "{," not in query for query in queries)
 
 
 def test_missing_metrics_names_metric_and_services() -> None:
@@ -75,7 +76,9 @@ def test_missing_metrics_names_metric_and_services() -> None:
 def test_accelerator_is_the_quota_only_where_it_stands_in_for_one() -> None:
     spec = SPECS["accelerator_utilization"]
     assert expected_services(spec, ROLES, "local") == ("ray-replicas-0", "ray-replicas-1")
-    assert expected_services(spec, ROLES, "kubernetes") == ()
+    assert [v.source for v in spec.variants_of("local")] == ["cgroup"]
+    assert [v.source for v in spec.variants_of("kubernetes")] == ["dcgm", "dcgm", "ray_node"]
+    assert [v.source for v in spec.variants_of("kubernetes", gpus=False)] == ["cadvisor"]
 
 
 def test_every_query_is_valid(start_prometheus: Callable[..., str]) -> None:
@@ -83,7 +86,8 @@ def test_every_query_is_valid(start_prometheus: Callable[..., str]) -> None:
     with PrometheusClient(url) as client:
         for spec in METRIC_MAP:
             for variant in spec.variants:
-                assert list(client.query_range(variant.query(2.5), TimeGrid(T0 * 1000, 1000, 2))) == []
+                for query in variant.queries(2.5, "rcarena"):
+                    assert list(client.query_range(query, TimeGrid(T0 * 1000, 1000, 2))) == []
 
 
 def test_known_answers(start_prometheus: Callable[..., str]) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import METRICS
-from tasks.export.prometheus import PrometheusClient, PrometheusError, Series, TimeGrid, metrics_table
+from tasks.export.prometheus import PrometheusClient, Series, TimeGrid, metrics_table
 
 T0 = 1_760_000_000
 START = datetime.fromtimestamp(T0, UTC)
@@ -85,19 +85,19 @@ def test_passing_failures_are_tried_again(scripted_server: Any, failure: Callabl
 @pytest.mark.parametrize(
     ("failure", "message"),
     [
-        (_answer(b"", 500), "no answer after retries: too many 500 error responses"),
+        (_answer(b"", 500), "no answer after retries: HTTP 500"),
         (_truncated, "no answer after retries: ProtocolError"),
-        (_answer(b"<html>"), "HTTP 200 with a body that is not JSON"),
+        (_answer(b"<html>"), "HTTP 200 with a body that is not Prometheus's"),
         (_answer(orjson.dumps({"status": "error", "error": "parse error"}), 400), "HTTP 400: parse error .query: x"),
         (_answer(orjson.dumps({"status": "success", "data": {"resultType": "vector"}})), "expected a matrix"),
-        (_answer(orjson.dumps([1])), "HTTP 200: "),
+        (_answer(orjson.dumps([1])), "HTTP 200 with a body"),
     ],
 )
 def test_lasting_failures_are_one_clear_error(scripted_server: Any, failure: Any, message: str) -> None:
     url, _ = scripted_server([failure])
     with (
         PrometheusClient(url, timeout_s=0.5, retries=2, backoff_s=0.01) as client,
-        pytest.raises(PrometheusError, match=message) as caught,
+        pytest.raises(SourceError, match=message) as caught,
     ):
         list(client.query_range("x", _grid(2)))
     assert "\n" not in str(caught.value)
@@ -106,7 +106,7 @@ def test_lasting_failures_are_one_clear_error(scripted_server: Any, failure: Any
 def test_nothing_listens() -> None:
     with (
         PrometheusClient("http://127.0.0.1:1", retries=1, backoff_s=0.01) as client,
-        pytest.raises(PrometheusError, match=r"127\.0\.0\.1:1: no answer after retries"),
+        pytest.raises(SourceError, match=r"127\.0\.0\.1:1: no answer after retries"),
     ):
         list(client.query_range("x", _grid(2)))
 
@@ -176,7 +176,7 @@ def test_real_prometheus_values_gaps_nan_and_chunks(start_prometheus: Callable[.
     with PrometheusClient(url) as client:
         chunks = list(client.query_range("last_over_time(gauge[900ms])", _grid(1500)))
         everything = list(client.query_range("last_over_time(gauge[900ms])", _grid(30_000)))
-        with pytest.raises(PrometheusError, match="HTTP 400"):
+        with pytest.raises(SourceError, match="HTTP 400"):
             list(client.query_range("gauge[", _grid(2)))
     times = np.concatenate([chunk[0].times_ns for chunk in chunks])
     values = np.concatenate([chunk[0].values for chunk in chunks])

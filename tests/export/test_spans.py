@@ -15,13 +15,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tasks.case import SPANS, as_signal
 from tasks.deploy.local.otlp_receiver import SpanFile
+from tasks.export.otlp import SpanFilter, decode_requests
 from tasks.export.prometheus import TimeGrid
 from tasks.export.span_metrics import calls_into_services, gateway_metrics, latency_metrics, windows_of
-from tasks.export.spans import decode_requests, read_access_log, read_spans
+from tasks.export.spans import read_access_log, read_spans
 from tasks.span_links import link_spans
 
 GATEWAY, HEAD = "nginx-proxy", "ray-head"
 SERVICES = (GATEWAY, HEAD, "ray-replicas-0", "ray-replicas-1")
+ANYTHING = SpanFilter({service: service for service in SERVICES})
 T0 = 1_760_000_000.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CLIENT = "b7ad6b7169203331"
@@ -126,7 +128,7 @@ def _read(tmp_path: Path, trace: OtlpTrace | None, access: str | None, length: f
         log = tmp_path / "access.log"
         log.write_text(access)
     return read_spans(
-        otlp_file=trace.write(tmp_path / "spans.otlp") if trace else None,
+        otlp=[trace.write(tmp_path / "spans.otlp")] if trace else [],
         nginx_access_log=log,
         gateway=GATEWAY,
         services=SERVICES,
@@ -218,14 +220,14 @@ def test_spans_of_unknown_services_and_duplicates_are_left_out(tmp_path: Path) -
 @pytest.mark.parametrize("key", ["k8s.pod.name", "service.name", "host.name"])
 def test_service_comes_from_any_of_the_resource_attributes(key: str) -> None:
     trace = OtlpTrace().add(HEAD, "x", "ee" * 8, "", 0, 1, resource_key=key, error=True)
-    spans = decode_requests([request.SerializeToString() for request in trace.requests.values()], SERVICES)
+    spans = decode_requests([request.SerializeToString() for request in trace.requests.values()], ANYTHING)
     assert spans["service"].tolist() == [HEAD]
     assert spans["status_code"].tolist() == [500]
 
 
 def test_undecodable_request_is_skipped() -> None:
     good = OtlpTrace().add(HEAD, "x", "ee" * 8, "", 0, 1).requests[HEAD].SerializeToString()
-    assert len(decode_requests([b"\xff\xff\xff", good], SERVICES)) == 1
+    assert len(decode_requests([b"\xff\xff\xff", good], ANYTHING)) == 1
 
 
 def test_access_log_oddities(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from tasks.export.logs import LogWindow, log_files, read_log
 @exporter("logs", "logs")
 def export_logs(context: ExportContext, sink: Sink) -> list[str]:
     """Every log file of every service. A service that wrote nothing in the window is not a problem; one without a
-    log file is.
+    log file is, unless all logs are in Loki.
 
     Raises:
         ExportError: a log file cannot be read.
     """
+    if not context.sources.log_dirs and context.sources.loki_url:
+        return []
     window = LogWindow.of(context.start, context.end, context.sources.log_timezone)
     problems = []
     for service in context.roles:

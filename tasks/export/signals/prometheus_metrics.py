@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
-from tasks.export.base import ExportContext, ExportError, Sink, exporter
+import numpy as np
+
+from tasks.export.base import ExportContext, Sink, exporter
+from tasks.export.http import RefusedError
+from tasks.export.join import Row, join_buckets, join_series, ratio_of, row_series
 from tasks.export.metric_map import METRIC_MAP, MetricSpec
-from tasks.export.prometheus import PrometheusClient, PrometheusError, metrics_table
+from tasks.export.placement import Placement
+from tasks.export.prometheus import PrometheusClient, Series, TimeGrid, metrics_table
+from tasks.export.promql import Variant
 
 TOLERATED_GAP = 0.05
 """Share of the grid that may lack samples before a series is called incomplete."""
@@ -16,41 +23,64 @@ TOLERATED_GAP = 0.05
 def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
     """What the spans did not yield: one query per canonical metric and variant until every service has answered.
 
+    A query that Prometheus refuses is a problem of that metric, and the next variant is asked.
+
     Raises:
-        ExportError: Prometheus does not answer or refuses a query.
+        ExportError: Prometheus does not answer.
     """
-    url = context.sources.prometheus_url
-    if url is None:
+    if context.sources.prometheus_url is None:
         return ["the stack has no Prometheus"]
-    problems = []
-    try:
-        with PrometheusClient(url, lookback_s=context.params.rate_window_s) as client:
-            for spec in METRIC_MAP:
-                problems += _export_metric(client, spec, context, sink)
-    except PrometheusError as error:
-        raise ExportError(f"Prometheus: {error}") from error
-    return problems
+    problems = list(context.placement_assumptions)
+    with context.prometheus() as client:
+        for spec in METRIC_MAP:
+            problems += _export_metric(client, spec, context, sink)
+        return problems + [f"Prometheus warns: {warning}" for warning in client.warnings]
 
 
 def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportContext, sink: Sink) -> list[str]:
     """Write the samples of one metric and return what is missing of it."""
     expected: dict[str, None] = {}
     samples = Counter[str]()
-    for variant in spec.variants:
-        if context.stack.backend not in variant.backends:
-            continue
+    problems = []
+    for variant in spec.variants_of(context.stack.backend, context.sources.gpus):
         wanted = [s for s, r in context.roles.items() if r in variant.roles and (spec.name, s) not in context.derived]
         expected |= dict.fromkeys(wanted)
         silent = {service for service in wanted if not samples[service]}
         if not silent:
             continue
-        for chunk in client.query_range(variant.query(context.params.rate_window_s), context.grid):
-            series = [item for item in chunk if item.labels.get("service") in silent]
-            sink.write(metrics_table(series, spec.name, spec.unit, variant.source))
-            samples.update({item.labels["service"]: len(item.values) for item in series})
+        try:
+            for answers in _by_service(client, variant, context):
+                series = [item for item in answers if item.labels.get("service") in silent]
+                sink.write(metrics_table(series, spec.name, spec.unit, variant.source))
+                samples.update({item.labels["service"]: len(item.values) for item in series})
+        except RefusedError as error:
+            problems.append(f"{spec.name} by {variant.source}: {error}")
     steps = context.grid.steps
-    return [
+    return problems + [
         f"no sample of {spec.name} for {service} at {steps - samples[service]} of {steps} steps"
         for service in expected
         if steps - samples[service] > TOLERATED_GAP * steps
     ]
+
+
+def _by_service(client: PrometheusClient, variant: Variant, context: ExportContext) -> Iterator[list[Series]]:
+    """The variant's figures for each service, chunk by chunk of the grid."""
+    queries = variant.queries(context.params.rate_window_s, context.sources.namespace)
+    for part, answers in client.query_ranges(queries, context.grid):
+        if variant.join == "service":
+            yield answers[0]
+        else:
+            rows = joined(variant, answers, part, context.placement)
+            yield [row_series(service, row, part) for service, row in rows.items()]
+
+
+def joined(variant: Variant, answers: list[list[Series]], part: TimeGrid, placement: Placement) -> dict[str, Row]:
+    """The answers to the variant's queries as figures per service."""
+    if variant.quantile is not None:
+        rows = join_buckets(answers[0], part, placement, variant.join, variant.quantile)
+    else:
+        sums = [join_series(series, part, placement, variant.join, variant.combine) for series in answers]
+        rows = ratio_of(*sums) if variant.divisor else sums[0]
+    if variant.scale == 1.0:
+        return rows
+    return {service: Row(np.multiply(row.values, variant.scale), row.present) for service, row in rows.items()}

@@ -17,7 +17,8 @@ def export_span_metrics(context: ExportContext, sink: Sink) -> list[str]:
 
 
 def _problems(spec: MetricSpec, context: ExportContext) -> list[str]:
-    only_here = spec.span_roles - frozenset[Role]().union(*(variant.roles for variant in spec.variants))
+    variants = spec.variants_of(context.stack.backend, context.sources.gpus)
+    only_here = spec.span_roles - frozenset[Role]().union(*(variant.roles for variant in variants))
     return [
         f"no span to derive {spec.name} from for {service}"
         for service, role in context.roles.items()

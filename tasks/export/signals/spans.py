@@ -10,12 +10,13 @@ from tasks.export.base import ExportContext, Sink, exporter
 def export_spans(context: ExportContext, sink: Sink) -> list[str]:
     """Spans around the window; a service without any is a problem."""
     sources = context.sources
-    problems = []
-    for label, path in (("OTLP file", sources.otlp_file), ("access log", sources.nginx_access_log)):
-        if path is None:
-            problems.append(f"the stack has no {label}")
-        elif not path.exists():
-            problems.append(f"{label} {path.name} does not exist")
+    problems = [f"{path.name} does not exist" for path in sources.otlp if not path.exists()]
+    if not sources.otlp:
+        problems.append("the stack has no OTLP file")
+    if sources.nginx_access_log is not None and not sources.nginx_access_log.exists():
+        problems.append(f"access log {sources.nginx_access_log.name} does not exist")
+    if sources.nginx_access_log is None and sources.loki_url is None:
+        problems.append("the stack has no access log")
     sink.write(context.spans[SPANS.names])
     silent = [service for service in context.roles if not context.spans["service"].eq(service).any()]
     return problems + [f"no span of {service}" for service in silent]

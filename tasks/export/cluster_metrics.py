@@ -1,0 +1,116 @@
+"""PromQL for what a cluster's own exporters say: cAdvisor, kube-state-metrics, DCGM, Ray's node agent, Istio.
+
+Sums never run over the hierarchy of cgroups (only containers that have a name count, not the pod's or its ancestors'
+cgroups, nor the pause container), and the largest of several series of one container counts, so a kubelet that is
+scraped twice does not double a figure.
+"""
+
+from __future__ import annotations
+
+from tasks.export.promql import ALL_ROLES, CLUSTER, HEAD_ONLY, REPLICA_ONLY, Accelerator, Combine, Variant
+from tasks.export.ray_metrics import late_counter_rate
+from tasks.stack import Role
+
+CONTAINERS = '{$scope,container!="",container!="POD"}'
+INTERFACES = '{$scope,pod!="",interface!="lo"}'
+MIB = 2.0**20
+GPU_LABELS = "UUID, exported_namespace, exported_pod, namespace, pod"
+"""The pod's labels are dcgm-exporter's own, Prometheus's ``exported_*``, or none; UUID is always there."""
+
+CALLEE_LABELS = ", ".join(
+    f"destination_{end}" for end in ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
+)
+WAYPOINT = '{reporter="waypoint"}'
+FAILED = '{reporter="waypoint",response_code=~"5..|0"}'
+"""Code 0: the connection broke before there was an answer."""
+
+RAY_NODES = HEAD_ONLY | REPLICA_ONLY
+
+
+def _pod(source: str, promql: str, combine: Combine = "sum", **keywords: object) -> Variant:
+    return Variant(source, promql, backends=CLUSTER, join="pod", combine=combine, **keywords)  # type: ignore[arg-type]
+
+
+def container_rate(series: str) -> Variant:
+    return _pod("cadvisor", f"sum by (pod) (max by (pod, container) (rate({series}{CONTAINERS}[$window])))")
+
+
+def container_gauge(series: str) -> Variant:
+    return _pod("cadvisor", f"sum by (pod) (max by (pod, container) ({series}{CONTAINERS}))")
+
+
+def network_rate(*series: str) -> Variant:
+    parts = [f"sum by (pod) (max by (pod, interface) (rate({name}{INTERFACES}[$window])))" for name in series]
+    return _pod("cadvisor", " + ".join(parts))
+
+
+def quota_use() -> Variant:
+    """On a cluster without GPUs the accelerator is the CPU limit of the engine's pod: use of what it grants."""
+    limits = 'sum by (pod) (max by (pod, container) (kube_pod_container_resource_limits{$scope,resource="cpu"}))'
+    used = container_rate("container_cpu_usage_seconds_total").promql
+    return _pod("cadvisor", used, roles=REPLICA_ONLY, divisor=limits, accelerator="none")
+
+
+def kube_limit(resource: str) -> Variant:
+    series = f'kube_pod_container_resource_limits{{$scope,resource="{resource}"}}'
+    return _pod("kube_state", f"sum by (pod) (max by (pod, container) ({series}))")
+
+
+def kube_restarts() -> Variant:
+    series = "kube_pod_container_status_restarts_total{$scope}"
+    return _pod("kube_state", f"sum by (pod) (max by (pod, container) (rate({series}[$window])))")
+
+
+def kube_pods(series: str, condition: str) -> Variant:
+    return _pod("kube_state", f"max by (pod) ({series}{{$scope,{condition}}})")
+
+
+def ray_node(
+    promql: str,
+    combine: Combine = "sum",
+    scale: float = 1.0,
+    roles: frozenset[Role] = RAY_NODES,
+    accelerator: Accelerator = "any",
+) -> Variant:
+    """Ray's agent in each pod, as Ray sees the pod."""
+    return _pod("ray_node", promql, combine, roles=roles, scale=scale, accelerator=accelerator)
+
+
+def dcgm_gauge(field: str, combine: Combine, scale: float = 1.0, matchers: str = "") -> Variant:
+    return _dcgm(f"max by ({GPU_LABELS}) ({field}{{{matchers}}})", combine, scale)
+
+
+def dcgm_sum(field: str, matchers: str = "") -> Variant:
+    """Added up over the labels of one GPU."""
+    return _dcgm(f"sum by ({GPU_LABELS}) ({field}{{{matchers}}})", "sum", 1.0)
+
+
+def dcgm_rate(field: str, combine: Combine, scale: float = 1.0) -> Variant:
+    return _dcgm(f"max by ({GPU_LABELS}) (rate({field}{{}}[$window]))", combine, scale)
+
+
+def _dcgm(promql: str, combine: Combine, scale: float) -> Variant:
+    return Variant("dcgm", promql, REPLICA_ONLY, CLUSTER, join="gpu", combine=combine, scale=scale, accelerator="gpu")
+
+
+def waypoint_quantile(quantile: float) -> Variant:
+    """Latency of calls into a service as its waypoint sees it."""
+    series = f"istio_request_duration_milliseconds_bucket{WAYPOINT}"
+    return _istio(f"sum by (le, {CALLEE_LABELS}) (rate({series}[$window]))", quantile=quantile, scale=1e-3)
+
+
+def waypoint_requests() -> Variant:
+    return _istio(f"sum by ({CALLEE_LABELS}) (rate(istio_requests_total{WAYPOINT}[$window]))")
+
+
+def waypoint_errors() -> Variant:
+    """Server errors and broken connections; zero where there are requests and none of them failed."""
+    everything = f"sum by ({CALLEE_LABELS}) (istio_requests_total{WAYPOINT}"
+    promql = late_counter_rate(
+        f"istio_requests_total{FAILED}", f"0 * {everything})", f"0 * {everything} offset $window)"
+    )
+    return _istio(promql.replace("$by", CALLEE_LABELS))
+
+
+def _istio(promql: str, quantile: float | None = None, scale: float = 1.0) -> Variant:
+    return Variant("istio", promql, ALL_ROLES, CLUSTER, join="callee", quantile=quantile, scale=scale)

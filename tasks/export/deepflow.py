@@ -1,0 +1,184 @@
+"""Requests that DeepFlow saw by eBPF, from its SQL API.
+
+What a server's process (or, without a process, its network card) saw of a request becomes a span of that service, and
+who asked whom becomes a call edge. These spans stand in for services without a tracer; they carry no engine times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from tasks.export.http import NO_ACCESS, HttpAccess, HttpClient, SourceError, one_line
+from tasks.export.otlp import span_frame
+from tasks.export.placement import Placement
+
+DATABASE = "flow_log"
+COLUMNS = (
+    "_id",
+    "start_time",
+    "trace_id",
+    "span_id",
+    "request_type",
+    "request_resource",
+    "response_code",
+    "response_duration",
+    "pod_0",
+    "pod_1",
+    "ip_0",
+    "ip_1",
+    "observation_point",
+    "l7_protocol_str",
+)
+SERVER_PROCESS, SERVER_CARD = "s-p", "s"
+PAGE_ROWS = 5000
+FLUSH_S = 60
+"""DeepFlow dates a row by when the response ended: a request of the window may be dated this much later."""
+
+
+class DeepFlowClient:
+    """Asks one DeepFlow server (querier) over a kept-open connection; passing failures are tried again."""
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = 60,
+        retries: int = 5,
+        backoff_s: float = 0.2,
+        page_rows: int = PAGE_ROWS,
+        *,
+        access: HttpAccess = NO_ACCESS,
+    ) -> None:
+        self._http = HttpClient(url, timeout_s=timeout_s, retries=retries, backoff_s=backoff_s, access=access)
+        self._page_rows = page_rows
+
+    def __enter__(self) -> DeepFlowClient:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._http.close()
+
+    @staticmethod
+    def empty() -> pd.DataFrame:
+        return pd.DataFrame(columns=list(COLUMNS))
+
+    def flows(self, start: datetime, end: datetime, namespace: str | None) -> pd.DataFrame:
+        """Requests to pods of the namespace as their servers saw them, each once: ``COLUMNS``.
+
+        Raises:
+            SourceError: DeepFlow does not answer, or refuses the query.
+        """
+        first, last = math.floor(start.timestamp()), math.ceil(end.timestamp()) + FLUSH_S
+        rows = [row for page in self._between(first, last, namespace) for row in page]
+        frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS)) if rows else self.empty()
+        return frame.drop_duplicates("_id").reset_index(drop=True)
+
+    def _between(self, first_s: int, last_s: int, namespace: str | None) -> Iterator[list[list[Any]]]:
+        """Pages of the rows dated from ``first_s`` to ``last_s``, both included. A time with more rows than a page is
+        halved; a single second is paged by row."""
+        page = self._page(first_s, last_s, namespace, 0)
+        if len(page) < self._page_rows:
+            yield page
+        elif first_s < last_s:
+            middle = (first_s + last_s) // 2
+            yield from self._between(first_s, middle, namespace)
+            yield from self._between(middle + 1, last_s, namespace)
+        else:
+            offset = 0
+            while page:
+                yield page
+                offset += len(page)
+                page = self._page(first_s, last_s, namespace, offset) if len(page) == self._page_rows else []
+
+    def _page(self, first_s: int, last_s: int, namespace: str | None, offset: int) -> list[list[Any]]:
+        where = [f"time >= {first_s}", f"time <= {last_s}"]
+        where.append(f"(observation_point = '{SERVER_PROCESS}' OR observation_point = '{SERVER_CARD}')")
+        if namespace:
+            where.append(f"pod_ns_1 = '{_checked(namespace)}'")
+        sql = f"SELECT {', '.join(COLUMNS)} FROM l7_flow_log WHERE {' AND '.join(where)}"  # noqa: S608
+        sql += f" ORDER BY _id LIMIT {self._page_rows}" + (f" OFFSET {offset}" if offset else "")
+        answer = self._http.request("/v1/query/", {"db": DATABASE, "sql": sql}, post=True)
+        document = answer.json()
+        if not isinstance(document, dict) or "OPT_STATUS" not in document:
+            raise SourceError(f"{self._http.url}: HTTP {answer.status} with a body that is not DeepFlow's")
+        if answer.status != 200 or document["OPT_STATUS"] != "SUCCESS":
+            said = one_line(document.get("DESCRIPTION") or document["OPT_STATUS"])
+            raise SourceError(f"{self._http.url}: HTTP {answer.status}: {said}")
+        result = document.get("result") or {}
+        places = [list(result.get("columns") or COLUMNS).index(column) for column in COLUMNS]
+        return [[row[place] for place in places] for row in result.get("values") or ()]
+
+
+def _checked(namespace: str) -> str:
+    if not namespace.replace("-", "").isalnum():
+        raise SourceError(f"namespace '{namespace}' is not a name that Kubernetes allows")
+    return namespace
+
+
+def deepflow_calls(flows: pd.DataFrame, placement: Placement) -> tuple[tuple[str, str], ...]:
+    """Distinct (caller, callee) of requests between two services."""
+    callers, callees = _services(flows, 0, placement), _services(flows, 1, placement)
+    pairs = {(a, b) for a, b in zip(callers, callees, strict=True) if a and b and a != b}
+    return tuple(sorted(pairs))
+
+
+def deepflow_spans(flows: pd.DataFrame, placement: Placement) -> pd.DataFrame:
+    """Requests as spans of the service that answered, in the form of ``spans.read_spans``.
+
+    The id that DeepFlow calls the span's is that of the caller, which the request carried: it is the parent here.
+    """
+    flows = flows.assign(service=pd.Series(_services(flows, 1, placement), index=flows.index, dtype="string"))
+    flows = flows[flows["service"].notna()]
+    by_process = flows["observation_point"].eq(SERVER_PROCESS)
+    flows = flows[by_process | ~flows["service"].isin(flows["service"][by_process])]
+    starts = _starts_ns(flows["start_time"])
+    durations = pd.to_numeric(flows["response_duration"], errors="coerce").fillna(0) / 1e6
+    codes = pd.to_numeric(flows["response_code"], errors="coerce").replace(0, np.nan)
+    records = (dict(zip(flows.columns, row, strict=True)) for row in flows.itertuples(index=False, name=None))
+    return span_frame(
+        _row(record, start, duration, code)
+        for record, start, duration, code in zip(records, starts, durations, codes, strict=True)
+    )
+
+
+def _row(record: dict[str, Any], start_ns: int, duration_s: float, code: float) -> tuple[Any, ...]:
+    digest = hashlib.sha256(str(record["_id"]).encode()).hexdigest()
+    attributes = {
+        "span.kind": "server",
+        "deepflow.observation_point": record["observation_point"],
+        "deepflow.protocol": record["l7_protocol_str"],
+        "deepflow.client": record["pod_0"] or record["ip_0"],
+    }
+    return (
+        record["trace_id"] or digest[:32],
+        digest[32:48],
+        record["span_id"] or None,
+        record["service"],
+        f"{record['request_type'] or ''} {record['request_resource'] or ''}".strip() or "request",
+        start_ns,
+        duration_s,
+        None if math.isnan(code) else code,
+        orjson.dumps(attributes, default=str).decode(),
+        np.nan,
+    )
+
+
+def _services(flows: pd.DataFrame, side: int, placement: Placement) -> list[str | None]:
+    names = placement.names
+    pods, addresses = flows[f"pod_{side}"], flows[f"ip_{side}"]
+    return [names.get(str(pod)) or names.get(str(ip)) for pod, ip in zip(pods, addresses, strict=True)]
+
+
+def _starts_ns(times: pd.Series) -> np.ndarray:
+    """Microseconds since the epoch, or text with or without a zone (then UTC) -> nanoseconds."""
+    numbers = pd.to_numeric(times, errors="coerce")
+    if numbers.notna().all():
+        return (numbers.astype("int64") * 1000).to_numpy()
+    return pd.to_datetime(times, utc=True).dt.as_unit("ns").astype("int64").to_numpy()

@@ -1,0 +1,181 @@
+"""HTTP requests to telemetry servers: retries, bearer token, private CA."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import urllib3
+from urllib3.exceptions import HTTPError, MaxRetryError
+
+RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
+LONGEST_PAUSE_S = 10.0
+LONGEST_URL_QUERY = 4000
+"""Longer fields go into the body of a POST: proxies refuse long addresses."""
+
+
+class SourceError(RuntimeError):
+    """A telemetry server could not be asked, or refused."""
+
+
+class RefusedError(SourceError):
+    """The server understood the request and says that it will never answer it."""
+
+
+@dataclass(frozen=True)
+class HttpAccess:
+    """How to be let in. The token itself is read from its file for every request (it may be rotated) and is kept
+    nowhere.
+
+    Args:
+        token_file: holds a bearer token.
+        ca_file: PEM of the authority that signed the server's certificate; None: the system's authorities.
+        tenant: value of ``X-Scope-OrgID`` (Loki and Mimir with several tenants).
+    """
+
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    tenant: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Raises SourceError when the token file cannot be read or is empty."""
+        headers = {"X-Scope-OrgID": self.tenant} if self.tenant else {}
+        if self.token_file is None:
+            return headers
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not text"
+            raise SourceError(f"bearer token file {self.token_file}: {reason}") from None
+        if not token:
+            raise SourceError(f"bearer token file {self.token_file}: is empty")
+        return {**headers, "Authorization": f"Bearer {token}"}
+
+
+NO_ACCESS = HttpAccess()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON; None where it is not."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
+    @property
+    def excerpt(self) -> str:
+        return " ".join(self.body[:200].decode("utf-8", "replace").split())[:120]
+
+
+class HttpClient:
+    """Asks one server over a kept-open connection.
+
+    Connection errors, time-outs, truncated answers, 429 and 5xx are tried again with growing pauses (``Retry-After`` is
+    honoured); 401 and 403 are final and name the token file.
+
+    Args:
+        url: base URL, such as ``http://10.0.0.2:9090``.
+        timeout_s: for connecting, and for each wait for data.
+        retries: further tries after the first.
+        backoff_s: pause before the first retry; doubles each time.
+    """
+
+    def __init__(
+        self, url: str, *, timeout_s: float, retries: int, backoff_s: float, access: HttpAccess = NO_ACCESS
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._access = access
+        self._retries = retries
+        self._backoff_s = backoff_s
+        certificates = {"ca_certs": str(access.ca_file)} if access.ca_file else {}
+        if access.ca_file and not access.ca_file.is_file():
+            raise SourceError(f"CA file {access.ca_file}: does not exist")
+        self._pool = urllib3.PoolManager(
+            num_pools=1,
+            maxsize=1,
+            timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
+            retries=urllib3.Retry(connect=0, read=0, other=0, status=0, redirect=2, raise_on_status=False),
+            headers={"Accept-Encoding": "identity", "User-Agent": "rcarena-export"},
+            **certificates,
+        )
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def request(
+        self,
+        path: str,
+        fields: Mapping[str, str | list[str]],
+        *,
+        final: Callable[[Answer], bool] = lambda _: False,
+        post: bool = False,
+    ) -> Answer:
+        """The answer to a request with form fields; a status other than 200 is the caller's to judge.
+
+        Args:
+            final: whether a failure that would be tried again shall not be.
+            post: send the fields as a form, however short they are.
+
+        Raises:
+            SourceError: no answer after all retries, or the credentials are refused.
+        """
+        pairs = [(k, v) for k, values in fields.items() for v in ([values] if isinstance(values, str) else values)]
+        post = post or sum(len(k) + len(v) for k, v in pairs) > LONGEST_URL_QUERY
+        for attempt in range(self._retries + 1):
+            wait_s = min(LONGEST_PAUSE_S, self._backoff_s * 2**attempt)
+            try:
+                response = self._send(path, pairs, post)
+            except HTTPError as error:
+                problem = _cause(error)
+            else:
+                if response.status in (401, 403):
+                    raise SourceError(f"{self.url}: HTTP {response.status}: {self._refusal()}")
+                answer = Answer(response.status, response.data)
+                if answer.status not in RETRIED_STATUS or final(answer):
+                    return answer
+                problem = f"HTTP {answer.status}: {answer.excerpt}"
+                wait_s = _retry_after(response.headers.get("Retry-After"), wait_s)
+            if attempt < self._retries:
+                time.sleep(wait_s * random.uniform(0.8, 1.0))
+        raise SourceError(f"{self.url}: no answer after retries: {problem}")
+
+    def _send(self, path: str, pairs: list[tuple[str, str]], post: bool) -> urllib3.BaseHTTPResponse:
+        headers = {**self._pool.headers, **self._access.headers()}
+        try:
+            if post:
+                return self._pool.request(
+                    "POST", f"{self.url}{path}", fields=pairs, headers=headers, encode_multipart=False
+                )
+            return self._pool.request("GET", f"{self.url}{path}", fields=pairs, headers=headers)
+        except ValueError as error:  # an address that urllib3 cannot parse
+            raise SourceError(f"{self.url}: {error}") from None
+
+    def _refusal(self) -> str:
+        if self._access.token_file is None:
+            return "the server asks for credentials, and no bearer token file is set"
+        return f"the bearer token in {self._access.token_file} is refused: expired, or without the right to read"
+
+
+def _cause(error: HTTPError) -> str:
+    reason = error.reason if isinstance(error, MaxRetryError) else error
+    return " ".join(f"{type(reason).__name__}: {reason}".split()) if reason else str(error)
+
+
+def _retry_after(value: str | None, otherwise: float) -> float:
+    return min(LONGEST_PAUSE_S, float(value)) if value and value.isdecimal() else otherwise
+
+
+def one_line(text: object) -> str:
+    """``text`` for an error message: white space joined, at most 300 characters."""
+    return " ".join((text if isinstance(text, str) else json.dumps(text)).split())[:300]

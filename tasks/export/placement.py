@@ -1,0 +1,207 @@
+"""Which service a pod, a GPU, an address or a call belongs to, and when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+from tasks.export.promql import Join
+
+PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
+"""Ends of Istio's labels ``source_*`` and ``destination_*``, the ones that tell replicas apart first. ``pod``,
+``address`` and ``pod_ip`` are there where a Telemetry resource adds them."""
+
+SINCE_EVER, FOR_EVER = -(2**62), 2**62
+
+
+@dataclass(frozen=True)
+class PodPlacement:
+    """A pod of a service, where it ran and on which GPUs (UUIDs). ``start`` and ``end`` (aware): None where not known,
+    which means since ever and for ever."""
+
+    service: str
+    pod: str
+    uid: str | None = None
+    node: str | None = None
+    address: str | None = None
+    gpus: tuple[str, ...] = ()
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        start = SINCE_EVER if self.start is None else round(self.start.timestamp() * 1e9)
+        return start, FOR_EVER if self.end is None else round(self.end.timestamp() * 1e9)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """``unit`` (a pod, a GPU) belongs to ``service`` from ``start_ns`` until just before ``end_ns``."""
+
+    service: str
+    unit: str
+    start_ns: int = SINCE_EVER
+    end_ns: int = FOR_EVER
+
+
+@dataclass(frozen=True)
+class Placement:
+    """All pods of the services over one window.
+
+    Args:
+        services: every service of the stack.
+        pods: also those that were replaced within the window.
+        namespace: where the pods are; series that name another namespace are not theirs.
+        aliases: further names, such as those of Kubernetes Services -> service.
+    """
+
+    services: tuple[str, ...]
+    pods: tuple[PodPlacement, ...] = ()
+    namespace: str | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def gpu_uuids(self) -> tuple[str, ...]:
+        return tuple(sorted(self._by_gpu))
+
+    @cached_property
+    def nodes(self) -> dict[str, tuple[str, ...]]:
+        """service -> every node that a pod of it ran on."""
+        found: dict[str, dict[str, None]] = defaultdict(dict)
+        for pod in self.pods:
+            if pod.node:
+                found[pod.service][pod.node] = None
+        return {service: tuple(nodes) for service, nodes in found.items()}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Every name that stands for one service alone: services, aliases, pods, their uids and addresses."""
+        names = dict(self.aliases)
+        claimed: dict[str, set[str]] = defaultdict(set)
+        for pod in self.pods:
+            for name in (pod.pod, pod.uid, pod.address):
+                if name:
+                    claimed[name].add(pod.service)
+        names.update({name: next(iter(services)) for name, services in claimed.items() if len(services) == 1})
+        return {**names, **{service: service for service in self.services}}
+
+    def holdings(self, labels: Mapping[str, str], join: Join) -> tuple[Holding, ...]:
+        """Whose the series with these labels is, and when; empty if it is none of the stack's."""
+        if labels.get("service") in self.services:
+            return (Holding(labels["service"], labels.get("pod", "")),)
+        if join == "pod":
+            return self._of_pod(labels)
+        if join == "gpu":
+            return self._of_gpu(labels)
+        if join == "callee":
+            return self.of_peer(labels, "destination")
+        return ()
+
+    def of_peer(self, labels: Mapping[str, str], side: Literal["source", "destination"]) -> tuple[Holding, ...]:
+        """Whose end of a call this is, by Istio's labels."""
+        for ending in PEER_LABELS:
+            name = labels.get(f"{side}_{ending}", "")
+            if not name or name == "unknown":
+                continue
+            host = name.rpartition(":")[0] if ending == "address" and name.count(":") == 1 else name
+            found = self._by_pod.get(host) or self._by_address.get(host)
+            if found:
+                return found
+            if host in self.names:
+                return (Holding(self.names[host], host),)
+        return ()
+
+    def _of_pod(self, labels: Mapping[str, str]) -> tuple[Holding, ...]:
+        for prefix in ("exported_", ""):
+            pod, namespace = labels.get(f"{prefix}pod"), labels.get(f"{prefix}namespace")
+            if pod in self._by_pod and namespace in (None, "", self.namespace):
+                return self._by_pod[pod]
+        return ()
+
+    def _of_gpu(self, labels: Mapping[str, str]) -> tuple[Holding, ...]:
+        uuid = labels.get("UUID", "")
+        if uuid in self._by_gpu:
+            return self._by_gpu[uuid]
+        return tuple(replace(holding, unit=uuid or holding.unit) for holding in self._of_pod(labels))
+
+    @cached_property
+    def _by_pod(self) -> dict[str, tuple[Holding, ...]]:
+        """What a series that names a pod says is that pod's from its first sample on; that the pod has ended matters,
+        since its last figures linger."""
+        return _index(
+            (pod.pod, Holding(pod.service, pod.uid or pod.pod, SINCE_EVER, pod.span_ns[1])) for pod in self.pods
+        )
+
+    @cached_property
+    def _by_address(self) -> dict[str, tuple[Holding, ...]]:
+        return _index(
+            (pod.address, Holding(pod.service, pod.uid or pod.pod, *pod.span_ns)) for pod in self.pods if pod.address
+        )
+
+    @cached_property
+    def _by_gpu(self) -> dict[str, tuple[Holding, ...]]:
+        return _index((gpu, Holding(pod.service, gpu, *pod.span_ns)) for pod in self.pods for gpu in pod.gpus)
+
+
+def _index(pairs: Iterable[tuple[str, Holding]]) -> dict[str, tuple[Holding, ...]]:
+    found: dict[str, list[Holding]] = defaultdict(list)
+    for key, holding in pairs:
+        found[key].append(holding)
+    return {key: tuple(sorted(holdings, key=lambda h: h.start_ns)) for key, holdings in found.items()}
+
+
+def merge_pods(stated: Iterable[PodPlacement], seen: Iterable[PodPlacement]) -> tuple[PodPlacement, ...]:
+    """What the deployment stated and what monitoring saw, one entry per pod. What is stated counts where both know;
+    ``start`` and ``end`` that are not stated are taken from what was seen."""
+    merged = list(stated)
+    for pod in seen:
+        i = next((i for i, known in enumerate(merged) if _same(known, pod)), None)
+        if i is None:
+            merged.append(pod)
+            continue
+        known = merged[i]
+        merged[i] = replace(
+            known,
+            uid=known.uid or pod.uid,
+            node=known.node or pod.node,
+            address=known.address or pod.address,
+            start=known.start or pod.start,
+            end=known.end or pod.end,
+        )
+    return tuple(merged)
+
+
+def _same(one: PodPlacement, other: PodPlacement) -> bool:
+    return one.pod == other.pod and (one.uid == other.uid or not one.uid or not other.uid)
+
+
+def inherit_gpus(pods: tuple[PodPlacement, ...]) -> tuple[tuple[PodPlacement, ...], list[str]]:
+    """Give a pod that replaced another of its service on the same node the GPUs of that one, if it has none of its own
+    and nobody else holds them by then: a service keeps its GPU when its pod is replaced, and only the node's device
+    plugin would know better.
+
+    Returns:
+        The pods, and one line for each such assumption.
+    """
+    result = sorted(pods, key=lambda pod: pod.span_ns)
+    assumptions = []
+    for i, pod in enumerate(result):
+        if pod.gpus or pod.node is None:
+            continue
+        former = next((o for o in reversed(result[:i]) if o.gpus and _ended_beside(o, pod)), None)
+        if former is None:
+            continue
+        others = [o for o in result if o is not former and o.span_ns[1] > pod.span_ns[0]]
+        gpus = tuple(gpu for gpu in former.gpus if not any(gpu in other.gpus for other in others))
+        if gpus:
+            result[i] = replace(pod, gpus=gpus)
+            assumptions.append(f"GPU {', '.join(gpus)} is taken to stay with {pod.service} when its pod was replaced")
+    return tuple(result), assumptions
+
+
+def _ended_beside(former: PodPlacement, pod: PodPlacement) -> bool:
+    return (former.service, former.node) == (pod.service, pod.node) and former.end is not None

@@ -1,0 +1,96 @@
+"""What a canonical metric is made of: variants, each one PromQL question and the way its answer becomes a figure per
+service."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.stack import Role
+
+ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
+GATEWAY_ONLY: frozenset[Role] = frozenset({"gateway"})
+HEAD_ONLY: frozenset[Role] = frozenset({"head"})
+REPLICA_ONLY: frozenset[Role] = frozenset({"replica"})
+LOCAL: frozenset[str] = frozenset({"local"})
+CLUSTER: frozenset[str] = frozenset({"kubernetes"})
+
+Profile = Literal["paper", "llm"]
+Join = Literal["service", "pod", "gpu", "callee"]
+"""What tells the service of a series: its label ``service``, its pod, its GPU, or the callee of a call."""
+Combine = Literal["sum", "mean", "max", "min"]
+Accelerator = Literal["any", "gpu", "none"]
+
+_SERIES = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)\{")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to get a metric from Prometheus.
+
+    Args:
+        source: named in the column ``source``.
+        promql: ``$window`` stands for the rate window, ``$window_s`` for its length in seconds, ``$namespace`` for the
+            stack's; every name of a series is followed by ``{``.
+        backends: where the variant is asked.
+        join: what tells the service of a series.
+        combine: how the units (pods, GPUs) of a service make one figure.
+        divisor: PromQL; the figure is ``promql`` by service divided by this by service.
+        quantile: ``promql`` gives the buckets of a histogram, the figure is this quantile.
+        scale: the figure in units of the canonical metric is this many times what the question yields.
+        accelerator: asked only of stacks with GPUs, or only of stacks without.
+    """
+
+    source: str
+    promql: str
+    roles: frozenset[Role] = ALL_ROLES
+    backends: frozenset[str] = LOCAL
+    join: Join = "service"
+    combine: Combine = "sum"
+    divisor: str = ""
+    quantile: float | None = None
+    scale: float = 1.0
+    accelerator: Accelerator = "any"
+
+    def query(self, window_s: float, namespace: str | None = None) -> str:
+        return _filled(self.promql, window_s, namespace)
+
+    def queries(self, window_s: float, namespace: str | None) -> tuple[str, ...]:
+        """One question, or two: what is divided and by what."""
+        parts = (self.promql, self.divisor) if self.divisor else (self.promql,)
+        return tuple(_filled(part, window_s, namespace) for part in parts)
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Names of the series that it reads, without those that say whether a target is up."""
+        names = dict.fromkeys(_SERIES.findall(f"{self.promql} {self.divisor}"))
+        return tuple(name for name in names if name != "up")
+
+    def is_asked(self, backend: str, gpus: bool) -> bool:
+        return backend in self.backends and self.accelerator in ("any", "gpu" if gpus else "none")
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A canonical metric. ``span_roles``: the services for which it is derived from spans if there are any; only where
+    there are none are the variants asked."""
+
+    name: str
+    unit: str
+    profile: Profile
+    variants: tuple[Variant, ...] = ()
+    span_roles: frozenset[Role] = frozenset()
+
+    def variants_of(self, backend: str, gpus: bool = True) -> tuple[Variant, ...]:
+        return tuple(variant for variant in self.variants if variant.is_asked(backend, gpus))
+
+    def roles_of(self, backend: str, gpus: bool = True) -> frozenset[Role]:
+        """The services that are expected to have the metric."""
+        return self.span_roles.union(*(variant.roles for variant in self.variants_of(backend, gpus)))
+
+
+def _filled(promql: str, window_s: float, namespace: str | None) -> str:
+    text = promql.replace("$window_s", f"{window_s:g}").replace("$window", f"{round(window_s * 1000)}ms")
+    scope = f'namespace="{namespace}"' if namespace else ""
+    return text.replace("$scope", scope).replace(",}", "}").replace("{,", "{")

@@ -1,0 +1,50 @@
+"""The logs signal of a cluster."""
+
+from __future__ import annotations
+
+import orjson
+
+from tasks.export.base import ExportContext, Sink, exporter
+from tasks.export.logs import LogWindow, timed_rows
+from tasks.export.loki import service_of_stream
+
+WRAPPED_IN = ("log", "message")
+"""Keys of the JSON object that some collectors put around a line."""
+
+
+@exporter("loki", "logs")
+def export_loki_logs(context: ExportContext, sink: Sink) -> list[str]:
+    """Every line of every stream of the stack's pods. A service without a stream in the window is a problem.
+
+    Raises:
+        ExportError: Loki does not answer.
+    """
+    sources = context.sources
+    if sources.loki_url is None:
+        return []
+    if sources.log_selector is None:
+        return ["Loki is there, but neither a namespace nor a selector of the stack's streams is set"]
+    window = LogWindow.of(context.start, context.end, sources.log_timezone)
+    heard: set[str] = set()
+    with context.loki() as client:
+        for stream in client.streams(sources.log_selector, context.start, context.end):
+            service = service_of_stream(stream.labels, context.placement)
+            if service is None or service not in context.roles:
+                continue
+            heard.add(service)
+            for page in client.pages(stream.selector, context.start, context.end):
+                sink.write(timed_rows(page.times_ns, [_unwrapped(line) for line in page.lines], service, window))
+        problems = list(client.problems)
+    return problems + [f"no log stream of {service}" for service in context.roles if service not in heard]
+
+
+def _unwrapped(line: str) -> str:
+    line = line.rstrip("\r\n")
+    if not line.startswith("{"):
+        return line
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return line
+    inner = next((entry[key] for key in WRAPPED_IN if isinstance(entry.get(key), str)), None)
+    return line if inner is None else inner.rstrip("\r\n")
