@@ -1,0 +1,230 @@
+"""Ways from this process to the services of a stack: given URLs, the cluster's DNS, or ``kubectl port-forward``.
+
+The URLs are chosen once, when the stack comes up, and published with it. A forward listens on a port of this machine:
+every process that needs it holds it open while it works, and whoever finds the port closed opens it again. The kubectl
+processes end with the process that started them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from tasks.deploy.errors import DeployError
+from tasks.deploy.health import is_up
+from tasks.deploy.kubernetes import names
+from tasks.deploy.kubernetes.address import ClusterAddress
+from tasks.deploy.kubernetes.names import ServiceAddress
+from tasks.deploy.kubernetes.runtime import Forward, KubernetesRuntime
+from tasks.stack import GATEWAY, KubernetesDeployParams
+
+logger = logging.getLogger(__name__)
+
+LOCALHOST = "127.0.0.1"
+OPEN_TIMEOUT_S = 20.0
+LOOK_INTERVAL_S = 1.0
+STOP_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Base URL of each service as this machine reaches it (None: not installed), and the forwards that it takes."""
+
+    gateway: str
+    prometheus: str
+    loki: str | None
+    spans: str | None
+    deepflow: str | None
+    forwards: tuple[Forward, ...]
+
+
+def choose_urls(params: KubernetesDeployParams, cluster: ClusterAddress, known: tuple[Forward, ...] = ()) -> Urls:
+    """``endpoints`` as given; else the names of the Services inside a pod, else forwards, on the ports of ``known``."""
+    wanted: dict[str, ServiceAddress | None] = {
+        "gateway": ServiceAddress(params.namespace, GATEWAY, names.GATEWAY_PORT),
+        "prometheus": names.PROMETHEUS,
+        "loki": names.LOKI,
+        "spans": names.SPANS,
+        "deepflow": names.DEEPFLOW if params.telemetry.deepflow else None,
+    }
+    given = params.endpoints.model_dump()
+    urls: dict[str, str | None] = {}
+    forwards: list[Forward] = []
+    ports = {(each.namespace, each.service, each.port): each.local_port for each in known}
+    for name, service in wanted.items():
+        if given[name] is not None or service is None or not _installed(name, params):
+            urls[name] = _without_slash(given[name])
+        elif cluster.in_cluster:
+            urls[name] = service.url
+        else:
+            local_port = ports.get((service.namespace, service.name, service.port)) or _free_port()
+            forwards.append(
+                Forward(namespace=service.namespace, service=service.name, port=service.port, local_port=local_port)
+            )
+            urls[name] = f"http://{LOCALHOST}:{local_port}"
+    if urls["prometheus"] is None:
+        raise DeployError(
+            "deploy.endpoints.prometheus: must be given when deploy.telemetry.install is false: faults are verified "
+            "and cases are made from its metrics"
+        )
+    return Urls(
+        gateway=str(urls["gateway"]),
+        prometheus=urls["prometheus"],
+        loki=urls["loki"],
+        spans=urls["spans"],
+        deepflow=urls["deepflow"],
+        forwards=tuple(forwards),
+    )
+
+
+@contextlib.contextmanager
+def hold(cluster: ClusterAddress, forwards: tuple[Forward, ...]) -> Iterator[None]:
+    """Keep ``forwards`` open meanwhile; does nothing when there are none.
+
+    Raises:
+        DeployError: kubectl is missing, or a forward does not open; the message says why.
+    """
+    if not forwards:
+        yield
+        return
+    keeper = _Keeper(cluster, forwards)
+    try:
+        keeper.open_all()
+        keeper.watch()
+        yield
+    finally:
+        keeper.close()
+
+
+def enter(runtime: KubernetesRuntime) -> contextlib.ExitStack:
+    """``hold`` for the rest of this process's life, or until the returned stack is closed. Raises DeployError."""
+    held = contextlib.ExitStack()
+    held.enter_context(hold(runtime.cluster, runtime.forwards))
+    return held
+
+
+class _Keeper:
+    """The forwards that this process holds. One that another process holds is left to it while it works."""
+
+    def __init__(self, cluster: ClusterAddress, forwards: tuple[Forward, ...]) -> None:
+        self._cluster = cluster
+        self._forwards = forwards
+        self._kubectl = _kubectl(cluster)
+        self._children: dict[Forward, subprocess.Popen[bytes]] = {}
+        self._said: dict[Forward, IO[bytes]] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="port-forwards", daemon=True)
+
+    def open_all(self) -> None:
+        missing = [each for each in self._forwards if not is_up(LOCALHOST, each.local_port)]
+        for forward in missing:
+            self._start(forward)
+        for forward in missing:
+            self._await(forward)
+
+    def watch(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            for child in self._children.values():
+                child.terminate()
+            for child in self._children.values():
+                try:
+                    child.wait(STOP_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+            for said in self._said.values():
+                said.close()
+            self._children.clear()
+            self._said.clear()
+
+    def _watch(self) -> None:
+        """A forward ends with the pod that it leads to (and with the process that held it): open it again."""
+        while not self._stopped.wait(LOOK_INTERVAL_S):
+            for forward in self._forwards:
+                child = self._children.get(forward)
+                if child is not None and child.poll() is None:
+                    continue
+                if child is None and is_up(LOCALHOST, forward.local_port):
+                    continue
+                logger.info("opening the way to %s again", forward.service)
+                with contextlib.suppress(OSError):
+                    self._start(forward)
+
+    def _start(self, forward: Forward) -> None:
+        command = [*self._kubectl, "--namespace", forward.namespace, "port-forward", "--address", LOCALHOST]
+        command += [f"service/{forward.service}", f"{forward.local_port}:{forward.port}"]
+        environment = {**os.environ, "KUBECONFIG": str(self._cluster.kubeconfig)}
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            if forward not in self._said:
+                self._said[forward] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the keeper)
+            said = self._said[forward]
+            said.seek(0)
+            said.truncate()
+            self._children[forward] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment
+            )
+
+    def _await(self, forward: Forward) -> None:
+        child = self._children[forward]
+        deadline = time.monotonic() + OPEN_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if child.poll() is not None:
+                raise DeployError(f"no way to {forward.service} in {forward.namespace}: {self._why(forward, child)}")
+            if is_up(LOCALHOST, forward.local_port):
+                return
+            time.sleep(0.05)
+        raise DeployError(
+            f"no way to {forward.service} in {forward.namespace}: kubectl port-forward did not open port "
+            f"{forward.local_port} within {OPEN_TIMEOUT_S:g} s"
+        )
+
+    def _why(self, forward: Forward, child: subprocess.Popen[bytes]) -> str:
+        said = self._said[forward]
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"kubectl ended with status {child.returncode}"
+
+
+def _kubectl(cluster: ClusterAddress) -> list[str]:
+    """The command, ending with its parent where the system can do that."""
+    if shutil.which("kubectl") is None:
+        raise DeployError(
+            "kubectl is missing: it makes the way from this machine to the cluster's services. Install it, or give the "
+            "URLs in deploy.endpoints, or run inside the cluster"
+        )
+    tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+    return [*tied, "kubectl", "--context", str(cluster.context)]
+
+
+def _installed(name: str, params: KubernetesDeployParams) -> bool:
+    return name == "gateway" or params.telemetry.install
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _without_slash(url: str | None) -> str | None:
+    return None if url is None else url.rstrip("/")

@@ -1,0 +1,118 @@
+"""Helm charts of third parties: ``helm upgrade --install`` for what is not there in the wanted version and values."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.deploy.errors import DeployError
+from tasks.deploy.kubernetes.address import ClusterAddress
+from tasks.deploy.kubernetes.charts import ChartRelease
+
+READ_TIMEOUT_S = 60.0
+EXTRA_TIMEOUT_S = 60.0
+PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
+
+
+class Helm:
+    """The CLI, for one cluster. Every method raises DeployError with what helm said."""
+
+    def __init__(self, cluster: ClusterAddress, needed_for: Sequence[ChartRelease]) -> None:
+        if shutil.which("helm") is None:
+            charts = ", ".join(release.chart for release in needed_for)
+            raise DeployError(
+                f"helm is missing: it installs {charts}. Install it (https://helm.sh/docs/intro/install), or install "
+                "the charts yourself (`rcarena deploy render` writes charts/install.sh) and set "
+                "deploy.telemetry.install: false"
+            )
+        self._cluster = cluster
+
+    def is_installed(self, release: ChartRelease) -> bool:
+        """Whether the release is deployed in this version with these values."""
+        found = self._release(release)
+        if found is None or found["status"] != "deployed" or not _is_chart(found["chart"], release):
+            return False
+        said = self._run(["get", "values", release.name, "--namespace", release.namespace, "--output", "json"])
+        return (json.loads(said or "null") or {}) == release.values
+
+    def install(self, release: ChartRelease, timeout_s: float) -> None:
+        """Install or upgrade, and wait until helm holds it for ready. One that was cut short is put right before."""
+        self._put_right(release)
+        with tempfile.TemporaryDirectory(prefix="rcarena-helm-") as directory:
+            values = Path(directory, "values.yaml")
+            values.write_text(yaml.safe_dump(release.values, sort_keys=False), encoding="utf-8")
+            self._run(
+                [
+                    *("upgrade", "--install", release.name, *_source(release), "--version", release.version),
+                    *("--namespace", release.namespace, "--create-namespace", "--values", str(values)),
+                    *("--wait", "--timeout", f"{int(timeout_s)}s"),
+                ],
+                timeout_s + EXTRA_TIMEOUT_S,
+            )
+
+    def uninstall(self, release: ChartRelease, timeout_s: float) -> bool:
+        """False when it was not there."""
+        if self._release(release) is None:
+            return False
+        command = ["uninstall", release.name, "--namespace", release.namespace, "--wait"]
+        self._run([*command, "--timeout", f"{int(timeout_s)}s"], timeout_s + EXTRA_TIMEOUT_S)
+        return True
+
+    def _put_right(self, release: ChartRelease) -> None:
+        """A helm that was killed leaves its release locked: what was new is removed, an upgrade is rolled back."""
+        found = self._release(release)
+        if found is None or found["status"] not in PENDING:
+            return
+        act = "uninstall" if found["status"] == "pending-install" else "rollback"
+        self._run([act, release.name, "--namespace", release.namespace, "--wait"], EXTRA_TIMEOUT_S * 5)
+
+    def _release(self, release: ChartRelease) -> dict[str, Any] | None:
+        name = f"^{release.name}$"
+        command = ["list", "--all", "--namespace", release.namespace, "--filter", name, "--output", "json"]
+        found = json.loads(self._run(command) or "[]")
+        return found[0] if found else None
+
+    def _run(self, arguments: list[str], timeout_s: float = READ_TIMEOUT_S) -> str:
+        """Its standard output. The process ends with its parent where the system can do that."""
+        tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        where = [] if self._cluster.context is None else ["--kube-context", self._cluster.context]
+        environment = dict(os.environ)
+        if self._cluster.kubeconfig is not None:
+            environment["KUBECONFIG"] = self._cluster.kubeconfig
+        what = f"helm {arguments[0]} {next((each for each in arguments[1:] if not each.startswith('-')), '')}".strip()
+        try:
+            done = subprocess.run(
+                [*tied, "helm", *arguments, *where],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout_s,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DeployError(f"{what}: no end within {timeout_s:g} s") from error
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            raise DeployError(f"{what}: {lines[-1].removeprefix('Error: ')}")
+        return done.stdout
+
+
+def _source(release: ChartRelease) -> list[str]:
+    if release.repo.startswith("oci://"):
+        return [f"{release.repo.rstrip('/')}/{release.chart}"]
+    return [release.chart, "--repo", release.repo]
+
+
+def _is_chart(shown: str, release: ChartRelease) -> bool:
+    """Whether ``helm list`` shows this chart in this version; some versions begin with a v, not everywhere."""
+    chart, _, version = shown.partition(f"{release.chart.rpartition('/')[2]}-")
+    return not chart and version.removeprefix("v") == release.version.removeprefix("v")

@@ -1,0 +1,123 @@
+"""Who owns a stack: a Lease in the cluster, so that two campaigns never share one. It expires with its owner."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tasks.deploy.errors import DeployError
+from tasks.deploy.kubernetes.client import Cluster, Object
+from tasks.deploy.kubernetes.errors import ConflictError, NotFoundError
+from tasks.deploy.kubernetes.manifest import stack_labels
+
+API = ("coordination.k8s.io/v1", "Lease")
+CAMPAIGN_LEASE = "rcarena-campaign"
+CHARTS_LEASE = "rcarena-charts"
+LEASE_S = 120
+OWNER_FILE = "owner"
+WHO_ANNOTATION = "rcarena.io/holder"
+ATTEMPTS = 5
+
+
+def owner_of(directory: Path) -> str:
+    """The identity of this workspace, the same from every pod that mounts it; made at the first call."""
+    file = directory / OWNER_FILE
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(uuid.uuid4().hex)
+    except FileExistsError:
+        pass
+    return file.read_text(encoding="utf-8").strip()
+
+
+def acquire(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace: str | None = None) -> None:
+    """Take or renew the lease.
+
+    Raises:
+        DeployError: somebody else holds it.
+        ClusterError: the cluster does not tell.
+    """
+    for _ in range(ATTEMPTS):
+        lease = cluster.find(*API, name, namespace=namespace)
+        try:
+            if lease is None:
+                cluster.create(_document(cluster, owner, name, namespace))
+                return
+            _refuse_if_held(lease, owner, cluster)
+            cluster.merge_patch(*API, name, _renewal(lease, owner), namespace=namespace)
+        except (ConflictError, NotFoundError):
+            continue
+        return
+    raise DeployError(f"the lease {name} changes hands all the time: is another campaign starting, too?")
+
+
+def release(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace: str | None = None) -> None:
+    """Give the lease up, if it is ours. Raises ClusterError."""
+    lease = cluster.find(*API, name, namespace=namespace)
+    if lease is None or _holder(lease) != owner:
+        return
+    patch = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": {"holderIdentity": None}}
+    try:
+        cluster.merge_patch(*API, name, patch, namespace=namespace)
+    except (ConflictError, NotFoundError):
+        return
+
+
+def holder(cluster: Cluster, name: str = CAMPAIGN_LEASE) -> str | None:
+    """Who holds the lease, in words; None when nobody does. Raises ClusterError."""
+    lease = cluster.find(*API, name)
+    return None if lease is None or not _holder(lease) or _expired(lease) else _who(lease)
+
+
+def _refuse_if_held(lease: Object, owner: str, cluster: Cluster) -> None:
+    if _holder(lease) in ("", owner) or _expired(lease):
+        return
+    raise DeployError(
+        f"the stack in namespace {cluster.namespace} belongs to another campaign ({_who(lease)}, renewed "
+        f"{lease['spec'].get('renewTime')}): use another deploy.namespace, or wait until {LEASE_S} s after its end"
+    )
+
+
+def _holder(lease: Object) -> str:
+    return str((lease.get("spec") or {}).get("holderIdentity") or "")
+
+
+def _who(lease: Object) -> str:
+    return str((lease["metadata"].get("annotations") or {}).get(WHO_ANNOTATION) or _holder(lease))
+
+
+def _expired(lease: Object) -> bool:
+    spec = lease.get("spec") or {}
+    if not spec.get("renewTime"):
+        return True
+    renewed = datetime.fromisoformat(str(spec["renewTime"]))
+    return datetime.now(UTC) - renewed > timedelta(seconds=int(spec.get("leaseDurationSeconds") or LEASE_S))
+
+
+def _document(cluster: Cluster, owner: str, name: str, namespace: str | None) -> Object:
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace or cluster.namespace, "annotations": _where()}
+    if namespace is None:
+        metadata["labels"] = stack_labels(cluster.namespace)
+    spec = {"holderIdentity": owner, "leaseDurationSeconds": LEASE_S, "acquireTime": _now(), "renewTime": _now()}
+    return {"apiVersion": API[0], "kind": API[1], "metadata": metadata, "spec": spec}
+
+
+def _renewal(lease: Object, owner: str) -> Object:
+    spec: dict[str, Any] = {"holderIdentity": owner, "renewTime": _now(), "leaseDurationSeconds": LEASE_S}
+    if _holder(lease) != owner:
+        spec |= {"acquireTime": _now(), "leaseTransitions": int(lease["spec"].get("leaseTransitions") or 0) + 1}
+    version = lease["metadata"]["resourceVersion"]
+    return {"metadata": {"resourceVersion": version, "annotations": _where()}, "spec": spec}
+
+
+def _where() -> dict[str, str]:
+    return {WHO_ANNOTATION: socket.gethostname()}
+
+
+def _now() -> str:
+    """A MicroTime of the Kubernetes API."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,133 @@
+"""What ``deploy up`` would change: a server-side dry run of every manifest against what is there."""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from tasks.deploy.kubernetes.client import Cluster, Object
+from tasks.deploy.kubernetes.errors import ForbiddenError, NotFoundError
+from tasks.deploy.kubernetes.manifest import Manifest
+
+Action = Literal["create", "change", "unchanged", "unknown"]
+
+SET_BY_SERVER = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink")
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+CONTEXT_LINES = 3
+_MASK_KEY = secrets.token_bytes(16)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What would happen to one object. ``diff`` is a unified diff of YAML; ``reason`` says why nothing can be told."""
+
+    manifest: Manifest
+    action: Action
+    diff: str = ""
+    reason: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {"object": str(self.manifest), "action": self.action, "diff": self.diff, "reason": self.reason}
+
+
+def plan(cluster: Cluster, manifests: tuple[Manifest, ...]) -> tuple[Change, ...]:
+    """One ``Change`` per manifest, in their order.
+
+    A dry run cannot see what the plan itself would bring: objects in a namespace that is still to be made, and kinds
+    whose CRD a chart is still to install, are ``create`` without the server's check, and ``reason`` says so.
+
+    Raises:
+        ClusterError: the cluster cannot be asked, or it refuses a manifest.
+    """
+    return tuple(plan_one(cluster, manifest) for manifest in manifests)
+
+
+def plan_one(cluster: Cluster, manifest: Manifest) -> Change:
+    try:
+        live = cluster.get(manifest.api_version, manifest.kind, manifest.name, namespace=manifest.namespace)
+    except NotFoundError as error:
+        reason = f"its kind is not known to the cluster yet ({manifest.api_version})" if error.kind_missing else ""
+        return _creation(cluster, manifest, reason)
+    except ForbiddenError as error:
+        return Change(manifest, "unknown", reason=str(error))
+    after = cluster.apply(manifest.document, dry_run=True)
+    diff = _diff(live, after, str(manifest))
+    return Change(manifest, "change" if diff else "unchanged", diff)
+
+
+def changes_spec(cluster: Cluster, manifest: Manifest) -> bool:
+    """Whether applying it would change anything but metadata of an object that is there. Raises ClusterError."""
+    live = cluster.find(manifest.api_version, manifest.kind, manifest.name, namespace=manifest.namespace)
+    if live is None:
+        return False
+    after = cluster.apply(manifest.document, dry_run=True)
+    return any(
+        live.get(key) != after.get(key) for key in live.keys() | after.keys() if key not in ("metadata", "status")
+    )
+
+
+def text(changes: tuple[Change, ...]) -> str:
+    """For people: the diffs, a line per new or unknown object, and the counts."""
+    marks = {"create": "+", "change": "~", "unknown": "?"}
+    lines = []
+    for change in changes:
+        if change.action != "unchanged":
+            note = f" ({change.reason})" if change.reason else ""
+            lines.append(f"{marks[change.action]} {change.manifest}{note}")
+        if change.action == "change":
+            lines.append(change.diff)
+    counts = {
+        action: sum(change.action == action for change in changes) for action in ("create", "change", "unchanged")
+    }
+    unknown = sum(change.action == "unknown" for change in changes)
+    lines.append(
+        f"{counts['create']} to create, {counts['change']} to change, {counts['unchanged']} unchanged"
+        + (f", {unknown} cannot be told" if unknown else "")
+    )
+    return "\n".join(lines)
+
+
+def _creation(cluster: Cluster, manifest: Manifest, reason: str) -> Change:
+    """Ask the server to check the new object, where it can."""
+    if reason:
+        return Change(manifest, "create", reason=reason)
+    try:
+        cluster.apply(manifest.document, dry_run=True)
+    except NotFoundError as error:
+        if error.details.get("kind") != "namespaces":
+            raise
+        return Change(manifest, "create", reason="not checked: its namespace is not there yet")
+    except ForbiddenError as error:
+        return Change(manifest, "unknown", reason=str(error))
+    return Change(manifest, "create")
+
+
+def _diff(before: Object, after: Object, name: str) -> str:
+    old, new = _readable(before), _readable(after)
+    lines = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), f"{name} (now)", f"{name} (then)", lineterm="", n=CONTEXT_LINES
+    )
+    return "\n".join(lines)
+
+
+def _readable(document: Object) -> str:
+    shown = {key: value for key, value in document.items() if key != "status"}
+    metadata = {key: value for key, value in document["metadata"].items() if key not in SET_BY_SERVER}
+    annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != LAST_APPLIED}
+    if "annotations" in metadata:
+        metadata["annotations"] = annotations
+    shown["metadata"] = metadata
+    if document.get("kind") == "Secret":
+        shown |= {key: _masked(document[key]) for key in ("data", "stringData") if document.get(key)}
+    return yaml.safe_dump(shown, sort_keys=True, width=120)
+
+
+def _masked(values: dict[str, Any]) -> dict[str, str]:
+    """A change is seen by the mark, which is another one in each run and says nothing about the value."""
+    marks = {key: hmac.digest(_MASK_KEY, str(value).encode(), "sha256").hex()[:8] for key, value in values.items()}
+    return {key: f"<hidden {mark}>" for key, mark in marks.items()}
