@@ -18,7 +18,7 @@ from tasks.node_agent.actions import Node
 from tasks.node_agent.agent import ROUND_S, Agent, Settings
 from tasks.node_agent.gpu_map import observe
 from tasks.node_agent.journal import Journal
-from tasks.node_agent.nvidia_smi import NvidiaSmi
+from tasks.node_agent.nvidia_smi import COMMANDS, NvidiaSmi
 from tasks.node_agent.processes import ProcessTable
 
 DEFAULT_JOURNAL = Path("/var/lib/rcarena/node-agent")
@@ -42,8 +42,13 @@ def node_agent(
         Path, typer.Option("--health-file", metavar="FILE", help="Touched by the watchdog.")
     ] = health.DEFAULT_FILE,
     nvidia_smi: Annotated[
-        str, typer.Option("--nvidia-smi", envvar="RCARENA_NVIDIA_SMI", help="The command, with what stands before it.")
-    ] = "nvidia-smi",
+        str | None,
+        typer.Option(
+            "--nvidia-smi",
+            envvar="RCARENA_NVIDIA_SMI",
+            help="The command, with what stands before it. Default: found in the container or on the node.",
+        ),
+    ] = None,
     kubeconfig: Annotated[
         str | None, typer.Option("--kubeconfig", help="Instead of the pod's service account; needs --context.")
     ] = None,
@@ -61,7 +66,8 @@ def node_agent(
     object, with this agent, or at the start of the next one.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    node = Node(NvidiaSmi(shlex.split(nvidia_smi)), ProcessTable())
+    commands = COMMANDS if nvidia_smi is None else (tuple(shlex.split(nvidia_smi)),)
+    node = Node(NvidiaSmi(commands), ProcessTable())
     if probe:
         typer.echo(json.dumps(_probe(node, node_name, journal), indent=1))
         return

@@ -41,11 +41,21 @@ class Gpu:
     persistence: bool
 
 
-class NvidiaSmi:
-    """``command`` is the program and what stands before its arguments (``chroot /host nvidia-smi``)."""
+COMMANDS = (
+    ("nvidia-smi",),
+    ("nsenter", "--target", "1", "--mount", "--", "nvidia-smi"),
+    ("nsenter", "--target", "1", "--mount", "--", "chroot", "/run/nvidia/driver", "nvidia-smi"),
+)
+"""Where the program may be: in the container (by NVIDIA's runtime), on the node, or in the GPU operator's driver
+container. The last two need the host's PID namespace and privileges."""
 
-    def __init__(self, command: Sequence[str] = ("nvidia-smi",), timeout_s: float = 15) -> None:
-        self._command = tuple(command)
+
+class NvidiaSmi:
+    """The first of ``commands`` that answers, each a program and what stands before its arguments."""
+
+    def __init__(self, commands: Sequence[Sequence[str]] = COMMANDS, timeout_s: float = 15) -> None:
+        self._commands = tuple(tuple(each) for each in commands)
+        self._found: tuple[str, ...] | None = None
         self._timeout_s = timeout_s
 
     def gpus(self) -> dict[str, Gpu]:
@@ -91,10 +101,26 @@ class NvidiaSmi:
         log.info("nvidia-smi %s: %s", " ".join(arguments), _one_line(output))
 
     def _run(self, *arguments: str) -> str:
+        if self._found is None:
+            self._found = self._find()
+        return self._call(self._found, *arguments)
+
+    def _find(self) -> tuple[str, ...]:
+        problems = []
+        for command in self._commands:
+            try:
+                self._call(command, "--query-gpu=uuid", "--format=csv,noheader")
+            except NvidiaSmiError as error:
+                problems.append(str(error))
+            else:
+                return command
+        raise NvidiaSmiError("; ".join(dict.fromkeys(problems)))
+
+    def _call(self, command: Sequence[str], *arguments: str) -> str:
         shown = f"nvidia-smi {' '.join(arguments)}"
         try:
             done = subprocess.run(
-                [*self._command, *arguments], capture_output=True, text=True, timeout=self._timeout_s, check=False
+                [*command, *arguments], capture_output=True, text=True, timeout=self._timeout_s, check=False
             )
         except subprocess.TimeoutExpired as error:
             raise NvidiaSmiError(f"{shown}: no answer within {self._timeout_s:g} s") from error

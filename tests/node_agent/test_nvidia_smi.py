@@ -14,7 +14,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def smi(machine: Machine, timeout_s: float = 10) -> NvidiaSmi:
-    return NvidiaSmi(machine.smi_command, timeout_s)
+    return NvidiaSmi([machine.smi_command], timeout_s)
 
 
 def test_gpus_with_their_limits_and_clocks(machine: Machine):
@@ -31,6 +31,8 @@ def test_what_a_gpu_does_not_say_is_none(machine: Machine):
 
 def test_arguments_are_those_of_the_real_program(machine: Machine):
     program = smi(machine)
+    program.gpus()
+    machine.state_file.with_suffix(".calls").unlink()
     program.set_power_limit(GPU, 250)
     program.set_power_limit(GPU, 320.5)
     program.lock_clocks(GPU, 210, 900)
@@ -56,16 +58,25 @@ def test_failures_are_one_line(machine: Machine):
         smi(machine).set_power_limit(GPU, 100)
     with pytest.raises(NvidiaSmiError, match="there is no GPU GPU-none on this node; there is GPU-1111"):
         smi(machine).gpu("GPU-none")
+    program = smi(machine)
+    program.gpus()
     machine.set(fail=True)
     with pytest.raises(NvidiaSmiError, match="exit status 9: NVIDIA-SMI has failed"):
-        smi(machine).gpus()
+        program.gpus()
     with pytest.raises(NvidiaSmiError, match="cannot be run: No such file"):
-        NvidiaSmi(["/nowhere/nvidia-smi"]).gpus()
+        NvidiaSmi([["/nowhere/nvidia-smi"]]).gpus()
     with pytest.raises(NvidiaSmiError, match="cannot read its answer: hello"):
-        NvidiaSmi(["echo", "hello"]).gpus()
+        NvidiaSmi([["echo", "hello"]]).gpus()
 
 
 def test_one_that_hangs_is_given_up(machine: Machine):
     machine.set(slow_s=5)
     with pytest.raises(NvidiaSmiError, match=r"no answer within 0\.2 s"):
         smi(machine, timeout_s=0.2).gpus()
+
+
+def test_the_first_command_that_answers_is_used(machine: Machine):
+    program = NvidiaSmi([["/nowhere/nvidia-smi"], ["false"], machine.smi_command])
+    assert set(program.gpus()) == {GPU, OTHER_GPU}
+    with pytest.raises(NvidiaSmiError, match=r"cannot be run: No such file or directory; nvidia-smi .* exit status 1"):
+        NvidiaSmi([["/nowhere/nvidia-smi"], ["false"]]).gpus()
