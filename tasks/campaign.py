@@ -52,8 +52,7 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         workspace.cases.mkdir(parents=True, exist_ok=True)
         resolved = workspace.root / RESOLVED_PARAMS_FILE
         resolved.write_text(params.dump(), encoding="utf-8")
-        set_aside(workspace, plans, console)
-        bring_back(workspace, plans, console)
+        _settle(workspace, plans, console)
         recover(workspace)
         pending = [plan for plan in plans if not is_finished(workspace.cases / plan.case_id)]
         kept = tuple(plan.case_id for plan in plans if plan not in pending)
@@ -70,6 +69,22 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
             "`rcarena score` and `rcarena report` use what was recorded"
         )
     return Collected(kept, tuple(plan.case_id for plan in recorded))
+
+
+def settle_cases(params: Params, workspace: Workspace, console: Console) -> None:
+    """Let ``cases`` hold nothing but cases that ``params`` ask for, whole ones, and every such case there is.
+
+    Raises:
+        CampaignError: a campaign runs in the workspace.
+    """
+    workspace.cases.mkdir(parents=True, exist_ok=True)
+    with exclusive(workspace):
+        _settle(workspace, plan_campaign(params), console)
+
+
+def _settle(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
+    set_aside(workspace, plans, console)
+    bring_back(workspace, plans, console)
 
 
 def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:

@@ -195,6 +195,15 @@ def load_params(path: Path) -> Params:
         ParamsError: the file is missing, is not YAML, or holds an unknown, missing or wrong value. Every problem found
             is listed, each with its key and what is allowed.
     """
+    return validated(read_document(path), str(path))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """What ``path`` says, whole or a part of the parameters, not checked.
+
+    Raises:
+        ParamsError: it is missing, not YAML, or no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -205,10 +214,32 @@ def load_params(path: Path) -> Params:
         raise ParamsError([_yaml_problem(path, error)]) from error
     if not isinstance(document, dict):
         raise ParamsError([f"{path}: must be a mapping with the sections {', '.join(Params.model_fields)}"])
+    return document
+
+
+def overridden(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``: mappings are merged key by key, all else is replaced; neither is changed.
+
+    A section that names another ``backend`` replaces the base's as a whole: its keys are others.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        old = base.get(key)
+        mappings = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = overridden(old, value) if mappings and not _other_backend(old, value) else value
+    return merged
+
+
+def _other_backend(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "backend" in new and new["backend"] != old.get("backend")
+
+
+def validated(document: dict[str, Any], source: str) -> Params:
+    """Raises ParamsError: every problem, each naming its key in ``source``."""
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {problem}" for problem in validation_problems(error, Params)) from error
+        raise ParamsError(f"{source}: {problem}" for problem in validation_problems(error, Params)) from error
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

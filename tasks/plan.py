@@ -10,7 +10,6 @@ from typing import Any
 
 from tasks.inject.catalogue import resolve_parameters, validate_inject_params
 from tasks.params import Params
-from tasks.score.campaign import validate_score_params
 from tasks.validation import ParamsError
 
 
@@ -50,6 +49,8 @@ def check_params(params: Params, source: str) -> None:
     Raises:
         ParamsError: every problem, each naming its key in ``source``.
     """
+    from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
+
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
     if not params.inject.faults and not params.inject.concurrent and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")

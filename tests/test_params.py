@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.params import Params, load_params
+from tasks.params import Params, load_params, overridden
 from tasks.plan import check_params
 from tasks.validation import ParamsError
 
@@ -122,3 +122,19 @@ def test_no_value_of_a_section_breaks_the_loader(tmp_path_factory: Any, section:
     file.write_text(yaml.safe_dump(document, allow_unicode=True))
     with contextlib.suppress(ParamsError):
         check_params(load_params(file), str(file))
+
+
+def test_overrides_merge_mappings_and_replace_the_rest(document: dict[str, Any]) -> None:
+    before = yaml.safe_dump(document)
+    changed = overridden(document, {"campaign": {"name": "other"}, "score": {"methods": ["nsigma"]}, "gate": {}})
+    assert changed["campaign"] == {**document["campaign"], "name": "other"}
+    assert changed["score"]["methods"] == ["nsigma"]
+    assert changed["load"] == document["load"]
+    assert yaml.safe_dump(document) == before
+
+
+def test_another_backend_replaces_its_section(document: dict[str, Any]) -> None:
+    stack = {"backend": "kubernetes", "replicas": 2}
+    assert overridden(document, {"deploy": stack})["deploy"] == stack
+    same = overridden(document, {"deploy": {"backend": "local", "replicas": 2}})["deploy"]
+    assert same == {**document["deploy"], "replicas": 2}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,13 @@ def test_a_concurrent_case_has_all_its_injections() -> None:
     plans = plan_campaign(params(inject={"faults": [], "concurrent": [{"injections": both}]}))
     concurrent = next(plan for plan in plans if plan.injections)
     assert [(i.offset_s, i.duration_s) for i in concurrent.injections] == [(0, 22), (10, 5)]
+
+
+def test_planning_needs_nothing_but_pydantic_and_yaml() -> None:
+    heavy = "{'pandas', 'numpy', 'pyarrow', 'scipy', 'torch', 'ray', 'kubernetes', 'aiohttp'}"
+    code = (
+        "import sys; from pathlib import Path; from tasks.params import load_params; from tasks.plan import plan_campaign; "
+        f"plan_campaign(load_params(Path({str(DEFAULT)!r}))); print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=DEFAULT.parent)
+    assert done.stdout.strip() == "[]"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
 from tasks.commands.errors import stage
-from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params
-from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.params import DEFAULT_PARAMS_FILE, overridden, read_document, validated
+from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 params_app = typer.Typer(help="Look at the parameters.", no_args_is_help=True)
@@ -25,3 +31,50 @@ def params_check(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceD
 def params_show(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Print the resolved parameters: every default spelled out."""
     typer.echo(checked_params(params).dump(), nl=False)
+
+
+@params_app.command("resolve")
+@stage
+def params_resolve(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the checked parameters are written.")],
+    base: Annotated[Path | None, typer.Option("--base", metavar="FILE", help="Parameters to start from.")] = None,
+    override: Annotated[
+        str, typer.Option("--override", metavar="JSON", help="What differs from the base, or all; sections as in FILE.")
+    ] = "{}",
+    settle: Annotated[
+        bool,
+        typer.Option(
+            "--settle/--no-settle",
+            help="Set cases of the workspace aside that the parameters no longer ask for; take back those they do.",
+        ),
+    ] = False,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Put parameters together, check them and write them with every default spelled out."""
+    from tasks.plan import check_params
+
+    document = overridden(read_document(base) if base else {}, _mapping(override))
+    source = f"{base} with --override" if base else "--override"
+    checked = validated(document, source)
+    check_params(checked, source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = out.with_name(f".{out.name}.{os.getpid()}")
+    staging.write_text(checked.dump(), encoding="utf-8")
+    staging.replace(out)
+    typer.echo(f"{out}: campaign {checked.campaign.name}")
+    if settle:
+        from tasks.campaign import settle_cases
+        from tasks.console import Console
+
+        settle_cases(checked, workspace_at(workspace), Console())
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ParamsError([f"--override: not valid JSON: {error}"]) from error
+    if not isinstance(document, dict):
+        raise ParamsError(["--override: must be a JSON object with sections of the parameters"])
+    return document
