@@ -14,6 +14,7 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
@@ -142,13 +143,12 @@ def ready_pods(target: KubernetesTarget) -> int:
         pods = target.pods(LOOK_DEADLINE_S)
     except FaultError:
         return 0
-    return sum(
-        any(
-            each["type"] == "Ready" and each["status"] == "True"
-            for each in (pod.get("status") or {}).get("conditions") or ()
-        )
-        for pod in pods
-    )
+    return sum(map(_is_ready, pods))
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _container(target: KubernetesTarget) -> str:

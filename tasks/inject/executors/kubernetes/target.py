@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.errors import ClusterError
+from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.executor import FaultError, FaultTarget
 
 if TYPE_CHECKING:
@@ -26,17 +27,32 @@ LOOK_DEADLINE_S = 3.0
 class KubernetesTarget(FaultTarget):
     """One service of a stack on a cluster.
 
-    ``selector`` finds its pods in the cluster address's namespace; ``container`` is the one that a fault acts on.
+    ``selector`` finds its pods in the cluster address's namespace, whose UID is ``stack_uid``; ``container`` is the one
+    that a fault acts on.
     """
 
     undo_s: ClassVar[float] = 60.0
 
     backend: Literal["kubernetes"] = "kubernetes"
     cluster: ClusterAddress
+    stack_uid: str
     service: str
     selector: str
     container: str
     prometheus_url: str
+
+    @classmethod
+    def of(cls, runtime: KubernetesRuntime, service: str) -> KubernetesTarget:
+        """Raises KeyError for an unknown service."""
+        found = runtime.service(service)
+        return cls(
+            cluster=runtime.cluster,
+            stack_uid=runtime.stack_uid,
+            service=found.name,
+            selector=found.selector,
+            container=found.container,
+            prometheus_url=runtime.prometheus_url,
+        )
 
     @property
     def name(self) -> str:
@@ -48,10 +64,12 @@ class KubernetesTarget(FaultTarget):
 
     @property
     def stack_alive(self) -> bool:
-        """While the namespace has pods; also when the API does not answer."""
-        with contextlib.suppress(ClusterError):
-            return bool(connection(self.cluster, LOOK_DEADLINE_S).list("v1", "Pod"))
-        return True
+        """While its namespace exists; also when the API does not answer."""
+        try:
+            found = connection(self.cluster, LOOK_DEADLINE_S).find("v1", "Namespace", self.namespace)
+        except ClusterError:
+            return True
+        return found is not None and found["metadata"]["uid"] == self.stack_uid
 
     @property
     def gone(self) -> bool:
