@@ -35,6 +35,9 @@ class ContainerRuntime:
     socket: str = "/run/containerd/containerd.sock"
 
 
+DEFAULT_RUNTIME = ContainerRuntime()
+
+
 @dataclass(frozen=True)
 class ReadinessCheck:
     """An object in the release's namespace that must be ready before the release counts as up."""
@@ -71,15 +74,13 @@ class Prerequisite:
 
 
 def chart_releases(
-    params: KubernetesDeployParams, runtime: ContainerRuntime = ContainerRuntime()
+    params: KubernetesDeployParams, runtime: ContainerRuntime = DEFAULT_RUNTIME
 ) -> tuple[ChartRelease, ...]:
-    """The releases that ``params`` switch on, in the order in which to install; empty with ``telemetry.install`` off."""
+    """The releases that ``params`` switch on, in the order in which to install; none with ``telemetry.install`` off."""
     if not params.telemetry.install:
         return ()
     context = _values_context(params, runtime)
-    return tuple(
-        _release(entry, context) for entry in _document()["releases"] if _is_on(entry.get("switch"), params)
-    )
+    return tuple(_release(entry, context) for entry in _document()["releases"] if _is_on(entry.get("switch"), params))
 
 
 def prerequisites(params: KubernetesDeployParams) -> tuple[Prerequisite, ...]:

@@ -76,8 +76,8 @@ LOKI = ServiceAddress(TELEMETRY_NAMESPACE, "loki", 3100)
 GRAFANA = ServiceAddress(TELEMETRY_NAMESPACE, "grafana", 80)
 OTEL_COLLECTOR = ServiceAddress(TELEMETRY_NAMESPACE, "otel-collector", OTLP_PORT)
 SPANS = ServiceAddress(TELEMETRY_NAMESPACE, "otel-collector", SPANS_PORT)
-"""The collector's files over HTTP: ``/`` lists them as JSON (name, size, mtime), each is OTLP JSON, one export request a
-line; byte ranges are answered."""
+"""The collector's files over HTTP: ``/`` lists them as JSON (name, size, mtime), each is OTLP JSON with one export
+request a line; byte ranges are answered. ``spans.jsonl`` grows; the others carry the time (UTC) at which they ended."""
 DEEPFLOW = ServiceAddress(DEEPFLOW_NAMESPACE, "deepflow-server", 20416)
 
 

@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.deploy.kubernetes import names
-from tasks.deploy.kubernetes.charts import ChartRelease, ContainerRuntime, chart_releases
+from tasks.deploy.kubernetes.charts import DEFAULT_RUNTIME, ChartRelease, ContainerRuntime, chart_releases
 from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
@@ -57,7 +57,7 @@ def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
 
 
 def write_manifests(
-    params: KubernetesDeployParams, directory: Path, runtime: ContainerRuntime = ContainerRuntime()
+    params: KubernetesDeployParams, directory: Path, runtime: ContainerRuntime = DEFAULT_RUNTIME
 ) -> list[Path]:
     """One numbered file per manifest, ``charts/<release>/values.yaml`` and ``charts/install.sh``.
 
@@ -116,9 +116,8 @@ def install_script(releases: tuple[ChartRelease, ...]) -> str:
     for release in releases:
         labels = " ".join(f"{key}={value}" for key, value in sorted(release.namespace_labels.items()))
         if labels:
-            lines.append(
-                f"kubectl create namespace {release.namespace} --dry-run=client --output=yaml | kubectl apply --filename=-"
-            )
+            create = f"kubectl create namespace {release.namespace} --dry-run=client --output=yaml"
+            lines.append(f"{create} | kubectl apply --filename=-")
             lines.append(f"kubectl label --overwrite namespace {release.namespace} {labels}")
         lines.append(
             f"helm upgrade --install {release.name} {release.chart} --repo {release.repo} --version {release.version}"
@@ -129,7 +128,10 @@ def install_script(releases: tuple[ChartRelease, ...]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Multi-line text (configuration files) as blocks, so that people can read and diff it."""
+    """Multi-line text (configuration files) as blocks, so that people can read and diff it; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -140,8 +142,7 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(document: dict[str, Any]) -> str:
-    """YAML for people: keys in their order, configuration files as blocks, no aliases."""
-    _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign,assignment]
+    """YAML for people: keys in their order, configuration files as blocks."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 

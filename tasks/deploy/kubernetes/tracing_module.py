@@ -1,4 +1,4 @@
-"""The tracing exporter of Ray Serve, mounted into its pods as the module ``rcarena_tracing``: no image needs to hold it."""
+"""The tracing exporter of Ray Serve, mounted into its pods as the module ``rcarena_tracing``: no image must have it."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _accelerator(params: KubernetesDeployParams) -> Iterator[str]:
 def _placement(params: KubernetesDeployParams) -> Iterator[str]:
     tensor, pipeline = params.parallelism.tensor, params.parallelism.pipeline
     if params.placement_strategy == "STRICT_PACK" and pipeline > 1:
-        yield "placement_strategy: STRICT_PACK puts a replica into one pod, but its pipeline stages are pods of their own"
+        yield "placement_strategy: STRICT_PACK puts a replica into one pod, but pipeline stages are pods of their own"
     if params.placement_strategy in ("SPREAD", "STRICT_SPREAD") and tensor > 1 and pipeline == 1:
         yield f"placement_strategy: {params.placement_strategy} cannot spread the accelerators of one pod; use PACK"
     if params.placement_strategy == "STRICT_SPREAD" and tensor > 1 and pipeline > 1:
