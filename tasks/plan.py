@@ -8,8 +8,10 @@ import random
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.inject.catalogue import resolve_parameters, validate_inject_params
 from tasks.params import Params
+from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError
 
 
@@ -44,7 +46,7 @@ class CasePlan:
 
 
 def check_params(params: Params, source: str) -> None:
-    """Check what the registries of fault kinds and methods know.
+    """Check what the registries of fault kinds, methods and models know.
 
     Raises:
         ParamsError: every problem, each naming its key in ``source``.
@@ -52,6 +54,8 @@ def check_params(params: Params, source: str) -> None:
     from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
 
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
+    if isinstance(params.deploy, KubernetesDeployParams):
+        problems += validate_deploy_params(params.deploy)
     if not params.inject.faults and not params.inject.concurrent and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")
     if problems:

@@ -14,7 +14,7 @@ PRESETS_FILE = Path(__file__).with_name("models.yaml")
 
 
 class ModelPreset(BaseModel):
-    """One model. ``source`` is its Hugging Face id; ``gated``: it needs a token of an account that accepted its licence.
+    """One model. ``source`` is its Hugging Face id; ``gated``: only an account that accepted its licence may load it.
 
     ``engine`` holds vLLM's arguments; ``min_gpu_memory_gb`` 0 marks a model that runs on CPUs, too.
     """

@@ -38,7 +38,7 @@ _LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([A-Za-z0-9_.\-]{0,61}[A-Za-z0-9])?)?$"
 
 
 def manifest_problems(document: dict[str, Any]) -> list[str]:
-    """One line per field that is unknown, missing or of a wrong type, each with its path; empty for a valid document."""
+    """One line per field that is unknown, missing or of a wrong type, each with its path; empty if valid."""
     identity = [key for key in ("apiVersion", "kind") if not isinstance(document.get(key), str)]
     if identity:
         return [f"{key}: missing" for key in identity]
