@@ -185,6 +185,10 @@ def score(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Pairs at once; default: one per CPU of this engine.")
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="METHOD", help="Run this method and keep its rankings; write no scores."),
+    ] = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
@@ -196,6 +200,11 @@ def score(
         raise ParamsError(["--ray-address: needs --engine ray"])
     console = Console()
     checked, place = checked_params(params), workspace_at(workspace)
+    if only is not None:
+        if engine == "ray":
+            raise ParamsError(["--only: not with --engine ray"])
+        _rank_only(checked, place, console, only, fresh=fresh, workers=workers)
+        return
     if engine == "process":
         console.show(_score(checked, place, console, fresh=fresh, workers=workers))
         return
@@ -269,6 +278,23 @@ def _score(
         console.say(f"score: {result.kept} of {len(result.truths) * len(params.score.methods)} rankings were there")
     console.say(f"score: {place.scores}")
     return result.score_table().text()
+
+
+def _rank_only(
+    params: Params, place: Workspace, console: Console, method: str, *, fresh: bool, workers: int | None
+) -> None:
+    from tasks.score.campaign import rank_campaign
+    from tasks.score.store import PairStore
+    from tasks.validation import suggest
+
+    if method not in params.score.methods:
+        raise ParamsError([f"--only: '{method}' is not one of score.methods; {suggest(method, params.score.methods)}"])
+    alone = params.score.model_copy(update={"methods": (method,)})
+    store = PairStore(place.pairs, fresh=fresh)
+    pairs = rank_campaign(
+        place.cases, alone, store, progress=lambda done, total, what: console.say(what), workers=workers
+    )
+    console.say(f"score: {method} ranked {pairs} cases; `rcarena score` makes scores of it")
 
 
 def _report(params: Params, place: Workspace, console: Console) -> Path:

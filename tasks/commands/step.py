@@ -21,6 +21,9 @@ step_app = typer.Typer(
     no_args_is_help=True,
 )
 
+EXIT_FINISHED = 99
+"""Of `prepare`: the case is recorded already, there is nothing to do."""
+
 CaseId = Annotated[str, typer.Argument(help="A case id of `rcarena plan`.")]
 AttemptName = Annotated[
     str, typer.Option("--attempt", metavar="NAME", help="The same for all steps; a retry needs a new one.")
@@ -46,8 +49,16 @@ def prepare(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
-    """Undo what earlier faults left, wait for a steady stack, make room for the attempt."""
+    """Undo what earlier faults left, wait for a steady stack, make room for the attempt.
+
+    Exit status 99: the case is recorded already.
+    """
     from tasks.attempt import sole_experiment
+    from tasks.case import is_finished
+
+    if is_finished(workspace_at(workspace).cases / case_id):
+        typer.echo(f"{case_id} is finished already")
+        raise typer.Exit(EXIT_FINISHED)
 
     step = _attempt(case_id, attempt, params, workspace)
     with sole_experiment(step.workspace):

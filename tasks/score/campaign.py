@@ -70,19 +70,43 @@ def score_campaign(
         CaseError: a case does not keep the contract.
         RunnerError: the workers cannot start, or a case cannot be read.
     """
+    run = _started(cases_dir, params, store, progress)
+    busy = ScoreError(f"{out_dir}: another process is writing scores there; wait for it")
+    with sole(out_dir.with_name(f".{out_dir.name}.lock"), busy):
+        run.complete(open_pool or (lambda limits: LocalPool(limits, workers)))
+        result, pairs = _result(run, params, out_dir)
+        write_results(result, pairs)
+    return result
+
+
+def rank_campaign(
+    cases_dir: Path,
+    params: ScoreParams,
+    store: PairStore,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> int:
+    """Run the methods of ``params`` on every finished case for ``store`` alone; the number of pairs that are there.
+
+    Several processes may do this at a time, each for other methods; ``score_campaign`` then finds the pairs.
+
+    Raises:
+        As ``score_campaign``.
+    """
+    run = _started(cases_dir, params, store, progress)
+    run.complete(lambda limits: LocalPool(limits, workers))
+    return len(run.pairs)
+
+
+def _started(cases_dir: Path, params: ScoreParams, store: PairStore | None, progress: Progress | None) -> _Run:
     problems = validate_score_params(params)
     if problems:
         raise ParamsError(problems)
     cases = read_cases(cases_dir)
     if not cases:
         raise ScoreError(f"{cases_dir}: no finished case to score; collect some first")
-    busy = ScoreError(f"{out_dir}: another process is writing scores there; wait for it")
-    with sole(out_dir.with_name(f".{out_dir.name}.lock"), busy):
-        run = _Run(cases, params, store or PairStore(None), progress)
-        run.complete(open_pool or (lambda limits: LocalPool(limits, workers)))
-        result, pairs = _result(run, params, out_dir)
-        write_results(result, pairs)
-    return result
+    return _Run(cases, params, store or PairStore(None), progress)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tasks.params import ScoreParams
 from tasks.rca.registry import get_method
 from tasks.rca.runner import Limits, PairPool
 from tasks.score import fingerprint
-from tasks.score.campaign import ScoreError, score_campaign
+from tasks.score.campaign import ScoreError, rank_campaign, score_campaign
 from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.store import PairStore
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
@@ -236,3 +236,13 @@ def test_real_methods_have_sources() -> None:
     assert fingerprint._source("tasks.rca.metric.nsigma.nsigma") is None
     assert fingerprint._source("no_such_module") is None
     assert re.fullmatch("[0-9a-f]{64}", fingerprint._source_digest("tests.rca.misbehaving"))
+
+
+def test_methods_ranked_one_by_one_are_found_by_the_scoring(cases_dir: Path, tmp_path: Path, calls: Path) -> None:
+    store = PairStore(tmp_path / "pairs")
+    for method in PARAMS.methods:
+        alone = PARAMS.model_copy(update={"methods": (method,)})
+        assert rank_campaign(cases_dir, alone, store, workers=1) == CASES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calls", "pairs"]
+    assert score_campaign(cases_dir, PARAMS, tmp_path / "scores", store=store).kept == CASES * len(PARAMS.methods)
+    assert set(count(calls).values()) == {1}
