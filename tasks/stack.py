@@ -114,7 +114,7 @@ class StackResources(Frozen):
 class Images(Frozen):
     """Images of our own and of the engine. A digest (``name@sha256:...``) makes a campaign repeatable."""
 
-    serve: str = "rayproject/ray-llm:2.60.0-py311-cu128"
+    serve: str = "rayproject/ray-llm:2.60.0-py312-cu130"
     gateway: str = "nginx:1.29.3-otel"
     tasks: str = "rcarena/tasks:0.1.0"
     gpu_agent: str = "rcarena/gpu-agent:0.1.0"

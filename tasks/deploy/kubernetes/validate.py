@@ -38,9 +38,9 @@ def _model(params: KubernetesDeployParams, preset: ModelPreset) -> Iterator[str]
         if not preset.runs_on_cpu:
             usable = [name for name, each in model_presets().items() if each.runs_on_cpu]
             yield f"model: '{params.model}' needs GPUs; with accelerator.kind none: {', '.join(usable)}"
-        elif params.resources.replica.memory_gb < 3 * preset.weights_gb + 1:
+        elif params.resources.replica.memory_gb < 3 * preset.weights_gb + 4:
             yield (
-                f"resources.replica.memory_gb: must be at least {3 * preset.weights_gb + 1:g} for '{params.model}' on "
+                f"resources.replica.memory_gb: must be at least {3 * preset.weights_gb + 4:g} for '{params.model}' on "
                 f"CPUs (got {params.resources.replica.memory_gb:g})"
             )
     elif tensor not in preset.tensor_parallel:
