@@ -15,6 +15,7 @@ import pyarrow as pa
 from tasks.case import Case, CaseError, CaseWriter, is_finished
 from tasks.datasets.dataset import DatasetCase, DatasetError, Found
 from tasks.lock import sole
+from tasks.scratch import scratch_directory
 
 Progress = Callable[[int], None]
 
@@ -75,10 +76,10 @@ def unpacked(source: Path) -> Iterator[Path]:
         return
     if not source.is_file():
         raise DatasetError(f"{source}: no such directory")
-    with tempfile.TemporaryDirectory(prefix="rcarena-import-") as directory:
+    with scratch_directory("import", Path(tempfile.gettempdir())) as directory:
         try:
             with tarfile.open(source) as archive:
                 archive.extractall(directory, filter="data")
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise DatasetError(f"{source}: expected a directory or a tar archive: {error}") from error
-        yield Path(directory)
+        yield directory

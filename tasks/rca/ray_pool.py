@@ -6,7 +6,6 @@ and results back.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
@@ -14,20 +13,21 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tasks.rca.child import START_TIMEOUT_S, RunnerError
 from tasks.rca.environment import environment
 from tasks.rca.runner import TICK_S, Limits, Outcome, PairJob, PairWorker, usable_cpus
+from tasks.scratch import scratch_directory
 
 OWN_CLUSTER = "local"
 _PACKAGE = Path(__file__).parents[1]
 _LOST_AT_MOST = 3
-_SHORT_PATH = "/tmp"
+_SHORT_PATH = Path("/tmp")
 """Ray's sockets lie deep below it, and the path of a socket has at most 107 characters."""
 
 
@@ -128,12 +128,12 @@ class RayPool:
 
     def close(self) -> None:
         for seat in self._seats:
-            with contextlib.suppress(Exception):  # it is gone, or the cluster is
+            with suppress(Exception):  # it is gone, or the cluster is
                 self._ray.kill(seat.actor)
         if self._connected:
             self._ray.shutdown()
         if self._scratch is not None:
-            self._scratch.cleanup()
+            self._scratch.close()
 
     def _free_seat(self) -> _Seat | None:
         return next((seat for seat in self._seats if seat.ready and seat.job is None), None)
@@ -186,7 +186,7 @@ def _require(module: str, package: str) -> None:
         raise RunnerError(f"the engine ray needs the package {package}: pip install 'rcarena[ray]'") from error
 
 
-def _connect(ray: Any, address: str | None, workers: int | None) -> TemporaryDirectory[str] | None:
+def _connect(ray: Any, address: str | None, workers: int | None) -> ExitStack | None:
     """Connect to a cluster, or start one; the files of one that was started."""
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -196,19 +196,22 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> TemporaryDir
         _require("opentelemetry.metrics", "opentelemetry-api")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the home directory
-        scratch = TemporaryDirectory(prefix="rcarena-", dir=_SHORT_PATH, ignore_cleanup_errors=True)
-        options = {"num_cpus": workers or usable_cpus(), "include_dashboard": False, "_temp_dir": scratch.name}
+        scratch = ExitStack()
+        directory = scratch.enter_context(scratch_directory("ray", _SHORT_PATH))
+        options = {"num_cpus": workers or usable_cpus(), "include_dashboard": False, "_temp_dir": str(directory)}
     else:  # the cluster runs our code, not what it may have installed
         options = {"runtime_env": {"py_modules": [str(_PACKAGE)], "excludes": ["__pycache__"]}}
     with _signal_handlers_kept():
         try:
             ray.init(address=address, **quiet, **options)
         except Exception as error:  # Ray raises all sorts, the bare one among them
+            if scratch is not None:
+                scratch.close()
             raise RunnerError(f"no Ray cluster ({address}): {_one_line(error)}") from error
     return scratch
 
 
-@contextlib.contextmanager
+@contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
     """Ray puts its own in place of those with which the caller cleans up."""
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -51,7 +51,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert set(Path("/tmp").glob("rcarena-*")) == files
+    assert set(Path("/tmp").glob("rcarena-*")) <= files
 
 
 class LostActorError(Exception):
