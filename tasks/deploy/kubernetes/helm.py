@@ -7,19 +7,54 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tasks.deploy.errors import DeployError
+from tasks.deploy.kubernetes import lease
 from tasks.deploy.kubernetes.address import ClusterAddress
-from tasks.deploy.kubernetes.charts import ChartRelease
+from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases, prerequisites
+from tasks.deploy.kubernetes.client import Cluster
+from tasks.deploy.kubernetes.nodes import container_runtime
+from tasks.stack import KubernetesDeployParams
 
+Progress = Callable[[str], None]
 READ_TIMEOUT_S = 60.0
 EXTRA_TIMEOUT_S = 60.0
+CHARTS_LEASE_NAMESPACE = "default"
+"""Charts belong to the whole cluster: whoever installs them holds a lease there."""
 PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
+
+
+def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str, progress: Progress) -> None:
+    """Helm releases that are missing or differ, one after the other. Raises DeployError and ClusterError."""
+    if not params.telemetry.install:
+        return
+    releases = chart_releases(params, container_runtime(cluster))
+    for each in prerequisites(params):
+        if cluster.find("apiextensions.k8s.io/v1", "CustomResourceDefinition", each.crd) is None:
+            raise DeployError(
+                f"the cluster lacks the CRD {each.crd}, which no chart brings: "
+                f"run `kubectl apply --server-side --filename {each.manifest}`"
+            )
+    helm = Helm(cluster.address, releases)
+    missing = [release for release in releases if not helm.is_installed(release)]
+    if not missing:
+        return
+    lease.acquire(cluster, owner, lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
+    try:
+        for number, release in enumerate(missing, start=1):
+            progress(f"stack: chart {number}/{len(missing)}: {release.chart} {release.version} ({release.namespace})")
+            if release.namespace_labels:
+                metadata = {"name": release.namespace, "labels": dict(release.namespace_labels)}
+                cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+            lease.acquire(cluster, owner, lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
+            helm.install(release, params.start_timeout_s)
+    finally:
+        lease.release(cluster, owner, lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
 
 
 class Helm:

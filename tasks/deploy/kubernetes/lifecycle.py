@@ -1,0 +1,316 @@
+"""``deploy up | status`` on a cluster, and the lease of a stack; ``teardown`` takes it down. Each is idempotent."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tasks.deploy.errors import DeployError
+from tasks.deploy.health import complete
+from tasks.deploy.kubernetes import lease, names
+from tasks.deploy.kubernetes.access import hold
+from tasks.deploy.kubernetes.address import ClusterAddress, find_cluster
+from tasks.deploy.kubernetes.client import Cluster
+from tasks.deploy.kubernetes.describe import describe
+from tasks.deploy.kubernetes.diagnosis import Watcher
+from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError
+from tasks.deploy.kubernetes.helm import install_charts
+from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
+from tasks.deploy.kubernetes.nodes import gpu_nodes
+from tasks.deploy.kubernetes.plan import changes_spec
+from tasks.deploy.kubernetes.render import render_stack
+from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime, service_selector
+from tasks.deploy.kubernetes.validate import validate_deploy_params
+from tasks.deploy.kubernetes.waiting import RAY_SERVICE, await_ready, is_ready
+from tasks.lock import sole
+from tasks.stack import KubernetesDeployParams, Role
+from tasks.validation import ParamsError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+ADDRESS_FILE = "cluster.json"
+LEASE_RENEWAL_S = 20.0
+COMPLETION_TIMEOUT_S = 60.0
+GONE_TIMEOUT_S = 180.0
+POLL_S = 1.0
+MOUNTED_BY_ENGINES = ("ConfigMap", names.SERVE_CODE_MAP)
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    name: str
+    role: str
+    pods: int
+    ready: int
+    nodes: str
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """``state``: ``down``, ``starting``, ``ready`` or ``unhealthy``."""
+
+    state: str
+    detail: str
+    services: tuple[ServiceStatus, ...] = ()
+
+
+def up(params: KubernetesDeployParams, directory: Path, progress: Progress = logger.info) -> KubernetesRuntime:
+    """Bring the stack up, or find it up; done when a completion came back through the gateway.
+
+    The stack is leased: renew it, or ``drop_lease``. What a failure leaves stays for a look; ``down`` removes it.
+
+    Raises:
+        DeployError: it is not up; the message says why and what to do.
+        ParamsError: ``params`` cannot be rendered.
+    """
+    problems = validate_deploy_params(params)
+    if problems:
+        raise ParamsError(problems)
+    try:
+        with exclusive(directory):
+            address = find_cluster(params.context, params.namespace)
+            with Cluster(address) as cluster:
+                return _up(cluster, params, directory.resolve(), progress)
+    except ClusterError as error:
+        raise DeployError(str(error)) from error
+
+
+def status(params: KubernetesDeployParams, directory: Path) -> Status:
+    """What runs now; asks for a real completion when the stack claims to be ready. Raises DeployError."""
+    try:
+        with Cluster(address_of(params, directory), deadline_s=15) as cluster:
+            return _status(cluster, params, directory)
+    except ClusterError as error:
+        raise DeployError(str(error)) from error
+
+
+def renew_lease(directory: Path) -> None:
+    """Tell others that the campaign that brought the stack up is alive. What goes wrong is logged, not raised."""
+    address = read_address(directory)
+    if address is None:
+        return
+    try:
+        lease.acquire(_connection(address), lease.owner_of(directory))
+    except (ClusterError, DeployError) as error:
+        logger.warning("the lease of the stack was not renewed: %s", error)
+
+
+def drop_lease(directory: Path) -> None:
+    """The stack stays up without an owner: the next campaign may take it."""
+    address = read_address(directory)
+    if address is None:
+        return
+    try:
+        lease.release(_connection(address), lease.owner_of(directory))
+    except ClusterError as error:
+        logger.warning("the lease of the stack was not given up, it expires by itself: %s", error)
+
+
+def read_address(directory: Path) -> ClusterAddress | None:
+    """The cluster that a stack of this workspace was put on, from before anything was put there."""
+    try:
+        return ClusterAddress.model_validate_json((directory / ADDRESS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def address_of(params: KubernetesDeployParams, directory: Path) -> ClusterAddress:
+    """The cluster of the stack that this workspace has, else the one that ``params`` name. Raises NoClusterError."""
+    return read_address(directory) or find_cluster(params.context, params.namespace)
+
+
+def exclusive(directory: Path) -> contextlib.AbstractContextManager[None]:
+    """One ``up`` or ``down`` at a time per workspace."""
+    busy = DeployError(f"another process is bringing the stack of {directory.parent} up or down")
+    return sole(directory.parent / ".stack.lock", busy)
+
+
+def _up(cluster: Cluster, params: KubernetesDeployParams, directory: Path, progress: Progress) -> KubernetesRuntime:
+    deadline = time.monotonic() + params.start_timeout_s
+    progress(f"stack: {cluster.label}, Kubernetes {cluster.version()}")
+    _refuse_other_stack(cluster, directory)
+    manifests = render_stack(params)
+    _claim_namespace(cluster, next(each for each in manifests if each.kind == "Namespace"), progress)
+    owner = lease.owner_of(directory)
+    lease.acquire(cluster, owner)
+    _write_address(cluster.address, directory)
+    with _renewing(cluster, owner):
+        install_charts(cluster, params, owner, progress)
+        _apply(cluster, manifests, progress)
+        watcher = Watcher(gpus_exist=_enough_gpus(cluster, params))
+        await_ready(cluster, params, manifests, watcher, progress, deadline - time.monotonic())
+        runtime = describe(cluster, params, directory)
+        _await_completion(runtime, max(deadline, time.monotonic() + COMPLETION_TIMEOUT_S))
+        runtime.write()
+    progress(f"stack: ready, a completion came back through {runtime.gateway_url}")
+    return runtime
+
+
+def _refuse_other_stack(cluster: Cluster, directory: Path) -> None:
+    old = read_address(directory)
+    if old is not None and (old.context, old.namespace) != (cluster.address.context, cluster.address.namespace):
+        raise DeployError(
+            f"this workspace has a stack in namespace {old.namespace} of {old.label}: take it down first "
+            "(`rcarena deploy down`), or use another --workspace"
+        )
+
+
+def _claim_namespace(cluster: Cluster, manifest: Manifest, progress: Progress) -> None:
+    """Make the namespace ours; one that others use is refused."""
+    live = cluster.find("v1", "Namespace", manifest.name)
+    if live is not None:
+        _await_end_of_deletion(cluster, manifest.name, progress)
+        live = cluster.find("v1", "Namespace", manifest.name)
+    ours = stack_labels(manifest.name)
+    if live is not None and not ours.items() <= (live["metadata"].get("labels") or {}).items():
+        strangers = [str(pod["metadata"]["name"]) for pod in cluster.list("v1", "Pod")]
+        if strangers:
+            raise DeployError(
+                f"deploy.namespace: '{manifest.name}' is used by others ({', '.join(strangers[:3])}): choose another"
+            )
+    _apply_one(cluster, manifest)
+
+
+def _await_end_of_deletion(cluster: Cluster, name: str, progress: Progress) -> None:
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    said = False
+    while (live := cluster.find("v1", "Namespace", name)) and live["metadata"].get("deletionTimestamp"):
+        if time.monotonic() > deadline:
+            raise DeployError(f"namespace {name} is being deleted and does not go: see `kubectl describe ns {name}`")
+        if not said:
+            progress(f"stack: waiting for the end of the deletion of namespace {name}")
+            said = True
+        time.sleep(POLL_S)
+
+
+def _apply(cluster: Cluster, manifests: tuple[Manifest, ...], progress: Progress) -> None:
+    """Apply in order. KubeRay takes no change of a running cluster (``upgradeStrategy`` None): then it is made anew."""
+    ray = next(each for each in manifests if each.kind == "RayService")
+    live = cluster.find(*RAY_SERVICE)
+    of_engines = [each for each in manifests if each is ray or (each.kind, each.name) == MOUNTED_BY_ENGINES]
+    if live is not None and any(changes_spec(cluster, each) for each in of_engines):
+        progress("stack: it runs with other parameters: its engines are started anew")
+        _delete_and_await(cluster, ray)
+    progress(f"stack: applying {len(manifests)} objects")
+    for manifest in manifests:
+        _apply_one(cluster, manifest)
+
+
+def _apply_one(cluster: Cluster, manifest: Manifest) -> None:
+    """An account of a task may not change what belongs to the whole cluster: there it is enough that it exists."""
+    try:
+        cluster.apply(manifest.document)
+    except ForbiddenError:
+        known = cluster.find(manifest.api_version, manifest.kind, manifest.name, namespace=manifest.namespace)
+        if known is None or manifest.namespace is not None:
+            raise
+        logger.info("%s is there and may not be changed by these credentials", manifest)
+
+
+def _delete_and_await(cluster: Cluster, manifest: Manifest) -> None:
+    cluster.delete(manifest.api_version, manifest.kind, manifest.name, propagation="Foreground")
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    selector = "ray.io/is-ray-node=yes"
+    while cluster.find(manifest.api_version, manifest.kind, manifest.name) or cluster.list(
+        "v1", "Pod", label_selector=selector
+    ):
+        if time.monotonic() > deadline:
+            raise DeployError(f"{manifest} is being deleted and does not go: see `kubectl describe`")
+        time.sleep(POLL_S)
+
+
+def _await_completion(runtime: KubernetesRuntime, deadline: float) -> None:
+    with hold(runtime.cluster, runtime.forwards):
+        while True:
+            problem = complete(runtime.gateway_url, runtime.model, COMPLETION_TIMEOUT_S)
+            if problem is None:
+                return
+            if time.monotonic() >= deadline:
+                raise DeployError(
+                    f"everything is ready, but no completion came back through {runtime.gateway_url}: {problem}"
+                )
+            time.sleep(POLL_S)
+
+
+def _enough_gpus(cluster: Cluster, params: KubernetesDeployParams) -> bool:
+    needed = params.replicas * params.parallelism.pipeline * params.gpus_per_pod
+    try:
+        return sum(node.allocatable for node in gpu_nodes(cluster, params)) >= needed
+    except ForbiddenError:
+        return True
+
+
+def _status(cluster: Cluster, params: KubernetesDeployParams, directory: Path) -> Status:
+    ray_service = cluster.find(*RAY_SERVICE)
+    if ray_service is None:
+        return Status("down", f"no stack runs in namespace {cluster.namespace} ({cluster.label})")
+    services = tuple(_service_status(cluster, name, role) for name, role in params.roles().items())
+    runtime = read_runtime(directory)
+    waiting = [each for each in services if each.ready < max(1, each.pods)]
+    if runtime is None or waiting:
+        names = ", ".join(each.name for each in waiting)
+        state = "starting" if runtime is None else "unhealthy"
+        return Status(state, f"not ready: {names}" if names else "its start was interrupted", services)
+    with hold(runtime.cluster, runtime.forwards):
+        problem = complete(runtime.gateway_url, runtime.model, COMPLETION_TIMEOUT_S)
+    if problem:
+        return Status("unhealthy", f"no completion through the gateway: {problem}", services)
+    return Status("ready", f"a completion came back through {runtime.gateway_url}", services)
+
+
+def _service_status(cluster: Cluster, name: str, role: Role) -> ServiceStatus:
+    pods = cluster.list("v1", "Pod", label_selector=service_selector(cluster.namespace, name))
+    containers = [each for pod in pods for each in (pod.get("status") or {}).get("containerStatuses") or ()]
+    return ServiceStatus(
+        name=name,
+        role=role,
+        pods=len(pods),
+        ready=sum(map(is_ready, pods)),
+        nodes=",".join(sorted({str(pod["spec"].get("nodeName") or "-") for pod in pods})) or "-",
+        restarts=sum(int(each.get("restartCount") or 0) for each in containers),
+    )
+
+
+def _write_address(address: ClusterAddress, directory: Path) -> None:
+    """Before anything is put on the cluster: ``down`` must find it, whatever the current context is then."""
+    directory.mkdir(parents=True, exist_ok=True)
+    staging = directory / f".{ADDRESS_FILE}"
+    staging.write_text(address.model_dump_json(indent=1), encoding="utf-8")
+    staging.replace(directory / ADDRESS_FILE)
+
+
+@contextlib.contextmanager
+def _renewing(cluster: Cluster, owner: str) -> Iterator[None]:
+    """Keep the lease while something long happens."""
+    stopped = threading.Event()
+
+    def renew() -> None:
+        while not stopped.wait(LEASE_RENEWAL_S):
+            try:
+                lease.acquire(cluster, owner)
+            except (ClusterError, DeployError) as error:
+                logger.warning("the lease of the stack was not renewed: %s", error)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+@cache
+def _connection(address: ClusterAddress) -> Cluster:
+    """Shared by the renewals of this process: credentials may come from a slow program."""
+    return Cluster(address, deadline_s=15)

@@ -1,0 +1,123 @@
+"""What the nodes of a cluster offer: container runtime and accelerators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.deploy.kubernetes.charts import ContainerRuntime
+from tasks.deploy.kubernetes.client import ALL_NAMESPACES, Cluster, Object
+from tasks.deploy.kubernetes.errors import ForbiddenError
+from tasks.stack import KubernetesDeployParams
+
+SOCKETS = {"containerd": "/run/containerd/containerd.sock", "cri-o": "/run/crio/crio.sock"}
+SOCKETS |= {"docker": "/var/run/docker.sock"}
+DISTRIBUTIONS = {"+k3s": "/run/k3s/containerd/containerd.sock", "+rke2": "/run/k3s/containerd/containerd.sock"}
+DISTRIBUTIONS |= {"+k0s": "/run/k0s/containerd.sock"}
+MICROK8S_LABEL = "microk8s.io/cluster"
+MICROK8S_SOCKET = "/var/snap/microk8s/common/run/containerd.sock"
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+
+@dataclass(frozen=True)
+class NodeGpus:
+    """Accelerators of one node that pods of the stack may use; ``used`` by pods of others, None when not told."""
+
+    node: str
+    product: str
+    allocatable: int
+    used: int | None
+
+
+def container_runtimes(nodes: list[Object]) -> dict[ContainerRuntime, list[str]]:
+    """Runtime and socket -> nodes that have it. Nodes with an unknown runtime are left out."""
+    found: dict[ContainerRuntime, list[str]] = {}
+    for node in nodes:
+        runtime = _runtime(node)
+        if runtime is not None:
+            found.setdefault(runtime, []).append(str(node["metadata"]["name"]))
+    return found
+
+
+def container_runtime(cluster: Cluster) -> ContainerRuntime:
+    """The runtime that most nodes have; containerd when the cluster does not say. Raises ClusterError."""
+    try:
+        found = container_runtimes(cluster.list("v1", "Node"))
+    except ForbiddenError:
+        found = {}
+    return max(found, key=lambda runtime: len(found[runtime])) if found else ContainerRuntime()
+
+
+def gpu_nodes(cluster: Cluster, params: KubernetesDeployParams) -> tuple[NodeGpus, ...]:
+    """Nodes with the accelerator that fit ``node_selector``, are ready and may be scheduled on. Raises ClusterError."""
+    resource = params.accelerator.resource
+    nodes = [node for node in cluster.list("v1", "Node") if _usable(node, params)]
+    used = _used(cluster, resource, params.namespace)
+    return tuple(
+        NodeGpus(
+            node=str(node["metadata"]["name"]),
+            product=str((node["metadata"].get("labels") or {}).get(PRODUCT_LABEL, "unknown")),
+            allocatable=allocatable,
+            used=None if used is None else used.get(str(node["metadata"]["name"]), 0),
+        )
+        for node in nodes
+        if (allocatable := int((node["status"].get("allocatable") or {}).get(resource, 0)))
+    )
+
+
+def _runtime(node: Object) -> ContainerRuntime | None:
+    info = (node.get("status") or {}).get("nodeInfo") or {}
+    kind = str(info.get("containerRuntimeVersion", "")).partition("://")[0]
+    version = str(info.get("kubeletVersion", ""))
+    if kind not in SOCKETS:
+        return None
+    socket = SOCKETS[kind]
+    if kind == "containerd":
+        socket = next((path for mark, path in DISTRIBUTIONS.items() if mark in version), socket)
+        if MICROK8S_LABEL in (node["metadata"].get("labels") or {}):
+            socket = MICROK8S_SOCKET
+        return ContainerRuntime("containerd", socket)
+    return ContainerRuntime("crio", socket) if kind == "cri-o" else ContainerRuntime("docker", socket)
+
+
+def _usable(node: Object, params: KubernetesDeployParams) -> bool:
+    labels = node["metadata"].get("labels") or {}
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    fits = params.accelerator.node_selector.items() <= labels.items()
+    return ready and fits and not (node.get("spec") or {}).get("unschedulable") and _tolerated(node, params)
+
+
+def _tolerated(node: Object, params: KubernetesDeployParams) -> bool:
+    taints = [
+        taint
+        for taint in (node.get("spec") or {}).get("taints") or ()
+        if taint.get("effect") in ("NoSchedule", "NoExecute")
+    ]
+    return all(any(_tolerates(each, taint) for each in params.accelerator.tolerations) for taint in taints)
+
+
+def _tolerates(toleration: Any, taint: dict[str, Any]) -> bool:
+    if toleration.key != taint["key"] or toleration.effect not in (None, taint.get("effect")):
+        return False
+    return toleration.operator == "Exists" or toleration.value == taint.get("value", "")
+
+
+def _used(cluster: Cluster, resource: str, own_namespace: str) -> dict[str, int] | None:
+    """Node -> accelerators that pods of other namespaces hold; None when these may not be listed."""
+    try:
+        pods = cluster.list("v1", "Pod", namespace=ALL_NAMESPACES)
+    except ForbiddenError:
+        return None
+    used: dict[str, int] = {}
+    for pod in pods:
+        node = (pod.get("spec") or {}).get("nodeName")
+        finished = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        if node and not finished and pod["metadata"].get("namespace") != own_namespace:
+            used[node] = used.get(node, 0) + _requested(pod, resource)
+    return used
+
+
+def _requested(pod: Object, resource: str) -> int:
+    limits = [(each.get("resources") or {}).get("limits") or {} for each in pod["spec"].get("containers") or ()]
+    return sum(int(each.get(resource, 0)) for each in limits)
