@@ -55,8 +55,8 @@ class ChaosNetworkDelay(NetworkFault[Parameters]):
 
     def impairment(self) -> dict[str, Any]:
         return {
-            "latency": f"{self.parameters.delay_ms:g}ms",
-            "jitter": f"{self.parameters.jitter_ms:g}ms",
+            "latency": f"{max(1, round(self.parameters.delay_ms))}ms",
+            "jitter": f"{round(self.parameters.jitter_ms)}ms",
             "correlation": f"{self.parameters.correlation_percent:g}",
         }
 
