@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tasks.record.errors import RecordError
-from tests.record.campaigns import (
-    ROOT,
-    Campaign,
-    finished_campaign,
-    git,
-    params_text,
-    results_repository,
-    set_remote,
-)
+from tests.record.campaigns import Campaign, git, set_remote
 
 pytestmark = [
     pytest.mark.skipif(not Path(sys.executable).with_name("dvc").exists(), reason="DVC is not in this environment"),
     pytest.mark.timeout(300),
 ]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
-    return finished_campaign(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def campaign(finished: Campaign, tmp_path: Path) -> Campaign:
-    """A copy of its own for each test."""
-    shutil.copytree(finished.workspace.root, tmp_path / "workspace")
-    return Campaign(type(finished.workspace)(tmp_path / "workspace"), finished.text, finished.params)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    return results_repository(tmp_path / "repository", remote=tmp_path / "store")
 
 
 def state(repository: Path) -> tuple[str, ...]:
