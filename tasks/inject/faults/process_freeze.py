@@ -8,6 +8,7 @@ import time
 
 from tasks.inject.catalogue import ALL_ROLES, Fault, register
 from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.executors.kubernetes.engine import EnginePause
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.undo import LocalStep, ResumeProcesses
@@ -61,5 +62,6 @@ FAULT = register(
         signals="the target completes nothing, its CPU is at zero, its samples are missing",
         metrics=("cpu_usage", "latency_p50", "latency_p90"),
         local=LocalProcessFreeze,
+        kubernetes=EnginePause,
     )
 )

@@ -1,0 +1,57 @@
+"""Faults of the engine itself: its processes stopped or killed by the node's agent."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes import gpu_probes, probes
+from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
+from tasks.inject.probe import Probe
+from tasks.stack import REPLICA_PREFIX
+
+P = TypeVar("P", bound=FaultParameters)
+STOPPED = 0.1
+"""An engine that makes less than this share of the tokens before has stopped."""
+
+
+class EngineFault(NodeFaultExecutor[P]):
+    """The engine's processes live in the replica's container; the container goes on."""
+
+    def amount(self) -> dict[str, float]:
+        return {}
+
+    def refusal(self) -> str | None:
+        if self.target.service.startswith(REPLICA_PREFIX):
+            return None
+        return f"{self.target.service} has no engine: on a cluster this fault acts on the engine of a replica"
+
+    def probe(self) -> Probe:
+        return gpu_probes.generated_tokens(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return before > 0 and during < STOPPED * before
+
+    @property
+    def criterion(self) -> str:
+        return "fewer than a tenth of the tokens before; an idle engine shows none"
+
+
+class EnginePause(EngineFault[P]):
+    """SIGSTOP to the engine's processes, SIGCONT at the end. A pause that outlasts the replica's health checks makes
+    Ray start the replica anew."""
+
+    action = "engine-pause"
+
+
+class EngineKill(EngineFault[P]):
+    """SIGKILL to the engine's processes: Ray notices and starts the replica again."""
+
+    action = "engine-kill"
+    spares_processes = False
+
+    def alarm(self) -> str | None:
+        return None
+
+    def is_normal(self, before: float, during: float, after: float) -> bool:
+        return super().is_normal(before, during, after) and probes.ready_pods(self.target) > 0

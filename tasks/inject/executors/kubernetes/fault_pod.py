@@ -1,0 +1,142 @@
+"""Pods that an injection runs beside its target: they load what the target needs, and end by themselves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.deploy.kubernetes.errors import ClusterError, ConflictError
+from tasks.deploy.kubernetes.manifest import stack_labels, stack_selector
+from tasks.inject.executor import FaultError
+from tasks.inject.executors.kubernetes.chaos_resource import ID_ANNOTATION, INJECTION_LABEL, SERVICE_LABEL
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+
+CONTAINER = "load"
+READY_FILE = "/tmp/ready"
+READY_TIMEOUT_S = 120.0
+"""The image is on the node already; importing torch and opening a GPU takes half a minute."""
+GONE_TIMEOUT_S = 40.0
+LOOK_INTERVAL_S = 0.5
+GRACE_S = 2
+
+
+@dataclass(frozen=True)
+class FaultPod:
+    """The pods of one injection; ``injection`` is the value of the label that they carry, and how their names begin.
+
+    All methods raise FaultError when the cluster does not do what is asked.
+    """
+
+    target: KubernetesTarget
+    injection: str
+
+    def create(self, injection_id: str, specs: tuple[dict[str, Any], ...]) -> None:
+        """One per pod spec; those that exist already are kept."""
+        for number, spec in enumerate(specs):
+            with in_words(self.target):
+                try:
+                    self.target.api().create(self.document(injection_id, number, spec))
+                except ConflictError as error:
+                    if not error.already_exists:
+                        raise
+
+    def document(self, injection_id: str, number: int, spec: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{self.injection}-{number}",
+                "namespace": self.target.namespace,
+                "labels": {
+                    **stack_labels(self.target.namespace),
+                    INJECTION_LABEL: self.injection,
+                    SERVICE_LABEL: self.target.service,
+                    "istio.io/dataplane-mode": "none",
+                },
+                "annotations": {ID_ANNOTATION: injection_id},
+            },
+            "spec": spec,
+        }
+
+    def all(self, deadline_s: float | None = None) -> list[dict[str, Any]]:
+        api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
+        selector = f"{stack_selector(self.target.namespace)},{INJECTION_LABEL}={self.injection}"
+        with in_words(self.target):
+            return api.list("v1", "Pod", namespace=self.target.namespace, label_selector=selector)
+
+    def await_ready(self, count: int) -> None:
+        """Until each of them says that it does its work."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            pods = self.all()
+            if len(pods) < count:
+                raise FaultError(f"{self.target.name}: a pod of the fault was deleted before it was ready")
+            for pod in pods:
+                self._raise_if_ended(pod)
+            if all(map(_is_ready, pods)):
+                return
+            if time.monotonic() > deadline:
+                waiting = next(pod for pod in pods if not _is_ready(pod))
+                raise FaultError(
+                    f"{self.target.name}: pod {waiting['metadata']['name']} is not ready within {READY_TIMEOUT_S:g} s: "
+                    f"{_why(waiting)}"
+                )
+            time.sleep(LOOK_INTERVAL_S)
+
+    def lost(self, deadline_s: float) -> str | None:
+        """Why one of them does not work any more."""
+        pods = self.all(deadline_s)
+        if not pods or any(pod["metadata"].get("deletionTimestamp") for pod in pods):
+            return "the pod of the fault was deleted"
+        ended = [pod for pod in pods if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")]
+        return f"the pod of the fault has ended: {_why(ended[0])}{self._last_words(ended[0])}" if ended else None
+
+    def remove(self) -> None:
+        """Delete them and wait until the kubelets confirm it; absent is fine."""
+        deadline = time.monotonic() + GONE_TIMEOUT_S
+        while pods := self.all():
+            if time.monotonic() > deadline:
+                names = ", ".join(str(pod["metadata"]["name"]) for pod in pods)
+                raise FaultError(f"{self.target.name}: pod {names} stays in spite of its deletion")
+            with in_words(self.target):
+                for pod in pods:
+                    if not pod["metadata"].get("deletionTimestamp"):
+                        name = str(pod["metadata"]["name"])
+                        self.target.api().delete("v1", "Pod", name, namespace=self.target.namespace, grace_s=GRACE_S)
+            time.sleep(LOOK_INTERVAL_S)
+
+    def _raise_if_ended(self, pod: dict[str, Any]) -> None:
+        if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
+            raise FaultError(
+                f"{self.target.name}: pod {pod['metadata']['name']} ended: {_why(pod)}{self._last_words(pod)}"
+            )
+
+    def _last_words(self, pod: dict[str, Any]) -> str:
+        try:
+            log = self.target.api().logs(pod["metadata"]["name"], namespace=self.target.namespace, tail_lines=5)
+        except ClusterError:
+            return ""
+        lines = [line.strip() for line in log.splitlines() if line.strip()]
+        return f": {lines[-1][:300]}" if lines else ""
+
+
+def ready_probe() -> dict[str, Any]:
+    """The program in the pod makes ``READY_FILE`` once it does its work."""
+    return {"exec": {"command": ["test", "-f", READY_FILE]}, "periodSeconds": 1, "failureThreshold": 600}
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def _why(pod: dict[str, Any]) -> str:
+    """Phase and reasons, of the pod or of its container."""
+    status = pod.get("status") or {}
+    words = [status.get("phase"), status.get("reason"), status.get("message")]
+    for each in status.get("containerStatuses") or ():
+        for state in (each.get("state") or {}).values():
+            words += [state.get("reason"), state.get("message")]
+    words += [each.get("message") for each in status.get("conditions") or () if each["status"] == "False"]
+    return ", ".join(dict.fromkeys(str(word) for word in words if word)) or "unknown"

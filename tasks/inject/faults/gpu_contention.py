@@ -1,0 +1,66 @@
+"""GPU contention: another process computes on the replica's GPU."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tasks.inject.catalogue import Fault, register
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes import gpu_probes
+from tasks.inject.executors.kubernetes.contention import GpuPodFault
+from tasks.inject.probe import Probe
+
+CONTEXT_MB = 1200
+"""What the pod needs on the GPU beside what it is told to hold: CUDA's context and the matrices."""
+RISE_PERCENT = 10
+
+
+class Parameters(FaultParameters):
+    duty_percent: Annotated[
+        int, Field(ge=5, le=100, description="share of the time that the other process computes")
+    ] = 90
+
+
+class GpuContention(GpuPodFault[Parameters]):
+    def refusal(self) -> str | None:
+        return no_room(gpu_probes.memory_free_mb(self.target), CONTEXT_MB)
+
+    def burner_arguments(self) -> dict[str, Any]:
+        return {"duty": self.parameters.duty_percent / 100}
+
+    def probe(self) -> Probe:
+        return gpu_probes.sm_activity(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= RISE_PERCENT
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {RISE_PERCENT} %; a GPU that is full already shows none"
+
+
+def no_room(free_mb: float, needed_mb: float) -> str | None:
+    """Why a pod that needs ``needed_mb`` of GPU memory cannot run."""
+    if free_mb >= needed_mb:
+        return None
+    return (
+        f"{free_mb:.0f} MiB are free on the GPU, {needed_mb:.0f} MiB are needed: lower gpu_memory_utilization in "
+        "deploy.engine_arguments"
+    )
+
+
+FAULT = register(
+    Fault(
+        kind="gpu-contention",
+        summary="a pod on the same GPU multiplies matrices",
+        parameters=Parameters,
+        roles=frozenset({"replica"}),
+        resources=frozenset({"GPU's SMs"}),
+        probe="SM activity of the GPU (DCGM), or its utilisation where the GPU has no profiling counters",
+        signals="SM activity, utilisation and power of the GPU; engine time and inter-token latency of the target",
+        metrics=("gpu_sm_active", "accelerator_utilization", "gpu_power", "inter_token_latency_mean"),
+        kubernetes=GpuContention,
+    )
+)

@@ -1,0 +1,55 @@
+"""KV-cache squeeze: long conversations of others fill the engine's KV cache."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tasks.inject.catalogue import Fault, register
+from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes import gpu_probes
+from tasks.inject.executors.kubernetes.contention import PromptFault
+from tasks.inject.probe import Probe
+
+RISE_PERCENT = 20
+
+
+class Parameters(FaultParameters):
+    concurrency: Annotated[int, Field(ge=1, le=1024, description="conversations under way at a time")] = 48
+    prompt_tokens: Annotated[int, Field(ge=16, le=1_000_000, description="about so many in each prompt")] = 3000
+    output_tokens: Annotated[int, Field(ge=1, le=100_000, description="generated for each prompt")] = 500
+
+
+class KvCacheSqueeze(PromptFault[Parameters]):
+    def flood_arguments(self) -> dict[str, Any]:
+        return {
+            "concurrency": self.parameters.concurrency,
+            "prompt-words": self.parameters.prompt_tokens,
+            "output-tokens": self.parameters.output_tokens,
+        }
+
+    def probe(self) -> Probe:
+        return gpu_probes.kv_cache_usage(self.target)
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during - before >= RISE_PERCENT
+
+    @property
+    def criterion(self) -> str:
+        return f"a rise of {RISE_PERCENT} % of the cache"
+
+
+FAULT = register(
+    Fault(
+        kind="kv-cache-squeeze",
+        summary="long prompts of another client fill the engine's KV cache; needs a stack with one replica",
+        parameters=Parameters,
+        roles=frozenset({"replica"}),
+        resources=frozenset({"KV cache"}),
+        probe="KV cache in use (vLLM)",
+        signals="KV cache, queue and preemptions of the target; time to first token",
+        metrics=("kv_cache_usage", "requests_waiting", "preemptions_rate"),
+        kubernetes=KvCacheSqueeze,
+    )
+)
