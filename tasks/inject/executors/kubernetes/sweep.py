@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 from tasks.deploy.kubernetes.errors import NotFoundError
 from tasks.deploy.kubernetes.manifest import stack_selector
@@ -11,7 +11,8 @@ from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API, INJECTION_LABEL, SERVICE_LABEL, ChaosKind
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
-from tasks.inject.executors.kubernetes.undo import DeleteChaos, KubernetesStep
+from tasks.inject.executors.kubernetes.undo import DeleteChaos, DeleteFaultPods, DeleteNodeFaults, KubernetesStep
+from tasks.node_agent.node_fault import API_VERSION, KIND
 
 Trace = tuple[KubernetesTarget, KubernetesStep]
 """The step that removes a trace, and the service that it is on."""
@@ -61,25 +62,47 @@ def _traces(runtime: KubernetesRuntime) -> tuple[list[Trace], list[str]]:
 
 
 def _chaos_resources(runtime: KubernetesRuntime) -> list[Trace]:
-    """Every Chaos Mesh resource of ours; none where Chaos Mesh is not installed."""
+    """Every Chaos Mesh resource of ours."""
+    return [
+        (target, DeleteChaos(kind=kind, namespace=metadata["namespace"], resource=metadata["name"]))
+        for kind in get_args(ChaosKind)
+        for target, metadata in _ours(runtime, CHAOS_API, kind)
+    ]
+
+
+def _node_faults(runtime: KubernetesRuntime) -> list[Trace]:
+    """The NodeFaults of every injection."""
+    found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _ours(runtime, API_VERSION, KIND)}
+    return [(target, DeleteNodeFaults(injection=injection)) for injection, target in found.items()]
+
+
+def _fault_pods(runtime: KubernetesRuntime) -> list[Trace]:
+    """The pods that every injection runs beside its target."""
+    found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _ours(runtime, "v1", "Pod")}
+    return [(target, DeleteFaultPods(injection=injection)) for injection, target in found.items()]
+
+
+def _ours(runtime: KubernetesRuntime, api_version: str, kind: str) -> list[tuple[KubernetesTarget, dict[str, Any]]]:
+    """Metadata of every object of an injection, with the service that it is on; none where the kind is not installed.
+
+    Raises:
+        FaultError: they cannot be listed.
+    """
     anywhere = KubernetesTarget.of(runtime, runtime.services[0].name)
-    selector = f"{stack_selector(runtime.namespace)},{INJECTION_LABEL}"
-    found: list[Trace] = []
-    for kind in get_args(ChaosKind):
-        with in_words(anywhere):
-            try:
-                resources = anywhere.api().list(CHAOS_API, kind, label_selector=selector)
-            except NotFoundError:
-                continue
-        for resource in resources:
-            metadata = resource["metadata"]
-            service = metadata["labels"].get(SERVICE_LABEL)
-            known = service in {each.name for each in runtime.services}
-            target = KubernetesTarget.of(runtime, service) if known else anywhere
-            step = DeleteChaos(kind=kind, namespace=metadata["namespace"], resource=metadata["name"])
-            found.append((target, step))
+    services = {each.name for each in runtime.services}
+    with in_words(anywhere):
+        try:
+            selector = f"{stack_selector(runtime.namespace)},{INJECTION_LABEL}"
+            objects = anywhere.api().list(api_version, kind, label_selector=selector)
+        except NotFoundError:
+            return []
+    found = []
+    for each in objects:
+        metadata = each["metadata"]
+        service = metadata["labels"].get(SERVICE_LABEL)
+        found.append((KubernetesTarget.of(runtime, service) if service in services else anywhere, metadata))
     return found
 
 
-FINDERS: tuple[Callable[[KubernetesRuntime], list[Trace]], ...] = (_chaos_resources,)
+FINDERS: tuple[Callable[[KubernetesRuntime], list[Trace]], ...] = (_chaos_resources, _node_faults, _fault_pods)
 """Each looks for one sort of trace; raises FaultError when it cannot."""
