@@ -1,6 +1,6 @@
 """``ChaosMeshController``: a stand-in for Chaos Mesh's controller and daemons, for ``EmulatedCluster``.
 
-It does what theirs do to the resources (finalizer, records with events, conditions, end by ``duration``), and to pods
+It does what theirs do to the resources (finalizer, records with events, conditions, end by ``duration``, pause), and to pods
 what the API shows of a fault. What telemetry shows of it is told by ``acting_on``.
 """
 
@@ -20,6 +20,7 @@ from tests.kubernetes.store import Object
 API = "chaos-mesh.org/v1alpha1"
 KINDS = ("StressChaos", "NetworkChaos", "PodChaos")
 FINALIZER = "chaos-mesh/records"
+PAUSE = "experiment.chaos-mesh.org/pause"
 FORCE = "chaos-mesh.chaos-mesh.org/cleanFinalizer"
 ONE_SHOT = ("pod-kill", "container-kill")
 IN, OUT = "Injected", "Not Injected"
@@ -71,7 +72,8 @@ class ChaosMeshController:
             _change(cluster, chaos, lambda live: live["metadata"].update(finalizers=[FINALIZER]))
         if records is None:
             records = self._select(cluster, kind, chaos["spec"]) or None
-        stop = deleted or (_passed(chaos) and chaos["spec"].get("action") not in ONE_SHOT)
+        over = _passed(chaos) or metadata.get("annotations", {}).get(PAUSE) == "true"
+        stop = deleted or (over and chaos["spec"].get("action") not in ONE_SHOT)
         for record in records or []:
             if record["phase"] == (IN if stop else OUT) and self._is_due(metadata["uid"], record["id"] + str(stop)):
                 self._step(cluster, chaos["spec"], record, stop)

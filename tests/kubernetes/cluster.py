@@ -163,8 +163,12 @@ class EmulatedCluster:
     def objects(
         self, api_version: str, kind: str, namespace: str | None = None, labels: str = "", fields: str = ""
     ) -> list[Object]:
-        """``namespace`` None: of all namespaces."""
-        return self.store.select(self.store.of_kind(api_version, kind), namespace or "", labels, fields)
+        """``namespace`` None: of all namespaces. None of a kind that is not installed."""
+        try:
+            resource = self.store.of_kind(api_version, kind)
+        except KeyError:
+            return []
+        return self.store.select(resource, namespace or "", labels, fields)
 
     def put(self, document: Object) -> Object:
         """Create or replace with its status, unchecked; the namespace defaults to the cluster's."""

@@ -21,7 +21,7 @@ from tasks.deploy.kubernetes.address import ClusterAddress, find_cluster
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.describe import describe
 from tasks.deploy.kubernetes.diagnosis import Watcher
-from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError
+from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError, NotFoundError
 from tasks.deploy.kubernetes.helm import install_charts
 from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
 from tasks.deploy.kubernetes.nodes import gpu_nodes
@@ -210,6 +210,13 @@ def _apply_one(cluster: Cluster, manifest: Manifest) -> None:
     """An account of a task may not change what belongs to the whole cluster: there it is enough that it exists."""
     try:
         cluster.apply(manifest.document)
+    except NotFoundError as error:
+        if not error.kind_missing:
+            raise
+        raise DeployError(
+            f"the cluster does not know the kind {manifest.kind} ({manifest.api_version}): install its operator; "
+            "deploy.telemetry.install: true does it"
+        ) from error
     except ForbiddenError:
         known = cluster.find(manifest.api_version, manifest.kind, manifest.name, namespace=manifest.namespace)
         if known is None or manifest.namespace is not None:
