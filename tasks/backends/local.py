@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.parse
 
 from tasks.backends.base import Backend, LiveStack, Say
+from tasks.backends.prometheus import instant_value
 from tasks.case import Service, Stack
-from tasks.deploy.health import DIRECT, complete
+from tasks.deploy.health import complete
 from tasks.deploy.local import lifecycle
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
@@ -49,8 +48,8 @@ class LocalStack(LiveStack):
         if not self.runtime.alive:
             raise StackNotRunningError("the stack has died")
         try:
-            replicas = self._query(HEALTHY_REPLICAS)
-            open_requests = self._query(OPEN_REQUESTS)
+            replicas = instant_value(self.runtime.prometheus_url, HEALTHY_REPLICAS)
+            open_requests = instant_value(self.runtime.prometheus_url, OPEN_REQUESTS)
         except (OSError, ValueError, KeyError) as error:
             return f"Prometheus does not answer: {error}"
         if replicas < self._params.replicas:
@@ -89,13 +88,6 @@ class LocalStack(LiveStack):
             log_dirs=layout.log_directories(),
             calls=((GATEWAY, HEAD), *((HEAD, replica) for replica in layout.replicas)),
         )
-
-    def _query(self, expression: str) -> float:
-        """An instant query with one value; 0 when there is no series."""
-        url = f"{self.runtime.prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-        with DIRECT.open(url, timeout=10) as response:
-            result = json.load(response)["data"]["result"]
-        return float(result[0]["value"][1]) if result else 0.0
 
 
 class LocalBackend(Backend):

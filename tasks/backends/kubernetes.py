@@ -1,0 +1,150 @@
+"""The Kubernetes backend: a stack in a namespace of a cluster."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+from tasks.backends.base import Backend, LiveStack, Say
+from tasks.backends.prometheus import instant_value
+from tasks.case import Service, Stack
+from tasks.deploy.errors import DeployError, StackNotRunningError
+from tasks.deploy.health import complete
+from tasks.deploy.kubernetes import lifecycle, teardown
+from tasks.deploy.kubernetes.access import enter
+from tasks.deploy.kubernetes.models import model_preset
+from tasks.deploy.kubernetes.names import SERVE_SERVICE
+from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime
+from tasks.export.base import TelemetrySources
+from tasks.export.placement import PodPlacement
+from tasks.params import Params
+from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams
+from tasks.workspace import Workspace
+
+STEADY_LATENCY_S = 5.0
+OPEN_REQUESTS = (
+    'sum(last_over_time({{__name__=~"(ray_)?vllm[_:]num_requests_(running|waiting)",namespace="{namespace}"}}[30s]))'
+)
+LAST_TELEMETRY_S = 10.0
+"""Spans leave an engine in batches every five seconds, and log collectors send when they have enough."""
+
+
+class KubernetesStack(LiveStack):
+    def __init__(self, runtime: KubernetesRuntime, params: KubernetesDeployParams) -> None:
+        self.runtime: KubernetesRuntime = runtime
+        self._params = params
+        self._ways = ExitStack()
+
+    @property
+    def gateway_url(self) -> str:
+        return self.runtime.gateway_url
+
+    @property
+    def model(self) -> str:
+        return self.runtime.model
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self.runtime.versions
+
+    def enter(self) -> None:
+        """Opens the port-forwards that this process needs, if any; they end with it."""
+        self._ways = enter(self.runtime)
+
+    def unsteady(self) -> str | None:
+        if not self.runtime.alive:
+            raise StackNotRunningError(f"the stack in namespace {self.runtime.namespace} is gone")
+        try:
+            found = lifecycle.status(self._params, self.runtime.directory)
+            if found.state != "ready":
+                return found.detail
+            open_requests = instant_value(
+                self.runtime.prometheus_url, OPEN_REQUESTS.format(namespace=self.runtime.namespace)
+            )
+        except DeployError as error:
+            return str(error)
+        except (OSError, ValueError, KeyError) as error:
+            return f"Prometheus does not answer: {error}"
+        if open_requests > 0:
+            return f"{open_requests:g} requests still open"
+        return self._slow_or_failing()
+
+    def _slow_or_failing(self) -> str | None:
+        """One completion per replica: each is likely to be asked."""
+        for _ in range(self._params.replicas):
+            started = time.monotonic()
+            problem = complete(self.gateway_url, self.model)
+            if problem:
+                return f"a completion failed: {problem}"
+            if time.monotonic() - started > STEADY_LATENCY_S:
+                return f"a completion took {time.monotonic() - started:.1f} s"
+        return None
+
+    def describe(self) -> Stack:
+        parallelism = self._params.parallelism
+        return Stack(
+            backend="kubernetes",
+            model=model_preset(self._params.model).source,
+            engine="vllm",
+            parallelism={
+                "data": self._params.replicas,
+                "tensor": parallelism.tensor,
+                "pipeline": parallelism.pipeline,
+            },
+            versions=self.runtime.versions,
+            services=tuple(
+                Service(name=service.name, role=service.role, node=service.node, address=service.address)
+                for service in self.runtime.services
+            ),
+        )
+
+    def sources(self) -> TelemetrySources:
+        replicas = [service.name for service in self.runtime.services if service.role == "replica"]
+        return TelemetrySources(
+            prometheus_url=self.runtime.prometheus_url,
+            loki_url=self.runtime.loki_url,
+            spans_url=self.runtime.spans_url,
+            deepflow_url=self.runtime.deepflow_url,
+            calls=((GATEWAY, HEAD), *((HEAD, replica) for replica in replicas)),
+            settle_s=max(LAST_TELEMETRY_S, 2.0 * self._params.scrape_interval_s),
+            namespace=self.runtime.namespace,
+            pods=tuple(
+                PodPlacement(
+                    service=service.name, pod=pod.name, uid=pod.uid, node=pod.node, address=pod.ip, gpus=pod.gpus
+                )
+                for service in self.runtime.services
+                for pod in service.pods
+            ),
+            aliases={SERVE_SERVICE: HEAD},
+            gpus=self._params.accelerator.kind == "nvidia",
+        )
+
+
+class KubernetesBackend(Backend):
+    def __init__(self, params: Params, workspace: Workspace) -> None:
+        super().__init__(params, workspace)
+        assert isinstance(params.deploy, KubernetesDeployParams)
+        self._deploy = params.deploy
+
+    def up(self, say: Say) -> None:
+        lifecycle.up(self._deploy, self.workspace.stack, say)
+
+    def down(self) -> bool:
+        return teardown.down(self._deploy, self.workspace.stack)
+
+    def is_up(self) -> bool:
+        runtime = read_runtime(self.workspace.stack)
+        return runtime is not None and runtime.alive
+
+    def renew_lease(self) -> None:
+        lifecycle.renew_lease(self.workspace.stack)
+
+    def drop_lease(self) -> None:
+        lifecycle.drop_lease(self.workspace.stack)
+
+    def live(self) -> KubernetesStack:
+        """The published runtime is that of the last ``up``: pods that were replaced since are found by the exporter."""
+        runtime = read_runtime(self.workspace.stack)
+        if runtime is None or not runtime.alive:
+            raise StackNotRunningError(f"no stack runs in {self.workspace.root}: start one with `rcarena deploy up`")
+        return KubernetesStack(runtime, self._deploy)

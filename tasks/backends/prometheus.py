@@ -1,0 +1,23 @@
+"""One figure from a Prometheus server, to see whether a case may start."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+
+from tasks.deploy.health import DIRECT
+
+TIMEOUT_S = 10.0
+
+
+def instant_value(url: str, expression: str) -> float:
+    """The value of an instant query with one result; 0 when there is no series.
+
+    Raises:
+        OSError, ValueError, KeyError: Prometheus does not answer, or not as it should.
+    """
+    with DIRECT.open(
+        f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=TIMEOUT_S
+    ) as answer:
+        result = json.load(answer)["data"]["result"]
+    return float(result[0]["value"][1]) if result else 0.0
