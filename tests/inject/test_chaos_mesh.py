@@ -185,6 +185,7 @@ def test_a_pod_that_was_not_selected_is_an_error(clean: ClusterStack):
 
 def test_without_chaos_mesh_nothing_is_done(tmp_path: Path):
     with cluster_stack(tmp_path) as bare:
+        bare.mesh.asleep = True
         bare.cluster.uninstall("chaos-mesh.org")
         with pytest.raises(FaultError, match=f"{TARGET}: Chaos Mesh is not installed"):
             executor(bare, "pod-kill").apply(60)

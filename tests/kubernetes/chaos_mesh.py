@@ -1,7 +1,7 @@
 """``ChaosMeshController``: a stand-in for Chaos Mesh's controller and daemons, for ``EmulatedCluster``.
 
-It does what theirs do to the resources (finalizer, records with events, conditions, end by ``duration``, pause), and to pods
-what the API shows of a fault. What telemetry shows of it is told by ``acting_on``.
+It does what theirs do to the resources (finalizer, records with events, conditions, pause, end by ``duration``), and to
+pods what the API shows of a fault. What telemetry shows of it is told by ``acting_on``.
 """
 
 from __future__ import annotations

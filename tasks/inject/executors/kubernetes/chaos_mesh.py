@@ -78,7 +78,7 @@ class ChaosFault(KubernetesFault[P]):
             return None
         if document is None or document["metadata"].get("deletionTimestamp"):
             return f"{self.chaos} {self.resource.name} was deleted during the fault"
-        lost = ChaosStatus.of(document).not_injected()
+        lost = ChaosStatus.of(document).not_in("Injected")
         return f"Chaos Mesh has lost the fault: {lost[0]}" if lost else None
 
 

@@ -31,6 +31,10 @@ SERVICE_LABEL = "rcarena.io/service"
 SPEC_ANNOTATION = "rcarena.io/spec-sha256"
 ID_ANNOTATION = "rcarena.io/injection-id"
 
+PAUSE_ANNOTATION = {"experiment.chaos-mesh.org/pause": "true"}
+"""Has the fault taken back while the resource stays, so that its records still tell when."""
+ONE_SHOT = ("pod-kill", "container-kill")
+"""Actions that there is nothing to take back of."""
 FORCE_ANNOTATION = {"chaos-mesh.chaos-mesh.org/cleanFinalizer": "forced"}
 """Asks the controller to drop its finalizer although it could not take the fault back."""
 
@@ -66,14 +70,18 @@ class ChaosStatus:
 
     @property
     def injected(self) -> bool:
-        """Every selected record is; true also after some later was lost, as long as the controller has not seen it."""
         return "AllInjected" in self.conditions
 
-    def not_injected(self) -> list[str]:
-        """Each record without the fault, with the reason that its last failure gave."""
+    @property
+    def recovered(self) -> bool:
+        """Nothing is injected; also when nothing ever was."""
+        return all(record.get("phase") == "Not Injected" for record in self.records)
+
+    def not_in(self, phase: Literal["Injected", "Not Injected"]) -> list[str]:
+        """Each record that is in another phase, with the reason that its last failure gave."""
         found = []
         for record in self.records:
-            if record.get("phase") != "Injected":
+            if record.get("phase") != phase:
                 failures = [event for event in record.get("events") or () if event.get("type") == "Failed"]
                 reason = f": {failures[-1].get('message', '')}" if failures else ""
                 found.append(f"{record['id']} is {record.get('phase', 'unknown')}{reason}")
@@ -154,7 +162,7 @@ class ChaosResource:
             if status.injected:
                 return status
             if time.monotonic() > deadline:
-                why = "; ".join(status.not_injected()) or "nothing was selected"
+                why = "; ".join(status.not_in("Injected")) or "nothing was selected"
                 raise FaultError(f"{self}: not injected within {INJECT_TIMEOUT_S:g} s: {why}")
             time.sleep(LOOK_INTERVAL_S)
 
@@ -164,21 +172,27 @@ class ChaosResource:
         A finalizer that stays is dropped, first by the controller, at last by hand: then nobody has confirmed that the
         fault was taken back, and the note says so.
         """
-        if self.find() is None:
+        found = self.find()
+        if found is None:
             return None
+        one_shot = found["spec"].get("action") in ONE_SHOT
+        ended: list[datetime] = []
+        if not one_shot and not found["metadata"].get("deletionTimestamp"):
+            self._patch({"metadata": {"annotations": PAUSE_ANNOTATION}})
+            ended = self._wait(lambda seen: seen.recovered, RECOVER_TIMEOUT_S).status.times("Recover")
         with in_words(self.target):
             self.target.api().delete(CHAOS_API, self.kind, self.name, namespace=self.namespace)
-        last = self._wait_gone(RECOVER_TIMEOUT_S)
+        last = self._wait(None, FORCE_TIMEOUT_S)
         if last.gone:
-            return Undone(ended_at=max(last.status.times("Recover"), default=None))
-        stuck = "; ".join(last.status.not_injected()) or "its finalizer stays"
-        log.warning("%s: not taken back within %g s (%s): forcing it", self, RECOVER_TIMEOUT_S, stuck)
+            return Undone(ended_at=max(ended or last.status.times("Recover"), default=None))
+        stuck = "; ".join(last.status.not_in("Not Injected")) or "its finalizer stays"
+        log.warning("%s: its deletion does not end (%s): forcing it", self, stuck)
         forced = "Chaos Mesh's controller"
         self._patch({"metadata": {"annotations": FORCE_ANNOTATION}})
-        if not self._wait_gone(FORCE_TIMEOUT_S).gone:
+        if not self._wait(None, FORCE_TIMEOUT_S).gone:
             forced = "hand"
             self._patch({"metadata": {"finalizers": None}})
-            if not self._wait_gone(FORCE_TIMEOUT_S).gone:
+            if not self._wait(None, FORCE_TIMEOUT_S).gone:
                 raise FaultError(f"{self}: it stays in spite of its deletion, also without finalizers")
         still = sorted(record["id"] for record in last.status.records if record.get("phase") != "Not Injected")
         where = ", ".join(still) or self.target.name
@@ -200,8 +214,16 @@ class ChaosResource:
         if known != document["metadata"]["annotations"][SPEC_ANNOTATION]:
             raise FaultError(f"{self}: one with another spec exists; run `rcarena inject --recover`")
 
-    def _wait_gone(self, timeout_s: float) -> _LastSeen:
-        return _wait(self.find, timeout_s)
+    def _wait(self, condition: Callable[[ChaosStatus], bool] | None, timeout_s: float) -> _LastSeen:
+        """Until ``condition`` holds (None: until it is gone), or it is gone, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        last = ChaosStatus.of({})
+        while (document := self.find()) is not None:
+            last = ChaosStatus.of(document)
+            if (condition and condition(last)) or time.monotonic() > deadline:
+                return _LastSeen(last, gone=False)
+            time.sleep(LOOK_INTERVAL_S)
+        return _LastSeen(last, gone=True)
 
     def _patch(self, patch: dict[str, Any]) -> None:
         with in_words(self.target):
@@ -218,14 +240,3 @@ class ChaosResource:
 class _LastSeen:
     status: ChaosStatus
     gone: bool
-
-
-def _wait(find: Callable[[], dict[str, Any] | None], timeout_s: float) -> _LastSeen:
-    deadline = time.monotonic() + timeout_s
-    last: dict[str, Any] = {}
-    while (document := find()) is not None:
-        last = document
-        if time.monotonic() > deadline:
-            return _LastSeen(ChaosStatus.of(last), gone=False)
-        time.sleep(LOOK_INTERVAL_S)
-    return _LastSeen(ChaosStatus.of(last), gone=True)

@@ -1,0 +1,164 @@
+"""kill -9 of an injection's owner, guardian, or both at random moments, and what ``recover`` leaves.
+
+``python -m tests.inject.kill_table [MOMENTS]`` prints a table for each executor (as root with the local ones).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tasks.inject import catalogue
+from tasks.inject.backend import Runtime, backend_name
+from tasks.inject.executor import FaultError
+from tasks.inject.injection import InjectionPlan, start_injection
+from tasks.inject.journal import JournalError, journal_path, read_journal
+from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, marked_processes
+from tasks.inject.recover import recover, residue
+from tasks.workspace import Workspace
+from tests.inject.cluster_stack import ClusterStack, cluster_stack
+from tests.inject.ministack import mini_stack
+
+Victim = Literal["owner", "guardian", "both"]
+VICTIMS: tuple[Victim, ...] = ("owner", "guardian", "both")
+STATES = ("planned", "applying", "active", "undoing")
+CLUSTER_KINDS = ("cpu-stress", "network-delay", "pod-failure", "process-kill")
+LOCAL_KINDS = ("cpu-stress", "network-delay", "accelerator-throttle", "process-freeze")
+TARGET = "ray-replicas-0"
+LEAD_S, WINDOW_S = 1.5, 2.0
+STATE_TIMEOUT_S = 30.0
+
+_owners = multiprocessing.get_context("forkserver")
+_owners.set_forkserver_preload(["tasks.inject.injection"])
+
+
+class Stack(Protocol):
+    runtime: Any
+    workspace: Workspace
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``moment_s`` counts from the start of the owner; ``left`` is what ``recover`` could not remove."""
+
+    executor: str
+    victim: Victim
+    state: str
+    moment_s: float
+    before: int
+    left: tuple[str, ...]
+
+
+def own(runtime: Runtime, workspace: Workspace, plan: InjectionPlan) -> None:
+    """An owner like the campaign; what it says of its failures is not asked."""
+    with contextlib.suppress(FaultError):
+        start_injection(runtime, workspace, plan).wait()
+
+
+def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> Trial:
+    """One injection, killed some moment after it reached a random state, then recovered."""
+    name = f"kill-{draw.getrandbits(40):010x}"
+    backend = backend_name(stack.runtime)
+    parameters = {"size_mb": 64} if kind == "memory-stress" else {}
+    resolved = catalogue.resolve_parameters(kind, parameters, backend).model_dump(mode="json")
+    plan = InjectionPlan(name, kind, TARGET, resolved, datetime.now(UTC) + timedelta(seconds=LEAD_S), WINDOW_S)
+    path = journal_path(stack.workspace.journal.resolve(), name)
+    began = time.monotonic()
+    owner = _owners.Process(target=own, args=(stack.runtime, stack.workspace, plan))
+    owner.start()
+    try:
+        _await_state(path, draw.choice(STATES), owner)
+        time.sleep(draw.uniform(0, 0.5))
+        state, moment = _state(path), time.monotonic() - began
+        _kill(owner, path, victim)
+        before = len(residue(stack.workspace))
+        recover(stack.workspace)
+        left = residue(stack.workspace)
+        left += [f"process {pid} lives" for pid in marked_processes(MARKER, stack.workspace.journal.resolve())]
+        left += [f"dead-man {pid} lives" for pid in marked_processes(DEAD_MAN_MARKER, path)]
+    finally:
+        owner.kill()
+        owner.join()
+    if isinstance(stack, ClusterStack):
+        left += [f"still acting: {spec}" for spec in _acting(stack)]
+    return Trial(f"{backend} {kind}", victim, state, moment, before, tuple(left))
+
+
+def _acting(stack: ClusterStack) -> list[dict[str, Any]]:
+    return stack.mesh.acting_on(stack.cluster, stack.runtime.namespace, stack.pod()["metadata"]["name"])
+
+
+def _await_state(path: Path, state: str, owner: BaseProcess) -> None:
+    """Until the journal has reached ``state`` or a later one."""
+    later = (*STATES[STATES.index(state) :], "failed", "recovered")
+    deadline = time.monotonic() + STATE_TIMEOUT_S
+    while _state(path) not in later:
+        assert time.monotonic() < deadline, f"{path.stem} did not become {state}"
+        assert owner.is_alive() or path.exists(), f"{path.stem}: its owner ended before it began"
+        time.sleep(0.005)
+
+
+def _state(path: Path) -> str:
+    try:
+        return read_journal(path).state
+    except JournalError:
+        return "none"
+
+
+def _kill(owner: BaseProcess, path: Path, victim: Victim) -> None:
+    if victim in ("owner", "both"):
+        owner.kill()
+    if victim in ("guardian", "both"):
+        for pid in marked_processes(MARKER, path):
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if b"tasks.inject.guardian" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+
+def trials(stack: Stack, kinds: tuple[str, ...], moments: int, seed: str) -> Iterator[Trial]:
+    draw = random.Random(seed)
+    for kind in kinds:
+        for moment in range(moments):
+            yield kill_once(stack, kind, VICTIMS[moment % len(VICTIMS)], draw)
+
+
+def _all_trials(moments: int) -> Iterator[Trial]:
+    with tempfile.TemporaryDirectory() as place:
+        with cluster_stack(Path(place) / "cluster") as cluster:
+            cluster.mesh.delay_s = 0.3
+            yield from trials(cluster, CLUSTER_KINDS, moments, "cluster")
+        if os.geteuid() == 0:
+            with mini_stack(Path(place) / "local") as local:
+                yield from trials(local, LOCAL_KINDS, moments, "local")
+
+
+def main() -> int:
+    moments = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    print(f"{'executor':<28} {'killed':<9} {'in state':<10} {'at':>6}  traces before -> after recover")
+    bad = count = 0
+    for trial in _all_trials(moments):
+        count += 1
+        bad += bool(trial.left)
+        after = "; ".join(trial.left) or "0"
+        print(
+            f"{trial.executor:<28} {trial.victim:<9} {trial.state:<10} {trial.moment_s:5.2f}s  {trial.before} -> {after}",
+            flush=True,
+        )
+    print(f"{count} kills, {bad} with residue after recover")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Injections with their guardians on an emulated cluster: seen, ended, recovered from anywhere."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.inject import catalogue
+from tasks.inject.injection import InjectionError, InjectionPlan, start_injection
+from tasks.inject.journal import journal_path, read_journal, write_journal
+from tasks.inject.recover import recover, residue
+from tests.inject.cluster_stack import ClusterStack, cluster_stack
+from tests.inject.kill_table import VICTIMS, Victim, kill_once
+
+TOGETHER = [
+    {"cpu-stress": "ray-replicas-0", "memory-stress": "ray-head", "network-delay": "ray-replicas-0"},
+    {"network-loss": "ray-replicas-0", "network-partition": "ray-head", "process-kill": "nginx-proxy"},
+    {"network-bandwidth": "ray-head", "pod-failure": "nginx-proxy", "pod-kill": "ray-replicas-0"},
+]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    directory: Path = tmp_path_factory.mktemp("cluster")
+    with cluster_stack(directory) as running:
+        yield running
+
+
+@pytest.fixture
+def clean(stack: ClusterStack) -> Iterator[ClusterStack]:
+    yield stack
+    stack.heal()
+    assert residue(stack.workspace) == []
+
+
+def plan(
+    name: str, kind: str, target: str = "ray-replicas-0", lead_s: float = 3, duration_s: float = 4
+) -> InjectionPlan:
+    parameters = catalogue.resolve_parameters(kind, {}, "kubernetes").model_dump(mode="json")
+    return InjectionPlan(name, kind, target, parameters, datetime.now(UTC) + timedelta(seconds=lead_s), duration_s)
+
+
+def wait_for_state(stack: ClusterStack, name: str, state: str, timeout_s: float = 40) -> None:
+    path = journal_path(stack.workspace.journal, name)
+    deadline = time.monotonic() + timeout_s
+    while not path.exists() or read_journal(path).state != state:
+        assert time.monotonic() < deadline, path.read_text(encoding="utf-8")
+        time.sleep(0.05)
+
+
+def test_every_kind_is_tried():
+    ours = {kind for kind in catalogue.kinds("kubernetes") if kind in catalogue.kinds("local") or "pod-" in kind}
+    assert {kind for together in TOGETHER for kind in together} >= ours
+
+
+@pytest.mark.parametrize("together", TOGETHER, ids="+".join)
+def test_effects_are_seen_and_undone(clean: ClusterStack, together: dict[str, str]):
+    plans = [plan(f"seen-{kind}", kind, service) for kind, service in together.items()]
+    running = [start_injection(clean.runtime, clean.workspace, each) for each in plans]
+    records = [injection.wait(90) for injection in running]
+    assert {record.verdict for record in records} == {"effective"}, records
+    for record in records:
+        assert (record.executor or "").startswith("Chaos Mesh: ")
+        assert record.observed is not None
+        assert record.verified is not None
+        assert record.observed.start >= record.planned.start
+        assert record.probe is not None
+        assert None not in (record.probe.before, record.probe.during, record.probe.after)
+    assert clean.chaos() == []
+
+
+def test_a_kind_that_the_cluster_lacks_names_those_it_has(clean: ClusterStack):
+    frozen = InjectionPlan("frozen", "process-freeze", "ray-head")
+    with pytest.raises(InjectionError, match=r"the kubernetes backend has no process-freeze; .*allowed: cpu-stress, "):
+        start_injection(clean.runtime, clean.workspace, frozen)
+
+
+def test_what_cannot_be_injected_is_recorded_with_its_reason(clean: ClusterStack):
+    clean.mesh.skip_pods = (clean.pod("ray-head")["metadata"]["name"],)
+    record = start_injection(clean.runtime, clean.workspace, plan("never", "network-delay", "ray-head", 0, 60)).wait(90)
+    assert record.observed is None
+    assert record.reason.startswith("not carried out: ray-head: NetworkChaos fault-never-")
+    assert "nothing was selected" in record.reason
+
+
+def test_a_pod_replaced_during_the_fault_ends_it(clean: ClusterStack):
+    with start_injection(clean.runtime, clean.workspace, plan("lost", "network-delay", lead_s=0, duration_s=60)) as it:
+        wait_for_state(clean, "lost", "active")
+        clean.cluster.remove("v1", "Pod", clean.pod()["metadata"]["name"])
+        record = it.wait(60)
+    assert "was replaced during the fault" in record.reason
+
+
+def test_a_journal_of_another_machine_is_undone_here(clean: ClusterStack):
+    """A pod died with its injection; another one, with other processes and another clock, recovers."""
+    with start_injection(clean.runtime, clean.workspace, plan("moved", "network-delay", lead_s=0, duration_s=60)) as it:
+        wait_for_state(clean, "moved", "active")
+        active = read_journal(it.path)
+    far: dict[str, Any] = {"machine": "another/1", "start_monotonic": 1e9, "guardian": active.owner}
+    write_journal(it.path, active.model_copy(update=far))
+    clean.cluster.put(
+        {
+            "apiVersion": "chaos-mesh.org/v1alpha1",
+            "kind": "NetworkChaos",
+            "metadata": {"name": active.undo[0].resource},  # type: ignore[union-attr]
+            "spec": {
+                "action": "delay",
+                "mode": "all",
+                "selector": {"namespaces": ["rcarena"], "labelSelectors": {"app": "ray-replicas-0"}},
+            },
+        }
+    )
+    assert len(residue(clean.workspace)) == 1
+    assert recover(clean.workspace) == ["moved: network-delay on ray-replicas-0: undone"]
+    assert clean.chaos() == []
+    assert active.owner.alive
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("kind", ["cpu-stress", "network-delay"])
+def test_a_kill_at_any_moment_leaves_nothing(clean: ClusterStack, kind: str, victim: Victim):
+    """``python -m tests.inject.kill_table`` does this for every executor, ten times."""
+    clean.mesh.delay_s = 0.2
+    trial = kill_once(clean, kind, victim, random.Random(f"{kind}-{victim}"))
+    assert trial.left == (), trial
