@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -34,9 +35,13 @@ def git(directory: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def params_text(targets: Sequence[str] = ("ray-replicas-0",), **score: Any) -> str:
+REPLICAS = ("ray-replicas-0", "ray-replicas-1", "ray-replicas-2")
+
+
+def params_text(targets: Sequence[str] = REPLICAS, **score: Any) -> str:
+    """Seven cases: one fault on each replica, twice, and a fault-free one."""
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["campaign"]["name"] = "synthetic"
+    document["campaign"] |= {"name": "synthetic", "repetitions": 2}
     document["inject"]["faults"] = [{"kind": "cpu-stress", "targets": list(targets), "parameters": {"workers": 2}}]
     document["score"] |= {"methods": list(METHODS), "bootstrap_samples": 200} | score
     return yaml.safe_dump(document, sort_keys=False)
@@ -105,16 +110,27 @@ def finished_campaign(directory: Path, text: str | None = None, *, seed: int = 0
     return campaign
 
 
-def slow_down(campaign: Campaign, factor: float) -> None:
-    """Every request of every case takes ``factor`` times as long."""
+def change_requests(campaign: Campaign, factor: float = 1.0, *, seed: int = 0) -> None:
+    """Every request takes ``factor`` times as long, give or take a tenth: as measured another night."""
+    rng = np.random.default_rng(seed)
     for path in sorted(campaign.workspace.cases.iterdir()):
         case = read_case(path)
         tables = {name: case.table(name) for name in ("metrics", "requests", "logs", "spans", "topology")}
         requests = tables["requests"]
+        times = factor * rng.uniform(0.9, 1.1, len(requests))
         for column in ("first_token", "last_token"):
-            spent = (requests[column] - requests["scheduled"]) * factor
-            requests[column] = requests["scheduled"] + pd.to_timedelta(spent)
+            requests[column] = requests["scheduled"] + (requests[column] - requests["scheduled"]) * times
         with CaseWriter(path.parent, path.name) as writer:
             for name, table in tables.items():
                 writer.write(name, table)
             writer.finish(case.record)
+
+
+def spoil_rankings(campaign: Campaign, method: str) -> None:
+    """``method`` now names the true service last."""
+    file = campaign.workspace.scores / "rankings.parquet"
+    rankings = pd.read_parquet(file)
+    of_method = rankings["method"] == method
+    last = rankings[of_method].groupby("case_id")["rank"].transform("max")
+    rankings.loc[of_method, "rank"] = last + 1 - rankings.loc[of_method, "rank"]
+    rankings.to_parquet(file, index=False)

@@ -10,6 +10,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import yaml
 
@@ -36,8 +37,9 @@ class PretendDvc(Dvc):
         self.store.mkdir(exist_ok=True)
         for path, digest in self._lock()["files"].items():
             if not (self.store / digest).exists():
-                shutil.copy(self.directory / path, self.store / f".{digest}")
-                (self.store / f".{digest}").rename(self.store / digest)
+                partial = self.store / f".{digest}.{uuid4()}"
+                shutil.copy(self.directory / path, partial)
+                partial.rename(self.store / digest)
 
     def _lock(self) -> dict:
         return yaml.safe_load((self.directory / "dvc.lock").read_text())

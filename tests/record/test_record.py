@@ -30,10 +30,10 @@ def commits(repository: Path) -> list[str]:
 def test_one_commit_whose_data_is_in_the_remote(repository: Path, campaign: Campaign, tmp_path: Path) -> None:
     before = state(repository)
     recorded = campaign.record(repository)
-    assert (recorded.new, recorded.pushed, recorded.ran_again, recorded.cases) == (True, True, {}, 2)
+    assert (recorded.new, recorded.pushed, recorded.ran_again, recorded.cases) == (True, True, {}, 7)
     assert state(repository) == before
     message = git(repository, "log", "-1", "--format=%B", "results")
-    assert message.startswith("Campaign synthetic: 2 cases, nsigma Avg@5 1.00 (chance 0.60)")
+    assert message.startswith("Campaign synthetic: 7 cases, nsigma Avg@5 1.00 (chance 0.60)")
     assert "stack: synthetic: 3 replicas" in message
     assert f"RCArena-Campaign: {recorded.campaign_id}" in message
     assert "failed rankings: 0" in message

@@ -137,11 +137,11 @@ def test_other_scores_of_a_recorded_campaign(repository: Path, campaign: Campaig
 def test_missing_cases_are_recorded_only_on_request(repository: Path, campaign: Campaign) -> None:
     gone = sorted(campaign.workspace.cases.iterdir())[0]
     shutil.rmtree(gone)
-    with pytest.raises(RecordError, match=rf"1 of 2 cases are missing: .*{gone.name}"):
+    with pytest.raises(RecordError, match=rf"1 of 7 cases are missing: .*{gone.name}"):
         campaign.record(repository)
     recorded = campaign.record(repository, allow_missing=True)
-    assert (recorded.cases, recorded.missing) == (1, 1)
-    assert "RCArena-Cases: 1 of 2" in git(repository, "log", "-1", "--format=%B", "results")
+    assert (recorded.cases, recorded.missing) == (6, 1)
+    assert "RCArena-Cases: 6 of 7" in git(repository, "log", "-1", "--format=%B", "results")
 
 
 def test_what_cannot_be_recorded(repository: Path, campaign: Campaign, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_what_cannot_be_recorded(repository: Path, campaign: Campaign, tmp_path:
 
     (tmp_path / "params.yaml").write_text(params_text(("ray-replicas-1",)))
     others = Campaign(campaign.workspace, params_text(("ray-replicas-1",)), load_params(tmp_path / "params.yaml"))
-    refused("the parameters do not ask for it", of=others, allow_missing=True)
+    refused("the parameters do not ask for them", of=others, allow_missing=True)
     refused("no finished case", of=Campaign(Workspace(tmp_path / "empty"), campaign.text, campaign.params))
     refused("'main' is checked out", branch="main")
     refused("no name for a branch", branch="a..b")
