@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
+from tasks.export.collector import CollectorFiles
 from tasks.export.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.http import NO_ACCESS, HttpAccess, SourceError
 from tasks.export.loki import LokiClient, access_log_entries
@@ -34,7 +35,7 @@ class ExportError(RuntimeError):
     """A telemetry source that was named could not be read: the case should be tried again."""
 
 
-ServerName = Literal["prometheus", "loki", "deepflow"]
+ServerName = Literal["prometheus", "loki", "deepflow", "spans"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class TelemetrySources:
         calls: call edges (caller, callee) that the stack declares.
         settle_s: how long after the end of the window the last telemetry may still arrive.
         otlp_files: further OTLP files, or directories of them, such as the collector's file exporter writes.
+        spans_url: the same over HTTP: a server that lists the files as JSON.
         loki_url: base URL; logs, and the gateway's access log unless ``nginx_access_log`` is set.
         loki_selector: LogQL selector of the stack's streams; None: ``{namespace="<namespace>"}``.
         deepflow_url: base URL of DeepFlow's SQL API.
@@ -73,6 +75,7 @@ class TelemetrySources:
     calls: tuple[tuple[str, str], ...] = ()
     settle_s: float = 2.0
     otlp_files: tuple[Path, ...] = ()
+    spans_url: str | None = None
     loki_url: str | None = None
     loki_selector: str | None = None
     deepflow_url: str | None = None
@@ -168,22 +171,31 @@ class ExportContext:
     @cached_property
     def spans(self) -> pd.DataFrame:
         """Spans that overlap the window or the rate window around it, re-parented; read once per export."""
-        sources = self.sources
         try:
-            return read_spans(
-                otlp=sources.otlp,
-                nginx_access_log=sources.nginx_access_log,
-                requests=self._logged_requests(),
-                others=deepflow_spans(self.deepflow_flows, self.placement) if sources.deepflow_url else None,
-                gateway=self.gateway,
-                services=tuple(self.roles),
-                names=self.placement.names,
-                start=self.start,
-                end=self.end,
-                margin_s=self.params.rate_window_s,
-            )
+            if self.sources.spans_url is None:
+                return self._read_spans(None)
+            url, access = self.sources.spans_url, self.access("spans")
+            with asking("the collector's files"), CollectorFiles(url, access=access) as collector:
+                return self._read_spans(collector)
         except OSError as error:
             raise ExportError(f"spans: {error.filename or 'a file'}: {error.strerror or error}") from error
+
+    def _read_spans(self, collector: CollectorFiles | None) -> pd.DataFrame:
+        sources = self.sources
+        return read_spans(
+            otlp=sources.otlp,
+            collector=collector,
+            namespace=sources.namespace,
+            nginx_access_log=sources.nginx_access_log,
+            requests=self._logged_requests(),
+            others=deepflow_spans(self.deepflow_flows, self.placement) if sources.deepflow_url else None,
+            gateway=self.gateway,
+            services=tuple(self.roles),
+            names=self.placement.names,
+            start=self.start,
+            end=self.end,
+            margin_s=self.params.rate_window_s,
+        )
 
     def _logged_requests(self) -> pd.DataFrame | None:
         sources = self.sources

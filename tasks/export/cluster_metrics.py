@@ -7,19 +7,20 @@ scraped twice does not double a figure.
 
 from __future__ import annotations
 
-from tasks.export.promql import ALL_ROLES, CLUSTER, HEAD_ONLY, REPLICA_ONLY, Accelerator, Combine, Variant
+from tasks.export.promql import ALL_ROLES, CLUSTER, HEAD_ONLY, PEER_LABELS, REPLICA_ONLY, Accelerator, Combine, Variant
 from tasks.export.ray_metrics import late_counter_rate
 from tasks.stack import Role
 
+POD = "pod, service"
+"""``service`` only for series whose monitor says it; pods that are not known are told by it."""
+CONTAINER = f"{POD}, container"
 CONTAINERS = '{$scope,container!="",container!="POD"}'
 INTERFACES = '{$scope,pod!="",interface!="lo"}'
 MIB = 2.0**20
-GPU_LABELS = "UUID, exported_namespace, exported_pod, namespace, pod"
+GPU_LABELS = "UUID, exported_namespace, exported_pod, namespace, pod, service"
 """The pod's labels are dcgm-exporter's own, Prometheus's ``exported_*``, or none; UUID is always there."""
 
-CALLEE_LABELS = ", ".join(
-    f"destination_{end}" for end in ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
-)
+CALLEE_LABELS = ", ".join(f"destination_{end}" for end in ("workload_namespace", *PEER_LABELS))
 WAYPOINT = '{reporter="waypoint"}'
 FAILED = '{reporter="waypoint",response_code=~"5..|0"}'
 """Code 0: the connection broke before there was an answer."""
@@ -32,37 +33,36 @@ def _pod(source: str, promql: str, combine: Combine = "sum", **keywords: object)
 
 
 def container_rate(series: str) -> Variant:
-    return _pod("cadvisor", f"sum by (pod) (max by (pod, container) (rate({series}{CONTAINERS}[$window])))")
+    return _pod("cadvisor", f"sum by ({POD}) (max by ({CONTAINER}) (rate({series}{CONTAINERS}[$window])))")
 
 
 def container_gauge(series: str) -> Variant:
-    return _pod("cadvisor", f"sum by (pod) (max by (pod, container) ({series}{CONTAINERS}))")
+    return _pod("cadvisor", f"sum by ({POD}) (max by ({CONTAINER}) ({series}{CONTAINERS}))")
 
 
 def network_rate(*series: str) -> Variant:
-    parts = [f"sum by (pod) (max by (pod, interface) (rate({name}{INTERFACES}[$window])))" for name in series]
+    parts = [f"sum by ({POD}) (max by ({POD}, interface) (rate({name}{INTERFACES}[$window])))" for name in series]
     return _pod("cadvisor", " + ".join(parts))
 
 
 def quota_use() -> Variant:
     """On a cluster without GPUs the accelerator is the CPU limit of the engine's pod: use of what it grants."""
-    limits = 'sum by (pod) (max by (pod, container) (kube_pod_container_resource_limits{$scope,resource="cpu"}))'
     used = container_rate("container_cpu_usage_seconds_total").promql
-    return _pod("cadvisor", used, roles=REPLICA_ONLY, divisor=limits, accelerator="none")
+    return _pod("cadvisor", used, roles=REPLICA_ONLY, divisor=kube_limit("cpu").promql, accelerator="none")
 
 
 def kube_limit(resource: str) -> Variant:
     series = f'kube_pod_container_resource_limits{{$scope,resource="{resource}"}}'
-    return _pod("kube_state", f"sum by (pod) (max by (pod, container) ({series}))")
+    return _pod("kube_state", f"sum by ({POD}) (max by ({CONTAINER}) ({series}))")
 
 
 def kube_restarts() -> Variant:
     series = "kube_pod_container_status_restarts_total{$scope}"
-    return _pod("kube_state", f"sum by (pod) (max by (pod, container) (rate({series}[$window])))")
+    return _pod("kube_state", f"sum by ({POD}) (max by ({CONTAINER}) (rate({series}[$window])))")
 
 
 def kube_pods(series: str, condition: str) -> Variant:
-    return _pod("kube_state", f"max by (pod) ({series}{{$scope,{condition}}})")
+    return _pod("kube_state", f"max by ({POD}) ({series}{{$scope,{condition}}})")
 
 
 def ray_node(

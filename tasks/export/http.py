@@ -120,6 +120,7 @@ class HttpClient:
         *,
         final: Callable[[Answer], bool] = lambda _: False,
         post: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """The answer to a request with form fields; a status other than 200 is the caller's to judge.
 
@@ -135,7 +136,7 @@ class HttpClient:
         for attempt in range(self._retries + 1):
             wait_s = min(LONGEST_PAUSE_S, self._backoff_s * 2**attempt)
             try:
-                response = self._send(path, pairs, post)
+                response = self._send(path, pairs, post, headers or {})
             except HTTPError as error:
                 problem = _cause(error)
             else:
@@ -150,8 +151,10 @@ class HttpClient:
                 time.sleep(wait_s * random.uniform(0.8, 1.0))
         raise SourceError(f"{self.url}: no answer after retries: {problem}")
 
-    def _send(self, path: str, pairs: list[tuple[str, str]], post: bool) -> urllib3.BaseHTTPResponse:
-        headers = {**self._pool.headers, **self._access.headers()}
+    def _send(
+        self, path: str, pairs: list[tuple[str, str]], post: bool, further: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {**self._pool.headers, **self._access.headers(), **further}
         try:
             if post:
                 return self._pool.request(

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 LOG_SUFFIXES = (".log", ".out", ".err")
 BLOCK_BYTES = 4 * 2**20
 MAX_MESSAGE_CHARACTERS = 8192
+READ_DELAY_NS = 30 * 10**9
+"""A collector reads a line at most this long after it was written; a time further off is in another zone."""
 TEMPLATE_CHARACTERS = 512
 """A template is made from this much of the first line of a message."""
 
@@ -130,10 +132,8 @@ def read_log(path: Path, service: str, window: LogWindow) -> Iterator[pd.DataFra
 
 
 def timed_rows(times_ns: Sequence[int], lines: Sequence[str], service: str, window: LogWindow) -> pd.DataFrame:
-    """Rows of the logs signal from consecutive lines of one stream whose times are known; only those in the window.
-
-    A line that continues the message before it has no time of its own in the result.
-    """
+    """Rows of the logs signal from consecutive lines of one stream, with the times at which they were read; only those
+    in the window. A line that says itself when it was written shortly before or after that is believed."""
     text = _cleaned(pa.array(lines, pa.large_string()))
     rows, _ = parse_lines(text, window, times_ns=np.array(times_ns, dtype=np.int64))
     return _signal_rows(rows, service, window)
@@ -185,7 +185,7 @@ def parse_lines(
     Args:
         lines: text, one element per line.
         last_ns: time of the row before the first line, if one is known.
-        times_ns: the time of each line, where something else than the line says it; it counts.
+        times_ns: when each line was read or received; it counts unless the line's own time is near it.
 
     Returns:
         Columns ``time_ns``, ``level`` (null where unknown), ``message``; and the time of the last row.
@@ -199,7 +199,8 @@ def parse_lines(
     headed = table["time_ns"].notna()
     levelled = _apply_bare_levels(table, lines, ~headed)
     if times_ns is not None:
-        table["time_ns"] = pd.array(times_ns, dtype="Int64")
+        stated, read = table["time_ns"], pd.Series(times_ns, dtype="Int64")
+        table["time_ns"] = stated.where((stated - read).abs() <= READ_DELAY_NS, read)
     table["time_ns"] = table["time_ns"].ffill()
     table["time_ns"] = table["time_ns"].fillna(last_ns) if last_ns is not None else table["time_ns"].bfill()
     continuation = ~headed & ~levelled & headed.cummax()

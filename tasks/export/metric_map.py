@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from tasks.export.cluster_metrics import (
     MIB,
+    POD,
     container_gauge,
     container_rate,
     dcgm_gauge,
@@ -74,8 +75,8 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
             _cgroup(_local_rate("container_cpu_usage_seconds_total")),
             container_rate("container_cpu_usage_seconds_total"),
             ray_node(
-                "sum by (pod) (max by (pod, SessionName) (ray_node_cpu_utilization{$scope}))"
-                " * on (pod) max by (pod) (ray_node_cpu_count{$scope}) / 100"
+                f"max by ({POD}) (ray_node_cpu_utilization{{$scope}})"
+                f" * on ({POD}) max by ({POD}) (ray_node_cpu_count{{$scope}}) / 100"
             ),
         ),
     ),
@@ -86,7 +87,7 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         (
             _cgroup("sum by (service) (container_memory_working_set_bytes{})"),
             container_gauge("container_memory_working_set_bytes"),
-            ray_node("max by (pod) (ray_node_mem_used{$scope})"),
+            ray_node(f"max by ({POD}) (ray_node_mem_used{{$scope}})"),
         ),
     ),
     MetricSpec(
@@ -96,7 +97,7 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         (
             _cgroup(_local_rate("container_network_receive_bytes_total")),
             network_rate("container_network_receive_bytes_total"),
-            ray_node("max by (pod) (ray_node_network_receive_speed{$scope})"),
+            ray_node(f"max by ({POD}) (ray_node_network_receive_speed{{$scope}})"),
         ),
     ),
     MetricSpec(
@@ -106,7 +107,7 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         (
             _cgroup(_local_rate("container_network_transmit_bytes_total")),
             network_rate("container_network_transmit_bytes_total"),
-            ray_node("max by (pod) (ray_node_network_send_speed{$scope})"),
+            ray_node(f"max by ({POD}) (ray_node_network_send_speed{{$scope}})"),
         ),
     ),
     MetricSpec(
@@ -122,7 +123,13 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
             ),
             dcgm_gauge("DCGM_FI_DEV_GPU_UTIL", "mean", 0.01),
             dcgm_gauge("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "mean"),
-            ray_node("avg by (pod) (ray_node_gpus_utilization{$scope})", "mean", 0.01, REPLICA_ONLY, accelerator="gpu"),
+            ray_node(
+                f"avg by ({POD}) (ray_node_gpus_utilization{{$scope}})",
+                "mean",
+                0.01,
+                REPLICA_ONLY,
+                accelerator="gpu",
+            ),
             quota_use(),
         ),
     ),
@@ -201,7 +208,7 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         "llm",
         (
             dcgm_gauge("DCGM_FI_DEV_FB_USED", "sum", MIB),
-            ray_node("sum by (pod) (ray_node_gram_used{$scope})", "sum", MIB, REPLICA_ONLY, accelerator="gpu"),
+            ray_node(f"sum by ({POD}) (ray_node_gram_used{{$scope}})", "sum", MIB, REPLICA_ONLY, accelerator="gpu"),
         ),
     ),
     MetricSpec("gpu_last_xid", "code", "llm", (dcgm_gauge("DCGM_FI_DEV_XID_ERRORS", "max"),)),

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SERVICE_ATTRIBUTES = ("k8s.pod.name", "k8s.pod.uid", "k8s.pod.ip", "service.name", "host.name")
 """Resource attributes that may name the service, in order; the first that names a service of the stack counts."""
+NAMESPACE_ATTRIBUTE = "k8s.namespace.name"
 HTTP_STATUS_ATTRIBUTES = ("http.response.status_code", "http.status_code")
 COLUMNS = ("trace_id", "span_id", "parent_span_id", "service", "operation", "start", "duration", "status_code")
 
@@ -46,14 +47,17 @@ _LENGTH = struct.Struct(">I")
 @dataclass(frozen=True)
 class SpanFilter:
     """Spans that overlap ``[from_ns, to_ns]``; requests that arrived until ``received_to_ns`` where that is known.
-    ``names``: service, pod, address ... -> service."""
+    ``names``: service, pod, address ... -> service, of pods in ``namespace`` where a span names one."""
 
     names: Mapping[str, str]
     from_ns: int = 0
     to_ns: int = 2**63 - 1
     received_to_ns: int = 2**64 - 1
+    namespace: str | None = None
 
     def service_of(self, resource: Mapping[str, Any]) -> str:
+        if self.namespace and resource.get(NAMESPACE_ATTRIBUTE, self.namespace) != self.namespace:
+            return f"{resource[NAMESPACE_ATTRIBUTE]}/{resource.get('service.name', 'unknown')}"
         said = [str(resource[key]) for key in SERVICE_ATTRIBUTES if key in resource]
         return next((self.names[name] for name in said if name in self.names), said[0] if said else "unknown")
 
@@ -166,7 +170,7 @@ def _stream_rows(stream: Any, path: Path, wanted: SpanFilter) -> Iterator[tuple[
     rest = _Prefixed(start, stream)
     if start in (b"{", b"\n", b" "):
         for line in rest.lines():
-            yield from _json_rows(line, path, wanted)
+            yield from line_rows(line, path.name, wanted)
         return
     while len(prefix := rest.read(_LENGTH.size)) == _LENGTH.size:
         (length,) = _LENGTH.unpack(prefix)
@@ -178,7 +182,7 @@ def _stream_rows(stream: Any, path: Path, wanted: SpanFilter) -> Iterator[tuple[
             return  # still being written
         if message.startswith(ZSTD):
             message = pa.CompressedInputStream(pa.BufferReader(message), "zstd").read()
-        yield from (_json_rows(message, path, wanted) if message[:1] == b"{" else _proto_rows(message, wanted))
+        yield from (line_rows(message, path.name, wanted) if message[:1] == b"{" else _proto_rows(message, wanted))
 
 
 class _Prefixed:
@@ -228,13 +232,14 @@ def _proto_rows(payload: bytes, wanted: SpanFilter) -> Iterator[tuple[Any, ...]]
                     )
 
 
-def _json_rows(line: bytes, path: Path, wanted: SpanFilter) -> Iterator[tuple[Any, ...]]:
+def line_rows(line: bytes, file: str, wanted: SpanFilter) -> Iterator[tuple[Any, ...]]:
+    """Spans of one export request as OTLP JSON; text that is not JSON is skipped."""
     if not line.strip():
         return
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError:
-        log.warning("%s: a line of %d bytes is not JSON (the collector may be writing it)", path.name, len(line))
+        log.warning("%s: a line of %d bytes is not JSON (the collector may be writing it)", file, len(line))
         return
     for resource_spans in document.get("resourceSpans") or ():
         service = wanted.service_of(_json_attributes((resource_spans.get("resource") or {}).get("attributes")))

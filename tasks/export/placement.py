@@ -9,11 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
-from tasks.export.promql import Join
-
-PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
-"""Ends of Istio's labels ``source_*`` and ``destination_*``, the ones that tell replicas apart first. ``pod``,
-``address`` and ``pod_ip`` are there where a Telemetry resource adds them."""
+from tasks.export.promql import PEER_LABELS, Join
 
 SINCE_EVER, FOR_EVER = -(2**62), 2**62
 
@@ -91,18 +87,18 @@ class Placement:
 
     def holdings(self, labels: Mapping[str, str], join: Join) -> tuple[Holding, ...]:
         """Whose the series with these labels is, and when; empty if it is none of the stack's."""
-        if labels.get("service") in self.services:
-            return (Holding(labels["service"], labels.get("pod", "")),)
-        if join == "pod":
-            return self._of_pod(labels)
-        if join == "gpu":
-            return self._of_gpu(labels)
         if join == "callee":
             return self.of_peer(labels, "destination")
-        return ()
+        found = self._of_gpu(labels) if join == "gpu" else self._of_pod(labels)
+        if not found and labels.get("service") in self.services:
+            # A pod that nobody told us of, but its monitor knows its service.
+            return (Holding(labels["service"], labels.get("UUID") or labels.get("pod", "")),)
+        return found
 
     def of_peer(self, labels: Mapping[str, str], side: Literal["source", "destination"]) -> tuple[Holding, ...]:
         """Whose end of a call this is, by Istio's labels."""
+        if labels.get(f"{side}_workload_namespace", "") not in ("", "unknown", self.namespace):
+            return ()
         for ending in PEER_LABELS:
             name = labels.get(f"{side}_{ending}", "")
             if not name or name == "unknown":

@@ -22,6 +22,10 @@ Join = Literal["service", "pod", "gpu", "callee"]
 Combine = Literal["sum", "mean", "max", "min"]
 Accelerator = Literal["any", "gpu", "none"]
 
+PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
+"""Ends of Istio's labels ``source_*`` and ``destination_*``, the ones that tell replicas apart first. ``pod``,
+``address`` and ``pod_ip`` are there where a Telemetry resource adds them."""
+
 _SERIES = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)\{")
 
 

@@ -64,7 +64,7 @@ def _local(source: str, promql: str, roles: frozenset[Role], divisor: str = "") 
 
 
 def _cluster(source: str, promql: str, roles: frozenset[Role], combine: Combine, divisor: str = "") -> Variant:
-    top, bottom = (_bound(text, "pod", "$scope") for text in (promql, divisor))
+    top, bottom = (_bound(text, "pod, service", "$scope") for text in (promql, divisor))
     return Variant(source, top, roles, CLUSTER, "pod", combine, bottom)
 
 

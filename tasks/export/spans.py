@@ -25,6 +25,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from tasks.export.collector import CollectorFiles
 from tasks.export.otlp import SpanFilter, read_otlp, span_frame
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ def read_spans(
     end: datetime,
     margin_s: float,
     names: Mapping[str, str] | None = None,
+    namespace: str | None = None,
+    collector: CollectorFiles | None = None,
     nginx_access_log: Path | None = None,
     requests: pd.DataFrame | None = None,
     others: pd.DataFrame | None = None,
@@ -55,6 +58,8 @@ def read_spans(
     Args:
         otlp: files, or directories of files.
         names: pod, address ... -> service; None: only the services themselves.
+        namespace: spans of pods that name another one are not the stack's.
+        collector: further OTLP files, over HTTP.
         nginx_access_log: one JSON object per line.
         requests: entries of the gateway's access log that were read elsewhere.
         others: spans from elsewhere, used for services that have none otherwise.
@@ -66,7 +71,10 @@ def read_spans(
     from_ns = int((start.timestamp() - margin_s) * 1e9)
     to_ns = int((end.timestamp() + margin_s) * 1e9)
     known = dict(names) if names is not None else {service: service for service in services}
-    frame = read_otlp(otlp, SpanFilter(known, from_ns, to_ns, to_ns + int(ARRIVAL_SLACK_S * 1e9)))
+    wanted = SpanFilter(known, from_ns, to_ns, to_ns + int(ARRIVAL_SLACK_S * 1e9), namespace)
+    frame = read_otlp(otlp, wanted)
+    if collector is not None:
+        frame = pd.concat([frame, span_frame(collector.rows(wanted))], ignore_index=True)
     entries = [requests] if requests is not None and not requests.empty else []
     if nginx_access_log is not None and nginx_access_log.exists():
         entries.append(read_access_log(nginx_access_log, from_ns, to_ns))
@@ -90,14 +98,15 @@ def read_spans(
 def add_gateway_spans(spans: pd.DataFrame, logged: pd.DataFrame, gateway: str) -> pd.DataFrame:
     """Spans with those from the access log, which only add ``upstream_s`` where the gateway sent a span of that trace
     itself."""
-    own = spans["service"].eq(gateway)
-    if not own.any():
+    own = spans[spans["service"].eq(gateway)]
+    if own.empty:
         return pd.concat([spans, logged], ignore_index=True)
-    waited = logged.drop_duplicates("trace_id").set_index("trace_id")["upstream_s"]
-    found = spans["trace_id"].map(waited).astype("float64")
-    spans = spans.assign(upstream_s=spans["upstream_s"].where(~own, found))
-    rest = logged[~logged["trace_id"].isin(spans["trace_id"][own])]
-    return pd.concat([spans, rest], ignore_index=True)
+    waited = spans["upstream_s"].copy()
+    for key in ("span_id", "trace_id"):
+        by_key = logged.drop_duplicates(key).set_index(key)["upstream_s"]
+        waited[own.index] = waited[own.index].fillna(own[key].map(by_key).astype("float64"))
+    rest = logged[~logged["span_id"].isin(own["span_id"]) & ~logged["trace_id"].isin(own["trace_id"])]
+    return pd.concat([spans.assign(upstream_s=waited), rest], ignore_index=True)
 
 
 def span_ends(spans: pd.DataFrame) -> pd.Series:
@@ -163,13 +172,15 @@ def _seconds(frame: pd.DataFrame, column: str) -> pd.Series:
 
 
 def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
-    """One server span per line of the access log; its span id is the tail of nginx's request id."""
+    """One server span per line of the access log. Its span id is the one that nginx's tracer gave it, else the tail of
+    nginx's request id."""
     if requests.empty:
         return span_frame([])
     request_id = requests["request_id"].astype("string").fillna("")
     usable = request_id.str.fullmatch(r"[0-9a-f]{32}")
     request_id = request_id.where(usable, _made_up_ids(requests))
     traceparent = _text(requests, "traceparent").str.extract(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-")
+    own_span_id = _text(requests, "span_id")
     duration = _seconds(requests, "request_time").fillna(0.0)
     ended = pd.to_numeric(requests["time"]).mul(1000).round().astype("int64") * 1_000_000
     keys = [
@@ -189,7 +200,7 @@ def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "trace_id": traceparent[0].fillna(request_id),
-            "span_id": request_id.str[-16:],
+            "span_id": own_span_id.where(own_span_id.str.fullmatch(r"[0-9a-f]{16}"), request_id.str[-16:]),
             "parent_span_id": traceparent[1],
             "service": pd.Series(gateway, index=requests.index, dtype="string"),
             "operation": (_text(requests, "method") + " " + _path(requests)).str.strip(),

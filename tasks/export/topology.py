@@ -5,10 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from tasks.case import CALLS, RUNS_ON, Stack
-from tasks.export.placement import PEER_LABELS, Placement
+from tasks.export.placement import Placement
 from tasks.export.prometheus import PrometheusClient, TimeGrid
+from tasks.export.promql import PEER_LABELS
 
-_PEERS = ", ".join(f"{side}_{ending}" for side in ("source", "destination") for ending in PEER_LABELS)
+_PEERS = ", ".join(
+    f"{side}_{ending}" for side in ("source", "destination") for ending in ("workload_namespace", *PEER_LABELS)
+)
 MESH_COUNTERS = (
     'istio_requests_total{reporter=~"waypoint|source|destination"}',
     'istio_tcp_connections_opened_total{reporter=~"waypoint|source|destination"}',

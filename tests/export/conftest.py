@@ -27,12 +27,15 @@ def _free_port() -> int:
 
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """``start(openmetrics="", config="") -> url``: a real Prometheus, filled with the given samples."""
+    """``start(openmetrics="", config="", lookback="5m") -> url``: a real Prometheus, filled with the given samples.
+
+    Imported series do not end with a marker, as scraped ones do: ``lookback`` is how long they linger.
+    """
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed")
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(openmetrics: str = "", config: str = "") -> str:
+    def start(openmetrics: str = "", config: str = "", lookback: str = "5m") -> str:
         data = tmp_path / "tsdb"
         if openmetrics:
             source = tmp_path / "samples.om"
@@ -49,6 +52,7 @@ def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., str]]:
             f"--web.listen-address=127.0.0.1:{port}",
             "--storage.tsdb.retention.time=50y",
             "--log.level=error",
+            f"--query.lookback-delta={lookback}",
         ]
         processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         url = f"http://127.0.0.1:{port}"

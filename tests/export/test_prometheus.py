@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import METRICS
+from tasks.export.http import SourceError
 from tasks.export.prometheus import PrometheusClient, Series, TimeGrid, metrics_table
 
 T0 = 1_760_000_000

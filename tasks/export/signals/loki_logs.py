@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import orjson
 
 from tasks.export.base import ExportContext, Sink, exporter
-from tasks.export.logs import LogWindow, timed_rows
+from tasks.export.logs import READ_DELAY_NS, LogWindow, timed_rows
 from tasks.export.loki import service_of_stream
 
 WRAPPED_IN = ("log", "message")
@@ -25,14 +27,15 @@ def export_loki_logs(context: ExportContext, sink: Sink) -> list[str]:
     if sources.log_selector is None:
         return ["Loki is there, but neither a namespace nor a selector of the stack's streams is set"]
     window = LogWindow.of(context.start, context.end, sources.log_timezone)
+    until = context.end + timedelta(microseconds=READ_DELAY_NS // 1000)
     heard: set[str] = set()
     with context.loki() as client:
-        for stream in client.streams(sources.log_selector, context.start, context.end):
+        for stream in client.streams(sources.log_selector, context.start, until):
             service = service_of_stream(stream.labels, context.placement)
             if service is None or service not in context.roles:
                 continue
             heard.add(service)
-            for page in client.pages(stream.selector, context.start, context.end):
+            for page in client.pages(stream.selector, context.start, until):
                 sink.write(timed_rows(page.times_ns, [_unwrapped(line) for line in page.lines], service, window))
         problems = list(client.problems)
     return problems + [f"no log stream of {service}" for service in context.roles if service not in heard]

@@ -11,7 +11,7 @@ def export_spans(context: ExportContext, sink: Sink) -> list[str]:
     """Spans around the window; a service without any is a problem."""
     sources = context.sources
     problems = [f"{path.name} does not exist" for path in sources.otlp if not path.exists()]
-    if not sources.otlp:
+    if not sources.otlp and sources.spans_url is None:
         problems.append("the stack has no OTLP file")
     if sources.nginx_access_log is not None and not sources.nginx_access_log.exists():
         problems.append(f"access log {sources.nginx_access_log.name} does not exist")
