@@ -13,7 +13,6 @@ from tasks.deploy.health import complete
 from tasks.deploy.kubernetes import lifecycle, teardown
 from tasks.deploy.kubernetes.access import enter
 from tasks.deploy.kubernetes.models import model_preset
-from tasks.deploy.kubernetes.names import SERVE_SERVICE
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime
 from tasks.export.base import TelemetrySources
 from tasks.export.placement import PodPlacement
@@ -99,13 +98,14 @@ class KubernetesStack(LiveStack):
         )
 
     def sources(self) -> TelemetrySources:
+        """The gateway reaches Ray Serve's proxies in the replicas' pods; the head only controls the replicas."""
         replicas = [service.name for service in self.runtime.services if service.role == "replica"]
         return TelemetrySources(
             prometheus_url=self.runtime.prometheus_url,
             loki_url=self.runtime.loki_url,
             spans_url=self.runtime.spans_url,
             deepflow_url=self.runtime.deepflow_url,
-            calls=((GATEWAY, HEAD), *((HEAD, replica) for replica in replicas)),
+            calls=tuple((caller, replica) for caller in (GATEWAY, HEAD) for replica in replicas),
             settle_s=max(LAST_TELEMETRY_S, 2.0 * self._params.scrape_interval_s),
             namespace=self.runtime.namespace,
             pods=tuple(
@@ -115,7 +115,6 @@ class KubernetesStack(LiveStack):
                 for service in self.runtime.services
                 for pod in service.pods
             ),
-            aliases={SERVE_SERVICE: HEAD},
             gpus=self._params.accelerator.kind == "nvidia",
         )
 
