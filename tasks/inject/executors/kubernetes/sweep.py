@@ -58,7 +58,7 @@ def _traces(runtime: KubernetesRuntime) -> tuple[list[Trace], list[str]]:
             found += find(runtime)
         except FaultError as error:
             blind.append(f"cannot look for residue: {error}")
-    return found, blind
+    return found, list(dict.fromkeys(blind))
 
 
 def _chaos_resources(runtime: KubernetesRuntime) -> list[Trace]:
