@@ -21,10 +21,11 @@ import pandas as pd
 
 from tasks.case import SIGNALS, read_cases
 from tasks.params import ScoreParams
+from tasks.rca.build_view import build_view
 from tasks.rca.method import Method
 from tasks.rca.registry import get_method, list_methods
 from tasks.rca.runner import Limits, Outcome, run_pairs
-from tasks.rca.view import CaseView, build_view
+from tasks.rca.view import CaseView
 
 REFERENCE_CPU_S = 135.0
 """What the published reference code needs for its 24 methods on a case of the published size, on two such cores."""

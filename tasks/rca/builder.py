@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tasks.case import read_case
 from tasks.params import ScoreParams
+from tasks.rca.build_view import NoChangeDetected, build_view
 from tasks.rca.child import READY, answer_parent
-from tasks.rca.view import NoChangeDetected, build_view, column_names
+from tasks.rca.view import column_names
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import pytest
 
 from tasks.case import read_case
 from tasks.rca import runner
+from tasks.rca.build_view import build_view
 from tasks.rca.child import RunnerError
 from tasks.rca.pair import PairResult, run_pair
 from tasks.rca.registry import get_method
 from tasks.rca.runner import CaseWork, Limits, LocalPool, MethodCall, run_cases, run_pairs
-from tasks.rca.view import CaseView, build_view
+from tasks.rca.view import CaseView
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params, view_of
 from tests.synthetic import synthetic_case

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tasks.case import SIGNALS, Case, CaseRecord, Completeness
+from tasks.rca.build_view import NoChangeDetected, build_view, front_end_latency, widen
 from tasks.rca.profile import PAPER_METRICS
-from tasks.rca.view import NoChangeDetected, build_view, front_end_latency, widen
 from tests.copies import copied
 from tests.rca.views import T0, rewritten, score_params, view_of
 from tests.synthetic import synthetic_case
