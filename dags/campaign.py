@@ -1,0 +1,117 @@
+"""``campaign``: one campaign on the stack, from its plan to its record. See docs/airflow.md."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import TriggerRule, dag, get_current_context, setup, task, teardown
+from rcarena_dags.campaign_tasks import (
+    CASES_TASK,
+    CaseRun,
+    case_ids,
+    end_cases,
+    judge,
+    method_names,
+    skip_unless,
+    token,
+)
+from rcarena_dags.form import campaign_form, document
+from rcarena_dags.pods import LABEL, ScorePod, StepPod
+from rcarena_dags.settings import POOL, settings
+
+FOLDER = f"{settings().mount}/{{{{ params.workspace or params.name }}}}"
+FILE = f"{FOLDER}/params{{{{ '.dry-run' if params.dry_run else '' }}}}.yaml"
+PLACE = ["--params", FILE, "--workspace", FOLDER]
+LABELS = {f"{LABEL}/campaign": "{{ params.name }}", f"{LABEL}/run": "{{ token(run_id) }}"}
+DOWN = ["{{ 'inject' if params.keep_stack else 'deploy' }}", "{{ '--recover' if params.keep_stack else 'down' }}"]
+RESULTS = ["--repository", settings().results, "--branch", settings().results_branch]
+PUBLISH = ["--git-remote", settings().results_git_remote] if settings().results_git_remote else []
+
+Pod = partial(StepPod, labels=LABELS)
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    params=campaign_form(),
+    user_defined_macros={"document": document, "token": token},
+    tags=["rcarena"],
+    doc_md=__doc__,
+)
+def campaign() -> None:
+    @task
+    def plan() -> list[str]:
+        return case_ids(get_current_context()["params"])
+
+    @task
+    def methods() -> list[str]:
+        return method_names(get_current_context()["params"])
+
+    @setup
+    def lease() -> None:
+        """From here on the stack must be taken down, whatever happens."""
+        skip_unless(not get_current_context()["params"]["dry_run"], "dry run: the stack is not touched")
+
+    @teardown(on_failure_fail_dagrun=True)
+    def verdict() -> None:
+        params = get_current_context()["params"]
+        last = "record" if params["record"] else "report"
+        judge(get_current_context(), ["preflight"] if params["dry_run"] else [last, "teardown"])
+
+    planned = plan()
+    settle = "{{ '--no-settle' if params.dry_run else '--settle' }}"
+    resolve = ["params", "resolve", "--override", "{{ document(params) | tojson }}", "--out", FILE, settle, *PLACE]
+    configure = Pod(task_id="configure", step="configure", arguments=resolve)
+    preflight = Pod(task_id="preflight", step="preflight", arguments=["preflight", *PLACE], pool=POOL)
+    leased = lease()
+    deploy = Pod(task_id="deploy", step="deploy", arguments=["deploy", "up", *PLACE], pool=POOL)
+    cases = CaseRun.partial(
+        task_id=CASES_TASK,
+        pool=POOL,
+        wait_for_completion=True,
+        deferrable=True,
+        poke_interval=settings().poll_s,
+        retries=settings().case_retries,
+        retry_delay=timedelta(seconds=30),
+        map_index_template="{{ task.case_id }}",
+    ).expand(case_id=planned)
+    down = Pod(task_id="teardown", step="teardown", arguments=[*DOWN, *PLACE], pool=POOL, pre_execute=end_cases)
+    collected = EmptyOperator(task_id="collected", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    score = ScorePod.partial(
+        task_id="score",
+        labels=LABELS,
+        arguments=["score", *PLACE],
+        retries=2,
+        retry_exponential_backoff=True,
+        map_index_template="{{ task.method }}",
+    ).expand(method=methods())
+    aggregate = Pod(task_id="aggregate", step="aggregate", arguments=["score", *PLACE])
+    report = Pod(task_id="report", step="report", arguments=["report", *PLACE])
+    record = Pod(
+        task_id="record",
+        step="record",
+        arguments=["record", "--allow-missing", *RESULTS, *PUBLISH, *PLACE],
+        pre_execute=lambda context: skip_unless(context["params"]["record"], "record is off"),
+    )
+
+    (
+        planned
+        >> configure
+        >> preflight
+        >> leased
+        >> deploy
+        >> cases
+        >> collected
+        >> score
+        >> aggregate
+        >> report
+        >> record
+    )
+    cases >> down.as_teardown(setups=leased, on_failure_fail_dagrun=True)
+    [record, down] >> verdict()
+
+
+campaign()

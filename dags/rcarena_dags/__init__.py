@@ -1,0 +1,1 @@
+"""What the DAG files share. Imported at every parse: nothing heavy, nothing that asks the network."""

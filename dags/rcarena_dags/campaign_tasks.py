@@ -1,0 +1,155 @@
+"""What the DAGs do besides pods: the plan, one run of ``case`` per case, the end of cases, the verdict on a run."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from rcarena_dags.form import document
+from rcarena_dags.pods import LABEL, delete_pods, labels_of, remove_pods
+from rcarena_dags.settings import settings, use_repository
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tasks.params import Params
+
+CASE_DAG = "case"
+CASES_TASK = "cases"
+WAITING = frozenset({"running", "deferred", "queued", "scheduled"})
+LIVE_STEPS = "(deploy,prepare,load,inject,export)"
+CASES_END_TIMEOUT_S = 900
+
+
+def token(run_id: str) -> str:
+    """``run_id`` as a word that labels, folders and run ids may hold."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:10]
+
+
+def case_ids(form: Mapping[str, Any]) -> list[str]:
+    """The cases of the campaign: a pure function of the form and of the files it names.
+
+    Raises:
+        AirflowFailException: parameters that cannot be used; the message names each key.
+    """
+    params = _checked(form)
+    from tasks.plan import plan_campaign
+
+    windows = params.campaign.windows
+    seconds = windows.warmup_s + windows.baseline_s + windows.fault_s + windows.recovery_s
+    if seconds > (settings().case_minutes - 10) * 60:
+        raise AirflowFailException(
+            f"a case of {seconds:g} s does not fit into RCARENA_CASE_MINUTES={settings().case_minutes} less 10"
+        )
+    cases = [plan.case_id for plan in plan_campaign(params)]
+    if not cases:
+        raise AirflowFailException("the campaign has no case: no fault, and fault_free_cases is 0")
+    return cases
+
+
+def method_names(form: Mapping[str, Any]) -> list[str]:
+    """The methods of the campaign. Raises AirflowFailException as ``case_ids``."""
+    return list(_checked(form).score.methods)
+
+
+def _checked(form: Mapping[str, Any]) -> Params:
+    use_repository()
+    from tasks.params import validated
+    from tasks.validation import ParamsError
+
+    try:
+        return validated(document(form), "the form")
+    except ParamsError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+class CaseRun(TriggerDagRunOperator):
+    """A run of ``case`` for ``case_id``. Every try is a fresh attempt: a run id and a folder of its own."""
+
+    def __init__(self, *, case_id: str, **kwargs: Any) -> None:
+        super().__init__(trigger_dag_id=CASE_DAG, **kwargs)
+        self.case_id = case_id
+
+    def execute(self, context: Context) -> None:
+        ti, form, run_id = context["ti"], context["params"], context["run_id"]
+        self.trigger_run_id = case_run_id(run_id, self.case_id, ti.try_number)
+        self.conf = {
+            "name": form["name"],
+            "workspace": form["workspace"] or form["name"],
+            "case": self.case_id,
+            "attempt": f"{token(run_id)}-{ti.try_number}",
+            "run": token(run_id),
+            "asked_by": {"dag_id": ti.dag_id, "run_id": run_id, "map_index": ti.map_index},
+        }
+        super().execute(context)
+
+
+def case_run_id(run_id: str, case_id: str, try_number: int) -> str:
+    return f"{case_id}.{token(run_id)}.{try_number}"
+
+
+def still_wanted(context: Context) -> None:
+    """Fail if the campaign that asked for this case waits no more: it was stopped while the case was queued."""
+    asked_by = context["params"]["asked_by"]
+    if asked_by is None:
+        return
+    states = context["ti"].get_task_states(
+        dag_id=asked_by["dag_id"],
+        task_ids=[CASES_TASK],
+        map_index=asked_by["map_index"],
+        run_ids=[asked_by["run_id"]],
+    )
+    found = states.get(asked_by["run_id"], {})
+    if not WAITING & {str(state) for state in found.values()}:
+        raise AirflowFailException(f"the campaign does not wait for this case: {found or 'no such task'}")
+
+
+def remove_attempt(context: Context) -> None:
+    """Before the check for residue: no pod of this attempt may act any more, whatever became of its task."""
+    remove_pods(f"{labels_of(context)},{LABEL}/step in {LIVE_STEPS}")
+
+
+def end_cases(context: Context) -> None:
+    """End the pods of this campaign's cases, and wait until its runs of ``case`` are over.
+
+    Raises:
+        AirflowException: some are not.
+    """
+    ti, run_id = context["ti"], context["run_id"]
+    planned = ti.xcom_pull(task_ids="plan") or []
+    tries = range(1, settings().case_retries + 3)
+    run_ids = [case_run_id(run_id, case_id, each) for case_id in planned for each in tries]
+    selector = f"{LABEL}/run={token(run_id)},{LABEL}/step in {LIVE_STEPS}"
+    deadline = time.monotonic() + CASES_END_TIMEOUT_S
+    while delete_pods(selector) or _unfinished(ti, run_ids):
+        if time.monotonic() > deadline:
+            raise AirflowException(f"runs of {CASE_DAG} that do not end: {_unfinished(ti, run_ids)}")
+        time.sleep(5)
+
+
+def _unfinished(ti: Any, run_ids: list[str]) -> int:
+    return ti.get_dr_count(CASE_DAG, run_ids=run_ids, states=["running", "queued"]) if run_ids else 0
+
+
+def skip_unless(wanted: bool, why: str) -> None:
+    if not wanted:
+        raise AirflowSkipException(why)
+
+
+def judge(context: Context, needed: Iterable[str]) -> None:
+    """Fail unless each of ``needed`` has succeeded. A run whose leaves were skipped would else count as a success.
+
+    Raises:
+        AirflowFailException: the states of those that have not.
+    """
+    ti, names = context["ti"], sorted(needed)
+    found = ti.get_task_states(dag_id=ti.dag_id, task_ids=names, run_ids=[context["run_id"]])
+    states = found.get(context["run_id"], {})
+    wrong = [f"{each} is {states.get(each)}" for each in names if states.get(each) != "success"]
+    if wrong:
+        raise AirflowFailException(", ".join(wrong))

@@ -1,0 +1,199 @@
+"""The forms of the DAGs: one schema per field, and what a filled form means in the words of ``params.yaml``.
+
+A field that is left empty keeps the value of the preset. Limits are those of ``tasks/params.py`` (a test compares them);
+what only registries know (fault kinds, methods) is checked by the first task, before anything is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk import Param
+
+from rcarena_dags.settings import settings, use_repository
+
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+WORD = r"^[a-z][a-z0-9_-]*$"
+SERVICE = r"^[a-z0-9][a-z0-9-]*$"
+SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400}
+SECONDS_OR_NONE = {"type": "number", "minimum": 0, "maximum": 86_400}
+AS_IN_PARAMS = "params"
+"""The preset that changes nothing."""
+
+WINDOWS = {
+    "type": "object",
+    "properties": {
+        "warmup_s": SECONDS_OR_NONE,
+        "baseline_s": SECONDS,
+        "fault_s": SECONDS,
+        "recovery_s": SECONDS_OR_NONE,
+    },
+    "additionalProperties": False,
+}
+FAULT = {
+    "type": "object",
+    "properties": {
+        "kind": {"type": "string", "pattern": WORD},
+        "targets": {"type": "array", "items": {"type": "string", "pattern": SERVICE}, "minItems": 1},
+        "parameters": {"type": "object"},
+    },
+    "required": ["kind", "targets"],
+    "additionalProperties": False,
+}
+
+
+def presets() -> list[str]:
+    """Names of the stacks that a form may choose: files of the folder ``presets``, and ``params``."""
+    return [AS_IN_PARAMS, *sorted(path.stem for path in settings().presets.glob("*.yaml"))]
+
+
+def campaign_form() -> dict[str, Param]:
+    return {
+        "name": name("by-hand"),
+        "workspace": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$",
+            description="Folder of the campaign on the volume; empty: its name. Finished cases in it are not repeated.",
+        ),
+        "preset": Param(
+            AS_IN_PARAMS,
+            type="string",
+            enum=presets(),
+            description="Which stack: a file of dags/presets, put on top of params.yaml.",
+        ),
+        **experiment(),
+        **stack(),
+        "profile": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, "paper", "llm"],
+            description="Telemetry that the methods may see: what the paper used, or every metric of the case.",
+        ),
+        "methods": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "pattern": WORD},
+            minItems=1,
+            description="RCA methods, as `rcarena methods` lists them.",
+        ),
+        **flags(),
+    }
+
+
+def name(default: str) -> Param:
+    return Param(
+        default,
+        type="string",
+        pattern=NAME,
+        title="Campaign",
+        description="Campaigns of one name are compared with each other. Small letters, digits and hyphens.",
+    )
+
+
+def experiment() -> dict[str, Param]:
+    return {
+        "faults": Param(
+            None,
+            type=["null", "array"],
+            items=FAULT,
+            description='One case per target and repetition: [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], '
+            '"parameters": {"workers": 2}}]. An empty list: only fault-free cases.',
+        ),
+        "repetitions": Param(
+            None, type=["null", "integer"], minimum=1, maximum=1000, description="Of every fault on every target."
+        ),
+        "fault_free_cases": Param(
+            None, type=["null", "integer"], minimum=0, maximum=1000, description="Cases without any fault."
+        ),
+        "windows": Param(
+            None,
+            type=["null", "object"],
+            properties=WINDOWS["properties"],
+            additionalProperties=False,
+            description='Seconds of each phase of a case: {"warmup_s": 5, "baseline_s": 22, "fault_s": 22, '
+            '"recovery_s": 8}; what is left out stays.',
+        ),
+        "seed": Param(None, type=["null", "integer"], minimum=0, maximum=2**32 - 1, description="Of load and plan."),
+    }
+
+
+def stack() -> dict[str, Param]:
+    return {
+        "load_rate": Param(
+            None, type=["null", "number"], exclusiveMinimum=0, maximum=10_000, description="Requests per second."
+        ),
+        "replicas": Param(None, type=["null", "integer"], minimum=1, maximum=64, description="Replicas of the model."),
+        "tensor_parallel": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=16,
+            description="GPUs that share each layer (Kubernetes).",
+        ),
+        "pipeline_parallel": Param(
+            None, type=["null", "integer"], minimum=1, maximum=16, description="Pods that a replica spans (Kubernetes)."
+        ),
+    }
+
+
+def flags() -> dict[str, Param]:
+    return {
+        "keep_stack": Param(False, type="boolean", description="Leave the stack up at the end; faults are undone."),
+        "record": Param(True, type="boolean", description="Version the campaign with DVC on the results branch."),
+        "dry_run": Param(False, type="boolean", description="Plan, check the parameters and the cluster, then stop."),
+    }
+
+
+def case_form() -> dict[str, Param]:
+    return {
+        "name": name("by-hand"),
+        "workspace": Param("by-hand", type="string", description="Folder of the campaign on the volume."),
+        "case": Param(
+            "case-000000000000",
+            type="string",
+            pattern=r"^case-[0-9a-f]{12}$",
+            description="A case id of the campaign, as `rcarena plan` lists them.",
+        ),
+        "attempt": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[a-z0-9][a-z0-9-]{0,40}$",
+            description="Name of this attempt; empty: made from the run.",
+        ),
+        "asked_by": Param(None, type=["null", "object"], description="The campaign's task that waits; by hand: empty."),
+        "run": Param(None, type=["null", "string"], description="Label of the pods of the campaign; by hand: empty."),
+    }
+
+
+def document(form: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that ``form`` asks for: ``params.yaml``, the preset, the fields that are filled in.
+
+    Raises:
+        ParamsError: a file cannot be read.
+    """
+    use_repository()
+    from tasks.params import overridden, read_document
+
+    base = read_document(settings().params_file)
+    if form["preset"] != AS_IN_PARAMS:
+        base = overridden(base, read_document(settings().presets / f"{form['preset']}.yaml"))
+    return overridden(base, overrides(form))
+
+
+def overrides(form: Mapping[str, Any]) -> dict[str, Any]:
+    """What the filled fields of ``form`` say, by section."""
+    parallelism = {"tensor": form["tensor_parallel"], "pipeline": form["pipeline_parallel"]}
+    sections: dict[str, dict[str, Any]] = {
+        "campaign": {key: form[key] for key in ("name", "seed", "repetitions", "fault_free_cases", "windows")},
+        "deploy": {"replicas": form["replicas"], "parallelism": _given(parallelism) or None},
+        "load": {"rate": form["load_rate"]},
+        "inject": {"faults": form["faults"], "concurrent": None if form["faults"] is None else []},
+        "score": {key: form[key] for key in ("profile", "methods")},
+    }
+    return {section: given for section, values in sections.items() if (given := _given(values))}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

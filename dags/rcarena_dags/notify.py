@@ -1,0 +1,37 @@
+"""Who hears of a failure: the notifier that ``RCARENA_NOTIFIER`` names, by default the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseNotifier
+from airflow.sdk.module_loading import import_string
+
+from rcarena_dags.settings import settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class LogNotifier(BaseNotifier):
+    """Writes one line into the task's log."""
+
+    template_fields = ("text",)
+
+    def __init__(
+        self, text: str = "{{ dag.dag_id }} failed in {{ ti.task_id }}, run {{ run_id }}: {{ ti.log_url }}"
+    ) -> None:
+        super().__init__()
+        self.text = text
+
+    def notify(self, context: Context) -> None:
+        self.log.error(self.text)
+
+
+def notifier() -> Any:
+    """An instance of the class that the settings name, with the arguments they give.
+
+    A failure of the import fails the parse of the DAG: better now than at night.
+    """
+    chosen = settings()
+    return import_string(chosen.notifier)(**chosen.notifier_arguments)

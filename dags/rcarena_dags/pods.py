@@ -1,0 +1,178 @@
+"""Every live step is a pod: ``StepPod`` is the one place that says what they have in common.
+
+A pod calls ``rcarena`` with the campaign's parameters and workspace and is judged by its exit status. Its labels name
+campaign, run, case, attempt and step; who cleans up finds it by them, whoever started it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk.exceptions import AirflowException
+from kubernetes.client import models as k8s
+
+from rcarena_dags.costs import cost_of
+from rcarena_dags.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+LABEL = "rcarena.io"
+GRACE_S = 90
+"""From SIGTERM to SIGKILL: long enough for the undo of a fault and for the end of a load."""
+PARTNER_TIMEOUT_S = 1200
+UNTIL_GONE_S = GRACE_S + 60
+
+
+@dataclass(frozen=True)
+class Step:
+    """``account``: ServiceAccount ``rcarena-<account>``; ``minutes``: hard limit of one try."""
+
+    account: str
+    minutes: int
+    cpu: str = "500m"
+    memory: str = "1Gi"
+    retries: int = 2
+
+
+def _steps(chosen: Settings) -> dict[str, Step]:
+    return {
+        "configure": Step("score", 15),
+        "preflight": Step("deploy", 15),
+        "deploy": Step("deploy", 90, memory="2Gi", retries=1),
+        # The parts of an attempt are not repeated one by one: the whole case is, as a fresh attempt.
+        "prepare": Step("inject", 20, retries=0),
+        "load": Step("load", chosen.case_minutes, cpu="2", memory="2Gi", retries=0),
+        "inject": Step("inject", chosen.case_minutes, retries=0),
+        "export": Step("export", 60, cpu="1", memory="4Gi"),
+        "verify": Step("inject", 20, memory="2Gi", retries=3),
+        "score-cheap": Step("score", 120, cpu="1", memory="4Gi"),
+        "score-moderate": Step("score", 240, cpu="2", memory="8Gi"),
+        "score-expensive": Step("score", 720, cpu="4", memory="16Gi"),
+        "aggregate": Step("score", 240, cpu="2", memory="8Gi"),
+        "report": Step("score", 60, cpu="1", memory="4Gi"),
+        "record": Step("record", 120, cpu="1", memory="4Gi", retries=3),
+        "compare": Step("record", 60, cpu="1", memory="4Gi", retries=0),
+        "teardown": Step("deploy", 45, memory="2Gi", retries=3),
+    }
+
+
+class StepPod(KubernetesPodOperator):
+    """``rcarena ARGUMENTS`` in a pod of the kind ``step``."""
+
+    def __init__(
+        self, *, step: str, arguments: Sequence[str], labels: dict[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        chosen = settings()
+        kind = _steps(chosen)[step]
+        on_gpu_node = step in chosen.gpu_steps
+        limits = {"cpu": kind.cpu, "memory": kind.memory}
+        common: dict[str, Any] = {
+            "kubernetes_conn_id": chosen.connection,
+            "namespace": chosen.namespace,
+            "name": f"rcarena-{step}",
+            "image": chosen.image,
+            "image_pull_policy": chosen.image_pull_policy,
+            "service_account_name": f"rcarena-{kind.account}",
+            "container_resources": k8s.V1ResourceRequirements(requests=limits, limits={"memory": kind.memory}),
+            "node_selector": chosen.gpu_node_selector if on_gpu_node else chosen.node_selector,
+            "tolerations": list(chosen.tolerations + (chosen.gpu_tolerations if on_gpu_node else ())),
+            "volumes": [_workspace_volume(chosen)],
+            "volume_mounts": [k8s.V1VolumeMount(name="workspace", mount_path=chosen.mount)],
+            "env_from": [
+                k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret)) for secret in chosen.secrets
+            ],
+            "security_context": k8s.V1PodSecurityContext(fs_group=10001),
+            "do_xcom_push": False,
+            "deferrable": chosen.deferrable,
+            "poll_interval": chosen.poll_s,
+            "logging_interval": 60 if chosen.deferrable else None,
+            "startup_check_interval_seconds": min(5, chosen.poll_s),
+            "schedule_timeout_seconds": 900,
+            "startup_timeout_seconds": 900,
+            "active_deadline_seconds": kind.minutes * 60,
+            "execution_timeout": timedelta(minutes=kind.minutes + 20),
+            "termination_grace_period": GRACE_S,
+            "on_finish_action": "delete_pod",
+            "on_kill_action": "delete_pod",
+            "log_events_on_failure": True,
+            "log_pod_spec_on_failure": False,
+            "retries": kind.retries,
+            "retry_delay": timedelta(seconds=20),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(minutes=10),
+        }
+        super().__init__(
+            arguments=list(arguments),
+            labels={"app.kubernetes.io/part-of": "rcarena", f"{LABEL}/step": step, **(labels or {})},
+            **{**common, **kwargs},
+        )
+
+
+class ScorePod(StepPod):
+    """Rankings of one method, in a pod as large as its cost class needs; to be mapped over methods."""
+
+    def __init__(self, *, method: str, arguments: Sequence[str], **kwargs: Any) -> None:
+        step = f"score-{cost_of(method)}"
+        workers = _steps(settings())[step].cpu
+        super().__init__(step=step, arguments=[*arguments, "--workers", workers, "--only", method], **kwargs)
+        self.method = method
+
+
+def _workspace_volume(chosen: Settings) -> k8s.V1Volume:
+    claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=chosen.claim)
+    return k8s.V1Volume(name="workspace", persistent_volume_claim=claim)
+
+
+def remove_pods(selector: str) -> None:
+    """Delete every pod with these labels and wait until none is left; each has its time to undo what it did.
+
+    Raises:
+        AirflowException: some are still there.
+    """
+    pods = _Pods()
+    deadline = time.monotonic() + UNTIL_GONE_S
+    while names := pods.delete(selector):
+        if time.monotonic() > deadline:
+            raise AirflowException(f"pods that do not go away: {', '.join(names)}")
+        time.sleep(2)
+
+
+def delete_pods(selector: str) -> list[str]:
+    """Ask every pod with these labels to end; the names of those that are there. Does not wait."""
+    return _Pods().delete(selector)
+
+
+class _Pods:
+    def __init__(self) -> None:
+        from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+
+        self._client = KubernetesHook(conn_id=settings().connection).core_v1_client
+        self._asked: set[str] = set()
+
+    def delete(self, selector: str) -> list[str]:
+        from kubernetes.client.exceptions import ApiException
+
+        found = self._client.list_namespaced_pod(settings().namespace, label_selector=selector).items
+        names = sorted(pod.metadata.name for pod in found)
+        for name in names:
+            if name in self._asked:
+                continue
+            try:
+                self._client.delete_namespaced_pod(name, settings().namespace, grace_period_seconds=GRACE_S)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+            self._asked.add(name)
+        return names
+
+
+def labels_of(context: Context) -> str:
+    """Selector for the pods of the attempt of this run of ``case``."""
+    rendered = context["task"].labels
+    return ",".join(f"{LABEL}/{key}={rendered[f'{LABEL}/{key}']}" for key in ("run", "case", "attempt"))

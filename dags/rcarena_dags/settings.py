@@ -1,0 +1,95 @@
+"""Settings of one Airflow installation, from its environment. One installation drives one stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+DAGS = Path(__file__).parents[1]
+POOL = "rcarena_stack"
+"""One slot: who has it may change the stack."""
+
+
+class SettingsError(ValueError):
+    """A variable of the environment has a value that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the pods run and what they get. ``from_environment`` says which variable sets what."""
+
+    namespace: str = "rcarena"
+    image: str = "rcarena/tasks:0.1.0"
+    image_pull_policy: str = "IfNotPresent"
+    connection: str = "kubernetes_default"
+    claim: str = "workspace"
+    mount: str = "/workspace"
+    results: str = "/workspace/results"
+    results_branch: str = "results"
+    results_git_remote: str | None = None
+    secrets: tuple[str, ...] = ()
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+    gpu_node_selector: dict[str, str] = field(default_factory=dict)
+    gpu_tolerations: tuple[dict[str, Any], ...] = ({"key": "nvidia.com/gpu", "operator": "Exists"},)
+    gpu_steps: tuple[str, ...] = ()
+    deferrable: bool = True
+    poll_s: int = 10
+    case_minutes: int = 120
+    case_retries: int = 1
+    params_file: Path = DAGS.parent / "params.yaml"
+    presets: Path = DAGS / "presets"
+    nightly_cron: str = "30 1 * * *"
+    nightly_timezone: str = "UTC"
+    notifier: str = "rcarena_dags.notify.LogNotifier"
+    notifier_arguments: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """``RCARENA_`` and the field's name in capitals: text as it is, all else as JSON.
+
+        Raises:
+            SettingsError: a value is not JSON of the right type.
+        """
+        values: dict[str, Any] = {}
+        for name, default in vars(cls()).items():
+            variable = f"RCARENA_{name.upper()}"
+            if environment.get(variable):
+                values[name] = _converted(variable, environment[variable], default)
+        return cls(**values)
+
+
+def _converted(variable: str, text: str, default: Any) -> Any:
+    if default is None or isinstance(default, str):
+        return text
+    if isinstance(default, Path):
+        return Path(text)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{variable}: not JSON: {error}") from error
+    wanted = list if isinstance(default, tuple) else type(default)
+    if type(value) is not wanted:
+        raise SettingsError(f"{variable}: must be {_NAMES[wanted]} in JSON (got {text})")
+    return tuple(value) if isinstance(default, tuple) else value
+
+
+_NAMES = {list: "a list", dict: "an object", bool: "true or false", int: "a whole number"}
+
+
+@cache
+def settings() -> Settings:
+    return Settings.from_environment(os.environ)
+
+
+def use_repository() -> None:
+    """Make ``tasks`` importable where it lies beside ``dags`` (a checkout, git-sync) and is not installed."""
+    root = str(DAGS.parent)
+    if (DAGS.parent / "tasks").is_dir() and root not in sys.path:
+        sys.path.append(root)
