@@ -7,6 +7,7 @@ from functools import partial
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import TriggerRule, dag, get_current_context, setup, task, teardown
+
 from rcarena_dags.campaign_tasks import (
     CASES_TASK,
     CaseRun,
@@ -97,19 +98,8 @@ def campaign() -> None:
         pre_execute=lambda context: skip_unless(context["params"]["record"], "record is off"),
     )
 
-    (
-        planned
-        >> configure
-        >> preflight
-        >> leased
-        >> deploy
-        >> cases
-        >> collected
-        >> score
-        >> aggregate
-        >> report
-        >> record
-    )
+    planned >> configure >> preflight >> leased >> deploy >> cases >> collected
+    collected >> score >> aggregate >> report >> record
     cases >> down.as_teardown(setups=leased, on_failure_fail_dagrun=True)
     [record, down] >> verdict()
 

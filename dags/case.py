@@ -1,10 +1,11 @@
-"""``case``: one attempt at one case on the stack that is up. ``campaign`` starts it; by hand it needs a campaign's folder."""
+"""``case``: one attempt at one case on the stack that is up. ``campaign`` starts it; by hand it needs a folder."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from airflow.sdk import dag, get_current_context, teardown
+
 from rcarena_dags.campaign_tasks import judge, remove_attempt, still_wanted, token
 from rcarena_dags.form import case_form
 from rcarena_dags.pods import LABEL, PARTNER_TIMEOUT_S, StepPod

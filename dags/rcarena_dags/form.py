@@ -1,7 +1,7 @@
 """The forms of the DAGs: one schema per field, and what a filled form means in the words of ``params.yaml``.
 
-A field that is left empty keeps the value of the preset. Limits are those of ``tasks/params.py`` (a test compares them);
-what only registries know (fault kinds, methods) is checked by the first task, before anything is deployed.
+A field that is left empty keeps the value of the preset. Limits are those of ``tasks/params.py`` (a test compares);
+what only registries know (fault kinds, methods) is checked by the first tasks, before anything is deployed.
 """
 
 from __future__ import annotations

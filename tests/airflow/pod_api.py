@@ -3,12 +3,13 @@
     python -m tests.airflow.pod_api --kubeconfig FILE --state DIR --map /workspace=/some/folder
 
 It is what ``make airflow`` uses where there is no cluster, and what the end-to-end tests use. Pods are created, listed
-by labels, watched, read, patched, logged (followed, with timestamps) and deleted with their grace period, as by the real
-API (``tests/kubernetes``). A container is a process group: its image is ignored, its command is the one of the image
+by labels, watched, read, patched, logged (followed, with timestamps) and deleted with their grace period, as by the
+real API (``tests/kubernetes``). A container is a process group: its image is ignored, its command is the one of the image
 ``rcarena/tasks`` unless the pod names another, and paths of the container that ``--map`` names become paths of this
 machine. Limits, accounts, volumes and networks are ignored. What is sent to ``exec`` is refused, never run.
 
-For tests, ``POST /emulated/trouble?seconds=N`` answers 500 to all else for a while, ``POST /emulated/evict/NAME`` evicts.
+For tests, ``POST /emulated/trouble?seconds=N`` answers 500 to all else for a while and ``POST /emulated/evict/NAME``
+evicts.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class Container:
     ended: threading.Event = field(default_factory=threading.Event)
     reason: str | None = None
 
+    def is_late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline and not self.ended.is_set()
+
     def end(self, grace_s: float) -> None:
         """SIGTERM to the group, SIGKILL after the grace period."""
         self._signal(signal.SIGTERM)
@@ -80,11 +84,7 @@ class Kubelet:
             if metadata["uid"] not in self.containers and not metadata.get("deletionTimestamp"):
                 self._start(pod)
         for container in list(self.containers.values()):
-            if (
-                container.deadline is not None
-                and time.monotonic() > container.deadline
-                and not container.ended.is_set()
-            ):
+            if container.is_late():
                 container.deadline, container.reason = None, "DeadlineExceeded"
                 threading.Thread(target=container.end, args=(DEFAULT_GRACE_S,), daemon=True).start()
 
