@@ -21,13 +21,13 @@ from tasks.record.errors import CompareError
 from tasks.record.git import Commit, Git
 from tasks.record.message import CAMPAIGN
 from tasks.record.staging import LOCK_FILE, PARAMS_FILE
-from tasks.score.results import METRICS_FILE, RANKINGS_FILE, SCORES_FILE
+from tasks.score.results import METRICS_FILE, MISATTRIBUTION_FILE, RANKINGS_FILE, SCORES_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
 log = logging.getLogger(__name__)
 
 CASE_FILES = (RECORD_FILE, "requests.parquet", MANIFEST_FILE)
-SCORE_FILES = (SCORES_FILE, RANKINGS_FILE)
+SCORE_FILES = (SCORES_FILE, RANKINGS_FILE, MISATTRIBUTION_FILE)
 _PARALLEL = 8
 _FORMAT = "1"
 

@@ -1,4 +1,4 @@
-"""Recording and comparing with the real DVC: what is recorded comes back elsewhere, bit by bit, and nothing runs again."""
+"""Recording and comparing with the real DVC: what is recorded comes back elsewhere, bit by bit, with nothing to do."""
 
 from __future__ import annotations
 
