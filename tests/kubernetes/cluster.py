@@ -12,7 +12,6 @@ and kubelets would do, objects with a method ``reconcile(cluster)`` do (``tests.
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections import deque
@@ -27,7 +26,7 @@ from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.resources import Resource
 from tests.kubernetes.answers import ApiError
 from tests.kubernetes.server import Server
-from tests.kubernetes.store import Admission, Object, Store
+from tests.kubernetes.store import Admission, Object, Store, clone
 from tests.kubernetes.trouble import Trouble, Troubles
 
 CONTEXT = "emulated"
@@ -190,7 +189,7 @@ class EmulatedCluster:
             document = self.get(api_version, kind, name, namespace)
             if document is None:
                 return None
-            before = copy.deepcopy(document)
+            before = clone(document)
             change(document)
             return document if document == before else self.store.put(document)
 

@@ -12,12 +12,14 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+import kubernetes.config  # noqa: F401 (two threads that import it at once come to a deadlock)
+
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.node_agent.agent import Agent, Settings
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.node_agent.machine import NODE, Machine
 
-ROUND_S = 0.05
+ROUND_S, LINGER_S = 0.05, 0.4
 API_DEADLINE_S = 0.5
 
 
@@ -27,7 +29,7 @@ class EmulatedNodeAgent:
     def __init__(self, cluster: EmulatedCluster, directory: Path, node_name: str = NODE) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.machine = Machine(directory / node_name)
-        settings = Settings(node_name, self.machine.journal, self.machine.root / "health", ROUND_S)
+        settings = Settings(node_name, self.machine.journal, self.machine.root / "health", ROUND_S, LINGER_S)
         address = cluster.address(directory)
         self._agent = Agent(settings, self.machine.node(), lambda: Cluster(address, deadline_s=API_DEADLINE_S))
         self._thread = threading.Thread(target=self._agent.run, name=f"agent-{node_name}", daemon=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import random
 import threading
@@ -10,6 +9,8 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from tasks.deploy.kubernetes.resources import RESOURCES, Resource
 from tests.kubernetes import answers, patches
@@ -77,7 +78,7 @@ class Store:
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object:
         with self.lock:
-            return copy.deepcopy(self._live(resource, namespace, name))
+            return clone(self._live(resource, namespace, name))
 
     def select(self, resource: Resource, namespace: str = "", labels: str = "", fields: str = "") -> list[Object]:
         try:
@@ -86,7 +87,7 @@ class Store:
             raise ApiError(400, "BadRequest", str(error)) from error
         with self.lock:
             found = [
-                copy.deepcopy(each)
+                clone(each)
                 for (place, _), each in sorted(self._objects.get(resource, {}).items())
                 if namespace in ("", place) and matches_labels(each) and matches_fields(each)
             ]
@@ -96,7 +97,7 @@ class Store:
 
     def create(self, resource: Resource, namespace: str, document: Object, *, dry_run: bool = False) -> Object:
         with self.lock:
-            document = copy.deepcopy(document)
+            document = clone(document)
             self._check_scope(resource, namespace, document)
             metadata = document["metadata"]
             if "name" not in metadata:
@@ -115,7 +116,7 @@ class Store:
             self._default(resource, document)
             if not dry_run:
                 self._put(resource, (namespace, name), document, "ADDED")
-            return copy.deepcopy(document)
+            return clone(document)
 
     def replace(
         self,
@@ -130,7 +131,7 @@ class Store:
         with self.lock:
             live = self._live(resource, namespace, name)
             self._check_version(resource, live, document)
-            return self._update(resource, live, copy.deepcopy(document), subresource, dry_run)
+            return self._update(resource, live, clone(document), subresource, dry_run)
 
     def patch(
         self,
@@ -146,7 +147,7 @@ class Store:
         with self.lock:
             live = self._live(resource, namespace, name)
             try:
-                wanted = change(copy.deepcopy(live))
+                wanted = change(clone(live))
             except ValueError as error:
                 raise ApiError(422, "Invalid", str(error), answers.details(resource, name)) from error
             self._check_version(resource, live, wanted)
@@ -165,7 +166,7 @@ class Store:
     ) -> tuple[Object, bool]:
         """Server-side apply: the object, and whether it is new."""
         with self.lock:
-            document = copy.deepcopy(document)
+            document = clone(document)
             live = self._objects.get(resource, {}).get((namespace, name))
             stamp = [{"manager": manager, "operation": "Apply", "apiVersion": resource.api_version, "time": now()}]
             if live is None:
@@ -198,19 +199,19 @@ class Store:
                 raise answers.other_uid(resource, name, uid, live["metadata"]["uid"])
             if propagation == "Orphan":
                 self._orphan(live["metadata"]["uid"])
-            marked = copy.deepcopy(live)
+            marked = clone(live)
             marked["metadata"].setdefault("deletionTimestamp", now())
             if resource.kind == "Namespace":
                 marked["status"] = {**marked.get("status", {}), "phase": "Terminating"}
             if live != marked:
                 self._put(resource, (namespace, name), marked, "MODIFIED")
             self._collect()
-            return copy.deepcopy(marked)
+            return clone(marked)
 
     def put(self, document: Object) -> Object:
         """As a controller or a fixture: create or replace the whole object with its status, unchecked."""
         with self.lock:
-            document = copy.deepcopy(document)
+            document = clone(document)
             resource = self.of_kind(document["apiVersion"], document["kind"])
             metadata = document["metadata"]
             key = (metadata.get("namespace", "") if resource.namespaced else "", metadata["name"])
@@ -221,7 +222,7 @@ class Store:
             self._default(resource, document)
             self._put(resource, key, document, "MODIFIED" if live else "ADDED")
             self._collect_after(document)
-            return copy.deepcopy(document)
+            return clone(document)
 
     def remove(self, resource: Resource, namespace: str, name: str) -> None:
         """Gone, whatever its finalizers."""
@@ -236,7 +237,7 @@ class Store:
             if version < self.oldest_version:
                 raise ApiError(410, "Expired", f"too old resource version: {version} ({self.version})")
             recent = [(at, what, each) for at, of, what, each in self.history if of == resource and at > version]
-            return copy.deepcopy(recent)
+            return [(at, what, clone(each)) for at, what, each in recent]
 
     def compact(self) -> None:
         """Forget the history: older watches get 410."""
@@ -258,13 +259,14 @@ class Store:
         self.version += 1
         document["metadata"]["resourceVersion"] = str(self.version)
         self._objects.setdefault(resource, {})[key] = document
-        self.history.append((self.version, resource, what, copy.deepcopy(document)))
+        self.history.append((self.version, resource, what, document))
         self.changed.notify_all()
 
     def _forget(self, resource: Resource, key: Key) -> None:
         document = self._objects.get(resource, {}).pop(key, None)
         self._applied.pop((resource, key), None)
         if document is not None:
+            document = clone(document)
             self.version += 1
             document["metadata"]["resourceVersion"] = str(self.version)
             self.history.append((self.version, resource, "DELETED", document))
@@ -278,7 +280,7 @@ class Store:
             wanted = {**wanted, **({"status": live["status"]} if "status" in live else {})}
             if "status" not in live:
                 wanted.pop("status", None)
-        wanted = copy.deepcopy(wanted)
+        wanted = clone(wanted)
         for key in SET_BY_SERVER:
             if key in live["metadata"]:
                 wanted["metadata"][key] = live["metadata"][key]
@@ -293,7 +295,7 @@ class Store:
         if wanted != live and not dry_run:
             self._put(resource, (live["metadata"].get("namespace", ""), name), wanted, "MODIFIED")
             self._collect_after(wanted)
-        return copy.deepcopy(wanted)
+        return clone(wanted)
 
     def _collect_after(self, written: Object) -> None:
         """``_collect`` if this write can have made something to collect."""
@@ -319,7 +321,7 @@ class Store:
                 owners = metadata.get("ownerReferences") or ()
                 orphaned = bool(owners) and not any(owner["uid"] in uids for owner in owners)
                 if (orphaned or key[0] in dying) and not metadata.get("deletionTimestamp"):
-                    marked = copy.deepcopy(each)
+                    marked = clone(each)
                     marked["metadata"]["deletionTimestamp"] = now()
                     self._put(resource, key, marked, "MODIFIED")
                     metadata, again = marked["metadata"], True
@@ -329,11 +331,13 @@ class Store:
                     again = True
 
     def _orphan(self, uid: str) -> None:
-        for objects in self._objects.values():
-            for each in objects.values():
-                owners = each["metadata"].get("ownerReferences")
-                if owners:
-                    each["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
+        for resource, objects in self._objects.items():
+            for key, each in tuple(objects.items()):
+                owners = each["metadata"].get("ownerReferences") or ()
+                if any(owner["uid"] == uid for owner in owners):
+                    freed = clone(each)
+                    freed["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
+                    self._put(resource, key, freed, "MODIFIED")
 
     def _check_scope(self, resource: Resource, namespace: str, document: Object) -> None:
         if (document.get("apiVersion"), document.get("kind")) != (resource.api_version, resource.kind):
@@ -387,6 +391,12 @@ class Store:
             names = spec["names"]
             api_version = f"{spec['group']}/{version['name']}"
             self.register(Resource(api_version, names["kind"], names["plural"], spec["scope"] == "Namespaced"))
+
+
+def clone(document: Object) -> Object:
+    """A deep copy. What is stored is never changed in place, so the history may share it."""
+    copied: Object = orjson.loads(orjson.dumps(document))
+    return copied
 
 
 def now() -> str:

@@ -59,7 +59,7 @@ class TestUp:
         kubelet: Kubelet,
     ) -> None:
         gateway.failures = 1
-        kubelet.start_s = 0.3
+        kubelet.start_s = 2
         said: list[str] = []
         runtime = up(make_params(), stack, said.append)
         assert read_runtime(stack) == runtime == running_stack(stack)
