@@ -22,7 +22,7 @@ from tasks.node_agent.actions import Node
 from tasks.node_agent.gpu_map import Publisher
 from tasks.node_agent.journal import Journal
 from tasks.node_agent.keeper import Keeper
-from tasks.node_agent.reconciler import Reconciler
+from tasks.node_agent.reconciler import LINGER_S, Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Settings:
     journal: Path
     health_file: Path = health.DEFAULT_FILE
     round_s: float = ROUND_S
+    linger_s: float = LINGER_S
 
 
 class Agent:
@@ -94,7 +95,7 @@ class Agent:
         if cluster is None:
             return
         with cluster:
-            self._reconciler = Reconciler(cluster, self._keeper, self._settings.node_name)
+            self._reconciler = Reconciler(cluster, self._keeper, self._settings.node_name, self._settings.linger_s)
             publisher = Publisher(cluster, self._node, self._settings.node_name)
             next_publish = 0.0
             while not self._stop.is_set():

@@ -29,17 +29,25 @@ log = logging.getLogger(__name__)
 
 FINAL: frozenset[Phase] = frozenset({"Restored", "Failed"})
 
+LINGER_S = 1.0
+"""A restored fault stays for this long, so that whoever waits for its end can read when and how that was."""
 AGE_SLACK_S = 2.0
 """Creation times are whole seconds, and of another clock."""
 
 
 class Reconciler:
     def __init__(
-        self, cluster: Cluster, keeper: Keeper, node_name: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        cluster: Cluster,
+        keeper: Keeper,
+        node_name: str,
+        linger_s: float = LINGER_S,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster = cluster
         self._keeper = keeper
         self._node_name = node_name
+        self._linger_s = linger_s
         self._now = now
         self.accepting = True
         """Off: nothing new is carried out, what there is is reported and let go."""
@@ -96,7 +104,8 @@ class Reconciler:
             return
         if entry is not None:
             self._report(fault, entry)
-            if entry.open:
+            restored_at = entry.restored_at
+            if entry.open or (restored_at and (self._now() - restored_at).total_seconds() < self._linger_s):
                 return
         self._set_finalizers(fault, tuple(each for each in fault.finalizers if each != FINALIZER))
 

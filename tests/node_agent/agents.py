@@ -30,7 +30,7 @@ def _run(root: Path, address: ClusterAddress) -> None:
     with (root / "agent.log").open("a") as log:
         logging.basicConfig(level=logging.INFO, stream=log)
         node = Node(InProcessSmi(root / "gpus.json"), ProcessTable(root / "proc"))
-        settings = Settings(NODE, root / "journal", root / "health", 0.05)
+        settings = Settings(NODE, root / "journal", root / "health", 0.05, 0.1)
         agent = Agent(settings, node, lambda: Cluster(address, deadline_s=0.5))
         signal.signal(signal.SIGTERM, lambda *_: agent.stop())
         sys.exit(agent.run())
