@@ -42,15 +42,15 @@ ServerName = Literal["prometheus", "loki", "deepflow", "spans"]
 class TelemetrySources:
     """Where the telemetry of a running stack is. None or an empty mapping: the stack has no such source.
 
-    The local stack's series carry the label ``service``. A cluster's are joined to services here, by ``pods``:
-    ``tasks.export.cluster.sources_of_cluster`` builds the sources of a cluster.
+    The local stack's series carry the label ``service``. A cluster's are joined to services here, by ``namespace`` and
+    ``pods``.
 
     Args:
         prometheus_url: base URL.
         otlp_file: what the OTLP receiver writes.
         nginx_access_log: one JSON object per line.
         log_dirs: service -> directory with its log files.
-        log_timezone: IANA name of the zone that log files are written in; None: this machine's.
+        log_timezone: IANA name of the zone that log files are written in; None: this machine's, of containers UTC.
         calls: call edges (caller, callee) that the stack declares.
         settle_s: how long after the end of the window the last telemetry may still arrive.
         otlp_files: further OTLP files, or directories of them, such as the collector's file exporter writes.

@@ -7,7 +7,18 @@ scraped twice does not double a figure.
 
 from __future__ import annotations
 
-from tasks.export.promql import ALL_ROLES, CLUSTER, HEAD_ONLY, PEER_LABELS, REPLICA_ONLY, Accelerator, Combine, Variant
+from dataclasses import replace
+
+from tasks.export.promql import (
+    CLUSTER,
+    GATEWAY_ONLY,
+    HEAD_ONLY,
+    PEER_LABELS,
+    REPLICA_ONLY,
+    Accelerator,
+    Combine,
+    Variant,
+)
 from tasks.export.ray_metrics import late_counter_rate
 from tasks.stack import Role
 
@@ -93,17 +104,17 @@ def _dcgm(promql: str, combine: Combine, scale: float) -> Variant:
     return Variant("dcgm", promql, REPLICA_ONLY, CLUSTER, join="gpu", combine=combine, scale=scale, accelerator="gpu")
 
 
-def waypoint_quantile(quantile: float) -> Variant:
+def waypoint_quantile(quantile: float) -> tuple[Variant, ...]:
     """Latency of calls into a service as its waypoint sees it."""
     series = f"istio_request_duration_milliseconds_bucket{WAYPOINT}"
-    return _istio(f"sum by (le, {CALLEE_LABELS}) (rate({series}[$window]))", quantile=quantile, scale=1e-3)
+    return _istio(f"sum by (le, {CALLEE_LABELS}) (rate({series}[$window]))", quantile, 1e-3)
 
 
-def waypoint_requests() -> Variant:
+def waypoint_requests() -> tuple[Variant, ...]:
     return _istio(f"sum by ({CALLEE_LABELS}) (rate(istio_requests_total{WAYPOINT}[$window]))")
 
 
-def waypoint_errors() -> Variant:
+def waypoint_errors() -> tuple[Variant, ...]:
     """Server errors and broken connections; zero where there are requests and none of them failed."""
     everything = f"sum by ({CALLEE_LABELS}) (istio_requests_total{WAYPOINT}"
     promql = late_counter_rate(
@@ -112,5 +123,9 @@ def waypoint_errors() -> Variant:
     return _istio(promql.replace("$by", CALLEE_LABELS))
 
 
-def _istio(promql: str, quantile: float | None = None, scale: float = 1.0) -> Variant:
-    return Variant("istio", promql, ALL_ROLES, CLUSTER, join="callee", quantile=quantile, scale=scale)
+def _istio(promql: str, quantile: float | None = None, scale: float = 1.0) -> tuple[Variant, ...]:
+    """Not missed at the head, which serves no requests in a cluster."""
+    everyone = Variant(
+        "istio", promql, GATEWAY_ONLY | REPLICA_ONLY, CLUSTER, join="callee", quantile=quantile, scale=scale
+    )
+    return everyone, replace(everyone, roles=HEAD_ONLY, optional=True)

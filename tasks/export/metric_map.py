@@ -39,11 +39,12 @@ from tasks.export.promql import (
 from tasks.export.ray_metrics import (
     HTTP_WITNESS,
     REPLICA_WITNESS,
+    by_proxy,
     everywhere,
     held,
+    milliseconds_mean,
     rate,
     ray_late_counter_rate,
-    serve_mean,
     vllm_gauge,
     vllm_late_rate,
     vllm_mean,
@@ -65,6 +66,8 @@ def _local_rate(series: str) -> str:
 def _cgroup(promql: str, roles: frozenset[Role] = ALL_ROLES) -> Variant:
     return Variant("cgroup", promql, roles)
 
+
+_PROCESSING = milliseconds_mean("ray_serve_deployment_processing_latency_ms")
 
 METRIC_MAP: tuple[MetricSpec, ...] = (
     MetricSpec(
@@ -133,8 +136,8 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
             quota_use(),
         ),
     ),
-    MetricSpec("latency_p50", "s", "paper", (waypoint_quantile(0.5),), span_roles=ALL_ROLES),
-    MetricSpec("latency_p90", "s", "paper", (waypoint_quantile(0.9),), span_roles=ALL_ROLES),
+    MetricSpec("latency_p50", "s", "paper", waypoint_quantile(0.5), span_roles=ALL_ROLES),
+    MetricSpec("latency_p90", "s", "paper", waypoint_quantile(0.9), span_roles=ALL_ROLES),
     MetricSpec(
         "cpu_throttled",
         "s/s",
@@ -233,23 +236,23 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         "requests",
         "llm",
         (
-            *everywhere("ray_serve", held("sum", HTTP_WITNESS), HEAD_ONLY),
             *everywhere("ray_serve", held("sum", REPLICA_WITNESS), REPLICA_ONLY),
+            *by_proxy(held("sum", HTTP_WITNESS)),
         ),
     ),
     MetricSpec(
         "serve_queued_requests",
         "requests",
         "llm",
-        everywhere("ray_serve", held("sum", "ray_serve_deployment_queued_queries"), HEAD_ONLY),
+        by_proxy(held("sum", "ray_serve_deployment_queued_queries")),
     ),
     MetricSpec(
         "serve_processing_latency_mean",
         "s",
         "llm",
         (
-            *serve_mean("ray_serve_http_request_latency_ms", HEAD_ONLY),
-            *serve_mean("ray_serve_deployment_processing_latency_ms", REPLICA_ONLY),
+            *everywhere("ray_serve", _PROCESSING[0], REPLICA_ONLY, divisor=_PROCESSING[1]),
+            *by_proxy(*milliseconds_mean("ray_serve_http_request_latency_ms")),
         ),
         span_roles=HEAD_ONLY | REPLICA_ONLY,
     ),
@@ -264,9 +267,9 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         "requests/s",
         "llm",
         (
-            *everywhere("ray_serve", rate("ray_serve_num_http_requests_total"), HEAD_ONLY),
             *everywhere("ray_serve", rate("ray_serve_deployment_request_counter_total"), REPLICA_ONLY),
-            waypoint_requests(),
+            *by_proxy(rate("ray_serve_num_http_requests_total")),
+            *waypoint_requests(),
         ),
         span_roles=GATEWAY_ONLY,
     ),
@@ -276,14 +279,12 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         "llm",
         (
             *everywhere(
-                "ray_serve", ray_late_counter_rate("ray_serve_num_http_error_requests_total", HTTP_WITNESS), HEAD_ONLY
-            ),
-            *everywhere(
                 "ray_serve",
                 ray_late_counter_rate("ray_serve_deployment_error_counter_total", REPLICA_WITNESS),
                 REPLICA_ONLY,
             ),
-            waypoint_errors(),
+            *by_proxy(ray_late_counter_rate("ray_serve_num_http_error_requests_total", HTTP_WITNESS)),
+            *waypoint_errors(),
         ),
         span_roles=GATEWAY_ONLY,
     ),

@@ -44,6 +44,7 @@ class Variant:
         quantile: ``promql`` gives the buckets of a histogram, the figure is this quantile.
         scale: the figure in units of the canonical metric is this many times what the question yields.
         accelerator: asked only of stacks with GPUs, or only of stacks without.
+        optional: nobody misses it where it does not answer.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Variant:
     quantile: float | None = None
     scale: float = 1.0
     accelerator: Accelerator = "any"
+    optional: bool = False
 
     def query(self, window_s: float, namespace: str | None = None) -> str:
         return _filled(self.promql, window_s, namespace)
@@ -90,8 +92,10 @@ class MetricSpec:
         return tuple(variant for variant in self.variants if variant.is_asked(backend, gpus))
 
     def roles_of(self, backend: str, gpus: bool = True) -> frozenset[Role]:
-        """The services that are expected to have the metric."""
-        return self.span_roles.union(*(variant.roles for variant in self.variants_of(backend, gpus)))
+        """The services that are expected to have the metric. In a cluster nobody calls the head: the gateway reaches
+        Ray Serve's proxies in the replicas' pods."""
+        by_spans = self.span_roles - HEAD_ONLY if backend in CLUSTER else self.span_roles
+        return by_spans.union(*(v.roles for v in self.variants_of(backend, gpus) if not v.optional))
 
 
 def _filled(promql: str, window_s: float, namespace: str | None) -> str:

@@ -8,8 +8,9 @@ comes out as 150 milliseconds: means are derived from spans where there are any,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from tasks.export.promql import CLUSTER, LOCAL, REPLICA_ONLY, Combine, Variant
+from tasks.export.promql import CLUSTER, HEAD_ONLY, LOCAL, REPLICA_ONLY, Combine, Variant
 from tasks.export.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vllm_names
 from tasks.stack import Role
 
@@ -58,6 +59,12 @@ def everywhere(
     return _local(source, promql, roles, divisor), _cluster(source, promql, roles, combine, divisor)
 
 
+def by_proxy(promql: str, divisor: str = "") -> tuple[Variant, Variant]:
+    """What Ray Serve's proxies export: the head's locally, any pod's in a cluster."""
+    variants = everywhere("ray_serve", promql, HEAD_ONLY, divisor=divisor)
+    return variants[0], replace(variants[1], roles=HEAD_ONLY | REPLICA_ONLY, optional=True)
+
+
 def _local(source: str, promql: str, roles: frozenset[Role], divisor: str = "") -> Variant:
     whole = f"{promql} / {divisor}" if divisor else promql
     return Variant(source, _bound(whole, "service", 'job="ray"').replace("$scope", ""), roles, LOCAL)
@@ -72,9 +79,9 @@ def _bound(promql: str, by: str, target: str) -> str:
     return promql.replace("$by", by).replace("$target", target)
 
 
-def serve_mean(histogram: str, roles: frozenset[Role]) -> tuple[Variant, Variant]:
-    """Mean in seconds of what a histogram holds in milliseconds."""
-    return everywhere("ray_serve", f"{rate(f'{histogram}_sum')} / 1000", roles, divisor=rate(f"{histogram}_count"))
+def milliseconds_mean(histogram: str) -> tuple[str, str]:
+    """What is to be divided by what for a mean in seconds of a histogram in milliseconds."""
+    return f"{rate(f'{histogram}_sum')} / 1000", rate(f"{histogram}_count")
 
 
 def vllm_mean(histogram: str) -> tuple[Variant, ...]:

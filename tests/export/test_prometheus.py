@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import METRICS
-from tasks.export.http import SourceError
+from tasks.export.http import HttpAccess, RefusedError, SourceError
 from tasks.export.prometheus import PrometheusClient, Series, TimeGrid, metrics_table
 
 T0 = 1_760_000_000
@@ -236,3 +236,94 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def _error(kind: str, text: str, status: int) -> Callable[..., None]:
+    return _answer(orjson.dumps({"status": "error", "errorType": kind, "error": text}), status)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        _error("timeout", "query timed out in expression evaluation", 503),
+        _error("execution", "query processing would load too many samples into memory in query execution", 422),
+    ],
+    ids=["time-out", "too many samples"],
+)
+def test_what_is_too_much_at_once_is_asked_in_parts(scripted_server: Any, refusal: Callable[..., None]) -> None:
+    answer, asked = _echo_grid(2)
+
+    def reluctant(handler: BaseHTTPRequestHandler) -> None:
+        fields = parse_qs(urlsplit(handler.path).query)
+        steps = float(fields["end"][0]) - float(fields["start"][0]) + 1
+        (answer if steps <= 80 else refusal)(handler)
+
+    url, paths = scripted_server([reluctant])
+    with PrometheusClient(url, backoff_s=0.01) as client:
+        chunks = list(client.query_range("x", _grid(1000)))
+    np.testing.assert_array_equal(np.concatenate([chunk[1].times_ns for chunk in chunks]), _grid(1000).times_ns)
+    assert len(paths) - len(asked) == 2, "what was too much is not tried again"
+
+
+def test_too_much_for_a_single_step_is_an_error(scripted_server: Any) -> None:
+    url, paths = scripted_server([_error("timeout", "query timed out", 503)])
+    with PrometheusClient(url) as client, pytest.raises(SourceError, match=r"HTTP 503: query timed out .query: x"):
+        list(client.query_range("x", _grid(9)))
+    assert len(paths) == 4
+
+
+def test_refused_queries_are_told_from_failures(scripted_server: Any) -> None:
+    text = "found duplicate series for the match group\non the right hand-side"
+    url, paths = scripted_server([_error("execution", text, 422)])
+    with PrometheusClient(url) as client, pytest.raises(RefusedError, match="group on the right") as caught:
+        list(client.query_range("x", _grid(9)))
+    assert len(paths) == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_partial_data_is_kept_and_its_warnings_too(scripted_server: Any) -> None:
+    document = orjson.loads(_body([[T0, "1.5"]]))
+    url, _ = scripted_server([_answer(orjson.dumps({**document, "warnings": ["store\n10.0.0.7 is down"]}))])
+    with PrometheusClient(url) as client:
+        assert len(list(client.query_range("x", _grid(2)))) == 1
+        list(client.query_range("y", _grid(2)))
+        assert list(client.warnings) == ["store 10.0.0.7 is down"]
+
+
+def test_expired_token_names_its_file_and_not_the_token(scripted_server: Any, tmp_path: Any) -> None:
+    seen: list[str] = []
+
+    def guarded(handler: BaseHTTPRequestHandler) -> None:
+        seen.append(handler.headers["Authorization"])
+        (GOOD if seen[-1] == "Bearer new-secret" else _answer(b"Unauthorized", 401))(handler)
+
+    url, paths = scripted_server([guarded])
+    file = tmp_path / "token"
+    file.write_text("old-secret\n")
+    access = HttpAccess(token_file=file, tenant="me")
+    with PrometheusClient(url, access=access) as client:
+        with pytest.raises(SourceError, match=f"HTTP 401: the bearer token in {file} is refused") as caught:
+            list(client.query_range("x", _grid(2)))
+        assert "secret" not in f"{caught.value} {access} {access!r}"
+        file.write_text("new-secret\n")
+        assert len(list(client.query_range("x", _grid(2)))) == 1, "a rotated token is read again"
+    assert len(paths) == 2
+    with PrometheusClient(url) as client, pytest.raises(SourceError, match="no bearer token file is set"):
+        list(client.query_range("x", _grid(2)))
+    file.write_text("")
+    for broken, message in ((file, "is empty"), (tmp_path / "nowhere", "No such file or directory")):
+        with (
+            PrometheusClient(url, access=HttpAccess(token_file=broken)) as client,
+            pytest.raises(SourceError, match=f"bearer token file {broken}: {message}"),
+        ):
+            list(client.query_range("x", _grid(2)))
+    with pytest.raises(SourceError, match=r"CA file .*nowhere.pem: does not exist"):
+        PrometheusClient(url, access=HttpAccess(ca_file=tmp_path / "nowhere.pem"))
+
+
+def test_long_queries_are_posted(start_prometheus: Callable[..., str]) -> None:
+    url = start_prometheus(f"# TYPE gauge gauge\ngauge 1 {T0}\n")
+    long = " or ".join(f'gauge{{pod="{i}"}}' for i in range(400)) + " or gauge"
+    with PrometheusClient(url) as client:
+        assert len(list(client.query_range(long, _grid(2)))) == 1
+        assert client.series_names(T0 - 10, T0 + 10) == {"gauge"}

@@ -13,6 +13,8 @@ from tasks.export.loki import service_of_stream
 WRAPPED_IN = ("log", "message")
 """Keys of the JSON object that some collectors put around a line."""
 
+CONTAINER_TIMEZONE = "UTC"
+
 
 @exporter("loki", "logs")
 def export_loki_logs(context: ExportContext, sink: Sink) -> list[str]:
@@ -26,7 +28,7 @@ def export_loki_logs(context: ExportContext, sink: Sink) -> list[str]:
         return []
     if sources.log_selector is None:
         return ["Loki is there, but neither a namespace nor a selector of the stack's streams is set"]
-    window = LogWindow.of(context.start, context.end, sources.log_timezone)
+    window = LogWindow.of(context.start, context.end, sources.log_timezone or CONTAINER_TIMEZONE)
     until = context.end + timedelta(microseconds=READ_DELAY_NS // 1000)
     heard: set[str] = set()
     with context.loki() as client:

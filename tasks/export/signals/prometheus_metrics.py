@@ -44,7 +44,8 @@ def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportCo
     problems = []
     for variant in spec.variants_of(context.stack.backend, context.sources.gpus):
         wanted = [s for s, r in context.roles.items() if r in variant.roles and (spec.name, s) not in context.derived]
-        expected |= dict.fromkeys(wanted)
+        if not variant.optional:
+            expected |= dict.fromkeys(wanted)
         silent = {service for service in wanted if not samples[service]}
         if not silent:
             continue
