@@ -197,6 +197,9 @@ class Guardian:
             self._sample_until(probe, time.monotonic() + probe.interval_s)
             during = self._figure(probe, *during_span)
             after = self._figure(probe, since, float("inf"), last=probe.min_samples)
+            hopeless = before is None or (during is None and time.monotonic() > since + probe.late_s)
+            if hopeless:
+                break
             if None not in (before, during, after) and fault.is_normal(before, during, after):  # type: ignore[arg-type]
                 self.journal.normal_seen_at = datetime.now(UTC)
                 break

@@ -33,6 +33,8 @@ class Probe:
     min_samples: int = 2
     before_window_s: float = 15.0
     """How far back from the act a sample counts as "before"; a probe may yield samples older than itself."""
+    late_s: float = 2.0
+    """How long after its time a sample may become known."""
 
     def tick(self) -> list[Sample]:
         """Samples that became known since the last call. Raises nothing: what cannot be read is no sample."""

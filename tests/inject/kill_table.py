@@ -152,10 +152,8 @@ def main() -> int:
         count += 1
         bad += bool(trial.left)
         after = "; ".join(trial.left) or "0"
-        print(
-            f"{trial.executor:<28} {trial.victim:<9} {trial.state:<10} {trial.moment_s:5.2f}s  {trial.before} -> {after}",
-            flush=True,
-        )
+        when = f"{trial.victim:<9} {trial.state:<10} {trial.moment_s:5.2f}s"
+        print(f"{trial.executor:<28} {when}  {trial.before} -> {after}", flush=True)
     print(f"{count} kills, {bad} with residue after recover")
     return 1 if bad else 0
 

@@ -34,6 +34,7 @@ class PrometheusProbe(Probe):
     interval_s = 2.0
     min_samples = 1
     before_window_s = 120.0
+    late_s = 45.0
 
     def __init__(self, url: str, selector: str, name: str, unit: str, scale: float = 1.0) -> None:
         self.name, self.unit = name, unit
