@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +55,8 @@ class PodBesideFault(KubernetesFault[P]):
         specs = self.specs(run_for_s)
         self.fault_pods.create(self.injection_id, specs)
         self.fault_pods.await_ready(len(specs))
-        return f"pod: {type(self).__name__}"
+        self.applied_at = datetime.now(UTC)
+        return f"pod beside the target: {specs[0]['containers'][0]['image']}"
 
     def alarm(self) -> str | None:
         return super().alarm() or self._lost()
