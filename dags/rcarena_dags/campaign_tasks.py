@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from rcarena_dags.form import document
+from rcarena_dags.form import campaign_form, document
 from rcarena_dags.pods import LABEL, delete_pods, labels_of, remove_pods
 from rcarena_dags.settings import settings, use_repository
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from tasks.params import Params
 
+CAMPAIGN_DAG = "campaign"
 CASE_DAG = "case"
 CASES_TASK = "cases"
 WAITING = frozenset({"running", "deferred", "queued", "scheduled"})
@@ -91,6 +93,26 @@ class CaseRun(TriggerDagRunOperator):
 
 def case_run_id(run_id: str, case_id: str, try_number: int) -> str:
     return f"{case_id}.{token(run_id)}.{try_number}"
+
+
+class CampaignRun(TriggerDagRunOperator):
+    """A run of ``campaign`` with the form of this run and ``changes`` to it. A second try goes on in its folder."""
+
+    def __init__(self, *, changes: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(trigger_dag_id=CAMPAIGN_DAG, wait_for_completion=True, deferrable=True, **kwargs)
+        self.changes = changes or {}
+
+    def execute(self, context: Context) -> None:
+        ti, form = context["ti"], {**context["params"], **self.changes}
+        self.conf = {key: form[key] for key in campaign_form() if key in form}
+        self.conf["workspace"] = folder_of(form["name"], context["dag_run"].run_after)
+        self.trigger_run_id = f"{form['name']}.{token(context['run_id'])}.{ti.try_number}"
+        super().execute(context)
+
+
+def folder_of(name: str, moment: datetime) -> str:
+    """The folder of a campaign that is repeated: one per run, so that every run records cases of its own."""
+    return f"{name}-{moment:%Y%m%d-%H%M%S}"
 
 
 def still_wanted(context: Context) -> None:

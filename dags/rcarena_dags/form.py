@@ -146,6 +146,51 @@ def flags() -> dict[str, Param]:
     }
 
 
+def nightly_form() -> dict[str, Param]:
+    own = campaign_form()
+    for key in ("workspace", "keep_stack", "record", "dry_run"):
+        del own[key]
+    return {**own, "name": name("nightly")}
+
+
+def smoke_form() -> dict[str, Param]:
+    """A campaign without faults per entry of ``sweep``."""
+    own = nightly_form()
+    for key in ("faults", "replicas", "tensor_parallel", "pipeline_parallel", "profile", "methods", "repetitions"):
+        del own[key]
+    sizes = {
+        key: {"type": "integer", "minimum": 1, "maximum": limit}
+        for key, limit in (("replicas", 64), ("tensor_parallel", 16), ("pipeline_parallel", 16))
+    }
+    return {
+        **own,
+        "name": Param("smoke", type="string", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Start of the names."),
+        "fault_free_cases": Param(3, type="integer", minimum=1, maximum=1000, description="Cases of each setting."),
+        "sweep": Param(
+            [{"replicas": 1}, {"replicas": 2}, {"replicas": 3}],
+            type="array",
+            minItems=1,
+            items={"type": "object", "properties": sizes, "minProperties": 1, "additionalProperties": False},
+            description="Settings of parallelism, one campaign each, one after the other: replicas, tensor_parallel, "
+            "pipeline_parallel.",
+        ),
+        "record": Param(True, type="boolean", description="Version each campaign with DVC on the results branch."),
+    }
+
+
+def sweep_changes(form: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each campaign of a sweep changes in the form: its name, its parallelism, no faults."""
+    return [
+        {
+            "name": "-".join([form["name"], *(f"{key[0]}{setting[key]}" for key in sorted(setting, reverse=True))]),
+            "faults": [],
+            "methods": ["random"],
+            **setting,
+        }
+        for setting in form["sweep"]
+    ]
+
+
 def case_form() -> dict[str, Param]:
     return {
         "name": name("by-hand"),

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+TEXT = "{{ dag.dag_id }} failed in {{ ti.task_id }}, run {{ run_id }}: {{ exception }}; {{ ti.log_url }}"
+
+
 class LogNotifier(BaseNotifier):
     """Writes one line into the task's log."""
 
     template_fields = ("text",)
 
     def __init__(
-        self, text: str = "{{ dag.dag_id }} failed in {{ ti.task_id }}, run {{ run_id }}: {{ ti.log_url }}"
+        self,
+        text: str = "{{ dag.dag_id }} failed in {{ ti.task_id }}, run {{ run_id }}: {{ exception }}; {{ ti.log_url }}",
     ) -> None:
         super().__init__()
         self.text = text

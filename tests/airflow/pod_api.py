@@ -4,9 +4,9 @@
 
 It is what ``make airflow`` uses where there is no cluster, and what the end-to-end tests use. Pods are created, listed
 by labels, watched, read, patched, logged (followed, with timestamps) and deleted with their grace period, as by the
-real API (``tests/kubernetes``). A container is a process group: its image is ignored, its command is the one of the image
-``rcarena/tasks`` unless the pod names another, and paths of the container that ``--map`` names become paths of this
-machine. Limits, accounts, volumes and networks are ignored. What is sent to ``exec`` is refused, never run.
+real API (``tests/kubernetes``). A container is a process group: its image is ignored, its command is the one of
+the image ``rcarena/tasks`` unless the pod names another, and paths of the container that ``--map`` names become paths
+of this machine. Limits, accounts, volumes and networks are ignored. What is sent to ``exec`` is refused, never run.
 
 For tests, ``POST /emulated/trouble?seconds=N`` answers 500 to all else for a while and ``POST /emulated/evict/NAME``
 evicts.

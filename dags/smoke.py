@@ -1,0 +1,24 @@
+"""``smoke``: performance without faults over settings of parallelism, one campaign each, one after the other."""
+
+from __future__ import annotations
+
+from airflow.sdk import dag, get_current_context, task
+
+from rcarena_dags.campaign_tasks import CampaignRun
+from rcarena_dags.form import smoke_form, sweep_changes
+from rcarena_dags.settings import settings
+
+
+@dag(schedule=None, catchup=False, max_active_runs=1, params=smoke_form(), tags=["rcarena"], doc_md=__doc__)
+def smoke() -> None:
+    @task
+    def sweep() -> list[dict]:
+        return sweep_changes(get_current_context()["params"])
+
+    # `campaign` has one run at a time: the others wait in its queue.
+    CampaignRun.partial(
+        task_id="campaign", poke_interval=settings().poll_s, map_index_template="{{ task.changes['name'] }}"
+    ).expand(changes=sweep())
+
+
+smoke()
