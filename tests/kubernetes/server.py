@@ -125,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
                 return 200, self._groups()
             case ["api", "v1"]:
                 return 200, self._kinds("v1")
+            case ["apis", group]:
+                return 200, self._group(group)
             case ["apis", group, version]:
                 return 200, self._kinds(f"{group}/{version}")
             case ["api", "v1", *rest]:
@@ -150,6 +152,12 @@ class Handler(BaseHTTPRequestHandler):
                 for group, found in sorted(versions.items())
             ],
         }
+
+    def _group(self, name: str) -> Object:
+        for group in self._groups()["groups"]:
+            if group["name"] == name:
+                return {"kind": "APIGroup", "apiVersion": "v1", **group}
+        raise unknown_kind()
 
     def _kinds(self, api_version: str) -> Object:
         found = [each for each in self.cluster.store.resources.values() if each.api_version == api_version]

@@ -239,6 +239,11 @@ class Cluster:
         except NotFoundError:
             return False
 
+    def plurals(self, group: str) -> set[str]:
+        """Plurals of the kinds of an API group, in any version. Raises NotFoundError for an unknown group."""
+        versions = self._json("GET", f"/apis/{group}", f"ask for the versions of {group}").get("versions") or ()
+        return {each.plural for version in versions for each in self._discover(str(version["groupVersion"])).values()}
+
     def resource(self, api_version: str, kind: str) -> Resource:
         """Path and scope of a kind. Raises NotFoundError for one that neither we nor the cluster know."""
         known = RESOURCES.get((api_version, kind)) or self._discovered.get(api_version, {}).get(kind)

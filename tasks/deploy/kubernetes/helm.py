@@ -16,8 +16,9 @@ import yaml
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lease
 from tasks.deploy.kubernetes.address import ClusterAddress
-from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases, prerequisites
+from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases
 from tasks.deploy.kubernetes.client import Cluster
+from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
 from tasks.deploy.kubernetes.nodes import container_runtime
 from tasks.stack import KubernetesDeployParams
 
@@ -30,31 +31,45 @@ PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 
 
 def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str, progress: Progress) -> None:
-    """Helm releases that are missing or differ, one after the other. Raises DeployError and ClusterError."""
-    if not params.telemetry.install:
+    """Helm releases that are missing or differ, one after the other. Raises DeployError and ClusterError.
+
+    A pod of the cluster installs none: its account may not, and they are there since the stack was first made.
+    """
+    for each in missing_prerequisites(cluster, params):
+        raise DeployError(
+            f"the cluster lacks the CRD {each.crd}, which no chart brings: "
+            f"run `kubectl apply --server-side --filename {each.manifest}`"
+        )
+    if not params.telemetry.install or cluster.address.in_cluster:
+        missing_kinds = missing_crds(cluster, params)
+        if missing_kinds:
+            raise DeployError(
+                f"the cluster lacks {', '.join(missing_kinds)}: run `rcarena deploy up` from outside the cluster with "
+                "deploy.telemetry.install: true, or install what brings them"
+            )
         return
     releases = chart_releases(params, container_runtime(cluster))
-    for each in prerequisites(params):
-        if cluster.find("apiextensions.k8s.io/v1", "CustomResourceDefinition", each.crd) is None:
-            raise DeployError(
-                f"the cluster lacks the CRD {each.crd}, which no chart brings: "
-                f"run `kubectl apply --server-side --filename {each.manifest}`"
-            )
     helm = Helm(cluster.address, releases)
     missing = [release for release in releases if not helm.is_installed(release)]
     if not missing:
         return
-    lease.acquire(cluster, owner, lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
+    charts_lease = (lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
+    lease.acquire(cluster, owner, *charts_lease)
     try:
-        for number, release in enumerate(missing, start=1):
-            progress(f"stack: chart {number}/{len(missing)}: {release.chart} {release.version} ({release.namespace})")
-            if release.namespace_labels:
-                metadata = {"name": release.namespace, "labels": dict(release.namespace_labels)}
-                cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-            lease.acquire(cluster, owner, lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
-            helm.install(release, params.start_timeout_s)
+        with lease.renewing(cluster, owner, *charts_lease):
+            for number, release in enumerate(missing, start=1):
+                what = f"{release.chart} {release.version} ({release.namespace})"
+                progress(f"stack: chart {number}/{len(missing)}: {what}")
+                _label_namespace(cluster, release)
+                helm.install(release, params.start_timeout_s)
     finally:
-        lease.release(cluster, owner, lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
+        lease.release(cluster, owner, *charts_lease)
+
+
+def _label_namespace(cluster: Cluster, release: ChartRelease) -> None:
+    if release.namespace_labels:
+        metadata = {"name": release.namespace, "labels": dict(release.namespace_labels)}
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
 class Helm:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import socket
+import threading
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes.client import Cluster, Object
-from tasks.deploy.kubernetes.errors import ConflictError, NotFoundError
+from tasks.deploy.kubernetes.errors import ClusterError, ConflictError, NotFoundError
 from tasks.deploy.kubernetes.manifest import stack_labels
+
+logger = logging.getLogger(__name__)
 
 API = ("coordination.k8s.io/v1", "Lease")
 CAMPAIGN_LEASE = "rcarena-campaign"
 CHARTS_LEASE = "rcarena-charts"
 LEASE_S = 120
+RENEWAL_S = 20.0
 OWNER_FILE = "owner"
 WHO_ANNOTATION = "rcarena.io/holder"
 ATTEMPTS = 5
@@ -67,6 +74,27 @@ def release(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace:
         return
 
 
+@contextlib.contextmanager
+def renewing(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace: str | None = None) -> Iterator[None]:
+    """Keep the lease while something long happens. What goes wrong is logged, not raised."""
+    stopped = threading.Event()
+
+    def renew() -> None:
+        while not stopped.wait(RENEWAL_S):
+            try:
+                acquire(cluster, owner, name, namespace)
+            except (ClusterError, DeployError) as error:
+                logger.warning("the lease %s was not renewed: %s", name, error)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
 def holder(cluster: Cluster, name: str = CAMPAIGN_LEASE) -> str | None:
     """Who holds the lease, in words; None when nobody does. Raises ClusterError."""
     lease = cluster.find(*API, name)
@@ -76,6 +104,8 @@ def holder(cluster: Cluster, name: str = CAMPAIGN_LEASE) -> str | None:
 def _refuse_if_held(lease: Object, owner: str, cluster: Cluster) -> None:
     if _holder(lease) in ("", owner) or _expired(lease):
         return
+    if lease["metadata"]["name"] == CHARTS_LEASE:
+        raise DeployError(f"another campaign ({_who(lease)}) is installing charts on this cluster: wait for it")
     raise DeployError(
         f"the stack in namespace {cluster.namespace} belongs to another campaign ({_who(lease)}, renewed "
         f"{lease['spec'].get('renewTime')}): use another deploy.namespace, or wait until {LEASE_S} s after its end"

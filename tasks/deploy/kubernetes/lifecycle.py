@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 ADDRESS_FILE = "cluster.json"
-LEASE_RENEWAL_S = 20.0
 COMPLETION_TIMEOUT_S = 60.0
 GONE_TIMEOUT_S = 180.0
 POLL_S = 1.0
@@ -144,7 +142,7 @@ def _up(cluster: Cluster, params: KubernetesDeployParams, directory: Path, progr
     owner = lease.owner_of(directory)
     lease.acquire(cluster, owner)
     _write_address(cluster.address, directory)
-    with _renewing(cluster, owner):
+    with lease.renewing(cluster, owner):
         install_charts(cluster, params, owner, progress)
         _apply(cluster, manifests, progress)
         watcher = Watcher(gpus_exist=_enough_gpus(cluster, params))
@@ -294,27 +292,6 @@ def _write_address(address: ClusterAddress, directory: Path) -> None:
     staging = directory / f".{ADDRESS_FILE}"
     staging.write_text(address.model_dump_json(indent=1), encoding="utf-8")
     staging.replace(directory / ADDRESS_FILE)
-
-
-@contextlib.contextmanager
-def _renewing(cluster: Cluster, owner: str) -> Iterator[None]:
-    """Keep the lease while something long happens."""
-    stopped = threading.Event()
-
-    def renew() -> None:
-        while not stopped.wait(LEASE_RENEWAL_S):
-            try:
-                lease.acquire(cluster, owner)
-            except (ClusterError, DeployError) as error:
-                logger.warning("the lease of the stack was not renewed: %s", error)
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
 
 
 @cache
