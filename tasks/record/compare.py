@@ -141,9 +141,9 @@ def _score_changes(a: Side, b: Side, how: Resampling) -> tuple[ScoreChange, ...]
     for method in methods:
         for score in COMPARED_SCORES:
             values = [side.scores.get(method, {}).get(score, {}) for side in (a, b)]
-            estimates = [side.estimates.get(method, {}).get(score) for side in (a, b)]
+            before, after = (side.estimates.get(method, {}).get(score) for side in (a, b))
             changes.append(
-                ScoreChange(method, score, *estimates, difference(values[0], values[1], how, f"{method}|{score}"))
+                ScoreChange(method, score, before, after, difference(values[0], values[1], how, f"{method}|{score}"))
             )
     return tuple(changes)
 

@@ -104,7 +104,7 @@ def _leaders(files: ScoreFiles, params: Params) -> tuple[list[tuple[str, str, st
         return [], None
     rows = {score: table[table["score"] == score].set_index("method") for score in ("ac1", "avg5")}
     order = rows["avg5"].sort_values("value", ascending=False, kind="stable").index[:_BEST]
-    best = [(str(name), *(_estimate(rows[score].loc[name]) for score in ("ac1", "avg5"))) for name in order]
+    best = [(str(name), _estimate(rows["ac1"].loc[name]), _estimate(rows["avg5"].loc[name])) for name in order]
     return best, {score: float(rows[score]["chance"].iloc[0]) for score in rows}
 
 

@@ -165,8 +165,8 @@ def healthy_requests(case: Case) -> HealthyRequests:
     ttft = (healthy["first_token"] - healthy["scheduled"]).dt.total_seconds()[answered].dropna()
     return HealthyRequests(
         fault_free=fault_free,
-        latency_s=outcomes.loc[answered, "latency_s"].to_numpy(float),
-        ttft_s=ttft.to_numpy(float),
+        latency_s=np.asarray(outcomes.loc[answered, "latency_s"], dtype=np.float64),
+        ttft_s=np.asarray(ttft, dtype=np.float64),
         failed=int((~answered).sum()),
     )
 
