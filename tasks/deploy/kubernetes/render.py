@@ -36,6 +36,8 @@ TEMPLATES = (
     "dashboards.yaml.j2",
 )
 """In the order in which to apply."""
+GPU_DASHBOARD = "gpu"
+GPU_TEMPLATES = frozenset({"node-fault-crd.yaml.j2", "gpu-agent.yaml.j2"})
 
 RAY_VERSION = "2.60.0"
 CLUSTER_SCOPED = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"})
@@ -49,8 +51,8 @@ def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
     documents = (
         document
         for name in TEMPLATES
-        if name in environment.list_templates()
-        for document in yaml.safe_load_all(environment.get_template(name).render(context))
+        if params.accelerator.kind == "nvidia" or name not in GPU_TEMPLATES
+        for document in yaml.load_all(environment.get_template(name).render(context), _LOADER)
         if document is not None
     )
     return tuple(Manifest(_owned(document, params.namespace)) for document in documents)
@@ -127,7 +129,11 @@ def install_script(releases: tuple[ChartRelease, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Dumper(yaml.SafeDumper):
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_DUMPER):  # type: ignore[valid-type,misc]
     """Multi-line text (configuration files) as blocks, so that people can read and diff it; no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -195,7 +201,9 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
         "serve_config": yaml.safe_dump(serve_config(params), sort_keys=False, width=120),
         "tracing_module": (DIRECTORY / "tracing_module.py").read_text(encoding="utf-8"),
         "dashboards": {
-            file.stem: file.read_text(encoding="utf-8") for file in sorted((DIRECTORY / "dashboards").glob("*.json"))
+            file.stem: file.read_text(encoding="utf-8")
+            for file in sorted((DIRECTORY / "dashboards").glob("*.json"))
+            if params.gpus_per_pod or file.stem != GPU_DASHBOARD
         },
         "pod_labels": lambda service, ray=False, serve=False: _pod_labels(params, service, ray, serve),
         "pod_resources": lambda resources, gpus=0: _pod_resources(params, resources, gpus),

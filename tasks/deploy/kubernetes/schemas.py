@@ -184,7 +184,8 @@ def _metadata_problems(document: dict[str, Any]) -> list[str]:
     problems = (
         [] if isinstance(name, str) and _NAME.match(name) else [f"metadata.name: not a valid name (got {name!r})"]
     )
-    for key, value in (metadata.get("labels") or {}).items():
+    labels = metadata.get("labels")
+    for key, value in labels.items() if isinstance(labels, dict) else ():
         if not isinstance(value, str) or not _LABEL_VALUE.match(value):
             problems.append(f"metadata.labels[{key}]: not a valid label value (got {value!r})")
     return problems
