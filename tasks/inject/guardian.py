@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,8 @@ class Guardian:
         undone = self.journal.state == CLOSED
         after = self._watch_return(fault, probe, before, (during_start, during_end), after_start) if undone else None
         during = self._figure(probe, during_start, during_end)
+        if self.journal.effect_seen_at is None:
+            self.journal.effect_seen_at = self._seen_late(fault, before, during_start, during_end)
         self.journal.probe = ProbeRecord(name=probe.name, unit=probe.unit, before=before, during=during, after=after)
         self._judge(fault, len(originals), survivors)
         if undone:
@@ -204,6 +206,14 @@ class Guardian:
                 self.journal.normal_seen_at = datetime.now(UTC)
                 break
         return after
+
+    def _seen_late(
+        self, fault: FaultExecutor[Any, Any], before: float | None, start: float, end: float
+    ) -> datetime | None:
+        """When the effect first showed, by samples that became known only after the fault."""
+        inside = [sample for sample in self.samples if sample.start >= start and sample.end <= end]
+        showing = [each.end for each in inside if before is not None and fault.shows_effect(before, each.value)]
+        return datetime.now(UTC) - timedelta(seconds=time.monotonic() - min(showing)) if showing else None
 
     def _judge(self, fault: FaultExecutor[Any, Any], processes: int, survivors: int) -> None:
         """Verdict and one sentence of reason."""

@@ -77,8 +77,8 @@ def test_effects_are_seen_and_undone(clean: ClusterStack, together: dict[str, st
 
 
 def test_a_kind_that_the_cluster_lacks_names_those_it_has(clean: ClusterStack):
-    frozen = InjectionPlan("frozen", "process-freeze", "ray-head")
-    with pytest.raises(InjectionError, match=r"the kubernetes backend has no process-freeze; .*allowed: cpu-stress"):
+    frozen = InjectionPlan("frozen", "accelerator-throttle", "ray-head")
+    with pytest.raises(InjectionError, match=r"the kubernetes backend has no accelerator-throttle; .*allowed: cpu-stress"):
         start_injection(clean.runtime, clean.workspace, frozen)
 
 
