@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_par
 from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.validation import ParamsError
-from tasks.workspace import DEFAULT_WORKSPACE
+from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 deploy_app = typer.Typer(help="Bring the stack up and down.", no_args_is_help=True)
 
@@ -22,12 +23,42 @@ deploy_app = typer.Typer(help="Bring the stack up and down.", no_args_is_help=Tr
 @stage
 def deploy_up(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Bring the stack up (or find it up); done when a completion came back through the gateway."""
-    from tasks.deploy.local.lifecycle import drop_lease, up
+    from tasks.backends.base import backend_of
 
-    place, console = workspace_at(workspace), Console()
-    runtime = up(checked_params(params).deploy, place.stack, console.say)
-    drop_lease(place.stack)
-    console.say(f"gateway {runtime.gateway_url}, prometheus {runtime.prometheus_url} (inside: rcarena deploy exec)")
+    console = Console()
+    backend = backend_of(checked_params(params), workspace_at(workspace))
+    backend.up(console.say)
+    backend.drop_lease()
+    runtime = backend.live().runtime
+    inside = " (inside: rcarena deploy exec)" if backend.params.deploy.backend == "local" else ""
+    console.say(f"gateway {runtime.gateway_url}, prometheus {runtime.prometheus_url}{inside}")
+
+
+@deploy_app.command("render")
+@stage
+def deploy_render(
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    directory: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Where to write; default: WORKSPACE/manifests.")
+    ] = None,
+) -> None:
+    """Write every manifest, the values of the charts and what installs them. Needs no cluster."""
+    from tasks.commands import kubernetes
+
+    deploy = kubernetes.deploy_params(params, "deploy render")
+    kubernetes.render(deploy, directory or workspace_at(workspace).root / "manifests")
+
+
+@deploy_app.command("plan")
+@stage
+def deploy_plan(
+    params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
+) -> None:
+    """Show what `deploy up` would change on the cluster (server-side dry run); exit status 2 without a cluster."""
+    from tasks.commands import kubernetes
+
+    kubernetes.plan(kubernetes.deploy_params(params, "deploy plan"), as_json)
 
 
 @deploy_app.command("status")
@@ -38,9 +69,14 @@ def deploy_status(
     """Say what runs; exit status 1 unless the stack is ready."""
     from dataclasses import asdict
 
+    from tasks.commands import kubernetes
     from tasks.deploy.local.lifecycle import status
 
-    found = status(workspace_at(workspace).stack)
+    place = workspace_at(workspace)
+    if _is_on_a_cluster(params, place):
+        kubernetes.status(kubernetes.deploy_params(params, "deploy status"), place, as_json)
+        return
+    found = status(place.stack)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
     else:
@@ -57,13 +93,27 @@ def deploy_status(
 
 @deploy_app.command("down")
 @stage
-def deploy_down(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
+def deploy_down(
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    charts: Annotated[bool, typer.Option("--charts", help="Uninstall the Helm charts, too (kubernetes).")] = False,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Delete the volumes with results and weights, too (kubernetes).")
+    ] = False,
+) -> None:
     """End the stack and remove everything it left outside the workspace."""
     from tasks.backends.base import backend_of
     from tasks.campaign import take_down
+    from tasks.commands import kubernetes
 
-    backend = backend_of(load_params(params), workspace_at(workspace))
-    typer.echo("the stack is down" if take_down(backend) else "no stack was up")
+    loaded, place = load_params(params), workspace_at(workspace)
+    if loaded.deploy.backend == "kubernetes":
+        found = kubernetes.down(loaded, place, Console().say, charts=charts, volumes=volumes)
+    elif charts or volumes:
+        raise ParamsError([f"{params}: deploy.backend: --charts and --volumes need kubernetes (got local)"])
+    else:
+        found = take_down(backend_of(loaded, place))
+    typer.echo("the stack is down" if found else "no stack was up")
 
 
 @deploy_app.command("exec", context_settings={"ignore_unknown_options": True})
@@ -74,11 +124,16 @@ def deploy_exec(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
-    """Run a command inside a service's network namespace."""
-    from tasks.deploy.local.runtime import running_stack
+    """Run a command inside a service: in its network namespace, or in its pod."""
+    from tasks.commands import kubernetes
+    from tasks.deploy.local.runtime import StackRuntime
+    from tasks.deploy.runtime import running_stack
     from tasks.validation import suggest
 
     runtime = running_stack(workspace_at(workspace).stack)
+    if not isinstance(runtime, StackRuntime):
+        kubernetes.execute(runtime, service, command)
+        return
     names = [each.name for each in runtime.services]
     if service not in ("fabric", *names):
         raise ParamsError([f"unknown service '{service}'; {suggest(service, ['fabric', *names])}"])
@@ -87,12 +142,38 @@ def deploy_exec(
 
 
 @stage
-def preflight(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
-    """Say what this machine lacks for the local stack, and what to do; exit status 1 when something is missing."""
+def preflight(
+    params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
+) -> None:
+    """Say what this machine, or the cluster, lacks for the stack, and what to do.
+
+    Exit status 1 when something is missing, 2 when there is no cluster or it cannot be reached.
+    """
+    from tasks.commands import kubernetes
     from tasks.deploy.local.preflight import problems
 
+    if load_params(params).deploy.backend == "kubernetes":
+        deploy = kubernetes.deploy_params(params, "preflight")
+        kubernetes.preflight(load_params(params), deploy, workspace_at(workspace), as_json)
+        return
     checked_params(params)
     found = problems()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
     if found:
         fail("\n".join(found), EXIT_FAILED)
-    typer.echo("this machine can run the local stack")
+    if not as_json:
+        typer.echo("this machine can run the local stack")
+
+
+def _is_on_a_cluster(params: Path, place: Workspace) -> bool:
+    """By what is published, else by the parameters, if there are any."""
+    from tasks.deploy.runtime import read_runtime
+
+    runtime = read_runtime(place.stack)
+    if runtime is not None:
+        return runtime.backend == "kubernetes"
+    return params.exists() and load_params(params).deploy.backend == "kubernetes"
+
+
+deploy_app.command("preflight")(preflight)

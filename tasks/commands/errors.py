@@ -36,8 +36,8 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.attempt import AttemptError
     from tasks.campaign import CampaignError
     from tasks.case import CaseError
-    from tasks.deploy.local.lifecycle import DeployError
-    from tasks.deploy.local.runtime import StackNotRunningError
+    from tasks.deploy.errors import DeployError, StackNotRunningError
+    from tasks.deploy.kubernetes.errors import ClusterError
     from tasks.export.base import ExportError
     from tasks.inject.executor import FaultError
     from tasks.inject.injection import InjectionError
@@ -53,6 +53,7 @@ def _failures() -> tuple[type[Exception], ...]:
         AttemptError,
         CampaignError,
         CaseError,
+        ClusterError,
         CompareError,
         DeployError,
         ExportError,
