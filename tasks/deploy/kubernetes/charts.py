@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tasks.deploy.kubernetes import names
 from tasks.stack import KubernetesDeployParams
 
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DIRECTORY = Path(__file__).parent
 CHARTS_FILE = DIRECTORY / "charts.yaml"
 
@@ -98,7 +99,7 @@ def _is_on(switch: str | None, params: KubernetesDeployParams) -> bool:
 
 def _release(entry: dict[str, Any], context: dict[str, Any]) -> ChartRelease:
     fields = {key: value for key, value in entry.items() if key not in ("values", "readiness", "crds")}
-    values = yaml.safe_load(_environment().get_template(entry["values"]).render(context))
+    values = yaml.load(_environment().get_template(entry["values"]).render(context), SAFE_LOADER)  # noqa: S506
     return ChartRelease(
         **fields,
         values=values or {},
@@ -127,7 +128,7 @@ def _values_context(params: KubernetesDeployParams, runtime: ContainerRuntime) -
 
 @cache
 def _document() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load(CHARTS_FILE.read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml.load(CHARTS_FILE.read_text(encoding="utf-8"), SAFE_LOADER)  # noqa: S506
     return document
 
 

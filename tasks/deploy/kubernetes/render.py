@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.deploy.kubernetes import names
-from tasks.deploy.kubernetes.charts import DEFAULT_RUNTIME, ChartRelease, ContainerRuntime, chart_releases
+from tasks.deploy.kubernetes.charts import DEFAULT_RUNTIME, SAFE_LOADER, ChartRelease, ContainerRuntime, chart_releases
 from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
@@ -52,7 +52,7 @@ def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
         document
         for name in TEMPLATES
         if params.accelerator.kind == "nvidia" or name not in GPU_TEMPLATES
-        for document in yaml.load_all(environment.get_template(name).render(context), _LOADER)
+        for document in yaml.load_all(environment.get_template(name).render(context), SAFE_LOADER)
         if document is not None
     )
     return tuple(Manifest(_owned(document, params.namespace)) for document in documents)
@@ -129,7 +129,6 @@ def install_script(releases: tuple[ChartRelease, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
