@@ -61,8 +61,10 @@ class Trial:
     left: tuple[str, ...]
 
 
-def own(runtime: Runtime, workspace: Workspace, plan: InjectionPlan) -> None:
+def own(runtime: Runtime, workspace: Workspace, name: str, kind: str) -> None:
     """An owner like the campaign; what it says of its failures is not asked."""
+    resolved = catalogue.resolve_parameters(kind, {}, backend_name(runtime)).model_dump(mode="json")
+    plan = InjectionPlan(name, kind, TARGET, resolved, datetime.now(UTC) + timedelta(seconds=LEAD_S), WINDOW_S)
     with contextlib.suppress(FaultError):
         start_injection(runtime, workspace, plan).wait()
 
@@ -71,12 +73,9 @@ def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> T
     """One injection, killed some moment after it reached a random state, then recovered."""
     name = f"kill-{draw.getrandbits(40):010x}"
     backend = backend_name(stack.runtime)
-    parameters = {"size_mb": 64} if kind == "memory-stress" else {}
-    resolved = catalogue.resolve_parameters(kind, parameters, backend).model_dump(mode="json")
-    plan = InjectionPlan(name, kind, TARGET, resolved, datetime.now(UTC) + timedelta(seconds=LEAD_S), WINDOW_S)
     path = journal_path(stack.workspace.journal.resolve(), name)
     began = time.monotonic()
-    owner = _owners.Process(target=own, args=(stack.runtime, stack.workspace, plan))
+    owner = _owners.Process(target=own, args=(stack.runtime, stack.workspace, name, kind))
     owner.start()
     try:
         _await_state(path, draw.choice(STATES), owner)

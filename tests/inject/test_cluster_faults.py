@@ -41,7 +41,7 @@ def clean(stack: ClusterStack) -> Iterator[ClusterStack]:
 
 
 def plan(
-    name: str, kind: str, target: str = "ray-replicas-0", lead_s: float = 3, duration_s: float = 8
+    name: str, kind: str, target: str = "ray-replicas-0", lead_s: float = 3, duration_s: float = 14
 ) -> InjectionPlan:
     parameters = catalogue.resolve_parameters(kind, {}, "kubernetes").model_dump(mode="json")
     return InjectionPlan(name, kind, target, parameters, datetime.now(UTC) + timedelta(seconds=lead_s), duration_s)
@@ -78,7 +78,8 @@ def test_effects_are_seen_and_undone(clean: ClusterStack, together: dict[str, st
 
 def test_a_kind_that_the_cluster_lacks_names_those_it_has(clean: ClusterStack):
     frozen = InjectionPlan("frozen", "accelerator-throttle", "ray-head")
-    with pytest.raises(InjectionError, match=r"the kubernetes backend has no accelerator-throttle; .*allowed: cpu-stress"):
+    problem = r"the kubernetes backend has no accelerator-throttle; .*allowed: cpu-stress"
+    with pytest.raises(InjectionError, match=problem):
         start_injection(clean.runtime, clean.workspace, frozen)
 
 
