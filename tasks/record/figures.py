@@ -25,10 +25,10 @@ def score_figure(comparison: Comparison) -> Figure:
     changes = [change for change in comparison.scores if change.score == name][::-1]
     labels = [change.method for change in changes]
     traces = [
-        _dots("A", A_COLOUR, "circle-open", labels, [_bounds(change.a) for change in changes]),
-        _dots("B", B_COLOUR, "circle", labels, [_bounds(change.b) for change in changes]),
+        _dots("A", A_COLOUR, "circle-open", 15, labels, [_bounds(change.a) for change in changes]),
+        _dots("B", B_COLOUR, "circle", 8, labels, [_bounds(change.b) for change in changes]),
         {
-            **_dots("B − A", "--text", "diamond", labels, [_change_bounds(change) for change in changes]),
+            **_dots("B − A", "--text", "diamond", 9, labels, [_change_bounds(change) for change in changes]),
             "xaxis": "x2",
             "showlegend": False,
         },
@@ -65,6 +65,7 @@ def _dots(
     name: str,
     colour: str,
     symbol: str,
+    size: int,
     labels: list[str],
     bounds: Iterable[tuple[float | None, float | None, float | None]],
 ) -> Figure:
@@ -79,7 +80,7 @@ def _dots(
         "name": name,
         "x": values,
         "y": labels,
-        "marker": {"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2, "color": colour}},
+        "marker": {"color": colour, "symbol": symbol, "size": size, "line": {"width": 2, "color": colour}},
         "error_x": {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.4, "width": 4},
         "hovertemplate": "%{y}: %{x:.2f}<extra>" + name + "</extra>",
     }
@@ -111,7 +112,7 @@ def latency_figure(comparison: Comparison) -> Figure:
                 }
             )
     share = {"tickformat": ".0%", "range": [0, 1.01]}
-    seconds_axis = {"type": "log", "tickformat": "~s", "ticksuffix": "s"}
+    seconds_axis = {"type": "log", "dtick": "D2", "tickformat": "~s", "ticksuffix": "s", "tickangle": 0}
     return {
         "traces": traces,
         "layout": {

@@ -219,11 +219,18 @@ class _Recording:
             self.say(f"record: {stage} runs again: {doubt}")
         trusted = [stage for stage in OFFLINE_STAGES if stage not in doubts]
         staging.dvc.commit(LIVE_STAGE, *trusted)
+        before = self._metrics_of_workspace()
         ran = staging.dvc.reproduce(*OFFLINE_STAGES)
         unexpected = [stage for stage in ran if stage not in doubts]
         if unexpected:
             self.say(f"record: {', '.join(unexpected)} ran again, although nothing had changed: see dvc.yaml")
-        return {stage: doubts.get(stage, "DVC saw a change") for stage in ran}
+        reasons = {stage: doubts.get(stage, "DVC saw a change") for stage in ran}
+        if "score" in reasons and before is not None:
+            same = (staging.workspace.scores / METRICS_FILE).read_bytes() == before
+            outcome = "the scores are the same" if same else "the scores are others than those in the workspace"
+            self.say(f"record: {outcome}")
+            reasons["score"] += f"; {outcome}"
+        return reasons
 
     def _publish(self, identity: str, tree: str, message: str, code: str) -> tuple[str, bool]:
         """The commit of the campaign, and whether it is this one: another clone may have been faster."""

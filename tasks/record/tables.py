@@ -10,15 +10,23 @@ import rich.console
 from rich.markup import escape
 from rich.table import Table
 
-from tasks.record.compare import ABSENT, Comparison, EffectChange, ScoreChange, ValueChange
+from tasks.record.compare import (
+    ABSENT,
+    GROUPS,
+    Comparison,
+    EffectChange,
+    LatencyChange,
+    ScoreChange,
+    ValueChange,
+)
 from tasks.record.regression import Verdict, line
 from tasks.record.side import COMPARED_SCORES, Estimate, Side
-from tasks.record.statistics import Difference
+from tasks.record.statistics import Difference, Dominance
 from tasks.report.formatting import difference as signed
 from tasks.report.formatting import quantity, score
 from tasks.report.scoreboard import SCORE_LABELS
 
-LOG_WIDTH = 150
+LOG_WIDTH = 200
 NO_CHANGE = "nothing changed"
 
 
@@ -87,7 +95,12 @@ def _difference(change: Difference | None) -> tuple[str, str]:
     if change is None:
         return ABSENT, ABSENT
     interval = "" if change.low is None or change.high is None else f" [{signed(change.low)}, {signed(change.high)}]"
-    return f"{signed(change.value)}{interval}", ABSENT if change.p is None else f"{change.p:.3f}"
+    return f"{signed(change.value)}{interval}", _p(change)
+
+
+def _p(change: Difference) -> str:
+    """One case tests nothing."""
+    return ABSENT if change.p is None or change.cases_a < 2 else f"{change.p:.3f}"
 
 
 def _mark(change: Difference | None, *, more_is_worse: bool) -> str:
@@ -99,32 +112,28 @@ def _mark(change: Difference | None, *, more_is_worse: bool) -> str:
 
 def _latency(comparison: Comparison) -> Block:
     deltas = {(change.figure, change.group): change.delta for change in comparison.dominance}
-    rows, marks = [], []
-    for change in comparison.latency:
-        ratio, low, high = change.ratio
-        interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-        delta = deltas.get((change.figure.split()[0], change.group))
-        rows.append(
-            (
-                change.group,
-                change.figure,
-                quantity(change.a, "s"),
-                quantity(change.b, "s"),
-                f"× {ratio:.2f}{interval}",
-                ABSENT if change.logarithms.p is None else f"{change.logarithms.p:.3f}",
-                _delta(delta) if change.figure.endswith("p50") and delta else "",
-            )
-        )
-        marks.append(_mark(change.logarithms, more_is_worse=True))
-    for share in comparison.failed_requests:
-        rows.append((share.group, "failed", f"{share.a:.1%}", f"{share.b:.1%}", *_difference(share.difference), ""))
-        marks.append(_mark(share.difference, more_is_worse=True))
+    rows: list[tuple[str, ...]] = []
+    marks = []
+    for group in GROUPS:
+        for change in (each for each in comparison.latency if each.group == group):
+            delta = deltas.get((change.figure.split()[0], group)) if change.figure.endswith("p50") else None
+            values = quantity(change.a, "s"), quantity(change.b, "s"), _ratio(change), _p(change.logarithms)
+            rows.append((group, change.figure, *values, _delta(delta) if delta else ""))
+            marks.append(_mark(change.logarithms, more_is_worse=True))
+        for share in (each for each in comparison.failed_requests if each.group == group):
+            rows.append((group, "failed", f"{share.a:.1%}", f"{share.b:.1%}", *_difference(share.difference), ""))
+            marks.append(_mark(share.difference, more_is_worse=True))
     columns = ("requests", "figure", "A", "B", "B / A", "p", "Cliff's delta")
     note = "healthy: while no fault was on; fault-free: of fault-free cases only; delta above 0: B is slower"
     return Block("The stack's own latency", columns, tuple(rows), tuple(marks), note)
 
 
-def _delta(delta: Any) -> str:
+def _ratio(change: LatencyChange) -> str:
+    ratio, low, high = change.ratio
+    return f"× {ratio:.2f}" if low is None or high is None else f"× {ratio:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _delta(delta: Dominance) -> str:
     interval = "" if delta.low is None or delta.high is None else f" [{signed(delta.low)}, {signed(delta.high)}]"
     return f"{signed(delta.value)}{interval} {delta.size}"
 
