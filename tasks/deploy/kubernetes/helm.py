@@ -75,15 +75,17 @@ def _label_namespace(cluster: Cluster, release: ChartRelease) -> None:
 class Helm:
     """The CLI, for one cluster. Every method raises DeployError with what helm said."""
 
-    def __init__(self, cluster: ClusterAddress, needed_for: Sequence[ChartRelease]) -> None:
+    def __init__(self, cluster: ClusterAddress, releases: Sequence[ChartRelease]) -> None:
         if shutil.which("helm") is None:
-            charts = ", ".join(release.chart for release in needed_for)
+            charts = ", ".join(release.chart for release in releases)
             raise DeployError(
                 f"helm is missing: it installs {charts}. Install it (https://helm.sh/docs/intro/install), or install "
                 "the charts yourself (`rcarena deploy render` writes charts/install.sh) and set "
                 "deploy.telemetry.install: false"
             )
         self._cluster = cluster
+        self._releases = tuple(releases)
+        self._listed: dict[tuple[str, str], dict[str, Any]] | None = None
 
     def is_installed(self, release: ChartRelease) -> bool:
         """Whether the release is deployed in this version with these values."""
@@ -96,6 +98,7 @@ class Helm:
     def install(self, release: ChartRelease, timeout_s: float) -> None:
         """Install or upgrade, and wait until helm holds it for ready. One that was cut short is put right before."""
         self._put_right(release)
+        self._listed = None
         with tempfile.TemporaryDirectory(prefix="rcarena-helm-") as directory:
             values = Path(directory, "values.yaml")
             values.write_text(yaml.safe_dump(release.values, sort_keys=False), encoding="utf-8")
@@ -112,6 +115,7 @@ class Helm:
         """False when it was not there."""
         if self._release(release) is None:
             return False
+        self._listed = None
         command = ["uninstall", release.name, "--namespace", release.namespace, "--wait"]
         self._run([*command, "--timeout", f"{int(timeout_s)}s"], timeout_s + EXTRA_TIMEOUT_S)
         return True
@@ -125,10 +129,13 @@ class Helm:
         self._run([act, release.name, "--namespace", release.namespace, "--wait"], EXTRA_TIMEOUT_S * 5)
 
     def _release(self, release: ChartRelease) -> dict[str, Any] | None:
-        name = f"^{release.name}$"
-        command = ["list", "--all", "--namespace", release.namespace, "--filter", name, "--output", "json"]
-        found = json.loads(self._run(command) or "[]")
-        return found[0] if found else None
+        """As one ``helm list`` for all releases shows it; the state filters are those that Helm 3 and 4 both have."""
+        if self._listed is None:
+            states = ["--deployed", "--failed", "--pending"]
+            wanted = f"^({'|'.join(each.name for each in self._releases)})$"
+            said = self._run(["list", "--all-namespaces", *states, "--filter", wanted, "--output", "json"])
+            self._listed = {(each["namespace"], each["name"]): each for each in json.loads(said or "[]")}
+        return self._listed.get((release.namespace, release.name))
 
     def _run(self, arguments: list[str], timeout_s: float = READ_TIMEOUT_S) -> str:
         """Its standard output. The process ends with its parent where the system can do that."""

@@ -1,0 +1,168 @@
+"""Charts by a stand-in for the helm CLI that keeps releases in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.deploy.errors import DeployError
+from tasks.deploy.kubernetes import lease
+from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases
+from tasks.deploy.kubernetes.client import Cluster
+from tasks.deploy.kubernetes.helm import Helm, install_charts
+from tests.deploy.kubernetes.conftest import MakeParams
+from tests.kubernetes.cluster import EmulatedCluster
+
+HELM = f"""#!{sys.executable}
+import json, pathlib, re, sys
+here = pathlib.Path(__file__).parent
+state = json.loads((here / "state.json").read_text()) if (here / "state.json").exists() else {{}}
+arguments = sys.argv[1:]
+with (here / "calls").open("a") as calls:
+    calls.write(" ".join(arguments) + "\\n")
+if (here / "refuse").exists():
+    sys.exit("Error: INSTALLATION FAILED: timed out waiting for the condition")
+def option(name):
+    return arguments[arguments.index(name) + 1]
+command = arguments[0]
+namespace = option("--namespace") if "--namespace" in arguments else ""
+if command == "list":
+    found = [dict(zip(("namespace", "name"), key.split("/")), **each) for key, each in state.items()]
+    print(json.dumps([each for each in found if re.search(option("--filter"), each["name"])]))
+elif command == "get":
+    print(json.dumps(state[f"{{namespace}}/{{arguments[2]}}"]["values"]))
+elif command == "upgrade":
+    import yaml
+    values = yaml.safe_load(pathlib.Path(option("--values")).read_text())
+    chart = arguments[3].rpartition("/")[2]
+    state[f"{{namespace}}/{{arguments[2]}}"] = {{
+        "status": "deployed", "chart": f"{{chart}}-{{option('--version')}}", "values": values
+    }}
+elif command == "uninstall":
+    del state[f"{{namespace}}/{{arguments[1]}}"]
+(here / "state.json").write_text(json.dumps(state))
+"""
+
+
+@pytest.fixture
+def helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "bin" / "helm"
+    program.parent.mkdir()
+    program.write_text(HELM, encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return program.parent
+
+
+def release(**changes: Any) -> ChartRelease:
+    fields: dict[str, Any] = {
+        "name": "loki",
+        "repo": "https://example.org/charts",
+        "chart": "loki",
+        "version": "12.0.1",
+        "namespace": "telemetry",
+        "values": {"replicas": 1},
+        "readiness": (),
+        "verified": True,
+        "source": "here",
+    }
+    return ChartRelease(**{**fields, **changes})
+
+
+def commands(helm: Path) -> list[str]:
+    return [line.split()[0] for line in (helm / "calls").read_text().splitlines()]
+
+
+def test_installs_what_is_missing_or_differs(helm: Path, gpu_cluster: EmulatedCluster, tmp_path: Path) -> None:
+    cli = Helm(gpu_cluster.address(tmp_path), (release(),))
+    assert not cli.is_installed(release())
+    cli.install(release(), 60)
+    assert cli.is_installed(release())
+    assert not cli.is_installed(release(version="12.0.2"))
+    assert not cli.is_installed(release(values={"replicas": 2}))
+    calls = (helm / "calls").read_text()
+    assert (
+        "upgrade --install loki loki --repo https://example.org/charts --version 12.0.1 --namespace telemetry" in calls
+    )
+    assert "--wait --timeout 60s --kube-context emulated" in calls
+
+
+def test_a_version_with_a_v_is_recognised(helm: Path, gpu_cluster: EmulatedCluster, tmp_path: Path) -> None:
+    cli = Helm(gpu_cluster.address(tmp_path), (release(),))
+    cli.install(release(version="25.3.0"), 60)
+    assert cli.is_installed(release(version="v25.3.0"))
+
+
+def test_a_chart_of_an_oci_registry(helm: Path, gpu_cluster: EmulatedCluster, tmp_path: Path) -> None:
+    Helm(gpu_cluster.address(tmp_path), ()).install(release(repo="oci://example.org/charts"), 60)
+    assert "upgrade --install loki oci://example.org/charts/loki --version" in (helm / "calls").read_text()
+
+
+@pytest.mark.parametrize(("status", "act"), [("pending-install", "uninstall"), ("pending-upgrade", "rollback")])
+def test_a_release_that_a_killed_helm_left_is_put_right(
+    helm: Path, gpu_cluster: EmulatedCluster, tmp_path: Path, status: str, act: str
+) -> None:
+    state = {"telemetry/loki": {"status": status, "chart": "loki-12.0.1", "values": {"replicas": 1}}}
+    (helm / "state.json").write_text(json.dumps(state))
+    cli = Helm(gpu_cluster.address(tmp_path), (release(),))
+    assert not cli.is_installed(release())
+    cli.install(release(), 60)
+    assert act in commands(helm)
+    assert cli.is_installed(release())
+
+
+def test_all_charts_of_a_stack_are_installed_once(
+    helm: Path,
+    gpu_cluster: EmulatedCluster,
+    make_params: MakeParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params = make_params(telemetry={"install": True})
+    some = [each for each in chart_releases(params) if each.name in ("loki", "istiod", "chaos-mesh")]
+    monkeypatch.setattr("tasks.deploy.kubernetes.helm.chart_releases", lambda params, runtime: some)
+    said: list[str] = []
+    with Cluster(gpu_cluster.address(tmp_path)) as cluster:
+        install_charts(cluster, params, "me", said.append)
+        assert len(said) == len(some) == 3
+        namespace = gpu_cluster.get("v1", "Namespace", "chaos-mesh")
+        assert namespace is not None
+        assert namespace["metadata"]["labels"]["istio.io/dataplane-mode"] == "none"
+        again: list[str] = []
+        install_charts(cluster, params, "me", again.append)
+        assert again == []
+        assert commands(helm).count("upgrade") == len(said)
+        lease.acquire(cluster, "another", lease.CHARTS_LEASE, "default")
+        (helm / "state.json").unlink()
+        with pytest.raises(DeployError, match="is installing charts on this cluster"):
+            install_charts(cluster, params, "me", again.append)
+
+
+def test_what_helm_says_is_the_error(helm: Path, gpu_cluster: EmulatedCluster, tmp_path: Path) -> None:
+    (helm / "refuse").touch()
+    with pytest.raises(DeployError, match="timed out waiting for the condition"):
+        Helm(gpu_cluster.address(tmp_path), ()).install(release(), 60)
+
+
+def test_a_missing_helm_names_the_charts_and_the_cure(
+    gpu_cluster: EmulatedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(DeployError, match=r"helm is missing: it installs loki\.(.|\n)*telemetry\.install: false"):
+        Helm(gpu_cluster.address(tmp_path), (release(),))
+
+
+def test_without_installing_the_cluster_must_have_the_kinds(
+    gpu_cluster: EmulatedCluster, make_params: MakeParams, tmp_path: Path
+) -> None:
+    gpu_cluster.uninstall("chaos-mesh.org")
+    with (
+        Cluster(gpu_cluster.address(tmp_path)) as cluster,
+        pytest.raises(DeployError, match=r"lacks stresschaos\.chaos-mesh\.org"),
+    ):
+        install_charts(cluster, make_params(), "me", lambda line: None)
