@@ -14,7 +14,15 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.deploy.kubernetes import names
-from tasks.deploy.kubernetes.charts import DEFAULT_RUNTIME, SAFE_LOADER, ChartRelease, ContainerRuntime, chart_releases
+from tasks.deploy.kubernetes.charts import (
+    DEFAULT_RUNTIME,
+    SAFE_LOADER,
+    ChartRelease,
+    ContainerRuntime,
+    Prerequisite,
+    chart_releases,
+    prerequisites,
+)
 from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
@@ -73,7 +81,7 @@ def write_manifests(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as temporary:
         staging, old = Path(temporary, "new"), Path(temporary, "old")
         staging.mkdir(mode=0o755)
-        files = [*_write_stack(params, staging), *_write_charts(chart_releases(params, runtime), staging)]
+        files = [*_write_stack(params, staging), *_write_charts(params, runtime, staging)]
         (staging / MARKER).write_text("Written by `rcarena deploy render`; replaced as a whole.\n", encoding="utf-8")
         if directory.exists():
             directory.rename(old)
@@ -98,7 +106,8 @@ def _write_stack(params: KubernetesDeployParams, directory: Path) -> Iterator[Pa
         yield file
 
 
-def _write_charts(releases: tuple[ChartRelease, ...], directory: Path) -> Iterator[Path]:
+def _write_charts(params: KubernetesDeployParams, runtime: ContainerRuntime, directory: Path) -> Iterator[Path]:
+    releases = chart_releases(params, runtime)
     charts = directory / "charts"
     charts.mkdir()
     for release in releases:
@@ -107,14 +116,16 @@ def _write_charts(releases: tuple[ChartRelease, ...], directory: Path) -> Iterat
         file.write_text(dump(release.values), encoding="utf-8")
         yield file
     script = charts / "install.sh"
-    script.write_text(install_script(releases), encoding="utf-8")
+    script.write_text(install_script(releases, prerequisites(params) if releases else ()), encoding="utf-8")
     script.chmod(0o755)
     yield script
 
 
-def install_script(releases: tuple[ChartRelease, ...]) -> str:
-    """The Helm commands that install ``releases``, as a shell script that can be run again."""
+def install_script(releases: tuple[ChartRelease, ...], needed: tuple[Prerequisite, ...] = ()) -> str:
+    """The commands that install ``needed`` and ``releases``, as a shell script that can be run again."""
     lines = ["#!/bin/sh", "set -eu", 'cd "$(dirname "$0")"']
+    for each in needed:
+        lines.append(f"kubectl get crd {each.crd} || kubectl apply --server-side --filename={each.manifest}")
     for release in releases:
         labels = " ".join(f"{key}={value}" for key, value in sorted(release.namespace_labels.items()))
         if labels:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.deploy.kubernetes import render
-from tasks.deploy.kubernetes.charts import chart_releases
+from tasks.deploy.kubernetes.charts import chart_releases, prerequisites
 from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
 from tasks.deploy.kubernetes.render import dump, install_script, render_stack, write_manifests
 from tasks.deploy.kubernetes.schemas import manifest_problems
@@ -409,6 +409,7 @@ def test_render_writes_a_file_per_manifest_and_per_chart(tmp_path: Path) -> None
 
 def test_the_install_script_has_a_pinned_command_per_chart() -> None:
     releases = chart_releases(stack())
+    assert "kubectl apply --server-side" in install_script(releases, prerequisites(stack()))
     commands = [line for line in install_script(releases).splitlines() if line.startswith("helm upgrade --install")]
     assert len(commands) == len(releases)
     for command, release in zip(commands, releases, strict=True):
