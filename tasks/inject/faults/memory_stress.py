@@ -29,7 +29,11 @@ class Parameters(FaultParameters):
     workers: Annotated[int, Field(ge=1, le=16, description="processes that share the size")] = 1
     headroom_mb: Annotated[
         int | None,
-        Field(ge=64, le=1_048_576, description="memory limit = usage before + size + this, in MiB; null: no limit"),
+        Field(
+            ge=64,
+            le=1_048_576,
+            description="MiB; local: memory limit = usage before + size + this (null: no limit); cluster: left free (null: 256)",
+        ),
     ] = None
 
 
