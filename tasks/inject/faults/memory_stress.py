@@ -32,7 +32,7 @@ class Parameters(FaultParameters):
         Field(
             ge=64,
             le=1_048_576,
-            description="local: memory limit = usage before + size + this, in MiB (null: none); cluster: left free (256)",
+            description="local: memory limit = usage before + size + this, MiB (null: none); cluster: left free (256)",
         ),
     ] = None
 
