@@ -2,8 +2,8 @@
 
 ``python benchmarks/export.py [--series 2000] [--hours 1] [--step 5]`` fills a private Prometheus with synthetic series
 (promtool), exports all of them with each exporter in a process of its own, in alternation, and prints wall time, CPU of
-client and server, peak memory and Parquet size, then ratios. Needs ``prometheus`` and ``prometheus-api-client`` with
-pandas.
+client and server, peak memory and Parquet size, then ratios. ``--growth`` measures ours alone on 500 to 4,000 series and
+on 1 to 6 hours: its peak memory should not grow. Needs ``prometheus`` and ``prometheus-api-client`` with pandas.
 """
 
 from __future__ import annotations
@@ -143,38 +143,28 @@ def check_equal(directory: Path) -> int:
     return len(values[0])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--series", type=int, default=2000)
-    parser.add_argument("--hours", type=float, default=1)
-    parser.add_argument("--step", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--exporter", choices=EXPORTERS, help=argparse.SUPPRESS)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    seconds = int(options.hours * 3600)
-    if options.exporter:
-        print(json.dumps(measure_here(options.exporter, options.url, options.out, seconds, options.step)))
-        return
-    if shutil.which("prometheus") is None or shutil.which("promtool") is None:
-        raise SystemExit("prometheus and promtool must be installed")
+@contextmanager
+def filled(series: int, seconds: int, step: int) -> Iterator[tuple[str, psutil.Process, Path]]:
+    """URL and process of a Prometheus with the samples, and a directory for results."""
     with tempfile.TemporaryDirectory() as text:
         directory = Path(text)
-        write_samples(directory / "samples.om", options.series, seconds, options.step)
+        write_samples(directory / "samples.om", series, seconds, step)
         fill = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "samples.om", "tsdb"]
         subprocess.run(fill, cwd=directory, check=True, capture_output=True)
         (directory / "samples.om").unlink()
-        results: dict[str, list[dict[str, float]]] = {name: [] for name in EXPORTERS}
         with prometheus(directory) as (url, server):
-            for _ in range(options.runs):
-                for name in EXPORTERS:
-                    out = directory / f"{name}.parquet"
-                    results[name].append(measure(name, url, server, out, seconds, options.step))
-            rows = check_equal(directory)
-    print(
-        f"{options.series} series x {options.hours:g} h at {options.step} s = {rows} samples; median of {options.runs}"
-    )
+            yield url, server, directory
+
+
+def compare(series: int, hours: float, step: int, runs: int) -> None:
+    seconds = int(hours * 3600)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in EXPORTERS}
+    with filled(series, seconds, step) as (url, server, directory):
+        for _ in range(runs):
+            for name in EXPORTERS:
+                results[name].append(measure(name, url, server, directory / f"{name}.parquet", seconds, step))
+        rows = check_equal(directory)
+    print(f"{series} series x {hours:g} h at {step} s = {rows} samples; median of {runs}")
     columns = list(results[OURS][0])
     print(f"{'':24}" + "".join(f"{column:>15}" for column in columns))
     medians = {n: [statistics.median(r[c] for r in runs) for c in columns] for n, runs in results.items()}
@@ -182,6 +172,37 @@ def main() -> None:
         print(f"{name:24}" + "".join(f"{figure:15.2f}" for figure in figures))
     ratios = [other / ours for ours, other in zip(medians[OURS], medians[OTHER], strict=True)]
     print(f"{'ratio (other / ours)':24}" + "".join(f"{ratio:15.1f}" for ratio in ratios))
+
+
+def growth(step: int) -> None:
+    print(f"{'series':>8}{'hours':>8}{'samples':>12}{'peak MiB':>12}")
+    for series, hours in ((500, 1), (1000, 1), (2000, 1), (4000, 1), (500, 3), (500, 6)):
+        with filled(series, hours * 3600, step) as (url, server, directory):
+            figures = measure(OURS, url, server, directory / "out.parquet", hours * 3600, step)
+        print(f"{series:8}{hours:8}{series * (hours * 3600 // step + 1):12}{figures['peak MiB']:12.1f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--series", type=int, default=2000)
+    parser.add_argument("--hours", type=float, default=1)
+    parser.add_argument("--step", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--exporter", choices=EXPORTERS, help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.exporter:
+        seconds = round(options.hours * 3600)
+        print(json.dumps(measure_here(options.exporter, options.url, options.out, seconds, options.step)))
+        return
+    if shutil.which("prometheus") is None or shutil.which("promtool") is None:
+        raise SystemExit("prometheus and promtool must be installed")
+    if options.growth:
+        growth(options.step)
+    else:
+        compare(options.series, options.hours, options.step, options.runs)
 
 
 if __name__ == "__main__":

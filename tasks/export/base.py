@@ -28,7 +28,7 @@ from tasks.export.spans import read_spans
 from tasks.params import ExportParams
 from tasks.stack import Role
 
-ROWS_PER_GROUP = 131_072
+ROWS_PER_GROUP = 65_536
 
 
 class ExportError(RuntimeError):

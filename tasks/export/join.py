@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.export.matrix import Series
 from tasks.export.placement import Placement
-from tasks.export.prometheus import Series, TimeGrid
+from tasks.export.prometheus import TimeGrid
 from tasks.export.promql import Combine, Join
 
 BUCKET_LABEL = "le"

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from tasks.export.matrix import Series
 from tasks.export.placement import PodPlacement
-from tasks.export.prometheus import PrometheusClient, Series, TimeGrid
+from tasks.export.prometheus import PrometheusClient, TimeGrid
 
 MOST_LOOKS = 400
 """Pods are looked at this often over the window at most."""

@@ -6,14 +6,11 @@ memory. Answers are asked for uncompressed: on a local network gzip costs Promet
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,13 +18,14 @@ import pyarrow as pa
 
 from tasks.case import METRICS, TIMESTAMP
 from tasks.export.http import NO_ACCESS, Answer, HttpAccess, HttpClient, RefusedError, SourceError, one_line
+from tasks.export.matrix import Series, decode_answer, matrix_series
 
 log = logging.getLogger(__name__)
 
 MAX_STEPS_PER_QUERY = 10_000
 """Below Prometheus's limit of 11,000 points per series."""
 TARGET_POINTS_PER_QUERY = 50_000
-"""Points over all series that one answer should hold: about 10 MB while it is decoded."""
+"""Points over all series that one answer should hold: about 2 MB of JSON."""
 FIRST_QUERY_STEPS = 300
 REFUSED_STATUS = frozenset({400, 422})
 
@@ -65,15 +63,6 @@ class TimeGrid:
     def times_ns(self) -> np.ndarray:
         """Shape (steps,), int64."""
         return (self.start_ms + np.arange(self.steps, dtype=np.int64) * self.step_ms) * 1_000_000
-
-
-@dataclass(frozen=True)
-class Series:
-    """Samples of one series: ``times_ns`` (n,) int64 and ``values`` (n,) float64, NaN where Prometheus said NaN."""
-
-    labels: Mapping[str, str]
-    times_ns: np.ndarray
-    values: np.ndarray
 
 
 class PrometheusClient:
@@ -149,7 +138,7 @@ class PrometheusClient:
         """Names of all series that had a sample between the two times (seconds since the epoch)."""
         fields = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
         answer = self._http.request("/api/v1/label/__name__/values", fields)
-        return frozenset(self._data(answer, "the names of series"))
+        return frozenset(self._data(answer, answer.json(), "the names of series"))
 
     def _get(self, promql: str, grid: TimeGrid) -> list[Series]:
         fields = {
@@ -161,17 +150,14 @@ class PrometheusClient:
         if self._lookback_s is not None:
             fields["lookback_delta"] = f"{self._lookback_s:g}s"
         answer = self._http.request("/api/v1/query_range", fields, final=_ran_out_of_time)
-        with _collector_paused():
-            data = self._data(answer, f"query: {promql}")
-            if data.get("resultType") != "matrix":
-                raise SourceError(
-                    f"{self._http.url}: expected a matrix, got {data.get('resultType')} (query: {promql})"
-                )
-            return [_series(item["metric"], item["values"]) for item in data["result"]]
+        document, arrays = decode_answer(answer.body)
+        data = self._data(answer, document, f"query: {promql}")
+        if data.get("resultType") != "matrix":
+            raise SourceError(f"{self._http.url}: expected a matrix, got {data.get('resultType')} (query: {promql})")
+        return matrix_series(data["result"], arrays)
 
-    def _data(self, answer: Answer, question: str) -> Any:
+    def _data(self, answer: Answer, document: Any, question: str) -> Any:
         url = self._http.url
-        document = answer.json()
         if not isinstance(document, dict) or "status" not in document:
             raise SourceError(f"{url}: HTTP {answer.status} with a body that is not Prometheus's: {answer.excerpt!r}")
         if document["status"] != "success":
@@ -193,25 +179,6 @@ def _ran_out_of_time(answer: Answer) -> bool:
 def _is_too_much(answer: Answer, document: dict[str, Any]) -> bool:
     too_many = answer.status in REFUSED_STATUS and "too many samples" in str(document.get("error"))
     return too_many or _ran_out_of_time(answer)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Decoding makes a list per sample, none of them in a cycle; the cyclic collector would double its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _series(labels: Mapping[str, str], samples: list[list[Any]]) -> Series:
-    """``samples``: ``[seconds, "value"]`` pairs; the text of NaN and infinities is Go's."""
-    flat = list(chain.from_iterable(samples))
-    milliseconds = np.rint(np.array(flat[0::2], dtype=np.float64) * 1000).astype(np.int64)
-    return Series(labels, milliseconds * 1_000_000, np.array(flat[1::2], dtype=np.float64))
 
 
 def metrics_table(series: list[Series], metric: str, unit: str, source: str) -> pa.Table:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.export.join import Row, bucket_quantile, join_buckets, join_series, ratio_of
+from tasks.export.matrix import Series
 from tasks.export.placement import Placement, PodPlacement
-from tasks.export.prometheus import PrometheusClient, Series, TimeGrid
+from tasks.export.prometheus import PrometheusClient, TimeGrid
 
 T0 = 1_760_000_000
 STEPS = 6

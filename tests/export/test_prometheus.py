@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tasks.case import METRICS
 from tasks.export.http import HttpAccess, RefusedError, SourceError
-from tasks.export.prometheus import PrometheusClient, Series, TimeGrid, metrics_table
+from tasks.export.matrix import Series
+from tasks.export.prometheus import PrometheusClient, TimeGrid, metrics_table
 
 T0 = 1_760_000_000
 START = datetime.fromtimestamp(T0, UTC)

@@ -10,9 +10,10 @@ import numpy as np
 from tasks.export.base import ExportContext, Sink, exporter
 from tasks.export.http import RefusedError
 from tasks.export.join import Row, join_buckets, join_series, ratio_of, row_series
+from tasks.export.matrix import Series
 from tasks.export.metric_map import METRIC_MAP, MetricSpec
 from tasks.export.placement import Placement
-from tasks.export.prometheus import PrometheusClient, Series, TimeGrid, metrics_table
+from tasks.export.prometheus import PrometheusClient, TimeGrid, metrics_table
 from tasks.export.promql import Variant
 
 TOLERATED_GAP = 0.05
