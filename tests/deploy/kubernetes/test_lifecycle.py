@@ -99,6 +99,21 @@ class TestUp:
         gpu_cluster.misbehave(reset=True, times=2, method="PATCH")
         assert up(make_params(), stack).alive
 
+    def test_one_that_was_interrupted_is_continued(
+        self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path, kubelet: Kubelet
+    ) -> None:
+        kubelet.start_s = 60
+
+        def interrupt(line: str) -> None:
+            if "waiting for" in line:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            up(make_params(), stack, interrupt)
+        assert status(make_params(), stack).state == "starting"
+        kubelet.start_s = 0
+        assert up(make_params(), stack).alive
+
     def test_too_few_gpus_fail_early_with_the_cure(
         self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -150,7 +165,7 @@ class TestUp:
         self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path
     ) -> None:
         gpu_cluster.uninstall("ray.io")
-        with pytest.raises(DeployError, match=r"does not know the kind RayService .*telemetry\.install"):
+        with pytest.raises(DeployError, match=r"lacks rayclusters\.ray\.io.*telemetry\.install"):
             up(make_params(), stack)
 
 

@@ -1,0 +1,141 @@
+"""``rcarena deploy ...`` and ``preflight`` for a cluster, as a person calls them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tasks.cli import app
+from tasks.deploy.kubernetes import lifecycle, teardown, waiting
+from tests.deploy.kubernetes.gateway import Gateway
+from tests.kubernetes.cluster import EmulatedCluster
+
+ROOT = Path(__file__).parents[3]
+Rcarena = Callable[..., click.testing.Result]
+
+
+@pytest.fixture
+def rcarena(tmp_path: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rcarena]:
+    """Runs a command with parameters for a cluster; keyword arguments change the section ``deploy``."""
+    for module in (lifecycle, teardown, waiting):
+        monkeypatch.setattr(module, "POLL_S", 0.05)
+    monkeypatch.setattr("tasks.commands.kubernetes.PATIENCE_S", 0.5)
+    document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    document["inject"] = {"faults": []}
+    file = tmp_path / "params.yaml"
+
+    def run(command: str, **changes: Any) -> click.testing.Result:
+        deploy: dict[str, Any] = {
+            "backend": "kubernetes",
+            "replicas": 2,
+            "telemetry": {"install": False},
+            "endpoints": {"gateway": gateway.url, "prometheus": "http://127.0.0.1:9"},
+            "start_timeout_s": 20,
+            "scrape_interval_s": 2,
+        }
+        file.write_text(yaml.safe_dump({**document, "deploy": {**deploy, **changes}}), encoding="utf-8")
+        where = ["--params", str(file), "--workspace", str(tmp_path / "workspace")]
+        return CliRunner().invoke(app, [*command.split(), *where])
+
+    yield run
+    logging.getLogger().handlers.clear()
+
+
+def test_render_needs_no_cluster(rcarena: Rcarena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    done = rcarena("deploy render")
+    assert done.exit_code == 0, done.output
+    files = [Path(line) for line in done.stdout.splitlines()]
+    kinds = [yaml.safe_load(file.read_text())["kind"] for file in files if file.parent.name == "manifests"]
+    assert {"Namespace", "RayService", "Deployment"} <= set(kinds)
+
+
+@pytest.mark.parametrize("command", ["preflight", "deploy preflight", "deploy plan"])
+def test_no_cluster_ends_with_2_and_one_clear_line(
+    rcarena: Rcarena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    done = rcarena(command)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("rcarena: no cluster: no kubeconfig at ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["preflight", "deploy plan"])
+def test_an_unreachable_cluster_ends_with_2(
+    rcarena: Rcarena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with EmulatedCluster() as gone:
+        monkeypatch.setenv("KUBECONFIG", str(gone.kubeconfig(tmp_path / "kubeconfig")))
+    done = rcarena(command)
+    assert done.exit_code == 2
+    assert "Connection refused (context 'emulated'" in done.stderr
+
+
+def test_an_unknown_context_and_a_wrong_backend_end_with_2(gpu_cluster: EmulatedCluster, rcarena: Rcarena) -> None:
+    done = rcarena("deploy plan", context="emulatde")
+    assert (done.exit_code, "did you mean 'emulated'" in done.stderr) == (2, True)
+    done = CliRunner().invoke(app, ["deploy", "plan", "--params", str(ROOT / "params.yaml")])
+    assert (done.exit_code, "needs kubernetes (got local)" in done.stderr) == (2, True)
+
+
+def test_a_stack_from_preflight_to_down(gpu_cluster: EmulatedCluster, rcarena: Rcarena) -> None:
+    done = rcarena("preflight")
+    assert done.exit_code == 1
+    assert "FAILED   storage class" in done.stdout
+    assert "→ set deploy.storage.class_name" in done.stdout
+    metadata = {"name": "fast"}
+    gpu_cluster.put({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": metadata})
+    done = rcarena("preflight --json", storage={"class_name": "fast"})
+    assert done.exit_code == 0, done.output
+    assert {row["verdict"] for row in json.loads(done.stdout)} == {"ok"}
+
+    done = rcarena("deploy plan")
+    assert done.exit_code == 0, done.output
+    assert "+ RayService rcarena/rcarena" in done.stdout
+    assert rcarena("deploy status").exit_code == 1
+
+    done = rcarena("deploy up")
+    assert done.exit_code == 0, done.output
+    assert "prometheus http://127.0.0.1:9" in done.stdout
+
+    done = rcarena("deploy plan")
+    assert done.stdout.splitlines()[-1].startswith("0 to create, 0 to change"), done.stdout
+    done = rcarena("deploy plan --json", images={"gateway": "nginx:1.29.4-otel"})
+    changed = [each["object"] for each in json.loads(done.stdout)["objects"] if each["action"] == "change"]
+    assert changed == ["Deployment rcarena/nginx-proxy"]
+
+    done = rcarena("deploy status --json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["state"] == "ready"
+
+    done = rcarena("deploy down")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith("the stack is down\n")
+    assert rcarena("deploy down").stdout.endswith("no stack was up\n")
+
+
+def test_up_without_an_operator_ends_with_1_and_says_what_to_do(gpu_cluster: EmulatedCluster, rcarena: Rcarena) -> None:
+    gpu_cluster.uninstall("ray.io")
+    done = rcarena("deploy up")
+    assert done.exit_code == 1
+    assert "the cluster lacks rayclusters.ray.io" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_exec_names_the_services_that_there_are(gpu_cluster: EmulatedCluster, rcarena: Rcarena) -> None:
+    assert rcarena("deploy up").exit_code == 0
+    done = rcarena("deploy exec ray-replica-0 ls")
+    assert done.exit_code == 2
+    assert "did you mean 'ray-replicas-0'" in done.stderr
