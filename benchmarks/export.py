@@ -2,8 +2,8 @@
 
 ``python benchmarks/export.py [--series 2000] [--hours 1] [--step 5]`` fills a private Prometheus with synthetic series
 (promtool), exports all of them with each exporter in a process of its own, in alternation, and prints wall time, CPU of
-client and server, peak memory and Parquet size, then ratios. ``--growth`` measures ours alone on 500 to 4,000 series and
-on 1 to 6 hours: its peak memory should not grow. Needs ``prometheus`` and ``prometheus-api-client`` with pandas.
+client and server, peak memory and Parquet size, then ratios. ``--growth`` measures ours alone on 500 to 4,000 series
+and on 1 to 6 hours: its peak memory should not grow. Needs ``prometheus`` and ``prometheus-api-client`` with pandas.
 """
 
 from __future__ import annotations
