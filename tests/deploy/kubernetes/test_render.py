@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tasks.deploy.kubernetes import render
 from tasks.deploy.kubernetes.charts import chart_releases, prerequisites
 from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
+from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.render import dump, install_script, render_stack, write_manifests
 from tasks.deploy.kubernetes.schemas import manifest_problems
 from tasks.deploy.kubernetes.serve_config import route_prefixes, serve_config
 from tasks.deploy.kubernetes.validate import validate_deploy_params
-from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.stacks import DOCUMENTS, stack
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -354,7 +354,7 @@ def test_no_account_may_read_secrets_or_everything() -> None:
     assert tokens == {"rcarena-deploy", "rcarena-inject", "rcarena-export"}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     replicas=st.integers(1, 9),
     model=st.sampled_from(["falcon-h1-7b", "llama-3.1-8b", "phi-4"]),
@@ -449,24 +449,28 @@ import json, sys
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
 from ray.llm._internal.serve.core.ingress.builder import LLMServingArgs
-config = json.load(sys.stdin)
-ServeDeploySchema.model_validate(config)
-for application in config["applications"]:
-    arguments = LLMServingArgs.model_validate(application["args"])
-    for engine in arguments.llm_configs:
-        print(json.dumps(engine.get_engine_config().placement_bundles))
-    serve.deployment(type("Ingress", (), {}), **arguments.ingress_deployment_config)
+bundles = {}
+for name, config in json.load(sys.stdin).items():
+    ServeDeploySchema.model_validate(config)
+    for application in config["applications"]:
+        arguments = LLMServingArgs.model_validate(application["args"])
+        serve.deployment(type("Ingress", (), {}), **arguments.ingress_deployment_config)
+        bundles.setdefault(name, []).extend(e.get_engine_config().placement_bundles for e in arguments.llm_configs)
+print("BUNDLES", json.dumps(bundles))
 """
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(os.environ.get("RCARENA_CHECK_SERVE") != "1", reason="a minute of CPU: set RCARENA_CHECK_SERVE=1")
 @pytest.mark.skipif(not SERVE_PYTHON.exists(), reason="needs .venv-serve")
-def test_ray_accepts_the_serve_configuration(name: str) -> None:
-    params: KubernetesDeployParams = stack(name)
-    result = subprocess.run(
-        [SERVE_PYTHON, "-c", CHECK_BY_RAY], input=json.dumps(serve_config(params)), capture_output=True, text=True
-    )
+def test_ray_accepts_the_serve_configurations() -> None:
+    stacks = {each: stack(each) for each in DOCUMENTS} | {model: stack(model=model) for model in model_presets()}
+    configurations = {each: serve_config(params) for each, params in stacks.items()}
+    command = [SERVE_PYTHON, "-c", CHECK_BY_RAY]
+    result = subprocess.run(command, input=json.dumps(configurations), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    bundles = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("[")]
-    assert len(bundles) == len(serve_config(params)["applications"])
-    assert all(len(each) == params.parallelism.tensor * params.parallelism.pipeline for each in bundles)
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("BUNDLES")]
+    for each, bundles in json.loads(line.removeprefix("BUNDLES")).items():
+        parallelism = stacks[each].parallelism
+        assert len(bundles) == len(configurations[each]["applications"])
+        assert all(len(bundle) == parallelism.tensor * parallelism.pipeline for bundle in bundles)
