@@ -25,6 +25,16 @@ NO_STATUS = {
     "LimitRange",
 }
 
+SET_BY_SERVER = (
+    "uid",
+    "creationTimestamp",
+    "resourceVersion",
+    "generation",
+    "deletionTimestamp",
+    "name",
+    "namespace",
+)
+
 
 def fill_in(kind: str, document: Object, next_address: int) -> None:
     if kind == "Service":

@@ -15,7 +15,7 @@ import orjson
 from tasks.deploy.kubernetes.resources import RESOURCES, Resource
 from tests.kubernetes import answers, patches
 from tests.kubernetes.answers import ApiError
-from tests.kubernetes.defaults import NO_STATUS, fill_in
+from tests.kubernetes.defaults import NO_STATUS, SET_BY_SERVER, fill_in
 from tests.kubernetes.selectors import field_matcher, label_matcher
 
 Object = dict[str, Any]
@@ -23,15 +23,6 @@ Key = tuple[str, str]
 Admission = Callable[[Object], list[tuple[str, str]]]
 
 GENERATED = "bcdfghjklmnpqrstvwxz2456789"
-SET_BY_SERVER = (
-    "uid",
-    "creationTimestamp",
-    "resourceVersion",
-    "generation",
-    "deletionTimestamp",
-    "name",
-    "namespace",
-)
 OURS = (Resource("rcarena.io/v1alpha1", "NodeFault", "nodefaults", namespaced=True),)
 
 

@@ -165,7 +165,13 @@ def _open(address: ClusterAddress) -> ApiClient:
 
 
 def _credentials(client: ApiClient) -> dict[str, str]:
-    settings = client.configuration.auth_settings().values()
+    """Headers; a credential that runs out is renewed by the way. Raises _NoAnswerError."""
+    from kubernetes.config import ConfigException
+
+    try:
+        settings = client.configuration.auth_settings().values()
+    except (ConfigException, OSError) as error:  # the pod's token file, or a plugin of the kubeconfig
+        raise _NoAnswerError(f"no credentials: {error}") from error
     return {each["key"]: each["value"] for each in settings if each["in"] == "header" and each["value"]}
 
 
