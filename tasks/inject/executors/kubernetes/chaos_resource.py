@@ -139,8 +139,8 @@ class ChaosResource:
                 raise
 
     def find(self, deadline_s: float | None = None) -> dict[str, Any] | None:
-        api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
         with in_words(self.target):
+            api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
             return api.find(CHAOS_API, self.kind, self.name, namespace=self.namespace)
 
     def await_injected(self, expected: frozenset[str]) -> ChaosStatus:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tasks.deploy.kubernetes.address import ClusterAddress
-from tasks.deploy.kubernetes.errors import ClusterError
+from tasks.deploy.kubernetes.address import ClusterAddress, find_cluster
+from tasks.deploy.kubernetes.errors import ClusterError, NoClusterError
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.executor import FaultError, FaultTarget
 
@@ -66,7 +66,7 @@ class KubernetesTarget(FaultTarget):
     def stack_alive(self) -> bool:
         """While its namespace exists; also when the API does not answer."""
         try:
-            found = connection(self.cluster, LOOK_DEADLINE_S).find("v1", "Namespace", self.namespace)
+            found = self.api(LOOK_DEADLINE_S).find("v1", "Namespace", self.namespace)
         except ClusterError:
             return True
         return found is not None and found["metadata"]["uid"] == self.stack_uid
@@ -77,8 +77,18 @@ class KubernetesTarget(FaultTarget):
         return False
 
     def api(self, deadline_s: float = REQUEST_DEADLINE_S) -> Cluster:
-        """A connection that this process shares; ``deadline_s`` bounds each request with its retries."""
-        return connection(self.cluster, deadline_s)
+        """A connection that this process shares; ``deadline_s`` bounds each request with its retries.
+
+        Where the journal's way to the cluster does not exist (the kubeconfig of another machine, the account of a pod)
+        it is this process's own way, provided that it leads to the same stack.
+
+        Raises:
+            ClusterError: there is no way.
+        """
+        try:
+            return connection(self.cluster, deadline_s)
+        except NoClusterError as error:
+            return connection(_own_way(self.cluster, self.stack_uid, str(error)), deadline_s)
 
     def pods(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
         """The service's pods that are not being deleted, by name.
@@ -99,6 +109,16 @@ class KubernetesTarget(FaultTarget):
             for status in (pod.get("status") or {}).get("containerStatuses") or ()
             if status["name"] == self.container and "running" in (status.get("state") or {})
         )
+
+
+@cache
+def _own_way(address: ClusterAddress, stack_uid: str, problem: str) -> ClusterAddress:
+    own = find_cluster(None, address.namespace)
+    namespace = connection(own, LOOK_DEADLINE_S).find("v1", "Namespace", address.namespace)
+    if namespace is None or namespace["metadata"]["uid"] != stack_uid:
+        raise NoClusterError(f"{problem}; and {own.label} has not that stack")
+    log.warning("%s: using %s", problem, own.label)
+    return own
 
 
 @cache
