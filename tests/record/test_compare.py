@@ -20,6 +20,8 @@ from tests.record.campaigns import Campaign, params_text, spoil_rankings
 
 HOW = Resampling(samples=300)
 
+pytestmark = pytest.mark.timeout(400)  # a busy machine
+
 
 def side(campaign: Campaign, label: str = "a night") -> Side:
     return read_side(campaign.workspace.root, campaign.text, label)

@@ -23,6 +23,7 @@ from tests.record.pretend_dvc import pushed
 pytestmark = [
     pytest.mark.skipif(not Path(sys.executable).with_name("dvc").exists(), reason="DVC is not in this environment"),
     pytest.mark.usefixtures("pretend_dvc"),
+    pytest.mark.timeout(400),  # a busy machine
 ]
 
 
@@ -47,7 +48,7 @@ def test_killed_before_any_step_the_next_run_makes_exactly_one_commit(
     repository: Path, campaign: Campaign, pretend_dvc: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.record.killing", str(repository), str(campaign.workspace.root.parent)]
-    done = subprocess.run([*command, str(pretend_dvc)], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([*command, str(pretend_dvc)], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     *killed, last = [line.split() for line in done.stdout.splitlines()]
     assert {"read-tree", "dvc-commit", "dvc-reproduce", "dvc-push", "commit-tree", "update-ref"} <= {
