@@ -20,7 +20,7 @@ from rcarena_dags.campaign_tasks import (
 )
 from rcarena_dags.form import campaign_form, document
 from rcarena_dags.pods import LABEL, ScorePod, StepPod
-from rcarena_dags.settings import POOL, settings
+from rcarena_dags.settings import POOL, RETRIES, settings
 
 FOLDER = f"{settings().mount}/{{{{ params.workspace or params.name }}}}"
 FILE = f"{FOLDER}/params{{{{ '.dry-run' if params.dry_run else '' }}}}.yaml"
@@ -37,6 +37,7 @@ Pod = partial(StepPod, labels=LABELS)
     schedule=None,
     catchup=False,
     max_active_runs=1,
+    default_args=RETRIES,
     params=campaign_form(),
     user_defined_macros={"document": document, "token": token},
     tags=["rcarena"],

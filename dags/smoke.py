@@ -6,10 +6,18 @@ from airflow.sdk import dag, get_current_context, task
 
 from rcarena_dags.campaign_tasks import CampaignRun
 from rcarena_dags.form import smoke_form, sweep_changes
-from rcarena_dags.settings import settings
+from rcarena_dags.settings import RETRIES, settings
 
 
-@dag(schedule=None, catchup=False, max_active_runs=1, params=smoke_form(), tags=["rcarena"], doc_md=__doc__)
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    params=smoke_form(),
+    default_args=RETRIES,
+    tags=["rcarena"],
+    doc_md=__doc__,
+)
 def smoke() -> None:
     @task
     def sweep() -> list[dict]:

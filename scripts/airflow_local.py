@@ -167,6 +167,7 @@ def _environment(home: Home, port: int, kubeconfig: Path, *, emulated: bool) -> 
         "API_AUTH__JWT_SECRET": home.secret("jwt", lambda: secrets.token_hex(32)),
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.path}/airflow.db",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 60,
+        "WORKERS__EXECUTION_API_TIMEOUT": 60,  # a laptop under load answers late
         "LOGGING__BASE_LOG_FOLDER": home.path / "logs",
         "LOGGING__WORKER_LOG_SERVER_PORT": port + 1,
         "LOGGING__TRIGGER_LOG_SERVER_PORT": port + 2,

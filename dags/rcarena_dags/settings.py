@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 DAGS = Path(__file__).parents[1]
 POOL = "rcarena_stack"
 """One slot: who has it may change the stack."""
+
+RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=20), "retry_exponential_backoff": True}
+"""Of tasks that run in the worker: a worker or the API may have its moment."""
 
 
 class SettingsError(ValueError):

@@ -1,0 +1,178 @@
+"""A real Airflow for tests, as ``make airflow`` starts it, and its REST API. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "airflow_local.py"
+FINISHED = ("success", "failed")
+
+
+class RefusedError(Exception):
+    """The API said no."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status, self.text = status, text
+
+
+@dataclass
+class LocalAirflow:
+    """Airflow below ``home`` with the emulated pod API; its pods are played by ``live_steps``."""
+
+    home: Path
+    port: int
+    token: str = ""
+
+    def start(self) -> None:
+        environment = {**os.environ, "RCARENA_POD_PATH": str(ROOT / "tests" / "airflow" / "bin"), "RCARENA_POLL_S": "1"}
+        self._script("up", environment)
+        password = (self.home / "secrets" / "password").read_text()
+        answer = self._call("POST", "/auth/token", {"username": "admin", "password": password})
+        self.token = answer["access_token"]
+
+    def stop(self) -> None:
+        self._script("down", dict(os.environ))
+
+    def _script(self, action: str, environment: dict[str, str]) -> None:
+        command = [sys.executable, SCRIPT, action, "--home", self.home, "--port", str(self.port), "--emulate"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            log = self.home / "airflow.log"
+            raise RuntimeError(f"{done.stderr}\n{log.read_text()[-4000:] if log.exists() else ''}")
+
+    # -- the API
+
+    def get(self, path: str) -> Any:
+        return self._call("GET", f"/api/v2/{path}")
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._call("POST", f"/api/v2/{path}", body)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", f"/api/v2/{path}", body)
+
+    def unpause(self, *dags: str) -> None:
+        for dag in dags:
+            self.until(lambda dag=dag: self._known(dag), 300, f"{dag} is not parsed")
+            self.patch(f"dags/{dag}", {"is_paused": False})
+
+    def trigger(self, dag: str, **conf: Any) -> str:
+        return self.post(f"dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
+
+    def run_state(self, dag: str, run: str) -> str:
+        return self.get(f"dags/{dag}/dagRuns/{_quoted(run)}")["state"]
+
+    def runs(self, dag: str) -> dict[str, str]:
+        return {each["dag_run_id"]: each["state"] for each in self.get(f"dags/{dag}/dagRuns?limit=100")["dag_runs"]}
+
+    def states(self, dag: str, run: str) -> dict[str, list[str]]:
+        """Task id -> states of its instances, by map index."""
+        found: dict[str, list[str]] = {}
+        instances = self.get(f"dags/{dag}/dagRuns/{_quoted(run)}/taskInstances?limit=100")["task_instances"]
+        for each in sorted(instances, key=lambda instance: instance["map_index"]):
+            found.setdefault(each["task_id"], []).append(str(each["state"]))
+        return found
+
+    def log(self, dag: str, run: str, task: str, number: int = 1, map_index: int = -1) -> str:
+        instance = f"dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}"
+        return json.dumps(self.get(f"{instance}/logs/{number}?map_index={map_index}&full_content=true")["content"])
+
+    def mark_failed(self, dag: str, run: str) -> None:
+        self.patch(f"dags/{dag}/dagRuns/{_quoted(run)}", {"state": "failed"})
+
+    def finish(self, dag: str, run: str, seconds: float) -> str:
+        """The state of the run once it is over."""
+        self.until(lambda: self.run_state(dag, run) in FINISHED, seconds, f"{dag} {run} is not over")
+        return self.run_state(dag, run)
+
+    def until(self, condition: Callable[[], bool], seconds: float, problem: str) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{problem} after {seconds:g} s")
+            time.sleep(1)
+
+    def _known(self, dag: str) -> bool:
+        try:
+            self.get(f"dags/{dag}")
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def _call(self, method: str, path: str, body: Any = None, base: str | None = None) -> Any:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        request = urllib.request.Request(
+            (base or f"http://127.0.0.1:{self.port}") + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers=headers,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise RefusedError(error.code, error.read().decode()) from error
+
+    # -- the pods
+
+    @property
+    def workspaces(self) -> Path:
+        return self.home / "workspace"
+
+    def pods(self, **labels: str) -> list[str]:
+        """Names of pods that there are, with these labels of ours."""
+        selector = ",".join(f"rcarena.io/{key}={value}" for key, value in labels.items())
+        url, token = _server(self.home / "kubeconfig")
+        query = urllib.parse.urlencode({"labelSelector": selector})
+        request = urllib.request.Request(f"{url}/api/v1/namespaces/rcarena/pods?{query}")
+        request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return [pod["metadata"]["name"] for pod in json.load(answer)["items"]]
+
+    def switch(self, path: str) -> None:
+        """``trouble?seconds=N`` or ``evict/NAME``."""
+        url, _ = _server(self.home / "kubeconfig")
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/emulated/{path}", method="POST"), timeout=30):
+            pass
+
+    def behave(self, **how: float) -> None:
+        """Files for ``live_steps``: ``behave(fail__deploy_up=1)`` is ``fail-deploy-up`` with 1."""
+        folder = self.workspaces / "behave"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in how.items():
+            (folder / name.replace("_", "-")).write_text(str(value))
+
+
+def free_port() -> int:
+    """Of three in a row."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return min(found.getsockname()[1], 65_000)
+
+
+def _server(kubeconfig: Path) -> tuple[str, str]:
+    """Address and token; the file is ours, its lines are known."""
+    values = dict(line.strip(" -").split(": ", 1) for line in kubeconfig.read_text().splitlines() if ": " in line)
+    return values["server"], values["token"]
+
+
+def _quoted(text: str) -> str:
+    return urllib.parse.quote(text, safe="")

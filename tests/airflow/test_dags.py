@@ -1,0 +1,400 @@
+"""The DAGs as Airflow sees them: they load alone and fast, have the shape they promise, and render for real forms."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("airflow")
+
+from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, TriggerRule
+from airflow.sdk.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
+
+from rcarena_dags import costs
+from rcarena_dags.campaign_tasks import CampaignRun, CaseRun, case_ids, method_names, token
+from rcarena_dags.form import campaign_form, document, presets, sweep_changes
+from rcarena_dags.pods import GRACE_S, StepPod
+from rcarena_dags.settings import POOL, Settings, SettingsError
+from tasks.params import Params, validated
+
+ROOT = Path(__file__).parents[2]
+DAGS = ("campaign", "case", "nightly", "smoke")
+RUN_ID = "manual__2026-11-22T18:00:00+00:00_AbC"
+MOMENT = datetime(2026, 11, 22, 18, tzinfo=UTC)
+FAULTS = [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], "parameters": {"workers": 2}}]
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, DAG]:
+    bag = DagBag(str(ROOT / "dags"), include_examples=False, collect_dags=True)
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+def form(dag: DAG, **filled: Any) -> dict[str, Any]:
+    """What a run gets as ``params``: the defaults and what the user filled in, checked."""
+    params = copy.deepcopy(dag.params)
+    params.update(filled)
+    return params.validate()
+
+
+def rendered(dag: DAG, task_id: str, params: dict[str, Any], **mapped: Any) -> Any:
+    task = dag.get_task(task_id)
+    task = task.unmap(mapped) if task.is_mapped else task.prepare_for_execution()
+    ti = SimpleNamespace(dag_id=dag.dag_id, task_id=task_id, run_id=RUN_ID, map_index=0, try_number=1, task=task)
+    run = SimpleNamespace(run_id=RUN_ID, run_after=MOMENT, conf={})
+    context = {"params": params, "run_id": RUN_ID, "dag": dag, "task": task, "ti": ti, "dag_run": run}
+    task.render_template_fields(context)
+    return task
+
+
+def pods(dag: DAG) -> list[str]:
+    return [task.task_id for task in dag.tasks if issubclass(getattr(task, "operator_class", type(task)), StepPod)]
+
+
+def words(task: StepPod) -> str:
+    return " ".join(task.arguments)
+
+
+# -- loading
+
+
+def test_every_dag_loads_without_network_connections_or_heavy_imports() -> None:
+    code = f"""
+import json, runpy, socket, sys
+def refuse(*_): raise OSError("no network")
+socket.socket.connect = refuse
+sys.path.insert(0, {str(ROOT / "dags")!r})
+for name in {DAGS!r}:
+    runpy.run_path({str(ROOT / "dags")!r} + f"/{{name}}.py")
+heavy = {{"pandas", "numpy", "pyarrow", "torch", "ray", "scipy", "tasks"}}
+print(json.dumps(sorted(heavy & set(sys.modules))))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_there_are_four_dags_and_each_survives_serialization(dags: dict[str, DAG]) -> None:
+    assert sorted(dags) == sorted(DAGS)
+    for dag in dags.values():
+        assert json.dumps(DagSerialization.to_dict(dag))
+        assert dag.doc_md
+
+
+def test_a_dag_file_fits_on_a_screen() -> None:
+    for name in DAGS:
+        assert len((ROOT / "dags" / f"{name}.py").read_text().splitlines()) <= 120
+
+
+# -- shape
+
+
+def test_a_campaign_goes_from_its_plan_to_its_record(dags: dict[str, DAG]) -> None:
+    campaign = dags["campaign"]
+    chain = ["plan", "configure", "preflight", "lease", "deploy", "cases", "collected", "score", "aggregate"]
+    for earlier, later in zip(chain, [*chain[1:], "report"], strict=True):
+        assert later in campaign.get_task(earlier).downstream_task_ids, (earlier, later)
+    assert "record" in campaign.get_task("report").downstream_task_ids
+    assert campaign.max_active_runs == 1
+    assert campaign.dagrun_timeout is None  # it would skip the teardown
+
+
+def test_a_case_is_prepared_loaded_and_broken_at_once_exported_and_verified(dags: dict[str, DAG]) -> None:
+    case = dags["case"]
+    assert case.max_active_runs == 1
+    assert case.get_task("prepare").downstream_task_ids == {"load", "inject"}
+    assert case.get_task("export").upstream_task_ids == {"load", "inject"}
+    assert case.get_task("verify").upstream_task_ids == {"export"}
+
+
+def test_what_cleans_up_runs_whatever_happened_and_its_failure_shows(dags: dict[str, DAG]) -> None:
+    down, verify = dags["campaign"].get_task("teardown"), dags["case"].get_task("verify")
+    assert {task.task_id for task in dags["campaign"].tasks if task.is_setup} == {"lease"}
+    assert "lease" in down.upstream_task_ids
+    assert "deploy" not in {task.task_id for task in dags["campaign"].tasks if task.is_setup}
+    verdicts = [dags[name].get_task("verdict") for name in ("campaign", "case")]
+    for task in (down, verify, *verdicts):
+        assert task.is_teardown
+        assert task.on_failure_fail_dagrun
+        assert task.trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
+    for task in verdicts:
+        assert task.downstream_task_ids == set()
+    assert {"record", "teardown"} <= verdicts[0].upstream_task_ids
+
+
+def test_a_campaign_goes_on_with_the_cases_that_were_saved(dags: dict[str, DAG]) -> None:
+    campaign = dags["campaign"]
+    collected = campaign.get_task("collected")
+    assert collected.upstream_task_ids == {"cases"}
+    assert collected.trigger_rule == TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+    cases = campaign.get_task("cases")
+    assert cases.operator_class is CaseRun
+    assert cases.partial_kwargs["deferrable"]
+    assert cases.retries >= 1
+
+
+def test_who_changes_the_stack_takes_the_pool(dags: dict[str, DAG]) -> None:
+    campaign = dags["campaign"]
+    assert {task.task_id for task in campaign.tasks if task.pool == POOL} == {
+        *("preflight", "deploy", "cases", "teardown")
+    }
+
+
+def test_no_pod_is_orphaned_and_none_runs_for_ever(dags: dict[str, DAG]) -> None:
+    accounts = set()
+    for dag in dags.values():
+        for task_id in pods(dag):
+            task = dag.get_task(task_id)
+            pod = task.unmap({"method": "nsigma"}) if task.is_mapped else task
+            accounts.add(pod.service_account_name)
+            assert (pod.on_finish_action.value, pod.on_kill_action.value) == ("delete_pod", "delete_pod")
+            assert not pod.do_xcom_push
+            assert pod.active_deadline_seconds < pod.execution_timeout.total_seconds()
+            assert pod.termination_grace_period == GRACE_S
+            assert pod.container_resources.requests["memory"] == pod.container_resources.limits["memory"]
+            assert not pod.env_vars
+            assert pod.labels["rcarena.io/step"]
+    assert accounts == {f"rcarena-{name}" for name in ("deploy", "load", "inject", "export", "score", "record")}
+
+
+def test_parts_of_an_attempt_are_not_repeated_alone(dags: dict[str, DAG]) -> None:
+    case = dags["case"]
+    assert [case.get_task(name).retries for name in ("prepare", "load", "inject")] == [0, 0, 0]
+    for name in ("export", "verify"):
+        task = case.get_task(name)
+        assert task.retries > 0
+        assert task.retry_exponential_backoff
+
+
+def test_a_night_compares_after_its_campaign_and_tells_of_failures(dags: dict[str, DAG]) -> None:
+    nightly = dags["nightly"]
+    assert nightly.get_task("compare").upstream_task_ids == {"campaign"}
+    assert not nightly.catchup
+    assert "30 1 * * *" in nightly.timetable.summary
+    for task in nightly.tasks:
+        assert task.has_on_failure_callback
+    assert nightly.get_task("campaign").trigger_dag_id == "campaign"
+
+
+# -- rendering
+
+
+@pytest.mark.parametrize("filled", [{}, {"faults": FAULTS, "repetitions": 3, "keep_stack": True}, {"dry_run": True}])
+def test_every_pod_of_a_campaign_renders(dags: dict[str, DAG], filled: dict[str, Any]) -> None:
+    campaign = dags["campaign"]
+    params = form(campaign, name="some-name", **filled)
+    for task_id in pods(campaign):
+        task = rendered(campaign, task_id, params, method="nsigma")
+        assert "{" not in re.sub(r"--override \{.*\} --out", "", words(task)), task_id
+        assert "--workspace /workspace/some-name" in words(task)
+        assert task.labels["rcarena.io/campaign"] == "some-name"
+        assert task.labels["rcarena.io/run"] == token(RUN_ID)
+        for value in task.labels.values():
+            assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value)
+
+
+def test_the_form_reaches_the_parameters(dags: dict[str, DAG]) -> None:
+    filled = {
+        "faults": FAULTS,
+        "repetitions": 3,
+        "windows": {"fault_s": 60},
+        "load_rate": 7.5,
+        "replicas": 2,
+        "profile": "llm",
+        "methods": ["nsigma", "causalrca"],
+        "seed": 7,
+        "fault_free_cases": 0,
+    }
+    task = rendered(dags["campaign"], "configure", form(dags["campaign"], name="named", **filled))
+    override = task.arguments[task.arguments.index("--override") + 1]
+    params = validated(json.loads(override), "test")
+    assert params.campaign.name == "named"
+    assert (params.campaign.repetitions, params.campaign.seed, params.campaign.fault_free_cases) == (3, 7, 0)
+    assert (params.campaign.windows.fault_s, params.campaign.windows.warmup_s) == (60, 5)
+    assert [fault.model_dump(mode="json") for fault in params.inject.faults] == FAULTS
+    assert (params.load.rate, params.deploy.replicas) == (7.5, 2)
+    assert (params.score.profile, params.score.methods) == ("llm", ("nsigma", "causalrca"))
+
+
+def test_a_dry_run_changes_nothing_and_a_kept_stack_loses_its_faults_only(dags: dict[str, DAG]) -> None:
+    campaign = dags["campaign"]
+    dry = words(rendered(campaign, "configure", form(campaign, dry_run=True)))
+    assert "--no-settle" in dry
+    assert "--out /workspace/by-hand/params.dry-run.yaml" in dry
+    ends = [words(rendered(campaign, "teardown", form(campaign, keep_stack=keep))) for keep in (False, True)]
+    assert ends[0].startswith("deploy down --params")
+    assert ends[1].startswith("inject --recover --params")
+
+
+def test_a_method_gets_a_pod_as_large_as_it_needs(dags: dict[str, DAG]) -> None:
+    campaign = dags["campaign"]
+    params = form(campaign)
+    cheap, expensive = (rendered(campaign, "score", params, method=each) for each in ("nsigma", "causalrca"))
+    assert words(expensive).endswith("--workers 4 --only causalrca")
+    assert cheap.labels["rcarena.io/step"] == "score-cheap"
+    assert int(expensive.container_resources.requests["cpu"]) > int(cheap.container_resources.requests["cpu"])
+
+
+def test_every_pod_of_a_case_renders_and_is_tied_to_it(dags: dict[str, DAG]) -> None:
+    case = dags["case"]
+    given = {"name": "n", "workspace": "w", "case": "case-0123456789ab", "run": "abc", "attempt": "abc-2"}
+    for task_id in pods(case):
+        task = rendered(case, task_id, form(case, **given))
+        assert words(task).startswith(f"step {task_id} case-0123456789ab ")
+        assert words(task).endswith("--params /workspace/w/params.yaml --workspace /workspace/w")
+        labels = {key.removeprefix("rcarena.io/"): value for key, value in task.labels.items()}
+        assert labels.items() >= {"case": given["case"], "run": "abc", "attempt": "abc-2", "step": task_id}.items()
+    by_hand = rendered(case, "load", form(case, workspace="w", case="case-0123456789ab"))
+    assert f"--attempt {token(RUN_ID)}" in words(by_hand)
+
+
+def test_a_night_has_a_folder_of_its_own_and_compares_there(dags: dict[str, DAG]) -> None:
+    compare = rendered(dags["nightly"], "compare", form(dags["nightly"]))
+    assert "--workspace /workspace/nightly-20261122-180000" in words(compare)
+    assert "--gate" in compare.arguments
+
+
+# -- runs of other DAGs
+
+
+def conf_of(operator: Any, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    monkeypatch.setattr(TriggerDagRunOperator, "execute", lambda *_: None)
+    ti = SimpleNamespace(dag_id="campaign", map_index=4, try_number=2)
+    run = SimpleNamespace(run_after=MOMENT)
+    operator.execute({"ti": ti, "params": params, "run_id": RUN_ID, "dag_run": run})
+    return operator.trigger_run_id, operator.conf
+
+
+def test_every_try_of_a_case_is_a_fresh_attempt(dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch) -> None:
+    task = dags["campaign"].get_task("cases").unmap({"case_id": "case-0123456789ab"})
+    run_id, conf = conf_of(task, form(dags["campaign"]), monkeypatch)
+    assert run_id == f"case-0123456789ab.{token(RUN_ID)}.2"
+    assert conf["attempt"] == f"{token(RUN_ID)}-2"
+    assert conf["asked_by"] == {"dag_id": "campaign", "run_id": RUN_ID, "map_index": 4}
+    form(dags["case"], **conf)
+
+
+def test_nightly_and_smoke_fill_the_form_of_a_campaign(dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch) -> None:
+    night = CampaignRun(task_id="x")
+    _, conf = conf_of(night, form(dags["nightly"], faults=FAULTS), monkeypatch)
+    assert conf["workspace"] == "nightly-20261122-180000"
+    assert conf["faults"] == FAULTS
+    form(dags["campaign"], **conf)
+    for changes in sweep_changes(form(dags["smoke"])):
+        _, conf = conf_of(CampaignRun(task_id="x", changes=changes), form(dags["smoke"]), monkeypatch)
+        assert conf["faults"] == []
+        assert conf["replicas"] == changes["replicas"]
+        assert case_ids(form(dags["campaign"], **conf))
+
+
+# -- the form
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("repetitions", 0),
+        ("repetitions", "three"),
+        ("windows", {"fault_s": -5}),
+        ("windows", {"fault": 5}),
+        ("faults", [{"kind": "cpu-stress", "targets": []}]),
+        ("faults", [{"targets": ["ray-head"]}]),
+        ("faults", "cpu-stress"),
+        ("profile", "all"),
+        ("methods", []),
+        ("load_rate", 0),
+        ("replicas", 65),
+        ("name", "Not A Name"),
+        ("workspace", "../elsewhere"),
+        ("preset", "no-such-stack"),
+        ("dry_run", "yes"),
+    ],
+)
+def test_a_wrong_value_is_refused(dags: dict[str, DAG], field: str, value: Any) -> None:
+    with pytest.raises(ParamValidationError, match=field):
+        form(dags["campaign"], **{field: value})
+
+
+def test_every_field_says_what_it_is(dags: dict[str, DAG]) -> None:
+    for dag in dags.values():
+        for name in dag.params:
+            assert dag.params.get_param(name).description, (dag.dag_id, name)
+
+
+def test_limits_are_those_of_the_parameters() -> None:
+    schema = Params.model_json_schema()["$defs"]
+    fields = {key: param.schema for key, param in campaign_form().items()}
+
+    def limits(model: str, key: str) -> dict[str, Any]:
+        own = schema[model]["properties"][key]
+        return {name: own[name] for name in ("minimum", "maximum", "exclusiveMinimum", "pattern") if name in own}
+
+    def given(field: dict[str, Any]) -> dict[str, Any]:
+        return {name: field[name] for name in ("minimum", "maximum", "exclusiveMinimum", "pattern") if name in field}
+
+    assert given(fields["name"]) == limits("CampaignParams", "name")
+    assert given(fields["repetitions"]) == limits("CampaignParams", "repetitions")
+    assert given(fields["fault_free_cases"]) == limits("CampaignParams", "fault_free_cases")
+    assert given(fields["load_rate"]) == limits("LoadParams", "rate")
+    assert given(fields["replicas"]) == limits("KubernetesDeployParams", "replicas")
+    assert given(fields["tensor_parallel"]) == limits("Parallelism", "tensor")
+    assert given(fields["pipeline_parallel"]) == limits("Parallelism", "pipeline")
+    assert fields["seed"]["maximum"] == schema["CampaignParams"]["properties"]["seed"]["exclusiveMaximum"] - 1
+    for key, own in fields["windows"]["properties"].items():
+        assert given(own) == limits("Windows", key)
+
+
+def test_every_preset_gives_valid_parameters(dags: dict[str, DAG]) -> None:
+    for preset in presets():
+        filled = form(dags["campaign"], preset=preset)
+        validated(document(filled), preset)
+        assert case_ids(filled)
+        assert method_names(filled)
+
+
+def test_parameters_that_cannot_be_used_fail_with_the_key(dags: dict[str, DAG]) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match=r"deploy\.parallelism: unknown key"):
+        case_ids(form(dags["campaign"], tensor_parallel=2))
+    with pytest.raises(AirflowFailException, match="RCARENA_CASE_MINUTES"):
+        case_ids(form(dags["campaign"], windows={"fault_s": 80_000}))
+
+
+# -- settings
+
+
+def test_settings_come_from_the_environment() -> None:
+    chosen = Settings.from_environment(
+        {
+            "RCARENA_NAMESPACE": "other",
+            "RCARENA_DEFERRABLE": "false",
+            "RCARENA_SECRETS": '["huggingface"]',
+            "RCARENA_NODE_SELECTOR": '{"pool": "cpu"}',
+            "RCARENA_RESULTS_GIT_REMOTE": "origin",
+        }
+    )
+    assert (chosen.namespace, chosen.deferrable, chosen.secrets) == ("other", False, ("huggingface",))
+    assert (chosen.node_selector, chosen.results_git_remote) == ({"pool": "cpu"}, "origin")
+    for wrong in ('"yes"', "no"):
+        with pytest.raises(SettingsError, match="RCARENA_DEFERRABLE"):
+            Settings.from_environment({"RCARENA_DEFERRABLE": wrong})
+
+
+def test_cost_classes_name_methods_once() -> None:
+    assert not costs.EXPENSIVE & costs.MODERATE
