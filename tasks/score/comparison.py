@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 _EXACT_CASES = 16
 _DRAWS = 2**16
@@ -34,9 +35,10 @@ def sign_flip_p_values(differences: np.ndarray, *, seed: int, label: str) -> np.
     as_extreme = np.zeros(columns, dtype=np.int64)
     total = 0
     enough = observed - _ROUNDING * max(cases, 1)
-    for signs in _signs(cases, max(1, _CHUNK // max(cases, columns, 1)), seed, label):
-        as_extreme += np.count_nonzero(np.abs(signs @ differences) >= enough, axis=0)
-        total += len(signs)
+    with threadpool_limits(1, "blas"):  # the products are small: more threads would mostly wait for each other
+        for signs in _signs(cases, max(1, _CHUNK // max(cases, columns, 1)), seed, label):
+            as_extreme += np.count_nonzero(np.abs(signs @ differences) >= enough, axis=0)
+            total += len(signs)
     exact = cases <= _EXACT_CASES
     return as_extreme / total if exact else (1 + as_extreme) / (1 + total)
 
