@@ -14,7 +14,7 @@ define as_root
 as_root=(); [ "$$(id -u)" -eq 0 ] || as_root=(sudo -E env "PATH=$$PATH"); "$${as_root[@]}"
 endef
 
-.PHONY: help setup campaign test test-fast lint clean
+.PHONY: help setup campaign airflow airflow-down test test-fast lint clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,16 +27,25 @@ campaign: ## Run the campaign of params.yaml on this machine (PARAMS=file WORKSP
 	@scripts/setup
 	@$(as_root) rcarena campaign --params "$(PARAMS)" --workspace "$(WORKSPACE)"
 
+airflow: ## Start Airflow here, with the pods of KUBECONFIG's cluster or, without one, as processes of this machine
+	@scripts/setup tasks airflow
+	@if [ "$$(id -u)" -eq 0 ] && [ -z "$$KUBECONFIG" ]; then scripts/setup system serve; fi
+	@.venv-airflow/bin/python scripts/airflow_local.py up $(if $(PORT),--port $(PORT))
+
+airflow-down: ## End Airflow, its pods and the stack they left
+	@.venv-airflow/bin/python scripts/airflow_local.py down
+
 test: ## Run every test that can run here: without root, the unit tests
-	@if [ "$$(id -u)" -eq 0 ]; then scripts/setup; else scripts/setup tasks; fi
+	@if [ "$$(id -u)" -eq 0 ]; then scripts/setup system tasks serve airflow; else scripts/setup tasks airflow; fi
 	@status=0; trap "exit 130" INT; \
-	.venv/bin/python -m pytest -n 2 -m "not privileged and not local_stack" || status=1; \
-	.venv/bin/python -m pytest -m "privileged or local_stack" || status=1; \
+	.venv/bin/python -m pytest -n 2 -m "not privileged and not local_stack and not airflow" || status=1; \
+	.venv/bin/python -m pytest -m "(privileged or local_stack) and not airflow" || status=1; \
+	.venv-airflow/bin/python -m pytest -m airflow --confcutdir=tests/airflow tests/airflow || status=1; \
 	exit $$status
 
 test-fast: ## Run the unit tests only: no root, no stack
 	@scripts/setup tasks
-	@.venv/bin/python -m pytest -m "not privileged and not local_stack" -n auto
+	@.venv/bin/python -m pytest -m "not privileged and not local_stack and not airflow" -n auto
 
 lint: ## Check style and types
 	@scripts/setup tasks

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LABEL = "rcarena.io"
 GRACE_S = 90
 """From SIGTERM to SIGKILL: long enough for the undo of a fault and for the end of a load."""
-PARTNER_TIMEOUT_S = 1200
+PARTNER_TIMEOUT_S = 600
 UNTIL_GONE_S = GRACE_S + 60
 
 
@@ -50,7 +50,7 @@ def _steps(chosen: Settings) -> dict[str, Step]:
         "load": Step("load", chosen.case_minutes, cpu="2", memory="2Gi", retries=0),
         "inject": Step("inject", chosen.case_minutes, retries=0),
         "export": Step("export", 60, cpu="1", memory="4Gi"),
-        "verify": Step("inject", 20, memory="2Gi", retries=3),
+        "verify": Step("inject", 20, memory="2Gi", retries=1),
         "score-cheap": Step("score", 120, cpu="1", memory="4Gi"),
         "score-moderate": Step("score", 240, cpu="2", memory="8Gi"),
         "score-expensive": Step("score", 720, cpu="4", memory="16Gi"),
@@ -107,10 +107,11 @@ class StepPod(KubernetesPodOperator):
             "retry_exponential_backoff": True,
             "max_retry_delay": timedelta(minutes=10),
         }
+        given = {name: value for name, value in kwargs.items() if value is not None}  # mapping fills in None
         super().__init__(
             arguments=list(arguments),
             labels={"app.kubernetes.io/part-of": "rcarena", f"{LABEL}/step": step, **(labels or {})},
-            **{**common, **kwargs},
+            **{**common, **given},
         )
 
 

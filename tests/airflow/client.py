@@ -154,7 +154,7 @@ class LocalAirflow:
             pass
 
     def behave(self, **how: float) -> None:
-        """Files for ``live_steps``: ``behave(fail__deploy_up=1)`` is ``fail-deploy-up`` with 1."""
+        """Files for ``live_steps``: ``behave(fail_deploy_up=1)`` is ``fail-deploy-up`` with 1."""
         folder = self.workspaces / "behave"
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in how.items():
