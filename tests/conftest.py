@@ -5,6 +5,9 @@ import os
 import pytest
 from hypothesis import settings
 
+for library in ("OMP", "OPENBLAS", "MKL"):  # before NumPy reads it: as the processes that run methods
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 settings.register_profile("rcarena", deadline=None)
 settings.load_profile("rcarena")
 
