@@ -166,7 +166,8 @@ class Guardian:
         while not self.stop_reason and time.monotonic() < self.journal.end_monotonic:
             if time.monotonic() >= next_alarm:
                 next_alarm = time.monotonic() + fault.alarm_interval_s
-                self.stop_reason = fault.alarm() or self._outside_reason(fault)
+                reason = fault.alarm() or self._outside_reason(fault)
+                self.stop_reason = self.stop_reason or reason  # a signal may have come meanwhile
             recent = self._figure(probe, since, float("inf"), last=probe.min_samples)
             unseen = self.journal.effect_seen_at is None
             if unseen and before is not None and recent is not None and fault.shows_effect(before, recent):

@@ -37,7 +37,7 @@ STATES = ("planned", "applying", "active", "undoing")
 CLUSTER_KINDS = ("cpu-stress", "network-delay", "pod-failure", "process-kill")
 LOCAL_KINDS = ("cpu-stress", "network-delay", "accelerator-throttle", "process-freeze")
 TARGET = "ray-replicas-0"
-LEAD_S, WINDOW_S = 1.5, 2.0
+LEAD_S, WINDOW_S = 1.5, 4.0
 STATE_TIMEOUT_S = 30.0
 
 _owners = multiprocessing.get_context("forkserver")

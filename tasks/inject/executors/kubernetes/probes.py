@@ -33,7 +33,7 @@ class PrometheusProbe(Probe):
 
     interval_s = 2.0
     min_samples = 1
-    before_window_s = 120.0
+    before_window_s = 45.0
     late_s = 45.0
 
     def __init__(self, url: str, selector: str, name: str, unit: str, scale: float = 1.0) -> None:
@@ -80,13 +80,6 @@ class PrometheusRate(PrometheusProbe):
         return statistics.fmean(values)
 
 
-class PrometheusMean(PrometheusProbe):
-    """A gauge whose phases are means: what rare large values say is not lost."""
-
-    def reduce(self, values: Sequence[float]) -> float:
-        return statistics.fmean(values)
-
-
 def container_cpu(target: KubernetesTarget) -> Probe:
     selector = f"container_cpu_usage_seconds_total{_container(target)}"
     return PrometheusRate(target.prometheus_url, selector, "CPU of the container", "cores")
@@ -99,11 +92,18 @@ def container_memory(target: KubernetesTarget) -> Probe:
 
 def scrape_duration(target: KubernetesTarget) -> Probe:
     selector = f"scrape_duration_seconds{_pods(target)}"
-    return PrometheusMean(target.prometheus_url, selector, "time to fetch the metrics of the pod", "ms", 1e3)
+    return PrometheusProbe(target.prometheus_url, selector, "time to fetch the metrics of the pod", "ms", 1e3)
 
 
 def failed_scrapes(target: KubernetesTarget) -> Probe:
     return FailedScrapes(target.prometheus_url, f"up{_pods(target)}", "failed fetches of the metrics of the pod", "%")
+
+
+class PrometheusMean(PrometheusProbe):
+    """A gauge whose phases are means: what rare large values say is not lost."""
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
 
 
 class FailedScrapes(PrometheusMean):
