@@ -1,9 +1,10 @@
 """Prometheus -> Parquet: ours against prometheus-api-client + pandas, on one real Prometheus in one run.
 
 ``python benchmarks/export.py [--series 2000] [--hours 1] [--step 5]`` fills a private Prometheus with synthetic series
-(promtool), exports all of them with each exporter in a process of its own, in alternation, and prints wall time, CPU of
-client and server, peak memory and Parquet size, then ratios. ``--growth`` measures ours alone on 500 to 4,000 series
-and on 1 to 6 hours: its peak memory should not grow. Needs ``prometheus`` and ``prometheus-api-client`` with pandas.
+(promtool), exports all of them with each exporter in a process of its own, in alternation, and prints the time to
+import its libraries, then the wall time of the export, CPU of client (imports included) and server, peak memory and
+Parquet size, then ratios. ``--growth`` measures ours alone on 500 to 4,000 series and on 1 to 6 hours: its peak memory
+should not grow. Needs ``prometheus`` and ``prometheus-api-client`` with pandas.
 """
 
 from __future__ import annotations
@@ -104,15 +105,29 @@ def export_other(url: str, out: Path, seconds: int, step: int) -> None:
     pd.concat(frames).to_parquet(out, compression="zstd")
 
 
+def import_ours() -> None:
+    import tasks.export.base  # noqa: F401
+
+
+def import_other() -> None:
+    import pandas  # noqa: F401
+    import prometheus_api_client  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
+
+IMPORTS = {OURS: import_ours, OTHER: import_other}
 EXPORTERS = {OURS: export_ours, OTHER: export_other}
 
 
 def measure_here(name: str, url: str, out: Path, seconds: int, step: int) -> dict[str, float]:
+    started = time.perf_counter()
+    IMPORTS[name]()
     began = time.perf_counter()
     EXPORTERS[name](url, out, seconds, step)
     wall = time.perf_counter() - began
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
+        "import s": began - started,
         "wall s": wall,
         "client CPU s": usage.ru_utime + usage.ru_stime,
         "peak MiB": usage.ru_maxrss / 1024,
