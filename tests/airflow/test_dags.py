@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("airflow")
 
@@ -398,3 +399,23 @@ def test_settings_come_from_the_environment() -> None:
 
 def test_cost_classes_name_methods_once() -> None:
     assert not costs.EXPENSIVE & costs.MODERATE
+
+
+def test_the_values_of_the_chart_set_what_there_is_to_set() -> None:
+    values = yaml.safe_load((ROOT / "deploy" / "airflow" / "values.yaml").read_text())
+    environment = {each["name"]: each["value"] for each in values["env"]}
+    ours = {name: value for name, value in environment.items() if name.startswith("RCARENA_")}
+    fields = {f"RCARENA_{name.upper()}" for name in vars(Settings())}
+    assert ours.keys() <= fields
+    assert Settings.from_environment(ours).secrets == ("rcarena-record",)
+    assert f"airflow pools set {POOL} 1" in values["migrateDatabaseJob"]["args"][-1]
+    documented = set(re.findall(r"RCARENA_[A-Z_]+", (ROOT / "docs" / "airflow.md").read_text()))
+    assert documented == fields
+
+
+def test_airflow_may_start_and_end_pods_but_not_enter_them() -> None:
+    role, binding = yaml.safe_load_all((ROOT / "deploy" / "airflow" / "rbac.yaml").read_text())
+    rules = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    assert rules["pods"] >= {"get", "list", "watch", "create", "patch", "delete"}
+    assert "pods/exec" not in rules
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == Settings().namespace
