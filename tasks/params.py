@@ -225,8 +225,8 @@ def overridden(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         old = base.get(key)
-        mappings = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = overridden(old, value) if mappings and not _other_backend(old, value) else value
+        merge = isinstance(old, dict) and isinstance(value, dict) and not _other_backend(old, value)
+        merged[key] = overridden(dict(old or {}), value) if merge else value
     return merged
 
 

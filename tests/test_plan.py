@@ -84,7 +84,8 @@ def test_a_concurrent_case_has_all_its_injections() -> None:
 def test_planning_needs_nothing_but_pydantic_and_yaml() -> None:
     heavy = "{'pandas', 'numpy', 'pyarrow', 'scipy', 'torch', 'ray', 'kubernetes', 'aiohttp'}"
     code = (
-        "import sys; from pathlib import Path; from tasks.params import load_params; from tasks.plan import plan_campaign; "
+        "import sys; from pathlib import Path; from tasks.params import load_params; "
+        "from tasks.plan import plan_campaign; "
         f"plan_campaign(load_params(Path({str(DEFAULT)!r}))); print(sorted({heavy} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=DEFAULT.parent)
