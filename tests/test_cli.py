@@ -6,15 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.command import ROOT, params_with_score, rcarena, rcarena_here
 from tests.synthetic import synthetic_case
-
-ROOT = Path(__file__).parents[1]
-
-
-def rcarena(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tasks.cli", *arguments], cwd=cwd, capture_output=True, text=True)
 
 
 def test_a_typo_in_the_parameters_ends_with_2_and_one_line(tmp_path: Path) -> None:
@@ -32,9 +26,10 @@ def test_a_typo_in_the_parameters_ends_with_2_and_one_line(tmp_path: Path) -> No
     ["nonsense", "campaign --nonsense", "campaign --params missing.yaml", "inject cpu-stress", "case case-1"],
 )
 def test_wrong_usage_ends_with_2_and_no_traceback(arguments: str) -> None:
-    done = rcarena(*arguments.split())
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    done = rcarena_here(*arguments.split())
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert done.stderr
 
 
 def test_every_command_has_help_and_takes_parameters_and_workspace() -> None:
@@ -51,55 +46,51 @@ def test_every_command_has_help_and_takes_parameters_and_workspace() -> None:
         "params show",
     ]
     for command in commands:
-        done = rcarena(*command.split(), "--help")
-        assert done.returncode == 0, command
+        done = rcarena_here(*command.split(), "--help")
+        assert done.exit_code == 0, command
         assert "--params" in done.stdout, command
         assert "--workspace" in done.stdout, command
 
 
 def test_a_stage_that_cannot_run_ends_with_1_and_says_why(tmp_path: Path) -> None:
-    done = rcarena("score", "--workspace", str(tmp_path))
-    assert done.returncode == 1
+    done = rcarena_here("score", "--workspace", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("rcarena: ")
     assert "no finished case" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_score_and_report_recorded_cases(tmp_path: Path) -> None:
     for number, target in enumerate(("ray-replicas-0", "ray-replicas-2")):
         synthetic_case(tmp_path / "cases", f"case-{number}", target=target, seed=number)
-    scored = rcarena("score", "--workspace", str(tmp_path))
+    params = str(params_with_score(tmp_path, methods=["nsigma", "tracerca"]))
+    scored = rcarena("score", "--params", params, "--workspace", str(tmp_path))
     assert scored.returncode == 0, scored.stderr
     assert "AC@1 (2 cases)" in scored.stdout
     metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert metrics["methods"]["nsigma"]["ac1"] == 1.0
-    reported = rcarena("report", "--workspace", str(tmp_path))
-    assert reported.returncode == 0, reported.stderr
+    reported = rcarena_here("report", "--params", params, "--workspace", str(tmp_path))
+    assert reported.exit_code == 0, reported.stderr
     assert (tmp_path / "report" / "index.html").exists()
 
 
 def test_score_runs_again_only_what_is_asked_for(tmp_path: Path) -> None:
     synthetic_case(tmp_path / "cases", "case-1")
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["score"] |= {"methods": ["nsigma", "baro"], "method_parameters": {"baro": {"direction": "up"}}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
-    where = ["--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path)]
-    assert "were there" not in rcarena("score", *where).stdout
-    assert "2 of 2 rankings were there" in rcarena("score", *where).stdout
-    assert "were there" not in rcarena("score", "--fresh", "--workers", "1", *where).stdout
+    params = params_with_score(tmp_path, methods=["nsigma", "baro"], method_parameters={"baro": {"direction": "up"}})
+    where = ["--params", str(params), "--workspace", str(tmp_path)]
+    assert "were there" not in rcarena_here("score", "--workers", "1", *where).stdout
+    assert "2 of 2 rankings were there" in rcarena_here("score", *where).stdout
+    assert "were there" not in rcarena_here("score", "--fresh", "--workers", "1", *where).stdout
     metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert metrics["methods"]["baro"]["parameters"] == {"direction": "up"}
     assert metrics["methods"]["nsigma"]["parameters"] == {"direction": "both"}
-    refused = rcarena("score", "--ray-address", "auto", *where)
-    assert (refused.returncode, refused.stderr) == (2, "rcarena: --ray-address: needs --engine ray\n")
+    refused = rcarena_here("score", "--ray-address", "auto", *where)
+    assert (refused.exit_code, refused.stderr) == (2, "rcarena: --ray-address: needs --engine ray\n")
 
 
 def test_a_wrong_method_parameter_ends_with_2_and_names_the_key(tmp_path: Path) -> None:
-    text = (
-        (ROOT / "params.yaml").read_text().replace("score:\n", "score:\n  method_parameters: {baro: {direction: x}}\n")
-    )
-    (tmp_path / "params.yaml").write_text(text)
-    done = rcarena("score", "--params", str(tmp_path / "params.yaml"))
-    assert done.returncode == 2
+    params = params_with_score(tmp_path, method_parameters={"baro": {"direction": "x"}})
+    done = rcarena_here("score", "--params", str(params))
+    assert done.exit_code == 2
     assert "score.method_parameters.baro.direction: Input should be 'both' or 'up' (got 'x')" in done.stderr
 
 
@@ -124,20 +115,20 @@ def test_methods_are_listed_without_importing_what_they_need() -> None:
 
 def test_validate_names_what_is_wrong(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path)
-    assert rcarena("validate", str(case.path)).returncode == 0
+    assert rcarena_here("validate", str(case.path)).exit_code == 0
     (case.path / "spans.parquet").unlink()
-    done = rcarena("validate", str(case.path))
-    assert done.returncode == 1
+    done = rcarena_here("validate", str(case.path))
+    assert done.exit_code == 1
     assert "spans.parquet: listed in manifest.json but missing" in done.stdout
 
 
 def test_lists_are_readable_by_machines() -> None:
     for command in ("methods", "faults", "plan"):
-        assert json.loads(rcarena(command, "--json").stdout)
+        assert json.loads(rcarena_here(command, "--json").stdout)
 
 
 def test_without_a_stack_the_live_commands_say_how_to_get_one(tmp_path: Path) -> None:
-    done = rcarena("inject", "cpu-stress", "ray-replicas-0", "--workspace", str(tmp_path))
-    assert done.returncode == 1
+    done = rcarena_here("inject", "cpu-stress", "ray-replicas-0", "--workspace", str(tmp_path))
+    assert done.exit_code == 1
     assert "rcarena deploy up" in done.stderr
-    assert rcarena("deploy", "status", "--workspace", str(tmp_path)).stdout.startswith("down:")
+    assert rcarena_here("deploy", "status", "--workspace", str(tmp_path)).stdout.startswith("down:")

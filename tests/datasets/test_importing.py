@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -19,6 +16,7 @@ from tasks.case import read_cases
 from tasks.cli import app
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.importing import unpacked
+from tests.command import params_with_score, rcarena_here
 from tests.datasets.layouts import imported, nezha, petshop, rcaeval
 
 
@@ -29,12 +27,6 @@ def rcaeval_set(root: Path) -> Path:
 
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {"petshop": petshop, "nezha": nezha, "rcaeval": rcaeval_set}
-
-
-def rcarena(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tasks.cli", *arguments], capture_output=True, text=True, check=False, timeout=120
-    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -117,21 +109,19 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path: Path) -> None:
 def test_the_command_says_what_it_did_and_score_takes_the_cases(tmp_path: Path) -> None:
     rcaeval_set(tmp_path / "set")
     (tmp_path / "set/frontend_delay/1/inject_time.txt").unlink()
-    done = rcarena("import", "rcaeval", str(tmp_path / "set"), "--workspace", str(tmp_path / "w"))
-    assert done.returncode == 1, "one of two failed"
+    done = rcarena_here("import", "rcaeval", str(tmp_path / "set"), "--workspace", str(tmp_path / "w"))
+    assert done.exit_code == 1, "one of two failed"
     assert "1 cases imported, 0 kept, 1 failed" in done.stdout
     assert done.stderr.splitlines() == [
         "rcarena: frontend_delay/1: frontend_delay/1/inject_time.txt: cannot be read: No such file or directory; "
         "or give --inject-time"
     ]
-    document = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-    document["score"] = {"methods": ["nsigma"], "profile": "llm"}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
-    scored = rcarena("score", "--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path / "w"))
-    assert scored.returncode == 0, scored.stderr
+    params = params_with_score(tmp_path, methods=["nsigma"], profile="llm")
+    scored = rcarena_here("score", "--params", str(params), "--workspace", str(tmp_path / "w"))
+    assert scored.exit_code == 0, scored.stderr
     assert "AC@1 (1 cases)" in scored.stdout
-    away = rcarena("export", "rcaeval", "--workspace", str(tmp_path / "w"), "--to", str(tmp_path / "out"))
-    assert away.returncode == 0, away.stderr
+    away = rcarena_here("export", "rcaeval", "--workspace", str(tmp_path / "w"), "--to", str(tmp_path / "out"))
+    assert away.exit_code == 0, away.stderr
     assert (tmp_path / "out/checkoutservice_cpu/1/data.csv").is_file()
 
 
