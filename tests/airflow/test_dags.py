@@ -14,9 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-
-pytest.importorskip("airflow")
-
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, TriggerRule

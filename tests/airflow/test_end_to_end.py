@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("airflow")
-
 from tests.airflow.client import LocalAirflow, RefusedError, free_port
 
 ROOT = Path(__file__).parents[2]
