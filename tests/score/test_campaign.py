@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import signal
-import subprocess
-import sys
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from tasks.score.campaign import ScoreError, ScoreResult, score_campaign, valida
 from tasks.validation import ParamsError
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
+from tests.score.processes import InThisProcess, contents, scoring
 from tests.synthetic import synthetic_case
 
 FAULTS = [
@@ -39,7 +37,7 @@ def cases_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(cases_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
-    return score_campaign(cases_dir, score_params(methods=METHODS), tmp_path_factory.mktemp("out"))
+    return score_campaign(cases_dir, score_params(methods=METHODS), tmp_path_factory.mktemp("out"), workers=3)
 
 
 def value(result: ScoreResult, method: str, score: str, level: str = "overall", group: str = "all") -> pd.Series:
@@ -119,7 +117,8 @@ def test_cases_without_truth_are_ranked_but_not_scored(result: ScoreResult) -> N
 
 def test_ineffective_injections_count_if_asked_for(cases_dir: Path, tmp_path: Path) -> None:
     params = score_params(methods=["test_by_name"], include_ineffective=True)
-    assert value(score_campaign(cases_dir, params, tmp_path), "test_by_name", "ac1")["cases"] == 4
+    result = score_campaign(cases_dir, params, tmp_path, open_pool=InThisProcess)
+    assert value(result, "test_by_name", "ac1")["cases"] == 4
 
 
 def test_misattribution_counts_the_first_suspect(result: ScoreResult) -> None:
@@ -182,62 +181,47 @@ def test_table_for_people(result: ScoreResult) -> None:
     assert next(reversed(rows)) == "test_raises"
 
 
-def test_same_inputs_same_bytes_in_other_processes(cases_dir: Path, tmp_path: Path) -> None:
+def test_same_inputs_same_bytes_in_another_process(result: ScoreResult, cases_dir: Path, tmp_path: Path) -> None:
+    """Other than the first, it has one worker, and other hashes."""
     script = (
-        "import sys; from pathlib import Path\n"
-        "from tests.score.test_campaign import *\n"
-        "cases, out, workers = sys.argv[1:]\n"
-        "score_campaign(Path(cases), score_params(methods=METHODS), Path(out), workers=int(workers))\n"
+        "from tests.score.test_campaign import METHODS, score_params\n"
+        "score_campaign(Path(sys.argv[1]), score_params(methods=METHODS), Path(sys.argv[2]), workers=1)\n"
     )
-    digests = []
-    for hash_seed, workers in (("1", "1"), ("2", "3")):
-        out = tmp_path / workers
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        subprocess.run(
-            [sys.executable, "-c", script, str(cases_dir), str(out), workers],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed},
-            check=True,
-        )
-        files = sorted(file for file in out.iterdir() if file.name != "timings.json")
-        digests.append({file.name: sha256(file.read_bytes()).hexdigest() for file in files})
-    assert len(digests[0]) == 8
-    assert digests[0] == digests[1]
+    process = scoring(script, cases_dir, tmp_path / "out", hash_seed="1")
+    process.communicate()
+    assert process.returncode == 0
+    assert len(contents(tmp_path / "out")) == 8
+    assert contents(tmp_path / "out") == contents(result.out_dir)
 
 
-def test_other_seed_other_random_ranking(cases_dir: Path, tmp_path: Path) -> None:
-    rankings = [
-        score_campaign(cases_dir, score_params(methods=["random"], seed=seed), tmp_path).rankings["service"].tolist()
-        for seed in (1, 2)
-    ]
-    assert rankings[0] != rankings[1]
+def test_other_seed_other_random_ranking(result: ScoreResult, cases_dir: Path, tmp_path: Path) -> None:
+    params = score_params(methods=["random"], seed=1)
+    other = score_campaign(cases_dir, params, tmp_path, open_pool=InThisProcess).rankings
+    first = result.rankings.query("method == 'random'")
+    assert other["case_id"].tolist() == first["case_id"].tolist()
+    assert other["service"].tolist() != first["service"].tolist()
 
 
-def test_a_killed_run_leaves_the_old_results_whole(cases_dir: Path, tmp_path: Path) -> None:
-    score_campaign(cases_dir, score_params(methods=["nsigma"]), tmp_path)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+def test_a_killed_run_leaves_the_old_results_whole(result: ScoreResult, cases_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(result.out_dir, tmp_path / "out")
     script = (
-        "import sys; from pathlib import Path\n"
-        "from tests.score.test_campaign import *\n"
+        "from tests.score.test_campaign import score_params\n"
         "score_campaign(Path(sys.argv[1]), score_params(methods=['baro', 'test_sleeps']), Path(sys.argv[2]),\n"
         "               progress=lambda *args: print(*args, flush=True), workers=2)\n"
     )
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(cases_dir), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = scoring(script, cases_dir, tmp_path / "out")
     assert process.stdout is not None
     assert re.fullmatch(r"1 10 baro on c\d: ok\n", process.stdout.readline())
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    before = {file.name: file.read_bytes() for file in result.out_dir.iterdir()}
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
 
 
 def test_progress_counts_every_pair(cases_dir: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int, str]] = []
-    score_campaign(cases_dir, score_params(methods=["nsigma"]), tmp_path, progress=lambda *args: seen.append(args))
+    params = score_params(methods=["nsigma"])
+    score_campaign(cases_dir, params, tmp_path, progress=lambda *args: seen.append(args), open_pool=InThisProcess)
     assert [done for done, _, _ in seen] == [1, 2, 3, 4, 5]
     assert {total for _, total, _ in seen} == {5}
 
@@ -249,7 +233,8 @@ def test_no_case_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_no_effective_case_is_a_table_that_says_so(tmp_path: Path) -> None:
     synthetic_case(tmp_path / "cases", kind=None)
-    result = score_campaign(tmp_path / "cases", score_params(methods=["nsigma"]), tmp_path / "out")
+    params = score_params(methods=["nsigma"])
+    result = score_campaign(tmp_path / "cases", params, tmp_path / "out", open_pool=InThisProcess)
     assert result.score_table().rows == (("(no case to score)",),)
     assert result.score_table().notes == ("not scored: case-0001: fault-free",)
     assert "no case to score" in result.score_table().text()

@@ -12,6 +12,7 @@ from tasks.score.detection import detection_table
 from tasks.score.store import PairStore
 from tests.rca.views import score_params
 from tests.score.cases import with_metrics
+from tests.score.processes import InThisProcess
 from tests.synthetic import T0, synthetic_case
 
 TRUE_TIME = pd.Timestamp(T0) + pd.Timedelta(seconds=25)
@@ -46,8 +47,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
     synthetic_case(cases, "c2", kind=None, seed=2)
     params = score_params(methods=["nsigma", "random"], inject_time="detected")
     out = tmp_path_factory.mktemp("out")
-    score_campaign(cases, params, out / "first", store=PairStore(out / "kept"))
-    return score_campaign(cases, params, out / "scores", store=PairStore(out / "kept"))
+    score_campaign(cases, params, out / "first", store=PairStore(out / "kept"), open_pool=InThisProcess)
+    return score_campaign(cases, params, out / "scores", store=PairStore(out / "kept"), open_pool=InThisProcess)
 
 
 def test_a_case_without_a_detected_change_is_missing_for_every_method(result: ScoreResult) -> None:

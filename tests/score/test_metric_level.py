@@ -18,6 +18,7 @@ from tasks.score.truth import Truth, truth_of
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
 from tests.score.cases import with_injections, with_metrics
+from tests.score.processes import InThisProcess
 from tests.synthetic import LEVELS, synthetic_case
 
 COLUMNS = {(service, metric) for service in ("nginx-proxy", "ray-head") for metric in ("cpu", "memory", "latency")}
@@ -119,7 +120,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
     hidden = synthetic_case(directory, "c4", target="ray-head", strength=20, seed=9)
     with_injections(hidden, (hidden.record.injections[0].model_copy(update={"metrics": ("ttft_mean",)}),))
     methods = ["random", "nsigma", "test_raises"]
-    return score_campaign(directory, score_params(methods=methods), tmp_path_factory.mktemp("out") / "scores")
+    out = tmp_path_factory.mktemp("out") / "scores"
+    return score_campaign(directory, score_params(methods=methods), out, open_pool=InThisProcess)
 
 
 def test_a_campaign_scores_metrics_beside_services(result: ScoreResult) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -23,6 +20,7 @@ from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.store import PairStore
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
+from tests.score.processes import InThisProcess, contents, scoring
 from tests.synthetic import synthetic_case
 
 PAUSE = {"test_counts_its_calls": {"pause_s": 0.3}}
@@ -50,24 +48,13 @@ def count(calls: Path) -> Counter[str]:
     return Counter(calls.read_text().splitlines())
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "timings.json"}
-
-
 def test_a_killed_run_goes_on_where_it_stopped(cases_dir: Path, tmp_path: Path, calls: Path) -> None:
     script = (
-        "import sys; from pathlib import Path\n"
-        "from tests.score.test_resume import *\n"
+        "from tests.score.test_resume import PARAMS, PairStore\n"
         "score_campaign(Path(sys.argv[1]), PARAMS, Path(sys.argv[2]), store=PairStore(Path(sys.argv[3])),\n"
         "               progress=lambda *args: print(*args, flush=True), workers=1)\n"
     )
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(cases_dir), str(tmp_path / "out"), str(tmp_path / "kept")],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = scoring(script, cases_dir, tmp_path / "out", tmp_path / "kept")
     assert process.stdout is not None
     finished = 0
     while finished < 2:
@@ -84,7 +71,7 @@ def test_a_killed_run_goes_on_where_it_stopped(cases_dir: Path, tmp_path: Path, 
     assert len(after) == CASES
     assert sum(after.values()) - sum(before.values()) == CASES - finished
 
-    whole = score_campaign(cases_dir, PARAMS, tmp_path / "whole", workers=2)
+    whole = score_campaign(cases_dir, PARAMS, tmp_path / "whole", open_pool=InThisProcess)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert len(contents(tmp_path / "out")) == 8
     assert result.costs["test_counts_its_calls"]["wall_s_mean"] > 0.3
@@ -117,7 +104,8 @@ def small(cases_dir: Path, tmp_path: Path) -> Path:
 def test_only_what_changed_runs_again(small: Path, tmp_path: Path, calls: Path, quick: ScoreParams) -> None:
     def run(params: ScoreParams = quick, fresh: bool = False) -> int:
         before = sum(count(calls).values())
-        score_campaign(small, params, tmp_path / "out", store=PairStore(tmp_path / "kept", fresh=fresh), workers=1)
+        store = PairStore(tmp_path / "kept", fresh=fresh)
+        score_campaign(small, params, tmp_path / "out", store=store, open_pool=InThisProcess)
         return sum(count(calls).values()) - before
 
     assert run() == 2
@@ -139,7 +127,7 @@ def test_nothing_is_built_or_started_when_all_is_there(
     small: Path, tmp_path: Path, calls: Path, quick: ScoreParams
 ) -> None:
     store = PairStore(tmp_path / "kept")
-    score_campaign(small, quick, tmp_path / "out", store=store)
+    score_campaign(small, quick, tmp_path / "out", store=store, open_pool=InThisProcess)
 
     def no_pool(limits: Limits) -> PairPool:
         raise AssertionError("a pool was opened")
