@@ -29,14 +29,18 @@ from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tasks.inject.recover import recover, residue
 from tasks.workspace import Workspace
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
+from tests.inject.gpu_stack import REPLICA, GpuStack, gpu_stack
 from tests.inject.ministack import mini_stack
+from tests.node_agent.machine import GPU
 
 Victim = Literal["owner", "guardian", "both"]
 VICTIMS: tuple[Victim, ...] = ("owner", "guardian", "both")
 STATES = ("planned", "applying", "active", "undoing")
 CLUSTER_KINDS = ("cpu-stress", "network-delay", "pod-failure", "process-kill")
+GPU_KINDS = ("gpu-power-limit", "gpu-clock-lock", "gpu-contention", "process-freeze")
 LOCAL_KINDS = ("cpu-stress", "network-delay", "accelerator-throttle", "process-freeze")
 TARGET = "ray-replicas-0"
+"""Of the stacks but that with GPUs."""
 LEAD_S, WINDOW_S = 1.5, 4.0
 STATE_TIMEOUT_S = 30.0
 
@@ -47,6 +51,18 @@ _owners.set_forkserver_preload(["tasks.inject.injection"])
 class Stack(Protocol):
     runtime: Any
     workspace: Workspace
+
+
+@dataclass(frozen=True)
+class GpuTrials:
+    """A stack with GPUs, published in a workspace."""
+
+    stack: GpuStack
+    workspace: Workspace
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.stack.runtime
 
 
 @dataclass(frozen=True)
@@ -61,10 +77,10 @@ class Trial:
     left: tuple[str, ...]
 
 
-def own(runtime: Runtime, workspace: Workspace, name: str, kind: str) -> None:
+def own(runtime: Runtime, workspace: Workspace, name: str, kind: str, target: str) -> None:
     """An owner like the campaign; what it says of its failures is not asked."""
     resolved = catalogue.resolve_parameters(kind, {}, backend_name(runtime)).model_dump(mode="json")
-    plan = InjectionPlan(name, kind, TARGET, resolved, datetime.now(UTC) + timedelta(seconds=LEAD_S), WINDOW_S)
+    plan = InjectionPlan(name, kind, target, resolved, datetime.now(UTC) + timedelta(seconds=LEAD_S), WINDOW_S)
     with contextlib.suppress(FaultError):
         start_injection(runtime, workspace, plan).wait()
 
@@ -74,8 +90,10 @@ def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> T
     name = f"kill-{draw.getrandbits(40):010x}"
     backend = backend_name(stack.runtime)
     path = journal_path(stack.workspace.journal.resolve(), name)
+    gpu_before = stack.stack.agent.machine.state["gpus"][GPU] if isinstance(stack, GpuTrials) else None
     began = time.monotonic()
-    owner = _owners.Process(target=own, args=(stack.runtime, stack.workspace, name, kind))
+    target = REPLICA if isinstance(stack, GpuTrials) else TARGET
+    owner = _owners.Process(target=own, args=(stack.runtime, stack.workspace, name, kind, target))
     owner.start()
     try:
         _await_state(path, draw.choice(STATES), owner)
@@ -92,11 +110,21 @@ def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> T
         owner.join()
     if isinstance(stack, ClusterStack):
         left += [f"still acting: {spec}" for spec in _acting(stack)]
+    if isinstance(stack, GpuTrials):
+        left += _gpu_traces(stack.stack, gpu_before)
     return Trial(f"{backend} {kind}", victim, state, moment, before, tuple(left))
 
 
 def _acting(stack: ClusterStack) -> list[dict[str, Any]]:
     return stack.mesh.acting_on(stack.cluster, stack.runtime.namespace, stack.pod()["metadata"]["name"])
+
+
+def _gpu_traces(stack: GpuStack, before: Any) -> list[str]:
+    """The GPU is not as before, or a pod of a fault is there."""
+    now = stack.agent.machine.state["gpus"][GPU]
+    pods = [str(pod["metadata"]["name"]) for pod in stack.cluster.objects("v1", "Pod", stack.runtime.namespace)]
+    left = [f"pod {name}" for name in pods if not name.startswith(("nginx-proxy", REPLICA))]
+    return left if now == before else [*left, f"GPU is {now}, was {before}"]
 
 
 def _await_state(path: Path, state: str, owner: BaseProcess) -> None:
@@ -138,6 +166,10 @@ def _all_trials(moments: int) -> Iterator[Trial]:
         with cluster_stack(Path(place) / "cluster") as cluster:
             cluster.mesh.delay_s = 0.3
             yield from trials(cluster, CLUSTER_KINDS, moments, "cluster")
+        figures = {"DCGM_FI_DEV_POWER_USAGE": 300.0, "DCGM_FI_DEV_SM_CLOCK": 1700.0, "DCGM_FI_DEV_GPU_UTIL": 40.0}
+        with gpu_stack(Path(place) / "gpu" / "stack", lambda: figures) as gpu:
+            gpu.runtime.write()
+            yield from trials(GpuTrials(gpu, Workspace(Path(place) / "gpu")), GPU_KINDS, moments, "gpu")
         if os.geteuid() == 0:
             with mini_stack(Path(place) / "local") as local:
                 yield from trials(local, LOCAL_KINDS, moments, "local")
