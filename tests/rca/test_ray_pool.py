@@ -20,14 +20,11 @@ from tasks.rca.worker import Job
 from tasks.score.campaign import score_campaign
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
+from tests.score.processes import contents
 from tests.synthetic import synthetic_case
 
 LIMITS = Limits(timeout_s=60, memory_mb=1024)
 METHODS = ["random", "nsigma", "test_raises", "test_sleeps"]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "timings.json"}
 
 
 @pytest.mark.timeout(300)
@@ -44,7 +41,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     score_campaign(
         tmp_path / "cases", params, tmp_path / "ray", open_pool=lambda limits: RayPool(limits, "local", workers=2)
     )
-    score_campaign(tmp_path / "cases", params, tmp_path / "here", workers=2)
+    score_campaign(tmp_path / "cases", params, tmp_path / "here", workers=1)
 
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
     assert len(contents(tmp_path / "ray")) == 8

@@ -41,10 +41,10 @@ def children() -> set[int]:
 
 def test_a_method_that_never_ends_is_stopped_with_its_children() -> None:
     before = children()
-    results = run("test_sleeps", "test_spins_with_child", "nsigma", limits=Limits(timeout_s=3, memory_mb=1024))
+    results = run("test_sleeps", "test_spins_with_child", "nsigma", limits=Limits(timeout_s=2, memory_mb=1024))
     for name in ("test_sleeps", "test_spins_with_child"):
         result = results["c", name]
-        assert (result.status, result.message, result.suspects) == ("timeout", "took longer than 3 s", ())
+        assert (result.status, result.message, result.suspects) == ("timeout", "took longer than 2 s", ())
     assert results["c", "nsigma"].status == "ok"
     assert children() == before
     assert not [p for p in psutil.process_iter(["cmdline"]) if "rcarena-test-child" in (p.info["cmdline"] or [])]
@@ -58,25 +58,25 @@ def test_a_method_that_takes_all_memory_is_stopped(name: str) -> None:
 
 
 def test_a_crash_costs_its_own_pair_only() -> None:
-    cases = (("c", VIEW), ("d", VIEW))
-    results = run("test_segfaults", "test_exits", "test_raises", "nsigma", cases=cases)
-    for case in "cd":
-        assert (results[case, "test_segfaults"].status, results[case, "test_segfaults"].message) == (
-            "crash",
-            "killed by SIGSEGV",
-        )
-        assert (results[case, "test_exits"].status, results[case, "test_exits"].message) == (
-            "crash",
-            "ended with exit code 3",
-        )
-        assert results[case, "test_raises"].status == "error"
-        assert "misbehaving.py" in results[case, "test_raises"].traceback
-        assert results[case, "nsigma"].status == "ok"
-    assert len(results) == 8
+    other = replace(VIEW, metrics=VIEW.metrics[::-1].set_axis(VIEW.metrics.index), content_key="d")
+    results = run("test_segfaults", "test_raises", "nsigma", cases=(("c", VIEW), ("d", other)))
+    assert len(results) == 6
+    for case, view in (("c", VIEW), ("d", other)):
+        crashed, raised = results[case, "test_segfaults"], results[case, "test_raises"]
+        assert (crashed.status, crashed.message) == ("crash", "killed by SIGSEGV")
+        assert raised.status == "error"
+        assert "misbehaving.py" in raised.traceback
+        assert results[case, "nsigma"].suspects == run_pair(get_method("nsigma"), view, seed=1).suspects
+
+
+def test_a_method_that_ends_its_process_has_crashed() -> None:
+    result = run("test_exits")["c", "test_exits"]
+    assert (result.status, result.message) == ("crash", "ended with exit code 3")
 
 
 def test_one_method_cannot_spoil_the_view_of_the_next() -> None:
-    assert run("test_spoils_the_view", "nsigma")["c", "nsigma"].suspects == run("nsigma")["c", "nsigma"].suspects
+    unspoilt = run_pair(get_method("nsigma"), VIEW, seed=1)
+    assert run("test_spoils_the_view", "nsigma")["c", "nsigma"].suspects == unspoilt.suspects
 
 
 def test_what_a_method_prints_does_not_matter() -> None:
@@ -87,10 +87,10 @@ def test_results_depend_on_neither_hash_seed_nor_workers(monkeypatch: pytest.Mon
     names = ("random", "nsigma", "baro", "e_diagnosis", "test_all_tied")
     cases = tuple((label, replace(VIEW, content_key=label)) for label in "cdef")
     found = []
-    for hash_seed, workers in (("0", 1), ("1", 2), ("random", 3)):
+    for hash_seed, workers in (("0", 1), ("1", 3)):
         monkeypatch.setenv("PYTHONHASHSEED", hash_seed)
         found.append({pair: result.suspects for pair, result in run(*names, workers=workers, cases=cases).items()})
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     assert len({found[0][case, "random"] for case in "cdef"}) > 1
 
 
