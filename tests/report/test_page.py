@@ -40,8 +40,14 @@ def report(workspace: Path) -> str:
     return write_report(workspace / "cases", workspace / "scores", workspace / "report", title="Nightly").read_text()
 
 
-def test_every_case_and_method_is_on_the_page(workspace: Path) -> None:
-    found = Page(report(workspace))
+@pytest.fixture(scope="module")
+def html(made_once: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of ``workspace``."""
+    return report(Path(shutil.copytree(made_once, tmp_path_factory.mktemp("reported"), dirs_exist_ok=True)))
+
+
+def test_every_case_and_method_is_on_the_page(html: str) -> None:
+    found = Page(html)
     for case in ("cpu-0", "memory-1", "quiet"):
         assert found.count("details", id=case) == 1
         assert found.count("a", href=f"#{case}") >= 1
@@ -61,16 +67,15 @@ def test_every_case_and_method_is_on_the_page(workspace: Path) -> None:
         assert text in found.words
 
 
-def test_every_link_has_its_place(workspace: Path) -> None:
-    found = Page(report(workspace))
+def test_every_link_has_its_place(html: str) -> None:
+    found = Page(html)
     places = {attributes.get("id") for _, attributes in found.tags}
     links = [attributes["href"] or "" for tag, attributes in found.tags if tag == "a"]
     assert links
     assert all(link.startswith("#") and link[1:] in places for link in links)
 
 
-def test_nothing_is_loaded_from_elsewhere(workspace: Path) -> None:
-    html = report(workspace)
+def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
     found = Page(html)
     loading = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
     targets = [value or "" for _, attributes in found.tags for name, value in attributes.items() if name in loading]
@@ -82,21 +87,19 @@ def test_nothing_is_loaded_from_elsewhere(workspace: Path) -> None:
     assert "http" not in policy
 
 
-def test_the_plotting_library_is_inside_once(workspace: Path) -> None:
-    html = report(workspace)
+def test_the_plotting_library_is_inside_once(html: str) -> None:
     (library,) = re.findall(r'id="plotting-library">([A-Za-z0-9+/=]+)</script>', html)
     assert b"Plotly" in gzip.decompress(base64.b64decode(library))
 
 
-def test_same_inputs_give_the_same_bytes(workspace: Path) -> None:
-    first = report(workspace)
-    shutil.rmtree(workspace / "report")
-    assert report(workspace) == first
+def test_same_inputs_give_the_same_bytes_and_one_file(html: str, workspace: Path) -> None:
+    assert report(workspace) == html
+    assert [file.name for file in (workspace / "report").iterdir()] == ["index.html"]
 
 
 def test_the_file_is_replaced_whole(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = report(workspace)
-    assert [file.name for file in (workspace / "report").iterdir()] == ["index.html"]
+    (workspace / "report").mkdir()
+    (workspace / "report" / "index.html").write_text("the page before")
 
     def killed(descriptor: int) -> None:
         raise OSError("disk full")
@@ -104,7 +107,7 @@ def test_the_file_is_replaced_whole(workspace: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(page.os, "fsync", killed)
     with pytest.raises(OSError, match="disk full"):
         write_report(workspace / "cases", workspace / "scores", workspace / "report", title="Another")
-    assert (workspace / "report" / "index.html").read_text() == before
+    assert (workspace / "report" / "index.html").read_text() == "the page before"
 
 
 def test_text_of_a_case_is_never_markup(tmp_path: Path) -> None:
