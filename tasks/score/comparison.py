@@ -81,14 +81,14 @@ def friedman_p_value(values: np.ndarray) -> float:
     Source: Friedman 1937 in the form of Iman and Davenport 1980, as Demsar, "Statistical Comparisons of Classifiers
     over Multiple Data Sets", JMLR 2006, recommends; corrected for ties.
     """
-    from scipy import stats
-
     cases, methods = values.shape
     if methods < 3 or cases < 2:
         return float("nan")
     rounded = np.round(values, _DECIMALS)
     if (rounded == rounded[:, :1]).all():
         return float("nan")
+    from scipy import stats
+
     chi_square = float(stats.friedmanchisquare(*rounded.T).statistic)
     most = cases * (methods - 1)
     if chi_square >= most * (1 - _ROUNDING):

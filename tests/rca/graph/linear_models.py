@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
+
 import numpy as np
+
+from tasks.rca.graph.causal_graph import CausalGraph
 
 Edges = list[tuple[int, int]]
 
@@ -49,6 +54,18 @@ def telemetry(rng: np.random.Generator) -> np.ndarray:
     load = rng.standard_normal((80, 2)) @ rng.standard_normal((2, 9))
     values = load + 0.4 * rng.standard_normal((80, 9))
     return np.column_stack([values, values[:, 0] * 7, values[:, 1:4].sum(axis=1), np.ones(80)])
+
+
+def order_problem(learn: Callable[[np.ndarray], CausalGraph], seed: int) -> str:
+    """How the order of the columns of some telemetry changes the graph that ``learn`` finds, beyond the order."""
+    rng = np.random.default_rng(seed)
+    values = telemetry(rng)
+    order = rng.permutation(values.shape[1])
+    graph, other = learn(values), learn(values[:, order])
+    for sort in (field.name for field in fields(CausalGraph)):
+        if (getattr(other, sort) != getattr(graph, sort)[np.ix_(order, order)]).any():
+            return sort
+    return ""
 
 
 def ancestors(directed: np.ndarray) -> np.ndarray:
