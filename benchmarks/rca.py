@@ -23,8 +23,9 @@ from tasks.case import SIGNALS, read_cases
 from tasks.params import ScoreParams
 from tasks.rca.build_view import build_view
 from tasks.rca.method import Method
+from tasks.rca.pool import Limits, Outcome
 from tasks.rca.registry import get_method, list_methods
-from tasks.rca.runner import Limits, Outcome, run_pairs
+from tasks.rca.runner import run_pairs
 from tasks.rca.view import CaseView
 
 REFERENCE_CPU_S = 135.0

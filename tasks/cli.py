@@ -208,8 +208,8 @@ def score(
     if engine == "process":
         console.show(_score(checked, place, console, fresh=fresh, workers=workers))
         return
+    from tasks.rca.pool import Limits, PairPool
     from tasks.rca.ray_pool import RayPool
-    from tasks.rca.runner import Limits, PairPool
 
     def on_ray(limits: Limits) -> PairPool:
         return RayPool(limits, ray_address, workers)

@@ -1,7 +1,7 @@
 """Runs pairs on a Ray cluster: one actor per CPU, each with one isolated worker process of its own.
 
-The limits, the isolation and the results are those of :class:`tasks.rca.runner.LocalPool`; Ray only carries views there
-and results back.
+The limits, the isolation and the results are those of :class:`tasks.rca.local_pool.LocalPool`; Ray only carries views
+there and results back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 from tasks.rca.child import START_TIMEOUT_S, RunnerError
 from tasks.rca.environment import environment
-from tasks.rca.runner import TICK_S, Limits, Outcome, PairJob, PairWorker, usable_cpus
+from tasks.rca.local_pool import PairWorker
+from tasks.rca.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
 from tasks.scratch import scratch_directory
 
 OWN_CLUSTER = "local"

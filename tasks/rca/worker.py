@@ -1,4 +1,4 @@
-"""A child process that runs pairs, one after another, for :mod:`tasks.rca.runner`.
+"""A child process that runs pairs, one after another, for :mod:`tasks.rca.local_pool`.
 
 It is sent views as bytes, never a path, and unpickles one afresh for each pair, so a method cannot spoil the telemetry
 of the next.

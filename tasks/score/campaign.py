@@ -12,10 +12,12 @@ from tasks.case import Case, read_cases
 from tasks.lock import sole
 from tasks.params import ScoreParams
 from tasks.rca.builder import ViewFacts
+from tasks.rca.local_pool import LocalPool
 from tasks.rca.method import Method
 from tasks.rca.pair import PairResult
+from tasks.rca.pool import Limits, Outcome, PairPool
 from tasks.rca.registry import get_method, resolve_parameters, validate_method_parameters, validate_methods
-from tasks.rca.runner import CaseWork, Limits, LocalPool, MethodCall, Outcome, PairPool, run_cases
+from tasks.rca.runner import CaseWork, MethodCall, run_cases
 from tasks.score.detection import detection_table
 from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.results import ScoreResult, method_costs, write_results

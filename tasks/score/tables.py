@@ -12,7 +12,7 @@ import pandas as pd
 from tasks.params import ScoreParams
 from tasks.rca.method import Method
 from tasks.rca.pair import PairResult
-from tasks.rca.runner import Outcome
+from tasks.rca.pool import Outcome
 from tasks.score.accuracy import SCORES, chance_scores, ranking_scores
 from tasks.score.bootstrap import bootstrap_interval
 from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values

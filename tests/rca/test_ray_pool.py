@@ -14,8 +14,8 @@ from tasks.rca import ray_pool
 from tasks.rca.child import RunnerError
 from tasks.rca.environment import environment
 from tasks.rca.pair import PairResult
+from tasks.rca.pool import Limits, Outcome, PairJob
 from tasks.rca.ray_pool import RayPool
-from tasks.rca.runner import Limits, Outcome, PairJob
 from tasks.rca.worker import Job
 from tasks.score.campaign import score_campaign
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)

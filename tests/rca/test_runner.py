@@ -12,12 +12,14 @@ import psutil
 import pytest
 
 from tasks.case import read_case
-from tasks.rca import runner
+from tasks.rca import local_pool, runner
 from tasks.rca.build_view import build_view
 from tasks.rca.child import RunnerError
+from tasks.rca.local_pool import LocalPool
 from tasks.rca.pair import PairResult, run_pair
+from tasks.rca.pool import Limits
 from tasks.rca.registry import get_method
-from tasks.rca.runner import CaseWork, Limits, LocalPool, MethodCall, run_cases, run_pairs
+from tasks.rca.runner import CaseWork, MethodCall, run_cases, run_pairs
 from tasks.rca.view import CaseView
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params, view_of
@@ -110,7 +112,7 @@ def test_workers_end_when_the_caller_stops_early() -> None:
 
 
 def test_workers_that_cannot_start_are_an_error_not_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_WORKER", "no_such_module")
+    monkeypatch.setattr(local_pool, "_WORKER", "no_such_module")
     with pytest.raises(
         RunnerError, match="a worker cannot start: ModuleNotFoundError: No module named 'no_such_module'"
     ):

@@ -15,7 +15,7 @@ from tasks.params import ScoreParams
 from tasks.rca.builder import ViewFacts
 from tasks.rca.method import Family, Method, Paper, Ranking
 from tasks.rca.pair import MetricSuspect, PairResult, Suspect
-from tasks.rca.runner import Outcome
+from tasks.rca.pool import Outcome
 from tasks.score.detection import detection_table
 from tasks.score.results import (
     AVERAGE_RANKS_FILE,

@@ -1,0 +1,70 @@
+"""What runs (method, case) pairs: a pool, and what it is given and gives back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from tasks.rca.pair import PairResult
+from tasks.rca.worker import Job
+
+TICK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Per pair: wall time, and resident memory of the worker with its children."""
+
+    timeout_s: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one pair. ``case`` is the label that came with the view; methods never see it."""
+
+    case: str
+    method: str
+    result: PairResult
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """One pair to run. ``view``: pickled; ``view_number``: the same for the pairs that share it."""
+
+    case: str
+    view_number: int
+    view: bytes
+    job: Job
+
+
+class PairPool(Protocol):
+    """Runs pairs somewhere."""
+
+    size: int
+    """How many pairs it runs at once."""
+
+    @property
+    def busy(self) -> int:
+        """Pairs that are running."""
+
+    @property
+    def busy_here(self) -> int:
+        """CPUs of this machine that they take."""
+
+    def has_room(self) -> bool: ...
+
+    def start(self, job: PairJob) -> None: ...
+
+    def wait(self, timeout_s: float, also: Sequence[Connection]) -> list[Outcome]:
+        """Pairs that ended. Returns at the latest after ``timeout_s``, or when one of ``also`` has something."""
+
+    def close(self) -> None: ...
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
