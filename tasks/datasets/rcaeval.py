@@ -22,12 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pydantic import ValidationError
 
 from tasks.case import CaseRecord, Service, SignalName, Stack, as_signal
 from tasks.datasets.dataset import (
@@ -48,12 +46,13 @@ from tasks.datasets.dataset import (
     two_phases,
     versions,
 )
-from tasks.datasets.tables import Table, read_csv, read_json
+from tasks.datasets.rcaeval_sidecar import SIDECAR_FILE, Sidecar
+from tasks.datasets.tables import Table, read_csv
 from tasks.export.metric_map import SPECS
 
 IMPORTER = "rcaeval 1"
 METRIC_FILES = ("data.csv", "simple_metrics.csv", "simple_data.csv", "metrics.csv")
-LOGS_FILE, TRACES_FILE, INJECT_TIME_FILE, SIDECAR_FILE = "logs.csv", "traces.csv", "inject_time.txt", "rcarena.json"
+LOGS_FILE, TRACES_FILE, INJECT_TIME_FILE = "logs.csv", "traces.csv", "inject_time.txt"
 EXPECTED = "expected folders <service>_<fault>/<n> with data.csv or simple_metrics.csv, and inject_time.txt"
 
 METRICS = {
@@ -123,46 +122,6 @@ def find(directory: Path, overrides: Overrides) -> Found:
 
 def _folder_order(folder: Path) -> tuple[str, int, str]:
     return (str(folder.parent), int(folder.name) if folder.name.isdecimal() else 0, folder.name)
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What the layout cannot say of a case that we exported: ``rcarena.json``.
-
-    ``columns``: column of the metrics file -> what it is. ``services``: name in the files -> name in the case.
-    ``topology``: (relation, source, target).
-    """
-
-    record: CaseRecord
-    columns: Mapping[str, Column]
-    services: Mapping[str, str]
-    topology: Sequence[tuple[str, str, str]]
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "record": self.record.model_dump(mode="json"),
-            "columns": {name: list(column) for name, column in self.columns.items()},
-            "services": dict(self.services),
-            "topology": [list(edge) for edge in self.topology],
-        }
-
-    @classmethod
-    def read(cls, file: Path) -> Sidecar | None:
-        """None if there is none. Raises :class:`DatasetError` if it is not as ``document`` says."""
-        if not file.is_file():
-            return None
-        document: Any = read_json(file)
-        try:
-            return cls(
-                record=CaseRecord.model_validate(document["record"]),
-                columns={str(name): Column(*parts) for name, parts in document["columns"].items()},
-                services={str(short): str(name) for short, name in document["services"].items()},
-                topology=[(str(relation), str(a), str(b)) for relation, a, b in document["topology"]],
-            )
-        except (KeyError, TypeError, AttributeError, ValidationError, ValueError):
-            raise DatasetError(
-                f"{file}: expected what `rcarena export rcaeval` writes; remove it to do without"
-            ) from None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ import pyarrow.csv as pa_csv
 
 from tasks.case import Case
 from tasks.datasets.dataset import NANOSECONDS, Column
-from tasks.datasets.rcaeval import INJECT_TIME_FILE, LOGS_FILE, SIDECAR_FILE, TRACES_FILE, Sidecar
+from tasks.datasets.rcaeval import INJECT_TIME_FILE, LOGS_FILE, TRACES_FILE
+from tasks.datasets.rcaeval_sidecar import SIDECAR_FILE, Sidecar
 
 METRICS_FILE = "data.csv"
 METRIC_NAMES = {
