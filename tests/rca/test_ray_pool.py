@@ -36,7 +36,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     params = score_params(methods=METHODS, timeout_s=2)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    files = set(Path("/tmp").glob("rcarena-*"))
+    files = set(Path("/tmp").glob("rcarena-ray-*"))
 
     score_campaign(
         tmp_path / "cases", params, tmp_path / "ray", open_pool=lambda limits: RayPool(limits, "local", workers=2)
@@ -48,7 +48,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert set(Path("/tmp").glob("rcarena-*")) <= files
+    assert set(Path("/tmp").glob("rcarena-ray-*")) <= files
 
 
 class LostActorError(Exception):
