@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from tasks.case import Phase
+from tasks.durable import create_once
 from tasks.params import Windows
 from tasks.validation import Frozen
 
@@ -82,13 +81,7 @@ def read_schedule(directory: Path) -> Schedule | None:
 
 def fix_schedule(directory: Path, schedule: Schedule) -> Schedule:
     """Publish ``schedule`` unless one is there; the one that holds. Atomic: all partners get the same."""
-    staging = directory / f".{SCHEDULE_FILE}.{os.getpid()}.{time.monotonic_ns()}"
-    staging.write_text(schedule.model_dump_json(indent=1), encoding="utf-8")
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(staging, directory / SCHEDULE_FILE)
-    finally:
-        staging.unlink()
+    create_once(directory / SCHEDULE_FILE, schedule.model_dump_json(indent=1).encode())
     fixed = read_schedule(directory)
     assert fixed is not None
     return fixed

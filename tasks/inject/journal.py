@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.deploy.local.process import ProcessId
+from tasks.durable import write_durably
 from tasks.inject.processes import machine_id
 from tasks.inject.steps import Target, UndoStep
 
@@ -120,26 +121,7 @@ def write_journal(path: Path, journal: Journal) -> None:
     Raises:
         OSError: it cannot be written; the old state stays.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with staging.open("wb") as stream:
-            stream.write(journal.model_dump_json(indent=1).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        staging.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            staging.unlink()
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_durably(path, journal.model_dump_json(indent=1).encode())
 
 
 @contextlib.contextmanager

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tasks.durable import sync_directory, write_durably
 from tasks.node_agent.node_fault import NodeFaultSpec, Saved
 
 log = logging.getLogger(__name__)
@@ -65,30 +64,11 @@ class Journal:
         return entries
 
     def write(self, entry: Entry) -> None:
-        path = self._path(entry.uid)
-        staging = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with staging.open("wb") as stream:
-                stream.write(entry.model_dump_json(indent=1).encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            staging.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                staging.unlink()
-            raise
-        self._sync()
+        write_durably(self._path(entry.uid), entry.model_dump_json(indent=1).encode())
 
     def remove(self, uid: str) -> None:
         self._path(uid).unlink(missing_ok=True)
-        self._sync()
+        sync_directory(self._directory)
 
     def _path(self, uid: str) -> Path:
         return self._directory / f"{Path(uid).name}{SUFFIX}"
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

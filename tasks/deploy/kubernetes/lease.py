@@ -16,6 +16,7 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes.client import Cluster, Object
 from tasks.deploy.kubernetes.errors import ClusterError, ConflictError, NotFoundError
 from tasks.deploy.kubernetes.manifest import stack_labels
+from tasks.durable import create_once
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,7 @@ def owner_of(directory: Path) -> str:
     """The identity of this workspace, the same from every pod that mounts it; made at the first call."""
     file = directory / OWNER_FILE
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with file.open("x", encoding="utf-8") as new:
-            new.write(uuid.uuid4().hex)
-    except FileExistsError:
-        pass
+    create_once(file, uuid.uuid4().hex.encode())
     return file.read_text(encoding="utf-8").strip()
 
 

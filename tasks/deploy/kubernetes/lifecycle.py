@@ -29,6 +29,7 @@ from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime, service_selector
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.deploy.kubernetes.waiting import RAY_SERVICE, await_ready, is_ready
+from tasks.durable import write_durably
 from tasks.lock import sole
 from tasks.stack import KubernetesDeployParams, Role
 from tasks.validation import ParamsError
@@ -289,9 +290,7 @@ def _service_status(cluster: Cluster, name: str, role: Role) -> ServiceStatus:
 def _write_address(address: ClusterAddress, directory: Path) -> None:
     """Before anything is put on the cluster: ``down`` must find it, whatever the current context is then."""
     directory.mkdir(parents=True, exist_ok=True)
-    staging = directory / f".{ADDRESS_FILE}"
-    staging.write_text(address.model_dump_json(indent=1), encoding="utf-8")
-    staging.replace(directory / ADDRESS_FILE)
+    write_durably(directory / ADDRESS_FILE, address.model_dump_json(indent=1).encode())
 
 
 @cache

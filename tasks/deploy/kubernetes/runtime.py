@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.errors import ClusterError
 from tasks.deploy.kubernetes.manifest import stack_labels, stack_selector
+from tasks.durable import write_durably
 from tasks.stack import Role
 
 logger = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ class KubernetesRuntime(_Frozen):
     def write(self) -> None:
         """Publish atomically as ``directory/runtime.json``."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        staging = self.directory / f".{RUNTIME_FILE}.{os.getpid()}"
-        staging.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        staging.replace(self.directory / RUNTIME_FILE)
+        write_durably(self.directory / RUNTIME_FILE, self.model_dump_json(indent=1).encode())
 
 
 def service_selector(namespace: str, service: str) -> str:

@@ -11,6 +11,7 @@ from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.namespaces import INTERFACE, enter_fabric, enter_service
 from tasks.deploy.local.process import ProcessId
+from tasks.durable import write_durably
 from tasks.stack import Role
 
 RUNTIME_FILE = "runtime.json"
@@ -68,9 +69,7 @@ class StackRuntime(_Frozen):
 
     def write(self) -> None:
         """Publish atomically as ``directory/runtime.json``."""
-        staging = self.directory / f".{RUNTIME_FILE}"
-        staging.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        staging.replace(self.directory / RUNTIME_FILE)
+        write_durably(self.directory / RUNTIME_FILE, self.model_dump_json(indent=1).encode())
 
 
 def read_runtime(directory: Path) -> StackRuntime | None:

@@ -1,0 +1,52 @@
+"""Files that are whole or not there, also after a crash of the process or of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """A reader sees the old content or the new one.
+
+    Raises:
+        OSError: it cannot be written; the old content stays.
+    """
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with staging.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staging.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staging.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def create_once(path: Path, content: bytes) -> bool:
+    """Create the file whole, unless it is there: of several that try one succeeds. False when it was there.
+
+    Raises:
+        OSError: it cannot be written; nothing is left.
+    """
+    staging = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        staging.write_bytes(content)
+        os.link(staging, path)
+    except FileExistsError:
+        return False
+    finally:
+        staging.unlink(missing_ok=True)
+    return True
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
