@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from tasks import __version__
 from tasks.backends.base import LiveStack, Say, backend_of
 from tasks.case import TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection
+from tasks.durable import write_durably
 from tasks.export.exporter import export_case
 from tasks.export.metric_map import METRIC_MAP_VERSION
 from tasks.inject.injection import InjectionPlan, start_injection
@@ -39,6 +40,7 @@ STEADY_TIMEOUT_S = 240.0
 LOAD_NICENESS = -10
 REQUESTS_FILE = "requests.jsonl"
 INJECTIONS_FILE = "injections.json"
+LOAD_DONE_FILE = "load-done"
 INJECTIONS = TypeAdapter(tuple[Injection, ...])
 
 
@@ -101,6 +103,7 @@ class Attempt:
             raise AttemptError("the load generator did not end in time") from None
         if status != 0:
             raise AttemptError(f"the load generator ended with exit status {status}; see {self.directory}/load.log")
+        (self.directory / LOAD_DONE_FILE).touch()
 
     def inject(self, schedule: Schedule) -> None:
         """Carry out the faults of the case at their times and write what was done.
@@ -135,7 +138,7 @@ class Attempt:
         if stray:
             recover(self.workspace)
             raise AttemptError(f"a fault that is not part of the case was found at its end: {'; '.join(stray)}")
-        (self.directory / INJECTIONS_FILE).write_bytes(INJECTIONS.dump_json(injections, indent=1))
+        write_durably(self.directory / INJECTIONS_FILE, INJECTIONS.dump_json(injections, indent=1))
 
     def publish(self) -> Case:
         """Export the telemetry of the attempt and publish the case; the directories of all attempts at it are removed.
@@ -149,6 +152,8 @@ class Attempt:
         if schedule is None:
             raise AttemptError(f"{self.plan.case_id}: neither load nor injection has run in {self.directory}")
         injections = self._injections()
+        if not (self.directory / LOAD_DONE_FILE).exists():
+            raise AttemptError(f"{self.plan.case_id}: the load of this attempt did not finish")
         self.say("export")
         with CaseWriter(self.workspace.cases, self.plan.case_id) as writer:
             requests = _from(schedule.baseline_start, read_requests(self.directory / REQUESTS_FILE))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_WORKSPACE = Path("workspace")
+ATTEMPT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}"
 
 
 @dataclass(frozen=True)
@@ -50,5 +52,11 @@ class Workspace:
         return self.root / "journal"
 
     def run(self, case_id: str, attempt: str = "local") -> Path:
-        """Scratch space of one attempt at a case; removed when the case is finished."""
+        """Scratch space of one attempt at a case; removed when the case is finished.
+
+        Raises:
+            ValueError: ``attempt`` is not a plain name.
+        """
+        if not re.fullmatch(ATTEMPT_PATTERN, attempt):
+            raise ValueError(f"'{attempt}': allowed are letters, digits, '.', '_' and '-', a letter or digit first")
         return self.root / "runs" / case_id / attempt

@@ -11,6 +11,7 @@ from tasks.commands.errors import EXIT_FAILED, fail, stage
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
 from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ def _attempt(case_id: str, name: str, params: Path, workspace: Path) -> Attempt:
 
     checked = checked_params(params)
     planned = planned_case(checked, case_id)
-    return Attempt(checked, workspace_at(workspace), planned, Console().say, name)
+    place = workspace_at(workspace)
+    try:
+        place.run(case_id, name)
+    except ValueError as error:
+        raise ParamsError([f"--attempt: {error}"]) from error
+    return Attempt(checked, place, planned, Console().say, name)
 
 
 @step_app.command()
