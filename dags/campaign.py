@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -15,12 +14,13 @@ from rcarena_dags.campaign_tasks import (
     end_cases,
     judge,
     method_names,
+    remove_rest,
     skip_unless,
     token,
 )
 from rcarena_dags.form import campaign_form, document
 from rcarena_dags.pods import LABEL, ScorePod, StepPod
-from rcarena_dags.settings import POOL, RETRIES, settings
+from rcarena_dags.settings import POOL, retries, settings
 
 FOLDER = f"{settings().mount}/{{{{ params.workspace or params.name }}}}"
 FILE = f"{FOLDER}/params{{{{ '.dry-run' if params.dry_run else '' }}}}.yaml"
@@ -37,7 +37,7 @@ Pod = partial(StepPod, labels=LABELS)
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    default_args=RETRIES,
+    default_args=retries(2),
     params=campaign_form(),
     user_defined_macros={"document": document, "token": token},
     tags=["rcarena"],
@@ -61,6 +61,7 @@ def campaign() -> None:
     def verdict() -> None:
         params = get_current_context()["params"]
         last = "record" if params["record"] else "report"
+        remove_rest(get_current_context())
         judge(get_current_context(), ["preflight"] if params["dry_run"] else [last, "teardown"])
 
     planned = plan()
@@ -76,8 +77,7 @@ def campaign() -> None:
         wait_for_completion=True,
         deferrable=True,
         poke_interval=settings().poll_s,
-        retries=settings().case_retries,
-        retry_delay=timedelta(seconds=30),
+        **retries(settings().case_retries),
         map_index_template="{{ task.case_id }}",
     ).expand(case_id=planned)
     down = Pod(task_id="teardown", step="teardown", arguments=[*DOWN, *PLACE], pool=POOL, pre_execute=end_cases)
@@ -86,8 +86,7 @@ def campaign() -> None:
         task_id="score",
         labels=LABELS,
         arguments=["score", *PLACE],
-        retries=2,
-        retry_exponential_backoff=True,
+        **retries(2),
         map_index_template="{{ task.method }}",
     ).expand(method=methods())
     aggregate = Pod(task_id="aggregate", step="aggregate", arguments=["score", *PLACE])

@@ -9,7 +9,7 @@ from airflow.sdk import dag, get_current_context, teardown
 from rcarena_dags.campaign_tasks import judge, remove_attempt, still_wanted, token
 from rcarena_dags.form import case_form
 from rcarena_dags.pods import LABEL, PARTNER_TIMEOUT_S, StepPod
-from rcarena_dags.settings import RETRIES, settings
+from rcarena_dags.settings import retries, settings
 
 FOLDER = f"{settings().mount}/{{{{ params.workspace }}}}"
 PLACE = ["--params", f"{FOLDER}/params.yaml", "--workspace", FOLDER]
@@ -33,7 +33,7 @@ def step(name: str, *options: str) -> list[str]:
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    default_args=RETRIES,
+    default_args=retries(2),
     params=case_form(),
     user_defined_macros={"token": token},
     tags=["rcarena"],

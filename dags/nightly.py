@@ -12,7 +12,7 @@ from rcarena_dags.campaign_tasks import CampaignRun, folder_of, token
 from rcarena_dags.form import nightly_form
 from rcarena_dags.notify import notifier
 from rcarena_dags.pods import LABEL, StepPod
-from rcarena_dags.settings import RETRIES, settings
+from rcarena_dags.settings import retries, settings
 
 FOLDER = f"{settings().mount}/{{{{ folder_of(params.name, dag_run.run_after) }}}}"
 PLACE = ["--params", f"{FOLDER}/params.yaml", "--workspace", FOLDER]
@@ -24,7 +24,7 @@ RESULTS = ["--repository", settings().results, "--branch", settings().results_br
     catchup=False,
     max_active_runs=1,
     params=nightly_form(),
-    default_args={**RETRIES, "on_failure_callback": notifier()},
+    default_args={**retries(2), "on_failure_callback": notifier()},
     user_defined_macros={"folder_of": folder_of, "token": token},
     tags=["rcarena"],
     doc_md=__doc__,

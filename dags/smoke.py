@@ -6,7 +6,7 @@ from airflow.sdk import dag, get_current_context, task
 
 from rcarena_dags.campaign_tasks import CampaignRun
 from rcarena_dags.form import smoke_form, sweep_changes
-from rcarena_dags.settings import RETRIES, settings
+from rcarena_dags.settings import retries, settings
 
 
 @dag(
@@ -14,7 +14,7 @@ from rcarena_dags.settings import RETRIES, settings
     catchup=False,
     max_active_runs=1,
     params=smoke_form(),
-    default_args=RETRIES,
+    default_args=retries(2),
     tags=["rcarena"],
     doc_md=__doc__,
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 from tasks.case import Case, read_cases, validate_case
 from tasks.inject.recover import residue
 from tasks.params import load_params
+from tasks.plan import plan_campaign
 from tasks.workspace import Workspace
 from tests.kubernetes.live_stack import FULL_POWER_W, LiveStack, live_stack
 from tests.node_agent.machine import GPU, OTHER_GPU
@@ -44,7 +46,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def params_for(stack: LiveStack, file: Path) -> Path:
+def params_for(stack: LiveStack, file: Path, only: str | None = None) -> Path:
     deploy = {
         "backend": "kubernetes",
         "replicas": 2,
@@ -59,23 +61,27 @@ def params_for(stack: LiveStack, file: Path) -> Path:
         "scrape_interval_s": 1,
         "start_timeout_s": 60,
     }
-    file.write_text(yaml.safe_dump({**CONFIG, "deploy": deploy}))
+    faults = [fault for fault in CONFIG["inject"]["faults"] if only in (None, fault["kind"])]
+    file.write_text(yaml.safe_dump({**CONFIG, "deploy": deploy, "inject": {"faults": faults}}))
     return file
 
 
-def campaign(params: Path, workspace: Path, kubeconfig: Path, log_file: Path) -> int:
-    """Exit status of ``rcarena campaign``; what it says goes to ``log_file``."""
-    outside = {name: value for name, value in os.environ.items() if name != "KUBERNETES_SERVICE_HOST"}
-    command = [sys.executable, "-m", "tasks.cli", "campaign", "--params", str(params), "--workspace", str(workspace)]
-    with log_file.open("wb") as log:
-        return subprocess.run(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=outside | {"KUBECONFIG": str(kubeconfig)},
-            timeout=500,
-            check=False,
-        ).returncode
+class Commands:
+    """``rcarena`` against the emulated cluster."""
+
+    def __init__(self, params: Path, workspace: Path, kubeconfig: Path) -> None:
+        outside = {name: value for name, value in os.environ.items() if name != "KUBERNETES_SERVICE_HOST"}
+        self._environment = outside | {"KUBECONFIG": str(kubeconfig)}
+        self._place = ["--params", str(params), "--workspace", str(workspace)]
+
+    def start(self, *words: str, log_file: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tasks.cli", *words, *self._place]
+        with log_file.open("wb") as log:
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
+
+    def run(self, *words: str, log_file: Path) -> int:
+        """Exit status; what the command says goes to ``log_file``."""
+        return self.start(*words, log_file=log_file).wait(500)
 
 
 def trouble(stack: LiveStack, workspace: Path, stopped: threading.Event) -> None:
@@ -103,7 +109,7 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
         stopped = threading.Event()
         troubles = threading.Thread(target=trouble, args=(stack, workspace.root, stopped), daemon=True)
         troubles.start()
-        status = campaign(params, workspace.root, kubeconfig, tmp_path / "campaign.log")
+        status = Commands(params, workspace.root, kubeconfig).run("campaign", log_file=tmp_path / "campaign.log")
         stopped.set()
         troubles.join()
         assert status == 0, (tmp_path / "campaign.log").read_text()
@@ -130,3 +136,55 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
     assert scores["cases"]["scored"] == 3
     assert scores["methods"]["nsigma"]["avg5"] > scores["chance"]["avg5"]
     assert (workspace.report / "index.html").exists()
+
+
+def test_the_steps_of_an_attempt_in_processes_of_their_own(tmp_path: Path) -> None:
+    """As Airflow runs them. The load of the first attempt is killed: nothing is published, a second attempt is."""
+    workspace = Workspace(tmp_path / "workspace")
+    with live_stack(tmp_path) as stack:
+        params = params_for(stack, tmp_path / "params.yaml", only="cpu-stress")
+        commands = Commands(params, workspace.root, stack.cluster.kubeconfig(tmp_path / "kubeconfig"))
+        (planned,) = plan_campaign(load_params(params))
+        case_id = planned.case_id
+
+        def step(name: str, *options: str) -> tuple[int, str]:
+            log = tmp_path / f"{name}.log"
+            return commands.run("step", name, case_id, *options, log_file=log), log.read_text()
+
+        assert commands.run("deploy", "up", log_file=tmp_path / "up.log") == 0, (tmp_path / "up.log").read_text()
+        assert step("load", "--attempt", "one")[0] == 1  # not prepared
+
+        first = ("--attempt", "one")
+        assert step("prepare", *first)[0] == 0
+        both = [commands.start("step", name, case_id, *first, log_file=tmp_path / name) for name in ("load", "inject")]
+        requests = workspace.run(case_id, "one") / "requests.jsonl"
+        wait_for(lambda: requests.exists() and requests.stat().st_size > 0, 60)
+        both[0].kill()
+        assert both[1].wait(120) == 0, (tmp_path / "inject").read_text()
+        status, text = step("export", *first)
+        assert (status, "the load of this attempt did not finish" in text) == (1, True), text
+        status, text = step("verify")
+        assert (status, "unfinished" in text) == (1, True), text
+        assert residue(workspace) == []
+
+        second = ("--attempt", "two")
+        assert step("prepare", *second)[0] == 0
+        both = [commands.start("step", name, case_id, *second, log_file=tmp_path / name) for name in ("load", "inject")]
+        assert [each.wait(120) for each in both] == [0, 0], (tmp_path / "inject").read_text()
+        assert step("export", *second)[0] == 0
+        assert step("export", *second)[0] == 0  # again: nothing to do
+        assert step("verify")[0] == 0
+        assert step("prepare", "--attempt", "three")[0] == 99
+        assert commands.run("deploy", "down", log_file=tmp_path / "down.log") == 0
+        assert stack.leftovers() == []
+    (case,) = read_cases(workspace.cases)
+    assert validate_case(case.path) == []
+    assert case.record.injections[0].verdict == "effective"
+    assert not workspace.run(case_id, "two").exists()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

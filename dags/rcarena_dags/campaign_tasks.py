@@ -136,6 +136,11 @@ def remove_attempt(context: Context) -> None:
     remove_pods(f"{labels_of(context)},{LABEL}/step in {LIVE_STEPS}")
 
 
+def remove_rest(context: Context) -> None:
+    """At the end of a campaign: pods of it that are left, because the API failed or a worker died when they ended."""
+    remove_pods(f"{LABEL}/run={token(context['run_id'])}")
+
+
 def end_cases(context: Context) -> None:
     """End the pods of this campaign's cases, and wait until its runs of ``case`` are over.
 

@@ -6,9 +6,11 @@ what only registries know (fault kinds, methods) is checked by the first tasks, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from airflow.sdk import Param
 
 from rcarena_dags.settings import settings, use_repository
@@ -48,6 +50,28 @@ def presets() -> list[str]:
     return [AS_IN_PARAMS, *sorted(path.stem for path in settings().presets.glob("*.yaml"))]
 
 
+def _base() -> list[dict[str, Any]]:
+    """``params.yaml`` and the presets, for what the forms propose. Who reads them for a run says what is wrong."""
+    documents = []
+    for path in (settings().params_file, *sorted(settings().presets.glob("*.yaml"))):
+        with contextlib.suppress(OSError, yaml.YAMLError):
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            documents += [document] if isinstance(document, dict) else []
+    return documents
+
+
+def _known_methods() -> list[str]:
+    return sorted({method for each in _base() for method in (each.get("score") or {}).get("methods") or ()})
+
+
+def _known_targets() -> list[str]:
+    return sorted({target for each in _base() for target in _targets(each.get("inject") or {})})
+
+
+def _targets(inject: Mapping[str, Any]) -> set[str]:
+    return {target for fault in inject.get("faults") or () for target in fault.get("targets") or ()}
+
+
 def campaign_form() -> dict[str, Param]:
     return {
         "name": name("by-hand"),
@@ -76,7 +100,8 @@ def campaign_form() -> dict[str, Param]:
             type=["null", "array"],
             items={"type": "string", "pattern": WORD},
             minItems=1,
-            description="RCA methods, as `rcarena methods` lists them.",
+            examples=_known_methods(),
+            description="RCA methods, as `rcarena methods` lists them; empty: those of the preset.",
         ),
         **flags(),
     }
@@ -99,7 +124,16 @@ def experiment() -> dict[str, Param]:
             type=["null", "array"],
             items=FAULT,
             description='One case per target and repetition: [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], '
-            '"parameters": {"workers": 2}}]. An empty list: only fault-free cases.',
+            '"parameters": {"workers": 2}}]. Not touched: those of the preset. A list that is empty: only fault-free '
+            "cases.",
+        ),
+        "targets": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "pattern": SERVICE},
+            minItems=1,
+            examples=_known_targets(),
+            description="Only faults on these services; empty: on all that the faults name.",
         ),
         "repetitions": Param(
             None, type=["null", "integer"], minimum=1, maximum=1000, description="Of every fault on every target."
@@ -216,7 +250,7 @@ def document(form: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that ``form`` asks for: ``params.yaml``, the preset, the fields that are filled in.
 
     Raises:
-        ParamsError: a file cannot be read.
+        ParamsError: a file cannot be read, or no fault has one of ``targets``.
     """
     use_repository()
     from tasks.params import overridden, read_document
@@ -224,7 +258,23 @@ def document(form: Mapping[str, Any]) -> dict[str, Any]:
     base = read_document(settings().params_file)
     if form["preset"] != AS_IN_PARAMS:
         base = overridden(base, read_document(settings().presets / f"{form['preset']}.yaml"))
-    return overridden(base, overrides(form))
+    filled = overridden(base, overrides(form))
+    return filled if form.get("targets") is None else _narrowed(filled, set(form["targets"]))
+
+
+def _narrowed(document: dict[str, Any], targets: set[str]) -> dict[str, Any]:
+    from tasks.validation import ParamsError
+
+    inject = document["inject"]
+    there = _targets(inject)
+    if unknown := sorted(targets - there):
+        raise ParamsError([f"targets: no fault has {', '.join(unknown)} (they have {', '.join(sorted(there))})"])
+    faults = [
+        {**fault, "targets": kept}
+        for fault in inject["faults"]
+        if (kept := [each for each in fault["targets"] if each in targets])
+    ]
+    return {**document, "inject": {**inject, "faults": faults, "concurrent": []}}
 
 
 def overrides(form: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import models as k8s
 
 from rcarena_dags.costs import cost_of
-from rcarena_dags.settings import Settings, settings
+from rcarena_dags.settings import Settings, retries, settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -102,10 +102,7 @@ class StepPod(KubernetesPodOperator):
             "on_kill_action": "delete_pod",
             "log_events_on_failure": True,
             "log_pod_spec_on_failure": False,
-            "retries": kind.retries,
-            "retry_delay": timedelta(seconds=20),
-            "retry_exponential_backoff": True,
-            "max_retry_delay": timedelta(minutes=10),
+            **retries(kind.retries),
         }
         given = {name: value for name, value in kwargs.items() if value is not None}  # mapping fills in None
         super().__init__(

@@ -16,9 +16,6 @@ DAGS = Path(__file__).parents[1]
 POOL = "rcarena_stack"
 """One slot: who has it may change the stack."""
 
-RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=20), "retry_exponential_backoff": True}
-"""Of tasks that run in the worker: a worker or the API may have its moment."""
-
 
 class SettingsError(ValueError):
     """A variable of the environment has a value that cannot be used."""
@@ -47,6 +44,7 @@ class Settings:
     poll_s: int = 10
     case_minutes: int = 120
     case_retries: int = 1
+    retry_delay_s: int = 20
     params_file: Path = DAGS.parent / "params.yaml"
     presets: Path = DAGS / "presets"
     nightly_cron: str = "30 1 * * *"
@@ -90,6 +88,17 @@ _NAMES = {list: "a list", dict: "an object", bool: "true or false", int: "a whol
 @cache
 def settings() -> Settings:
     return Settings.from_environment(os.environ)
+
+
+def retries(most: int) -> dict[str, Any]:
+    """Arguments of a task that is tried ``most`` times more: a worker, a node or an API may have its moment."""
+    delay = timedelta(seconds=settings().retry_delay_s)
+    return {
+        "retries": most,
+        "retry_delay": delay,
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=10),
+    }
 
 
 def use_repository() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,13 +13,24 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "airflow_local.py"
 FINISHED = ("success", "failed")
+SETTINGS = {
+    "RCARENA_POD_PATH": str(ROOT / "tests" / "airflow" / "bin"),
+    "RCARENA_POLL_S": "1",
+    "RCARENA_RETRY_DELAY_S": "2",
+    "RCARENA_CASE_RETRIES": "5",
+}
+IMPATIENT = {  # what a scheduler needs to notice within a test that the one before it is gone
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+}
 
 
 class RefusedError(Exception):
@@ -36,15 +48,18 @@ class LocalAirflow:
     home: Path
     port: int
     token: str = ""
+    schedulers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        environment = {**os.environ, "RCARENA_POD_PATH": str(ROOT / "tests" / "airflow" / "bin"), "RCARENA_POLL_S": "1"}
-        self._script("up", environment)
+        self._script("up", {**os.environ, **SETTINGS})
         password = (self.home / "secrets" / "password").read_text()
         answer = self._call("POST", "/auth/token", {"username": "admin", "password": password})
         self.token = answer["access_token"]
 
     def stop(self) -> None:
+        for process in self.schedulers:
+            process.terminate()
+            process.wait(60)
         self._script("down", dict(os.environ))
 
     def _script(self, action: str, environment: dict[str, str]) -> None:
@@ -87,12 +102,48 @@ class LocalAirflow:
             found.setdefault(each["task_id"], []).append(str(each["state"]))
         return found
 
+    def tries(self, dag: str, run: str, task: str) -> int:
+        return self.get(f"dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}")["try_number"]
+
+    def started(self, dag: str, run: str) -> str:
+        return self.get(f"dags/{dag}/dagRuns/{_quoted(run)}")["start_date"]
+
+    def ended(self, dag: str, run: str) -> str:
+        return self.get(f"dags/{dag}/dagRuns/{_quoted(run)}")["end_date"]
+
     def log(self, dag: str, run: str, task: str, number: int = 1, map_index: int = -1) -> str:
         instance = f"dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}"
         return json.dumps(self.get(f"{instance}/logs/{number}?map_index={map_index}&full_content=true")["content"])
 
     def mark_failed(self, dag: str, run: str) -> None:
         self.patch(f"dags/{dag}/dagRuns/{_quoted(run)}", {"state": "failed"})
+
+    def kill_task(self, dag: str, run: str, task: str) -> None:
+        """``kill -9`` of the process that runs this task."""
+        instance = self.get(f"dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}")["id"]
+        (found,) = [each for each in _processes() if each.command == f"airflow worker -- {instance}"]
+        os.kill(found.pid, signal.SIGKILL)
+
+    def restart_scheduler(self) -> None:
+        """``kill -9`` of the scheduler and of every process below it; then a new one starts."""
+        processes = {each.pid: each for each in _processes()}
+        (old,) = [
+            each for each in processes.values() if each.command.endswith("airflow scheduler") and self._owns(each)
+        ]
+        environment = {**_environment(old.pid), **IMPATIENT}
+        doomed = {old.pid}
+        while more := {each.pid for each in processes.values() if each.parent in doomed} - doomed:
+            doomed |= more
+        for pid in sorted(doomed):
+            os.kill(pid, signal.SIGKILL)
+        command = [str(Path(sys.executable).with_name("airflow")), "scheduler"]
+        with (self.home / "second-scheduler.log").open("ab") as log:
+            self.schedulers.append(
+                subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            )
+
+    def _owns(self, process: Process) -> bool:
+        return _environment(process.pid).get("AIRFLOW_HOME") == str(self.home)
 
     def finish(self, dag: str, run: str, seconds: float) -> str:
         """The state of the run once it is over."""
@@ -147,18 +198,63 @@ class LocalAirflow:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return [pod["metadata"]["name"] for pod in json.load(answer)["items"]]
 
+    def leftovers(self) -> list[str]:
+        """Pods, faults and stacks that are there."""
+        return [*self.pods(), *map(str, self.faults()), *map(str, self.stacks())]
+
+    def faults(self) -> list[Path]:
+        """What the played steps injected and did not undo yet."""
+        return sorted(self.workspaces.glob("*/faults/*"))
+
+    def stacks(self) -> list[Path]:
+        return sorted(self.workspaces.glob("*/stack/up"))
+
+    def records(self) -> list[str]:
+        """Subjects of the commits of recorded campaigns."""
+        log = ["git", "-C", self.workspaces / "results", "log", "--format=%s", "HEAD..results"]
+        done = subprocess.run(log, capture_output=True, text=True, check=False)
+        return done.stdout.splitlines() if done.returncode == 0 else []
+
     def switch(self, path: str) -> None:
         """``trouble?seconds=N`` or ``evict/NAME``."""
         url, _ = _server(self.home / "kubeconfig")
         with urllib.request.urlopen(urllib.request.Request(f"{url}/emulated/{path}", method="POST"), timeout=30):
             pass
 
-    def behave(self, **how: float) -> None:
-        """Files for ``live_steps``: ``behave(fail_deploy_up=1)`` is ``fail-deploy-up`` with 1."""
+    def behave(self, **how: float | None) -> None:
+        """Files for ``live_steps``: ``behave(fail_deploy_up=1)`` is ``fail-deploy-up`` with 1; None removes one."""
         folder = self.workspaces / "behave"
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in how.items():
-            (folder / name.replace("_", "-")).write_text(str(value))
+            file = folder / name.replace("_", "-")
+            if value is None:
+                file.unlink(missing_ok=True)
+            else:
+                file.write_text(str(value))
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    parent: int
+    command: str
+
+
+def _processes() -> list[Process]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        found.append(Process(int(folder.name), int(parent), command))
+    return found
+
+
+def _environment(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def free_port() -> int:

@@ -3,7 +3,8 @@
 ``preflight``, ``deploy``, ``inject --recover`` and ``step`` are played here; all other commands are the real ones. What
 would be a stack is the file ``stack/up``, what would be a fault is a file in ``faults``: tests look for them.
 Files in ``behave`` beside the campaigns' folders change what a command does: ``fail-<command>`` with how often it still
-fails, ``seconds-<command>`` with how long it takes; a command is a word such as ``deploy-up`` or ``step-load``.
+fails, ``hold-<command>`` makes it wait until the file is gone; a command is a word such as ``deploy-up``,
+``step-load``, ``during-inject`` or ``record``. ``strength`` says how many sigmas a fault shows.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ EXIT_FINISHED = 99
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in LIVE:
+        _behave(_workspace(sys.argv).parent / "behave", sys.argv[1])
         real = Path(sys.executable).with_name("rcarena")
         os.execv(real, [str(real), *sys.argv[1:]])
     parser = argparse.ArgumentParser()
@@ -46,17 +48,21 @@ def main() -> None:
         _step(given.words[1], given.words[2], given)
 
 
+def _workspace(words: list[str]) -> Path:
+    return Path(words[words.index("--workspace") + 1])
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def _behave(folder: Path, command: str) -> None:
-    failures, seconds = folder / f"fail-{command}", folder / f"seconds-{command}"
+    failures, hold = folder / f"fail-{command}", folder / f"hold-{command}"
     if failures.exists() and (left := int(failures.read_text())) > 0:
         failures.write_text(str(left - 1))
         sys.exit(f"{command} fails, as the test wants")
-    if seconds.exists():
-        time.sleep(float(seconds.read_text()))
+    while hold.exists():
+        time.sleep(0.1)
 
 
 def _deploy(workspace: Path, *, up: bool) -> None:
@@ -125,7 +131,10 @@ def _publish(workspace: Path, case_id: str, params_file: Path) -> None:
     plans = {plan.case_id: plan for plan in plan_campaign(load_params(params_file))}
     injections = plans[case_id].injections
     kind, target = (injections[0].kind, injections[0].target) if injections else (None, "ray-replicas-0")
-    synthetic_case(workspace / "cases", case_id, kind=kind, target=target, seed=plans[case_id].seed % 1000)
+    strength = workspace.parent / "behave" / "strength"
+    sigmas = float(strength.read_text()) if strength.exists() else 8.0
+    seed = plans[case_id].seed % 1000
+    synthetic_case(workspace / "cases", case_id, kind=kind, target=target, seed=seed, strength=sigmas)
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ class PodHandler(Handler):
         return super()._object(resource, namespace, name, subresource, body)
 
     def _send_log(self, pod: Object) -> None:
-        follow, stamped = self.query.get("follow") == "true", self.query.get("timestamps") == "true"
+        follow, stamped = (self.query.get(each, "").lower() == "true" for each in ("follow", "timestamps"))
         since = time.time() - float(self.query.get("sinceSeconds") or time.time())
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")

@@ -229,6 +229,27 @@ def test_the_form_reaches_the_parameters(dags: dict[str, DAG]) -> None:
     assert (params.score.profile, params.score.methods) == ("llm", ("nsigma", "causalrca"))
 
 
+def test_targets_narrow_the_faults(dags: dict[str, DAG]) -> None:
+    from tasks.validation import ParamsError
+
+    campaign = dags["campaign"]
+    narrowed = validated(document(form(campaign, targets=["ray-replicas-2"])), "test")
+    assert {fault.targets for fault in narrowed.inject.faults} == {("ray-replicas-2",)}
+    assert [fault.kind for fault in narrowed.inject.faults] == [
+        "memory-stress",
+        "network-delay",
+        "accelerator-throttle",
+    ]
+    with pytest.raises(ParamsError, match=r"targets: no fault has gateway \(they have ray-replicas-0"):
+        document(form(campaign, targets=["gateway", "ray-replicas-0"]))
+
+
+def test_the_form_proposes_what_there_is() -> None:
+    fields = {key: param.schema for key, param in campaign_form().items()}
+    assert {"nsigma", "causalrca"} <= set(fields["methods"]["examples"])
+    assert "ray-replicas-0" in fields["targets"]["examples"]
+
+
 def test_a_dry_run_changes_nothing_and_a_kept_stack_loses_its_faults_only(dags: dict[str, DAG]) -> None:
     campaign = dags["campaign"]
     dry = words(rendered(campaign, "configure", form(campaign, dry_run=True)))

@@ -1,0 +1,77 @@
+"""What breaks around a campaign: whatever it is, no pod, no fault and no half-recorded campaign is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.airflow.client import LocalAirflow
+from tests.airflow.test_end_to_end import FAULTS, RUN_TIMEOUT_S
+from tests.airflow.test_end_to_end import pytestmark as pytestmark
+
+FORM = {"faults": FAULTS, "fault_free_cases": 0, "methods": ["random"]}
+
+
+@pytest.fixture(autouse=True)
+def clean(airflow: LocalAirflow):
+    yield
+    airflow.behave(hold_during_inject=None, hold_record=None)
+
+
+def next_case(airflow: LocalAirflow, seen: set[str]) -> str:
+    """Wait until another run of ``case`` has its fault on; its id."""
+
+    def found() -> list[str]:
+        running = {run for run, state in airflow.runs("case").items() if state == "running"} - seen
+        return [run for run in running if airflow.faults() and airflow.states("case", run)["inject"] == ["running"]]
+
+    airflow.until(lambda: found() != [], 300, "no fault is injected")
+    (run,) = found()
+    seen.add(run)
+    return run
+
+
+def test_a_campaign_survives_what_breaks_around_its_cases(airflow: LocalAirflow) -> None:
+    seen = set(airflow.runs("case"))
+    airflow.behave(hold_during_inject=1)
+    run = airflow.trigger("campaign", name="rough", **FORM)
+
+    killed = next_case(airflow, seen)
+    airflow.kill_task("case", killed, "inject")
+    assert airflow.finish("case", killed, 300) == "failed"
+
+    evicted = next_case(airflow, seen)
+    (pod,) = airflow.pods(step="inject")
+    airflow.switch(f"evict/{pod}")
+    assert airflow.finish("case", evicted, 300) == "failed"
+    assert "Evicted" in airflow.log("case", evicted, "inject")
+
+    restarted = next_case(airflow, seen)
+    airflow.restart_scheduler()
+    airflow.behave(hold_during_inject=None)
+    airflow.finish("case", restarted, 600)
+
+    airflow.behave(hold_during_inject=1)
+    troubled = next_case(airflow, seen)
+    airflow.switch("trouble?seconds=30")
+    airflow.behave(hold_during_inject=None)
+    airflow.until(lambda: airflow.run_state("case", troubled) != "running", 300, "the case does not end")
+
+    state = airflow.finish("campaign", run, RUN_TIMEOUT_S)
+    assert state == "success", (airflow.states("campaign", run), airflow.runs("case"))
+    assert airflow.leftovers() == []
+    assert len(list((airflow.workspaces / "rough" / "cases").glob("case-*/manifest.json"))) == 2
+    assert sum("rough" in subject for subject in airflow.records()) == 1
+
+
+def test_a_run_that_is_marked_failed_leaves_nothing(airflow: LocalAirflow) -> None:
+    seen = set(airflow.runs("case"))
+    airflow.behave(hold_during_inject=1)
+    run = airflow.trigger("campaign", name="stopped", **FORM)
+    case = next_case(airflow, seen)
+    airflow.mark_failed("campaign", run)
+    airflow.until(lambda: airflow.stacks() == [], 300, "the stack is still up")
+    airflow.until(lambda: airflow.run_state("case", case) == "failed", 300, "the case is still running")
+    airflow.until(lambda: airflow.states("campaign", run)["verdict"] == ["failed"], 120, "no verdict")
+    assert airflow.run_state("campaign", run) == "failed"
+    assert airflow.leftovers() == []
+    assert not any("stopped" in subject for subject in airflow.records())
