@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tasks.deploy.health import complete
 from tasks.params import Params
 from tasks.workspace import Workspace
 
@@ -23,17 +25,17 @@ class LiveStack(ABC):
     """What ``tasks.inject`` is given: the published description of the running stack."""
 
     @property
-    @abstractmethod
-    def gateway_url(self) -> str: ...
+    def gateway_url(self) -> str:
+        return str(self.runtime.gateway_url)
 
     @property
-    @abstractmethod
     def model(self) -> str:
         """The model name that requests carry."""
+        return str(self.runtime.model)
 
     @property
-    @abstractmethod
-    def versions(self) -> dict[str, str]: ...
+    def versions(self) -> dict[str, str]:
+        return dict(self.runtime.versions)
 
     @abstractmethod
     def enter(self) -> None:
@@ -46,6 +48,18 @@ class LiveStack(ABC):
         Raises:
             StackNotRunningError: the stack has died.
         """
+
+    def slow_or_failing(self, completions: int, limit_s: float) -> str | None:
+        """What is wrong with the next ``completions``: with one per replica each is likely to be asked."""
+        for _ in range(completions):
+            started = time.monotonic()
+            problem = complete(self.gateway_url, self.model)
+            taken_s = time.monotonic() - started
+            if problem:
+                return f"a completion failed: {problem}"
+            if taken_s > limit_s:
+                return f"a completion took {taken_s:.1f} s"
+        return None
 
     @abstractmethod
     def describe(self) -> Stack:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 
 from tasks.backends.base import Backend, LiveStack, Say
 from tasks.backends.prometheus import instant_value
 from tasks.case import Service, Stack
 from tasks.deploy.errors import DeployError, StackNotRunningError
-from tasks.deploy.health import complete
 from tasks.deploy.kubernetes import lifecycle, teardown
 from tasks.deploy.kubernetes.access import enter
 from tasks.deploy.kubernetes.models import model_preset
@@ -34,18 +32,6 @@ class KubernetesStack(LiveStack):
         self._params = params
         self._ways = ExitStack()
 
-    @property
-    def gateway_url(self) -> str:
-        return self.runtime.gateway_url
-
-    @property
-    def model(self) -> str:
-        return self.runtime.model
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.runtime.versions
-
     def enter(self) -> None:
         """Opens the port-forwards that this process needs, if any; they end with it."""
         self._ways = enter(self.runtime)
@@ -66,18 +52,7 @@ class KubernetesStack(LiveStack):
             return f"Prometheus does not answer: {error}"
         if open_requests > 0:
             return f"{open_requests:g} requests still open"
-        return self._slow_or_failing()
-
-    def _slow_or_failing(self) -> str | None:
-        """One completion per replica: each is likely to be asked."""
-        for _ in range(self._params.replicas):
-            started = time.monotonic()
-            problem = complete(self.gateway_url, self.model)
-            if problem:
-                return f"a completion failed: {problem}"
-            if time.monotonic() - started > STEADY_LATENCY_S:
-                return f"a completion took {time.monotonic() - started:.1f} s"
-        return None
+        return self.slow_or_failing(self._params.replicas, STEADY_LATENCY_S)
 
     def describe(self) -> Stack:
         parallelism = self._params.parallelism

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from tasks.backends.base import Backend, LiveStack, Say
 from tasks.backends.prometheus import instant_value
 from tasks.case import Service, Stack
-from tasks.deploy.health import complete
 from tasks.deploy.local import lifecycle
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
@@ -28,18 +25,6 @@ class LocalStack(LiveStack):
         self.runtime: StackRuntime = runtime
         self._params = params
 
-    @property
-    def gateway_url(self) -> str:
-        return self.runtime.gateway_url
-
-    @property
-    def model(self) -> str:
-        return self.runtime.model
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.runtime.versions
-
     def enter(self) -> None:
         """Moves the calling thread into the stack's network."""
         join_network(self.runtime.supervisor.pid)
@@ -56,14 +41,7 @@ class LocalStack(LiveStack):
             return f"{replicas:g} of {self._params.replicas} replicas are healthy"
         if open_requests > 0:
             return f"{open_requests:g} requests still open"
-        for _ in range(self._params.replicas):
-            started = time.monotonic()
-            problem = complete(self.gateway_url, self.model)
-            if problem:
-                return f"a completion failed: {problem}"
-            if time.monotonic() - started > STEADY_LATENCY_S:
-                return f"a completion took {time.monotonic() - started:.1f} s"
-        return None
+        return self.slow_or_failing(self._params.replicas, STEADY_LATENCY_S)
 
     def describe(self) -> Stack:
         model = self._params.model

@@ -10,37 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import quote
 
-from tasks.export.http import NO_ACCESS, HttpAccess, HttpClient, SourceError
+from tasks.export.http import Connection, SourceError, TelemetryClient
 from tasks.export.otlp import SpanFilter, line_rows
 
 PIECE_BYTES = 8 * 2**20
 LISTINGS = 4
 
 
-class CollectorFiles:
+class CollectorFiles(TelemetryClient):
     """Asks one server over a kept-open connection; passing failures are tried again, from where a file was cut."""
 
-    def __init__(
-        self,
-        url: str,
-        timeout_s: float = 60,
-        retries: int = 5,
-        backoff_s: float = 0.2,
-        piece_bytes: int = PIECE_BYTES,
-        *,
-        access: HttpAccess = NO_ACCESS,
-    ) -> None:
-        self._http = HttpClient(url, timeout_s=timeout_s, retries=retries, backoff_s=backoff_s, access=access)
+    def __init__(self, url: str, *, piece_bytes: int = PIECE_BYTES, **connection: Unpack[Connection]) -> None:
+        super().__init__(url, **connection)
         self._piece_bytes = piece_bytes
-
-    def __enter__(self) -> CollectorFiles:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._http.close()
 
     def rows(self, wanted: SpanFilter) -> Iterator[tuple[Any, ...]]:
         """Spans of every file that was written to since ``wanted.from_ns``, in the form of ``otlp.span_frame``.

@@ -10,13 +10,13 @@ import hashlib
 import math
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import orjson
 import pandas as pd
 
-from tasks.export.http import NO_ACCESS, HttpAccess, HttpClient, SourceError, one_line
+from tasks.export.http import Connection, SourceError, TelemetryClient, one_line
 from tasks.export.otlp import span_frame
 from tasks.export.placement import Placement
 
@@ -43,27 +43,12 @@ FLUSH_S = 60
 """DeepFlow dates a row by when the response ended: a request of the window may be dated this much later."""
 
 
-class DeepFlowClient:
+class DeepFlowClient(TelemetryClient):
     """Asks one DeepFlow server (querier) over a kept-open connection; passing failures are tried again."""
 
-    def __init__(
-        self,
-        url: str,
-        timeout_s: float = 60,
-        retries: int = 5,
-        backoff_s: float = 0.2,
-        page_rows: int = PAGE_ROWS,
-        *,
-        access: HttpAccess = NO_ACCESS,
-    ) -> None:
-        self._http = HttpClient(url, timeout_s=timeout_s, retries=retries, backoff_s=backoff_s, access=access)
+    def __init__(self, url: str, *, page_rows: int = PAGE_ROWS, **connection: Unpack[Connection]) -> None:
+        super().__init__(url, **connection)
         self._page_rows = page_rows
-
-    def __enter__(self) -> DeepFlowClient:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._http.close()
 
     @staticmethod
     def empty() -> pd.DataFrame:

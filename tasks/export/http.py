@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypedDict, Unpack
 
 import orjson
 import urllib3
@@ -92,7 +92,13 @@ class HttpClient:
     """
 
     def __init__(
-        self, url: str, *, timeout_s: float, retries: int, backoff_s: float, access: HttpAccess = NO_ACCESS
+        self,
+        url: str,
+        *,
+        timeout_s: float = 60,
+        retries: int = 5,
+        backoff_s: float = 0.2,
+        access: HttpAccess = NO_ACCESS,
     ) -> None:
         self.url = url.rstrip("/")
         self._access = access
@@ -182,3 +188,25 @@ def _retry_after(value: str | None, otherwise: float) -> float:
 def one_line(text: object) -> str:
     """``text`` for an error message: white space joined, at most 300 characters."""
     return " ".join((text if isinstance(text, str) else json.dumps(text)).split())[:300]
+
+
+class Connection(TypedDict, total=False):
+    """Arguments of ``HttpClient`` that the client of a telemetry server passes on."""
+
+    timeout_s: float
+    retries: int
+    backoff_s: float
+    access: HttpAccess
+
+
+class TelemetryClient:
+    """Asks one telemetry server over a kept-open connection."""
+
+    def __init__(self, url: str, **connection: Unpack[Connection]) -> None:
+        self._http = HttpClient(url, **connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._http.close()

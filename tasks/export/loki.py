@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
-from tasks.export.http import NO_ACCESS, Answer, HttpAccess, HttpClient, RefusedError, SourceError, one_line
+from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line
 from tasks.export.placement import Placement
 from tasks.export.spans import access_entries
 
@@ -46,32 +46,17 @@ class Page:
     lines: list[str]
 
 
-class LokiClient:
+class LokiClient(TelemetryClient):
     """Asks one Loki over a kept-open connection; passing failures are tried again (see ``HttpClient``).
 
     Attributes:
         problems: what could not be had, one line each.
     """
 
-    def __init__(
-        self,
-        url: str,
-        timeout_s: float = 60,
-        retries: int = 5,
-        backoff_s: float = 0.2,
-        page_lines: int = PAGE_LINES,
-        *,
-        access: HttpAccess = NO_ACCESS,
-    ) -> None:
-        self._http = HttpClient(url, timeout_s=timeout_s, retries=retries, backoff_s=backoff_s, access=access)
+    def __init__(self, url: str, *, page_lines: int = PAGE_LINES, **connection: Unpack[Connection]) -> None:
+        super().__init__(url, **connection)
         self._page_lines = page_lines
         self.problems: dict[str, None] = {}
-
-    def __enter__(self) -> LokiClient:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._http.close()
 
     def streams(self, selector: str, start: datetime, end: datetime) -> list[Stream]:
         """The streams that match ``selector`` and may have lines in the window, in a fixed order.

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.case import METRICS, TIMESTAMP
-from tasks.export.http import NO_ACCESS, Answer, HttpAccess, HttpClient, RefusedError, SourceError, one_line
+from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line
 from tasks.export.matrix import Series, decode_answer, matrix_series
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class TimeGrid:
         return (self.start_ms + np.arange(self.steps, dtype=np.int64) * self.step_ms) * 1_000_000
 
 
-class PrometheusClient:
+class PrometheusClient(TelemetryClient):
     """Range queries over a kept-open connection, in chunks.
 
     Passing failures are tried again (see ``HttpClient``). A question that is too large for the server (it runs out of
@@ -84,25 +84,11 @@ class PrometheusClient:
         warnings: what the server said about answers that may be incomplete, each once.
     """
 
-    def __init__(
-        self,
-        url: str,
-        timeout_s: float = 30,
-        retries: int = 5,
-        backoff_s: float = 0.2,
-        lookback_s: float | None = None,
-        *,
-        access: HttpAccess = NO_ACCESS,
-    ) -> None:
+    def __init__(self, url: str, *, lookback_s: float | None = None, **connection: Unpack[Connection]) -> None:
+        connection.setdefault("timeout_s", 30)
+        super().__init__(url, **connection)
         self._lookback_s = lookback_s
-        self._http = HttpClient(url, timeout_s=timeout_s, retries=retries, backoff_s=backoff_s, access=access)
         self.warnings: dict[str, None] = {}
-
-    def __enter__(self) -> PrometheusClient:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._http.close()
 
     def query_range(self, promql: str, grid: TimeGrid) -> Iterator[list[Series]]:
         """Every series of ``promql`` on the grid, one list per chunk of time; steps without a sample are absent.

@@ -18,18 +18,15 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tasks.deploy.kubernetes.errors import ConflictError, NotFoundError
-from tasks.deploy.kubernetes.manifest import stack_labels
 from tasks.inject.executor import FaultError, Undone
+from tasks.inject.executors.kubernetes.injected import injected_metadata
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
 
 log = logging.getLogger(__name__)
 
 CHAOS_API = "chaos-mesh.org/v1alpha1"
 ChaosKind = Literal["StressChaos", "NetworkChaos", "PodChaos"]
-INJECTION_LABEL = "rcarena.io/injection"
-SERVICE_LABEL = "rcarena.io/service"
 SPEC_ANNOTATION = "rcarena.io/spec-sha256"
-ID_ANNOTATION = "rcarena.io/injection-id"
 
 PAUSE_ANNOTATION = {"experiment.chaos-mesh.org/pause": "true"}
 """Has the fault taken back while the resource stays, so that its records still tell when."""
@@ -108,21 +105,9 @@ class ChaosResource:
 
     def document(self, injection_id: str, spec: dict[str, Any]) -> dict[str, Any]:
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-        return {
-            "apiVersion": CHAOS_API,
-            "kind": self.kind,
-            "metadata": {
-                "name": self.name,
-                "namespace": self.namespace,
-                "labels": {
-                    **stack_labels(self.namespace),
-                    INJECTION_LABEL: self.name,
-                    SERVICE_LABEL: self.target.service,
-                },
-                "annotations": {ID_ANNOTATION: injection_id, SPEC_ANNOTATION: digest},
-            },
-            "spec": spec,
-        }
+        metadata = injected_metadata(self.target, self.name, self.name, injection_id)
+        metadata["annotations"][SPEC_ANNOTATION] = digest
+        return {"apiVersion": CHAOS_API, "kind": self.kind, "metadata": metadata, "spec": spec}
 
     def create(self, document: dict[str, Any]) -> None:
         """Make it; that the same one exists already (a lost answer, a retry) is success."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.deploy.kubernetes.errors import ClusterError, ConflictError
-from tasks.deploy.kubernetes.manifest import stack_labels, stack_selector
 from tasks.inject.executor import FaultError
-from tasks.inject.executors.kubernetes.chaos_resource import ID_ANNOTATION, INJECTION_LABEL, SERVICE_LABEL
+from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
 
 CONTAINER = "load"
@@ -42,28 +41,12 @@ class FaultPod:
                         raise
 
     def document(self, injection_id: str, number: int, spec: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{self.injection}-{number}",
-                "namespace": self.target.namespace,
-                "labels": {
-                    **stack_labels(self.target.namespace),
-                    INJECTION_LABEL: self.injection,
-                    SERVICE_LABEL: self.target.service,
-                    "istio.io/dataplane-mode": "none",
-                },
-                "annotations": {ID_ANNOTATION: injection_id},
-            },
-            "spec": spec,
-        }
+        metadata = injected_metadata(self.target, f"{self.injection}-{number}", self.injection, injection_id)
+        metadata["labels"]["istio.io/dataplane-mode"] = "none"
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
     def all(self, deadline_s: float | None = None) -> list[dict[str, Any]]:
-        api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
-        selector = f"{stack_selector(self.target.namespace)},{INJECTION_LABEL}={self.injection}"
-        with in_words(self.target):
-            return api.list("v1", "Pod", namespace=self.target.namespace, label_selector=selector)
+        return injected_objects(self.target, "v1", "Pod", self.injection, deadline_s)
 
     def await_ready(self, count: int) -> None:
         """Until each of them says that it does its work."""

@@ -13,9 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from tasks.deploy.kubernetes.errors import ConflictError, NotFoundError
-from tasks.deploy.kubernetes.manifest import stack_labels, stack_selector
 from tasks.inject.executor import FaultError, Undone
-from tasks.inject.executors.kubernetes.chaos_resource import ID_ANNOTATION, INJECTION_LABEL, SERVICE_LABEL
+from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
 from tasks.node_agent.node_fault import API_VERSION, KIND, NodeFaultSpec, NodeFaultStatus
 
@@ -56,27 +55,11 @@ class NodeFaults:
                     raise
 
     def document(self, injection_id: str, number: int, spec: NodeFaultSpec) -> dict[str, Any]:
-        return {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {
-                "name": f"{self.injection}-{number}",
-                "namespace": self.target.namespace,
-                "labels": {
-                    **stack_labels(self.target.namespace),
-                    INJECTION_LABEL: self.injection,
-                    SERVICE_LABEL: self.target.service,
-                },
-                "annotations": {ID_ANNOTATION: injection_id},
-            },
-            "spec": spec.document(),
-        }
+        metadata = injected_metadata(self.target, f"{self.injection}-{number}", self.injection, injection_id)
+        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec.document()}
 
     def all(self, deadline_s: float | None = None) -> list[dict[str, Any]]:
-        api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
-        selector = f"{stack_selector(self.target.namespace)},{INJECTION_LABEL}={self.injection}"
-        with in_words(self.target):
-            return api.list(API_VERSION, KIND, namespace=self.target.namespace, label_selector=selector)
+        return injected_objects(self.target, API_VERSION, KIND, self.injection, deadline_s)
 
     def await_active(self, count: int) -> tuple[datetime | None, str]:
         """Until the agents have carried out all of them. Returns when the first was, and what the agents said."""

@@ -9,7 +9,8 @@ from tasks.deploy.kubernetes.errors import NotFoundError
 from tasks.deploy.kubernetes.manifest import stack_selector
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.executor import FaultError
-from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API, INJECTION_LABEL, SERVICE_LABEL, ChaosKind
+from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API, ChaosKind
+from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL, SERVICE_LABEL
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
 from tasks.inject.executors.kubernetes.undo import DeleteChaos, DeleteFaultPods, DeleteNodeFaults, KubernetesStep
 from tasks.node_agent.node_fault import API_VERSION, KIND
