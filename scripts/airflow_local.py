@@ -217,7 +217,7 @@ def _request(method: str, url: str, body: Mapping[str, Any] | None = None, token
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, method=method, data=data, headers=headers)  # noqa: S310 (our own http URL)
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 (as above)
         return json.load(answer)
 
 

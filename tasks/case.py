@@ -413,7 +413,7 @@ def validate_case(path: Path) -> list[str]:
 
 def _signal_problems(case: Case, signal: str, schema: pa.Schema) -> list[str]:
     file = case.path / f"{signal}.parquet"
-    declared = case.record.completeness[signal].status  # type: ignore[index]
+    declared = case.record.completeness[signal].status  # type: ignore[index]  # SIGNALS has the names
     if not file.exists():
         return [] if declared == "missing" else [f"{signal}: declared {declared} but {file.name} does not exist"]
     try:

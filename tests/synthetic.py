@@ -62,6 +62,7 @@ def synthetic_case(
     *,
     kind: str | None = "cpu-stress",
     target: str = "ray-replicas-1",
+    seen_on: str | None = None,
     replicas: int = 3,
     baseline_s: int = 25,
     fault_s: int = 25,
@@ -73,7 +74,7 @@ def synthetic_case(
 ) -> Case:
     """Write and return a case whose ``target`` shows ``strength`` sigmas of every metric while the fault is on.
 
-    ``kind=None`` gives a fault-free case.
+    ``kind=None`` gives a fault-free case; ``seen_on`` has another service show it: no method can find the target.
     """
     rng = np.random.default_rng(seed)
     deploy = LocalDeployParams(backend="local", replicas=replicas)
@@ -91,7 +92,7 @@ def synthetic_case(
                 continue
             sigma = 0.08 * level
             values = level + sigma * rng.standard_normal(seconds)
-            if kind is not None and service == target:
+            if kind is not None and service == (seen_on or target):
                 values = values + strength * sigma * in_fault
             if kind is not None and service == "nginx-proxy" and metric.startswith("latency"):
                 values = values + 0.5 * strength * sigma * in_fault

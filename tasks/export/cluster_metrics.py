@@ -8,6 +8,7 @@ scraped twice does not double a figure.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from tasks.export.promql import (
     CLUSTER,
@@ -40,7 +41,8 @@ RAY_NODES = HEAD_ONLY | REPLICA_ONLY
 
 
 def _pod(source: str, promql: str, combine: Combine = "sum", **keywords: object) -> Variant:
-    return Variant(source, promql, backends=CLUSTER, join="pod", combine=combine, **keywords)  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"backends": CLUSTER, "join": "pod", "combine": combine, **keywords}
+    return Variant(source, promql, **shared)
 
 
 def container_rate(series: str) -> Variant:

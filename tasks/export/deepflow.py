@@ -87,7 +87,7 @@ class DeepFlowClient(TelemetryClient):
         where.append(f"(observation_point = '{SERVER_PROCESS}' OR observation_point = '{SERVER_CARD}')")
         if namespace:
             where.append(f"pod_ns_1 = '{_checked(namespace)}'")
-        sql = f"SELECT {', '.join(COLUMNS)} FROM l7_flow_log WHERE {' AND '.join(where)}"  # noqa: S608
+        sql = f"SELECT {', '.join(COLUMNS)} FROM l7_flow_log WHERE {' AND '.join(where)}"  # noqa: S608 (all checked)
         sql += f" ORDER BY _id LIMIT {self._page_rows}" + (f" OFFSET {offset}" if offset else "")
         answer = self._http.request("/v1/query/", {"db": DATABASE, "sql": sql}, post=True)
         document = answer.json()

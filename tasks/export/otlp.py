@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tasks.deploy.local.otlp_receiver import HEADER, read_requests

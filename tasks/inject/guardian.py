@@ -200,10 +200,9 @@ class Guardian:
             self._sample_until(probe, time.monotonic() + probe.interval_s)
             during = self._figure(probe, *during_span)
             after = self._figure(probe, since, float("inf"), last=probe.min_samples)
-            hopeless = before is None or (during is None and time.monotonic() > since + probe.late_s)
-            if hopeless:
+            if before is None or (during is None and time.monotonic() > since + probe.late_s):
                 break
-            if None not in (before, during, after) and fault.is_normal(before, during, after):  # type: ignore[arg-type]
+            if during is not None and after is not None and fault.is_normal(before, during, after):
                 self.journal.normal_seen_at = datetime.now(UTC)
                 break
         return after

@@ -4,7 +4,7 @@
 would be a stack is the file ``stack/up``, what would be a fault is a file in ``faults``: tests look for them.
 Files in ``behave`` beside the campaigns' folders change what a command does: ``fail-<command>`` with how often it still
 fails, ``hold-<command>`` makes it wait until the file is gone; a command is a word such as ``deploy-up``,
-``step-load``, ``during-inject`` or ``record``. ``strength`` says how many sigmas a fault shows.
+``step-load``, ``during-inject`` or ``record``. With ``mislead`` a service that has no fault shows it.
 """
 
 from __future__ import annotations
@@ -131,10 +131,9 @@ def _publish(workspace: Path, case_id: str, params_file: Path) -> None:
     plans = {plan.case_id: plan for plan in plan_campaign(load_params(params_file))}
     injections = plans[case_id].injections
     kind, target = (injections[0].kind, injections[0].target) if injections else (None, "ray-replicas-0")
-    strength = workspace.parent / "behave" / "strength"
-    sigmas = float(strength.read_text()) if strength.exists() else 8.0
+    seen_on = "ray-head" if (workspace.parent / "behave" / "mislead").exists() else None
     seed = plans[case_id].seed % 1000
-    synthetic_case(workspace / "cases", case_id, kind=kind, target=target, seed=seed, strength=sigmas)
+    synthetic_case(workspace / "cases", case_id, kind=kind, target=target, seen_on=seen_on, seed=seed)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def _is_on(switch: str | None, params: KubernetesDeployParams) -> bool:
 
 def _release(entry: dict[str, Any], context: dict[str, Any]) -> ChartRelease:
     fields = {key: value for key, value in entry.items() if key not in ("values", "readiness", "crds")}
-    values = yaml.load(_environment().get_template(entry["values"]).render(context), SAFE_LOADER)  # noqa: S506
+    text = _environment().get_template(entry["values"]).render(context)
+    values = yaml.load(text, SAFE_LOADER)  # noqa: S506 (a safe loader)
     return ChartRelease(
         **fields,
         values=values or {},
@@ -128,7 +129,7 @@ def _values_context(params: KubernetesDeployParams, runtime: ContainerRuntime) -
 
 @cache
 def _document() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.load(CHARTS_FILE.read_text(encoding="utf-8"), SAFE_LOADER)  # noqa: S506
+    document: dict[str, Any] = yaml.load(CHARTS_FILE.read_text(encoding="utf-8"), SAFE_LOADER)  # noqa: S506 (safe)
     return document
 
 

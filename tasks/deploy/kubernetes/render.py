@@ -143,7 +143,7 @@ def install_script(releases: tuple[ChartRelease, ...], needed: tuple[Prerequisit
 _DUMPER: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class _Dumper(_DUMPER):  # type: ignore[valid-type,misc]
+class _Dumper(_DUMPER):  # type: ignore[valid-type,misc]  # C or Python, known at import
     """Multi-line text (configuration files) as blocks, so that people can read and diff it; no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:

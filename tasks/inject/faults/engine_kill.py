@@ -19,7 +19,7 @@ class Parameters(FaultParameters):
 
 class KubernetesEngineKill(EngineKill[Parameters]):
     @property
-    def settle_s(self) -> float:  # type: ignore[override]
+    def settle_s(self) -> float:  # type: ignore[override]  # computed here, a constant there
         return self.parameters.healthy_within_s
 
 

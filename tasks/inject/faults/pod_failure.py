@@ -21,7 +21,7 @@ class ChaosPodFailure(PodFault[Parameters]):
     kind = "pod-failure"
 
     @property
-    def settle_s(self) -> float:  # type: ignore[override]
+    def settle_s(self) -> float:  # type: ignore[override]  # computed here, a constant there
         return self.parameters.healthy_within_s
 
 

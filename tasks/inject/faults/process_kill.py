@@ -50,7 +50,7 @@ class LocalProcessKill(LocalFault[Parameters]):
         return ()
 
     @property
-    def settle_s(self) -> float:  # type: ignore[override]
+    def settle_s(self) -> float:  # type: ignore[override]  # computed here, a constant there
         return self.parameters.healthy_within_s
 
     def apply(self, run_for_s: float) -> str:
@@ -84,7 +84,7 @@ class ChaosContainerKill(PodFault[Parameters]):
     kind = "container-kill"
 
     @property
-    def settle_s(self) -> float:  # type: ignore[override]
+    def settle_s(self) -> float:  # type: ignore[override]  # computed here, a constant there
         return self.parameters.healthy_within_s
 
 

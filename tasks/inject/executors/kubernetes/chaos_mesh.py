@@ -127,7 +127,7 @@ class PodFault(ChaosFault[P]):
         self._wanted = 0
 
     @property
-    def by_container(self) -> bool:  # type: ignore[override]
+    def by_container(self) -> bool:  # type: ignore[override]  # computed here, a constant there
         return self.kind == "container-kill"
 
     def action(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _talk(options: argparse.Namespace, model: str, end: float, seed: int, failur
 def _read_all(url: str, body: dict[str, typing.Any], end: float, ready: pathlib.Path) -> None:
     data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
     request = urllib.request.Request(url, data, headers, method="POST")  # noqa: S310 (the URL is ours)
-    with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as answer:  # noqa: S310 (the stack)
         for _ in answer:
             ready.touch()
             if time.monotonic() > end:
@@ -78,7 +78,7 @@ def _read_all(url: str, body: dict[str, typing.Any], end: float, ready: pathlib.
 
 
 def _ask(url: str) -> dict[str, typing.Any]:
-    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 (the stack)
         document: dict[str, typing.Any] = json.load(answer)
         return document
 
