@@ -13,6 +13,7 @@ settings.load_profile("rcarena")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)  # the longest first
     if os.geteuid() == 0:
         return
     for item in items:
