@@ -119,9 +119,13 @@ class LocalAirflow:
         self.patch(f"dags/{dag}/dagRuns/{_quoted(run)}", {"state": "failed"})
 
     def kill_task(self, dag: str, run: str, task: str) -> None:
-        """``kill -9`` of the process that runs this task."""
-        instance = self.get(f"dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}")["id"]
-        (found,) = [each for each in _processes() if each.command == f"airflow worker -- {instance}"]
+        """``kill -9`` of the process that runs this task; one that has none (deferred) is marked failed."""
+        path = f"dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}"
+        instance = self.get(path)
+        if instance["state"] == "deferred":
+            self.patch(path, {"new_state": "failed"})
+            return
+        (found,) = [each for each in _processes() if each.command == f"airflow worker -- {instance['id']}"]
         os.kill(found.pid, signal.SIGKILL)
 
     def restart_scheduler(self) -> None:

@@ -8,6 +8,7 @@ from tests.airflow.client import LocalAirflow
 from tests.airflow.test_end_to_end import FAULTS, RUN_TIMEOUT_S
 from tests.airflow.test_end_to_end import pytestmark as pytestmark
 
+WAITING = ("running", "deferred")
 FORM = {"faults": FAULTS, "fault_free_cases": 0, "methods": ["random"]}
 
 
@@ -22,7 +23,7 @@ def next_case(airflow: LocalAirflow, seen: set[str]) -> str:
 
     def found() -> list[str]:
         running = {run for run, state in airflow.runs("case").items() if state == "running"} - seen
-        return [run for run in running if airflow.faults() and airflow.states("case", run)["inject"] == ["running"]]
+        return [run for run in running if airflow.faults() and airflow.states("case", run)["inject"][0] in WAITING]
 
     airflow.until(lambda: found() != [], 300, "no fault is injected")
     (run,) = found()

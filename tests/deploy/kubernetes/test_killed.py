@@ -1,0 +1,88 @@
+"""``kill -9`` of ``up`` and ``down`` in the middle: the next one ends the work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.deploy.kubernetes.lifecycle import up
+from tasks.deploy.kubernetes.manifest import stack_selector
+from tasks.deploy.kubernetes.teardown import down
+from tasks.deploy.runtime import read_runtime
+from tasks.stack import KubernetesDeployParams
+from tests.deploy.kubernetes.conftest import MakeParams
+from tests.kubernetes.cluster import EmulatedCluster
+
+KINDS = {
+    "v1": ("ServiceAccount", "ConfigMap", "Service", "Pod"),
+    "rbac.authorization.k8s.io/v1": ("Role", "RoleBinding"),
+    "apps/v1": ("Deployment", "DaemonSet"),
+    "ray.io/v1": ("RayService",),
+}
+CALL = """
+import sys
+from pathlib import Path
+from tasks.deploy.kubernetes.lifecycle import up
+from tasks.deploy.kubernetes.teardown import down
+from tasks.stack import KubernetesDeployParams
+action, params, stack = sys.argv[1:]
+{"up": up, "down": down}[action](KubernetesDeployParams.model_validate_json(params), Path(stack))
+"""
+
+
+def ours(cluster: EmulatedCluster) -> list[str]:
+    selector = stack_selector("rcarena")
+    return [
+        f"{kind} {each['metadata']['name']}"
+        for api_version, kinds in KINDS.items()
+        for kind in kinds
+        for each in cluster.objects(api_version, kind, labels=selector)
+    ]
+
+
+def kill_when(condition: Callable[[], bool], action: str, params: KubernetesDeployParams, stack: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", CALL, action, params.model_dump_json(), str(stack)])
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, f"{action} ended before it could be killed"
+        assert time.monotonic() < end
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("made", [1, 8, 20])
+def test_a_stack_whose_up_was_killed_goes_away(
+    gpu_cluster: EmulatedCluster, make_params: MakeParams, tmp_path: Path, made: int
+) -> None:
+    params, stack = make_params(), tmp_path / "workspace" / "stack"
+    kill_when(lambda: len(ours(gpu_cluster)) >= made, "up", params, stack)
+    assert read_runtime(stack) is None
+    assert down(params, stack)
+    assert ours(gpu_cluster) == []
+    assert not down(params, stack)
+
+
+def test_a_stack_whose_up_was_killed_comes_up(
+    gpu_cluster: EmulatedCluster, make_params: MakeParams, tmp_path: Path
+) -> None:
+    params, stack = make_params(), tmp_path / "workspace" / "stack"
+    kill_when(lambda: len(ours(gpu_cluster)) >= 8, "up", params, stack)
+    assert up(params, stack).alive
+
+
+@pytest.mark.parametrize("left", [0.9, 0.4])
+def test_a_down_that_was_killed_is_finished(
+    gpu_cluster: EmulatedCluster, make_params: MakeParams, tmp_path: Path, left: float
+) -> None:
+    params, stack = make_params(), tmp_path / "workspace" / "stack"
+    up(params, stack)
+    full = len(ours(gpu_cluster))
+    kill_when(lambda: len(ours(gpu_cluster)) < left * full, "down", params, stack)
+    down(params, stack)
+    assert ours(gpu_cluster) == []
+    assert read_runtime(stack) is None
