@@ -24,6 +24,7 @@ from tasks.commands.inject import inject
 from tasks.commands.listing import faults, methods
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
 from tasks.commands.params import params_app
+from tasks.commands.performance import performance
 from tasks.commands.record import compare, record
 from tasks.commands.step import step_app
 from tasks.console import Console
@@ -316,6 +317,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "record": record,
     "compare": compare,
+    "performance": performance,
     "import": import_dataset,
     "export": export_dataset,
     "methods": methods,

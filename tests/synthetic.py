@@ -180,6 +180,7 @@ def synthetic_case(
         seed=seed,
         stack=Stack(
             backend="synthetic",
+            parallelism={"data": replicas, "tensor": 1, "pipeline": 1},
             services=tuple(Service(name=s, role=role, node=f"node-{s}") for s, role in roles.items()),
         ),
         load=LoadRecord(requests=n, verdict="on-schedule"),

@@ -56,6 +56,7 @@ def _steps(chosen: Settings) -> dict[str, Step]:
         "score-expensive": Step("score", 720, cpu="4", memory="16Gi"),
         "aggregate": Step("score", 240, cpu="2", memory="8Gi"),
         "report": Step("score", 60, cpu="1", memory="4Gi"),
+        "performance": Step("score", 30),
         "record": Step("record", 120, cpu="1", memory="4Gi", retries=3),
         "compare": Step("record", 60, cpu="1", memory="4Gi", retries=0),
         "teardown": Step("deploy", 45, memory="2Gi", retries=3),

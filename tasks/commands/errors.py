@@ -45,6 +45,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.load.run import LoadError
     from tasks.rca.child import RunnerError
     from tasks.record.errors import CompareError, RecordError
+    from tasks.report.performance import PerformanceError
     from tasks.report.score_files import ScoresError
     from tasks.schedule import ScheduleError
     from tasks.score.campaign import ScoreError
@@ -61,6 +62,7 @@ def _failures() -> tuple[type[Exception], ...]:
         InjectionError,
         JournalError,
         LoadError,
+        PerformanceError,
         RecordError,
         RunnerError,
         ScheduleError,

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from rcarena_dags import costs
-from rcarena_dags.campaign_tasks import CampaignRun, CaseRun, case_ids, method_names, token
+from rcarena_dags.campaign_tasks import CampaignRun, CaseRun, case_ids, folder_of, method_names, token
 from rcarena_dags.form import campaign_form, document, presets, sweep_changes
 from rcarena_dags.pods import GRACE_S, StepPod
 from rcarena_dags.settings import POOL, Settings, SettingsError
@@ -286,6 +287,15 @@ def test_a_night_has_a_folder_of_its_own_and_compares_there(dags: dict[str, DAG]
     compare = rendered(dags["nightly"], "compare", form(dags["nightly"]))
     assert "--workspace /workspace/nightly-20261122-180000" in words(compare)
     assert "--gate" in compare.arguments
+
+
+def test_a_sweep_ends_with_the_performance_of_its_settings(dags: dict[str, DAG]) -> None:
+    smoke = dags["smoke"]
+    assert smoke.get_task("performance").upstream_task_ids == {"campaign"}
+    task = rendered(smoke, "performance", form(smoke, name="sizes"))
+    assert task.arguments == ["performance", "/workspace/sizes-*-20261122-180000"]
+    (changes, *_) = sweep_changes(form(smoke, name="sizes"))
+    assert fnmatch(f"/workspace/{folder_of(changes['name'], MOMENT)}", task.arguments[1])
 
 
 # -- runs of other DAGs

@@ -68,7 +68,7 @@ def test_a_pod_runs_its_command_with_the_paths_of_this_machine(api: PodApi, tmp_
     create(api, "one", "sh", "-c", 'echo "hello $1"; echo done > "$1"', "sh", "/workspace/out")
     until(api, "one", "Succeeded")
     assert (tmp_path / "volume" / "out").read_text() == "done\n"
-    log = call(api, "GET", f"{PODS}/one/log?timestamps=true&follow=true")
+    log = call(api, "GET", f"{PODS}/one/log?timestamps=True&follow=True")  # as the Python client asks
     assert log.split(" ", 1)[1] == f"hello {tmp_path}/volume/out\n"
     state = call(api, "GET", f"{PODS}/one")["status"]["containerStatuses"][0]["state"]
     assert state["terminated"]["exitCode"] == 0

@@ -1,0 +1,127 @@
+"""How the stack itself performs without faults: what a sweep over settings of parallelism compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import rich.console
+from rich.table import Table
+
+from tasks.case import Case, CaseError, read_cases
+from tasks.report.formatting import quantity
+from tasks.report.latency import request_outcomes
+
+LOG_WIDTH = 200
+QUANTILES = (0.5, 0.9, 0.99)
+
+
+class PerformanceError(RuntimeError):
+    """There is nothing to compare."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Of the fault-free cases of one workspace, every phase after the warm-up. Seconds; quantiles by ``p50`` …;
+    ``requests_per_s`` and ``tokens_per_s`` count answered requests and their output tokens."""
+
+    folder: str
+    campaign: str
+    parallelism: dict[str, int]
+    cases: int
+    requests: int
+    failed: int
+    requests_per_s: float
+    tokens_per_s: float
+    latency_s: dict[str, float]
+    ttft_s: dict[str, float]
+
+
+def read_performance(folder: Path) -> Performance:
+    """
+    Args:
+        folder: a workspace.
+
+    Raises:
+        PerformanceError: it has no fault-free case, or its cases are of different stacks.
+        CaseError: a case cannot be read.
+    """
+    cases = [case for case in read_cases(folder / "cases") if not case.record.injections]
+    if not cases:
+        raise PerformanceError(f"{folder}: no fault-free case (campaign.fault_free_cases makes some)")
+    stacks = {tuple(sorted(case.record.stack.parallelism.items())) for case in cases}
+    if len(stacks) > 1:
+        raise PerformanceError(f"{folder}: fault-free cases of {len(stacks)} settings of parallelism")
+    requests = pd.concat([_measured(case) for case in cases], ignore_index=True)
+    outcomes = request_outcomes(requests)
+    answered = requests[~outcomes["failed"]]
+    seconds = sum((case.record.phases[-1].end - case.record.phases[0].start).total_seconds() for case in cases)
+    return Performance(
+        folder=folder.name,
+        campaign=cases[0].record.campaign,
+        parallelism=dict(cases[0].record.stack.parallelism),
+        cases=len(cases),
+        requests=len(requests),
+        failed=int(outcomes["failed"].sum()),
+        requests_per_s=len(answered) / seconds,
+        tokens_per_s=float(answered["tokens_out"].sum()) / seconds,
+        latency_s=_quantiles(answered["last_token"] - answered["scheduled"]),
+        ttft_s=_quantiles(answered["first_token"] - answered["scheduled"]),
+    )
+
+
+def read_sweep(folders: Sequence[Path]) -> list[Performance]:
+    """Of each folder, in the order of the size of its stack. Raises as ``read_performance``."""
+    try:
+        found = [read_performance(folder) for folder in folders]
+    except CaseError as error:
+        raise PerformanceError(str(error)) from error
+    return sorted(found, key=lambda each: (*sorted(each.parallelism.items()), each.folder))
+
+
+def show(sweep: Sequence[Performance]) -> None:
+    """Print one line per workspace."""
+    console = rich.console.Console(highlight=False)
+    if not console.is_terminal:
+        console = rich.console.Console(highlight=False, width=LOG_WIDTH)
+    console.print(_table(sweep))
+
+
+def _table(sweep: Sequence[Performance]) -> Table:
+    table = Table(title="Performance without faults", title_justify="left")
+    for column in ("campaign", "parallelism", "cases"):
+        table.add_column(column)
+    for column in ("requests/s", "tokens/s", "failed", *_names("latency"), *_names("TTFT")):
+        table.add_column(column, justify="right")
+    for each in sweep:
+        table.add_row(
+            each.campaign,
+            " × ".join(f"{size} {name}" for name, size in each.parallelism.items()),
+            str(each.cases),
+            quantity(each.requests_per_s),
+            quantity(each.tokens_per_s),
+            f"{each.failed / each.requests:.1%}" if each.requests else "–",
+            *(quantity(value, "s") for value in (*each.latency_s.values(), *each.ttft_s.values())),
+        )
+    return table
+
+
+def _measured(case: Case) -> pd.DataFrame:
+    phases = case.record.phases
+    scheduled = case.requests["scheduled"]
+    return case.requests[(scheduled >= phases[0].start) & (scheduled < phases[-1].end)]
+
+
+def _quantiles(durations: pd.Series) -> dict[str, float]:
+    seconds = durations.dt.total_seconds()
+    return {_name(each): float(seconds.quantile(each)) for each in QUANTILES}
+
+
+def _names(what: str) -> list[str]:
+    return [f"{what} {_name(each)}" for each in QUANTILES]
+
+
+def _name(quantile: float) -> str:
+    return f"p{quantile * 100:g}"
