@@ -20,13 +20,13 @@ from rcarena_dags.campaign_tasks import (
 )
 from rcarena_dags.form import campaign_form, document
 from rcarena_dags.pods import LABEL, ScorePod, StepPod
-from rcarena_dags.settings import POOL, retries, settings
+from rcarena_dags.settings import POOL, hold_s, retries, settings
 
 FOLDER = f"{settings().mount}/{{{{ params.workspace or params.name }}}}"
 FILE = f"{FOLDER}/params{{{{ '.dry-run' if params.dry_run else '' }}}}.yaml"
 PLACE = ["--params", FILE, "--workspace", FOLDER]
 LABELS = {f"{LABEL}/campaign": "{{ params.name }}", f"{LABEL}/run": "{{ token(run_id) }}"}
-DOWN = ["{{ 'inject' if params.keep_stack else 'deploy' }}", "{{ '--recover' if params.keep_stack else 'down' }}"]
+DOWN = ["deploy", "{{ 'release' if params.keep_stack else 'down' }}"]
 RESULTS = ["--repository", settings().results, "--branch", settings().results_branch]
 PUBLISH = ["--git-remote", settings().results_git_remote] if settings().results_git_remote else []
 
@@ -62,7 +62,11 @@ def campaign() -> None:
         params = get_current_context()["params"]
         last = "record" if params["record"] else "report"
         remove_rest(get_current_context())
-        judge(get_current_context(), ["preflight"] if params["dry_run"] else [last, "teardown"])
+        judge(
+            get_current_context(),
+            ["preflight"] if params["dry_run"] else [last, "teardown"],
+            may_miss=params["may_miss"],
+        )
 
     planned = plan()
     settle = "{{ '--no-settle' if params.dry_run else '--settle' }}"
@@ -70,7 +74,9 @@ def campaign() -> None:
     configure = Pod(task_id="configure", step="configure", arguments=resolve)
     preflight = Pod(task_id="preflight", step="preflight", arguments=["preflight", *PLACE], pool=POOL)
     leased = lease()
-    deploy = Pod(task_id="deploy", step="deploy", arguments=["deploy", "up", *PLACE], pool=POOL)
+    deploy = Pod(
+        task_id="deploy", step="deploy", arguments=["deploy", "up", "--hold", str(hold_s()), *PLACE], pool=POOL
+    )
     cases = CaseRun.partial(
         task_id=CASES_TASK,
         pool=POOL,

@@ -6,10 +6,10 @@ from functools import partial
 
 from airflow.sdk import dag, get_current_context, teardown
 
-from rcarena_dags.campaign_tasks import judge, remove_attempt, still_wanted, token
+from rcarena_dags.campaign_tasks import clear_the_way, judge, remove_attempt, token
 from rcarena_dags.form import case_form
 from rcarena_dags.pods import LABEL, PARTNER_TIMEOUT_S, StepPod
-from rcarena_dags.settings import retries, settings
+from rcarena_dags.settings import hold_s, retries, settings
 
 FOLDER = f"{settings().mount}/{{{{ params.workspace }}}}"
 PLACE = ["--params", f"{FOLDER}/params.yaml", "--workspace", FOLDER]
@@ -46,11 +46,16 @@ def case() -> None:
 
     attempt = ["--attempt", ATTEMPT]
     together = [*attempt, "--partner-timeout", str(PARTNER_TIMEOUT_S)]
+    stack = Pod(
+        task_id="stack",
+        step="stack",
+        arguments=["deploy", "up", "--hold", str(hold_s()), *PLACE],
+        pre_execute=clear_the_way,
+    )
     prepare = Pod(
         task_id="prepare",
         step="prepare",
         arguments=step("prepare", *attempt),
-        pre_execute=still_wanted,
         skip_on_exit_code=FINISHED,
     )
     load = Pod(task_id="load", step="load", arguments=step("load", *together))
@@ -58,7 +63,7 @@ def case() -> None:
     export = Pod(task_id="export", step="export", arguments=step("export", *attempt))
     verify = Pod(task_id="verify", step="verify", arguments=step("verify"), pre_execute=remove_attempt)
 
-    prepare >> [load, inject] >> export >> verify.as_teardown(on_failure_fail_dagrun=True) >> verdict()
+    stack >> prepare >> [load, inject] >> export >> verify.as_teardown(on_failure_fail_dagrun=True) >> verdict()
 
 
 case()

@@ -102,14 +102,17 @@ def up(home: Home, port: int, emulate: bool) -> None:
 
 
 def down(home: Home) -> None:
-    """End Airflow, then the pods, then stacks that they left."""
+    """End Airflow, then the pods, then stacks that they left on this machine."""
+    on_cluster = _is_alive(home, "airflow") and not _is_alive(home, "pod-api")
     _stop(home, "airflow")
-    if _stop(home, "pod-api"):
-        for params in sorted(home.workspaces.glob("*/params.yaml")):
-            place = ["--params", str(params), "--workspace", str(params.parent)]
-            if (params.parent / "stack").exists():
-                subprocess.run([TASKS_BIN / "rcarena", "deploy", "down", *place], check=False)
+    _stop(home, "pod-api")
+    for params in sorted(home.workspaces.glob("*/params.yaml")):
+        place = ["--params", str(params), "--workspace", str(params.parent)]
+        if (params.parent / "stack").exists():
+            subprocess.run([TASKS_BIN / "rcarena", "deploy", "down", *place], check=False)
     print("Airflow is down")
+    if on_cluster:
+        print("What its runs left on the cluster is still there: `make airflow` goes on with them.")
 
 
 def _users_kubeconfig() -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
     from tasks.params import Params
 
+logger = logging.getLogger(__name__)
+
 CAMPAIGN_DAG = "campaign"
 CASE_DAG = "case"
 CASES_TASK = "cases"
 WAITING = frozenset({"running", "deferred", "queued", "scheduled"})
-LIVE_STEPS = "(deploy,prepare,load,inject,export)"
+LIVE_STEPS = "(deploy,stack,prepare,load,inject,export)"
+CASE_STEPS = "(prepare,load,inject,export)"
+RUN_IDS_PER_QUESTION = 100
+MOST_CASES = 1024
 CASES_END_TIMEOUT_S = 900
 
 
@@ -49,6 +55,8 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
             f"a case of {seconds:g} s does not fit into RCARENA_CASE_MINUTES={settings().case_minutes} less 10"
         )
     cases = [plan.case_id for plan in plan_campaign(params)]
+    if len(cases) > MOST_CASES:
+        raise AirflowFailException(f"{len(cases)} cases: one run can have {MOST_CASES} (core.max_map_length)")
     if not cases:
         raise AirflowFailException("the campaign has no case: no fault, and fault_free_cases is 0")
     return cases
@@ -74,7 +82,7 @@ class CaseRun(TriggerDagRunOperator):
     """A run of ``case`` for ``case_id``. Every try is a fresh attempt: a run id and a folder of its own."""
 
     def __init__(self, *, case_id: str, **kwargs: Any) -> None:
-        super().__init__(trigger_dag_id=CASE_DAG, **kwargs)
+        super().__init__(trigger_dag_id=CASE_DAG, fail_when_dag_is_paused=True, **kwargs)
         self.case_id = case_id
 
     def execute(self, context: Context) -> None:
@@ -99,7 +107,13 @@ class CampaignRun(TriggerDagRunOperator):
     """A run of ``campaign`` with the form of this run and ``changes`` to it. A second try goes on in its folder."""
 
     def __init__(self, *, changes: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(trigger_dag_id=CAMPAIGN_DAG, wait_for_completion=True, deferrable=True, **kwargs)
+        super().__init__(
+            trigger_dag_id=CAMPAIGN_DAG,
+            wait_for_completion=True,
+            deferrable=True,
+            fail_when_dag_is_paused=True,
+            **kwargs,
+        )
         self.changes = changes or {}
 
     def execute(self, context: Context) -> None:
@@ -131,9 +145,21 @@ def still_wanted(context: Context) -> None:
         raise AirflowFailException(f"the campaign does not wait for this case: {found or 'no such task'}")
 
 
+def clear_the_way(context: Context) -> None:
+    """Before a case: it is still wanted, and no pod of another attempt is left. One case runs at a time."""
+    still_wanted(context)
+    remove_pods(f"{LABEL}/step in {CASE_STEPS}")  # not the task's own: this runs again when it comes back
+
+
 def remove_attempt(context: Context) -> None:
-    """Before the check for residue: no pod of this attempt may act any more, whatever became of its task."""
-    remove_pods(f"{labels_of(context)},{LABEL}/step in {LIVE_STEPS}")
+    """Before the check for residue: no pod of this attempt may act any more, whatever became of its task.
+
+    One that cannot be ended (its node is gone) does not keep the residue from being undone.
+    """
+    try:
+        remove_pods(f"{labels_of(context)},{LABEL}/step in {LIVE_STEPS}")
+    except AirflowException as error:
+        logger.error("going on: %s", error)
 
 
 def remove_rest(context: Context) -> None:
@@ -144,23 +170,25 @@ def remove_rest(context: Context) -> None:
 def end_cases(context: Context) -> None:
     """End the pods of this campaign's cases, and wait until its runs of ``case`` are over.
 
-    Raises:
-        AirflowException: some are not.
+    Those that do not end do not keep the stack up: what is left then is told by ``verdict``.
     """
     ti, run_id = context["ti"], context["run_id"]
     planned = ti.xcom_pull(task_ids="plan") or []
-    tries = range(1, settings().case_retries + 3)
+    tries = range(1, settings().case_retries + 6)  # clearing adds some
     run_ids = [case_run_id(run_id, case_id, each) for case_id in planned for each in tries]
     selector = f"{LABEL}/run={token(run_id)},{LABEL}/step in {LIVE_STEPS}"
     deadline = time.monotonic() + CASES_END_TIMEOUT_S
-    while delete_pods(selector) or _unfinished(ti, run_ids):
+    while (pods := delete_pods(selector)) or _running(ti, run_ids):
         if time.monotonic() > deadline:
-            raise AirflowException(f"runs of {CASE_DAG} that do not end: {_unfinished(ti, run_ids)}")
+            logger.error("going on although pods or runs of %s do not end: %s", CASE_DAG, ", ".join(pods) or "runs")
+            return
         time.sleep(5)
 
 
-def _unfinished(ti: Any, run_ids: list[str]) -> int:
-    return ti.get_dr_count(CASE_DAG, run_ids=run_ids, states=["running", "queued"]) if run_ids else 0
+def _running(ti: Any, run_ids: list[str]) -> bool:
+    """One that is queued does not count: ``still_wanted`` ends it before it does anything."""
+    chunks = (run_ids[start : start + RUN_IDS_PER_QUESTION] for start in range(0, len(run_ids), RUN_IDS_PER_QUESTION))
+    return any(ti.get_dr_count(CASE_DAG, run_ids=chunk, states=["running"]) for chunk in chunks)
 
 
 def skip_unless(wanted: bool, why: str) -> None:
@@ -168,8 +196,10 @@ def skip_unless(wanted: bool, why: str) -> None:
         raise AirflowSkipException(why)
 
 
-def judge(context: Context, needed: Iterable[str]) -> None:
+def judge(context: Context, needed: Iterable[str], may_miss: int | None = None) -> None:
     """Fail unless each of ``needed`` has succeeded. A run whose leaves were skipped would else count as a success.
+
+    ``may_miss``: of the cases that were tried, how many may have failed.
 
     Raises:
         AirflowFailException: the states of those that have not.
@@ -178,5 +208,10 @@ def judge(context: Context, needed: Iterable[str]) -> None:
     found = ti.get_task_states(dag_id=ti.dag_id, task_ids=names, run_ids=[context["run_id"]])
     states = found.get(context["run_id"], {})
     wrong = [f"{each} is {states.get(each)}" for each in names if states.get(each) != "success"]
+    if may_miss is not None:
+        found = ti.get_task_states(dag_id=ti.dag_id, task_ids=[CASES_TASK], run_ids=[context["run_id"]])
+        failed = [state for state in found.get(context["run_id"], {}).values() if state not in ("success", "skipped")]
+        if len(failed) > may_miss:
+            wrong.append(f"{len(failed)} cases were not recorded (may_miss is {may_miss})")
     if wrong:
         raise AirflowFailException(", ".join(wrong))

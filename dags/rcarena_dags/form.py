@@ -176,6 +176,14 @@ def flags() -> dict[str, Param]:
     return {
         "keep_stack": Param(False, type="boolean", description="Leave the stack up at the end; faults are undone."),
         "record": Param(True, type="boolean", description="Version the campaign with DVC on the results branch."),
+        "may_miss": Param(
+            0,
+            type="integer",
+            minimum=0,
+            maximum=1000,
+            description="Cases that may fail, all attempts included, without the run being red. All others are "
+            "recorded in any case.",
+        ),
         "dry_run": Param(False, type="boolean", description="Plan, check the parameters and the cluster, then stop."),
     }
 
@@ -190,7 +198,16 @@ def nightly_form() -> dict[str, Param]:
 def smoke_form() -> dict[str, Param]:
     """A campaign without faults per entry of ``sweep``."""
     own = nightly_form()
-    for key in ("faults", "replicas", "tensor_parallel", "pipeline_parallel", "profile", "methods", "repetitions"):
+    for key in (
+        "faults",
+        "targets",
+        "replicas",
+        "tensor_parallel",
+        "pipeline_parallel",
+        "profile",
+        "methods",
+        "repetitions",
+    ):
         del own[key]
     sizes = {
         key: {"type": "integer", "minimum": 1, "maximum": limit}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import models as k8s
+from urllib3.exceptions import HTTPError
 
 from rcarena_dags.costs import cost_of
 from rcarena_dags.settings import Settings, retries, settings
@@ -27,6 +28,7 @@ GRACE_S = 90
 """From SIGTERM to SIGKILL: long enough for the undo of a fault and for the end of a load."""
 PARTNER_TIMEOUT_S = 600
 UNTIL_GONE_S = GRACE_S + 60
+API_PAUSES_S = (2, 5, 10, 20, 30)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def _steps(chosen: Settings) -> dict[str, Step]:
         "configure": Step("score", 15),
         "preflight": Step("deploy", 15),
         "deploy": Step("deploy", 90, memory="2Gi", retries=1),
+        "stack": Step("deploy", 90, memory="2Gi", retries=0),
         # The parts of an attempt are not repeated one by one: the whole case is, as a fresh attempt.
         "prepare": Step("inject", 20, retries=0),
         "load": Step("load", chosen.case_minutes, cpu="2", memory="2Gi", retries=0),
@@ -157,7 +160,7 @@ class _Pods:
     def delete(self, selector: str) -> list[str]:
         from kubernetes.client.exceptions import ApiException
 
-        found = self._client.list_namespaced_pod(settings().namespace, label_selector=selector).items
+        found = self._listed(selector)
         names = sorted(pod.metadata.name for pod in found)
         for name in names:
             if name in self._asked:
@@ -169,6 +172,19 @@ class _Pods:
                     raise
             self._asked.add(name)
         return names
+
+    def _listed(self, selector: str) -> list[k8s.V1Pod]:
+        """The API may have its moment: who cleans up asks again."""
+        from kubernetes.client.exceptions import ApiException
+
+        for pause_s in (*API_PAUSES_S, None):
+            try:
+                return self._client.list_namespaced_pod(settings().namespace, label_selector=selector).items
+            except (ApiException, OSError, HTTPError) as error:
+                if pause_s is None or getattr(error, "status", 500) in (401, 403):
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError
 
 
 def labels_of(context: Context) -> str:

@@ -90,6 +90,11 @@ def settings() -> Settings:
     return Settings.from_environment(os.environ)
 
 
+def hold_s() -> int:
+    """How long a stack is kept for its campaign after the last sign of life: the longest case and its surroundings."""
+    return (settings().case_minutes + 120) * 60
+
+
 def retries(most: int) -> dict[str, Any]:
     """Arguments of a task that is tried ``most`` times more: a worker, a node or an API may have its moment."""
     delay = timedelta(seconds=settings().retry_delay_s)

@@ -96,6 +96,10 @@ class Backend(ABC):
     def renew_lease(self) -> None: ...
 
     @abstractmethod
+    def hold_lease(self, duration_s: int) -> None:
+        """Keep the stack up, and others off it, for so long without a renewal. Raises DeployError."""
+
+    @abstractmethod
     def drop_lease(self) -> None:
         """Keep the stack up without an owner."""
 

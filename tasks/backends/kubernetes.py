@@ -113,6 +113,9 @@ class KubernetesBackend(Backend):
     def renew_lease(self) -> None:
         lifecycle.renew_lease(self.workspace.stack)
 
+    def hold_lease(self, duration_s: int) -> None:
+        lifecycle.hold_lease(self.workspace.stack, duration_s)
+
     def drop_lease(self) -> None:
         lifecycle.drop_lease(self.workspace.stack)
 

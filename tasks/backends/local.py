@@ -87,6 +87,10 @@ class LocalBackend(Backend):
     def renew_lease(self) -> None:
         lifecycle.renew_lease(self.workspace.stack)
 
+    def hold_lease(self, duration_s: int) -> None:
+        """Without a time: no other workspace can reach this stack."""
+        lifecycle.drop_lease(self.workspace.stack)
+
     def drop_lease(self) -> None:
         lifecycle.drop_lease(self.workspace.stack)
 

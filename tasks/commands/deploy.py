@@ -21,14 +21,24 @@ deploy_app = typer.Typer(help="Bring the stack up and down.", no_args_is_help=Tr
 
 @deploy_app.command("up")
 @stage
-def deploy_up(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
+def deploy_up(
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    hold: Annotated[
+        int,
+        typer.Option("--hold", metavar="SECONDS", min=0, help="Keep other workspaces off the stack for so long."),
+    ] = 0,
+) -> None:
     """Bring the stack up (or find it up); done when a completion came back through the gateway."""
     from tasks.backends.base import backend_of
 
     console = Console()
     backend = backend_of(checked_params(params), workspace_at(workspace))
     backend.up(console.say)
-    backend.drop_lease()
+    if hold:
+        backend.hold_lease(hold)
+    else:
+        backend.drop_lease()
     runtime = backend.live().runtime
     inside = " (inside: rcarena deploy exec)" if backend.params.deploy.backend == "local" else ""
     console.say(f"gateway {runtime.gateway_url}, prometheus {runtime.prometheus_url}{inside}")
@@ -89,6 +99,24 @@ def deploy_status(
             )
     if found.state != "ready":
         raise typer.Exit(EXIT_FAILED)
+
+
+@deploy_app.command("release")
+@stage
+def deploy_release(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
+    """Leave the stack up for whoever wants it next: undo what is left of faults, give the lease up."""
+    from tasks.backends.base import backend_of
+    from tasks.inject.recover import recover, residue
+
+    place = workspace_at(workspace)
+    backend = backend_of(load_params(params), place)
+    for line in recover(place):
+        typer.echo(line)
+    problems = residue(place)
+    if problems:
+        fail("\n".join(["residue that could not be removed:", *problems]), EXIT_FAILED)
+    backend.drop_lease()
+    typer.echo("no fault is left; the stack stays up" if backend.is_up() else "no stack is up")
 
 
 @deploy_app.command("down")

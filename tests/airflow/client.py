@@ -23,6 +23,7 @@ FINISHED = ("success", "failed")
 SETTINGS = {
     "RCARENA_POD_PATH": str(ROOT / "tests" / "airflow" / "bin"),
     "RCARENA_POLL_S": "1",
+    "RCARENA_DEFERRABLE": "true",  # as on a cluster
     "RCARENA_RETRY_DELAY_S": "2",
     "RCARENA_CASE_RETRIES": "5",
 }
@@ -51,7 +52,7 @@ class LocalAirflow:
     schedulers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        self._script("up", {**os.environ, **SETTINGS})
+        self._script("up", {**SETTINGS, **os.environ})
         password = (self.home / "secrets" / "password").read_text()
         answer = self._call("POST", "/auth/token", {"username": "admin", "password": password})
         self.token = answer["access_token"]
@@ -225,9 +226,9 @@ class LocalAirflow:
         with urllib.request.urlopen(urllib.request.Request(f"{url}/emulated/{path}", method="POST"), timeout=30):
             pass
 
-    def behave(self, **how: float | None) -> None:
+    def behave(self, campaign: str = "", **how: float | None) -> None:
         """Files for ``live_steps``: ``behave(fail_deploy_up=1)`` is ``fail-deploy-up`` with 1; None removes one."""
-        folder = self.workspaces / "behave"
+        folder = self.workspaces / campaign / "behave"
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in how.items():
             file = folder / name.replace("_", "-")

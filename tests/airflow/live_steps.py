@@ -1,9 +1,9 @@
 """Stand-in for the live commands of ``rcarena``: no stack, no load; synthetic telemetry of each planned case.
 
-``preflight``, ``deploy``, ``inject --recover`` and ``step`` are played here; all other commands are the real ones. What
+``preflight``, ``deploy`` and ``step`` are played here; all other commands are the real ones. What
 would be a stack is the file ``stack/up``, what would be a fault is a file in ``faults``: tests look for them.
-Files in ``behave`` beside the campaigns' folders change what a command does: ``fail-<command>`` with how often it still
-fails, ``hold-<command>`` makes it wait until the file is gone; a command is a word such as ``deploy-up``,
+Files in ``behave`` beside or in the campaigns' folders change what a command does: ``fail-<command>`` with how often
+it still fails, ``hold-<command>`` makes it wait until the file is gone; a command is a word such as ``deploy-up``,
 ``step-load``, ``during-inject`` or ``record``. With ``mislead`` a service that has no fault shows it.
 """
 
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-LIVE = ("preflight", "deploy", "inject", "step")
+LIVE = ("preflight", "deploy", "step")
 EXIT_FINISHED = 99
 
 
@@ -32,17 +32,18 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--attempt", default="local")
     parser.add_argument("--partner-timeout")
-    parser.add_argument("--recover", action="store_true")
+    parser.add_argument("--hold")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
-    command = "-".join(given.words[:2]) + ("--recover" if given.recover else "")
+    command = "-".join(given.words[:2])
     print(f"{command} in {given.workspace.name}, attempt {given.attempt}", flush=True)
-    _behave(given.workspace.parent / "behave", command)
+    for folder in (given.workspace.parent, given.workspace):
+        _behave(folder / "behave", command)
     if command == "preflight":
         return
     if command in ("deploy-up", "deploy-down"):
         _deploy(given.workspace, up=command == "deploy-up")
-    elif command == "inject--recover":
+    elif command == "deploy-release":
         _recover(given.workspace)
     else:
         _step(given.words[1], given.words[2], given)

@@ -21,8 +21,17 @@ from airflow.sdk import DAG, TriggerRule
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from rcarena_dags import costs
-from rcarena_dags.campaign_tasks import CampaignRun, CaseRun, case_ids, folder_of, method_names, token
+from rcarena_dags import campaign_tasks, costs
+from rcarena_dags.campaign_tasks import (
+    CampaignRun,
+    CaseRun,
+    case_ids,
+    case_run_id,
+    folder_of,
+    judge,
+    method_names,
+    token,
+)
 from rcarena_dags.form import campaign_form, document, presets, sweep_changes
 from rcarena_dags.pods import GRACE_S, StepPod
 from rcarena_dags.settings import POOL, Settings, SettingsError
@@ -116,6 +125,7 @@ def test_a_campaign_goes_from_its_plan_to_its_record(dags: dict[str, DAG]) -> No
 def test_a_case_is_prepared_loaded_and_broken_at_once_exported_and_verified(dags: dict[str, DAG]) -> None:
     case = dags["case"]
     assert case.max_active_runs == 1
+    assert case.get_task("stack").downstream_task_ids == {"prepare"}
     assert case.get_task("prepare").downstream_task_ids == {"load", "inject"}
     assert case.get_task("export").upstream_task_ids == {"load", "inject"}
     assert case.get_task("verify").upstream_task_ids == {"export"}
@@ -173,7 +183,7 @@ def test_no_pod_is_orphaned_and_none_runs_for_ever(dags: dict[str, DAG]) -> None
 
 def test_parts_of_an_attempt_are_not_repeated_alone(dags: dict[str, DAG]) -> None:
     case = dags["case"]
-    assert [case.get_task(name).retries for name in ("prepare", "load", "inject")] == [0, 0, 0]
+    assert [case.get_task(name).retries for name in ("stack", "prepare", "load", "inject")] == [0] * 4
     for name in ("export", "verify"):
         task = case.get_task(name)
         assert task.retries > 0
@@ -258,7 +268,7 @@ def test_a_dry_run_changes_nothing_and_a_kept_stack_loses_its_faults_only(dags: 
     assert "--out /workspace/by-hand/params.dry-run.yaml" in dry
     ends = [words(rendered(campaign, "teardown", form(campaign, keep_stack=keep))) for keep in (False, True)]
     assert ends[0].startswith("deploy down --params")
-    assert ends[1].startswith("inject --recover --params")
+    assert ends[1].startswith("deploy release --params")
 
 
 def test_a_method_gets_a_pod_as_large_as_it_needs(dags: dict[str, DAG]) -> None:
@@ -275,7 +285,8 @@ def test_every_pod_of_a_case_renders_and_is_tied_to_it(dags: dict[str, DAG]) -> 
     given = {"name": "n", "workspace": "w", "case": "case-0123456789ab", "run": "abc", "attempt": "abc-2"}
     for task_id in pods(case):
         task = rendered(case, task_id, form(case, **given))
-        assert words(task).startswith(f"step {task_id} case-0123456789ab ")
+        own = "deploy up --hold " if task_id == "stack" else f"step {task_id} case-0123456789ab "
+        assert words(task).startswith(own)
         assert words(task).endswith("--params /workspace/w/params.yaml --workspace /workspace/w")
         labels = {key.removeprefix("rcarena.io/"): value for key, value in task.labels.items()}
         assert labels.items() >= {"case": given["case"], "run": "abc", "attempt": "abc-2", "step": task_id}.items()
@@ -324,11 +335,84 @@ def test_nightly_and_smoke_fill_the_form_of_a_campaign(dags: dict[str, DAG], mon
     assert conf["workspace"] == "nightly-20261122-180000"
     assert conf["faults"] == FAULTS
     form(dags["campaign"], **conf)
+    assert "targets" not in dags["smoke"].params
     for changes in sweep_changes(form(dags["smoke"])):
         _, conf = conf_of(CampaignRun(task_id="x", changes=changes), form(dags["smoke"]), monkeypatch)
         assert conf["faults"] == []
         assert conf["replicas"] == changes["replicas"]
         assert case_ids(form(dags["campaign"], **conf))
+
+
+# -- the end of a run
+
+
+class Ti:
+    """What the ends of runs ask a task instance: states of tasks, and how many runs of ``case`` there are."""
+
+    dag_id = "campaign"
+
+    def __init__(self, states: dict[str, str], running: set[str] | None = None, planned: list[str] | None = None):
+        self.states, self.running, self.planned = states, running or set(), planned or []
+        self.questions: list[int] = []
+
+    def get_task_states(self, task_ids: list[str], **_: Any) -> dict[str, dict[str, str]]:
+        mine = {each: state for each, state in self.states.items() if re.sub(r"_\d+$", "", each) in task_ids}
+        return {RUN_ID: mine}
+
+    def get_dr_count(self, _: str, run_ids: list[str], states: list[str]) -> int:
+        assert states == ["running"]
+        self.questions.append(len(run_ids))
+        return len(self.running & set(run_ids))
+
+    def xcom_pull(self, **_: Any) -> list[str]:
+        return self.planned
+
+
+def test_a_run_without_some_of_its_cases_is_red() -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    states = {"record": "success", "teardown": "success", "cases_0": "success", "cases_1": "failed"}
+    context = {"ti": Ti(states), "run_id": RUN_ID}
+    with pytest.raises(AirflowFailException, match=r"1 cases were not recorded \(may_miss is 0\)"):
+        judge(context, ["record", "teardown"], may_miss=0)
+    judge(context, ["record", "teardown"], may_miss=1)
+    with pytest.raises(AirflowFailException, match="report is None"):
+        judge(context, ["report"], may_miss=9)
+
+
+def test_what_does_not_end_does_not_keep_the_stack_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(campaign_tasks, "delete_pods", lambda _: ["stuck"])
+    monkeypatch.setattr(campaign_tasks, "remove_pods", raise_stuck)
+    monkeypatch.setattr(campaign_tasks, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    campaign_tasks.end_cases({"ti": Ti({}, planned=["case-0123456789ab"]), "run_id": RUN_ID})
+    labels = {f"rcarena.io/{key}": "x" for key in ("run", "case", "attempt")}
+    campaign_tasks.remove_attempt({"task": SimpleNamespace(labels=labels)})
+
+
+def raise_stuck(_: str) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    raise AirflowException("pods that do not go away: stuck")
+
+
+def test_the_end_of_many_cases_is_asked_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = [f"case-{number:012x}" for number in range(1000)]
+    ti = Ti({}, running={case_run_id(RUN_ID, planned[-1], 1)}, planned=planned)
+    monkeypatch.setattr(campaign_tasks, "delete_pods", lambda _: [])
+    monkeypatch.setattr(
+        campaign_tasks, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: ti.running.clear())
+    )
+    campaign_tasks.end_cases({"ti": ti, "run_id": RUN_ID})
+    assert max(ti.questions) <= 100
+    assert sum(ti.questions) > len(planned)
+
+
+def test_more_cases_than_a_run_can_map_are_refused(dags: dict[str, DAG]) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="one run can have 1024"):
+        case_ids(form(dags["campaign"], repetitions=1000))
 
 
 # -- the form
@@ -435,7 +519,7 @@ def test_the_values_of_the_chart_set_what_there_is_to_set() -> None:
     ours = {name: value for name, value in environment.items() if name.startswith("RCARENA_")}
     fields = {f"RCARENA_{name.upper()}" for name in vars(Settings())}
     assert ours.keys() <= fields
-    assert Settings.from_environment(ours).secrets == ("rcarena-record",)
+    assert Settings.from_environment(ours) == Settings()
     assert f"airflow pools set {POOL} 1" in values["migrateDatabaseJob"]["args"][-1]
     documented = set(re.findall(r"RCARENA_[A-Z_]+", (ROOT / "docs" / "airflow.md").read_text()))
     assert documented == fields

@@ -32,10 +32,10 @@ def test_a_wrong_form_is_refused_with_a_message(airflow: LocalAirflow) -> None:
 def test_of_two_runs_triggered_together_one_waits_and_each_cleans_up(airflow: LocalAirflow) -> None:
     """The first has a case whose first attempt fails, and its record fails twice. The second cannot deploy."""
     airflow.behave(fail_step_prepare=1, fail_record=2)
+    airflow.behave("no-stack", fail_deploy_up=9)
     first = airflow.trigger("campaign", name="e2e", **FORM)
     second = airflow.trigger("campaign", name="no-stack", **FORM)
     airflow.until(lambda: airflow.stacks() != [], 300, "nothing is deployed")
-    airflow.behave(fail_deploy_up=9)
     assert airflow.run_state("campaign", second) == "queued"
 
     state = airflow.finish("campaign", first, RUN_TIMEOUT_S)
@@ -61,7 +61,6 @@ def test_of_two_runs_triggered_together_one_waits_and_each_cleans_up(airflow: Lo
     assert (states["deploy"], states["teardown"], states["verdict"]) == (["failed"], ["success"], ["failed"])
     assert airflow.started("campaign", second) >= airflow.ended("campaign", first)
     assert airflow.runs("case") == cases
-    airflow.behave(fail_deploy_up=None)
 
     assert airflow.leftovers() == []
     assert [subject for subject in airflow.records() if "e2e" in subject] == airflow.records()

@@ -38,8 +38,14 @@ def owner_of(directory: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def acquire(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace: str | None = None) -> None:
-    """Take or renew the lease.
+def acquire(
+    cluster: Cluster,
+    owner: str,
+    name: str = CAMPAIGN_LEASE,
+    namespace: str | None = None,
+    duration_s: int = LEASE_S,
+) -> None:
+    """Take or renew the lease; without a renewal it ends after ``duration_s``.
 
     Raises:
         DeployError: somebody else holds it.
@@ -49,10 +55,10 @@ def acquire(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace:
         lease = cluster.find(*API, name, namespace=namespace)
         try:
             if lease is None:
-                cluster.create(_document(cluster, owner, name, namespace))
+                cluster.create(_document(cluster, owner, name, namespace, duration_s))
                 return
             _refuse_if_held(lease, owner, cluster)
-            cluster.merge_patch(*API, name, _renewal(lease, owner), namespace=namespace)
+            cluster.merge_patch(*API, name, _renewal(lease, owner, duration_s), namespace=namespace)
         except (ConflictError, NotFoundError):
             continue
         return
@@ -105,7 +111,8 @@ def _refuse_if_held(lease: Object, owner: str, cluster: Cluster) -> None:
         raise DeployError(f"another campaign ({_who(lease)}) is installing charts on this cluster: wait for it")
     raise DeployError(
         f"the stack in namespace {cluster.namespace} belongs to another campaign ({_who(lease)}, renewed "
-        f"{lease['spec'].get('renewTime')}): use another deploy.namespace, or wait until {LEASE_S} s after its end"
+        f"{lease['spec'].get('renewTime')} for {lease['spec'].get('leaseDurationSeconds')} s): use another "
+        "deploy.namespace, or wait for its end"
     )
 
 
@@ -125,16 +132,16 @@ def _expired(lease: Object) -> bool:
     return datetime.now(UTC) - renewed > timedelta(seconds=int(spec.get("leaseDurationSeconds") or LEASE_S))
 
 
-def _document(cluster: Cluster, owner: str, name: str, namespace: str | None) -> Object:
+def _document(cluster: Cluster, owner: str, name: str, namespace: str | None, duration_s: int) -> Object:
     metadata: dict[str, Any] = {"name": name, "namespace": namespace or cluster.namespace, "annotations": _where()}
     if namespace is None:
         metadata["labels"] = stack_labels(cluster.namespace)
-    spec = {"holderIdentity": owner, "leaseDurationSeconds": LEASE_S, "acquireTime": _now(), "renewTime": _now()}
+    spec = {"holderIdentity": owner, "leaseDurationSeconds": duration_s, "acquireTime": _now(), "renewTime": _now()}
     return {"apiVersion": API[0], "kind": API[1], "metadata": metadata, "spec": spec}
 
 
-def _renewal(lease: Object, owner: str) -> Object:
-    spec: dict[str, Any] = {"holderIdentity": owner, "renewTime": _now(), "leaseDurationSeconds": LEASE_S}
+def _renewal(lease: Object, owner: str, duration_s: int) -> Object:
+    spec: dict[str, Any] = {"holderIdentity": owner, "renewTime": _now(), "leaseDurationSeconds": duration_s}
     if _holder(lease) != owner:
         spec |= {"acquireTime": _now(), "leaseTransitions": int(lease["spec"].get("leaseTransitions") or 0) + 1}
     version = lease["metadata"]["resourceVersion"]

@@ -104,6 +104,21 @@ def renew_lease(directory: Path) -> None:
         logger.warning("the lease of the stack was not renewed: %s", error)
 
 
+def hold_lease(directory: Path, duration_s: int) -> None:
+    """Keep the stack for this workspace after this process has ended.
+
+    Raises:
+        DeployError: the lease cannot be had.
+    """
+    address = read_address(directory)
+    if address is None:
+        return
+    try:
+        lease.acquire(_connection(address), lease.owner_of(directory), duration_s=duration_s)
+    except ClusterError as error:
+        raise DeployError(f"the lease of the stack cannot be held: {error}") from error
+
+
 def drop_lease(directory: Path) -> None:
     """The stack stays up without an owner: the next campaign may take it."""
     address = read_address(directory)

@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tasks.cli import app
-from tasks.deploy.kubernetes import lifecycle, teardown, waiting
+from tasks.deploy.kubernetes import lease, lifecycle, teardown, waiting
 from tests.deploy.kubernetes.gateway import Gateway
 from tests.kubernetes.cluster import EmulatedCluster
 
@@ -124,6 +124,20 @@ def test_a_stack_from_preflight_to_down(gpu_cluster: EmulatedCluster, rcarena: R
     assert done.exit_code == 0, done.output
     assert done.stdout.endswith("the stack is down\n")
     assert rcarena("deploy down").stdout.endswith("no stack was up\n")
+
+
+def test_a_stack_is_held_until_it_is_released(gpu_cluster: EmulatedCluster, rcarena: Rcarena) -> None:
+    def holder() -> tuple[str, int]:
+        document = gpu_cluster.get(*lease.API, lease.CAMPAIGN_LEASE, "rcarena")
+        assert document is not None
+        return document["spec"].get("holderIdentity") or "", document["spec"]["leaseDurationSeconds"]
+
+    assert rcarena("deploy up --hold 7200").exit_code == 0
+    owner, seconds = holder()
+    assert (bool(owner), seconds) == (True, 7200)
+    done = rcarena("deploy release")
+    assert (done.exit_code, done.stdout) == (0, "no fault is left; the stack stays up\n")
+    assert holder()[0] == ""
 
 
 def test_up_without_an_operator_ends_with_1_and_says_what_to_do(gpu_cluster: EmulatedCluster, rcarena: Rcarena) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lease, lifecycle, teardown, waiting
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.diagnosis import Watcher
-from tasks.deploy.kubernetes.lifecycle import drop_lease, renew_lease, status, up
+from tasks.deploy.kubernetes.lifecycle import drop_lease, hold_lease, renew_lease, status, up
 from tasks.deploy.kubernetes.manifest import Manifest, stack_selector
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
@@ -182,6 +183,28 @@ class TestLease:
         renew_lease(stack)
         drop_lease(stack)
         assert up(make_params(), other).alive
+
+    def test_is_held_without_a_process_for_as_long_as_was_asked(
+        self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path, tmp_path: Path
+    ) -> None:
+        up(make_params(), stack)
+        hold_lease(stack, 3600)
+
+        def age(document: dict[str, dict[str, str]]) -> None:
+            then = datetime.now(UTC) - timedelta(seconds=self.age_s)
+            document["spec"]["renewTime"] = then.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+        self.age_s = 3000
+        gpu_cluster.change(*lease.API, lease.CAMPAIGN_LEASE, age)
+        with pytest.raises(DeployError, match="for 3600 s"):
+            up(make_params(), tmp_path / "other" / "stack")
+        assert up(make_params(), stack).alive  # the holder may
+        hold_lease(stack, 3600)
+        self.age_s = 3700
+        gpu_cluster.change(*lease.API, lease.CAMPAIGN_LEASE, age)
+        assert up(make_params(), tmp_path / "other" / "stack").alive
+        with pytest.raises(DeployError, match="belongs to another campaign"):
+            hold_lease(stack, 3600)
 
     def test_expires(self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path, tmp_path: Path) -> None:
         up(make_params(), stack)
