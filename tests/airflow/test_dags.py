@@ -22,6 +22,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from rcarena_dags import campaign_tasks, costs
+from rcarena_dags import pods as rcarena_pods
 from rcarena_dags.campaign_tasks import (
     CampaignRun,
     CaseRun,
@@ -394,6 +395,26 @@ def raise_stuck(_: str) -> None:
     from airflow.sdk.exceptions import AirflowException
 
     raise AirflowException("pods that do not go away: stuck")
+
+
+def test_who_cleans_up_asks_an_api_in_trouble_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubernetes.client.exceptions import ApiException
+
+    answers: list[Any] = [ApiException(status=500), OSError("reset"), SimpleNamespace(items=[])]
+
+    def listed(*_: Any, **__: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(rcarena_pods, "API_PAUSES_S", (0, 0))
+    pods_of = rcarena_pods._Pods.__new__(rcarena_pods._Pods)
+    pods_of._client, pods_of._asked = SimpleNamespace(list_namespaced_pod=listed), set()
+    assert pods_of.delete("x=y") == []
+    answers.append(ApiException(status=403))
+    with pytest.raises(ApiException, match="403"):
+        pods_of.delete("x=y")
 
 
 def test_the_end_of_many_cases_is_asked_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
