@@ -37,7 +37,11 @@ airflow-down: ## End Airflow, its pods and the stack they left
 
 test: ## Run every test that can run here: without root, the unit tests
 	@if [ "$$(id -u)" -eq 0 ]; then scripts/setup system tasks serve airflow; else scripts/setup tasks airflow; fi
-	@.venv/bin/python scripts/run_tests.py
+	@status=0; trap "exit 130" INT; \
+	.venv/bin/python -m pytest -n 3 --dist worksteal -m "not privileged and not local_stack and not airflow" || status=1; \
+	.venv/bin/python -m pytest -m "(privileged or local_stack) and not airflow" || status=1; \
+	.venv-airflow/bin/python -m pytest -m airflow --confcutdir=tests/airflow tests/airflow || status=1; \
+	exit $$status
 
 test-fast: ## Run the unit tests only: no root, no stack
 	@scripts/setup tasks

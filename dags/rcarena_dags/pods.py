@@ -33,31 +33,32 @@ API_PAUSES_S = (2, 5, 10, 20, 30)
 
 @dataclass(frozen=True)
 class Step:
-    """``account``: ServiceAccount ``rcarena-<account>``; ``minutes``: hard limit of one try."""
+    """``account``: ServiceAccount ``rcarena-<account>``; ``minutes``: hard limit of a try; ``long``: worth a deferral."""
 
     account: str
     minutes: int
     cpu: str = "500m"
     memory: str = "1Gi"
     retries: int = 2
+    long: bool = False
 
 
 def _steps(chosen: Settings) -> dict[str, Step]:
     return {
         "configure": Step("score", 15),
         "preflight": Step("deploy", 15),
-        "deploy": Step("deploy", 90, memory="2Gi", retries=1),
-        "stack": Step("deploy", 90, memory="2Gi", retries=0),
+        "deploy": Step("deploy", 90, memory="2Gi", retries=1, long=True),
+        "stack": Step("deploy", 90, memory="2Gi", retries=1),
         # The parts of an attempt are not repeated one by one: the whole case is, as a fresh attempt.
         "prepare": Step("inject", 20, retries=0),
-        "load": Step("load", chosen.case_minutes, cpu="2", memory="2Gi", retries=0),
-        "inject": Step("inject", chosen.case_minutes, retries=0),
+        "load": Step("load", chosen.case_minutes, cpu="2", memory="2Gi", retries=0, long=True),
+        "inject": Step("inject", chosen.case_minutes, retries=0, long=True),
         "export": Step("export", 60, cpu="1", memory="4Gi"),
         "verify": Step("inject", 20, memory="2Gi", retries=1),
-        "score-cheap": Step("score", 120, cpu="1", memory="4Gi"),
-        "score-moderate": Step("score", 240, cpu="2", memory="8Gi"),
-        "score-expensive": Step("score", 720, cpu="4", memory="16Gi"),
-        "aggregate": Step("score", 240, cpu="2", memory="8Gi"),
+        "score-cheap": Step("score", 120, cpu="1", memory="4Gi", long=True),
+        "score-moderate": Step("score", 240, cpu="2", memory="8Gi", long=True),
+        "score-expensive": Step("score", 720, cpu="4", memory="16Gi", long=True),
+        "aggregate": Step("score", 240, cpu="2", memory="8Gi", long=True),
         "report": Step("score", 60, cpu="1", memory="4Gi"),
         "performance": Step("score", 30),
         "record": Step("record", 120, cpu="1", memory="4Gi", retries=3),
@@ -74,6 +75,7 @@ class StepPod(KubernetesPodOperator):
     ) -> None:
         chosen = settings()
         kind = _steps(chosen)[step]
+        deferrable = chosen.deferrable and kind.long
         on_gpu_node = step in chosen.gpu_steps
         limits = {"cpu": kind.cpu, "memory": kind.memory}
         common: dict[str, Any] = {
@@ -93,9 +95,9 @@ class StepPod(KubernetesPodOperator):
             ],
             "security_context": k8s.V1PodSecurityContext(fs_group=10001),
             "do_xcom_push": False,
-            "deferrable": chosen.deferrable,
+            "deferrable": deferrable,
             "poll_interval": chosen.poll_s,
-            "logging_interval": 60 if chosen.deferrable else None,
+            "logging_interval": 60 if deferrable else None,
             "startup_check_interval_seconds": min(5, chosen.poll_s),
             "schedule_timeout_seconds": 900,
             "startup_timeout_seconds": 900,

@@ -23,7 +23,6 @@ FINISHED = ("success", "failed")
 SETTINGS = {
     "RCARENA_POD_PATH": str(ROOT / "tests" / "airflow" / "bin"),
     "RCARENA_POLL_S": "1",
-    "RCARENA_DEFERRABLE": "true",  # as on a cluster
     "RCARENA_RETRY_DELAY_S": "2",
     "RCARENA_CASE_RETRIES": "5",
 }

@@ -182,9 +182,17 @@ def test_no_pod_is_orphaned_and_none_runs_for_ever(dags: dict[str, DAG]) -> None
     assert accounts == {f"rcarena-{name}" for name in ("deploy", "load", "inject", "export", "score", "record")}
 
 
+def test_a_worker_does_not_wait_for_long_pods(dags: dict[str, DAG]) -> None:
+    case = dags["case"]
+    deferrable = {name for name in pods(case) if case.get_task(name).deferrable}
+    assert deferrable == {"load", "inject"}
+    assert dags["campaign"].get_task("deploy").deferrable
+    assert not dags["campaign"].get_task("preflight").deferrable
+
+
 def test_parts_of_an_attempt_are_not_repeated_alone(dags: dict[str, DAG]) -> None:
     case = dags["case"]
-    assert [case.get_task(name).retries for name in ("stack", "prepare", "load", "inject")] == [0] * 4
+    assert [case.get_task(name).retries for name in ("prepare", "load", "inject")] == [0, 0, 0]
     for name in ("export", "verify"):
         task = case.get_task(name)
         assert task.retries > 0

@@ -46,7 +46,8 @@ def test_of_two_runs_triggered_together_one_waits_and_each_cleans_up(airflow: Lo
     assert states["verdict"] == ["success"]
     assert airflow.tries("campaign", first, "record") == 3
     cases = airflow.runs("case")
-    assert sorted(cases.values()) == ["failed", "success", "success", "success"]
+    assert list(cases.values()).count("success") == 3
+    assert "failed" in cases.values()
     assert len({each.split(".")[0] for each in cases}) == 3
     assert any(each.endswith(".2") for each in cases)
     place = airflow.workspaces / "e2e"

@@ -73,6 +73,6 @@ def test_a_run_that_is_marked_failed_leaves_nothing(airflow: LocalAirflow) -> No
     airflow.until(lambda: airflow.stacks() == [], 300, "the stack is still up")
     airflow.until(lambda: airflow.run_state("case", case) == "failed", 300, "the case is still running")
     airflow.until(lambda: airflow.states("campaign", run)["verdict"] == ["failed"], 120, "no verdict")
-    assert airflow.run_state("campaign", run) == "failed"
+    assert airflow.finish("campaign", run, 60) == "failed"
     assert airflow.leftovers() == []
     assert not any("stopped" in subject for subject in airflow.records())
