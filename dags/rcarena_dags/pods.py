@@ -33,7 +33,7 @@ API_PAUSES_S = (2, 5, 10, 20, 30)
 
 @dataclass(frozen=True)
 class Step:
-    """``account``: ServiceAccount ``rcarena-<account>``; ``minutes``: hard limit of a try; ``long``: worth a deferral."""
+    """``account``: ServiceAccount ``rcarena-<account>``; ``minutes``: limit of a try; ``long``: worth a deferral."""
 
     account: str
     minutes: int
