@@ -15,10 +15,7 @@ def write_durably(path: Path, content: bytes) -> None:
     """
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with staging.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_synced(staging, content)
         staging.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -35,13 +32,21 @@ def create_once(path: Path, content: bytes) -> bool:
     """
     staging = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        staging.write_bytes(content)
+        _write_synced(staging, content)
         os.link(staging, path)
+        sync_directory(path.parent)
     except FileExistsError:
         return False
     finally:
         staging.unlink(missing_ok=True)
     return True
+
+
+def _write_synced(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def sync_directory(directory: Path) -> None:
