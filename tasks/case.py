@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tasks.durable import sync
 from tasks.stack import Role
 from tasks.validation import validation_problems
 
@@ -319,12 +319,12 @@ class CaseWriter:
         if problems:
             raise CaseError(self.final, problems)
         for file in self.staging.iterdir():
-            _sync(file)
-        _sync(self.staging)
+            sync(file)
+        sync(self.staging)
         if self.final.exists():
             shutil.rmtree(self.final)
         self.staging.rename(self.final)
-        _sync(self.final.parent)
+        sync(self.final.parent)
         return Case(self.final, record)
 
 
@@ -448,11 +448,3 @@ def _file_entry(file: Path) -> dict[str, Any]:
         except (OSError, pa.ArrowException):
             entry["rows"] = None
     return entry
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,7 @@ def write_durably(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             staging.unlink()
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def create_once(path: Path, content: bytes) -> bool:
@@ -34,7 +34,7 @@ def create_once(path: Path, content: bytes) -> bool:
     try:
         _write_synced(staging, content)
         os.link(staging, path)
-        sync_directory(path.parent)
+        sync(path.parent)
     except FileExistsError:
         return False
     finally:
@@ -49,8 +49,9 @@ def _write_synced(file: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Of a file its content, of a directory its names: on the disk when this returns. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

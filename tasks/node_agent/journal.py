@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.durable import sync_directory, write_durably
+from tasks.durable import sync, write_durably
 from tasks.node_agent.node_fault import NodeFaultSpec, Saved
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Journal:
 
     def remove(self, uid: str) -> None:
         self._path(uid).unlink(missing_ok=True)
-        sync_directory(self._directory)
+        sync(self._directory)
 
     def _path(self, uid: str) -> Path:
         return self._directory / f"{Path(uid).name}{SUFFIX}"
