@@ -11,6 +11,7 @@ import typer
 
 from tasks.commands.errors import EXIT_FAILED, fail, stage
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.commands.recovery import undo_faults
 from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.validation import ParamsError
@@ -106,15 +107,10 @@ def deploy_status(
 def deploy_release(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Leave the stack up for whoever wants it next: undo what is left of faults, give the lease up."""
     from tasks.backends.base import backend_of
-    from tasks.inject.recover import recover, residue
 
     place = workspace_at(workspace)
     backend = backend_of(load_params(params), place)
-    for line in recover(place):
-        typer.echo(line)
-    problems = residue(place)
-    if problems:
-        fail("\n".join(["residue that could not be removed:", *problems]), EXIT_FAILED)
+    undo_faults(place, typer.echo)
     backend.drop_lease()
     typer.echo("no fault is left; the stack stays up" if backend.is_up() else "no stack is up")
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, fail, stage
+from tasks.commands.errors import stage
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.commands.recovery import undo_faults
 from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, Params
 from tasks.validation import ParamsError
@@ -29,15 +30,9 @@ def inject(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Break one service of the running stack for a while, or undo what is left of faults (--recover)."""
-    from tasks.inject.recover import recover, residue
-
     place, console = workspace_at(workspace), Console()
     if recover_only:
-        for line in recover(place):
-            console.say(line)
-        left = residue(place)
-        if left:
-            fail("\n".join(["residue that could not be removed:", *left]), EXIT_FAILED)
+        undo_faults(place, console.say)
         console.say("no fault is left")
         return
     if kind is None or target is None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, fail, stage
+from tasks.commands.errors import EXIT_FAILED, stage
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
+from tasks.commands.recovery import undo_faults
 from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.validation import ParamsError
@@ -137,16 +138,11 @@ def verify(
 ) -> None:
     """Exit status 0 only if no trace of a fault is left; says, too, whether the case is whole."""
     from tasks.case import validate_case
-    from tasks.inject.recover import recover, residue
 
     place = workspace_at(workspace)
     planned_case(checked_params(params), case_id)
-    for line in recover(place):
-        typer.echo(line)
-    problems = residue(place)
+    undo_faults(place, typer.echo)
     broken = validate_case(place.cases / case_id)
-    if problems:
-        fail("\n".join(["residue that could not be removed:", *problems]), EXIT_FAILED)
     typer.echo("\n".join(f"{case_id}: {line}" for line in broken) or f"{case_id}: recorded, no fault is left")
     if broken:
         raise typer.Exit(EXIT_FAILED)
