@@ -110,6 +110,7 @@ def load_record(requests: pa.Table | pd.DataFrame, params: LoadParams) -> LoadRe
     import pyarrow.compute as pc
 
     from tasks.case import LoadRecord, as_signal
+    from tasks.requests import failed
 
     table = as_signal("requests", requests)
     lag = pc.subtract(table.column("sent"), table.column("scheduled")).drop_null()
@@ -117,7 +118,7 @@ def load_record(requests: pa.Table | pd.DataFrame, params: LoadParams) -> LoadRe
     record = LoadRecord(
         parameters=params.model_dump(mode="json"),
         requests=table.num_rows,
-        failed=table.num_rows - table.column("error").null_count,
+        failed=int(failed(table.select(["status", "error", "last_token"]).to_pandas()).sum()),
     )
     if not len(lag_ms):
         return record

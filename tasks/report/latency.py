@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.case import Case, CaseRecord
+from tasks.requests import failed
 
 PHASES = ("baseline", "fault", "recovery")
 MAX_REQUESTS = 1500
@@ -70,12 +71,10 @@ def summarise_requests(case: Case) -> RequestSummary | None:
 def request_outcomes(requests: pd.DataFrame) -> pd.DataFrame:
     """One row per request: ``trace_id``, ``scheduled``, ``latency_s``, ``failed``, ``status``, ``error``.
 
-    A request failed when it has an error, a status outside 200-299, or no last token.
+    ``latency_s``: scheduled time to last token, NaN where nothing came back; ``failed``: as :mod:`tasks.requests` says.
     """
-    bad_status = requests["status"].notna() & ~requests["status"].between(200, 299)
-    failed = requests["error"].notna() | bad_status | requests["last_token"].isna()
     latency = (requests["last_token"] - requests["scheduled"]).dt.total_seconds()
-    return requests[["trace_id", "scheduled", "status", "error"]].assign(latency_s=latency, failed=failed)
+    return requests[["trace_id", "scheduled", "status", "error"]].assign(latency_s=latency, failed=failed(requests))
 
 
 def serving_replica(case: Case) -> pd.Series:

@@ -1,0 +1,93 @@
+"""What became of a request: the one definition of a failed request, and of the latency that counts for one.
+
+A request failed when it has an error, a status outside 200-299, or no last token. A missing status alone is no failure:
+data sets of other people often do not record it. The tables are those of :data:`tasks.case.REQUESTS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+TIMEOUT_PARAMETER = "request_timeout_s"
+_TIMED_OUT = r"time[ds]?[\s_-]?out|deadline"
+_TIME_OUT_STATUS = (408, 504)
+_LONGEST_TIME_OUT_S = 1e8
+_NAT = np.iinfo(np.int64).min
+
+
+def failed(requests: pd.DataFrame) -> pd.Series:
+    """Whether each request failed, on the index of ``requests``. An empty error text is no error."""
+    error = requests["error"].notna() & (requests["error"] != "")
+    bad_status = requests["status"].notna() & ~requests["status"].between(200, 299)
+    return error | bad_status | requests["last_token"].isna()
+
+
+def time_out_s(load_parameters: Mapping[str, Any]) -> float | None:
+    """The time-out of a request by the load profile of a case (``load.parameters``); None if it does not say."""
+    value = load_parameters.get(TIMEOUT_PARAMETER)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        return None
+    return min(float(value), _LONGEST_TIME_OUT_S)
+
+
+def outcomes(
+    requests: pd.DataFrame, timeout_s: float | None = None, boundary: pd.Timestamp | None = None
+) -> pd.DataFrame:
+    """One row per request, on the index of ``requests``: ``failed``, ``latency_s``, ``ttft_s``, ``ended``.
+
+    ``latency_s`` is the latency that counts, from the scheduled time on. Of a served request: to its last token. A
+    failed one never answered, so it counts as at least its time-out, as the longest served request and as long as it
+    was seen alive: more failures never make the latency fall. Without a time-out (``timeout_s`` None, a data set that
+    does not know it) the other two decide.
+
+    ``ttft_s``: to the first token; where a failed request has none, its ``latency_s``. NaN where a served request does
+    not say.
+
+    ``ended``: the time at which it counts. Of a served request its last token. A request that timed out, or of which
+    nothing but its sending is known, counts when its time was over. Any other failure counts at its last sign of life
+    (sent, first or last token); but if that is before ``boundary`` (the inject time) the request may have been open
+    beyond it, so it counts when its time would have been over. So nothing that a fault did counts before the fault.
+    """
+    lost = failed(requests).to_numpy()
+    scheduled, sent, first, last = (_ns(requests[name]) for name in ("scheduled", "sent", "first_token", "last_token"))
+    alive = np.maximum.reduce([scheduled, sent, first, last])  # a missing time is the smallest number
+    seen_s = (alive - scheduled) / 1e9
+    served_s = seen_s[~lost]
+    worst_s = max(timeout_s or 0.0, float(served_s.max(initial=0.0)), 0.0)
+    latency = np.where(lost, np.maximum(seen_s, worst_s), (last - scheduled) / 1e9)
+    has_first = first != _NAT
+    ttft = np.where(has_first, (first - scheduled) / 1e9, np.where(lost, latency, np.nan))
+    began = np.where(sent == _NAT, scheduled, sent)
+    limit_s = worst_s if timeout_s is None else timeout_s
+    over = np.maximum(alive, began + round(limit_s * 1e9))
+    waits = _open_to_the_end(requests) if lost.any() else np.zeros(len(lost), dtype=bool)
+    if boundary is not None:
+        waits |= alive < boundary.as_unit("ns").value
+    ended = np.where(lost, np.where(waits, over, alive), last)
+    return pd.DataFrame(
+        {
+            "failed": lost,
+            "latency_s": latency,
+            "ttft_s": ttft,
+            "ended": pd.DatetimeIndex(ended).tz_localize("UTC"),
+        },
+        index=requests.index,
+    )
+
+
+def _open_to_the_end(requests: pd.DataFrame) -> np.ndarray:
+    """Which requests, if they failed, did so by waiting: they timed out, or nothing at all came back."""
+    error = requests["error"].astype("string").fillna("")
+    silent = (error == "") & requests["status"].isna() & requests["last_token"].isna()
+    timed_out = error.str.contains(_TIMED_OUT, case=False) | requests["status"].isin(_TIME_OUT_STATUS)
+    return (timed_out | silent).to_numpy(dtype=bool)
+
+
+def _ns(times: pd.Series) -> np.ndarray:
+    """Times as ns since the epoch, the smallest integer where there is none."""
+    return pd.DatetimeIndex(times).as_unit("ns").asi8
