@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -155,6 +156,12 @@ class Injection(Record):
     reason: str
     metrics: tuple[str, ...] = ()
 
+    @property
+    def begin(self) -> datetime:
+        """When the fault began, by the best that the record has: the executor acted; else the probe first saw the
+        effect; else the plan."""
+        return (self.observed or self.verified or self.planned).start
+
 
 class Service(Record):
     name: str
@@ -188,6 +195,24 @@ class LoadRecord(Record):
 class Completeness(Record):
     status: Literal["complete", "partial", "missing"]
     reason: str = ""
+
+
+class Labels(NamedTuple):
+    """What a case is grouped by: kinds and targets of its injections, joined by ``+``; ``none`` without any.
+
+    Beside injections that count, those that do not stand in brackets: ``cpu-stress+(network-delay)`` is neither a
+    ``cpu-stress`` nor a ``cpu-stress+network-delay``.
+    """
+
+    fault: str
+    target: str
+
+
+NO_FAULT = "none"
+
+
+def _label(counted: Sequence[str], others: Sequence[str]) -> str:
+    return "+".join([*counted, *(f"({name})" for name in others)]) or NO_FAULT
 
 
 class CaseRecord(Record):
@@ -227,20 +252,35 @@ class CaseRecord(Record):
     def phase(self, name: str) -> Phase | None:
         return next((phase for phase in self.phases if phase.name == name), None)
 
+    def counted(self, *, include_ineffective: bool = False) -> tuple[Injection, ...]:
+        """The injections that count, in the order of the record: the effective ones, or all if asked for
+        (``score.include_ineffective``). The truth, the inject time and the labels of a case are theirs."""
+        return tuple(i for i in self.injections if include_ineffective or i.verdict == "effective")
+
+    def injection_time_of(self, counted: Sequence[Injection]) -> datetime:
+        """When the first of the injections that count began. Without one that counts: when the first began, and in a
+        fault-free case the start of the fault phase, so that methods see such a case exactly like any other."""
+        starts = [injection.begin for injection in counted or self.injections]
+        return min(starts, default=(self.phase("fault") or self.phases[-1]).start)
+
+    def labels_of(self, counted: Sequence[Injection]) -> Labels:
+        """``counted``: the injections that count."""
+        counted = counted or self.injections
+        others = [injection for injection in self.injections if injection not in counted]
+        return Labels(
+            _label(sorted(i.kind for i in counted), sorted(i.kind for i in others)),
+            _label(sorted({i.target for i in counted}), sorted({i.target for i in others})),
+        )
+
     @property
     def injection_time(self) -> datetime:
-        """When the first fault began: observed if known, else planned; in a fault-free case the start of the fault
-        phase, so that methods see such a case exactly like any other."""
-        starts = [(injection.observed or injection.planned).start for injection in self.injections]
-        if starts:
-            return min(starts)
-        fault = self.phase("fault") or self.phases[-1]
-        return fault.start
+        """``injection_time_of`` the effective injections."""
+        return self.injection_time_of(self.counted())
 
     @property
     def fault_label(self) -> str:
-        """``cpu-stress`` or ``cpu-stress+network-delay``; ``none`` for a fault-free case."""
-        return "+".join(sorted(injection.kind for injection in self.injections)) or "none"
+        """The fault of ``labels_of`` the effective injections."""
+        return self.labels_of(self.counted()).fault
 
 
 @dataclass(frozen=True)

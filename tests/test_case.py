@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tasks.case import (
     CaseError,
     CaseRecord,
     CaseWriter,
+    Interval,
     as_signal,
     is_finished,
     read_case,
@@ -44,6 +46,24 @@ def test_a_written_case_keeps_the_contract_and_reads_back(tmp_path: Path) -> Non
         *(f"{s}.parquet" for s in SIGNALS),
     }
     assert str(again.metrics["time"].dt.tz) == "UTC"
+
+
+def test_a_fault_began_when_it_was_observed_else_verified_else_planned(tmp_path: Path) -> None:
+    record = synthetic_case(tmp_path).record
+    (injection,) = record.injections
+    planned = injection.planned
+    verified, observed = (
+        Interval(start=planned.start + timedelta(seconds=late), end=planned.end) for late in (4.0, 2.5)
+    )
+    changed = injection
+    for known, late in (({"verified": verified, "observed": observed}, 2.5), ({"verified": verified}, 4.0), ({}, 0.0)):
+        changed = injection.model_copy(update={"observed": None, "verified": None, **known})
+        times = record.model_copy(update={"injections": (changed,)})
+        assert times.injection_time == planned.start + timedelta(seconds=late)
+    no_effect = record.model_copy(update={"injections": (changed.model_copy(update={"verdict": "ineffective"}),)})
+    assert no_effect.injection_time == planned.start
+    quiet = record.model_copy(update={"injections": ()})
+    assert (quiet.injection_time, quiet.fault_label) == (record.phases[1].start, "none")
 
 
 def test_nan_stays_nan_in_storage() -> None:

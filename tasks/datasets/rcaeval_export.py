@@ -54,9 +54,8 @@ def export_cases(cases: Iterable[Case], to: Path, progress: Callable[[int], None
     written, skipped = [], []
     numbers: Counter[str] = Counter()
     for case in cases:
-        injections = case.record.injections
-        effective = [injection for injection in injections if injection.verdict == "effective"]
-        if len(injections) == 1 == len(effective):
+        effective = case.record.counted()
+        if len(case.record.injections) == 1 == len(effective):
             short = _short_names(case.record.service_names)
             kind = effective[0].kind
             label = f"{short[effective[0].target]}_{FAULT_NAMES.get(kind, _plain(kind))}"

@@ -37,12 +37,13 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         NoChangeDetected: the inject time is to be detected and there is no change.
     """
     record = case.record
+    counted = record.counted(include_ineffective=params.include_ineffective)
     roles = {service.name: service.role for service in record.stack.services}
     samples = _visible_metrics(case.metrics, params)
     inject_time = (
         _detect_inject_time(samples, case.requests, record.front_end)
         if params.inject_time == "detected"
-        else pd.Timestamp(record.injection_time).tz_convert("UTC").as_unit("ns")
+        else pd.Timestamp(record.injection_time_of(counted)).tz_convert("UTC").as_unit("ns")
     )
     window = _Window(
         inject_time - pd.Timedelta(seconds=params.baseline_s) if params.baseline_s else None,

@@ -138,6 +138,7 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
         ScoresError: a file of ``scores_dir`` exists but is not what the score stage writes.
     """
     scoreboard = read_scoreboard(scores_dir)
+    include_ineffective = params is not None and params.score.include_ineffective
     summaries: list[CaseSummary] = []
     records: list[CaseRecord] = []
     unreadable: list[str] = []
@@ -150,7 +151,7 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
             continue
         try:
             case = read_case(path)
-            summaries.append(summarise_case(case, scoreboard))
+            summaries.append(summarise_case(case, scoreboard, include_ineffective=include_ineffective))
             records.append(case.record)
         except (CaseError, OSError, pa.ArrowException) as error:
             log.warning("%s cannot be read: %s", path.name, error)
@@ -281,12 +282,14 @@ def _distinct(values: Iterable[str]) -> str:
     return "; ".join(f"{value or 'not recorded'} ({count})" for value, count in sorted(counts.items()))
 
 
-def summarise_case(case: Case, scoreboard: Scoreboard | None) -> CaseSummary:
+def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffective: bool = False) -> CaseSummary:
+    """``include_ineffective``: as the case was scored."""
     record = case.record
-    origin = record.injection_time
+    counted = record.counted(include_ineffective=include_ineffective)
+    origin = record.injection_time_of(counted)
     return CaseSummary(
         case_id=record.case_id,
-        fault=record.fault_label,
+        fault=record.labels_of(counted).fault,
         targets=tuple(dict.fromkeys(injection.target for injection in record.injections)),
         verdict=_verdict(record),
         injections=tuple(_injection(injection, origin) for injection in record.injections),
@@ -295,11 +298,11 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None) -> CaseSummary:
         start=min(phase.start for phase in record.phases).astimezone(UTC),
         end=max(phase.end for phase in record.phases).astimezone(UTC),
         requests=summarise_requests(case),
-        scatter=latency_scatter(case),
+        scatter=latency_scatter(case, origin),
         load_verdict=record.load.verdict,
         send_lag_p99_ms=record.load.send_lag_p99_ms,
         gaps=_gaps(record),
-        signals=case_signals(case),
+        signals=case_signals(case, origin),
         results=scoreboard.results.get(record.case_id, ()) if scoreboard else (),
         services=record.service_names,
         seed=record.seed,

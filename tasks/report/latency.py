@@ -119,13 +119,16 @@ class LatencyScatter:
     total: int
 
 
-def latency_scatter(case: Case) -> LatencyScatter | None:
-    """None without requests. At most ``MAX_REQUESTS`` are kept: failed and slowest first, the rest evenly."""
+def latency_scatter(case: Case, origin: datetime | None = None) -> LatencyScatter | None:
+    """None without requests. At most ``MAX_REQUESTS`` are kept: failed and slowest first, the rest evenly.
+
+    ``origin``: the inject time, if not the record's.
+    """
     outcomes = request_outcomes(case.requests)
     if outcomes.empty:
         return None
     outcomes = outcomes.sort_values("scheduled", kind="stable").reset_index(drop=True)
-    outcomes["seconds"] = seconds_since(case.record.injection_time, outcomes["scheduled"])
+    outcomes["seconds"] = seconds_since(origin or case.record.injection_time, outcomes["scheduled"])
     bin_s, quantiles = _running_quantiles(outcomes)
     handled = serving_replica(case)
     services = tuple(sorted(handled.unique()))

@@ -45,7 +45,8 @@ class Blame:
 
 @dataclass(frozen=True)
 class Misattribution:
-    """``truths``: true root causes, several of one case joined by ``+``. ``blamed``: whoever is named first or true,
+    """``truths``: true root causes, several of one case joined by ``+``, beside targets of injections that do not count
+    in brackets. ``blamed``: whoever is named first or true,
     rarely blamed ones together if there are many; ``(nothing)`` last. ``counts``: (method, fault, truth, blamed,
     rankings) as indices and a number."""
 
@@ -56,7 +57,7 @@ class Misattribution:
     counts: tuple[tuple[int, int, int, int, int], ...]
 
     def is_right(self, truth: str, service: str) -> bool:
-        return service in truth.split("+")
+        return service in _root_causes(truth)
 
     def matrix(self, method: str | None = None) -> tuple[tuple[HeatCell, ...], ...]:
         """Rows by ``truths``, cells by ``blamed``; of one method or of all."""
@@ -121,9 +122,13 @@ def misattribution(table: pd.DataFrame, methods: Sequence[str]) -> Misattributio
     return Misattribution(tuple(methods), tuple(faults), tuple(truths), tuple(blamed), summed)
 
 
+def _root_causes(truth: str) -> list[str]:
+    return [part for part in truth.split("+") if not part.startswith("(")]
+
+
 def _shown(table: pd.DataFrame, truths: Sequence[str]) -> set[str]:
     """Services shown one by one: true root causes, then those blamed most often."""
-    shown = {service for truth in truths for service in truth.split("+")}
+    shown = {service for truth in truths for service in _root_causes(truth)}
     often: Counter[str] = Counter()
     for row in table.to_dict("records"):
         often[row["predicted"]] += row["cases"]

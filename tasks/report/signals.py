@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,8 @@ class CaseSignals:
         return any(panel.band_services for panel in self.panels)
 
 
-def case_signals(case: Case) -> CaseSignals | None:
-    """None when the case has no metric sample at all."""
+def case_signals(case: Case, origin: datetime | None = None) -> CaseSignals | None:
+    """``origin``: the inject time, if not the record's. None when the case has no metric sample at all."""
     metrics = case.metrics
     metrics = metrics[np.isfinite(metrics["value"])]
     if metrics.empty:
@@ -103,7 +104,7 @@ def case_signals(case: Case) -> CaseSignals | None:
     metrics = metrics.assign(
         service=metrics["service"].astype(str),
         metric=metrics["metric"].astype(str),
-        seconds=seconds_since(record.injection_time, metrics["time"]),
+        seconds=seconds_since(origin or record.injection_time, metrics["time"]),
     )
     grid = time_grid(metrics)
     series = on_grid(metrics, grid)

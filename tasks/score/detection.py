@@ -19,14 +19,23 @@ DETECTION_COLUMNS = {
 }
 
 
-def detection_table(records: Sequence[CaseRecord], facts: Mapping[str, ViewFacts]) -> pd.DataFrame:
-    """One row per case: when the first fault began (nothing in a fault-free case), when a change was detected (nothing
-    if none was), and how many seconds too late that was (negative: too early)."""
+def detection_table(
+    records: Sequence[CaseRecord], facts: Mapping[str, ViewFacts], *, include_ineffective: bool = False
+) -> pd.DataFrame:
+    """One row per case: when the first injection that counts began (nothing in a fault-free case), when a change was
+    detected (nothing if none was), and how many seconds too late that was (negative: too early).
+
+    A case with injections of which none counts is left out: there is nothing to detect, and yet something was done.
+    """
     rows = []
     for record in sorted(records, key=lambda record: record.case_id):
+        counted = record.counted(include_ineffective=include_ineffective)
+        if record.injections and not counted:
+            continue
         found = facts[record.case_id]
-        true_time = record.injection_time if record.injections else None
-        rows.append((record.case_id, record.fault_label, true_time, found.inject_time or None, not found.problem))
+        true_time = record.injection_time_of(counted) if counted else None
+        fault = record.labels_of(counted).fault
+        rows.append((record.case_id, fault, true_time, found.inject_time or None, not found.problem))
     table = pd.DataFrame(rows, columns=[name for name in DETECTION_COLUMNS if name != "error_s"])
     for name in ("true_time", "detected_time"):
         table[name] = pd.to_datetime(table[name], utc=True, format="ISO8601")

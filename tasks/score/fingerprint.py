@@ -22,7 +22,10 @@ _METHOD_PACKAGES = tuple(f"tasks.rca.{family}." for family in ("metric", "trace"
 def view_key(case: Path, params: ScoreParams) -> str:
     """Of the view that the methods get of a finished case."""
     manifest = hashlib.sha256((case / MANIFEST_FILE).read_bytes()).hexdigest()
-    seen = {name: getattr(params, name) for name in ("profile", "inject_time", "baseline_s", "fault_s")}
+    seen = {
+        name: getattr(params, name)
+        for name in ("profile", "inject_time", "baseline_s", "fault_s", "include_ineffective")
+    }
     return _key({"manifest": manifest, "view": seen, "environment": environment()})
 
 

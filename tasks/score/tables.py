@@ -203,12 +203,12 @@ def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
 
 
 def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
-    """How often each service was blamed first, per method, fault and true root cause (several joined by ``+``)."""
+    """How often each service was blamed first, per method, fault and true root cause (the label of the target)."""
     rows = [
         (
             pair.method.name,
             pair.truth.fault,
-            "+".join(pair.truth.services),
+            pair.truth.target,
             pair.result.suspects[0].service if pair.result.suspects else NOTHING,
         )
         for pair in pairs

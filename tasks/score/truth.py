@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tasks.case import CaseRecord, Injection
 
-NO_FAULT = "none"
 Column = tuple[str, str]
 """(service, metric)."""
 
@@ -30,7 +29,7 @@ class Truth:
     """The answer of one case.
 
     ``services``: root causes, each once; empty for a fault-free case or one without an effective injection. ``fault``,
-    ``target``: labels to group by, ``+`` between several. ``excluded``: why the case is not scored; empty if it is.
+    ``target``: labels to group by (``tasks.case.Labels``). ``excluded``: why the case is not scored; empty if it is.
     ``notes``: injections that were left out of the truth.
     """
 
@@ -49,11 +48,13 @@ def truth_of(record: CaseRecord, *, include_ineffective: bool, columns: Iterable
 
     ``columns``: the metrics that the methods see.
     """
-    counted = [i for i in record.injections if include_ineffective or i.verdict == "effective"]
+    counted = record.counted(include_ineffective=include_ineffective)
     dropped = [i for i in record.injections if i not in counted]
+    labels = record.labels_of(counted)
+    grouped = f"; the case is grouped as {labels.fault} on {labels.target}" if counted else ""
     services = tuple(sorted({injection.target for injection in counted}))
     notes = tuple(
-        f"{record.case_id}: {injection.kind} on {injection.target} was not effective ({injection.reason})"
+        f"{record.case_id}: {injection.kind} on {injection.target} was not effective ({injection.reason}){grouped}"
         for injection in dropped
     )
     if not record.injections:
@@ -62,14 +63,13 @@ def truth_of(record: CaseRecord, *, include_ineffective: bool, columns: Iterable
         excluded = "no effective injection"
     else:
         excluded = ""
-    labelled = counted or list(record.injections)
     return Truth(
         case=record.case_id,
         candidates=len(record.stack.services),
         services=services,
         metrics=_metric_truth(counted, set(columns), excluded),
-        fault="+".join(sorted(injection.kind for injection in labelled)) or NO_FAULT,
-        target="+".join(sorted({injection.target for injection in labelled})) or NO_FAULT,
+        fault=labels.fault,
+        target=labels.target,
         excluded=excluded,
         notes=notes,
     )

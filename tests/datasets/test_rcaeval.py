@@ -17,6 +17,7 @@ from tasks.datasets.rcaeval_export import export_cases
 from tasks.export.metric_map import SPECS
 from tests.copies import copied
 from tests.datasets.layouts import RCAEVAL_INJECT, imported, imported_cases, rcaeval
+from tests.score.cases import with_injections
 from tests.synthetic import synthetic_case
 
 KNOWN = sorted({*METRICS, *SPECS})
@@ -262,13 +263,18 @@ def test_odd_names_times_and_numbers_survive(tmp_path: Path) -> None:
 def test_what_the_layout_cannot_hold_is_skipped_and_said(tmp_path: Path) -> None:
     synthetic_case(tmp_path / "cases", "fault-free", kind=None)
     synthetic_case(tmp_path / "cases", "weak", verdict="ineffective")
+    half = synthetic_case(tmp_path / "cases", "half")
+    (effective,) = half.record.injections
+    other = effective.model_copy(update={"kind": "network-delay", "target": "ray-head", "verdict": "ineffective"})
+    with_injections(half, (other, effective))
     synthetic_case(tmp_path / "cases", "good-1")
     synthetic_case(tmp_path / "cases", "good-2", seed=1)
     result = export_cases(read_cases(tmp_path / "cases"), tmp_path / "out")
     assert [path.relative_to(tmp_path / "out").as_posix() for path in result.written] == [
         "ray-replicas-1_cpu/1", "ray-replicas-1_cpu/2",
     ]  # fmt: skip
-    assert [line.split(":")[0] for line in result.skipped] == ["fault-free", "weak"]
+    assert [line.split(":")[0] for line in result.skipped] == ["fault-free", "half", "weak"]
+    assert "cpu-stress+(network-delay): not one effective fault" in result.skipped[1]
 
 
 def test_exporting_again_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -3,17 +3,19 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.case import SIGNALS, Case, CaseRecord, Completeness
+from tasks.case import SIGNALS, Case, CaseRecord, Completeness, Interval
 from tasks.rca.build_view import NoChangeDetected, build_view, front_end_latency, widen
 from tasks.rca.profile import PAPER_METRICS
 from tests.copies import copied
 from tests.rca.views import T0, rewritten, score_params, view_of
+from tests.score.cases import with_injections
 from tests.synthetic import synthetic_case
 
 RENAMED = {
@@ -54,6 +56,21 @@ def test_split_is_at_the_inject_time_and_recovery_is_abnormal(tmp_path: Path) ->
     normal, abnormal = build_view(case, score_params()).split()
     assert (len(normal), len(abnormal)) == (20, 25)
     assert normal.index.max() < pd.Timestamp(case.record.injection_time) <= abnormal.index.min()
+
+
+@pytest.mark.parametrize("include_ineffective", [False, True])
+def test_the_inject_time_is_that_of_the_first_injection_that_counts(tmp_path: Path, include_ineffective: bool) -> None:
+    case = synthetic_case(tmp_path, baseline_s=20, fault_s=15, recovery_s=10)
+    (late,) = case.record.injections
+    earlier = Interval(start=late.begin - timedelta(seconds=8), end=late.begin)
+    failed = late.model_copy(
+        update={"planned": earlier, "observed": earlier, "target": "ray-head", "verdict": "ineffective"}
+    )
+    case = with_injections(case, (failed, late))
+    view = build_view(case, score_params(include_ineffective=include_ineffective))
+    counts = failed if include_ineffective else late
+    assert view.inject_time == pd.Timestamp(counts.begin)
+    assert len(view.split()[0]) == (12 if include_ineffective else 20)
 
 
 def test_windows_cut_every_signal(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tasks.case import Case, Completeness, Interval, LoadRecord
-from tasks.report.data import ReportData, report_data
+from tasks.report.data import ReportData, report_data, summarise_case
 from tests.copies import copied
 from tests.report.scores import fails, truth_at, write_scores
 from tests.synthetic import synthetic_case
@@ -55,6 +55,27 @@ def test_what_a_reader_must_know_first(tmp_path: Path) -> None:
     assert found[failed] == ("late", "weak")
     assert found["No method has seen these cases yet: run the score stage again."] == ("unscored",)
     assert len(found) == 6
+
+
+def test_times_count_from_the_first_injection_that_counts(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path, "half")
+    (effective,) = case.record.injections
+    before = Interval(start=effective.begin - timedelta(seconds=7), end=effective.begin)
+    failed = effective.model_copy(
+        update={"kind": "odd", "planned": before, "observed": before, "verdict": "ineffective"}
+    )
+    case = rewritten(case, injections=(failed, effective))
+    summary = summarise_case(case, None)
+    assert (summary.fault, summary.injection_time) == ("cpu-stress+(odd)", effective.begin)
+    assert [injection.planned.start_s for injection in summary.injections] == [-7, 0]
+    everything = summarise_case(case, None, include_ineffective=True)
+    assert (everything.fault, everything.injection_time) == ("cpu-stress+odd", failed.begin)
+    assert summary.scatter is not None
+    assert everything.scatter is not None
+    assert everything.scatter.seconds - summary.scatter.seconds == pytest.approx(7)
+    assert summary.signals is not None
+    assert everything.signals is not None
+    assert everything.signals.grid.start_s - summary.signals.grid.start_s == pytest.approx(7)
 
 
 def test_a_shared_first_place_names_few(tmp_path: Path) -> None:

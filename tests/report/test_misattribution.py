@@ -39,6 +39,16 @@ def test_matrix_of_one_method_and_of_all(found) -> None:
     ]
 
 
+def test_the_target_of_an_injection_without_effect_is_no_root_cause() -> None:
+    rows = [("m", "cpu+(net)", "head+(replica)", predicted, 1) for predicted in ("head", "replica")]
+    half = misattribution(pd.DataFrame([*rows, ("m", "cpu", "head", "head", 3)], columns=COLUMNS), ["m"])
+    assert (half.truths, half.blamed) == (("head", "head+(replica)"), ("head", "replica"))
+    assert [[(cell.count, cell.right) for cell in row] for row in half.matrix()] == [
+        [(3, True), (0, False)],
+        [(1, True), (1, False)],
+    ]
+
+
 def test_blame_counts_rankings_that_name_anybody(found) -> None:
     blame = {entry.service: (entry.blamed, entry.rightly, entry.true) for entry in found.blame()}
     assert blame == {"gateway": (3, 0, 0), "head": (2, 2, 5), "replica": (2, 2, 3)}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tasks.case import Interval
 from tasks.rca.builder import ViewFacts
 from tasks.score.campaign import ScoreResult, score_campaign
 from tasks.score.detection import detection_table
@@ -82,3 +84,18 @@ def test_a_missing_view_is_kept_too(result: ScoreResult) -> None:
         if file.name != "timings.json":
             assert file.read_bytes() == (result.out_dir / file.name).read_bytes(), file.name
     assert result.kept == 6
+
+
+def test_the_true_time_is_that_of_the_first_injection_that_counts(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path, "half").record
+    (effective,) = case.injections
+    early = Interval(start=effective.begin - timedelta(seconds=6), end=effective.begin)
+    failed = effective.model_copy(update={"kind": "odd", "planned": early, "observed": early, "verdict": "ineffective"})
+    half = case.model_copy(update={"injections": (failed, effective)})
+    nothing = case.model_copy(update={"case_id": "nothing", "injections": (failed,)})
+    found = {record.case_id: facts(pd.Timestamp(effective.begin)) for record in (half, nothing)}
+    (row,) = detection_table([half, nothing], found).to_dict("records")
+    assert (row["case_id"], row["fault"], row["error_s"]) == ("half", "cpu-stress+(odd)", 0)
+    table = detection_table([half, nothing], found, include_ineffective=True)
+    assert table["error_s"].tolist() == [6, 6]
+    assert table["fault"].tolist() == ["cpu-stress+odd", "odd"]

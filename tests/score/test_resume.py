@@ -170,9 +170,10 @@ def test_the_key_is_what_decides_the_result(cases_dir: Path) -> None:
         {"baseline_s": 10},
         {"fault_s": 10},
         {"inject_time": "detected"},
+        {"include_ineffective": True},
     ]
     others = [view_key(cases_dir / "c0", score_params(**change)) for change in changes]
-    assert len({view, view_key(cases_dir / "c1", params), *others}) == 6
+    assert len({view, view_key(cases_dir / "c1", params), *others}) == 7
     key = pair_key(view, method, {"direction": "up"}, params)
     assert key == pair_key(view, method, {"direction": "up"}, params)
     different = [

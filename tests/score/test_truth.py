@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tasks.case import CaseRecord, Injection
 from tasks.score.truth import truth_of
 from tests.synthetic import synthetic_case
@@ -33,9 +35,34 @@ def test_an_ineffective_injection_is_left_out_and_named(tmp_path: Path) -> None:
         tmp_path, ("network-delay", "ray-head", "effective"), ("cpu-stress", "ray-replicas-1", "ineffective")
     )
     truth = truth_of(record, include_ineffective=False)
-    assert (truth.services, truth.fault, truth.excluded) == (("ray-head",), "network-delay", "")
-    assert truth.notes == ("case-0001: cpu-stress on ray-replicas-1 was not effective (planted)",)
+    assert (truth.services, truth.excluded) == (("ray-head",), "")
+    assert (truth.fault, truth.target) == ("network-delay+(cpu-stress)", "ray-head+(ray-replicas-1)")
+    assert truth.notes == (
+        "case-0001: cpu-stress on ray-replicas-1 was not effective (planted); the case is grouped as "
+        "network-delay+(cpu-stress) on ray-head+(ray-replicas-1)",
+    )
     assert truth_of(record, include_ineffective=True).services == ("ray-head", "ray-replicas-1")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "targets"),
+    [
+        (("delay", "cpu"), ("ray-head", "ray-head")),
+        (("delay", "delay"), ("ray-head", "nginx-proxy")),
+        (("delay", "delay"), ("ray-head", "ray-head")),
+    ],
+)
+def test_a_half_ineffective_pair_is_no_single_fault_even_of_one_kind_or_on_one_target(
+    tmp_path: Path, kinds: tuple[str, str], targets: tuple[str, str]
+) -> None:
+    single = truth_of(record_with(tmp_path, ("delay", "ray-head", "effective")), include_ineffective=False)
+    record = record_with(tmp_path, (kinds[0], targets[0], "effective"), (kinds[1], targets[1], "ineffective"))
+    both = truth_of(record, include_ineffective=True)
+    half = truth_of(record, include_ineffective=False)
+    assert half.services == single.services == ("ray-head",)
+    assert len({each.fault for each in (single, half, both)}) == 3
+    assert half.target not in (single.target, both.target)
+    assert both.notes == ()
 
 
 def test_cases_without_truth_are_excluded(tmp_path: Path) -> None:
