@@ -72,6 +72,23 @@ def deploy_plan(
     kubernetes.plan(kubernetes.deploy_params(params, "deploy plan"), as_json)
 
 
+@deploy_app.command("charts")
+@stage
+def deploy_charts(
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask every repository whether its pinned version is there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the Helm charts that a stack on Kubernetes can need, in their pinned versions. Needs no cluster.
+
+    With --check the exit status is 1 when a version is not there, or a repository cannot be asked.
+    """
+    from tasks.commands import kubernetes
+
+    kubernetes.charts(check, as_json)
+
+
 @deploy_app.command("status")
 @stage
 def deploy_status(

@@ -77,6 +77,29 @@ def plan(deploy: KubernetesDeployParams, as_json: bool) -> None:
     typer.echo("\n".join([*charts, planning.text(changes)]))
 
 
+def charts(check: bool, as_json: bool) -> None:
+    """The pinned charts; with ``check`` what their repositories say of them."""
+    from dataclasses import asdict
+
+    from tasks.deploy.kubernetes.chart_index import check_charts
+    from tasks.deploy.kubernetes.charts import pinned_charts
+
+    pinned = pinned_charts()
+    findings = check_charts(pinned) if check else ()
+    if as_json:
+        rows = [asdict(each) for each in pinned]
+        for row, each in zip(rows, findings, strict=False):
+            row |= {"found": each.found, "newest": each.newest, "problem": each.problem}
+        typer.echo(json.dumps(rows, indent=1))
+    elif check:
+        typer.echo("\n".join(map(str, findings)))
+    else:
+        for chart in pinned:
+            typer.echo(f"{chart.name:<17} {chart.chart} {chart.version}, {chart.repo} (seen: {chart.seen})")
+    if any(not each.found for each in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
 def preflight(params: Params, deploy: KubernetesDeployParams, place: Workspace, as_json: bool) -> None:
     from tasks.deploy.kubernetes import preflight as checking
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -48,19 +48,24 @@ class ReadinessCheck:
 
 
 @dataclass(frozen=True)
-class ChartRelease:
-    """One ``helm upgrade --install``. ``crds`` are the kinds that it brings; ``switch`` is the parameter that turned it
-    on (None: every stack needs it); ``source`` says where the version was seen, or why not (``verified`` false)."""
+class PinnedChart:
+    """A chart of a repository in the version that we use; ``seen`` says where and when that was seen to be there."""
 
     name: str
     repo: str
     chart: str
     version: str
+    seen: str
+
+
+@dataclass(frozen=True)
+class ChartRelease(PinnedChart):
+    """One ``helm upgrade --install``. ``crds`` are the kinds that it brings; ``switch`` is the parameter that turned it
+    on (None: every stack needs it)."""
+
     namespace: str
     values: dict[str, Any]
     readiness: tuple[ReadinessCheck, ...]
-    verified: bool
-    source: str
     crds: tuple[str, ...] = ()
     switch: str | None = None
     namespace_labels: dict[str, str] = field(default_factory=dict)
@@ -84,6 +89,12 @@ def chart_releases(
     return tuple(_release(entry, context) for entry in _document()["releases"] if _is_on(entry.get("switch"), params))
 
 
+def pinned_charts() -> tuple[PinnedChart, ...]:
+    """Every chart of the list, whatever a stack switches on."""
+    names = [field.name for field in fields(PinnedChart)]
+    return tuple(PinnedChart(**{name: entry[name] for name in names}) for entry in _document()["releases"])
+
+
 def prerequisites(params: KubernetesDeployParams) -> tuple[Prerequisite, ...]:
     """What must be on the cluster before the charts."""
     return tuple(
@@ -98,11 +109,11 @@ def _is_on(switch: str | None, params: KubernetesDeployParams) -> bool:
 
 
 def _release(entry: dict[str, Any], context: dict[str, Any]) -> ChartRelease:
-    fields = {key: value for key, value in entry.items() if key not in ("values", "readiness", "crds")}
+    plain = {key: value for key, value in entry.items() if key not in ("values", "readiness", "crds")}
     text = _environment().get_template(entry["values"]).render(context)
     values = yaml.load(text, SAFE_LOADER)  # noqa: S506 (a safe loader)
     return ChartRelease(
-        **fields,
+        **plain,
         values=values or {},
         readiness=tuple(ReadinessCheck(**check) for check in entry["readiness"]),
         crds=tuple(entry.get("crds", ())),

@@ -16,6 +16,7 @@ import yaml
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lease
 from tasks.deploy.kubernetes.address import ClusterAddress
+from tasks.deploy.kubernetes.chart_index import check_charts
 from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
@@ -53,6 +54,8 @@ def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str,
     missing = [release for release in releases if not helm.is_installed(release)]
     if not missing:
         return
+    if absent := [str(finding) for finding in check_charts(missing) if finding.found is False]:
+        raise DeployError(f"nothing was installed, for these charts do not exist: {'; '.join(absent)}")
     charts_lease = (lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
     lease.acquire(cluster, owner, *charts_lease)
     try:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from tasks.deploy.kubernetes.chart_index import check_charts
+from tasks.deploy.kubernetes.charts import chart_releases
 from tasks.deploy.kubernetes.client import Cluster, Object
 from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
 from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError
@@ -51,7 +53,7 @@ def preflight(
     checks = [_reached(cluster, version), *(Check("parameters", "failed", each, "correct it") for each in problems)]
     if problems:
         return tuple(checks)
-    for look in (_permissions, _programs, _nodes, _gpus, _power_limits, _storage, _token, _crds):
+    for look in (_permissions, _programs, _charts, _nodes, _gpus, _power_limits, _storage, _token, _crds):
         checks += _looked(look, cluster, params)
     if missing_series is not None:
         checks.append(_series(missing_series))
@@ -90,7 +92,7 @@ def _permissions(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[C
 
 
 def _programs(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
-    if params.telemetry.install:
+    if params.telemetry.install and not cluster.address.in_cluster:  # a pod installs no charts
         found = shutil.which("helm") is not None
         yield Check(
             "helm",
@@ -107,6 +109,23 @@ def _programs(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Chec
             "found" if found else "missing: it makes the way from this machine to the stack",
             "" if found else "install it, or give the URLs in deploy.endpoints",
         )
+
+
+def _charts(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
+    """Whether each chart is in its repository, before helm installs the first and misses the third."""
+    if cluster.address.in_cluster:
+        return
+    findings = check_charts(chart_releases(params))
+    missing = [str(each) for each in findings if each.found is False]
+    unknown = [str(each) for each in findings if each.found is None]
+    if missing:
+        cure = "pin a version that is there in tasks/deploy/kubernetes/charts.yaml (`rcarena deploy charts --check`)"
+        yield Check("charts", "failed", "; ".join(missing), cure)
+    if unknown:
+        cure = "let this machine reach the repositories, or install the charts and set deploy.telemetry.install: false"
+        yield Check("charts", "warning", "; ".join(unknown), cure)
+    if findings and not missing and not unknown:
+        yield Check("charts", "ok", f"{len(findings)} are in their repositories")
 
 
 def _nodes(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:

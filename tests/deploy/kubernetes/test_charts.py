@@ -94,8 +94,15 @@ def test_versions_are_pinned_and_say_where_they_were_seen() -> None:
     for each in chart_releases(stack(**EVERYTHING)):
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", each.version), each.name
         assert each.repo.startswith("https://"), each.name
-        assert each.source, each.name
-    assert [each.name for each in chart_releases(stack(**EVERYTHING)) if not each.verified] == ["deepflow"]
+        assert re.search(r" 20\d\d", each.seen), each.name
+
+
+def test_the_mesh_comes_from_where_it_stays() -> None:
+    """Istio's charts and images on Google's hosts end in December 2026."""
+    mesh = [each for each in chart_releases(stack()) if each.switch == "telemetry.istio"]
+    assert {each.repo for each in mesh} == {"https://blob.istio.io/istio-release/charts"}
+    hubs = {each.name: each.values.get("global", {}).get("hub") for each in mesh if each.name != "istio-base"}
+    assert set(hubs.values()) == {"docker.io/istio"}
 
 
 def test_every_kind_that_we_render_is_brought_by_a_chart_or_asked_for() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tasks.deploy.errors import DeployError
-from tasks.deploy.kubernetes import lease
-from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases
+from tasks.deploy.kubernetes import chart_index, lease
+from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases, pinned_charts
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.helm import Helm, install_charts
 from tests.deploy.kubernetes.conftest import MakeParams
@@ -59,6 +59,18 @@ def helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program.parent
 
 
+@pytest.fixture(autouse=True)
+def repositories(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Every repository has every pinned chart in its version; tests may change the versions."""
+    versions = {each.chart: each.version for each in pinned_charts()}
+
+    def read(repo: str) -> str:
+        return json.dumps({"entries": {chart: [{"version": version}] for chart, version in versions.items()}})
+
+    monkeypatch.setattr(chart_index, "read_index", read)
+    return versions
+
+
 def release(**changes: Any) -> ChartRelease:
     fields: dict[str, Any] = {
         "name": "loki",
@@ -68,8 +80,7 @@ def release(**changes: Any) -> ChartRelease:
         "namespace": "telemetry",
         "values": {"replicas": 1},
         "readiness": (),
-        "verified": True,
-        "source": "here",
+        "seen": "here",
     }
     return ChartRelease(**{**fields, **changes})
 
@@ -166,3 +177,15 @@ def test_without_installing_the_cluster_must_have_the_kinds(
         pytest.raises(DeployError, match=r"lacks stresschaos\.chaos-mesh\.org"),
     ):
         install_charts(cluster, make_params(), "me", lambda line: None)
+
+
+def test_nothing_is_installed_when_one_chart_does_not_exist(
+    helm: Path, gpu_cluster: EmulatedCluster, make_params: MakeParams, repositories: dict[str, str], tmp_path: Path
+) -> None:
+    repositories["loki"] = "99.0.0"
+    said: list[str] = []
+    with Cluster(gpu_cluster.address(tmp_path)) as cluster:
+        with pytest.raises(DeployError, match=r"nothing was installed.*loki .*newest is 99\.0\.0"):
+            install_charts(cluster, make_params(telemetry={"install": True}), "me", said.append)
+        assert "upgrade" not in commands(helm)
+        assert said == []

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from tasks.deploy.kubernetes import chart_index
+from tasks.deploy.kubernetes.address import ClusterAddress
+from tasks.deploy.kubernetes.charts import pinned_charts
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.errors import UnreachableError
 from tasks.deploy.kubernetes.preflight import Check, preflight
@@ -159,3 +163,34 @@ def test_an_unreachable_cluster_raises(make_params: MakeParams, tmp_path: Path) 
         address = cluster.address(tmp_path)
     with Cluster(address, deadline_s=0.3) as client, pytest.raises(UnreachableError):
         preflight(client, make_params())
+
+
+def test_charts_are_looked_up_before_helm_is_asked(
+    good: EmulatedCluster, make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {each.chart: each.version for each in pinned_charts()}
+
+    def read(repo: str) -> str:
+        if "grafana.github.io" in repo:
+            raise OSError("no route")
+        return json.dumps({"entries": {chart: [{"version": version}] for chart, version in versions.items()}})
+
+    monkeypatch.setattr(chart_index, "read_index", read)
+    params = make_params(telemetry={"install": True})
+    versions["loki"] = "99.0.0"
+    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+        rows = [check for check in preflight(client, params) if check.name == "charts"]
+    assert [row.verdict for row in rows] == ["failed", "warning"]
+    assert "newest is 99.0.0" in rows[0].result
+    assert "no route" in rows[1].result
+
+
+def test_a_pod_needs_neither_helm_nor_the_repositories(
+    good: EmulatedCluster, make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+        client.version()  # the way to the cluster is made from here; what follows believes itself in a pod
+        monkeypatch.setattr(ClusterAddress, "in_cluster", property(lambda self: True))
+        names = {check.name for check in preflight(client, make_params(telemetry={"install": True}))}
+    assert names.isdisjoint({"helm", "charts", "kubectl"})
