@@ -11,6 +11,7 @@ import pandas as pd
 
 from tasks.case import Case
 from tasks.params import ScoreParams
+from tasks.rca.grid import on_grid
 from tasks.rca.profile import is_visible
 from tasks.rca.rows import quantile_per_cell, row_of
 from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
@@ -49,7 +50,7 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         inject_time - pd.Timedelta(seconds=params.baseline_s) if params.baseline_s else None,
         inject_time + pd.Timedelta(seconds=params.fault_s) if params.fault_s else None,
     )
-    wide = widen(window.cut(samples, "time"), inject_time)
+    wide, step_ns = widen_with_step(window.cut(samples, "time"), inject_time)
     logs = window.cut(case.logs, "time")
     spans = window.cut(case.spans, "start")
     requests = window.cut(case.requests, "scheduled").drop(columns="request_id")
@@ -65,6 +66,7 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         front_end=record.front_end,
         inject_time=inject_time,
         metrics=wide,
+        step_s=step_ns / 1e9 if step_ns else None,
         sli=front_end_latency(requests, wide, record.front_end),
         logs=_ordered(logs, services, ["time", "service", "message"]),
         spans=_ordered(spans, services, ["start", "service", "duration", "trace_id", "span_id"]),
@@ -119,27 +121,33 @@ def widen(samples: pd.DataFrame, boundary: pd.Timestamp) -> pd.DataFrame:
     """Long metrics (``time``, ``service``, ``metric``, ``value``) as one row per step, a column per (service, metric).
 
     Samples of one column that fall into one step are averaged. Times that do not lie on a common grid are put on one
-    that has a boundary at ``boundary``, so that no row mixes before and after it. Infinite values count as no sample;
-    columns and rows without any sample are left out.
+    (:mod:`tasks.rca.grid`); no row mixes before and after ``boundary``. A hole in the recording has no rows. Infinite
+    values count as no sample; columns and rows without any sample are left out.
     """
+    return widen_with_step(samples, boundary)[0]
+
+
+def widen_with_step(samples: pd.DataFrame, boundary: pd.Timestamp) -> tuple[pd.DataFrame, int]:
+    """As :func:`widen`, and the usual step between the samples of one column (ns; 0 if none has two)."""
     samples = samples[np.isfinite(samples["value"])]
     if samples.empty:
         columns = pd.MultiIndex.from_arrays([[], []], names=["service", "metric"])
-        return pd.DataFrame(
-            index=pd.DatetimeIndex([], tz="UTC", name="time").as_unit("ns"), columns=columns, dtype=float
-        )
+        index = pd.DatetimeIndex([], tz="UTC", name="time").as_unit("ns")
+        return pd.DataFrame(index=index, columns=columns, dtype=float), 0
     service, services = _numbered(samples["service"])
     metric, metrics = _numbered(samples["metric"])
     present, column = np.unique(service * len(metrics) + metric, return_inverse=True)
     time = pd.DatetimeIndex(samples["time"]).as_unit("ns")
-    times, row = np.unique(_on_grid(time.asi8, column, boundary.as_unit("ns").value), return_inverse=True)
-    return pd.DataFrame(
+    placed, step_ns = on_grid(time.asi8, column, boundary.as_unit("ns").value)
+    times, row = np.unique(placed, return_inverse=True)
+    wide = pd.DataFrame(
         _cell_means(row, column, samples["value"].to_numpy(dtype=float), (len(times), len(present))),
         index=pd.DatetimeIndex(times, tz="UTC", name="time").as_unit("ns"),
         columns=pd.MultiIndex.from_arrays(
             [services[present // len(metrics)], metrics[present % len(metrics)]], names=["service", "metric"]
         ),
     )
+    return wide, step_ns
 
 
 def _numbered(names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -161,19 +169,6 @@ def _cell_means(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: 
         cell, values = cell[order], values[order]
     total = np.bincount(cell, weights=values, minlength=len(count))
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0).reshape(shape)
-
-
-def _on_grid(time: np.ndarray, column: np.ndarray, boundary: int) -> np.ndarray:
-    """``time`` (ns) as it is if it lies on a grid of the usual step between samples of one column, else put on one."""
-    order = np.lexsort((time, column))
-    gaps = np.diff(time[order])[np.diff(column[order]) == 0]
-    gaps = gaps[gaps > 0]
-    if gaps.size == 0:
-        return time
-    step = int(np.median(gaps))
-    if not np.any((time - time.min()) % step):
-        return time
-    return boundary + (time - boundary) // step * step
 
 
 def front_end_latency(requests: pd.DataFrame, metrics: pd.DataFrame, front_end: str) -> pd.Series:

@@ -81,7 +81,7 @@ def build_call_graph(view: CaseView) -> CallGraph:
 
     index = pd.DatetimeIndex(view.metrics.index)
     abnormal = np.asarray(index >= view.inject_time)
-    row = row_of(index, calls.end)
+    row = row_of(index, calls.end, view.step_ns)
     edge = np.where(known, np.searchsorted(pairs, calls.caller * size + calls.callee), -1)
     of_metrics = _latency_metrics(view)
     edge_latency = quantile_per_cell(row, edge, calls.duration, (len(index), len(pairs)), SLI_QUANTILE)

@@ -29,6 +29,7 @@ import pandas as pd
 from scipy.special import gammaln, logsumexp
 
 from tasks.rca.golden_signals import golden_signal
+from tasks.rca.rows import ticks_of, with_past
 
 HAZARD = 1e-3
 """A new run every thousand rows: a recording of some minutes is not expected to change by itself."""
@@ -47,6 +48,7 @@ _PRUNE = 40.0  # run lengths less probable than the best by this many nats are d
 _RESOLUTION = 1e-9
 _MAX_LAG = 32
 _ROWS_PER_LAG = 12
+_LEAST_NEIGHBOURS = 4  # rows with the row before; with fewer the rows count as one sequence
 _MAD_OF_STANDARD_NORMAL = 0.6744897501960817
 
 
@@ -74,9 +76,10 @@ def detect_change(metrics: pd.DataFrame, sli: pd.Series) -> Detection:
     values = sli.reindex(index).to_numpy(dtype=float)[:, None]
     if not metrics.empty:
         values = np.hstack([every[:, symptoms], values])
-    columns = prepare(values)
+    ticks = ticks_of(index)
+    columns = prepare(values, ticks)
     if columns.values.shape[1] == 0:
-        columns = prepare(every)
+        columns = prepare(every, ticks)
     changes, probability = find_changes(columns)
     row = _first_large(columns.values, changes) if probability >= THRESHOLD and changes else None
     return Detection(None if row is None else index[row], probability)
@@ -95,9 +98,15 @@ class Columns:
     column_share: float
 
 
-def prepare(values: np.ndarray) -> Columns:
-    """(rows, columns) with NaN as the detector takes them; no column if there are few rows or nothing moves."""
+def prepare(values: np.ndarray, ticks: np.ndarray | None = None) -> Columns:
+    """(rows, columns) with NaN as the detector takes them; no column if there are few rows or nothing moves.
+
+    ``ticks``: (rows,) number of the sampling step of each row (default: no hole between rows). The noise and what rows
+    have in common are measured on rows without a hole between them.
+    """
     rows = len(values)
+    if ticks is None or len(with_past(ticks, 1)) < _LEAST_NEIGHBOURS:
+        ticks = np.arange(rows)
     if rows < MIN_ROWS or values.shape[1] == 0:
         return Columns(np.empty((rows, 0)), 1.0, 1.0)
     filled = pd.DataFrame(values).ffill().bfill().fillna(0.0).to_numpy()
@@ -105,9 +114,9 @@ def prepare(values: np.ndarray) -> Columns:
     scaled = filled / np.where(largest > 0, largest, 1.0)
     centred = scaled - np.median(scaled, axis=0)
     lags = [1]
-    while 2 * lags[-1] <= min(rows // _ROWS_PER_LAG, _MAX_LAG):
+    while 2 * lags[-1] <= min(rows // _ROWS_PER_LAG, _MAX_LAG) and len(with_past(ticks, 4 * lags[-1] - 1)) >= rows // 2:
         lags.append(2 * lags[-1])
-    noise = np.sqrt(_variance_between_rows(centred, lags))
+    noise = np.sqrt(_variance_between_rows(centred, ticks, lags))
     noise = np.where(noise > _RESOLUTION, noise, centred.std(axis=0))
     moves = noise > _RESOLUTION
     clipped = np.clip(centred[:, moves] / noise[moves], -CLIP, CLIP)
@@ -115,7 +124,7 @@ def prepare(values: np.ndarray) -> Columns:
     kept = np.ascontiguousarray(clipped[:, np.argsort(-strays, kind="stable")[:MAX_COLUMNS]])
     if kept.shape[1] == 0:
         return Columns(kept, 1.0, 1.0)
-    return Columns(kept, 1 / _autocorrelation_time(kept, lags), _independent_share(kept))
+    return Columns(kept, 1 / _autocorrelation_time(kept, ticks, lags), _independent_share(kept, ticks))
 
 
 def find_changes(columns: Columns) -> tuple[list[int], float]:
@@ -202,25 +211,28 @@ def _moving_means(values: np.ndarray, width: int) -> np.ndarray:
     return (sums[width:] - sums[:-width]) / width
 
 
-def _variance_between_rows(values: np.ndarray, lags: list[int]) -> np.ndarray:
+def _variance_between_rows(values: np.ndarray, ticks: np.ndarray, lags: list[int]) -> np.ndarray:
     """Variance of each column within a run: the most that rows some steps apart differ."""
-    return np.max([_robust_variance(values[lag:] - values[:-lag]) / 2 for lag in lags], axis=0)
+    apart = ((with_past(ticks, lag), lag) for lag in lags)
+    return np.max([_robust_variance(values[now] - values[now - lag]) / 2 for now, lag in apart], axis=0)
 
 
-def _autocorrelation_time(values: np.ndarray, lags: list[int]) -> float:
+def _autocorrelation_time(values: np.ndarray, ticks: np.ndarray, lags: list[int]) -> float:
     """By how much the means of neighbouring blocks differ more than those of independent rows; the median column's."""
     between_blocks = []
     for lag in lags:
         means = _moving_means(values, lag)
-        between_blocks.append(lag * _robust_variance(means[lag:] - means[:-lag]) / 2)
-    between_rows = _variance_between_rows(values, lags)
+        first = with_past(ticks, 2 * lag - 1) - (2 * lag - 1)  # of two blocks side by side
+        between_blocks.append(lag * _robust_variance(means[first + lag] - means[first]) / 2)
+    between_rows = _variance_between_rows(values, ticks, lags)
     ratio = np.max(between_blocks, axis=0) / np.where(between_rows > 0, between_rows, 1.0)
     return float(np.median(np.maximum(ratio, 1.0)))
 
 
-def _independent_share(values: np.ndarray) -> float:
+def _independent_share(values: np.ndarray, ticks: np.ndarray) -> float:
     """Effective number of independent columns by the squared correlations of their changes, as a share of all."""
-    steps = np.diff(values, axis=0)
+    now = with_past(ticks, 1)
+    steps = values[now] - values[now - 1]
     rows, width = steps.shape
     spread = steps.std(axis=0)
     scaled = (steps - steps.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

@@ -24,13 +24,15 @@ class Panel:
     """``values``: (rows, columns) float64 without NaN, each column with mean 0 and population standard deviation 1.
 
     ``columns``: (service, metric) of each column. ``abnormal``: (rows,) bool, True from the inject time on. ``sli``:
-    (rows,) standardised latency that users saw; None without samples or where it never moved.
+    (rows,) standardised latency that users saw; None without samples or where it never moved. ``ticks``: (rows,)
+    number of the sampling step of each row; rows are adjacent where it grows by 1, else a hole is between them.
     """
 
     values: np.ndarray
     columns: tuple[tuple[str, str], ...]
     abnormal: np.ndarray
     sli: np.ndarray | None
+    ticks: np.ndarray
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -46,7 +48,8 @@ class Panel:
 def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
     """The metrics of ``view`` filled, standardised and put in an order made from their content.
 
-    A gap takes the last value before it (the first value after it, at the start). Columns that never move over both
+    A gap takes the last value before it (the first value after it, at the start); one beside a hole in the recording
+    takes a value from its own side of the hole, if there is one. Columns that never move over both
     windows, or have no sample, are left out.
 
     Raises:
@@ -55,23 +58,33 @@ def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
     rows = len(view.metrics)
     if rows < min_rows:
         raise MethodError(f"{rows} metric rows; this method needs at least {min_rows}")
-    values, moves = standardise(fill_gaps(view.metrics.to_numpy(dtype=float)))
+    ticks = view.ticks()
+    values, moves = standardise(fill_gaps(view.metrics.to_numpy(dtype=float), ticks))
     if not moves.any():
         raise MethodError("no metric moves")
     values = values[:, moves]
     names = [name for name, kept in zip(column_names(view.metrics), moves, strict=True) if kept]
     order = np.lexsort(np.round(values[::-1], _ORDER_DECIMALS) + 0.0)
-    sli, sli_moves = standardise(fill_gaps(view.sli.reindex(view.metrics.index).to_numpy(dtype=float)[:, None]))
+    seen = view.sli.reindex(view.metrics.index).to_numpy(dtype=float)[:, None]
+    sli, sli_moves = standardise(fill_gaps(seen, ticks))
     return Panel(
         values=np.ascontiguousarray(values[:, order]),
         columns=tuple(names[i] for i in order),
         abnormal=np.asarray(view.metrics.index >= view.inject_time),
         sli=sli[:, 0] if sli_moves[0] else None,
+        ticks=ticks,
     )
 
 
-def fill_gaps(values: np.ndarray) -> np.ndarray:
-    """(rows, columns) with every NaN replaced by the last sample before it, else the first after it."""
+def fill_gaps(values: np.ndarray, ticks: np.ndarray | None = None) -> np.ndarray:
+    """(rows, columns) with every NaN replaced by the last sample before it, else the first after it.
+
+    With ``ticks`` (:meth:`tasks.rca.view.CaseView.ticks`) those between the same two holes come first.
+    """
+    if ticks is not None and (np.diff(ticks) > 1).any() and np.isnan(values).any():
+        part = np.concatenate([[0], np.cumsum(np.diff(ticks) > 1)])
+        filled = pd.DataFrame(values).groupby(part).ffill()
+        values = filled.groupby(part).bfill().to_numpy()
     return pd.DataFrame(values).ffill().bfill().to_numpy()
 
 

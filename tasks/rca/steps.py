@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.rca.method import MethodError
+from tasks.rca.rows import step_of
 from tasks.rca.view import CaseView
 
 STEP_WITHOUT_METRICS_NS = 5_000_000_000
@@ -44,7 +45,7 @@ def steps_of(view: CaseView, event_times_ns: np.ndarray) -> Steps:
     inject = view.inject_time.value
     rows = np.unique(pd.DatetimeIndex(view.metrics.index).as_unit("ns").asi8)
     if len(rows) > 1:
-        length = int(np.median(np.diff(rows)))
+        length = view.step_ns or step_of(view.metrics.index)
         begin, end = int(rows[0]), int(rows[-1]) + length
     elif len(event_times_ns):
         length = STEP_WITHOUT_METRICS_NS

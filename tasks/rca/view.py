@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+
+from tasks.rca.rows import ticks_of
 
 if TYPE_CHECKING:
     from tasks.stack import Role
@@ -26,6 +29,9 @@ class CaseView:
     users see. ``metrics``: one row per sampling step (UTC), one column per (service, metric); NaN: no sample. ``sli``:
     latency in seconds that users saw, on the rows of ``metrics``. ``logs``, ``spans``, ``requests``, ``topology``: the
     tables of the case contract. ``inject_time``: when the first fault began, known or estimated.
+
+    ``step_s``: the sampling step of the metrics, None if no metric has two samples. A hole in the recording has no
+    rows: ``ticks`` says which rows are adjacent, and a method that looks back must not look across a hole.
     """
 
     services: tuple[str, ...]
@@ -39,6 +45,18 @@ class CaseView:
     requests: pd.DataFrame
     topology: pd.DataFrame
     content_key: str
+    step_s: float | None = None
+
+    @property
+    def step_ns(self) -> int | None:
+        return None if self.step_s is None else round(self.step_s * 1e9)
+
+    def ticks(self) -> np.ndarray:
+        """(rows,) number of the sampling step of each row of ``metrics``: the next row is 1 later, more after a hole.
+
+        :func:`tasks.rca.rows.with_past` gives the rows that have so many steps before them without a hole.
+        """
+        return ticks_of(self.metrics.index, self.step_ns)
 
     def split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Metrics before ``inject_time`` (normal) and from it on (abnormal). Either may have no row."""

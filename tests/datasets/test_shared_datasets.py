@@ -90,6 +90,17 @@ def test_online_boutique(online_boutique: list[Case]) -> None:
     assert ("checkoutservice", "frontend") not in calls
 
 
+def test_the_holes_of_online_boutique_are_no_steps(online_boutique: list[Case]) -> None:
+    """Sampled once a minute, with holes of eight: three rows after each injection, none made of two minutes."""
+    for case in online_boutique:
+        view = build_view(case, score_params(profile="llm"))
+        assert view.step_s == 60
+        assert len(view.split()[1]) == 3
+        assert len(view.metrics) == case.metrics["time"].nunique()
+        minutes = np.diff(pd.DatetimeIndex(view.metrics.index).asi8) / 60e9
+        np.testing.assert_array_equal(np.diff(view.ticks()), minutes)
+
+
 @pytest.mark.parametrize("method", ["nsigma", "baro"])
 def test_cpu_faults_of_online_boutique_are_mostly_found(online_boutique: list[Case], method: str) -> None:
     """The README's yardstick is about 0.7 for plain z-scores; a reader that mixes up times or pods is near 0.1."""

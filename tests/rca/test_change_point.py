@@ -163,3 +163,26 @@ def test_a_column_that_never_moved_before_counts() -> None:
     values = np.zeros((60, 2))
     values[40:] = [1.0, 5.0]
     assert row_of(detect(values)) == 40
+
+
+def test_holes_neither_hide_a_change_nor_make_one() -> None:
+    """Runs of six rows with holes between, each run with a level of its own moment: only lasting changes count."""
+    index = pd.DatetimeIndex(T0 + pd.to_timedelta(60 * (np.arange(90) + np.arange(90) // 6 * 7), unit="s"))
+    columns = pd.MultiIndex.from_product([[f"s{i}" for i in range(10)], ["latency_p90"]])
+    for seed in range(5):
+        values = noise(seed)
+        calm = pd.DataFrame(values[:, :-1], index=index, columns=columns)
+        assert detect_change(calm, pd.Series(values[:, -1], index=index)).time is None
+        values[60:] += 4
+        changed = pd.DataFrame(values[:, :-1], index=index, columns=columns)
+        assert detect_change(changed, pd.Series(values[:, -1], index=index)).time == index[60]
+
+
+def test_noise_is_measured_on_neighbouring_rows() -> None:
+    """Slowly wandering within a run; the level after each hole has nothing to do with the one before."""
+    rng = np.random.default_rng(0)
+    level = np.repeat(rng.normal(0, 50, 12), 8)[:, None]
+    values = level + rng.normal(0, 1, (96, 3))
+    holes = np.arange(96) + np.arange(96) // 8 * 20
+    torn, whole = prepare(values, holes), prepare(values)
+    assert torn.row_weight > whole.row_weight

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.rca.method import MethodError
-from tasks.rca.panel import build_panel
+from tasks.rca.panel import build_panel, fill_gaps
 from tests.rca.views import view_of
 
 NAN = float("nan")
@@ -39,3 +39,10 @@ def test_too_few_rows_and_nothing_that_moves_are_named() -> None:
         build_panel(view_of({("a", "x"): [1, 2]}, normal_rows=1))
     with pytest.raises(MethodError, match="no metric moves"):
         build_panel(view_of({("a", "x"): [1] * 9}, normal_rows=4))
+
+
+def test_a_gap_beside_a_hole_takes_a_value_of_its_own_side() -> None:
+    values = np.array([[1.0], [np.nan], [np.nan], [7.0], [np.nan]])
+    assert fill_gaps(values)[:, 0].tolist() == [1, 1, 1, 7, 7]
+    assert fill_gaps(values, np.array([0, 1, 9, 10, 11]))[:, 0].tolist() == [1, 1, 7, 7, 7]
+    assert fill_gaps(values, np.array([0, 1, 9, 20, 21]))[:, 0].tolist() == [1, 1, 1, 7, 7]

@@ -7,20 +7,24 @@ from scipy import special
 
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.method import MethodError
+from tasks.rca.rows import too_few_rows, with_past
 
 _PAIRS_PER_CHUNK = 100_000
 _COLLINEAR = 1e-10
 """Share of a variable's sum of squares below which the rest of it is rounding noise."""
 
 
-def learn_granger(values: np.ndarray, *, max_lag: int = 3, alpha: float = 0.05) -> CausalGraph:
+def learn_granger(
+    values: np.ndarray, *, max_lag: int = 3, alpha: float = 0.05, ticks: np.ndarray | None = None
+) -> CausalGraph:
     """i -> j where the past of column i helps to predict column j beyond j's own past, at level ``alpha``.
 
-    ``values``: (rows, columns) standardised, without gaps. Each ordered pair has one test: the F test that the
-    coefficients of all ``max_lag`` lags of i are 0, in a regression of j on a constant, its own ``max_lag`` lags and
-    those of i. Feedback (both ways) is possible. Tests are pairwise, as in the bivariate definition, and not corrected
-    for their number. Deterministic. O(rows x columns^2 x max_lag^2) in bounded memory beyond the (columns, columns)
-    result.
+    ``values``: (rows, columns) standardised, without gaps; ``ticks``: (rows,) number of the sampling step of each row
+    (default: no hole between rows). A row with a hole among the ``max_lag`` steps before it is no observation. Each
+    ordered pair has one test: the F test that the coefficients of all ``max_lag`` lags of i are 0, in a regression of j
+    on a constant, its own ``max_lag`` lags and those of i. Feedback (both ways) is possible. Tests are pairwise, as in
+    the bivariate definition, and not corrected for their number. Deterministic. O(rows x columns^2 x max_lag^2) in
+    bounded memory beyond the (columns, columns) result.
 
     Source: Granger, "Investigating Causal Relations by Econometric Models and Cross-spectral Methods", Econometrica,
     1969. The columns are taken as they are: neither differenced nor tested for stationarity.
@@ -28,10 +32,10 @@ def learn_granger(values: np.ndarray, *, max_lag: int = 3, alpha: float = 0.05) 
     Raises:
         MethodError: too few rows for the regression.
     """
-    return CausalGraph.of_directed(granger_p_values(values, max_lag=max_lag) < alpha)
+    return CausalGraph.of_directed(granger_p_values(values, max_lag=max_lag, ticks=ticks) < alpha)
 
 
-def granger_p_values(values: np.ndarray, *, max_lag: int) -> np.ndarray:
+def granger_p_values(values: np.ndarray, *, max_lag: int, ticks: np.ndarray | None = None) -> np.ndarray:
     """(columns, columns) p values [cause, effect] of the F test of :func:`learn_granger`; 1 on the diagonal.
 
     Lags that say nothing new (constant or collinear) do not count as parameters. A column that its own past predicts
@@ -41,24 +45,26 @@ def granger_p_values(values: np.ndarray, *, max_lag: int) -> np.ndarray:
         MethodError: too few rows for the regression.
     """
     rows, n = values.shape
-    needed = 3 * max_lag + 2
-    if rows < needed:
-        raise MethodError(f"{rows} metric rows; Granger causality with {max_lag} lags needs at least {needed}")
-    lagged = _centred(np.stack([values[max_lag - lag : rows - lag] for lag in range(1, max_lag + 1)]))
+    ticks = np.arange(rows) if ticks is None else ticks
+    problem = too_few_rows(ticks, max_lag, 2 * max_lag + 2, f"Granger causality with {max_lag} lags")
+    if problem:
+        raise MethodError(problem)
+    now = with_past(ticks, max_lag)
+    lagged = _centred(np.stack([values[now - lag] for lag in range(1, max_lag + 1)]))
     own, own_rank = _orthonormal(lagged)
-    unexplained = _centred(values[max_lag:])
+    unexplained = _centred(values[now])
     total = np.sum(unexplained**2, axis=0)
     for basis in own:
         unexplained = unexplained - basis * np.sum(basis * unexplained, axis=0)
     restricted = np.sum(unexplained**2, axis=0)
-    flat = lagged.transpose(1, 0, 2).reshape(rows - max_lag, -1)
+    flat = lagged.transpose(1, 0, 2).reshape(len(now), -1)
     gram = np.einsum("ltj,mtj->jlm", lagged, lagged)
     p_values = np.ones((n, n))
     chunk = max(1, _PAIRS_PER_CHUNK // n)
     for start in range(0, n, chunk):
         effects = slice(start, start + chunk)
         explained, rank = _explained(own[:, :, effects], unexplained[:, effects], flat, gram)
-        freedom = rows - max_lag - 1 - own_rank[effects, None] - rank
+        freedom = len(now) - 1 - own_rank[effects, None] - rank
         full = np.maximum(restricted[effects, None] - explained, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = (explained / rank) / (full / freedom)

@@ -14,6 +14,7 @@ from scipy.special import betainc
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix, partial_correlations
 from tasks.rca.method import MethodError
+from tasks.rca.rows import too_few_rows, with_past
 
 MAX_LAGGED_COLUMNS = 3300
 MAX_OPERATIONS = 10_000_000_000
@@ -29,40 +30,47 @@ def learn_pcmci(
     condition_alpha: float = 0.1,
     alpha: float = 0.05,
     same_step: bool = True,
+    ticks: np.ndarray | None = None,
 ) -> CausalGraph:
     """The links between columns that PCMCI finds in (rows, columns) ``values``, all lags merged.
 
     i -> j if i at some earlier step is linked to j now (both ways if so found). With ``same_step``, columns that are
-    linked at lag 0 only have an undirected edge.
+    linked at lag 0 only have an undirected edge. ``ticks``: (rows,) number of the sampling step of each row (default:
+    no hole between rows).
 
     Raises:
         MethodError: as :func:`pcmci_p_values`.
     """
-    linked = pcmci_p_values(values, max_lag=max_lag, condition_alpha=condition_alpha) <= alpha
+    linked = pcmci_p_values(values, max_lag=max_lag, condition_alpha=condition_alpha, ticks=ticks) <= alpha
     leads: np.ndarray = np.any(linked[1:], axis=0)
     np.fill_diagonal(leads, False)
     together = linked[0] & ~(leads | leads.T) if same_step else np.zeros_like(leads)
     return CausalGraph(leads, together, np.zeros_like(leads))
 
 
-def pcmci_p_values(values: np.ndarray, *, max_lag: int, condition_alpha: float) -> np.ndarray:
+def pcmci_p_values(
+    values: np.ndarray, *, max_lag: int, condition_alpha: float, ticks: np.ndarray | None = None
+) -> np.ndarray:
     """[lag, i, j]: p value of the link from column i, ``lag`` steps ago, to column j now; lags 0 to ``max_lag``.
 
     First a variant of PC finds, for each column, the lagged columns (its own included) that bear on it at level
     ``condition_alpha``: its parents. Then each link is tested given the parents of both of its ends (momentary
     conditional independence). 1 where a test can say nothing: too few rows, or an end that the condition determines;
-    so merge copies of a column before. [0] is symmetric, with 1 in its diagonal. O(columns^2 x lags x parents^3).
+    so merge copies of a column before. A row with a hole among the 2 x ``max_lag`` steps before it is not used. [0] is
+    symmetric, with 1 in its diagonal. O(columns^2 x lags x parents^3).
 
     Raises:
         MethodError: too few rows for ``max_lag``, too many columns, or too many parents.
     """
     rows, columns = values.shape
-    if rows <= 2 * max_lag + 3:
-        raise MethodError(f"{rows} metric rows; {2 * max_lag + 4} are needed for lags of up to {max_lag} steps")
+    ticks = np.arange(rows) if ticks is None else ticks
+    problem = too_few_rows(ticks, 2 * max_lag, 4, f"PCMCI with lags of up to {max_lag} steps")
+    if problem:
+        raise MethodError(problem)
     most = MAX_LAGGED_COLUMNS // (2 * max_lag + 1)
     if columns > most:
         raise MethodError(f"{columns} columns; with lags of up to {max_lag} steps this method stops at {most}")
-    lagged = LaggedColumns.of(values, max_lag)
+    lagged = LaggedColumns.of(values, max_lag, ticks)
     parents = lagged.parents(condition_alpha)
     count = np.count_nonzero(parents != _NONE, axis=1)
     operations = int(np.sum((count[:, None] + count + 2) ** 3)) * (max_lag + 1) // 3
@@ -82,7 +90,8 @@ def pcmci_p_values(values: np.ndarray, *, max_lag: int, condition_alpha: float) 
 
 @dataclass(frozen=True)
 class LaggedColumns:
-    """Columns as they were 0 to twice ``max_lag`` steps ago, in the rows for which all of them are known.
+    """Columns as they were 0 to twice ``max_lag`` steps ago, in the rows for which all of them are known: none looks
+    back across a hole.
 
     Column c, ``lag`` steps ago, has index ``lag * columns + c`` in ``correlation``. All tests use the same ``rows``.
     """
@@ -93,10 +102,10 @@ class LaggedColumns:
     max_lag: int
 
     @classmethod
-    def of(cls, values: np.ndarray, max_lag: int) -> LaggedColumns:
-        rows = len(values) - 2 * max_lag
-        shifted = [values[2 * max_lag - lag :][:rows] for lag in range(2 * max_lag + 1)]
-        return cls(correlation_matrix(np.hstack(shifted)), rows, values.shape[1], max_lag)
+    def of(cls, values: np.ndarray, max_lag: int, ticks: np.ndarray | None = None) -> LaggedColumns:
+        now = with_past(np.arange(len(values)) if ticks is None else ticks, 2 * max_lag)
+        shifted = [values[now - lag] for lag in range(2 * max_lag + 1)]
+        return cls(correlation_matrix(np.hstack(shifted)), len(now), values.shape[1], max_lag)
 
     def parents(self, alpha: float) -> np.ndarray:
         """(columns, most parents) indices of the parents of each column at lag 0, -1 for none; the strongest first.

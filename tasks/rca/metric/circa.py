@@ -16,6 +16,7 @@ from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.pc import learn_pc
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.panel import Panel, build_panel
+from tasks.rca.rows import with_past
 from tasks.rca.view import CaseView
 
 _LEAST_NORMAL_ROWS = 4
@@ -73,7 +74,7 @@ def circa(
     """
     require_windows(*view.split())
     panel = build_panel(view)
-    normal_rows = int(np.count_nonzero(~panel.abnormal)) - lags
+    normal_rows = int(np.count_nonzero(~panel.abnormal[with_past(panel.ticks, lags)]))
     if normal_rows < _LEAST_NORMAL_ROWS:
         raise MethodError(
             f"{normal_rows} metric rows before the inject time; CIRCA needs at least {_LEAST_NORMAL_ROWS}"
@@ -81,7 +82,7 @@ def circa(
     causal_graph = structural_graph(view, panel) if graph == "structural" else None
     if causal_graph is None:
         causal_graph = learn_pc(panel.values[~panel.abnormal], alpha=alpha)
-    scores = residual_scores(panel.values, panel.abnormal, causal_graph, lags=lags)
+    scores = residual_scores(panel.values, panel.abnormal, causal_graph, lags=lags, ticks=panel.ticks)
     return Ranking.of_metrics(panel.scores(adjusted(scores, causal_graph, threshold)))
 
 
@@ -132,15 +133,20 @@ def _causes_of(effect: _Signal, calls: np.ndarray) -> Iterator[_Signal]:
             yield int(callee), signal
 
 
-def residual_scores(values: np.ndarray, abnormal: np.ndarray, graph: CausalGraph, *, lags: int) -> np.ndarray:
+def residual_scores(
+    values: np.ndarray, abnormal: np.ndarray, graph: CausalGraph, *, lags: int, ticks: np.ndarray | None = None
+) -> np.ndarray:
     """(columns,) largest absolute residual after the inject time, in standard deviations of those before it.
 
-    ``values``: (rows, columns); ``abnormal``: (rows,) bool. The regressions know the normal rows only.
+    ``values``: (rows, columns); ``abnormal``: (rows,) bool; ``ticks``: (rows,) number of the sampling step of each row
+    (default: no hole). The regressions know the normal rows only, and of those the rows whose ``lags`` steps before are
+    there.
     """
-    rows = len(values) - lags
-    normal = ~abnormal[lags:]
+    now = with_past(np.arange(len(values)) if ticks is None else ticks, lags)
+    rows = len(now)
+    normal = ~abnormal[now]
     centred = values - values[~abnormal].mean(axis=0)
-    lagged = np.stack([centred[lags - lag : lags - lag + rows] for lag in range(lags + 1)])
+    lagged = np.stack([centred[now - lag] for lag in range(lags + 1)])
     count = int(np.count_nonzero(normal))
     residuals = np.empty((rows, values.shape[1]))
     ranks = np.zeros(values.shape[1])

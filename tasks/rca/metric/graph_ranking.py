@@ -1,6 +1,6 @@
 """Eight methods: a causal graph by one of four learners, its columns ranked by one of two walks.
 
-A learner takes (values, rng) and gives a graph; a walk takes (graph, panel) and gives a score per column. Their
+A learner takes (panel, rng) and gives a graph; a walk takes (graph, panel) and gives a score per column. Their
 keyword-only arguments are the parameters of the methods made of them.
 """
 
@@ -58,22 +58,20 @@ class _Walk:
     deviations: str
 
 
-def _pc(values: np.ndarray, rng: np.random.Generator, *, alpha: float = 0.05) -> CausalGraph:
-    return learn_pc(values, alpha=alpha)
+def _pc(panel: Panel, rng: np.random.Generator, *, alpha: float = 0.05) -> CausalGraph:
+    return learn_pc(panel.values, alpha=alpha)
 
 
-def _fci(values: np.ndarray, rng: np.random.Generator, *, alpha: float = 0.05) -> CausalGraph:
-    return learn_fci(values, alpha=alpha)
+def _fci(panel: Panel, rng: np.random.Generator, *, alpha: float = 0.05) -> CausalGraph:
+    return learn_fci(panel.values, alpha=alpha)
 
 
-def _granger(values: np.ndarray, rng: np.random.Generator, *, alpha: float = 0.05, max_lag: int = 3) -> CausalGraph:
-    return learn_granger(values, max_lag=max_lag, alpha=alpha)
+def _granger(panel: Panel, rng: np.random.Generator, *, alpha: float = 0.05, max_lag: int = 3) -> CausalGraph:
+    return learn_granger(panel.values, max_lag=max_lag, alpha=alpha, ticks=panel.ticks)
 
 
-def _lingam(
-    values: np.ndarray, rng: np.random.Generator, *, alpha: float = 0.05, max_iterations: int = 1000
-) -> CausalGraph:
-    return learn_lingam(values, rng, alpha=alpha, max_iterations=max_iterations)
+def _lingam(panel: Panel, rng: np.random.Generator, *, alpha: float = 0.05, max_iterations: int = 1000) -> CausalGraph:
+    return learn_lingam(panel.values, rng, alpha=alpha, max_iterations=max_iterations)
 
 
 def _pagerank(graph: CausalGraph, panel: Panel, *, damping: float = 0.85) -> np.ndarray:
@@ -186,7 +184,7 @@ def _combine(learner: _Learner, walk: _Walk) -> None:
     def run(view: CaseView, rng: np.random.Generator, **parameters: Any) -> Ranking:
         panel = build_panel(view)
         for_learner = {name: parameters.pop(name) for name in of_learner if name in parameters}
-        graph = learner.learn(panel.values, rng, **for_learner)
+        graph = learner.learn(panel, rng, **for_learner)
         return Ranking.of_metrics(panel.scores(walk.rank(graph, panel, **parameters)))
 
     name = f"{learner.name}_{walk.name}"

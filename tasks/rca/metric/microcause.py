@@ -66,7 +66,12 @@ def microcause(
     of_node = _first_copies(nodes)
     kept, position = np.unique(of_node, return_inverse=True)
     graph = learn_pcmci(
-        nodes[:, kept], max_lag=max_lag, condition_alpha=condition_alpha, alpha=alpha, same_step=same_step
+        nodes[:, kept],
+        max_lag=max_lag,
+        condition_alpha=condition_alpha,
+        alpha=alpha,
+        same_step=same_step,
+        ticks=panel.ticks,
     )
     visits = visits_from_first(graph, nodes[:, kept], rho=rho)[position[1:]]
     return Ranking.of_metrics(panel.scores(walk_share * _share(visits) + (1 - walk_share) * _share(anomaly)))

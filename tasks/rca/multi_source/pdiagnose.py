@@ -8,6 +8,7 @@ import pandas as pd
 from tasks.rca.deviation import RESOLUTION, Direction
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.panel import fill_gaps
+from tasks.rca.rows import with_past
 from tasks.rca.spans import (
     Duration,
     durations,
@@ -91,10 +92,11 @@ def _metric_shares(view: CaseView, n_sigma: float, direction: Direction, window:
     if not judged.any():
         return pd.Series(dtype=float)
     largest = np.fmax.reduce(np.abs(values), axis=0)
-    scaled = fill_gaps(values / np.where(largest > 0, largest, 1.0))
+    ticks = view.ticks()
+    scaled = fill_gaps(values / np.where(largest > 0, largest, 1.0), ticks)
     anomalous = judged & (
         _unlikely(scaled, sampled, after, n_sigma, direction)
-        | _sudden(scaled, sampled, after, n_sigma, direction, window)
+        | _sudden(scaled, sampled, after, n_sigma, direction, window, ticks)
     )
     services = [service for service, _ in column_names(view.metrics)]
     return _shares(np.array(services), anomalous.sum(axis=0), judged.sum(axis=0))
@@ -145,17 +147,24 @@ def _in_tail(
 
 
 def _sudden(
-    values: np.ndarray, sampled: np.ndarray, after: np.ndarray, n_sigma: float, direction: Direction, window: int
+    values: np.ndarray,
+    sampled: np.ndarray,
+    after: np.ndarray,
+    n_sigma: float,
+    direction: Direction,
+    window: int,
+    ticks: np.ndarray,
 ) -> np.ndarray:
     """Which values after the inject time depart from the weighted moving average of those just before them.
 
-    The latest of the ``window`` values weighs most (linearly). Arguments and result as of :func:`_unlikely`.
+    The latest of the ``window`` values weighs most (linearly). A row with a hole among the ``window`` steps before it
+    (``ticks``: number of the sampling step of each row) is not judged. Arguments and result as of :func:`_unlikely`.
     """
     departure = np.full(values.shape, np.nan)
     weights = np.arange(window, 0, -1) / (window * (window + 1) / 2)
-    if len(values) > window:
-        expected = sum(weight * values[window - lag - 1 : len(values) - lag - 1] for lag, weight in enumerate(weights))
-        departure[window:] = values[window:] - expected
+    now = with_past(ticks, window)
+    if len(now):
+        departure[now] = values[now] - sum(weight * values[now - lag] for lag, weight in enumerate(weights, 1))
     departure[~sampled] = np.nan
     normal, abnormal = departure[~after], departure[after]
     count = np.count_nonzero(~np.isnan(normal), axis=0)

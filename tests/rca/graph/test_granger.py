@@ -2,6 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tasks.rca.graph.granger import granger_p_values, learn_granger
 from tasks.rca.method import MethodError
@@ -82,3 +83,36 @@ def test_too_few_rows() -> None:
     granger_p_values(series(11, 3, seed=8), max_lag=3)
     with pytest.raises(MethodError, match="10 metric rows; Granger causality with 3 lags needs at least 11"):
         learn_granger(series(10, 3, seed=8))
+
+
+@pytest.mark.parametrize("cut", [150, 77])
+def test_no_row_looks_back_across_a_hole(cut: int) -> None:
+    """The F test over both sides of the hole, each with its own past only."""
+    values = planted(300, seed=9)
+    found = granger_p_values(values, max_lag=3, ticks=np.arange(300) + np.where(np.arange(300) >= cut, 40, 0))
+    sides = [np.stack([side[3 - lag : len(side) - lag] for lag in range(4)]) for side in (values[:cut], values[cut:])]
+    now, *past = np.concatenate(sides, axis=1)
+    restricted = np.column_stack([np.ones(len(now)), *[lag[:, 2] for lag in past]])
+    full = np.column_stack([restricted, *[lag[:, 3] for lag in past]])
+    unexplained = [np.linalg.lstsq(design, now[:, 2], rcond=None)[1][0] for design in (restricted, full)]
+    freedom = len(now) - 7
+    statistic = (unexplained[0] - unexplained[1]) / 3 / (unexplained[1] / freedom)
+    assert found[3, 2] == pytest.approx(stats.f.sf(statistic, 3, freedom), rel=1e-6)
+    assert found[3, 2] != pytest.approx(granger_p_values(values, max_lag=3)[3, 2], rel=1e-3)
+
+
+def test_a_cause_that_leads_only_across_the_hole_is_none() -> None:
+    """Sides of four rows: by position the last row of one side 'predicts' the first of the next without error."""
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal((200, 2))
+    values[4::4, 1] = 9 * values[3:-1:4, 0]
+    ticks = np.arange(200) + np.arange(200) // 4 * 9
+    values = standardise(values)[0]
+    assert granger_p_values(values, max_lag=1)[0, 1] < 1e-6
+    assert granger_p_values(values, max_lag=1, ticks=ticks)[0, 1] > 1e-3
+
+
+def test_too_few_rows_between_holes() -> None:
+    ticks = np.arange(28) + np.arange(28) // 4 * 9
+    with pytest.raises(MethodError, match=r"7 of 28 metric rows have 3 steps before them without a hole; .* least 8"):
+        granger_p_values(series(28, 3, seed=8), max_lag=3, ticks=ticks)

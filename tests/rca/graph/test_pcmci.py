@@ -141,7 +141,7 @@ def test_conditioning_sets_of_different_sizes() -> None:
 
 
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MethodError, match="13 metric rows; 14 are needed for lags of up to 5 steps"):
+    with pytest.raises(MethodError, match="13 metric rows; PCMCI with lags of up to 5 steps needs at least 14"):
         learn_pcmci(process(13), max_lag=5)
     learn_pcmci(process(14), max_lag=5)
     monkeypatch.setattr(module, "MAX_LAGGED_COLUMNS", 44)
@@ -150,3 +150,27 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_OPERATIONS", 100)
     with pytest.raises(MethodError, match=r"5 columns with \d+ lagged parents each need .* stops at 100"):
         learn_pcmci(process(100), max_lag=2)
+
+
+def test_no_row_looks_back_across_a_hole() -> None:
+    """Every correlation is that of the pairs of rows without a hole between them."""
+    values, cut = process(400), 170
+    lagged = LaggedColumns.of(values, 2, np.arange(400) + np.where(np.arange(400) >= cut, 31, 0))
+    sides = [np.hstack([side[4 - lag : len(side) - lag] for lag in range(5)]) for side in (values[:cut], values[cut:])]
+    assert lagged.rows == 400 - 8
+    np.testing.assert_allclose(lagged.correlation, np.corrcoef(np.vstack(sides), rowvar=False), atol=1e-12)
+
+
+def test_a_link_that_only_crosses_holes_is_none() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal((400, 2))
+    values[8::8, 1] = 9 * values[7:-1:8, 0]
+    ticks = np.arange(400) + np.arange(400) // 8 * 9
+    assert pcmci_p_values(values, max_lag=1, condition_alpha=0.1)[1, 0, 1] < 1e-6
+    assert pcmci_p_values(values, max_lag=1, condition_alpha=0.1, ticks=ticks)[1, 0, 1] > 1e-3
+
+
+def test_too_few_rows_between_holes() -> None:
+    ticks = np.arange(40) + np.arange(40) // 4 * 9
+    with pytest.raises(MethodError, match="0 of 40 metric rows have 4 steps before them without a hole"):
+        learn_pcmci(process(40), max_lag=2, ticks=ticks)

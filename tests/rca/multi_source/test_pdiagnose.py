@@ -124,7 +124,7 @@ def test_a_jump_departs_from_the_weighted_moving_average_a_slow_drift_does_not()
     jump[25:] += 5
     after = np.arange(30) >= 20
     values = np.column_stack([drift, jump])
-    found = _sudden(values, np.ones(values.shape, dtype=bool), after, 3.0, "both", 5)
+    found = _sudden(values, np.ones(values.shape, dtype=bool), after, 3.0, "both", 5, np.arange(30))
     assert not found[:, 0].any()
     assert found[5, 1]
     assert not found[:5, 1].any()
@@ -140,3 +140,12 @@ def test_no_vote_is_no_ranking() -> None:
         votes(CALM)
     with pytest.raises(MethodError, match="no metric or span on both sides"):
         votes(no_metrics())
+
+
+def test_a_level_on_the_other_side_of_a_hole_is_not_the_one_just_before() -> None:
+    values = np.r_[np.tile([0.0, 0.1], 10), np.tile([5.0, 5.1], 10)][:, None]
+    after, sampled = np.arange(40) >= 20, np.ones((40, 1), dtype=bool)
+    whole = _sudden(values, sampled, after, 3.0, "both", 5, np.arange(40))
+    torn = _sudden(values, sampled, after, 3.0, "both", 5, np.arange(40) + np.where(np.arange(40) >= 20, 8, 0))
+    assert whole[:5].any()
+    assert not torn.any()
