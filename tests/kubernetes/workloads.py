@@ -137,6 +137,16 @@ class DeploymentController:
         cluster.set_status("apps/v1", kind, metadata["name"], status, metadata["namespace"])
 
 
+def _add_scale_strategy(cluster: EmulatedCluster, service: Object) -> None:
+    """KubeRay writes its resource back with an empty ``scaleStrategy`` in every worker group."""
+
+    def add(document: Object) -> None:
+        for group in document["spec"]["rayClusterConfig"].get("workerGroupSpecs") or ():
+            group.setdefault("scaleStrategy", {})
+
+    cluster.change("ray.io/v1", "RayService", service["metadata"]["name"], add, service["metadata"]["namespace"])
+
+
 class RayServiceController:
     """RayCluster, head and worker pods and services of each RayService; it is Ready ``delay_s`` after the last pod."""
 
@@ -150,6 +160,7 @@ class RayServiceController:
                 self._reconcile(cluster, service)
 
     def _reconcile(self, cluster: EmulatedCluster, service: Object) -> None:
+        _add_scale_strategy(cluster, service)
         metadata, spec = service["metadata"], service["spec"]["rayClusterConfig"]
         ray_cluster = self._ray_cluster(cluster, service)
         name = ray_cluster["metadata"]["name"]

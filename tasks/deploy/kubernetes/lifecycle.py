@@ -212,11 +212,13 @@ def _apply(cluster: Cluster, manifests: tuple[Manifest, ...], progress: Progress
     ray = next(each for each in manifests if each.kind == "RayService")
     live = cluster.find(*RAY_SERVICE)
     of_engines = [each for each in manifests if each is ray or (each.kind, each.name) == MOUNTED_BY_ENGINES]
-    if live is not None and any(changes_spec(cluster, each) for each in of_engines):
+    runs_as_wanted = live is not None and not any(changes_spec(cluster, each) for each in of_engines)
+    if live is not None and not runs_as_wanted:
         progress("stack: it runs with other parameters: its engines are started anew")
         _delete_and_await(cluster, ray)
-    progress(f"stack: applying {len(manifests)} objects")
-    for manifest in manifests:
+    wanted = [each for each in manifests if not (each is ray and runs_as_wanted)]
+    progress(f"stack: applying {len(wanted)} objects")
+    for manifest in wanted:
         _apply_one(cluster, manifest)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 PART_OF_LABEL = "app.kubernetes.io/part-of"
 STACK_LABEL = "rcarena.io/stack"
 OWNER = "rcarena"
+APPLIED_ANNOTATION = "rcarena.io/applied"
+"""On an object whose operator rewrites its spec: the fingerprint of what we sent."""
 
 
 def stack_labels(namespace: str) -> dict[str, str]:
@@ -50,5 +54,18 @@ class Manifest:
         group = self.api_version.rpartition("/")[0]
         return group, self.kind, self.namespace or "", self.name
 
+    @property
+    def fingerprint(self) -> str:
+        """The value of ``APPLIED_ANNOTATION`` in this document, empty without one."""
+        return str((self.document["metadata"].get("annotations") or {}).get(APPLIED_ANNOTATION, ""))
+
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def with_fingerprint(document: dict[str, Any]) -> dict[str, Any]:
+    """``document`` with ``APPLIED_ANNOTATION``: equal documents have equal fingerprints."""
+    text = json.dumps(document, sort_keys=True, default=str)
+    metadata = document["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), APPLIED_ANNOTATION: hashlib.sha256(text.encode()).hexdigest()}
+    return {**document, "metadata": {**metadata, "annotations": annotations}}

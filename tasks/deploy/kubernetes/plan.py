@@ -12,7 +12,7 @@ import yaml
 
 from tasks.deploy.kubernetes.client import Cluster, Object
 from tasks.deploy.kubernetes.errors import ForbiddenError, NotFoundError
-from tasks.deploy.kubernetes.manifest import Manifest
+from tasks.deploy.kubernetes.manifest import APPLIED_ANNOTATION, Manifest
 
 Action = Literal["create", "change", "unchanged", "unknown"]
 
@@ -55,6 +55,8 @@ def plan_one(cluster: Cluster, manifest: Manifest) -> Change:
         return _creation(cluster, manifest, reason)
     except ForbiddenError as error:
         return Change(manifest, "unknown", reason=str(error))
+    if _was_applied(live, manifest):
+        return Change(manifest, "unchanged")
     after = cluster.apply(manifest.document, dry_run=True)
     diff = _diff(live, after, str(manifest))
     return Change(manifest, "change" if diff else "unchanged", diff)
@@ -63,12 +65,31 @@ def plan_one(cluster: Cluster, manifest: Manifest) -> Change:
 def changes_spec(cluster: Cluster, manifest: Manifest) -> bool:
     """Whether applying it would change anything but metadata of an object that is there. Raises ClusterError."""
     live = cluster.find(manifest.api_version, manifest.kind, manifest.name, namespace=manifest.namespace)
-    if live is None:
+    if live is None or _was_applied(live, manifest):
         return False
     after = cluster.apply(manifest.document, dry_run=True)
     return any(
         live.get(key) != after.get(key) for key in live.keys() | after.keys() if key not in ("metadata", "status")
     )
+
+
+def _was_applied(live: Object, manifest: Manifest) -> bool:
+    """Whether ``live`` is what the manifest says, as its fingerprint tells, with whatever an operator added to it."""
+    annotations = live["metadata"].get("annotations") or {}
+    return (
+        bool(manifest.fingerprint)
+        and annotations.get(APPLIED_ANNOTATION) == manifest.fingerprint
+        and _holds(live.get("spec"), manifest.document.get("spec"))
+    )
+
+
+def _holds(live: Any, wanted: Any) -> bool:
+    """Whether everything in ``wanted`` is in ``live``; lists have the same length."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(key in live and _holds(live[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return isinstance(live, list) and len(live) == len(wanted) and all(map(_holds, live, wanted))
+    return bool(live == wanted)
 
 
 def text(changes: tuple[Change, ...]) -> str:

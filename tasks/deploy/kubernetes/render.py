@@ -23,7 +23,7 @@ from tasks.deploy.kubernetes.charts import (
     chart_releases,
     prerequisites,
 )
-from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
+from tasks.deploy.kubernetes.manifest import Manifest, stack_labels, with_fingerprint
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
 from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams, PodResources
@@ -49,6 +49,9 @@ GPU_TEMPLATES = frozenset({"node-fault-crd.yaml.j2", "gpu-agent.yaml.j2"})
 
 RAY_VERSION = "2.60.0"
 CLUSTER_SCOPED = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"})
+REWRITTEN_BY_OPERATORS = frozenset({"RayService"})
+"""KubeRay adds fields to the worker groups, a list that server-side apply can only replace as a whole: a dry run always
+shows a change there, so what we sent is known by its fingerprint."""
 SHARED_MEMORY_GB = 16
 HELM_TIMEOUT = "15m"
 
@@ -167,7 +170,7 @@ def _owned(document: dict[str, Any], namespace: str) -> dict[str, Any]:
     if document["kind"] not in CLUSTER_SCOPED:
         metadata.setdefault("namespace", namespace)
     metadata["labels"] = {**(metadata.get("labels") or {}), **stack_labels(namespace)}
-    return document
+    return with_fingerprint(document) if document["kind"] in REWRITTEN_BY_OPERATORS else document
 
 
 @cache

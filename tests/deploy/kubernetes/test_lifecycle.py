@@ -24,6 +24,7 @@ from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.deploy.kubernetes.gateway import Gateway
+from tests.kubernetes.answers import Object
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.workloads import Kubelet
 
@@ -81,6 +82,38 @@ class TestUp:
         first = up(make_params(), stack)
         assert isinstance(first, KubernetesRuntime)
         assert up(make_params(), stack) == first
+
+    def test_what_the_operator_writes_into_the_spec_is_no_change(
+        self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path
+    ) -> None:
+        up(make_params(), stack)
+        before = gpu_cluster.get("ray.io/v1", "RayService", "rcarena")
+        assert before is not None
+        assert before["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["scaleStrategy"] == {}
+        for _ in range(2):
+            said: list[str] = []
+            up(make_params(), stack, said.append)
+            assert not any("other parameters" in line for line in said)
+        after = gpu_cluster.get("ray.io/v1", "RayService", "rcarena")
+        assert after is not None
+        assert (after["metadata"]["uid"], after["metadata"]["generation"], after["spec"]) == (
+            before["metadata"]["uid"],
+            before["metadata"]["generation"],
+            before["spec"],
+        )
+
+    def test_a_spec_that_somebody_else_changed_is_put_right(
+        self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path
+    ) -> None:
+        up(make_params(), stack)
+
+        def shrink(document: Object) -> None:
+            document["spec"]["rayClusterConfig"]["workerGroupSpecs"].pop()
+
+        gpu_cluster.change("ray.io/v1", "RayService", "rcarena", shrink)
+        said: list[str] = []
+        up(make_params(), stack, said.append)
+        assert any("other parameters" in line for line in said)
 
     def test_other_parameters_start_the_engines_anew(
         self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path
