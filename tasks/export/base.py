@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
 from tasks.export.collector import CollectorFiles
 from tasks.export.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
+from tasks.export.grid import TimeGrid
 from tasks.export.http import NO_ACCESS, HttpAccess, SourceError
 from tasks.export.loki import LokiClient, access_log_entries
 from tasks.export.placement import Placement, PodPlacement, inherit_gpus, merge_pods
 from tasks.export.pods import discover_pods
-from tasks.export.prometheus import PrometheusClient, TimeGrid
+from tasks.export.prometheus import PrometheusClient
 from tasks.export.span_metrics import derive_metrics
 from tasks.export.spans import read_spans
 from tasks.params import ExportParams
@@ -119,8 +120,8 @@ class ExportContext:
 
     @cached_property
     def grid(self) -> TimeGrid:
-        """The times at which metrics are sampled."""
-        return TimeGrid.between(self.start, self.end, self.params.step_s)
+        """The times at which metrics are sampled: multiples of the step."""
+        return TimeGrid.aligned(self.start, self.end, self.params.step_s)
 
     def access(self, server: ServerName) -> HttpAccess:
         return self.sources.access.get(server, NO_ACCESS)
@@ -148,16 +149,17 @@ class ExportContext:
 
     @cached_property
     def _placement(self) -> tuple[Placement, list[str]]:
-        pods = self.sources.pods
+        pods, doubts = self.sources.pods, []
         if self.sources.prometheus_url and self.sources.namespace:
             with self.prometheus() as client:
                 found = discover_pods(
                     client, self.grid, self.sources.namespace, self.sources.service_label, tuple(self.roles)
                 )
+                doubts = client.problems
             pods = merge_pods(pods, found)
         placed, assumptions = inherit_gpus(pods)
         placement = Placement(tuple(self.roles), placed, self.sources.namespace, self.sources.aliases)
-        return placement, assumptions
+        return placement, assumptions + doubts
 
     @property
     def placement(self) -> Placement:
@@ -251,6 +253,7 @@ class Sink:
         self.signal = signal
         self.path = path
         self.rows = 0
+        self.notes: dict[str, None] = {}
         self._schema = SIGNALS[signal]
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
@@ -268,6 +271,10 @@ class Sink:
         self._pending_rows += arrow.num_rows
         if self._pending_rows >= ROWS_PER_GROUP:
             self._flush()
+
+    def note(self, lines: Iterable[str]) -> None:
+        """Add to what is worth saying of the rows although nothing is missing from them."""
+        self.notes.update(dict.fromkeys(lines))
 
     def _flush(self) -> None:
         if not self._pending:

@@ -122,13 +122,14 @@ def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContex
         for registered in registered_exporters(signal):
             problems += registered.export(context, sink)
     log.info("%s: %d rows in %.2f s", signal, sink.rows, time.perf_counter() - began)
-    return _completeness(sink.rows, problems)
+    return _completeness(sink.rows, problems, list(sink.notes))
 
 
-def _completeness(rows: int, problems: list[str]) -> Completeness:
-    reason = "; ".join(problems)
+def _completeness(rows: int, problems: list[str], notes: list[str]) -> Completeness:
+    """``notes`` are said after the problems, and do not make a signal partial."""
+    reason = "; ".join(problems + notes)
     if len(reason) > MAX_REASON_CHARACTERS:
-        reason = reason[:MAX_REASON_CHARACTERS].rpartition("; ")[0] + f"; … ({len(problems)} in all)"
+        reason = reason[:MAX_REASON_CHARACTERS].rpartition("; ")[0] + f"; … ({len(problems + notes)} in all)"
     if not rows:
         return Completeness(status="missing", reason=reason or "no row in the window")
     return Completeness(status="partial" if problems else "complete", reason=reason)

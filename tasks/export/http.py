@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import orjson
 import urllib3
@@ -85,7 +86,8 @@ class HttpClient:
     honoured); 401 and 403 are final and name the token file.
 
     Args:
-        url: base URL, such as ``http://10.0.0.2:9090``.
+        url: base URL, such as ``http://10.0.0.2:9090``, perhaps with a path. Its query (``?dedup=false``) is added to
+            every request; ``user:password@`` becomes basic authentication and appears in no message.
         timeout_s: for connecting, and for each wait for data.
         retries: further tries after the first.
         backoff_s: pause before the first retry; doubles each time.
@@ -100,7 +102,7 @@ class HttpClient:
         backoff_s: float = 0.2,
         access: HttpAccess = NO_ACCESS,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url, self._own_pairs, self._login = _address(url)
         self._access = access
         self._retries = retries
         self._backoff_s = backoff_s
@@ -137,7 +139,9 @@ class HttpClient:
         Raises:
             SourceError: no answer after all retries, or the credentials are refused.
         """
-        pairs = [(k, v) for k, values in fields.items() for v in ([values] if isinstance(values, str) else values)]
+        pairs = self._own_pairs + [
+            (k, v) for k, values in fields.items() for v in ([values] if isinstance(values, str) else values)
+        ]
         post = post or sum(len(k) + len(v) for k, v in pairs) > LONGEST_URL_QUERY
         for attempt in range(self._retries + 1):
             wait_s = min(LONGEST_PAUSE_S, self._backoff_s * 2**attempt)
@@ -160,7 +164,7 @@ class HttpClient:
     def _send(
         self, path: str, pairs: list[tuple[str, str]], post: bool, further: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        headers = {**self._pool.headers, **self._access.headers(), **further}
+        headers = {**self._pool.headers, **self._login, **self._access.headers(), **further}
         try:
             if post:
                 return self._pool.request(
@@ -176,6 +180,14 @@ class HttpClient:
         return f"the bearer token in {self._access.token_file} is refused: expired, or without the right to read"
 
 
+def _address(url: str) -> tuple[str, list[tuple[str, str]], dict[str, str]]:
+    """Base URL without login, query and last slash; the fields of the query; the header that the login makes."""
+    scheme, host, path, query, _ = urlsplit(url)
+    login, at, host = host.rpartition("@")
+    headers = urllib3.util.make_headers(basic_auth=unquote(login)) if at else {}
+    return urlunsplit((scheme, host, path.rstrip("/"), "", "")), parse_qsl(query, keep_blank_values=True), headers
+
+
 def _cause(error: HTTPError) -> str:
     reason = error.reason if isinstance(error, MaxRetryError) else error
     return " ".join(f"{type(reason).__name__}: {reason}".split()) if reason else str(error)
@@ -188,6 +200,13 @@ def _retry_after(value: str | None, otherwise: float) -> float:
 def one_line(text: object) -> str:
     """``text`` for an error message: white space joined, at most 300 characters."""
     return " ".join((text if isinstance(text, str) else json.dumps(text)).split())[:300]
+
+
+def said_lines(said: object) -> list[str]:
+    """Warnings as a server gives them (a list, or one text, or none), one line each."""
+    if not said:
+        return []
+    return [one_line(text) for text in (said if isinstance(said, list) else [said])]
 
 
 class Connection(TypedDict, total=False):

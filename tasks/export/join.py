@@ -12,17 +12,21 @@ figure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from tasks.export.grid import TimeGrid, on_grid
+from tasks.export.left_out import real_number
 from tasks.export.matrix import Series
 from tasks.export.placement import Placement
-from tasks.export.prometheus import TimeGrid
 from tasks.export.promql import Combine, Join
 
-BUCKET_LABEL = "le"
+Kind = TypeVar("Kind", bound=Hashable)
+
+BUCKET_LABEL, RANGE_LABEL = "le", "vmrange"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def join_series(
     series: Iterable[Series], grid: TimeGrid, placement: Placement, join: Join, combine: Combine
 ) -> dict[str, Row]:
     """service -> its values; services without a sample are absent."""
-    units = _units(series, grid, placement, join, "")
+    units = _units([("", item) for item in on_grid(list(series), grid)], grid, placement, join)
     return {service: _combined(list(rows.values()), combine) for (service, _), rows in units.items()}
 
 
@@ -68,39 +72,82 @@ def ratio_of(numerators: dict[str, Row], denominators: dict[str, Row]) -> dict[s
 def join_buckets(
     series: Iterable[Series], grid: TimeGrid, placement: Placement, join: Join, quantile: float
 ) -> dict[str, Row]:
-    """service -> a quantile of its histogram: the buckets of all its units are added up first."""
-    units = _units(series, grid, placement, join, BUCKET_LABEL)
-    buckets: dict[str, dict[float, Row]] = defaultdict(dict)
+    """service -> a quantile of its histogram: the buckets of all its units are added up first.
+
+    Bounds are numbers, however they are written: ``1``, ``1.0`` and ``1e0`` are one bucket. A service that has buckets
+    of VictoriaMetrics's kind (``vmrange``) alone gets those. Series without a bound are none of the histogram.
+    """
+    series = on_grid(list(series), grid)
+    buckets = _added_buckets([(_bound(item.labels), item) for item in series], grid, placement, join)
+    ranges = _added_buckets([(_range(item.labels), item) for item in series], grid, placement, join)
+    of_service = {**{service: _cumulated(counted) for service, counted in ranges.items()}, **buckets}
+    return {service: bucket_quantile(rows, quantile) for service, rows in of_service.items()}
+
+
+def _bound(labels: Mapping[str, str]) -> float | None:
+    """Upper bound of a bucket."""
+    bound = real_number(labels.get(BUCKET_LABEL))
+    return None if bound is None or np.isnan(bound) else bound
+
+
+def _range(labels: Mapping[str, str]) -> tuple[float, float] | None:
+    """Both bounds of a bucket of VictoriaMetrics's kind, such as ``1.000e-01...1.136e-01``."""
+    lower, dots, upper = labels.get(RANGE_LABEL, "").partition("...")
+    bounds = real_number(lower), real_number(upper)
+    if not dots or bounds[0] is None or bounds[1] is None or not bounds[0] < bounds[1]:
+        return None
+    return bounds[0], bounds[1]
+
+
+def _added_buckets(
+    series: Iterable[tuple[Kind | None, Series]], grid: TimeGrid, placement: Placement, join: Join
+) -> dict[str, dict[Kind, Row]]:
+    """service -> bound -> the bucket's counts, of all units."""
+    units = _units([(bound, item) for bound, item in series if bound is not None], grid, placement, join)
+    buckets: dict[str, dict[Kind, Row]] = defaultdict(dict)
     for (service, bound), rows in units.items():
-        try:
-            buckets[service][float(bound)] = _combined(list(rows.values()), "sum")
-        except ValueError:
-            continue  # a series without a bucket's bound is none of the histogram
-    return {service: bucket_quantile(rows, quantile) for service, rows in buckets.items()}
+        buckets[service][bound] = _combined(list(rows.values()), "sum")
+    return buckets
+
+
+def _cumulated(counted: dict[tuple[float, float], Row]) -> dict[float, Row]:
+    """Buckets that count what lies within both bounds -> buckets that count all up to the upper bound."""
+    present = np.logical_or.reduce([row.present for row in counted.values()])
+    bounds = sorted({bound for pair in counted for bound in pair} | {np.inf})
+    below = {
+        bound: [np.nan_to_num(row.values) for (_, upper), row in counted.items() if upper <= bound] for bound in bounds
+    }
+    return {bound: Row(np.sum(counts, axis=0) + np.zeros(len(present)), present) for bound, counts in below.items()}
 
 
 def bucket_quantile(buckets: dict[float, Row], quantile: float) -> Row:
-    """Prometheus's ``histogram_quantile``: linear within the bucket, NaN where nothing was counted.
+    """Prometheus's ``histogram_quantile``: linear within the bucket, NaN where nothing was counted. A step has a figure
+    where the infinite bucket has a sample; a bucket without one there does not count for that step. Counts that fall
+    with the bound are taken to stay.
 
     Args:
         buckets: upper bound -> count of what is at most that; one of them is infinite.
     """
     bounds = np.array(sorted(buckets))
-    present = np.logical_and.reduce([buckets[bound].present for bound in bounds])
-    if len(bounds) < 2 or not np.isinf(bounds[-1]):
+    everywhere = np.array([buckets[bound].present for bound in bounds])
+    present = everywhere[-1]
+    if len(bounds) < 2 or not np.isposinf(bounds[-1]):
         return Row(np.full(len(present), np.nan), present)
     counts = np.maximum.accumulate([np.nan_to_num(buckets[bound].values) for bound in bounds])
+    last_bound = np.maximum.accumulate(np.where(everywhere, bounds[:, None], -np.inf))
     total = counts[-1]
     rank = quantile * total
     index = np.minimum((counts < rank).sum(axis=0), len(bounds) - 1)
     steps = np.arange(len(present))
-    lower = np.where(index > 0, bounds[np.maximum(index - 1, 0)], np.minimum(0.0, bounds[0]))
+    below_bound = np.where(index > 0, last_bound[np.maximum(index - 1, 0), steps], -np.inf)
+    lower = np.where(np.isfinite(below_bound), below_bound, np.minimum(0.0, bounds[index]))
     below = np.where(index > 0, counts[np.maximum(index - 1, 0), steps], 0.0)
     inside = counts[index, steps] - below
     upper = bounds[index]
     with np.errstate(invalid="ignore", divide="ignore"):
         within = lower + (upper - lower) * np.where(inside > 0, (rank - below) / inside, 0.0)
-    within = np.where(np.isinf(upper), bounds[-2], within)
+    highest = last_bound[-2]
+    within = np.where(np.isinf(upper), np.where(np.isfinite(highest), highest, np.nan), within)
     return Row(np.where(total > 0, within, np.nan), present)
 
 
@@ -109,20 +156,18 @@ def row_series(service: str, row: Row, grid: TimeGrid) -> Series:
 
 
 def _units(
-    series: Iterable[Series], grid: TimeGrid, placement: Placement, join: Join, label: str
-) -> dict[tuple[str, str], dict[str, Row]]:
-    """``(service, value of label)`` -> unit -> its samples, the largest of several at one time."""
-    units: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
-    for item in series:
-        value = item.labels.get(label, "") if label else ""
+    series: Iterable[tuple[Kind, Series]], grid: TimeGrid, placement: Placement, join: Join
+) -> dict[tuple[str, Kind], dict[str, Row]]:
+    """``(service, kind)`` -> unit -> its samples, the largest of several at one time."""
+    units: dict[tuple[str, Kind], dict[str, Row]] = defaultdict(dict)
+    for kind, item in series:
         unit = _call_kind(item.labels) if join == "callee" else ""
-        steps = np.rint((item.times_ns / 1e6 - grid.start_ms) / grid.step_ms).astype(np.int64)
         for holding in placement.holdings(item.labels, join):
             held = (item.times_ns >= holding.start_ns) & (item.times_ns < holding.end_ns)
             if not held.any():
                 continue
-            row = units[holding.service, value].setdefault(unit or holding.unit, Row.empty(grid.steps))
-            at = steps[held]
+            row = units[holding.service, kind].setdefault(unit or holding.unit, Row.empty(grid.steps))
+            at = grid.nearest(item.times_ns[held])
             row.values[at] = np.fmax(row.values[at], item.values[held])
             row.present[at] = True
     return units
@@ -130,7 +175,7 @@ def _units(
 
 def _call_kind(labels: Mapping[str, str]) -> str:
     """Calls that reach a service by different names are parts of a sum, not duplicates."""
-    return repr(sorted((name, value) for name, value in labels.items() if name != BUCKET_LABEL))
+    return repr(sorted((name, value) for name, value in labels.items() if name not in (BUCKET_LABEL, RANGE_LABEL)))
 
 
 def _combined(rows: list[Row], combine: Combine) -> Row:

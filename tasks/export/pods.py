@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from tasks.export.grid import TimeGrid
 from tasks.export.matrix import Series
 from tasks.export.placement import PodPlacement
-from tasks.export.prometheus import PrometheusClient, TimeGrid
+from tasks.export.prometheus import PrometheusClient
 
 MOST_LOOKS = 400
 """Pods are looked at this often over the window at most."""

@@ -7,18 +7,18 @@ memory. Answers are asked for uncompressed: on a local network gzip costs Promet
 from __future__ import annotations
 
 import logging
-import math
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.case import METRICS, TIMESTAMP
-from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line
-from tasks.export.matrix import Series, decode_answer, matrix_series
+from tasks.export.grid import Misplaced, TimeGrid, on_grid
+from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line, said_lines
+from tasks.export.left_out import LeftOut
+from tasks.export.matrix import OddAnswerError, Series, decode_answer, matrix_series
 
 log = logging.getLogger(__name__)
 
@@ -27,68 +27,74 @@ MAX_STEPS_PER_QUERY = 10_000
 TARGET_POINTS_PER_QUERY = 50_000
 """Points over all series that one answer should hold: about 2 MB of JSON."""
 FIRST_QUERY_STEPS = 300
-REFUSED_STATUS = frozenset({400, 422})
+REFUSED_STATUS = frozenset({400, 413, 422})
+EXACT_TIMES = {"nocache": "1", "latency_offset": "1ms"}
+"""VictoriaMetrics: do not round the asked times to the step, and do not repeat the last value over the latest 30 s.
+Others ignore both."""
+_TOO_MUCH = re.compile(
+    r"(?i)too (many|large|long)|exceed|larger than max|maximum|violated|cannot (select|process) more than"
+    r"|hit the max|not enough memory|resource[ _]exhausted|tim(ed|e) ?-?out|timeout|deadline"
+)
+_BUSY = re.compile(r"(?i)outstanding|concurrent|unavailable|rate limit|too many requests")
+_NO_QUERY = re.compile(r"(?i)parse error|cannot parse|invalid parameter|unknown function|duplicate")
 
 
 class _TooMuchError(SourceError):
     """The query may be answered for a shorter time."""
 
-
-@dataclass(frozen=True)
-class TimeGrid:
-    """Sampling times ``start_ms + i * step_ms`` for ``i < steps``, in milliseconds since the epoch."""
-
-    start_ms: int
-    step_ms: int
-    steps: int
-
-    @classmethod
-    def between(cls, start: datetime, end: datetime, step_s: float) -> TimeGrid:
-        """The times from ``start`` to ``end``, both included where they fall on the grid."""
-        start_ms, end_ms, step_ms = (math.floor(x * 1000 + 1e-3) for x in (start.timestamp(), end.timestamp(), step_s))
-        if step_ms < 1:
-            raise ValueError(f"step_s: {step_s} is below 1 ms")
-        if end_ms < start_ms:
-            raise ValueError(f"end {end.isoformat()} is before start {start.isoformat()}")
-        return cls(start_ms, step_ms, (end_ms - start_ms) // step_ms + 1)
-
-    def part(self, first: int, steps: int) -> TimeGrid:
-        return TimeGrid(self.start_ms + first * self.step_ms, self.step_ms, min(steps, self.steps - first))
-
-    @property
-    def end_ms(self) -> int:
-        return self.start_ms + (self.steps - 1) * self.step_ms
-
-    @property
-    def times_ns(self) -> np.ndarray:
-        """Shape (steps,), int64."""
-        return (self.start_ms + np.arange(self.steps, dtype=np.int64) * self.step_ms) * 1_000_000
+    def __init__(self, problem: str, refused: bool) -> None:
+        super().__init__(problem)
+        self.refused = refused
 
 
 class PrometheusClient(TelemetryClient):
-    """Range queries over a kept-open connection, in chunks.
+    """Range queries over a kept-open connection, in chunks, to Prometheus or a server that speaks its API.
 
     Passing failures are tried again (see ``HttpClient``). A question that is too large for the server (it runs out of
-    time or loads too many samples) is asked again for half as many steps.
+    time, or has a limit on points, samples, series or the length of a query) is asked again for half as many steps,
+    down to one.
 
     Args:
-        url: base URL, such as ``http://10.0.0.2:9090``.
+        url: base URL, such as ``http://10.0.0.2:9090`` or ``http://vmselect:8481/select/0/prometheus``.
         timeout_s: for connecting, and for each wait for data.
         retries: further tries after the first.
         backoff_s: pause before the first retry; doubles each time.
-        lookback_s: how old a sample may be and still count as current. Prometheus 2.44 and newer honour it; older ones
-            use ``--query.lookback-delta``.
+        lookback_s: how old a sample may be and still count as current. Prometheus 2.44 and newer honour it, and
+            VictoriaMetrics under another name; older ones use ``--query.lookback-delta``.
         access: bearer token, CA, tenant.
 
     Attributes:
         warnings: what the server said about answers that may be incomplete, each once.
+        infos: what it said besides, each once.
+        left_out: what of the answers could not be used.
     """
 
     def __init__(self, url: str, *, lookback_s: float | None = None, **connection: Unpack[Connection]) -> None:
         connection.setdefault("timeout_s", 30)
         super().__init__(url, **connection)
         self._lookback_s = lookback_s
+        self._margin_steps = 0
+        self._misplaced = Misplaced()
         self.warnings: dict[str, None] = {}
+        self.infos: dict[str, None] = {}
+        self.left_out = LeftOut()
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the answers so far may lack something, one line each."""
+        outside = self._misplaced.outside
+        return [
+            *(f"Prometheus warns: {warning}" for warning in self.warnings),
+            *self.left_out.problems,
+            *([f"Prometheus: left out {outside} x a sample outside of the asked time"] if outside else []),
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing of the answers so far although nothing is missing from them, one line each."""
+        off_ms = self._misplaced.off_ms
+        moved = f"Prometheus answers at times of its own, up to {off_ms} ms from the asked ones; the nearest are taken"
+        return [*(f"Prometheus informs: {info}" for info in self.infos), *([moved] if off_ms else [])]
 
     def query_range(self, promql: str, grid: TimeGrid) -> Iterator[list[Series]]:
         """Every series of ``promql`` on the grid, one list per chunk of time; steps without a sample are absent.
@@ -108,10 +114,10 @@ class PrometheusClient(TelemetryClient):
         while first < grid.steps:
             part = grid.part(first, steps)
             try:
-                answers = [self._get(promql, part) for promql in queries]
+                answers = [self._on_grid(promql, part) for promql in queries]
             except _TooMuchError as error:
                 if part.steps == 1:
-                    raise SourceError(str(error)) from None
+                    raise (RefusedError if error.refused else SourceError)(str(error)) from None
                 steps = largest = max(1, part.steps // 2)
                 log.info("Prometheus cannot answer for %d steps at once, asking for %d", part.steps, steps)
                 continue
@@ -124,7 +130,24 @@ class PrometheusClient(TelemetryClient):
         """Names of all series that had a sample between the two times (seconds since the epoch)."""
         fields = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
         answer = self._http.request("/api/v1/label/__name__/values", fields)
-        return frozenset(self._data(answer, answer.json(), "the names of series"))
+        names = self._data(answer, answer.json(), "the names of series")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SourceError(f"{self._http.url}: expected a list of names of series: {answer.excerpt!r}")
+        return frozenset(names)
+
+    def _on_grid(self, promql: str, grid: TimeGrid) -> list[Series]:
+        """The answer, placed on the grid. A server that was found to move the asked times is from then on asked for a
+        step more on each side: the sample nearest to the first or the last step may lie outside."""
+        moved = Misplaced()
+        series = on_grid(self._get(promql, grid.widened(self._margin_steps)), grid, moved)
+        if moved.off_ms > self._misplaced.off_ms:
+            self._misplaced.off_ms = moved.off_ms
+        if moved.off_ms and not self._margin_steps:
+            log.info("%s answers at times of its own, up to %d ms from the asked ones", self._http.url, moved.off_ms)
+            self._margin_steps = 1
+            return self._on_grid(promql, grid)
+        self._misplaced.outside += moved.outside
+        return series
 
     def _get(self, promql: str, grid: TimeGrid) -> list[Series]:
         fields = {
@@ -132,39 +155,59 @@ class PrometheusClient(TelemetryClient):
             "start": f"{grid.start_ms / 1000:.3f}",
             "end": f"{grid.end_ms / 1000:.3f}",
             "step": f"{grid.step_ms / 1000:.3f}",
+            **EXACT_TIMES,
         }
         if self._lookback_s is not None:
-            fields["lookback_delta"] = f"{self._lookback_s:g}s"
-        answer = self._http.request("/api/v1/query_range", fields, final=_ran_out_of_time)
+            fields["lookback_delta"] = fields["max_lookback"] = f"{self._lookback_s:g}s"
+        question = f"query: {promql}"
+        answer = self._http.request("/api/v1/query_range", fields, final=_is_too_much)
         document, arrays = decode_answer(answer.body)
-        data = self._data(answer, document, f"query: {promql}")
-        if data.get("resultType") != "matrix":
-            raise SourceError(f"{self._http.url}: expected a matrix, got {data.get('resultType')} (query: {promql})")
-        return matrix_series(data["result"], arrays)
+        data = self._data(answer, document, question)
+        kind = data.get("resultType") if isinstance(data, dict) else None
+        if kind != "matrix":
+            got = "no data" if data is None else one_line(kind) if kind else "something else"
+            raise SourceError(f"{self._http.url}: expected a matrix, got {got} ({question})")
+        try:
+            return matrix_series(data.get("result"), arrays, self.left_out)
+        except OddAnswerError as error:
+            raise SourceError(f"{self._http.url}: an answer that is not Prometheus's: {error} ({question})") from None
 
     def _data(self, answer: Answer, document: Any, question: str) -> Any:
         url = self._http.url
         if not isinstance(document, dict) or "status" not in document:
-            raise SourceError(f"{url}: HTTP {answer.status} with a body that is not Prometheus's: {answer.excerpt!r}")
+            problem = f"{url}: HTTP {answer.status} with a body that is not Prometheus's: {answer.excerpt!r}"
+            if _is_too_much(answer):
+                raise _TooMuchError(f"{problem} ({question})", refused=True)
+            plain = answer.status in REFUSED_STATUS and document is None and not answer.excerpt.startswith("<")
+            raise RefusedError(f"{problem} ({question})") if plain else SourceError(problem)
         if document["status"] != "success":
             problem = f"{url}: HTTP {answer.status}: {one_line(document.get('error') or answer.excerpt)} ({question})"
-            if _is_too_much(answer, document):
-                raise _TooMuchError(problem)
-            raise RefusedError(problem) if answer.status in REFUSED_STATUS else SourceError(problem)
-        for warning in document.get("warnings") or ():
-            self.warnings.setdefault(one_line(warning))
-        return document["data"]
+            refused = answer.status in REFUSED_STATUS
+            if _is_too_much(answer):
+                raise _TooMuchError(problem, refused)
+            raise RefusedError(problem) if refused else SourceError(problem)
+        self.warnings.update(dict.fromkeys(said_lines(document.get("warnings"))))
+        if document.get("isPartial") is True:
+            self.warnings.setdefault("an answer is partial (isPartial)")
+        self.infos.update(dict.fromkeys(said_lines(document.get("infos"))))
+        return document.get("data")
 
 
-def _ran_out_of_time(answer: Answer) -> bool:
-    """No use to ask the same again."""
+def _is_too_much(answer: Answer) -> bool:
+    """Whether a shorter question may be answered: it is no use to ask the same again. Other servers state their limits
+    in other words, often as plain text; a busy server is no limit of the question."""
+    if answer.status in (200, 429):
+        return False
     document = answer.json()
-    return isinstance(document, dict) and document.get("errorType") == "timeout"
-
-
-def _is_too_much(answer: Answer, document: dict[str, Any]) -> bool:
-    too_many = answer.status in REFUSED_STATUS and "too many samples" in str(document.get("error"))
-    return too_many or _ran_out_of_time(answer)
+    if not isinstance(document, dict):
+        text = "" if answer.status not in REFUSED_STATUS else answer.body[:2000].decode("utf-8", "replace")
+    elif document.get("errorType") == "timeout":
+        return True
+    else:
+        text = str(document.get("error") or document.get("message") or "")
+    if answer.status not in REFUSED_STATUS and _BUSY.search(text):
+        return False
+    return _TOO_MUCH.search(text) is not None and _NO_QUERY.search(text) is None
 
 
 def metrics_table(series: list[Series], metric: str, unit: str, source: str) -> pa.Table:

@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.export.grid import TimeGrid
 from tasks.export.metric_map import SPANS_SOURCE, SPECS
-from tasks.export.prometheus import TimeGrid
 from tasks.export.spans import span_ends
 from tasks.span_links import link_spans
 

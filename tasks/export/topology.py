@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from tasks.case import CALLS, RUNS_ON, Stack
+from tasks.export.grid import TimeGrid
 from tasks.export.placement import Placement
-from tasks.export.prometheus import PrometheusClient, TimeGrid
+from tasks.export.prometheus import PrometheusClient
 from tasks.export.promql import PEER_LABELS
 
 _PEERS = ", ".join(

@@ -1,5 +1,5 @@
-"""Stand-ins for telemetry servers: Loki, DeepFlow's querier, the collector's files. They hold what a test puts in and
-answer as the real ones do, page limits and failures included."""
+"""Stand-ins for telemetry servers: servers with Prometheus's API, Loki, DeepFlow's querier, the collector's files. They
+hold what a test puts in and answer as the real ones do, page limits and failures included."""
 
 from __future__ import annotations
 
@@ -85,6 +85,54 @@ def failing_first(handle: Handle, failures: list[Response]) -> Handle:
     """The first requests get the failures, one each."""
     left = list(failures)
     return lambda request: left.pop(0) if left else handle(request)
+
+
+@dataclass
+class PrometheusEmulator:
+    """``value``: (labels, milliseconds) -> the value at that time. The asked times are moved as the server would.
+
+    Args:
+        series: labels of every series.
+        aligned: "never"; "for its cache", as VictoriaMetrics does from 50 points on unless it is told ``nocache``;
+            "always", as the query frontends of Thanos, Mimir and Cortex do where so configured.
+        limit: points per series that one answer may have; beyond, the answer is ``refusal``.
+        further: keys beside ``data``.
+        prefix: path before ``/api/v1``.
+        tenant: the only one that is let in; None: everybody.
+    """
+
+    value: Callable[[dict[str, str], int], float]
+    series: list[dict[str, str]] = field(default_factory=lambda: [{"service": "a", "pod": "p"}])
+    aligned: str = "never"
+    limit: int = 11_000
+    refusal: Response = field(default_factory=lambda: Response(b"", 422))
+    further: dict[str, Any] = field(default_factory=dict)
+    prefix: str = ""
+    tenant: str | None = None
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+    def __call__(self, request: Request) -> Response:
+        if self.tenant is not None and request.headers.get("X-Scope-OrgID") != self.tenant:
+            return Response(b"no org id", 401)
+        if request.path != f"{self.prefix}/api/v1/query_range":
+            return Response(b"404 page not found", 404)
+        fields = {key: values[0] for key, values in request.fields.items()}
+        self.asked.append(fields)
+        start, end, step = (round(float(fields[key]) * 1000) for key in ("start", "end", "step"))
+        points = (end - start) // step + 1
+        if points > self.limit:
+            return self.refusal
+        if self.aligned == "always":
+            start, end = start - start % step, end - end % step
+        elif self.aligned == "for its cache" and points >= 50 and fields.get("nocache") != "1":
+            start -= start % step
+            end = start + (points - 1) * step
+        result = [
+            {"metric": labels, "values": [[t / 1000, repr(self.value(labels, t))] for t in range(start, end + 1, step)]}
+            for labels in self.series
+        ]
+        data = {"resultType": "matrix", "result": result}
+        return json_response({"status": "success", "data": data, **self.further})
 
 
 @dataclass

@@ -128,3 +128,87 @@ def test_quantiles_are_those_of_prometheus(start_prometheus: Callable[..., str],
     everywhere = np.ones(len(counts), dtype=bool)
     rows = {float(bound): Row(counts[:, n].astype(float), everywhere) for n, bound in enumerate(bounds)}
     np.testing.assert_allclose(bucket_quantile(rows, quantile).values, theirs.values)
+
+
+@pytest.mark.parametrize("spelling", ["1", "1.0", "1e0", "+1", "01.00"])
+@pytest.mark.parametrize("infinite", ["+Inf", "Inf", "inf", "+inf", "Infinity"])
+def test_a_bound_is_a_number_however_it_is_written(spelling: str, infinite: str) -> None:
+    placement = Placement(SERVICES, (PodPlacement("a", "p"), PodPlacement("a", "q")))
+    of_p = [("0.5", 10.0), ("1", 10.0), ("+Inf", 10.0)]
+    of_q = [("0.5", 0.0), (spelling, 10.0), (infinite, 10.0)]
+    series = [
+        _series({"pod": pod, "le": bound}, {0: count}) for pod, of in (("p", of_p), ("q", of_q)) for bound, count in of
+    ]
+    np.testing.assert_allclose(join_buckets(series, GRID, placement, "pod", 0.9)["a"].values[0], 0.9)
+    reversed_ = join_buckets(series[::-1], GRID, placement, "pod", 0.9)
+    np.testing.assert_allclose(reversed_["a"].values[0], 0.9)
+
+
+@pytest.mark.parametrize("bound", ["", "x", "NaN", "1_0", None])
+def test_series_without_a_bound_are_none_of_the_histogram(bound: str | None) -> None:
+    placement = Placement(SERVICES, (PodPlacement("a", "p"),))
+    odd = _series({"pod": "p"} if bound is None else {"pod": "p", "le": bound}, {0: 5.0})
+    assert join_buckets([odd], GRID, placement, "pod", 0.9) == {}
+    good = [_series({"pod": "p", "le": le}, {0: 4.0}) for le in ("2", "+Inf")]
+    np.testing.assert_allclose(join_buckets([*good, odd], GRID, placement, "pod", 0.5)["a"].values[0], 1.0)
+
+
+def test_buckets_that_change_with_a_version_leave_no_hole() -> None:
+    placement = Placement(SERVICES, (PodPlacement("a", "p", end=_at(3)), PodPlacement("a", "q")))
+    series = [
+        _series({"pod": pod, "le": bound}, dict.fromkeys(steps, count))
+        for pod, steps, middle in (("p", range(3), "2"), ("q", range(3, 6), "5"))
+        for bound, count in (("1", 5.0), (middle, 10.0), ("+Inf", 10.0))
+    ]
+    row = join_buckets(series, GRID, placement, "pod", 0.75)["a"]
+    np.testing.assert_allclose(row.values, [1.5] * 3 + [3.0] * 3)
+    assert row.present.all()
+
+
+def test_falling_counts_are_taken_to_stay() -> None:
+    everywhere = np.ones(1, dtype=bool)
+    rows = {bound: Row(np.array([n]), everywhere) for bound, n in ((1.0, 4.0), (2.0, 3.0), (np.inf, 8.0))}
+    np.testing.assert_allclose(bucket_quantile(rows, 0.5).values, [1.0])
+
+
+def test_victoriametrics_ranges_are_buckets() -> None:
+    placement = Placement(SERVICES, (PodPlacement("a", "p"), PodPlacement("a", "q")))
+    series = [
+        _series({"pod": pod, "vmrange": label}, {0: count})
+        for pod, label, count in (
+            ("p", "1.000e+00...2.000e+00", 4.0),
+            ("q", "1.000e+00...2.000e+00", 2.0),
+            ("q", "4.000e+00...8.000e+00", 2.0),
+            ("q", "nonsense", 50.0),
+        )
+    ]
+    for quantile, value in ((0.375, 1.5), (0.75, 2.0), (0.875, 6.0)):
+        np.testing.assert_allclose(join_buckets(series, GRID, placement, "pod", quantile)["a"].values[0], value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    samples=st.lists(st.tuples(st.integers(-3000, 9000), st.integers(0, 9).map(float)), min_size=1, max_size=30),
+    seed=st.randoms(use_true_random=False),
+    pieces=st.integers(1, 3),
+)
+def test_alignment_order_split_and_duplication_make_one_matrix(
+    samples: list[tuple[int, float]], seed: np.random.Generator, pieces: int
+) -> None:
+    placement = Placement(SERVICES, (PodPlacement("a", "p"),))
+
+    def row(found: list[list[tuple[int, float]]]) -> Row | None:
+        series = [
+            Series({"pod": "p"}, np.array([(T0 * 1000 + ms) * 10**6 for ms, _ in part]), np.array([v for _, v in part]))
+            for part in found
+            if part
+        ]
+        return join_series(series, GRID, placement, "pod", "sum").get("a")
+
+    mixed = [*samples, *samples[::2]]
+    seed.shuffle(mixed)
+    one, other = row([samples]), row([mixed[i::pieces] for i in range(pieces)])
+    assert (one is None) == (other is None)
+    if one is not None and other is not None:
+        np.testing.assert_array_equal(one.values, other.values)
+        np.testing.assert_array_equal(one.present, other.present)

@@ -19,6 +19,7 @@ from tasks.case import METRICS
 from tasks.export.http import HttpAccess, RefusedError, SourceError
 from tasks.export.matrix import Series
 from tasks.export.prometheus import PrometheusClient, TimeGrid, metrics_table
+from tests.export.emulators import PrometheusEmulator, Response, json_response, serving
 
 T0 = 1_760_000_000
 START = datetime.fromtimestamp(T0, UTC)
@@ -328,3 +329,237 @@ def test_long_queries_are_posted(start_prometheus: Callable[..., str]) -> None:
     with PrometheusClient(url) as client:
         assert len(list(client.query_range(long, _grid(2)))) == 1
         assert client.series_names(T0 - 10, T0 + 10) == {"gauge"}
+
+
+def _seconds(_: dict[str, str], ms: int) -> float:
+    return ms / 1000 - T0
+
+
+def _matrix(url: str, grid: TimeGrid, **connection: Any) -> tuple[np.ndarray, PrometheusClient]:
+    """Value at each step, NaN where there is none."""
+    row = np.full(grid.steps, np.nan)
+    with PrometheusClient(url, **connection) as client:
+        for chunk in client.query_range("x", grid):
+            for item in chunk:
+                row[(item.times_ns // 1_000_000 - grid.start_ms) // grid.step_ms] = item.values
+    return row, client
+
+
+@pytest.mark.parametrize("aligned", ["never", "for its cache", "always"])
+@pytest.mark.parametrize("shift_ms", [0, 1, 1300, 2500, 4000, 4999])
+@pytest.mark.parametrize("limit", [11_000, 40, 7])
+def test_servers_that_move_the_asked_times(aligned: str, shift_ms: int, limit: int) -> None:
+    """Each step has a value of at most half a step away, the last one too, and the parts make what the whole does."""
+    text = b"too many points for the given start=1, end=2 and step=5000: 300; the maximum number of points is 7"
+    emulator = PrometheusEmulator(_seconds, aligned=aligned, limit=limit, refusal=Response(text, 422))
+    grid = TimeGrid(T0 * 1000 + shift_ms, 5000, 113)
+    with serving(emulator) as url:
+        row, client = _matrix(url, grid)
+    at = (grid.times_ns / 1e9) - T0
+    moved = shift_ms % 5000 if aligned == "always" else 0
+    expected = at - moved / 1000 if moved <= 2500 else at - moved / 1000 + 5
+    np.testing.assert_allclose(row, expected, atol=1e-6)
+    assert not client.problems
+    assert len(client.notes) == (1 if moved else 0)
+
+
+def _said(kind: str, error: str) -> str:
+    return orjson.dumps({"status": "error", "errorType": kind, "error": error}).decode()
+
+
+_LIMITS = {
+    "Prometheus": (
+        400,
+        _said("bad_data", "exceeded maximum resolution of 11,000 points per timeseries. Try (?step=XX)"),
+    ),
+    "Prometheus, samples": (422, _said("execution", "query processing would load too many samples into memory")),
+    "VictoriaMetrics": (
+        422,
+        _said("422", "too many points for the given start=1, end=2 and step=1: 3; the maximum is 2"),
+    ),
+    "VictoriaMetrics, samples": (422, _said("422", "cannot select more than -search.maxSamplesPerQuery=5 samples")),
+    "VictoriaMetrics, series": (
+        422,
+        _said("422", "the number of matching timeseries exceeds 3; narrow down the search"),
+    ),
+    "VictoriaMetrics, time": (503, _said("503", "timeout exceeded during query execution: 30.000 seconds")),
+    "Mimir": (
+        422,
+        _said("execution", "the query exceeded the maximum number of chunks (err-mimir-max-chunks-per-query)"),
+    ),
+    "Mimir, plain text": (422, "the total query time range exceeds the limit (query length: 1h0m0s, limit: 1m0s)."),
+    "Cortex": (422, _said("execution", "the query hit the max number of chunks limit while fetching chunks")),
+    "Thanos": (422, _said("execution", "expanding series: exceeded samples limit: limit 10 violated (got 12)")),
+    "Thanos, gRPC": (500, _said("internal", "rpc error: desc = grpc: received message larger than max (9 vs. 4)")),
+    "a proxy": (413, "Request Entity Too Large: the answer exceeds 1 MB"),
+}
+
+
+@pytest.mark.parametrize("server", _LIMITS)
+def test_limits_of_every_server_are_met_in_parts(server: str) -> None:
+    status, text = _LIMITS[server]
+    emulator = PrometheusEmulator(_seconds, limit=70, refusal=Response(text.encode(), status))
+    grid = _grid(500)
+    with serving(emulator) as url:
+        row, _ = _matrix(url, grid, backoff_s=0.01)
+    np.testing.assert_allclose(row, grid.times_ns / 1e9 - T0)
+    assert len(emulator.asked) <= 500 / 35 + 4
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        _said("bad_data", 'invalid parameter "query": 1:5: parse error: unexpected end'),
+        _said("422", 'error when executing query="http_timeout_total{": cannot parse it'),
+        "bad query, in plain text",
+    ],
+)
+def test_a_query_that_is_wrong_is_asked_once(refusal: str) -> None:
+    emulator = PrometheusEmulator(_seconds, limit=0, refusal=Response(refusal.encode(), 422))
+    with serving(emulator) as url, pytest.raises(RefusedError):
+        _matrix(url, _grid(500), backoff_s=0.01)
+    assert len(emulator.asked) == 1
+
+
+def test_a_limit_that_no_part_meets_is_a_refusal_of_that_query() -> None:
+    text = b'{"status":"error","error":"the number of matching timeseries exceeds 3"}'
+    emulator = PrometheusEmulator(_seconds, limit=0, refusal=Response(text, 422))
+    with serving(emulator) as url, pytest.raises(RefusedError, match="timeseries exceeds 3"):
+        _matrix(url, _grid(500), backoff_s=0.01)
+    assert len(emulator.asked) < 12
+
+
+def test_a_busy_server_is_waited_for_not_asked_for_less() -> None:
+    busy = Response(b'{"status":"error","error":"too many outstanding requests"}', 429)
+    emulator = PrometheusEmulator(_seconds, limit=70, refusal=busy)
+    with serving(emulator) as url, pytest.raises(SourceError, match="no answer after retries: HTTP 429"):
+        _matrix(url, _grid(500), backoff_s=0.01, retries=2)
+    assert len(emulator.asked) == 3
+
+
+@pytest.mark.parametrize("prefix", ["/prometheus", "/select/0/prometheus", "/select/multitenant/prometheus/"])
+def test_path_prefix_tenant_and_parameters_of_the_url(prefix: str) -> None:
+    emulator = PrometheusEmulator(_seconds, prefix=prefix.rstrip("/"), tenant="team-a")
+    with serving(emulator) as url:
+        row, _ = _matrix(f"{url}{prefix}?dedup=false", _grid(3), access=HttpAccess(tenant="team-a"), lookback_s=15)
+        with pytest.raises(SourceError, match="HTTP 401"):
+            _matrix(f"{url}{prefix}", _grid(3), access=HttpAccess(tenant="team-b"))
+        with pytest.raises(SourceError, match="HTTP 404"):
+            _matrix(f"{url}/elsewhere", _grid(3), access=HttpAccess(tenant="team-a"))
+    np.testing.assert_allclose(row, [0, 1, 2])
+    asked = emulator.asked[0]
+    assert asked["dedup"] == "false"
+    assert (asked["lookback_delta"], asked["max_lookback"]) == ("15s", "15s")
+    assert (asked["nocache"], asked["latency_offset"]) == ("1", "1ms")
+
+
+@pytest.mark.parametrize(
+    ("further", "problems", "notes"),
+    [
+        ({"warnings": ["store is down", "store is down"]}, ["Prometheus warns: store is down"], []),
+        ({"warnings": "one text"}, ["Prometheus warns: one text"], []),
+        ({"warnings": None, "infos": None, "isPartial": False}, [], []),
+        ({"isPartial": True}, ["Prometheus warns: an answer is partial (isPartial)"], []),
+        ({"infos": ["PromQL info: no counter\nx"]}, [], ["Prometheus informs: PromQL info: no counter x"]),
+    ],
+)
+def test_partial_answers_are_said(further: dict[str, Any], problems: list[str], notes: list[str]) -> None:
+    with serving(PrometheusEmulator(_seconds, further=further)) as url:
+        row, client = _matrix(url, _grid(3))
+    assert len(row) == 3
+    assert (client.problems, client.notes) == (problems, notes)
+
+
+def _answers(data: Any) -> Response:
+    return json_response({"status": "success", "data": data})
+
+
+def _matrix_of(*series: Any) -> Response:
+    return _answers({"resultType": "matrix", "result": list(series)})
+
+
+_GOOD_SERIES = {"metric": {"service": "a"}, "values": [[T0, "1"]]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (_answers(None), "expected a matrix, got no data"),
+        (json_response({"status": "success"}), "expected a matrix, got no data"),
+        (_answers([]), "expected a matrix"),
+        (_answers("matrix"), "expected a matrix"),
+        (_answers({"resultType": "vector", "result": []}), "expected a matrix, got vector"),
+        (_answers({"resultType": ["matrix"], "result": []}), "expected a matrix"),
+        (_answers({"resultType": "matrix"}), "its result is absent or null"),
+        (_answers({"resultType": "matrix", "result": None}), "its result is absent or null"),
+        (_answers({"resultType": "matrix", "result": {}}), "its result is of type dict"),
+        (_matrix_of(None), "a series is absent or null"),
+        (_matrix_of(_GOOD_SERIES, {"metric": {}}), "samples of a series are absent"),
+        (_matrix_of({"metric": {}, "values": None}), "samples of a series are absent"),
+        (_matrix_of({"metric": {}, "values": 0}), "samples of a series are a number"),
+        (
+            _matrix_of(_GOOD_SERIES, {"metric": {}, "values": 0}),
+            "samples of a series are a number",
+        ),
+        (_matrix_of({"values": [[T0, "1"]]}), "labels of a series are absent"),
+        (_matrix_of({"metric": {"a": 1}, "values": []}), "a label of a series is no"),
+        (json_response({"status": "error", "error": None}), "HTTP 200"),
+        (json_response({"status": "error", "errorType": "internal", "error": "boom\nboom"}), "HTTP 200: boom boom"),
+        (json_response({"status": None}), "HTTP 200"),
+        (Response(b"<html><body>Sign in</body></html>"), "a body that is not Prometheus's"),
+        (Response(b"<html>400</html>", 400), "a body that is not Prometheus's"),
+        (Response(_body([[T0, "1"], [T0 + 1, "2"]])[:-12]), "not Prometheus's"),
+        (Response(b""), "not Prometheus's"),
+        (Response(b'"success"'), "not Prometheus's"),
+        (Response(b"[" * 100_000), "not Prometheus's"),
+    ],
+)
+def test_any_odd_answer_is_one_line(answer: Response, message: str) -> None:
+    with serving(lambda _: answer) as url, pytest.raises(SourceError, match=message) as caught:
+        _matrix(url, _grid(2))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "left_out"),
+    [
+        ([[str(T0), "1"], [str(T0 + 1), "2"]], [1, 2], 0),
+        ([[float(T0), 1.5], [T0 + 1.0004, 2]], [1.5, 2], 0),
+        ([[T0 + 1, "2"], [T0, "1"], [T0 + 1, "2"]], [1, 2], 0),
+        ([[T0, None], [T0 + 1, "2"]], [math.nan, 2], 1),
+        ([[T0, "one"], [T0 + 1, "2"]], [math.nan, 2], 1),
+        ([[T0, ""], [T0 + 1, "+Inf"]], [math.nan, math.inf], 1),
+        ([[T0, True], [T0 + 1, "2"]], [math.nan, 2], 1),
+        ([None, [T0], [T0, "1", "9"], [T0 + 1, "2"], {}], [math.nan, 2], 4),
+        ([["soon", "1"], [T0 + 1, "-Inf"]], [math.nan, -math.inf], 1),
+        ([["NaN", "1"], [1e300, "1"], ["-Inf", "1"], [T0 + 1, "2"]], [math.nan, 2], 3),
+        ([[T0 - 100, "7"], [T0 + 100, "8"], [T0, "1"]], [1, math.nan], 2),
+        ([[T0, "1,5"], [T0 + 1, "2"]], [math.nan, 2], 1),
+    ],
+)
+def test_odd_samples_are_counted_and_left_out(values: list[Any], expected: list[float], left_out: int) -> None:
+    result = [{"metric": {"service": "a"}, "values": values}]
+    with serving(lambda _: _answers({"resultType": "matrix", "result": result})) as url:
+        row, client = _matrix(url, _grid(2))
+    np.testing.assert_array_equal(row, expected)
+    assert sum(int(line.split("left out ")[1].split(" x")[0]) for line in client.problems) == left_out
+
+
+def test_native_histograms_are_said() -> None:
+    histogram = {"count": "1", "sum": "1", "buckets": [[0, "1", "2", "1"]]}
+    result = [{"metric": {"service": "b"}, "histograms": [[T0, histogram]]}, _GOOD_SERIES]
+    with serving(lambda _: _answers({"resultType": "matrix", "result": result})) as url:
+        row, client = _matrix(url, _grid(2))
+    np.testing.assert_array_equal(row, [1, math.nan])
+    assert client.problems == ["Prometheus: left out 1 x a series of native histograms, which are not supported"]
+
+
+@pytest.mark.parametrize("data", [None, {}, "x", [1], [None]])
+def test_names_of_series_of_another_form(data: Any) -> None:
+    with (
+        serving(lambda _: _answers(data)) as url,
+        PrometheusClient(url) as client,
+        pytest.raises(SourceError, match="expected a list of names"),
+    ):
+        client.series_names(0, 1)

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from tasks.export.base import ExportContext, Sink, exporter
+from tasks.export.grid import TimeGrid
 from tasks.export.http import RefusedError
 from tasks.export.join import Row, join_buckets, join_series, ratio_of, row_series
 from tasks.export.matrix import Series
 from tasks.export.metric_map import METRIC_MAP, MetricSpec
 from tasks.export.placement import Placement
-from tasks.export.prometheus import PrometheusClient, TimeGrid, metrics_table
+from tasks.export.prometheus import PrometheusClient, metrics_table
 from tasks.export.promql import Variant
 
 TOLERATED_GAP = 0.05
@@ -35,7 +36,8 @@ def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
     with context.prometheus() as client:
         for spec in METRIC_MAP:
             problems += _export_metric(client, spec, context, sink)
-        return problems + [f"Prometheus warns: {warning}" for warning in client.warnings]
+        sink.note(client.notes)
+        return problems + client.problems
 
 
 def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportContext, sink: Sink) -> list[str]:
