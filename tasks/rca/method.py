@@ -87,7 +87,8 @@ def _plain(annotation: Any) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method. ``packages``: import names of optional dependencies; ``module``: where it is defined."""
+    """A registered method. ``packages``: import names of optional dependencies; ``module``: where it is defined.
+    ``reference``: a yardstick for methods rather than one of them; means over methods leave it out."""
 
     name: str
     family: Family
@@ -99,6 +100,7 @@ class Method:
     summary: str
     module: str
     run: Run
+    reference: bool = False
 
     @property
     def missing_packages(self) -> tuple[str, ...]:
@@ -131,11 +133,12 @@ def method(
     cost: Cost = "cheap",
     seeded: bool = False,
     packages: tuple[str, ...] = (),
+    reference: bool = False,
 ) -> Callable[[Run], Run]:
     """Register a method under ``name``.
 
     ``needs``: signals without which it cannot run (checked before it is called). ``seeded``: it draws from its
-    generator.
+    generator. ``reference``: a yardstick for methods, left out of means over them.
 
     Keyword-only arguments of the function are parameters, each with a default and an annotation.
 
@@ -159,6 +162,7 @@ def method(
             summary=summary,
             module=run.__module__,
             run=run,
+            reference=reference,
         )
         return run
 

@@ -136,7 +136,7 @@ def mean_of_methods(side: Side, methods: tuple[str, ...], score: str) -> dict[st
 def _score_changes(a: Side, b: Side, how: Resampling) -> tuple[ScoreChange, ...]:
     methods = list(dict.fromkeys((*b.estimates, *a.estimates)))
     methods.sort(key=lambda method: -_leading(b, a, method))
-    both = tuple(method for method in methods if method in a.scores and method in b.scores)
+    both = tuple(m for m in methods if m in a.scores and m in b.scores and m not in a.references | b.references)
     changes = [_mean_change(a, b, both, score, how) for score in COMPARED_SCORES] if len(both) > 1 else []
     for method in methods:
         for score in COMPARED_SCORES:

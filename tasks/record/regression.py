@@ -54,12 +54,16 @@ class Verdict:
 
 def judge(comparison: Comparison, gate: GateParams) -> Verdict:
     """Every figure of the gate. Checks made together share one false alarm rate, ``1 - confidence``: the mean of all
-    methods alone, the single methods together, the stack's own figures together."""
+    methods alone, the single methods together, the stack's own figures together.
+
+    Methods that are yardsticks for the others are judged only if ``gate`` names them.
+    """
     changes = [change for change in comparison.scores if change.score == GATED_SCORE]
     mean = [change for change in changes if change.method == MEAN_OF_METHODS]
-    single = [change for change in changes if change.method != MEAN_OF_METHODS]
+    references = comparison.a.references | comparison.b.references
+    single = [change for change in changes if change.method not in {MEAN_OF_METHODS, *references}]
     if gate.methods:
-        mean, single = [], [change for change in single if change.method in gate.methods]
+        mean, single = [], [change for change in changes if change.method in gate.methods]
     alpha = 1 - comparison.resampling.confidence
     families = (
         [draft for change in mean if (draft := _score_draft(change, gate))],

@@ -69,7 +69,8 @@ class Estimate:
 @dataclass(frozen=True)
 class Side:
     """``scores``: method -> score -> case id -> value, service level, scored cases only; ``estimates``: method ->
-    score; ``failures``: method -> status and reason -> cases; ``parameters``: dotted key -> value."""
+    score; ``references``: methods that are yardsticks for the others; ``failures``: method -> status and reason ->
+    cases; ``parameters``: dotted key -> value."""
 
     label: str
     commit: str | None
@@ -78,6 +79,7 @@ class Side:
     cases: tuple[str, ...]
     scores: Mapping[str, Mapping[str, Mapping[str, float]]]
     estimates: Mapping[str, Mapping[str, Estimate]]
+    references: frozenset[str]
     failures: Mapping[str, Mapping[str, int]]
     requests: Mapping[str, HealthyRequests]
     effects: Mapping[str, tuple[Effect, ...]]
@@ -110,6 +112,7 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
         cases=tuple(case.record.case_id for case in cases),
         scores=_scores(files.rankings),
         estimates=_estimates(files),
+        references=frozenset(files.rankings.loc[files.rankings["reference"], "method"].astype(str)),
         failures=_failures(files.rankings),
         requests={case.record.case_id: healthy_requests(case) for case in cases},
         effects={case.record.case_id: _effects(case) for case in cases},

@@ -70,6 +70,8 @@ def read_score_files(scores_dir: Path) -> ScoreFiles | None:
     scores = _table(scores_dir / SCORES_FILE, _SCORES)
     if "metric_excluded" not in rankings:
         rankings = rankings.assign(metric_excluded="")
+    if "reference" not in rankings:
+        rankings = rankings.assign(reference=rankings["method"] == "random")
     if "granularity" not in scores:
         scores = scores.assign(granularity="service")
     return ScoreFiles(

@@ -1,11 +1,11 @@
-"""Scores and rankings as the page needs them: methods best first, chance beside."""
+"""Scores and rankings as the page needs them: methods best first, references beside."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from tasks.report.costs import Failures, MethodCost, failures, method_costs
 from tasks.report.detection import Detections, detections
 from tasks.report.misattribution import Misattribution, misattribution
 from tasks.report.score_files import ScoreFiles, number, read_score_files
+from tasks.score.references import REFERENCE_LABELS, REFERENCES
 
 SCORE_LABELS = {"ac1": "AC@1", "ac3": "AC@3", "ac5": "AC@5", "avg5": "Avg@5", "mrr": "MRR"}
 LEADING_SCORE = "avg5"
@@ -69,18 +70,34 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its bootstrap interval and the value that guessing would reach; None: not defined."""
+    """A score with its bootstrap interval and the values that guessing would reach; None: not defined, or an older
+    score stage did not know it. ``tail``: the value if what a list leaves out followed in random order."""
 
     value: float | None
     low: float | None
     high: float | None
     chance: float | None
     lift: float | None
+    role_prior: float | None = None
+    chance_per_column: float | None = None
+    tail: float | None = None
 
     @property
-    def beats_chance(self) -> bool:
-        """The whole interval lies above chance."""
-        return self.low is not None and self.chance is not None and self.low > self.chance
+    def beats_references(self) -> bool:
+        """The whole interval lies above chance and every other reference."""
+        known = [value for name in REFERENCES if (value := getattr(self, name)) is not None]
+        return self.low is not None and bool(known) and self.low > max(known)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An order drawn at random, as a row beside the methods: what it scores in the long run, by score."""
+
+    label: str
+    expected: Mapping[str, float]
+
+    def lift(self, chance: Reference, score: str) -> float:
+        return self.expected[score] / chance.expected[score]
 
 
 @dataclass(frozen=True)
@@ -110,14 +127,27 @@ class ScoreGroup:
         return self.rows[0].cases
 
     @property
-    def chance(self) -> Mapping[str, float | None]:
-        """By score; the same for all methods."""
-        return {score: estimate.chance for score, estimate in self.rows[0].estimates.items()}
+    def references(self) -> tuple[Reference, ...]:
+        """Chance first; the same for all methods."""
+        estimates = self.rows[0].estimates
+        found = []
+        for name, label in REFERENCE_LABELS.items():
+            values = {score: getattr(estimate, name) for score, estimate in estimates.items()}
+            if None not in values.values():
+                found.append(Reference(label, values))
+        return tuple(found)
 
-    def at_least_chance(self, score: str = LEADING_SCORE) -> int:
-        """How many rows stand above the chance row."""
-        pairs = [(row.estimates[score].value, row.estimates[score].chance) for row in self.rows]
-        return sum(value is not None and (chance is None or value >= chance) for value, chance in pairs)
+    @property
+    def entries(self) -> tuple[ScoreRow | Reference, ...]:
+        """Rows and references, best first; a row that is as good as a reference stands above it."""
+        waiting = sorted(self.references, key=lambda reference: -reference.expected[LEADING_SCORE])
+        found: list[ScoreRow | Reference] = []
+        for row in self.rows:
+            value = row.estimates[LEADING_SCORE].value
+            while waiting and (value is None or waiting[0].expected[LEADING_SCORE] > value):
+                found.append(waiting.pop(0))
+            found.append(row)
+        return (*found, *waiting)
 
     def row(self, name: str) -> ScoreRow | None:
         return next((row for row in self.rows if row.name == name), None)
@@ -245,7 +275,7 @@ def _count(by_score: Mapping[str, Mapping[Any, Any]], rate: str, cases: int) -> 
 
 
 def _estimate(row: Mapping[Any, Any]) -> Estimate:
-    return Estimate(**{name: number(row[name]) for name in ("value", "low", "high", "chance", "lift")})
+    return Estimate(**{field.name: number(row[field.name]) for field in fields(Estimate) if field.name in row})
 
 
 def _unscored_metrics(rankings: pd.DataFrame) -> Iterator[Unscored]:

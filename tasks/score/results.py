@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.score.accuracy import SCORES
+from tasks.score.references import REFERENCE_LABELS, REFERENCES
 from tasks.score.tables import Scored
 from tasks.score.truth import Truth
 
@@ -30,12 +31,15 @@ TIMINGS_FILE = "timings.json"
 TABLE_WIDTH = 120
 _STAGING = ".partial"
 _CASES_NAMED = 3
-_CHANCE = "(chance)"
+_POLICY = (
+    "scores take each list as given: what it leaves out is not found; 'Avg@5 tail' puts that behind the list in random "
+    "order; in brackets: orders drawn at random"
+)
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A table for people: a header, one row per method and a chance row; ``notes`` say what was left out."""
+    """A table for people: a header, one row per method and per reference; ``notes`` say what was left out."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -110,7 +114,7 @@ class ScoreResult:
     def score_table(self) -> ScoreTable:
         """Scores, failures and seconds per method, best first, and per fault kind ``AC@1 / Avg@5``.
 
-        The chance row stands where its Avg@5 belongs.
+        References stand in brackets where their Avg@5 belongs.
         """
         if self.scores.empty:
             return ScoreTable(("method",), (("(no case to score)",),), self.notes)
@@ -119,6 +123,7 @@ class ScoreResult:
             method: (
                 method,
                 *(_with_interval(cells.row(method, score)) for score in ("ac1", "avg5")),
+                f"{cells.row(method, 'avg5').tail:.2f}",
                 *cells.at_metric_level(method, "value"),
                 str(round(cells.row(method, "failure_rate").value * cells.cases["all"])),
                 f"{self.costs[method]['wall_s_mean']:.2f}",
@@ -126,23 +131,27 @@ class ScoreResult:
             )
             for method in cells.methods
         }
-        first = cells.methods[0]  # the chance of all is the same
-        rows[_CHANCE] = (
-            _CHANCE,
-            *(f"{cells.row(first, score).chance:.2f}" for score in ("ac1", "avg5")),
-            *cells.at_metric_level(next(iter(cells.ranking_metrics), ""), "chance"),
-            *("", ""),
-            *(cells.pair(first, fault, "chance") for fault in cells.faults),
-        )
         avg5 = {method: cells.row(method, "avg5").value for method in cells.methods}
-        avg5[_CHANCE] = cells.row(first, "avg5").chance
+        first = cells.methods[0]  # the references of all are the same
+        for reference, label in REFERENCE_LABELS.items():
+            name = f"({label})"
+            expected = [getattr(cells.row(first, score), reference) for score in ("ac1", "avg5")]
+            avg5[name] = expected[1]
+            rows[name] = (
+                name,
+                *(f"{value:.2f}" for value in (*expected, expected[1])),
+                *cells.at_metric_level(next(iter(cells.ranking_metrics), ""), reference),
+                *("", ""),
+                *(cells.pair(first, fault, reference) for fault in cells.faults),
+            )
         columns = (
-            *("method", f"AC@1 ({cells.cases['all']} cases)", "Avg@5"),
+            *("method", f"AC@1 ({cells.cases['all']} cases)", "Avg@5", "Avg@5 tail"),
             *(f"metric Avg@5 ({cells.metric_cases})" for _ in cells.ranking_metrics[:1]),
             *("failed", "s/case"),
             *(f"{fault} ({cells.cases[fault]})" for fault in cells.faults),
         )
-        return ScoreTable(columns, tuple(rows[name] for name in sorted(avg5, key=lambda n: -avg5[n])), self.notes)
+        ordered = tuple(rows[name] for name in sorted(avg5, key=lambda n: -avg5[n]))
+        return ScoreTable(columns, ordered, (_POLICY, *self.notes))
 
 
 class _Cells:
@@ -223,7 +232,7 @@ def _metrics(result: ScoreResult) -> dict[str, Any]:
             "ineffective": sum(truth.excluded not in ("", "fault-free") for truth in result.truths),
             "scored_at_metric_level": sum(not truth.metrics.excluded for truth in result.truths),
         },
-        "chance": {},
+        **{reference: {} for reference in REFERENCES},
         "methods": {},
     }
     if len(result.detections):
@@ -233,14 +242,18 @@ def _metrics(result: ScoreResult) -> dict[str, Any]:
     for method in result.rankings["method"].drop_duplicates():
         entry: dict[str, Any] = {"failures": int(failed.get(method, 0)), "by_fault": {}}
         for row in wanted[wanted["method"] == method].itertuples(index=False):
-            place, chance = entry, document["chance"]
-            if row.level == "fault":
-                place = entry["by_fault"].setdefault(row.group, {})
+            place = entry if row.level == "overall" else entry["by_fault"].setdefault(row.group, {})
             if row.granularity == "metric":
-                place, chance = place.setdefault("metric_level", {}), chance.setdefault("metric_level", {})
+                place = place.setdefault("metric_level", {})
             place[row.score] = row.value
-            if row.level == "overall":
-                chance[row.score] = row.chance
+            if row.level != "overall":
+                continue
+            place.setdefault("tail", {})[row.score] = row.tail
+            for reference in REFERENCES:
+                expected = document[reference]
+                if row.granularity == "metric":
+                    expected = expected.setdefault("metric_level", {})
+                expected[row.score] = getattr(row, reference)
         if result.parameters[method]:
             entry["parameters"] = dict(result.parameters[method])
         document["methods"][method] = entry

@@ -13,10 +13,12 @@ from tasks.params import ScoreParams
 from tasks.rca.method import Method
 from tasks.rca.pair import PairResult
 from tasks.rca.pool import Outcome
-from tasks.score.accuracy import SCORES, chance_scores, ranking_scores
+from tasks.score.accuracy import SCORES, ranking_scores, tail_scores
 from tasks.score.bootstrap import bootstrap_interval
 from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values
+from tasks.score.references import REFERENCES, mean_references, targeted_roles
 from tasks.score.truth import Truth
+from tasks.stack import Role
 
 RATES = ("failure_rate", "tie_rate")
 COMPARED = ("ac1", "avg5", "mrr")
@@ -35,6 +37,7 @@ RANKING_COLUMNS = {
     "metric_excluded": "str",
     "method": "str",
     "family": "str",
+    "reference": "bool",
     "status": "str",
     "message": "str",
     "rank": "Int32",
@@ -62,6 +65,7 @@ SCORE_COLUMNS = {
     "score": "str",
     **dict.fromkeys(("value", "low", "high", "chance", "lift"), "float64"),
     "cases": "int64",
+    **dict.fromkeys(("tail", "tail_low", "tail_high", *REFERENCES[1:]), "float64"),
 }
 COMPARISON_COLUMNS = {
     "score": "str",
@@ -88,6 +92,8 @@ AVERAGE_RANK_COLUMNS = {
 class Scored:
     """One pair with its scores by granularity: a failure has zero in each, a case that does not count has none.
 
+    Each score is there twice: of the list as given, and, named by ``tail_of``, with a random tail.
+
     Of the ranking of metrics, ``result`` has the part that is kept.
     """
 
@@ -104,13 +110,18 @@ def score_pair(truth: Truth, method: Method, result: PairResult) -> Scored:
     scores: dict[str, Mapping[str, float]] = {}
     if not truth.excluded:
         ranks = [suspect.rank for suspect in result.suspects if suspect.service in truth.services]
+        absent = (1,) * (len(truth.services) - len(ranks))
+        rest = len(truth.candidates) - len(result.suspects)
         ties = any(suspect.tied for suspect in result.suspects)
-        scores["service"] = _scores(result, ranks, len(truth.services), ties)
+        scores["service"] = _scores(result, ranks, absent, len(result.suspects), rest, ties)
     if not metrics.excluded:
         place = {(suspect.service, suspect.metric): suspect.rank for suspect in result.metrics}
-        best = [min((place[column] for column in cause if column in place), default=0) for cause in metrics.causes]
+        found = [[place[column] for column in cause if column in place] for cause in metrics.causes]
+        absent = tuple(len(cause) for cause, ranks in zip(metrics.causes, found, strict=True) if not ranks)
+        listed = sum(column in metrics.columns for column in place)
         ties = any(suspect.tied for suspect in result.metrics)
-        scores["metric"] = _scores(result, [rank for rank in best if rank], len(metrics.causes), ties)
+        best = [min(ranks) for ranks in found if ranks]
+        scores["metric"] = _scores(result, best, absent, len(result.metrics), metrics.candidates - listed, ties)
     kept = tuple(
         suspect
         for suspect in result.metrics
@@ -119,9 +130,20 @@ def score_pair(truth: Truth, method: Method, result: PairResult) -> Scored:
     return Scored(truth, method, replace(result, metrics=kept), scores)
 
 
-def _scores(result: PairResult, ranks: Sequence[int], truths: int, ties: bool) -> dict[str, float]:
-    rates = {"failure_rate": float(result.status != "ok"), "tie_rate": float(ties)}
-    return ranking_scores(ranks, truths) | rates
+def _scores(
+    result: PairResult, ranks: Sequence[int], absent: Sequence[int], listed: int, rest: int, ties: bool
+) -> dict[str, float]:
+    """``absent``, ``listed``, ``rest``: see ``tail_scores``. A failure has no list that could have a tail."""
+    failed = result.status != "ok"
+    as_given = ranking_scores(ranks, len(ranks) + len(absent))
+    tail = as_given if failed else tail_scores(ranks, absent, listed, rest)
+    rates = {"failure_rate": float(failed), "tie_rate": float(ties)}
+    return as_given | rates | {tail_of(name): value for name, value in tail.items()}
+
+
+def tail_of(score: str) -> str:
+    """The name of a score with a random tail in ``Scored.scores``."""
+    return f"{score}_tail"
 
 
 def score_pairs(truths: Sequence[Truth], methods: Sequence[Method], outcomes: Iterable[Outcome]) -> list[Scored]:
@@ -165,6 +187,7 @@ def ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
             truth.metrics.excluded,
             pair.method.name,
             pair.method.family,
+            pair.method.reference,
             result.status,
             result.message,
         )
@@ -189,15 +212,17 @@ def metric_ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
 def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
     """Long table: per level, group, granularity, method and score the mean over cases with interval, chance and lift.
 
-    Levels: ``overall`` (group ``all``), ``fault``, ``target``, ``family`` (group: the family; a case's score is the
-    mean over its methods; ``method`` empty).
+    ``value`` takes lists as given, ``tail`` with a random tail. Levels: ``overall`` (group ``all``), ``fault``,
+    ``target``, ``family`` (group: the family; a case's score is the mean over its methods, references left out;
+    ``method`` empty).
     """
     rows: list[tuple[object, ...]] = []
+    roles = targeted_roles(pair.truth for pair in pairs)
     for granularity in GRANULARITIES:
         for level, group, members in _groups([pair for pair in pairs if granularity in pair.scores]):
-            rows += _group_rows(level, group, granularity, members, params)
+            rows += _group_rows(level, group, granularity, members, roles, params)
     table = _table(rows, SCORE_COLUMNS)
-    numbers = ["value", "low", "high", "chance", "lift"]
+    numbers = [name for name, kind in SCORE_COLUMNS.items() if kind == "float64"]
     table[numbers] = table[numbers].round(_DECIMALS)
     return table
 
@@ -273,8 +298,9 @@ def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
         yield "fault", fault, [pair for pair in pairs if pair.truth.fault == fault]
     for target in sorted({pair.truth.target for pair in pairs}):
         yield "target", target, [pair for pair in pairs if pair.truth.target == target]
-    for family in sorted({pair.method.family for pair in pairs}):
-        yield "family", family, [pair for pair in pairs if pair.method.family == family]
+    compared = [pair for pair in pairs if not pair.method.reference]
+    for family in sorted({pair.method.family for pair in compared}):
+        yield "family", family, [pair for pair in compared if pair.method.family == family]
 
 
 def _values(pairs: Sequence[Scored], granularity: str, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -290,9 +316,9 @@ def _values(pairs: Sequence[Scored], granularity: str, names: Sequence[str]) -> 
 
 
 def _group_rows(
-    level: str, group: str, granularity: str, pairs: Sequence[Scored], params: ScoreParams
+    level: str, group: str, granularity: str, pairs: Sequence[Scored], roles: frozenset[Role], params: ScoreParams
 ) -> list[tuple[object, ...]]:
-    names = [*SCORES, *RATES]
+    names = [*SCORES, *RATES, *map(tail_of, SCORES)]
     values, methods = _values(pairs, granularity, names)
     if level == "family":
         values, methods = values.mean(axis=1, keepdims=True), [""]
@@ -307,22 +333,16 @@ def _group_rows(
     bounds = np.stack([low, high]).reshape(2, len(methods), len(names))
     means = values.mean(axis=0)
     truths = {pair.truth.case: pair.truth for pair in pairs}
-    per_case = [_chance(truth, granularity) for truth in truths.values()]
-    chance = {name: sum(scores[name] for scores in per_case) / len(per_case) for name in SCORES}
+    expected = mean_references(truths.values(), granularity, roles)
     rows: list[tuple[object, ...]] = []
     for m, method in enumerate(methods):
-        for s, name in enumerate(names):
-            expected = chance.get(name, np.nan)
-            interval = bounds[0, m, s], bounds[1, m, s]
-            figures = (means[m, s], *interval, expected, means[m, s] / expected)
-            rows.append((level, group, granularity, method, name, *figures, cases))
+        figures = {name: (means[m, s], *bounds[:, m, s]) for s, name in enumerate(names)}
+        for name in (*SCORES, *RATES):
+            chance, *others = (of_reference.get(name, np.nan) for of_reference in expected.values())
+            tail = figures.get(tail_of(name), (np.nan,) * 3)
+            lift = figures[name][0] / chance
+            rows.append((level, group, granularity, method, name, *figures[name], chance, lift, cases, *tail, *others))
     return rows
-
-
-def _chance(truth: Truth, granularity: str) -> Mapping[str, float]:
-    if granularity == "service":
-        return chance_scores(truth.candidates, (1,) * len(truth.services))
-    return chance_scores(truth.metrics.candidates, tuple(len(cause) for cause in truth.metrics.causes))
 
 
 def _table(rows: Sequence[tuple[object, ...]], columns: Mapping[str, str]) -> pd.DataFrame:

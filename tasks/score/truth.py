@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tasks.case import CaseRecord, Injection
+from tasks.stack import Role
 
 Column = tuple[str, str]
 """(service, metric)."""
@@ -15,13 +17,26 @@ Column = tuple[str, str]
 class MetricTruth:
     """The answer of one case among its metrics.
 
-    ``candidates``: how many columns the methods see. ``causes``: for each root cause the columns that name it; no
+    ``columns``: the candidates, what the methods see. ``causes``: for each root cause the columns that name it; no
     column names two. ``excluded``: why the case is not scored at metric level; empty if it is.
     """
 
-    candidates: int
+    columns: frozenset[Column]
     causes: tuple[frozenset[Column], ...]
     excluded: str
+
+    @property
+    def candidates(self) -> int:
+        return len(self.columns)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A service that can be the root cause. ``columns``: how many of the metrics that the methods see are its own."""
+
+    service: str
+    role: Role
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class Truth:
     """
 
     case: str
-    candidates: int
+    candidates: tuple[Candidate, ...]
     services: tuple[str, ...]
     metrics: MetricTruth
     fault: str
@@ -63,11 +78,13 @@ def truth_of(record: CaseRecord, *, include_ineffective: bool, columns: Iterable
         excluded = "no effective injection"
     else:
         excluded = ""
+    seen = frozenset(columns)
+    columns_of = Counter(service for service, _ in seen)
     return Truth(
         case=record.case_id,
-        candidates=len(record.stack.services),
+        candidates=tuple(Candidate(s.name, s.role, columns_of[s.name]) for s in record.stack.services),
         services=services,
-        metrics=_metric_truth(counted, set(columns), excluded),
+        metrics=_metric_truth(counted, seen, excluded),
         fault=labels.fault,
         target=labels.target,
         excluded=excluded,
@@ -75,7 +92,7 @@ def truth_of(record: CaseRecord, *, include_ineffective: bool, columns: Iterable
     )
 
 
-def _metric_truth(injections: Sequence[Injection], columns: set[Column], excluded: str) -> MetricTruth:
+def _metric_truth(injections: Sequence[Injection], columns: frozenset[Column], excluded: str) -> MetricTruth:
     """One injection without a visible metric excludes the case: a method that names it could not be told right."""
     for injection in injections:
         if not injection.metrics:
@@ -83,8 +100,8 @@ def _metric_truth(injections: Sequence[Injection], columns: set[Column], exclude
         elif not _named(injection) & columns:
             excluded = excluded or f"no metric of {injection.kind} is visible"
     if excluded:
-        return MetricTruth(len(columns), (), excluded)
-    return MetricTruth(len(columns), _disjoint([_named(injection) & columns for injection in injections]), "")
+        return MetricTruth(columns, (), excluded)
+    return MetricTruth(columns, _disjoint([_named(injection) & columns for injection in injections]), "")
 
 
 def _named(injection: Injection) -> set[Column]:

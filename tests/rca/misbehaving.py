@@ -57,6 +57,11 @@ def exits(view: CaseView, rng: np.random.Generator) -> Ranking:
     sys.exit(3)
 
 
+@_define("test_first_by_name")
+def first_by_name(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking.of_order(sorted(view.services)[:1])
+
+
 @_define("test_raises")
 def raises(view: CaseView, rng: np.random.Generator) -> Ranking:
     return Ranking.of_services({"x": 1 / (len(view.services) - len(view.services))})

@@ -98,9 +98,30 @@ def test_a_method_that_lost_it_is_red(first: Side, campaign: Campaign) -> None:
     spoil_rankings(campaign, "nsigma")
     comparison, verdict = judged(first, replace(night(first), scores=side(campaign).scores))
     assert "score: nsigma Avg@5" in {check.what for check in verdict.regressions}
-    assert f"score: {MEAN_OF_METHODS} Avg@5" in {check.what for check in verdict.checks}
     assert not any(check.what.startswith("stack") for check in verdict.regressions)
     assert judge(comparison, GateParams(methods=("random",))).regressions == ()
+
+
+def with_methods(of: Side, *others: str) -> Side:
+    """The side with other methods that rank as nsigma does."""
+    scores, estimates = ({**each, **dict.fromkeys(others, each["nsigma"])} for each in (of.scores, of.estimates))
+    return replace(of, scores=scores, estimates=estimates)
+
+
+def test_a_yardstick_is_in_no_mean_and_judged_only_by_name(first: Side) -> None:
+    assert first.references == {"random"}
+    comparison, verdict = judged(first, night(first))
+    assert comparison.score(MEAN_OF_METHODS, "avg5") is None
+    assert "score: random Avg@5" not in {check.what for check in verdict.checks}
+    named = judge(comparison, GateParams(methods=("random",)))
+    assert "score: random Avg@5" in {check.what for check in named.checks}
+    three, later = with_methods(first, "other"), with_methods(night(first), "other")
+    comparison, verdict = judged(three, later)
+    mean = comparison.score(MEAN_OF_METHODS, "avg5")
+    assert mean is not None
+    assert mean.a is not None
+    assert mean.a.value == pytest.approx(first.estimates["nsigma"]["avg5"].value)
+    assert f"score: {MEAN_OF_METHODS} Avg@5" in {check.what for check in verdict.checks}
 
 
 def test_a_stack_that_fails_requests_is_red(first: Side) -> None:

@@ -87,9 +87,10 @@ def as_an_older_stage_wrote(scores_dir: Path) -> None:
     for name in NEW_FILES:
         (scores_dir / name).unlink()
     scores = pd.read_parquet(scores_dir / SCORES_FILE)
-    scores[scores["granularity"] == "service"].drop(columns="granularity").to_parquet(scores_dir / SCORES_FILE)
+    later = ["granularity", "role_prior", "chance_per_column", "tail", "tail_low", "tail_high"]
+    scores[scores["granularity"] == "service"].drop(columns=later).to_parquet(scores_dir / SCORES_FILE)
     rankings = pd.read_parquet(scores_dir / RANKINGS_FILE)
-    rankings.drop(columns="metric_excluded").to_parquet(scores_dir / RANKINGS_FILE)
+    rankings.drop(columns=["metric_excluded", "reference"]).to_parquet(scores_dir / RANKINGS_FILE)
     (scores_dir / TIMINGS_FILE).write_text(json.dumps({"pairs": []}))
 
 

@@ -95,10 +95,10 @@ def test_tables_sort_selectors_select_and_arrow_keys_move(tmp_path: Path) -> Non
     dom = Page(dom_of(page, "", tmp_path / "profile"))
     (body,) = [attributes for tag, attributes in dom.tags if tag == "body"]
     found = json.loads(body["data-results"] or "")
-    assert found["before"] == ["good", "fair", "chance", "broken"]
-    assert found["worstFirst"] == ["broken", "fair", "chance", "good"]
+    assert found["before"] == ["good", "role prior", "fair", "chance", "chance per column", "broken"]
+    assert found["worstFirst"] == ["broken", "fair", "chance", "chance per column", "role prior", "good"]
     assert found["chanceLast"] == "chance"
-    assert found["byName"] == ["broken", "chance", "fair", "good"]
+    assert found["byName"] == ["broken", "chance", "chance per column", "fair", "good", "role prior"]
     assert found["shownTables"] == [1, 1]
     assert found["reading"][0] == found["reading"][1]
     assert found["reading"][0].startswith("good − broken: +1.00; 2 won, 0 tied, 0 lost")

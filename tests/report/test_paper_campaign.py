@@ -49,10 +49,13 @@ def files(campaign: Path) -> dict[str, pd.DataFrame]:
     return {file.stem: pd.read_parquet(file) for file in (campaign / "scores").glob("*.parquet")}
 
 
+VALUES = ["value", "low", "high", "chance", "role_prior", "chance_per_column", "lift", "tail"]
+
+
 def overall(files: dict[str, pd.DataFrame], granularity: str) -> pd.DataFrame:
     scores = files["scores"]
     rows = scores[(scores["granularity"] == granularity) & (scores["level"] == "overall")]
-    return rows.pivot_table(index="method", columns="score", values=["value", "low", "high", "chance", "lift"])
+    return rows.pivot_table(index="method", columns="score", values=VALUES)
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +73,34 @@ def test_score_table(granularity: str, section: str, cases: int, page: Page, fil
     expected = overall(files, granularity)
     rows = shown_scores(page, section)
     any_method = expected.iloc[0]
-    assert rows.pop("chance")[3:8] == [f"{any_method['chance', score]:.2f}" for score in SCORES]
+    for reference in ("chance", "role_prior", "chance_per_column"):
+        shown = rows.pop(reference.replace("_", " "))
+        assert shown[3:8] == [f"{any_method[reference, score]:.2f}" for score in SCORES]
+        lift = any_method[reference, "avg5"] / any_method["chance", "avg5"]
+        assert shown[8:10] == [shown[6], "×1" if reference == "chance" else f"×{lift:.2f}"]
     assert rows.keys() == set(FAMILIES if granularity == "service" else NAMES_METRICS)
     for method, row in rows.items():
         of = expected.loc[method]
         cells = [f"{of['low', s]:.2f}–{of['high', s]:.2f} {of['value', s]:.2f}" for s in SCORES]
-        assert row[2:9] == [FAMILIES[method], *cells, f"×{of['lift', 'avg5']:.2f}"]
+        assert row[2:10] == [FAMILIES[method], *cells, f"{of['tail', 'avg5']:.2f}", f"×{of['lift', 'avg5']:.2f}"]
         counts = [round(of["value", rate] * cases) for rate in ("failure_rate", "tie_rate")]
-        assert [int(cell.removeprefix("✕ ")) for cell in row[9:11]] == counts
+        assert [int(cell.removeprefix("✕ ")) for cell in row[10:12]] == counts
 
 
 def test_seconds_and_memory_stand_beside_the_scores(page: Page, costs: dict[str, dict[str, float]]) -> None:
     rows = shown_scores(page, "scores")
-    assert {method: rows[method][11] for method in costs} == {m: f"{c['wall_s_mean']:.3f}" for m, c in costs.items()}
-    memory = {method: float(rows[method][12]) for method in costs}
+    assert {method: rows[method][12] for method in costs} == {m: f"{c['wall_s_mean']:.3f}" for m, c in costs.items()}
+    memory = {method: float(rows[method][13]) for method in costs}
     assert memory == pytest.approx({method: cost["peak_mb_mean"] for method, cost in costs.items()}, rel=1e-2)
 
 
 def test_service_level_stands_beside_metric_level(page: Page) -> None:
     services, metrics = shown_scores(page, "scores"), shown_scores(page, "metrics")
-    assert all(services[method][6].endswith(metrics[method][11]) for method in NAMES_METRICS)
+    assert all(services[method][6].endswith(metrics[method][12]) for method in NAMES_METRICS)
 
 
 @pytest.mark.parametrize("section", ["scores", "metrics"])
-def test_best_method_is_first_and_chance_stands_in_its_place(section: str, page: Page) -> None:
+def test_best_method_is_first_and_references_stand_in_their_places(section: str, page: Page) -> None:
     rows = page.tables[section].rows[1:]
     values = [float(row[6].split()[-1]) for row in rows]
     assert values == sorted(values, reverse=True)
@@ -166,7 +173,9 @@ def test_costs_and_failures(page: Page, costs: dict[str, dict[str, float]], file
 
 def test_detection(page: Page, files: dict[str, pd.DataFrame]) -> None:
     shown = {row[0]: row for row in page.tables["detection"].rows[1:]}
-    assert len(shown) == 9
+    assert len(shown) == 8
+    assert "network-delay-006" in shown
+    assert "gpu-power-limit-007" not in shown
     for row in files["detections"].itertuples():
         _, _, outcome, error, *_ = shown[row.case_id]
         if pd.isna(row.true_time):

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -6,7 +7,7 @@ import pytest
 
 from tasks.case import CaseRecord
 from tasks.report.score_files import ScoresError
-from tasks.report.scoreboard import Scoreboard, read_scoreboard
+from tasks.report.scoreboard import Estimate, Scoreboard, read_scoreboard
 from tasks.score.results import RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE
 from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
 from tests.score.cases import with_metrics
@@ -63,9 +64,21 @@ def test_scores_and_failures(board: Scoreboard) -> None:
     assert fair.estimates["ac1"].chance == pytest.approx(0.2)
     assert [row.failures for row in (good, fair, broken)] == [0, 0, 3]
     assert [row.place for row in (good, fair, broken)] == [1, 2, 3]
-    assert (overall.cases, overall.chance["ac1"], overall.at_least_chance()) == (3, pytest.approx(0.2), 2)
-    assert good.estimates["avg5"].beats_chance
-    assert not fair.estimates["avg5"].beats_chance
+    assert overall.cases == 3
+    assert [reference.label for reference in overall.references] == ["chance", "role prior", "chance per column"]
+    assert [reference.expected["ac1"] for reference in overall.references[:2]] == pytest.approx([0.2, 1 / 3])
+    named = [getattr(entry, "name", "") or getattr(entry, "label", "") for entry in overall.entries]
+    assert [name for name in named if name != "chance per column"] == ["good", "role prior", "fair", "chance", "broken"]
+    assert good.estimates["avg5"].beats_references
+    assert not fair.estimates["avg5"].beats_references
+    assert (good.estimates["avg5"].tail, broken.estimates["avg5"].tail) == (1, 0)
+
+
+def test_a_score_between_chance_and_the_role_prior_beats_chance_alone() -> None:
+    between = Estimate(0.75, 0.7, 0.8, chance=0.6, lift=1.25, role_prior=0.8, chance_per_column=0.5)
+    assert not between.beats_references
+    assert replace(between, low=0.81).beats_references
+    assert replace(between, role_prior=None, chance_per_column=None).beats_references
 
 
 def test_equal_methods_share_a_place(tmp_path: Path) -> None:
@@ -128,7 +141,10 @@ def test_files_of_an_older_score_stage(campaign: Path, board: Scoreboard) -> Non
     as_an_older_stage_wrote(campaign / "scores")
     old = read_scoreboard(campaign / "scores")
     assert old is not None
-    assert old.services == board.services
+    assert [[row.name for row in group.rows] for group in old.services.groups] == [["good", "fair", "broken"]] * 6
+    assert old.services.overall is not None
+    assert [reference.label for reference in old.services.overall.references] == ["chance"]
+    assert old.services.overall.rows[0].estimates["avg5"].tail is None
     assert old.results == board.results
     assert (old.comparisons, old.detections, old.costs, old.metrics.groups) == (None, None, None, ())
 

@@ -77,6 +77,32 @@ def test_chance_and_lift(result: ScoreResult) -> None:
     assert np.isnan(value(result, "test_by_name", "tie_rate")["chance"])
 
 
+def test_references_stand_beside_every_method_and_are_no_methods(result: ScoreResult) -> None:
+    """Faults on two replicas and the head: four of the five services have a role that was a target."""
+    row = value(result, "nsigma", "avg5")
+    assert row["role_prior"] == pytest.approx((1 / 4 + 2 / 4 + 3 / 4 + 2) / 5)
+    assert set(result.scores["method"]) == {*METHODS, ""}
+    for table in (result.comparisons[["method_a", "method_b"]], result.average_ranks[["method"]]):
+        assert set(table.to_numpy().ravel()) == set(METHODS)
+    for reference in ("chance", "role_prior", "chance_per_column"):
+        scored = result.scores[result.scores["score"].isin(["ac1", "avg5"]) & (result.scores["level"] == "overall")]
+        assert scored.groupby("score")[reference].nunique().tolist() == [1, 1]
+
+
+def test_what_a_list_leaves_out_is_scored_both_ways(cases_dir: Path, tmp_path: Path) -> None:
+    params = score_params(methods=["test_first_by_name", "test_by_name", "test_raises"])
+    result = score_campaign(cases_dir, params, tmp_path, open_pool=InThisProcess)
+    short, whole, failed = (value(result, method, "avg5") for method in params.methods)
+    assert (short["value"], short["low"]) == (0, 0)
+    assert short["tail"] == pytest.approx((1 / 4 + 2 / 4 + 3 / 4 + 1) / 5)
+    assert (short["tail_low"], short["tail_high"]) == pytest.approx((0.5, 0.5))
+    assert (whole["tail"], whole["tail_low"], whole["tail_high"]) == (whole["value"], whole["low"], whole["high"])
+    assert (failed["value"], failed["tail"]) == (0, 0)
+    assert np.isnan(value(result, "test_by_name", "tie_rate")["tail"])
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    assert document["methods"]["test_first_by_name"]["tail"]["avg5"] == pytest.approx(short["tail"])
+
+
 def test_methods_that_look_find_a_strong_fault(result: ScoreResult) -> None:
     for method in ("nsigma", "baro", "e_diagnosis"):
         row = value(result, method, "ac1")
@@ -102,8 +128,8 @@ def test_ties_are_counted(result: ScoreResult) -> None:
     assert tied[tied["rank"] == 1]["service"].nunique() > 1
 
 
-def test_family_is_the_mean_of_its_methods(result: ScoreResult) -> None:
-    own = np.mean([value(result, method, "avg5")["value"] for method in METHODS])
+def test_family_is_the_mean_of_its_methods_but_yardsticks(result: ScoreResult) -> None:
+    own = np.mean([value(result, method, "avg5")["value"] for method in METHODS if method != "random"])
     assert value(result, "", "avg5", "family", "metric")["value"] == pytest.approx(own)
 
 
@@ -141,6 +167,9 @@ def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
     document = json.loads((result.out_dir / "metrics.json").read_text())
     assert document["cases"] == {"scored": 3, "fault_free": 1, "ineffective": 1, "scored_at_metric_level": 0}
     assert document["chance"]["avg5"] == pytest.approx(0.6)
+    assert document["role_prior"]["avg5"] == pytest.approx(0.7)
+    assert document["chance_per_column"].keys() == document["chance"].keys()
+    assert document["methods"].keys() == set(METHODS)
     by_name = document["methods"]["test_by_name"]
     assert by_name["ac3"] == pytest.approx(2 / 3)
     assert by_name["by_fault"]["network-delay"]["avg5"] == pytest.approx(0.8)
@@ -168,13 +197,16 @@ def test_seconds_and_memory_are_kept_per_pair_and_summed_up_per_method(result: S
 
 def test_table_for_people(result: ScoreResult) -> None:
     table = result.score_table()
-    assert table.columns[:3] == ("method", "AC@1 (3 cases)", "Avg@5")
-    assert table.columns[3:] == ("failed", "s/case", "cpu-stress (2)", "network-delay (1)")
+    assert table.columns[:4] == ("method", "AC@1 (3 cases)", "Avg@5", "Avg@5 tail")
+    assert table.columns[4:] == ("failed", "s/case", "cpu-stress (2)", "network-delay (1)")
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["nsigma"][:3] == ("1.00 [1.00, 1.00]", "1.00 [1.00, 1.00]", "0")
-    assert rows["nsigma"][4:] == ("1.00 / 1.00", "1.00 / 1.00")
-    assert rows["test_raises"][2] == "3"
-    assert rows["(chance)"] == ("0.20", "0.60", "", "", "0.20 / 0.60", "0.20 / 0.60")
+    assert rows["nsigma"][:4] == ("1.00 [1.00, 1.00]", "1.00 [1.00, 1.00]", "1.00", "0")
+    assert rows["nsigma"][5:] == ("1.00 / 1.00", "1.00 / 1.00")
+    assert rows["test_raises"][2:4] == ("0.00", "3")
+    assert rows["(chance)"] == ("0.20", "0.60", "0.60", "", "", "0.20 / 0.60", "0.20 / 0.60")
+    assert rows["(role prior)"][:2] == ("0.25", "0.70")
+    assert "(chance per column)" in rows
+    assert "what it leaves out is not found" in table.notes[0]
     assert table.text().splitlines()[0].startswith("method")
     avg5 = [float(row[2].split()[0]) for row in table.rows]
     assert avg5 == sorted(avg5, reverse=True)

@@ -163,7 +163,7 @@ def test_metrics_json_and_the_table_for_people_show_it(result: ScoreResult) -> N
     assert "metric_level" in document["methods"]["nsigma"]["by_fault"]["cpu-stress"]
     assert "metric_level" not in document["methods"]["random"]
     table = result.score_table()
-    assert table.columns[3] == "metric Avg@5 (3)"
-    cells = {row[0]: row[3] for row in table.rows}
+    assert table.columns[4] == "metric Avg@5 (3)"
+    cells = {row[0]: row[4] for row in table.rows}
     assert cells["random"] == ""
     assert float(cells["nsigma"]) > float(cells["(chance)"])

@@ -11,7 +11,7 @@ from tasks.score.results import TABLE_WIDTH, ScoreResult, ScoreTable, method_cos
 from tasks.score.tables import Scored
 from tasks.score.truth import MetricTruth, Truth
 
-TRUTH = Truth("c", 5, ("a",), MetricTruth(0, (), "unknown"), "cpu", "a", "", ())
+TRUTH = Truth("c", (), ("a",), MetricTruth(frozenset(), (), "unknown"), "cpu", "a", "", ())
 
 
 def test_a_wide_table_is_folded_and_names_the_methods_again() -> None:

@@ -27,7 +27,10 @@ def test_effective_injections_are_the_truth(tmp_path: Path) -> None:
     truth = truth_of(record, include_ineffective=False)
     assert truth.services == ("ray-head", "ray-replicas-1")
     assert (truth.fault, truth.target) == ("cpu-stress+network-delay", "ray-head+ray-replicas-1")
-    assert (truth.candidates, truth.excluded, truth.notes) == (5, "", ())
+    assert [(c.service, c.role, c.columns) for c in truth.candidates] == [
+        ("nginx-proxy", "gateway", 0), ("ray-head", "head", 0), *((f"ray-replicas-{i}", "replica", 0) for i in range(3))
+    ]  # fmt: skip
+    assert (truth.excluded, truth.notes) == ("", ())
 
 
 def test_an_ineffective_injection_is_left_out_and_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tasks.rca.view import CaseView
     family="metric",
     needs=set(),
     seeded=True,
+    reference=True,
     paper=Paper("RCAEval: A Benchmark for Root Cause Analysis of Microservice Systems", "WWW Companion", 2025),
 )
 def uniform_random(view: CaseView, rng: np.random.Generator) -> Ranking:
