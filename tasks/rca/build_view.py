@@ -13,11 +13,10 @@ from tasks.case import Case
 from tasks.params import ScoreParams
 from tasks.rca.grid import on_grid
 from tasks.rca.profile import is_visible
-from tasks.rca.rows import quantile_per_cell, row_of
-from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
+from tasks.rca.sli import Telemetry
+from tasks.rca.view import CaseView, column_names
+from tasks.requests import time_out_s
 from tasks.stack import Role
-
-_SLI_METRICS = ("latency_p90", "latency_p50")
 
 
 class NoChangeDetected(ValueError):  # noqa: N818 (nothing is wrong: a recording may hold no change)
@@ -42,7 +41,7 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     roles = {service.name: service.role for service in record.stack.services}
     samples = _visible_metrics(case.metrics, params)
     inject_time = (
-        _detect_inject_time(samples, case.requests, record.front_end)
+        _detect_inject_time(samples, case)
         if params.inject_time == "detected"
         else pd.Timestamp(record.injection_time_of(counted)).tz_convert("UTC").as_unit("ns")
     )
@@ -60,6 +59,16 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     position = {service: i for i, service in enumerate(services)}
     names = column_names(wide)
     wide = wide.iloc[:, sorted(range(len(names)), key=lambda i: (position[names[i][0]], names[i][1]))]
+    slis = Telemetry(
+        requests=requests,
+        spans=spans,
+        metrics=wide,
+        topology=case.topology,
+        front_end=record.front_end,
+        timeout_s=time_out_s(record.load.parameters),
+        boundary=inject_time,
+        step_ns=step_ns or None,
+    ).slis()
     return CaseView(
         services=services,
         roles={service: roles[service] for service in services},
@@ -67,7 +76,12 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         inject_time=inject_time,
         metrics=wide,
         step_s=step_ns / 1e9 if step_ns else None,
-        sli=front_end_latency(requests, wide, record.front_end),
+        sli=slis.latency.values,
+        sli_source=slis.latency.source,
+        ttft=slis.ttft.values,
+        ttft_source=slis.ttft.source,
+        error_rate=slis.error_rate.values,
+        error_rate_source=slis.error_rate.source,
         logs=_ordered(logs, services, ["time", "service", "message"]),
         spans=_ordered(spans, services, ["start", "service", "duration", "trace_id", "span_id"]),
         requests=_ordered(requests, services, ["scheduled", "last_token", "trace_id"]),
@@ -81,12 +95,21 @@ def _visible_metrics(samples: pd.DataFrame, params: ScoreParams) -> pd.DataFrame
     return samples[samples["metric"].isin(names)]
 
 
-def _detect_inject_time(samples: pd.DataFrame, requests: pd.DataFrame, front_end: str) -> pd.Timestamp:
+def _detect_inject_time(samples: pd.DataFrame, case: Case) -> pd.Timestamp:
     """The first row after the change, on a grid that begins with the recording."""
     from tasks.rca.change_point import detect_change
 
-    metrics = widen(samples, samples["time"].min())
-    detection = detect_change(metrics, front_end_latency(requests, metrics, front_end))
+    metrics, step_ns = widen_with_step(samples, samples["time"].min())
+    seen = Telemetry(
+        requests=case.requests,
+        spans=case.spans,
+        metrics=metrics,
+        topology=case.topology,
+        front_end=case.record.front_end,
+        timeout_s=time_out_s(case.record.load.parameters),
+        step_ns=step_ns or None,
+    )
+    detection = detect_change(metrics, seen.latency().values)
     if detection.time is None:
         raise NoChangeDetected("no change was detected")
     return detection.time
@@ -169,29 +192,6 @@ def _cell_means(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: 
         cell, values = cell[order], values[order]
     total = np.bincount(cell, weights=values, minlength=len(count))
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0).reshape(shape)
-
-
-def front_end_latency(requests: pd.DataFrame, metrics: pd.DataFrame, front_end: str) -> pd.Series:
-    """90th percentile of the latency (scheduled to last token, seconds) of the requests that completed in each step.
-
-    A request counts in the step in which it completed, so one that the fault slowed down never counts before the fault.
-    Without completed requests it is the front end's own latency metric; without that, no sample.
-    """
-    done = requests[["scheduled", "last_token"]].dropna()
-    index = metrics.index
-    if done.empty:
-        for metric in _SLI_METRICS:
-            if (front_end, metric) in metrics.columns:
-                return metrics[(front_end, metric)].rename("sli")
-        return pd.Series(np.nan, index=index, name="sli")
-    latency = (done["last_token"] - done["scheduled"]).dt.total_seconds()
-    if index.empty:
-        return (
-            latency.groupby(done["last_token"].dt.ceil("1s")).quantile(SLI_QUANTILE).rename("sli").rename_axis("time")
-        )
-    row = row_of(pd.DatetimeIndex(index), pd.DatetimeIndex(done["last_token"]).as_unit("ns").asi8)
-    per_step = quantile_per_cell(row, np.zeros_like(row), latency.to_numpy(), (len(index), 1), SLI_QUANTILE)
-    return pd.Series(per_step[:, 0], index=index, name="sli")
 
 
 def _service_digests(

@@ -24,8 +24,8 @@ def usual_gap(gaps: np.ndarray) -> int:
     return int(np.median(gaps[gaps <= HOLE_STEPS * short]))
 
 
-def row_times(index: pd.Index) -> np.ndarray:
-    """The times of the rows, ns since the epoch."""
+def row_times(index: pd.Index | pd.Series) -> np.ndarray:
+    """Times as ns since the epoch."""
     return pd.DatetimeIndex(index).as_unit("ns").asi8
 
 

@@ -7,8 +7,8 @@ their content only. So a method cannot profit from a name, from the order of a f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,41 @@ if TYPE_CHECKING:
 SLI_QUANTILE = 0.9
 
 
+SliKind = Literal["requests", "spans", "metric", "below", "none"]
+
+
+@dataclass(frozen=True)
+class SliSource:
+    """What an SLI was made of: the load's requests, the spans of the front end, a metric of the front end, the metric
+    of the nearest services below it that have one, or nothing. ``services``: whose spans or metric."""
+
+    kind: SliKind
+    metric: str | None = None
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sli:
+    """``values``: on the rows of the metrics (every second if there are none), NaN where there was nothing to see."""
+
+    values: pd.Series
+    source: SliSource
+
+
+NO_SLI = Sli(pd.Series(dtype=float, name="sli"), SliSource("none"))
+
+
 @dataclass(frozen=True)
 class CaseView:
     """Telemetry of one case, cut to the visible window.
 
     ``services``: the candidates, in an order that carries no information. ``front_end``: the service whose latency
     users see. ``metrics``: one row per sampling step (UTC), one column per (service, metric); NaN: no sample. ``sli``:
-    latency in seconds that users saw, on the rows of ``metrics``. ``logs``, ``spans``, ``requests``, ``topology``: the
-    tables of the case contract. ``inject_time``: when the first fault began, known or estimated.
+    latency in seconds that users saw, on the rows of ``metrics``; ``sli_source``: what it was made of. ``logs``,
+    ``spans``, ``requests``, ``topology``: the tables of the case contract. ``inject_time``: when the first fault began,
+    known or estimated.
+
+    ``ttft``: time to first token in seconds, ``error_rate``: share of the requests that failed, both as ``sli``.
 
     ``step_s``: the sampling step of the metrics, None if no metric has two samples. A hole in the recording has no
     rows: ``ticks`` says which rows are adjacent, and a method that looks back must not look across a hole.
@@ -45,6 +72,11 @@ class CaseView:
     requests: pd.DataFrame
     topology: pd.DataFrame
     content_key: str
+    sli_source: SliSource = NO_SLI.source
+    ttft: pd.Series = field(default_factory=NO_SLI.values.copy)
+    ttft_source: SliSource = NO_SLI.source
+    error_rate: pd.Series = field(default_factory=NO_SLI.values.copy)
+    error_rate_source: SliSource = NO_SLI.source
     step_s: float | None = None
 
     @property

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tasks.case import SIGNALS, Case, CaseRecord, Completeness, Interval
-from tasks.rca.build_view import NoChangeDetected, build_view, front_end_latency, widen
+from tasks.rca.build_view import NoChangeDetected, build_view, widen
 from tasks.rca.profile import PAPER_METRICS
 from tests.copies import copied
 from tests.rca.views import T0, rewritten, score_params, view_of
@@ -186,36 +186,6 @@ def test_widen_puts_jittery_times_on_a_grid_that_does_not_mix_before_and_after()
 
 def test_widen_of_nothing_is_empty() -> None:
     assert widen(long(seconds(), []), T0).shape == (0, 0)
-
-
-def requests_of(rows: list[tuple[float, float | None]]) -> pd.DataFrame:
-    stamp = [(T0 + pd.Timedelta(seconds=a), pd.NaT if b is None else T0 + pd.Timedelta(seconds=b)) for a, b in rows]
-    return pd.DataFrame(stamp, columns=["scheduled", "last_token"])
-
-
-def test_sli_counts_a_request_where_it_completed() -> None:
-    metrics = widen(long(seconds(0, 1, 2, 3, 4), [1] * 5), T0)
-    sli = front_end_latency(requests_of([(0.2, 0.5), (0.1, 0.9), (0.8, 3.8), (2.5, None)]), metrics, "a")
-    expected = [np.nan, 0.3 + 0.9 * 0.5, np.nan, np.nan, 3.0]
-    np.testing.assert_allclose(sli, expected)
-
-
-def test_sli_falls_back_to_the_front_ends_latency_then_to_nothing() -> None:
-    none = SIGNALS["requests"].empty_table().to_pandas()
-    with_latency = widen(
-        pd.concat(
-            [long(seconds(0, 1), [5, 6], metric="latency_p50"), long(seconds(0, 1), [7, 8], metric="latency_p90")]
-        ),
-        T0,
-    )
-    np.testing.assert_array_equal(front_end_latency(none, with_latency, "a"), [7, 8])
-    assert front_end_latency(none, with_latency, "b").isna().all()
-
-
-def test_sli_without_metrics_is_per_second() -> None:
-    sli = front_end_latency(requests_of([(0.2, 0.5), (1.0, 1.6)]), widen(long(seconds(), []), T0), "a")
-    np.testing.assert_allclose(sli, [0.3, 0.6])
-    assert sli.index.equals(seconds(1, 2))
 
 
 def test_missing_names_signals_without_samples(tmp_path: Path) -> None:
