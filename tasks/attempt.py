@@ -25,7 +25,7 @@ from tasks.export.exporter import export_case
 from tasks.export.metric_map import METRIC_MAP_VERSION
 from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.recover import recover, residue
-from tasks.load.run import load_record, read_requests, start_generator
+from tasks.load.run import load_record, read_run, start_generator
 from tasks.load.spec import LoadSpec
 from tasks.lock import sole
 from tasks.params import Params
@@ -156,7 +156,8 @@ class Attempt:
             raise AttemptError(f"{self.plan.case_id}: the load of this attempt did not finish")
         self.say("export")
         with CaseWriter(self.workspace.cases, self.plan.case_id) as writer:
-            requests = _from(schedule.baseline_start, read_requests(self.directory / REQUESTS_FILE))
+            run = read_run(self.directory / REQUESTS_FILE)
+            requests = _from(schedule.baseline_start, run.requests)
             writer.write("requests", requests)
             stack = self.stack.describe()
             window = (schedule.baseline_start, schedule.end)
@@ -172,7 +173,7 @@ class Attempt:
                     campaign=self.params.campaign.name,
                     stack=stack,
                     front_end=GATEWAY,
-                    load=load_record(requests, self.params.load),
+                    load=load_record(requests, self.params.load, run.oddities),
                     phases=schedule.phases,
                     injections=injections,
                     completeness=completeness,

@@ -182,11 +182,16 @@ class Stack(Record):
 
 
 class LoadRecord(Record):
-    """The load as asked for and as it left: a generator that fell behind says so in ``verdict``."""
+    """The load as asked for and as it left: a generator that fell behind says so in ``verdict``.
+
+    ``oddities``: what was wrong with answers of the run (warm-up included) that were read all the same, kind ->
+    number of answers.
+    """
 
     parameters: dict[str, Any] = {}
     requests: int = 0
     failed: int = 0
+    oddities: dict[str, int] = {}
     send_lag_p50_ms: float | None = None
     send_lag_p99_ms: float | None = None
     verdict: Literal["on-schedule", "fell-behind", "unknown"] = "unknown"

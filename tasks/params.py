@@ -56,7 +56,10 @@ class TokenCount(Frozen):
 
 
 class LoadParams(Frozen):
-    """Open-loop load: requests leave on schedule whether or not earlier ones returned."""
+    """Open-loop load: requests leave on schedule whether or not earlier ones returned.
+
+    ``ignore_eos``: ask for exactly the wanted number of output tokens, an extension of vLLM; False leaves it out.
+    """
 
     arrival: Literal["poisson", "constant"]
     rate: Annotated[float, Field(gt=0, le=10_000)]
@@ -65,6 +68,7 @@ class LoadParams(Frozen):
     output_tokens: TokenCount = TokenCount(mean=16, max=128)
     request_timeout_s: Seconds = 20
     max_send_lag_ms: Annotated[float, Field(gt=0)] = 100
+    ignore_eos: bool = True
 
 
 class InjectionSpec(Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, get_args
 
@@ -52,8 +53,13 @@ def _problem(detail: dict[str, Any], model: type[BaseModel]) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if not key:
         return message
-    shown = "" if isinstance(detail["input"], dict | list | BaseModel) else f" (got {detail['input']!r})"
+    shown = "" if isinstance(detail["input"], dict | list | BaseModel) else f" (got {_harmless(detail['input'])!r})"
     return f"{key}: {message}{shown}"
+
+
+def _harmless(value: Any) -> Any:
+    """``value`` without what a URL in it says before its ``@``: that may be a password."""
+    return re.sub(r"[^\s/]+@", "***@", value) if isinstance(value, str) and "://" in value else value
 
 
 def _tag_problem(detail: dict[str, Any], key: str) -> str:

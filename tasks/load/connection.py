@@ -11,8 +11,9 @@ import ssl
 import time
 from collections.abc import Callable
 
-from tasks.load.http import HttpError, ResponseReader
-from tasks.load.stream import CompletionStream, StreamError
+from tasks.load.encoding import Decoder, EncodingError
+from tasks.load.http import ResponseReader
+from tasks.load.stream import CompletionStream
 
 MAX_IDLE_NS = 4_000_000_000
 """An idle connection older than this is not reused: common servers close theirs after 5 s."""
@@ -45,10 +46,14 @@ class Exchange:
     """One request and what came of it. Times are ``time.monotonic_ns``.
 
     ``sent``: when the request was handed to the network, which is when the connection attempt began if it needed a new
-    connection: a slow network is the server's latency, not the generator's lag.
+    connection: a slow network is the server's latency, not the generator's lag. ``answered``: when ``[DONE]`` or an
+    error of the server had come; None before. ``broken``: why the response cannot be read on.
     """
 
     __slots__ = (
+        "_decoder",
+        "answered",
+        "broken",
         "connecting",
         "connection",
         "error",
@@ -67,7 +72,10 @@ class Exchange:
         self.trace_id = trace_id
         self.scheduled = scheduled
         self.sent = 0
+        self.answered: int | None = None
+        self.broken: str | None = None
         self.error: str | None = None
+        self._decoder: Decoder | None = None
         self.response = ResponseReader()
         self.stream = CompletionStream()
         self.connection: Connection | None = None
@@ -75,32 +83,57 @@ class Exchange:
 
     def receive(self, data: bytes, arrival: int) -> bool:
         """Take bytes of the response; ``True`` when it is over."""
-        try:
-            body = self.response.feed(data)
-            if body and self.response.status == 200:
-                self.stream.feed(body, arrival)
-        except (HttpError, StreamError) as error:
-            self.error = str(error)
+        response = self.response
+        body = response.feed(data)
+        if body and response.status == 200:
+            try:
+                self._decode(body, arrival)
+            except EncodingError as error:
+                self.broken = str(error)
+        if response.error is not None:
+            self.broken = self.broken or response.error
+        if self.broken is not None or self.stream.unreadable:
             return True
-        return self.response.complete
+        if self.answered is None and (self.stream.done or self.stream.error is not None):
+            self.answered = arrival
+        return response.complete
 
-    def judge(self) -> None:
-        """Set ``error`` from a response that arrived as a whole or was cut by the server."""
-        if self.error is not None:
+    def _decode(self, body: bytes, arrival: int) -> None:
+        if not self.response.encoding:
+            self.stream.feed(body, arrival)
             return
-        status, stream = self.response.status, self.stream
+        if self._decoder is None:
+            self._decoder = Decoder(self.response.encoding)
+        for piece in self._decoder.feed(body):
+            self.stream.feed(piece, arrival)
+            if self.stream.done or self.stream.unreadable:
+                return
+
+    def judge(self, cut: str | None = None) -> None:
+        """Set ``error`` of an exchange that is over.
+
+        An answer is whole once ``[DONE]`` has come, whatever happens to the connection then; without it when it gave a
+        reason for its end and the server ended it there.
+
+        Args:
+            cut: what ended it, unless the server did.
+        """
+        status, stream, cut = self.response.status, self.stream, self.broken or cut
+        content_type = self.response.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if status is None:
-            self.error = "connection closed without response"
+            self.error = cut or "connection closed without response"
         elif status != 200:
             self.error = f"http {status}"
-        elif stream.error:
-            self.error = "error in stream"
-        elif b"event-stream" not in self.response.headers.get(b"content-type", b"").lower():
+        elif content_type != b"text/event-stream":
             self.error = "response is not an event stream"
-        elif not stream.done:
-            self.error = "stream ended early"
-        elif stream.first_token is None:
-            self.error = "stream without text"
+        else:
+            stream.end()
+            if stream.error is not None:
+                self.error = stream.error
+            elif not stream.done and (cut is not None or not stream.finished):
+                self.error = cut or "stream ended early"
+            elif stream.first_token is None:
+                self.error = "stream without text"
 
 
 class Connection(asyncio.Protocol):
@@ -132,6 +165,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()  # an idle server has nothing to say
         elif exchange.receive(data, arrival):
             self._finish(exchange)
+        elif exchange.answered is not None:
+            self._pool.answered.add(exchange)
 
     def connection_lost(self, error: Exception | None) -> None:
         exchange = self._exchange
@@ -139,18 +174,17 @@ class Connection(asyncio.Protocol):
             self._pool.forget(self)
             return
         exchange.response.end()
-        if isinstance(error, OSError):
-            exchange.error = exchange.error or classify(error)
-        self._finish(exchange)
+        self._finish(exchange, classify(error) if isinstance(error, OSError) else None)
 
     def give_up(self) -> None:
         """Drop the exchange and the connection at once."""
         self._exchange = None
         self.transport.abort()
 
-    def _finish(self, exchange: Exchange) -> None:
+    def _finish(self, exchange: Exchange, cut: str | None = None) -> None:
         self._exchange = None
-        exchange.judge()
+        self._pool.answered.discard(exchange)
+        exchange.judge(cut)
         if exchange.response.complete and exchange.response.keep_alive:
             self._pool.put(self)
         else:
@@ -174,6 +208,7 @@ class Pool:
         self._port = port
         self._tls = tls
         self._idle: list[Connection] = []
+        self.answered: set[Exchange] = set()
         self.on_finished = on_finished
 
     def send(self, exchange: Exchange, request: bytes) -> None:
@@ -187,8 +222,13 @@ class Pool:
                 return
         exchange.connecting = self._loop.create_task(self._send_on_new(exchange, request))
 
+    def lingering(self, answered_before: int) -> list[Exchange]:
+        """Those whose response has stayed open behind its last event since before that time."""
+        return [each for each in self.answered if each.answered is not None and each.answered < answered_before]
+
     def cancel(self, exchange: Exchange) -> None:
         """Give up on an exchange that has not finished."""
+        self.answered.discard(exchange)
         if exchange.connecting is not None:
             exchange.connecting.cancel()
         if exchange.connection is not None:

@@ -18,12 +18,14 @@ import signal
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from tasks.load.api_key import ApiKey
 from tasks.load.connection import Exchange, Pool
 from tasks.load.prompts import POOL_WORDS, BodyWriter
 from tasks.load.schedule import draw_schedule
@@ -33,10 +35,16 @@ from tasks.validation import ParamsError
 
 log = logging.getLogger(__name__)
 
+ODDITIES = "oddities"
+"""Key of a row beside the columns of the case's table: what was wrong with an answer that was read all the same."""
+
 _NS = 1_000_000_000
 _LEAD_NS = 50_000_000
 _TICK_S = 0.1
 _FLUSH_EVERY_TICKS = 10
+
+LINGER_NS = 500_000_000
+"""How long a response may stay open behind its last event; then the answer is taken and the connection dropped."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,20 @@ class Progress:
 class Generator:
     """One run. ``run`` returns when every request is finished, or soon after ``stop``."""
 
-    def __init__(self, spec: LoadSpec, out: Path, on_progress: Callable[[Progress], None] | None = None) -> None:
+    def __init__(
+        self,
+        spec: LoadSpec,
+        out: Path,
+        on_progress: Callable[[Progress], None] | None = None,
+        api_key: ApiKey | None = None,
+    ) -> None:
         params = spec.params
         self._spec = spec
         self._out = out
         self._on_progress = on_progress
         self._schedule = draw_schedule(params, spec.duration_s, spec.seed, POOL_WORDS)
         self._bodies = BodyWriter(params, spec.model, spec.seed)
-        self._request_head = self._head_of_every_request()
+        self._request_head = request_head(spec, api_key)
         self._timeout_ns = round(params.request_timeout_s * _NS)
         self._run_id = secrets.token_hex(4)
         self._wall_minus_monotonic = _wall_minus_monotonic()
@@ -72,6 +86,7 @@ class Generator:
         self._rows: list[bytes] = []
         self._next = 0
         self._failed = 0
+        self._odd: Counter[str] = Counter()
         self._ticks = 0
 
     async def run(self) -> None:
@@ -104,6 +119,8 @@ class Generator:
                 self._pool.close()
                 self._flush()
         self._report()
+        for oddity, count in sorted(self._odd.items()):
+            log.warning("%d answers with %s: each was read as far as it goes", count, oddity)
 
     def stop(self) -> None:
         """Send no more; requests still open are recorded as ``interrupted``."""
@@ -119,13 +136,6 @@ class Generator:
         if wanted < ready:
             log.warning("the start time had passed by %.3f s when the generator was ready", (ready - wanted) / _NS)
         return max(wanted, ready)
-
-    def _head_of_every_request(self) -> bytes:
-        spec = self._spec
-        return (
-            f"POST {spec.path} HTTP/1.1\r\nHost: {spec.server.netloc.rpartition('@')[2]}\r\n"
-            "User-Agent: rcarena\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n"
-        ).encode()
 
     def _due(self, index: int) -> int:
         return self._start_ns + int(self._schedule.offset_ns[index])
@@ -168,6 +178,7 @@ class Generator:
     def _row(self, exchange: Exchange) -> bytes:
         stream = exchange.stream
         answered = exchange.response.status == 200
+        self._odd.update(stream.oddities)
         row = {
             "request_id": exchange.request_id,
             "trace_id": exchange.trace_id,
@@ -179,27 +190,34 @@ class Generator:
             "tokens_out": stream.tokens_out if answered else None,
             "status": exchange.response.status,
             "error": exchange.error,
+            ODDITIES: sorted(stream.oddities) or None,
         }
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
     def _wall(self, monotonic: int | None) -> int | None:
         return None if monotonic is None else monotonic + self._wall_minus_monotonic
 
-    def _abandon(self, error: str, sent_before: int | None = None) -> None:
+    def _abandon(self, reason: str, sent_before: int | None = None) -> None:
         """Give up on open requests, all of them or those sent before a time; they are in the order of sending."""
         while self._open:
             exchange = next(iter(self._open.values()))
             if sent_before is not None and exchange.sent >= sent_before:
                 return
-            self._pool.cancel(exchange)
-            exchange.error = error
-            self._finished(exchange)
+            self._give_up(exchange, reason)
+
+    def _give_up(self, exchange: Exchange, reason: str) -> None:
+        self._pool.cancel(exchange)
+        exchange.judge(reason)
+        self._finished(exchange)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
             self._ticks += 1
-            self._abandon("timeout", time.monotonic_ns() - self._timeout_ns)
+            now = time.monotonic_ns()
+            self._abandon("timeout", now - self._timeout_ns)
+            for exchange in self._pool.lingering(now - LINGER_NS):
+                self._give_up(exchange, "stream ended early")
             if self._ticks % _FLUSH_EVERY_TICKS == 0:
                 self._flush()
                 self._report()
@@ -214,6 +232,20 @@ class Generator:
             elapsed = max(0, time.monotonic_ns() - self._start_ns) / _NS
             finished = self._next - len(self._open)
             self._on_progress(Progress(elapsed, len(self._schedule), self._next, finished, self._failed))
+
+
+def request_head(spec: LoadSpec, api_key: ApiKey | None = None) -> bytes:
+    """What the header of every request begins with; ``api_key`` goes out as a bearer token."""
+    lines = [
+        f"POST {spec.target} HTTP/1.1",
+        f"Host: {spec.server.netloc}",
+        "User-Agent: rcarena",
+        "Accept: text/event-stream",
+        "Accept-Encoding: identity",
+        "Content-Type: application/json",
+        *([f"Authorization: Bearer {api_key.secret}"] if api_key else []),
+    ]
+    return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def _wall_minus_monotonic() -> int:
@@ -273,10 +305,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="stop when the process with this id ends")
     parser.add_argument("--nice", type=int, default=0, help="change of the scheduling priority; below 0 needs root")
     parser.add_argument("--progress", action="store_true", help="show a progress line on standard error")
+    parser.add_argument("--api-key-on-stdin", action="store_true", help="send the API key that standard input holds")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     try:
         spec = read_spec(options.spec)
+        api_key = ApiKey.checked(sys.stdin.read(), "standard input") if options.api_key_on_stdin else None
     except ParamsError as error:
         log.error("%s", error)
         return 2
@@ -285,7 +319,7 @@ def main(arguments: list[str] | None = None) -> int:
     _allow_many_connections()
     on_progress = _ProgressLine(spec.duration_s) if options.progress else None
     try:
-        asyncio.run(_run(Generator(spec, options.out, on_progress), options.parent))
+        asyncio.run(_run(Generator(spec, options.out, on_progress, api_key), options.parent))
     except ProcessLookupError:
         log.error("parent process %s does not exist", options.parent)
         return 1

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 
 MAX_HEADER_BYTES = 64 * 1024
 _MAX_CHUNK_LINE_BYTES = 4096
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.(\d) (\d{3})(?: .*)?", re.DOTALL)
+_LENGTH = re.compile(rb"\d{1,18}")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
-class HttpError(ValueError):
+class _MalformedError(ValueError):
     """Bytes that are not an HTTP/1.1 response."""
 
 
@@ -21,21 +26,29 @@ class _State(Enum):
     CHUNK_END = auto()
     TRAILER = auto()
     COMPLETE = auto()
+    MALFORMED = auto()
+
+
+_IN_CHUNKS = (_State.CHUNK_DATA, _State.CHUNK_END, _State.CHUNK_SIZE, _State.TRAILER)
 
 
 class ResponseReader:
     """Reads one response.
 
-    ``status`` is ``None`` until the header is complete. ``complete``: the whole response has arrived. ``keep_alive``:
-    the connection may carry another request afterwards.
+    ``status`` is ``None`` until the header is complete. ``headers``: names in lower case; the values of one that is
+    given several times are joined by commas. ``encoding``: of the body, empty if it is as it is. ``complete``: the
+    whole response has arrived. ``error``: what came is no HTTP/1.1 response, and what follows is not read.
+    ``keep_alive``: the connection may carry another request afterwards, which it may not when bytes came after the end.
     """
 
-    __slots__ = ("_pending", "_remaining", "_state", "headers", "keep_alive", "status")
+    __slots__ = ("_pending", "_remaining", "_state", "encoding", "error", "headers", "keep_alive", "status")
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.headers: dict[bytes, bytes] = {}
+        self.encoding = b""
         self.keep_alive = False
+        self.error: str | None = None
         self._state = _State.HEAD
         self._pending = b""
         self._remaining = 0
@@ -45,22 +58,24 @@ class ResponseReader:
         return self._state is _State.COMPLETE
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes that ``data`` brought.
-
-        Raises:
-            HttpError: malformed, or bytes after the end of the response.
-        """
-        if self._state is _State.HEAD:
-            data = self._read_head(self._pending + data)
-        if self._state is _State.HEAD or not data:
-            return b""
-        if self._state is _State.BODY_UNTIL_CLOSE:
-            return data
-        if self._state is _State.BODY_BY_LENGTH:
-            return self._read_by_length(data)
-        if self._state is _State.COMPLETE:
-            raise HttpError("bytes after the end of the response")
-        return self._read_chunks(data)
+        """The body bytes that ``data`` brought, up to the first that is wrong (see ``error``)."""
+        body: list[bytes] = []
+        try:
+            if self._state is _State.HEAD:
+                data = self._read_head(self._pending + data)
+            if self._state in _IN_CHUNKS:
+                self._read_chunks(data, body)
+            elif self._state is _State.BODY_UNTIL_CLOSE:
+                return data
+            elif self._state is _State.BODY_BY_LENGTH:
+                return self._read_by_length(data)
+            elif self._state is _State.COMPLETE:
+                self.keep_alive = self.keep_alive and not data
+        except _MalformedError as error:
+            self.error = str(error)
+            self.keep_alive = False
+            self._state = _State.MALFORMED
+        return body[0] if len(body) == 1 else b"".join(body)
 
     def end(self) -> None:
         """The server closed the connection: this completes a response that lasts until the close, and only that."""
@@ -69,61 +84,74 @@ class ResponseReader:
 
     def _read_head(self, data: bytes) -> bytes:
         while self._state is _State.HEAD:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
+            data = data.lstrip(b"\r\n")  # an empty line after the response before
+            end = _END_OF_HEAD.search(data)
+            if end is None or end.start() > MAX_HEADER_BYTES:
                 if len(data) > MAX_HEADER_BYTES:
-                    raise HttpError("header too long")
+                    raise _MalformedError("header too long")
                 self._pending = data
                 return b""
-            head, data = data[:end], data[end + 4 :]
+            head, data = data[: end.start()], data[end.end() :]
             self._parse_head(head)
         self._pending = b""
         return data
 
     def _parse_head(self, head: bytes) -> None:
-        status_line, *lines = head.split(b"\r\n")
-        version, _, rest = status_line.partition(b" ")
-        code = rest[:3]
-        if not version.startswith(b"HTTP/1.") or len(code) != 3 or not code.isdigit():
-            raise HttpError("not an HTTP/1.1 response")
-        if code.startswith(b"1"):
+        status_line, *lines = head.replace(b"\r\n", b"\n").split(b"\n")
+        found = _STATUS_LINE.fullmatch(status_line)
+        if found is None:
+            raise _MalformedError("not an HTTP/1.1 response")
+        minor, status = found[1], int(found[2])
+        if 100 <= status < 200 and status != 101:
             return  # an interim response; the final one follows
         headers: dict[bytes, bytes] = {}
+        name = b""
         for line in lines:
+            if line[:1] in (b" ", b"\t") and name:  # the value goes on
+                headers[name] += b" " + line.strip()
+                continue
             name, colon, value = line.partition(b":")
-            if not colon:
-                raise HttpError("malformed header line")
-            headers[name.strip().lower()] = value.strip()
+            name = name.strip().lower()
+            if not colon or not name:
+                raise _MalformedError("malformed header line")
+            headers[name] = b", ".join([headers[name], value.strip()]) if name in headers else value.strip()
         self.headers = headers
-        self.status = int(code)
-        connection = headers.get(b"connection", b"").lower()
-        self.keep_alive = b"keep-alive" in connection if version == b"HTTP/1.0" else b"close" not in connection
+        encoding = headers.get(b"content-encoding", b"").lower()
+        self.encoding = b"" if encoding == b"identity" else encoding
+        self.status = status
+        connection = _list(headers.get(b"connection", b""))
+        self.keep_alive = b"keep-alive" in connection if minor == b"0" else True
+        self.keep_alive = self.keep_alive and b"close" not in connection and status != 101
         self._state = self._body_framing()
 
     def _body_framing(self) -> _State:
         if self.status in (204, 304):
             return _State.COMPLETE
-        if b"chunked" in self.headers.get(b"transfer-encoding", b"").lower():
+        coding = [each for each in _list(self.headers.get(b"transfer-encoding", b"")) if each not in (b"", b"identity")]
+        if coding == [b"chunked"]:
+            self.keep_alive = self.keep_alive and b"content-length" not in self.headers
             return _State.CHUNK_SIZE
-        length = self.headers.get(b"content-length")
-        if length is None:
+        if coding:
+            raise _MalformedError("unknown transfer-encoding")
+        lengths = set(_list(self.headers.get(b"content-length", b"")))
+        if lengths == {b""}:
             self.keep_alive = False
             return _State.BODY_UNTIL_CLOSE
-        if not length.isdigit():
-            raise HttpError("malformed content-length")
+        length = lengths.pop()
+        if lengths or not _LENGTH.fullmatch(length):
+            raise _MalformedError("malformed content-length")
         self._remaining = int(length)
         return _State.BODY_BY_LENGTH if self._remaining else _State.COMPLETE
 
     def _read_by_length(self, data: bytes) -> bytes:
-        if len(data) > self._remaining:
-            raise HttpError("bytes after the end of the response")
-        self._remaining -= len(data)
+        body = data[: self._remaining]
+        self._remaining -= len(body)
         if not self._remaining:
             self._state = _State.COMPLETE
-        return data
+            self.keep_alive = self.keep_alive and len(data) == len(body)
+        return body
 
-    def _read_chunks(self, data: bytes) -> bytes:
-        body: list[bytes] = []
+    def _read_chunks(self, data: bytes, body: list[bytes]) -> None:
         position = 0
         while position < len(data):
             if self._state is _State.CHUNK_DATA:
@@ -135,31 +163,33 @@ class ResponseReader:
                     self._state = _State.CHUNK_END
                 continue
             if self._state is _State.COMPLETE:
-                raise HttpError("bytes after the end of the response")
+                self.keep_alive = False
+                return
             newline = data.find(b"\n", position)
             if newline < 0:
                 self._pending += data[position:]
                 if len(self._pending) > _MAX_CHUNK_LINE_BYTES:
-                    raise HttpError("chunk line too long")
-                break
+                    raise _MalformedError("chunk line too long")
+                return
             self._read_chunk_line((self._pending + data[position:newline]).removesuffix(b"\r"))
             self._pending = b""
             position = newline + 1
-        return body[0] if len(body) == 1 else b"".join(body)
 
     def _read_chunk_line(self, line: bytes) -> None:
         if self._state is _State.CHUNK_SIZE:
             digits = line.partition(b";")[0].strip()
-            try:
-                self._remaining = int(digits, 16)
-            except ValueError as error:
-                raise HttpError("malformed chunk size") from error
-            if self._remaining < 0:
-                raise HttpError("malformed chunk size")
+            if not _CHUNK_SIZE.fullmatch(digits):
+                raise _MalformedError("malformed chunk size")
+            self._remaining = int(digits, 16)
             self._state = _State.CHUNK_DATA if self._remaining else _State.TRAILER
         elif self._state is _State.CHUNK_END:
             if line:
-                raise HttpError("chunk longer than its size")
+                raise _MalformedError("chunk longer than its size")
             self._state = _State.CHUNK_SIZE
         elif not line:
             self._state = _State.COMPLETE
+
+
+def _list(value: bytes) -> list[bytes]:
+    """The members of a comma-separated header in lower case."""
+    return [member.strip() for member in value.lower().split(b",")]

@@ -31,7 +31,9 @@ class BodyWriter:
         else:
             self._head = b'{"model":' + quoted_model + b',"prompt":"'
             self._after_prompt = b'"'
-        self._after_prompt += b',"temperature":0,"ignore_eos":true,"stream":true'
+        self._after_prompt += (
+            b',"temperature":0' + (b',"ignore_eos":true' if params.ignore_eos else b"") + b',"stream":true'
+        )
         self._after_prompt += b',"stream_options":{"include_usage":true},"max_tokens":'
 
     def body(self, prompt_start: int, prompt_tokens: int, output_tokens: int) -> bytes:

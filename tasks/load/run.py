@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.load.api_key import ApiKey
 from tasks.load.spec import LoadSpec
 from tasks.params import LoadParams
 
@@ -31,6 +35,7 @@ def start_generator(
     nice: int = 0,
     progress: bool = False,
     log_file: Path | None = None,
+    api_key: ApiKey | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start the generator as a child process that ends with this process, whichever way this one ends.
 
@@ -42,25 +47,38 @@ def start_generator(
         nice: change of the scheduling priority; below 0 needs root and is left out without it.
         progress: show a progress line on standard error.
         log_file: where its standard error goes; by default where this process's goes.
+        api_key: sent with every request. It goes through a pipe: no file, command line or environment has it.
     """
     spec_file = out.with_name(f"{out.name}.spec.json")
     spec.write(spec_file)
     command = [*argv_prefix, sys.executable, "-m", "tasks.load.generator", str(spec_file), str(out)]
     command += ["--parent", str(os.getpid()), "--nice", str(nice), *(["--progress"] if progress else [])]
-    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    if log_file is None:
-        return subprocess.Popen(command, env=one_thread, stdin=subprocess.DEVNULL)
-    with log_file.open("ab") as log:
-        return subprocess.Popen(command, env=one_thread, stdin=subprocess.DEVNULL, stderr=log)
+    secret = api_key.secret if api_key else None
+    command += ["--api-key-on-stdin"] if secret else []
+    environment = {name: value for name, value in os.environ.items() if secret is None or value.strip() != secret}
+    environment["OPENBLAS_NUM_THREADS"] = "1"
+    with (log_file or Path(os.devnull)).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE if secret else subprocess.DEVNULL,
+            stderr=None if log_file is None else log,
+        )
+    if secret is not None and process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(secret.encode())
+    return process
 
 
-def run_foreground(spec: LoadSpec, out: Path, *, nice: int = 0, progress: bool = True) -> LoadRecord:
+def run_foreground(
+    spec: LoadSpec, out: Path, *, nice: int = 0, progress: bool = True, api_key: ApiKey | None = None
+) -> Run:
     """Run the load and wait for it. Ctrl-C stops it early; what was sent until then is recorded.
 
     Raises:
         LoadError: the generator failed; it has said why on standard error.
     """
-    process = start_generator(spec, out, nice=nice, progress=progress)
+    process = start_generator(spec, out, nice=nice, progress=progress, api_key=api_key)
     while True:
         try:
             status = process.wait()
@@ -69,13 +87,20 @@ def run_foreground(spec: LoadSpec, out: Path, *, nice: int = 0, progress: bool =
             process.terminate()
     if status != 0:
         raise LoadError(f"the load generator ended with exit status {status}")
-    return load_record(read_requests(out), spec.params)
+    return read_run(out)
 
 
-def read_requests(out: Path) -> pa.Table:
-    """The rows of a run in the schema ``tasks.case.REQUESTS``, in the order of scheduling.
+@dataclass(frozen=True)
+class Run:
+    """``requests``: in the schema ``tasks.case.REQUESTS``, in the order of scheduling. ``oddities``: what was wrong
+    with answers that were read all the same, and with how many."""
 
-    A last line cut short (the generator was killed) is left out.
+    requests: pa.Table
+    oddities: Mapping[str, int]
+
+
+def read_run(out: Path) -> Run:
+    """What a run of the generator wrote. A last line cut short (the generator was killed) is left out.
 
     Raises:
         LoadError: the file cannot be read or is not the output of the generator.
@@ -84,6 +109,7 @@ def read_requests(out: Path) -> pa.Table:
     from pyarrow import json as pa_json
 
     from tasks.case import REQUESTS, as_signal
+    from tasks.load.generator import ODDITIES
 
     try:
         content = out.read_bytes()
@@ -91,19 +117,28 @@ def read_requests(out: Path) -> pa.Table:
         raise LoadError(f"{out}: cannot be read: {error.strerror}") from error
     whole_lines = content[: content.rfind(b"\n") + 1]
     if not whole_lines:
-        return REQUESTS.empty_table()
-    stored = pa.schema(
-        [pa.field(field.name, pa.int64() if pa.types.is_timestamp(field.type) else field.type) for field in REQUESTS]
-    )
-    parse = pa_json.ParseOptions(explicit_schema=stored, unexpected_field_behavior="error")
+        return Run(REQUESTS.empty_table(), {})
+    stored = [
+        pa.field(field.name, pa.int64() if pa.types.is_timestamp(field.type) else field.type) for field in REQUESTS
+    ]
+    schema = pa.schema([*stored, pa.field(ODDITIES, pa.list_(pa.string()))])
+    parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     try:
         rows = pa_json.read_json(pa.BufferReader(whole_lines), parse_options=parse)
     except pa.ArrowInvalid as error:
         raise LoadError(f"{out}: not the output of the load generator: {error}") from error
-    return as_signal("requests", rows).sort_by("scheduled")
+    oddities = Counter(rows.column(ODDITIES).combine_chunks().flatten().to_pylist())
+    return Run(as_signal("requests", rows.drop_columns(ODDITIES)).sort_by("scheduled"), oddities)
 
 
-def load_record(requests: pa.Table | pd.DataFrame, params: LoadParams) -> LoadRecord:
+def read_requests(out: Path) -> pa.Table:
+    """The rows of a run; see ``read_run``."""
+    return read_run(out).requests
+
+
+def load_record(
+    requests: pa.Table | pd.DataFrame, params: LoadParams, oddities: Mapping[str, int] | None = None
+) -> LoadRecord:
     """What ``case.json`` says about the load. Send lag is ``sent - scheduled``; the verdict compares its 99th
     percentile with ``params.max_send_lag_ms`` and is ``unknown`` when nothing was sent."""
     import numpy as np
@@ -118,6 +153,7 @@ def load_record(requests: pa.Table | pd.DataFrame, params: LoadParams) -> LoadRe
     record = LoadRecord(
         parameters=params.model_dump(mode="json"),
         requests=table.num_rows,
+        oddities=dict(oddities or {}),
         failed=int(failed(table.select(["status", "error", "last_token"]).to_pandas()).sum()),
     )
     if not len(lag_ms):

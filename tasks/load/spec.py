@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from tasks.params import LoadParams
 from tasks.validation import Frozen, ParamsError, validation_problems
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+_IN_PATH = "/%:@!$&'()*+,;=~"
 
 
 class LoadSpec(Frozen):
-    """One run. ``url``: the server, with or without ``/v1``. ``start_at``: Unix time of the first possible send
-    (``None``: as soon as the generator is ready)."""
+    """One run. ``url``: the server, with or without ``/v1``, or the endpoint itself; a ``?query`` is kept.
+    ``start_at``: Unix time of the first possible send (``None``: as soon as the generator is ready)."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     params: LoadParams
     url: str
@@ -28,10 +32,9 @@ class LoadSpec(Frozen):
     @field_validator("url")
     @classmethod
     def _reachable_form(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be http://HOST[:PORT] or https://HOST[:PORT]")
-        _ = parts.port  # raises ValueError for a port that is not a number below 65536
+        problem = url_problem(url)
+        if problem is not None:
+            raise ValueError(problem)
         return url
 
     @property
@@ -39,13 +42,43 @@ class LoadSpec(Frozen):
         return urlsplit(self.url)
 
     @property
-    def path(self) -> str:
-        """Request path of the endpoint that the parameters name."""
-        prefix = self.server.path.rstrip("/").removesuffix("/v1")
-        return prefix + _PATHS[self.params.endpoint]
+    def target(self) -> str:
+        """What is asked for: the path of the endpoint that the parameters name, with the query of ``url``."""
+        endpoint = _PATHS[self.params.endpoint]
+        path = self.server.path.rstrip("/")
+        if not path.endswith(endpoint.removeprefix("/v1")):
+            path = path.removesuffix("/v1") + endpoint
+        query = self.server.query
+        return quote(path, safe=_IN_PATH) + (f"?{quote(query, safe=_IN_PATH + '?')}" if query else "")
 
     def write(self, file: Path) -> None:
-        file.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Readable by its owner alone: a query may hold a credential."""
+        file.unlink(missing_ok=True)
+        with open(file, "x", encoding="utf-8", opener=_private) as stream:
+            stream.write(self.model_dump_json(indent=1) + "\n")
+
+
+def url_problem(url: str) -> str | None:
+    """Why ``url`` is not the address of a server, without repeating it; None if it is."""
+    form = "must be http://HOST[:PORT] or https://HOST[:PORT]"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError for a port that is not a number below 65536
+        (parts.hostname or "").encode("idna")
+        _ = url.encode()
+    except ValueError:  # a UnicodeError, too
+        return form
+    if "@" in parts.netloc:
+        return "must not hold a user or password; a key is given by --api-key-env or --api-key-file"
+    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.netloc.isascii():
+        return form
+    if any(character <= " " or character == "\x7f" for character in url):
+        return "must not hold spaces or control characters"
+    return None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_spec(file: Path) -> LoadSpec:

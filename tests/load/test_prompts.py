@@ -51,3 +51,11 @@ def test_prompts_depend_on_the_seed_alone() -> None:
     params = LoadParams(arrival="constant", rate=1)
     assert BodyWriter(params, "toy", seed=5).prompt(0, 50) == CHAT.prompt(0, 50)
     assert BodyWriter(params, "toy", seed=6).prompt(0, 50) != CHAT.prompt(0, 50)
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_ignore_eos_can_be_left_out(endpoint: str) -> None:
+    params = LoadParams(arrival="constant", rate=1, endpoint=endpoint, ignore_eos=False)  # type: ignore[arg-type]
+    body = json.loads(BodyWriter(params, "toy", seed=5).body(10, 4, 33))
+    assert "ignore_eos" not in body
+    assert body["max_tokens"] == 33

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.case import REQUESTS
 from tasks.load.run import LoadError, load_record, read_requests, run_foreground
-from tasks.load.spec import LoadSpec, read_spec
+from tasks.load.spec import LoadSpec, read_spec, url_problem
 from tasks.params import LoadParams
 from tasks.validation import ParamsError
 from tests.load.mock_server import MockServer
@@ -123,8 +123,10 @@ def server_url() -> Iterator[str]:
 
 def test_run_foreground(server_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     spec = LoadSpec(params=PARAMS, url=server_url, model="toy", duration_s=0.5, seed=1)
-    record = run_foreground(spec, tmp_path / "out")
-    assert (record.requests, record.failed) == (10, 0)
+    run = run_foreground(spec, tmp_path / "out")
+    assert run.requests.num_rows == 10
+    assert set(run.requests.column("error").to_pylist()) == {None}
+    assert not run.oddities
     assert "sent 10/10" in capfd.readouterr().err
 
 
@@ -142,22 +144,60 @@ def test_spec_survives_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "path"),
+    ("url", "target"),
     [
         ("http://h", "/v1/chat/completions"),
         ("http://h:8000/", "/v1/chat/completions"),
         ("http://h/v1", "/v1/chat/completions"),
         ("https://h/prefix/v1/", "/prefix/v1/chat/completions"),
+        ("https://h/v1?api-version=1&x=a%20b?c", "/v1/chat/completions?api-version=1&x=a%20b?c"),
+        ("https://h?x=1", "/v1/chat/completions?x=1"),
+        ("https://h/v1?x=1#part", "/v1/chat/completions?x=1"),
+        ("https://h/v1/chat/completions?x=1", "/v1/chat/completions?x=1"),
+        ("https://h/deployments/d/chat/completions?x=1", "/deployments/d/chat/completions?x=1"),
+        ("https://h/ä/v1?ö=ü", "/%C3%A4/v1/chat/completions?%C3%B6=%C3%BC"),
     ],
 )
-def test_path(url: str, path: str) -> None:
-    assert LoadSpec(params=PARAMS, url=url, model="toy", duration_s=3, seed=1).path == path
+def test_target(url: str, target: str) -> None:
+    assert LoadSpec(params=PARAMS, url=url, model="toy", duration_s=3, seed=1).target == target
 
 
-@pytest.mark.parametrize("url", ["", "h:8000", "ftp://h", "http://", "http://h:99999", "http://h:x"])
+def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text("of an earlier run")
+    file.chmod(0o644)
+    LoadSpec(params=PARAMS, url="http://h?key=x", model="toy", duration_s=3, seed=1).write(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "h:8000", "ftp://h", "http://", "http://h:99999", "http://h:x", "http://a..b", "http://[::1"),
+        *("http://h/\udcff", "http://h/v1 HTTP/1.1", "http://h/v1\r\nX: y", "http://ü.example", "http://h/\x7f"),
+        f"http://{'a' * 70}.b",
+    ],
+)
 def test_wrong_url(url: str) -> None:
+    assert url_problem(url)
     with pytest.raises(ValueError, match="url"):
         LoadSpec(params=PARAMS, url=url, model="toy", duration_s=3, seed=1)
+
+
+@pytest.mark.parametrize("userinfo", ["me:hunter2", "hunter2", ":hunter2", "me:hunter2@x", ""])
+def test_credentials_in_the_url_are_refused_and_not_repeated(userinfo: str, tmp_path: Path) -> None:
+    url = f"http://{userinfo}@h/v1"
+    problem = url_problem(url)
+    assert problem
+    assert "user or password" in problem
+    with pytest.raises(ValueError, match="user or password") as caught:
+        LoadSpec(params=PARAMS, url=url, model="toy", duration_s=3, seed=1)
+    assert "hunter2" not in f"{problem} {caught.value}"
+    good = LoadSpec(params=PARAMS, url="http://h", model="toy", duration_s=3, seed=1).model_dump_json()
+    (tmp_path / "spec.json").write_text(good.replace("http://h", url))
+    with pytest.raises(ParamsError, match="user or password") as told:
+        read_spec(tmp_path / "spec.json")
+    assert "hunter2" not in str(told.value)
 
 
 def test_wrong_spec_names_the_key(tmp_path: Path) -> None:
