@@ -274,7 +274,8 @@ def test_however_the_stream_is_cut(contents: list[str], newline: str, cuts: list
     edges = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
     stream = fed(*(data[a:b] for a, b in itertools.pairwise(edges)))
 
-    line_ends = [len(encode(*events[:i], newline=newline)) - len(newline) for i in range(1, len(events) + 1)]
+    # the data line of an event has ended with the first byte of its line end, a CR of a CRLF included
+    line_ends = [len(encode(*events[:i], newline=newline)) - 2 * len(newline) + 1 for i in range(1, len(events) + 1)]
     with_text = [line_ends[i + 1] for i, content in enumerate(contents) if content]
 
     def piece_holding(byte: int) -> int:
