@@ -24,6 +24,7 @@ import yaml
 
 from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.resources import Resource
+from tests.kubernetes import rbac
 from tests.kubernetes.answers import ApiError
 from tests.kubernetes.server import Server
 from tests.kubernetes.store import Admission, Object, Store, clone
@@ -40,7 +41,11 @@ class Controller(Protocol):
 
 
 class EmulatedCluster:
-    """``namespace`` is the default of the methods here, and made when ``with_namespace``."""
+    """``namespace`` is the default of the methods here, and made when ``with_namespace``.
+
+    ``account``: the service account of ``namespace`` in whose name every request comes, with what the roles on the
+    cluster allow it; None: an administrator. ``refused``: every request that was answered with 403.
+    """
 
     def __init__(self, namespace: str = "rcarena", *, with_namespace: bool = False, version: str = "v1.34.2") -> None:
         self.namespace = namespace
@@ -51,6 +56,8 @@ class EmulatedCluster:
         self.token = "token-1"
         self._token_number = 1
         self._kubeconfigs: list[Path] = []
+        self.account: str | None = None
+        self.refused: list[str] = []
         self._denied: set[tuple[str, str, str]] = set()
         self._logs: dict[tuple[str, str], str] = {}
         self._controllers: list[Controller] = []
@@ -305,12 +312,22 @@ class EmulatedCluster:
         if not accepted:
             raise ApiError(401, "Unauthorized", "Unauthorized")
 
-    def allows(self, verb: str, plural: str, group: str, subresource: str = "") -> bool:
-        name = f"{plural}/{subresource}" if subresource else plural
-        return not self._denied & {(verb, name, group), ("*", name, group)}
+    def allows(
+        self, verb: str, plural: str, group: str, subresource: str = "", namespace: str = "", name: str = ""
+    ) -> bool:
+        what = f"{plural}/{subresource}" if subresource else plural
+        if self._denied & {(verb, what, group), ("*", what, group)}:
+            return False
+        if self.account is None:
+            return True
+        return rbac.is_allowed(self, self.account, self.namespace, rbac.Access(verb, group, what, namespace, name))
 
-    def check_permission(self, verb: str, resource: Resource, subresource: str) -> None:
-        if not self.allows(verb, resource.plural, resource.group, subresource):
+    def check_permission(
+        self, verb: str, resource: Resource, subresource: str, namespace: str = "", name: str = ""
+    ) -> None:
+        if not self.allows(verb, resource.plural, resource.group, subresource, namespace, name):
+            what = f"{resource.plural}/{subresource}" if subresource else resource.plural
+            self.refused.append(str(rbac.Access(verb, resource.group, what, namespace, name)))
             message = (
                 f'{resource.plural} is forbidden: User "emulated" cannot {verb} resource "{resource.plural}" '
                 f'in API group "{resource.group}"'

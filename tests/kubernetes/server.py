@@ -194,12 +194,18 @@ class Handler(BaseHTTPRequestHandler):
         listing = self.command == "GET" and not name
         watching = listing and self.query.get("watch") in ("1", "true")
         verb = "watch" if watching else "list" if listing else VERBS[self.command]
-        self.cluster.check_permission(verb, resource, subresource)
+        self.cluster.check_permission(verb, resource, subresource, namespace, name)
+        if verb == "patch" and not subresource and self._would_create(resource, namespace, name):
+            self.cluster.check_permission("create", resource, subresource, namespace, name)
         if watching:
             return 200, lambda: self._watch(resource, namespace)
         if listing:
             return 200, self._list(resource, namespace)
         return self._object(resource, namespace, name, subresource, body)
+
+    def _would_create(self, resource: Resource, namespace: str, name: str) -> bool:
+        applied = self.headers.get("Content-Type", "").startswith("application/apply-patch")
+        return applied and self.cluster.get(resource.api_version, resource.kind, name, namespace) is None
 
     def _object(
         self, resource: Resource, namespace: str, name: str, subresource: str, body: Any
@@ -252,7 +258,12 @@ class Handler(BaseHTTPRequestHandler):
     def _review(self, body: Object) -> Object:
         asked = body["spec"]["resourceAttributes"]
         allowed = self.cluster.allows(
-            asked["verb"], asked["resource"], asked.get("group", ""), asked.get("subresource", "")
+            asked["verb"],
+            asked["resource"],
+            asked.get("group", ""),
+            asked.get("subresource", ""),
+            asked.get("namespace", ""),
+            asked.get("name", ""),
         )
         return {**body, "status": {"allowed": allowed}}
 

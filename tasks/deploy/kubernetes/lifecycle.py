@@ -18,6 +18,7 @@ from tasks.deploy.kubernetes import lease, names
 from tasks.deploy.kubernetes.access import hold
 from tasks.deploy.kubernetes.address import ClusterAddress, find_cluster
 from tasks.deploy.kubernetes.client import Cluster
+from tasks.deploy.kubernetes.crds import is_served
 from tasks.deploy.kubernetes.describe import describe
 from tasks.deploy.kubernetes.diagnosis import Watcher
 from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError, NotFoundError
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 ADDRESS_FILE = "cluster.json"
+FROM_OUTSIDE = "run `rcarena deploy up` once from outside the cluster, with rights on all of it"
 COMPLETION_TIMEOUT_S = 60.0
 GONE_TIMEOUT_S = 180.0
 POLL_S = 1.0
@@ -180,8 +182,13 @@ def _refuse_other_stack(cluster: Cluster, directory: Path) -> None:
 
 
 def _claim_namespace(cluster: Cluster, manifest: Manifest, progress: Progress) -> None:
-    """Make the namespace ours; one that others use is refused."""
+    """Make the namespace ours; one that others use is refused. A pod of the stack is in it: there it is enough that
+    it carries our labels."""
     live = cluster.find("v1", "Namespace", manifest.name)
+    if cluster.address.in_cluster:
+        if live is None or not stack_labels(manifest.name).items() <= (live["metadata"].get("labels") or {}).items():
+            raise DeployError(f"namespace {manifest.name} is not prepared for a stack: {FROM_OUTSIDE}")
+        return
     if live is not None:
         _await_end_of_deletion(cluster, manifest.name, progress)
         live = cluster.find("v1", "Namespace", manifest.name)
@@ -217,13 +224,24 @@ def _apply(cluster: Cluster, manifests: tuple[Manifest, ...], progress: Progress
         progress("stack: it runs with other parameters: its engines are started anew")
         _delete_and_await(cluster, ray)
     wanted = [each for each in manifests if not (each is ray and runs_as_wanted)]
+    if cluster.address.in_cluster:
+        _check_administered(cluster, manifests)
+        wanted = [each for each in wanted if not each.is_administered(cluster.namespace)]
     progress(f"stack: applying {len(wanted)} objects")
     for manifest in wanted:
         _apply_one(cluster, manifest)
 
 
+def _check_administered(cluster: Cluster, manifests: tuple[Manifest, ...]) -> None:
+    """A pod applies nothing of an administrator's, and may read little of it: that our own kinds are there is asked
+    by discovery; accounts and rights show in what the pod may do (``rcarena preflight``)."""
+    for each in manifests:
+        if each.kind == "CustomResourceDefinition" and not is_served(cluster, each.name):
+            raise DeployError(f"the cluster lacks the CRD {each.name}: {FROM_OUTSIDE}")
+
+
 def _apply_one(cluster: Cluster, manifest: Manifest) -> None:
-    """An account of a task may not change what belongs to the whole cluster: there it is enough that it exists."""
+    """A person may lack the right to change what belongs to the whole cluster: there it is enough that it exists."""
     try:
         cluster.apply(manifest.document)
     except NotFoundError as error:

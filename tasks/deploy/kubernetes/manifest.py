@@ -14,6 +14,8 @@ OWNER = "rcarena"
 APPLIED_ANNOTATION = "rcarena.io/applied"
 """On an object whose operator rewrites its spec: the fingerprint of what we sent."""
 
+ACCOUNTS_AND_RIGHTS = frozenset({"ServiceAccount", "Role", "RoleBinding"})
+
 
 def stack_labels(namespace: str) -> dict[str, str]:
     """The labels that every object of ours carries; ``deploy down`` removes what has all three, and nothing else."""
@@ -53,6 +55,11 @@ class Manifest:
         """What tells two objects apart: API group, kind, namespace (empty for none) and name."""
         group = self.api_version.rpartition("/")[0]
         return group, self.kind, self.namespace or "", self.name
+
+    def is_administered(self, namespace: str) -> bool:
+        """Whether only an administrator of the cluster applies it: accounts and rights, what belongs to the whole
+        cluster, and what is in other namespaces than ``namespace``, the stack's."""
+        return self.namespace != namespace or self.kind in ACCOUNTS_AND_RIGHTS
 
     @property
     def fingerprint(self) -> str:

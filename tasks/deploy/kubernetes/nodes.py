@@ -104,7 +104,9 @@ def _tolerates(toleration: Any, taint: dict[str, Any]) -> bool:
 
 
 def _used(cluster: Cluster, resource: str, own_namespace: str) -> dict[str, int] | None:
-    """Node -> accelerators that pods of other namespaces hold; None when these may not be listed."""
+    """Node -> accelerators that pods of other namespaces hold; None when these may not be listed, as from a pod."""
+    if cluster.address.in_cluster:
+        return None
     try:
         pods = cluster.list("v1", "Pod", namespace=ALL_NAMESPACES)
     except ForbiddenError:

@@ -48,6 +48,8 @@ def plan(cluster: Cluster, manifests: tuple[Manifest, ...]) -> tuple[Change, ...
 
 
 def plan_one(cluster: Cluster, manifest: Manifest) -> Change:
+    if cluster.address.in_cluster and manifest.is_administered(cluster.namespace):
+        return Change(manifest, "unknown", reason="an administrator applies it from outside the cluster")
     try:
         live = cluster.get(manifest.api_version, manifest.kind, manifest.name, namespace=manifest.namespace)
     except NotFoundError as error:

@@ -178,7 +178,7 @@ class _Teardown:
         """Everything that carries our labels, in any namespace that we may see. None of a kind that is not known."""
         api_version, name = kind
         selector = stack_selector(self._cluster.namespace)
-        for namespace in (ALL_NAMESPACES, None):
+        for namespace in (None,) if self._cluster.address.in_cluster else (ALL_NAMESPACES, None):
             try:
                 found = self._cluster.list(api_version, name, namespace=namespace, label_selector=selector)
             except NotFoundError:

@@ -326,19 +326,6 @@ def test_nginx_takes_its_configuration(name: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_deploy_account_holds_what_it_grants() -> None:
-    roles = {role.name: role.document["rules"] for role in of_kind("Role", manifests()) if role.namespace == "rcarena"}
-
-    def permissions(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
-        return {
-            (g, r, v) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]
-        }
-
-    deploy = permissions(roles["rcarena-deploy"])
-    for name, rules in roles.items():
-        assert permissions(rules) <= deploy, f"the API server would not let the deploy task apply the role {name}"
-
-
 def test_no_account_may_read_secrets_or_everything() -> None:
     for role in [*of_kind("Role", manifests()), *of_kind("ClusterRole", manifests())]:
         for rule in role.document["rules"]:
