@@ -20,6 +20,7 @@ from tasks.export.collector import CollectorFiles
 from tasks.export.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.grid import TimeGrid
 from tasks.export.http import NO_ACCESS, HttpAccess, SourceError
+from tasks.export.left_out import LeftOut
 from tasks.export.loki import LokiClient, access_log_entries
 from tasks.export.placement import Placement, PodPlacement, inherit_gpus, merge_pods
 from tasks.export.pods import discover_pods
@@ -182,6 +183,11 @@ class ExportContext:
         except OSError as error:
             raise ExportError(f"spans: {error.filename or 'a file'}: {error.strerror or error}") from error
 
+    @cached_property
+    def spans_left_out(self) -> LeftOut:
+        """What of the spans' files and logs could not be used; filled when ``spans`` is read."""
+        return LeftOut()
+
     def _read_spans(self, collector: CollectorFiles | None) -> pd.DataFrame:
         sources = self.sources
         return read_spans(
@@ -197,6 +203,7 @@ class ExportContext:
             start=self.start,
             end=self.end,
             margin_s=self.params.rate_window_s,
+            left_out=self.spans_left_out,
         )
 
     def _logged_requests(self) -> pd.DataFrame | None:
@@ -205,9 +212,13 @@ class ExportContext:
             return None
         margin = timedelta(seconds=self.params.rate_window_s)
         with self.loki() as client:
-            return access_log_entries(
-                client, sources.log_selector, self.placement, self.gateway, self.start - margin, self.end + margin
+            since, until = self.start - margin, self.end + margin
+            entries = access_log_entries(
+                client, sources.log_selector, self.placement, self.gateway, since, until, self.spans_left_out
             )
+            for problem in client.problems:
+                self.spans_left_out.problem(problem)
+        return entries
 
     @cached_property
     def deepflow_flows(self) -> pd.DataFrame:

@@ -129,12 +129,14 @@ class HttpClient:
         final: Callable[[Answer], bool] = lambda _: False,
         post: bool = False,
         headers: Mapping[str, str] | None = None,
+        as_sent: bool = False,
     ) -> Answer:
         """The answer to a request with form fields; a status other than 200 is the caller's to judge.
 
         Args:
             final: whether a failure that would be tried again shall not be.
             post: send the fields as a form, however short they are.
+            as_sent: do not undo a ``Content-Encoding``.
 
         Raises:
             SourceError: no answer after all retries, or the credentials are refused.
@@ -146,7 +148,7 @@ class HttpClient:
         for attempt in range(self._retries + 1):
             wait_s = min(LONGEST_PAUSE_S, self._backoff_s * 2**attempt)
             try:
-                response = self._send(path, pairs, post, headers or {})
+                response = self._send(path, pairs, post, headers or {}, decode=not as_sent)
             except HTTPError as error:
                 problem = _cause(error)
             else:
@@ -162,15 +164,16 @@ class HttpClient:
         raise SourceError(f"{self.url}: no answer after retries: {problem}")
 
     def _send(
-        self, path: str, pairs: list[tuple[str, str]], post: bool, further: Mapping[str, str]
+        self, path: str, pairs: list[tuple[str, str]], post: bool, further: Mapping[str, str], decode: bool
     ) -> urllib3.BaseHTTPResponse:
         headers = {**self._pool.headers, **self._login, **self._access.headers(), **further}
         try:
+            address = f"{self.url}{path}"
             if post:
                 return self._pool.request(
-                    "POST", f"{self.url}{path}", fields=pairs, headers=headers, encode_multipart=False
+                    "POST", address, fields=pairs, headers=headers, encode_multipart=False, decode_content=decode
                 )
-            return self._pool.request("GET", f"{self.url}{path}", fields=pairs, headers=headers)
+            return self._pool.request("GET", address, fields=pairs, headers=headers, decode_content=decode)
         except ValueError as error:  # an address that urllib3 cannot parse
             raise SourceError(f"{self.url}: {error}") from None
 

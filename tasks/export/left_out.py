@@ -19,6 +19,7 @@ class LeftOut:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._problems: dict[str, None] = {}
         self._notes: dict[str, None] = {}
 
     def count(self, place: str, what: str, times: int = 1) -> None:
@@ -28,6 +29,10 @@ class LeftOut:
         if (place, what) not in self._counts:
             log.warning("%s: %s is left out", place, what)
         self._counts[place, what] += times
+
+    def problem(self, text: str) -> None:
+        """Something else that may be missing, in one line."""
+        self._problems.setdefault(text)
 
     def note(self, text: str) -> None:
         """Something worth knowing of which nothing is missing."""
@@ -40,7 +45,8 @@ class LeftOut:
     @property
     def problems(self) -> list[str]:
         """One line per place and kind."""
-        return [f"{place}: left out {times} x {what}" for (place, what), times in self._counts.items()]
+        counted = [f"{place}: left out {times} x {what}" for (place, what), times in self._counts.items()]
+        return [*self._problems, *counted]
 
     @property
     def notes(self) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any, Unpack
 import pandas as pd
 
 from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line
+from tasks.export.left_out import LeftOut
 from tasks.export.placement import Placement
 from tasks.export.spans import access_entries
 
@@ -191,7 +192,13 @@ def service_of_stream(labels: Mapping[str, str], placement: Placement) -> str | 
 
 
 def access_log_entries(
-    client: LokiClient, selector: str, placement: Placement, gateway: str, start: datetime, end: datetime
+    client: LokiClient,
+    selector: str,
+    placement: Placement,
+    gateway: str,
+    start: datetime,
+    end: datetime,
+    left_out: LeftOut | None = None,
 ) -> pd.DataFrame:
     """The gateway's access log (one JSON object per request) as ``spans.read_access_log`` gives it.
 
@@ -203,5 +210,5 @@ def access_log_entries(
         if service_of_stream(stream.labels, placement) != gateway:
             continue
         for page in client.pages(f"{stream.selector} {ACCESS_LOG_FILTER}", start, end):
-            frames.append(access_entries(page.lines, _ns(start), _ns(end)))
+            frames.append(access_entries(page.lines, _ns(start), _ns(end), left_out))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["time"])

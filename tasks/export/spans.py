@@ -26,7 +26,8 @@ import orjson
 import pandas as pd
 
 from tasks.export.collector import CollectorFiles
-from tasks.export.otlp import SpanFilter, read_otlp, span_frame
+from tasks.export.left_out import LARGEST_INT64, LeftOut, finite_number
+from tasks.export.otlp import SpanFilter, read_otlp, span_frame, status_codes
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ ARRIVAL_SLACK_S = 30.0
 """Spans are sent in batches: those of the window may arrive this much after it."""
 CLOCK_SLACK_NS = 5_000_000
 """The access log has milliseconds, and the clocks of two processes are read at different moments."""
+LONGEST_REQUEST_S = 1e7
+"""A duration beyond this is a fault of the log."""
 REPLICA_SPAN = "replica_handle_request"
 ENGINE_SPAN = "llm_request"
 
@@ -52,6 +55,7 @@ def read_spans(
     nginx_access_log: Path | None = None,
     requests: pd.DataFrame | None = None,
     others: pd.DataFrame | None = None,
+    left_out: LeftOut | None = None,
 ) -> pd.DataFrame:
     """Every span that overlaps ``[start - margin_s, end + margin_s]``, ordered by start.
 
@@ -63,6 +67,7 @@ def read_spans(
         nginx_access_log: one JSON object per line.
         requests: entries of the gateway's access log that were read elsewhere.
         others: spans from elsewhere, used for services that have none otherwise.
+        left_out: what could not be read is counted here.
 
     Returns:
         The columns of the spans signal plus ``upstream_s``: seconds that the gateway waited for its upstream (NaN for
@@ -72,12 +77,12 @@ def read_spans(
     to_ns = int((end.timestamp() + margin_s) * 1e9)
     known = dict(names) if names is not None else {service: service for service in services}
     wanted = SpanFilter(known, from_ns, to_ns, to_ns + int(ARRIVAL_SLACK_S * 1e9), namespace)
-    frame = read_otlp(otlp, wanted)
+    frame = read_otlp(otlp, wanted, left_out)
     if collector is not None:
-        frame = pd.concat([frame, span_frame(collector.rows(wanted))], ignore_index=True)
+        frame = pd.concat([frame, span_frame(collector.rows(wanted, left_out))], ignore_index=True)
     entries = [requests] if requests is not None and not requests.empty else []
     if nginx_access_log is not None and nginx_access_log.exists():
-        entries.append(read_access_log(nginx_access_log, from_ns, to_ns))
+        entries.append(read_access_log(nginx_access_log, from_ns, to_ns, left_out))
     if entries and gateway is not None:
         frame = add_gateway_spans(frame, gateway_spans(pd.concat(entries, ignore_index=True), gateway), gateway)
     if others is not None:
@@ -114,7 +119,7 @@ def span_ends(spans: pd.DataFrame) -> pd.Series:
     return spans["start"].astype("int64") + (spans["duration"] * 1e9).round().astype("int64")
 
 
-def read_access_log(path: Path, from_ns: int, to_ns: int) -> pd.DataFrame:
+def read_access_log(path: Path, from_ns: int, to_ns: int, left_out: LeftOut | None = None) -> pd.DataFrame:
     """Requests whose lines were written from ``from_ns`` on and whose service began before ``to_ns``.
 
     Lines that are not JSON objects (the torn last one, for example) are skipped. nginx writes a line when a request
@@ -126,16 +131,29 @@ def read_access_log(path: Path, from_ns: int, to_ns: int) -> pd.DataFrame:
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             content.seek(_first_line_at(content, from_ns / 1e9))
             lines = content.read().split(b"\n")
-    return access_entries(lines, from_ns, to_ns)
+    return access_entries(lines, from_ns, to_ns, left_out, path.name)
 
 
-def access_entries(lines: Iterable[bytes | str], from_ns: int, to_ns: int) -> pd.DataFrame:
-    """Access-log lines as a table, one row per request that was served between the two times."""
-    entries = [entry for entry in map(_json_object, lines) if "time" in entry]
+def access_entries(
+    lines: Iterable[bytes | str],
+    from_ns: int,
+    to_ns: int,
+    left_out: LeftOut | None = None,
+    place: str = "the gateway's access log",
+) -> pd.DataFrame:
+    """Access-log lines as a table, one row per request that was served between the two times. An entry whose time or
+    duration is no number is counted in ``left_out``; other lines than entries are skipped."""
+    left_out = LeftOut() if left_out is None else left_out
+    found = [entry for entry in map(_json_object, lines) if "time" in entry]
+    entries = [entry for entry in found if _is_time(entry["time"])]
+    left_out.count(place, "an entry without a time", len(found) - len(entries))
     frame = pd.DataFrame.from_records(entries) if entries else pd.DataFrame(columns=["time"])
     times = pd.to_numeric(frame["time"], errors="coerce")
-    spent = _seconds(frame, "request_time").fillna(0)
-    return frame[(times >= from_ns / 1e9) & (times - spent <= to_ns / 1e9)].reset_index(drop=True)
+    spent = _seconds(frame, "request_time")
+    odd = spent.lt(0) | spent.gt(LONGEST_REQUEST_S)
+    left_out.count(place, "an entry whose duration cannot be", int(odd.sum()))
+    spent = spent.fillna(0)
+    return frame[~odd & (times >= from_ns / 1e9) & (times - spent <= to_ns / 1e9)].reset_index(drop=True)
 
 
 def _first_line_at(content: mmap.mmap, time_s: float) -> int:
@@ -147,11 +165,18 @@ def _first_line_at(content: mmap.mmap, time_s: float) -> int:
         if middle == 0 or following < 0:
             break
         entry = _json_object(content[middle:following])
-        if not isinstance(entry.get("time"), int | float) or entry["time"] >= time_s:
+        time = finite_number(entry.get("time"))
+        if time is None or not 0 <= time_s - time <= LONGEST_REQUEST_S or time == time_s:
             high = middle
         else:
             low = middle
     return low
+
+
+def _is_time(value: object) -> bool:
+    """Whether it may be seconds since the epoch."""
+    seconds = finite_number(value)
+    return seconds is not None and 0 < seconds < LARGEST_INT64 / 1e9
 
 
 def _json_object(line: bytes | str) -> dict[str, Any]:
@@ -176,12 +201,13 @@ def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
     nginx's request id."""
     if requests.empty:
         return span_frame([])
-    request_id = requests["request_id"].astype("string").fillna("")
+    request_id = _text(requests, "request_id")
     usable = request_id.str.fullmatch(r"[0-9a-f]{32}")
     request_id = request_id.where(usable, _made_up_ids(requests))
     traceparent = _text(requests, "traceparent").str.extract(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-")
     own_span_id = _text(requests, "span_id")
     duration = _seconds(requests, "request_time").fillna(0.0)
+    waited = _seconds(requests, "upstream_response_time")
     ended = pd.to_numeric(requests["time"]).mul(1000).round().astype("int64") * 1_000_000
     keys = [
         key
@@ -206,9 +232,9 @@ def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
             "operation": (_text(requests, "method") + " " + _path(requests)).str.strip(),
             "start": pd.to_datetime(ended - (duration * 1e9).round().astype("int64"), unit="ns", utc=True),
             "duration": duration,
-            "status_code": pd.to_numeric(_text(requests, "status"), errors="coerce").astype("Int32"),
+            "status_code": status_codes(_text(requests, "status")),
             "attributes": attributes.to_json(orient="records", lines=True, double_precision=6).splitlines(),
-            "upstream_s": _seconds(requests, "upstream_response_time"),
+            "upstream_s": waited.where(waited.between(0, LONGEST_REQUEST_S)),
         }
     ).astype({"attributes": "string"})
 

@@ -252,6 +252,38 @@ def test_partial_signals_say_what_is_missing(
     assert "ray-head" not in set(processes["service"])
 
 
+def test_odd_spans_and_log_lines_are_counted_in_the_case(
+    tmp_path: Path, sources: TelemetrySources, window: tuple[datetime, datetime]
+) -> None:
+    """From the receiver's file, from a collector's and from the access log; what is good in them is all there."""
+    assert sources.otlp_file is not None
+    assert sources.nginx_access_log is not None
+    good, _ = _export(tmp_path / "good", sources, window)
+    content = sources.otlp_file.read_bytes()
+    sources.otlp_file.write_bytes(content[:-1] + b"?")
+    lines = sources.nginx_access_log.read_text().splitlines()
+    lines[3:3] = ['{"time":"soon","request_time":1}', '{"time":null}', '{"time":[1]}', "[error] worker died", "{", "7"]
+    lines[6:6] = [lines[0].replace('"request_time":0.51', f'"request_time":{odd}') for odd in ("-5", "1e300")]
+    sources.nginx_access_log.write_text("\n".join(lines) + "\n")
+    collected = tmp_path / "collected.json"
+    collected.write_text('null\n{"resourceSpans":[5]}\nnot JSON\n{"resourceSpans":')
+    sources = TelemetrySources(**{**vars(sources), "otlp_files": (collected,)})
+    found, case = _export(tmp_path / "odd", sources, window)
+    assert good["spans"] == Completeness(status="complete")
+    assert found["spans"].status == "partial"
+    for said in (
+        "spans.otlp: left out 1 x a damaged record of the receiver",
+        "collected.json: left out 1 x a line that is no export request",
+        "collected.json: left out 1 x an entry of resourceSpans that is no object",
+        "collected.json: left out 1 x a line that is not JSON",
+        "collected.json ends within a line or message",
+        "access.log: left out 3 x an entry without a time",
+        "access.log: left out 2 x an entry whose duration cannot be",
+    ):
+        assert said in found["spans"].reason
+    assert len(case.spans) == STEPS * 2 * 5 - 1
+
+
 def test_prometheus_that_does_not_answer_fails_the_export(
     tmp_path: Path, sources: TelemetrySources, window: tuple[datetime, datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:

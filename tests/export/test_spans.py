@@ -309,3 +309,36 @@ def test_latency_quantiles_and_gateway_rates(tmp_path: Path) -> None:
     rates = gateway_metrics(spans, GATEWAY, grid, 5.0).pivot(index="time", columns="metric", values="value")
     assert rates["request_rate"].tolist() == pytest.approx([0, 0, 0.2, 2, 2, 2, 2, 1.8, 0, 0, 0])
     assert rates["error_rate"].tolist() == pytest.approx([0, 0, 0.2, 0.2, 0.2, 0.2, 0.2, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("odd", ["503.5", '"OK"', "99999999999", "true", "null", '"200, 200"', "[]"])
+def test_an_odd_status_of_the_access_log_is_no_status(tmp_path: Path, odd: str) -> None:
+    line = _access_line(status=1).replace('"status": 1', f'"status": {odd}')
+    assert pd.isna(_read(tmp_path, None, line)["status_code"].iloc[0])
+
+
+@pytest.mark.parametrize(
+    "key", ["request_id", "traceparent", "method", "uri", "upstream_response_time", "request_time"]
+)
+@pytest.mark.parametrize("odd", [None, 5, True, "", [], {"a": 1}, "\ud83d"])
+def test_an_odd_entry_of_the_access_log_is_still_a_span(tmp_path: Path, key: str, odd: Any) -> None:
+    lines = _access_line(**{key: odd}) + _access_line(request_id="ab" * 16, time=T0 + 2)
+    spans = _read(tmp_path, None, lines)
+    as_signal("spans", spans[SPANS.names])
+    assert "ab" * 8 in set(spans["span_id"])
+
+
+@pytest.mark.parametrize("odd", [0, -5, 1e30, "9" * 40, "", "soon", None, T0 * 1000])
+def test_an_entry_with_an_odd_time_hides_no_other(tmp_path: Path, odd: Any) -> None:
+    """Also where the start of the window is looked for by bisection."""
+    before = "".join(_access_line(time=T0 - 4000 + i, request_id=f"{i:032x}") for i in range(1000))
+    inside = "".join(_access_line(time=T0 + i / 100, request_id=f"{i + 5000:032x}") for i in range(1, 900))
+    file = tmp_path / "access.log"
+    expected: int | None = None
+    for text in (before + inside, *(before + inside[: len(inside) * k // 8] for k in range(1, 8))):
+        cut = text[: text.rfind("\n") + 1]
+        rest = (before + inside)[len(cut) :]
+        file.write_text(cut + (_access_line(time=odd) if expected is not None else "") + rest)
+        found = read_access_log(file, int(T0 * 1e9), int((T0 + 10) * 1e9))
+        expected = len(found) if expected is None else expected
+        assert len(found) == expected == 899

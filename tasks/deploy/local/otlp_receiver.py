@@ -73,30 +73,43 @@ class SpanFile:
             os.close(self._descriptor)
 
 
-def read_requests(path: Path, received_from_ns: int = 0, received_to_ns: int = 2**64 - 1) -> Iterator[bytes]:
-    """Payloads that arrived within the two times, in order of arrival; ends in front of a torn or damaged record."""
+def read_requests(
+    path: Path,
+    received_from_ns: int = 0,
+    received_to_ns: int = 2**64 - 1,
+    damaged: Callable[[], None] = lambda: None,
+) -> Iterator[bytes]:
+    """Payloads that arrived within the two times, in order of arrival. A record with a wrong checksum is left out, and
+    ``damaged`` is called for it; the reading ends in front of a torn record."""
     with path.open("rb") as stream:
-        for received_ns, payload in _records(stream, received_from_ns):
-            if received_ns > received_to_ns:
-                return
+        for _, payload in _records(stream, received_from_ns, received_to_ns, damaged):
             if payload:
                 yield payload
 
 
-def _records(stream: BinaryIO, received_from_ns: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Whole records; the payload of one that arrived before ``received_from_ns`` is skipped, not read."""
+def _records(
+    stream: BinaryIO,
+    received_from_ns: int = 0,
+    received_to_ns: int = 2**64 - 1,
+    damaged: Callable[[], None] | None = None,
+) -> Iterator[tuple[int, bytes]]:
+    """Whole records; one that did not arrive within the two times is skipped, not read. Without ``damaged``, the first
+    with a wrong checksum ends them."""
     size = os.fstat(stream.fileno()).st_size
     while len(header := stream.read(HEADER.size)) == HEADER.size:
         length, checksum, received_ns = HEADER.unpack(header)
         if stream.tell() + length > size:
             return
-        if received_ns < received_from_ns:
+        if not received_from_ns <= received_ns <= received_to_ns:
             stream.seek(length, os.SEEK_CUR)
             continue
         payload = stream.read(length)
-        if zlib.crc32(payload) != checksum:
+        if zlib.crc32(payload) == checksum:
+            yield received_ns, payload
+        elif damaged is None:
             return
-        yield received_ns, payload
+        else:
+            damaged()
 
 
 def serve(listen: str, out: Path, max_bytes: int, stop: threading.Event) -> None:

@@ -20,6 +20,8 @@ def export_spans(context: ExportContext, sink: Sink) -> list[str]:
     if sources.nginx_access_log is None and sources.loki_url is None:
         problems.append("the stack has no access log")
     sink.write(context.spans[SPANS.names])
+    problems += context.spans_left_out.problems
+    sink.note(context.spans_left_out.notes)
     expected = [s for s, role in context.roles.items() if role != "head" or context.stack.backend not in CLUSTER]
     silent = [service for service in expected if not context.spans["service"].eq(service).any()]
     return problems + [f"no span of {service}" for service in silent]

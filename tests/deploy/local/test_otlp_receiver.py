@@ -143,16 +143,29 @@ def test_reader_returns_the_whole_records_before_any_cut(
     assert list(read_requests(path)) == [*payloads[:whole], b"next"]
 
 
-def test_damaged_record_ends_the_reading(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+def test_a_damaged_record_is_counted_and_the_others_are_read(tmp_path: Path, damaged: int) -> None:
     path = tmp_path / "spans.otlp"
     spans = SpanFile(path, 2**20)
-    spans.append(b"good")
-    spans.append(b"damaged")
+    payloads = [b"first", b"second", b"third"]
+    for payload in payloads:
+        spans.append(payload)
     spans.close()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 0xFF
-    path.write_bytes(bytes(content))
-    assert list(read_requests(path)) == [b"good"]
+    content = path.read_bytes()
+    path.write_bytes(content.replace(payloads[damaged], payloads[damaged].upper()))
+    counted: list[None] = []
+    found = list(read_requests(path, damaged=lambda: counted.append(None)))
+    assert found == [payload for i, payload in enumerate(payloads) if i != damaged]
+    assert len(counted) == 1
+
+
+def test_a_late_stamp_does_not_end_the_reading(tmp_path: Path) -> None:
+    path = tmp_path / "spans.otlp"
+    with path.open("wb") as stream:
+        for received in (10, 2**64 - 1, 20):
+            payload = str(received).encode()
+            stream.write(HEADER.pack(len(payload), zlib.crc32(payload), received) + payload)
+    assert list(read_requests(path, 5, 25)) == [b"10", b"20"]
 
 
 def test_arrival_window_selects_records(tmp_path: Path) -> None:
