@@ -179,6 +179,7 @@ class Attempt:
                     completeness=completeness,
                     versions=software,
                     seed=self.plan.seed,
+                    parameters=dict(self.plan.parameters),
                 )
             )
         shutil.rmtree(self.directory.parent, ignore_errors=True)

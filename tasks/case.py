@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tasks.durable import sync
 from tasks.stack import Role
@@ -28,6 +28,9 @@ from tasks.validation import validation_problems
 
 RECORD_FILE = "case.json"
 MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION = 1
+"""Of ``case.json``. Signals, columns and fields may be added without another one; a reader leaves out what it does not
+know, and what an older version did not write is missing or null."""
 
 TIMESTAMP = pa.timestamp("ns", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -89,6 +92,8 @@ TOPOLOGY = pa.schema(
 CALLS = "calls"
 RUNS_ON = "runs_on"
 
+NOT_DECLARED = "not declared"
+
 SignalName = Literal["metrics", "requests", "logs", "spans", "topology"]
 SIGNALS: dict[SignalName, pa.Schema] = {
     "metrics": METRICS,
@@ -109,9 +114,9 @@ class CaseError(ValueError):
 
 
 class Record(BaseModel):
-    """Base of the models inside ``case.json``."""
+    """Base of the models inside ``case.json``. What a newer version has added is left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Interval(Record):
@@ -221,7 +226,11 @@ def _label(counted: Sequence[str], others: Sequence[str]) -> str:
 
 
 class CaseRecord(Record):
-    """``case.json``. ``front_end`` is the service whose latency users see (the SLI)."""
+    """``case.json``. ``front_end`` is the service whose latency users see (the SLI).
+
+    ``parameters`` are those that shaped the case, by section, every default spelled out (empty: not known). A signal
+    that is not declared is missing.
+    """
 
     schema_version: Literal[1] = 1
     case_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -234,6 +243,22 @@ class CaseRecord(Record):
     completeness: dict[SignalName, Completeness]
     versions: dict[str, str] = {}
     seed: int = 0
+    parameters: dict[str, Any] = {}
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _not_of_the_future(cls, version: Any) -> Any:
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise ValueError(f"a newer version of rcarena wrote this case; this one reads up to {SCHEMA_VERSION}")
+        return version
+
+    @field_validator("completeness", mode="before")
+    @classmethod
+    def _of_known_signals(cls, declared: Any) -> Any:
+        if not isinstance(declared, Mapping):
+            return declared
+        undeclared = {signal: Completeness(status="missing", reason=NOT_DECLARED) for signal in SIGNALS}
+        return undeclared | {signal: each for signal, each in declared.items() if signal in SIGNALS}
 
     @model_validator(mode="after")
     def _consistent(self) -> CaseRecord:
@@ -245,9 +270,6 @@ class CaseRecord(Record):
         for i, injection in enumerate(self.injections):
             if injection.target not in names:
                 raise ValueError(f"injections[{i}].target: '{injection.target}' is not one of stack.services")
-        missing = [signal for signal in SIGNALS if signal not in self.completeness]
-        if missing:
-            raise ValueError(f"completeness: {', '.join(missing)} not declared")
         return self
 
     @property
@@ -300,7 +322,9 @@ class Case:
         file = self.path / f"{signal}.parquet"
         if not file.exists():
             return SIGNALS[signal].empty_table().to_pandas()
-        return pq.read_table(file, schema=SIGNALS[signal]).to_pandas()
+        schema = SIGNALS[signal]
+        there = [name for name in pq.read_schema(file).names if name in schema.names]
+        return as_signal(signal, pq.read_table(file, columns=there)).to_pandas()
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -458,14 +482,15 @@ def validate_case(path: Path) -> list[str]:
 
 def _signal_problems(case: Case, signal: str, schema: pa.Schema) -> list[str]:
     file = case.path / f"{signal}.parquet"
-    declared = case.record.completeness[signal].status  # type: ignore[index]  # SIGNALS has the names
+    declared = case.record.completeness[signal]  # type: ignore[index]  # SIGNALS has the names
     if not file.exists():
-        return [] if declared == "missing" else [f"{signal}: declared {declared} but {file.name} does not exist"]
+        what = f"{signal}: declared {declared.status} but {file.name} does not exist"
+        return [] if declared.status == "missing" else [what]
     try:
         found = pq.read_schema(file)
-        if not found.equals(schema):
-            return [f"{file.name}: columns are not those of the contract (found: {', '.join(found.names)})"]
-        table = pq.read_table(file)
+        if problems := _column_problems(file.name, found, schema):
+            return problems
+        table = pq.read_table(file, columns=[name for name in found.names if name in schema.names])
     except (OSError, pa.ArrowException) as error:
         return [f"{file.name}: not readable as Parquet: {error}"]
     problems = [
@@ -473,13 +498,28 @@ def _signal_problems(case: Case, signal: str, schema: pa.Schema) -> list[str]:
         for field in schema
         if not field.nullable and table.column(field.name).null_count
     ]
-    if declared == "missing" and table.num_rows:
-        problems.append(f"{signal}: declared missing but {file.name} has rows")
+    if declared.status == "missing" and table.num_rows:
+        what = NOT_DECLARED if declared.reason == NOT_DECLARED else "declared missing"
+        problems.append(f"{signal}: {what} but {file.name} has rows")
     if signal != "topology" and "service" in schema.names:
         known = set(case.record.service_names)
         found_services = set(table.column("service").cast(pa.string()).unique().to_pylist())
         strangers = sorted(str(name) for name in found_services - known)
         problems += [f"{file.name}: service '{name}' is not one of stack.services" for name in strangers]
+    return problems
+
+
+def _column_problems(file: str, found: pa.Schema, schema: pa.Schema) -> list[str]:
+    """Columns beyond those of the contract are left out by readers, missing ones read as null where null is allowed."""
+    twice = {name for name in found.names if found.names.count(name) > 1}
+    problems = [f"{file}: column '{name}' is there twice" for name in sorted(twice)]
+    for field in schema:
+        if field.name in twice:
+            continue
+        if field.name not in found.names:
+            problems += [] if field.nullable else [f"{file}: column '{field.name}' is missing"]
+        elif found.field(field.name).type != field.type:
+            problems.append(f"{file}: column '{field.name}' is {found.field(field.name).type}, not {field.type}")
     return problems
 
 

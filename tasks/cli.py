@@ -1,6 +1,7 @@
 """``rcarena``: one command per stage; what people, DVC and pods all call.
 
-Exit status: 0 done, 1 failed, 2 wrong usage or parameters, 3 a regression was found (`compare --gate`).
+Exit status: 0 done, 1 failed, 2 wrong usage or parameters (trying again does not help), 3 a regression was found
+(`compare --gate`).
 """
 
 from __future__ import annotations
@@ -110,7 +111,10 @@ def plan(
     checked, place = checked_params(params), workspace_at(workspace)
     plans = [(each, is_finished(place.cases / each.case_id)) for each in plan_campaign(checked)]
     if as_json:
-        typer.echo(json.dumps([{**asdict(each), "finished": finished} for each, finished in plans], indent=1))
+        rows = [{**asdict(each), "finished": finished} for each, finished in plans]
+        for row in rows:
+            del row["parameters"]  # the same in every case but for its faults: `rcarena params show`
+        typer.echo(json.dumps(rows, indent=1))
         return
     for each, finished in plans:
         typer.echo(f"{each.case_id}  {'finished' if finished else 'pending '}  {each.label}")
@@ -272,7 +276,7 @@ def _collect(params: Params, place: Workspace, console: Console, keep_stack: boo
     from tasks.campaign import collect as collect_cases
 
     collected = collect_cases(params, place, console, keep_stack=keep_stack)
-    console.say(f"collect: {len(collected.recorded)} cases recorded, {len(collected.kept)} kept, in {place.cases}")
+    console.say(f"collect: cases {collected}, in {place.cases}")
 
 
 def _score(

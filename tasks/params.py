@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from tasks.identity import NO_TELEMETRY
 from tasks.stack import DeployParams
-from tasks.validation import Frozen, ParamsError, Seconds, validation_problems
+from tasks.validation import Frozen, ParamsError, Plain, Seconds, validation_problems
+from tasks.yaml_core import YamlError, dump, load
 
 DEFAULT_PARAMS_FILE = Path("params.yaml")
 
@@ -32,8 +33,8 @@ class CampaignParams(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    repetitions: Annotated[int, Field(ge=1, le=1000)] = 1
-    fault_free_cases: Annotated[int, Field(ge=0, le=1000)] = 1
+    repetitions: Annotated[int, Field(ge=1, le=1000), NO_TELEMETRY] = 1
+    fault_free_cases: Annotated[int, Field(ge=0, le=1000), NO_TELEMETRY] = 1
     windows: Windows
 
 
@@ -67,7 +68,7 @@ class LoadParams(Frozen):
     prompt_tokens: TokenCount = TokenCount(distribution="normal", mean=24, stdev=8, min=4, max=128)
     output_tokens: TokenCount = TokenCount(mean=16, max=128)
     request_timeout_s: Seconds = 20
-    max_send_lag_ms: Annotated[float, Field(gt=0)] = 100
+    max_send_lag_ms: Annotated[float, Field(gt=0), NO_TELEMETRY] = 100
     ignore_eos: bool = True
 
 
@@ -76,7 +77,7 @@ class InjectionSpec(Frozen):
 
     kind: str
     target: str
-    parameters: dict[str, Any] = Field(default={})
+    parameters: dict[str, Plain] = Field(default={})
     offset_s: Annotated[float, Field(ge=0, le=86_400)] = 0
     duration_s: Seconds | None = None
 
@@ -86,7 +87,7 @@ class FaultSpec(Frozen):
 
     kind: str
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
-    parameters: dict[str, Any] = Field(default={})
+    parameters: dict[str, Plain] = Field(default={})
 
 
 class ConcurrentFaultSpec(Frozen):
@@ -111,7 +112,7 @@ class ScoreParams(Frozen):
     """Which methods rank, what they may see, and how they are scored."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
-    method_parameters: dict[str, dict[str, Any]] = Field(default={})
+    method_parameters: dict[str, dict[str, Plain]] = Field(default={})
     profile: Literal["paper", "llm"]
     inject_time: Literal["known", "detected"] = "known"
     baseline_s: Seconds | None = None
@@ -189,7 +190,7 @@ class Params(Frozen):
 
     def dump(self) -> str:
         """The resolved parameters as YAML: every default spelled out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump(self.model_dump(mode="json"))
 
 
 def load_params(path: Path) -> Params:
@@ -209,15 +210,20 @@ def read_document(path: Path) -> dict[str, Any]:
         ParamsError: it is missing, not YAML, or no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError([f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise ParamsError([f"{path}: cannot be read: {error.strerror}"]) from error
+    return read_text(content, str(path))
+
+
+def read_text(text: str | bytes, source: str) -> dict[str, Any]:
+    """As ``read_document``, of text that is at hand."""
     try:
-        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ParamsError([_yaml_problem(path, error)]) from error
+        document = load(text)
+    except YamlError as error:
+        raise ParamsError([f"{source}: not valid YAML: {error}"]) from error
     if not isinstance(document, dict):
-        raise ParamsError([f"{path}: must be a mapping with the sections {', '.join(Params.model_fields)}"])
+        raise ParamsError([f"{source}: must be a mapping with the sections {', '.join(Params.model_fields)}"])
     return document
 
 
@@ -244,24 +250,3 @@ def validated(document: dict[str, Any], source: str) -> Params:
         return Params.model_validate(document)
     except ValidationError as error:
         raise ParamsError(f"{source}: {problem}" for problem in validation_problems(error, Params)) from error
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys; a person who wrote a key twice wants to be told."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str | int | float | bool) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-            if isinstance(key, str | int | float | bool):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml_problem(path: Path, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{path}: not valid YAML: {where}{problem}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tasks.deploy.kubernetes.validate import validate_deploy_params
-from tasks.inject.catalogue import resolve_parameters, validate_inject_params
-from tasks.params import Params
+from tasks.identity import differing, digest, resolved
+from tasks.inject.catalogue import fault, resolve_parameters, validate_inject_params
+from tasks.params import InjectionSpec, Params
 from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError
+
+SHAPING_SECTIONS = ("campaign", "deploy", "load", "export")
+"""Sections of the parameters that every case depends on; ``inject`` is split into the cases."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,22 @@ class PlannedInjection:
 
 @dataclass(frozen=True)
 class CasePlan:
-    """One experiment. ``case_id`` is derived from all that shapes its telemetry and says nothing about the fault: a
-    finished case is reused exactly when it is what the parameters ask for."""
+    """One experiment. ``case_id`` is derived from what shapes its telemetry and is not the default, and says nothing
+    about the fault. ``parameters``: all that shapes its telemetry, defaults spelled out; a finished case with the id is
+    reused when it was recorded with these."""
 
     case_id: str
     repetition: int
     seed: int
     injections: tuple[PlannedInjection, ...] = field(default=())
+    parameters: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def short_label(self) -> str:
+        """As ``label``, with no more than two of the faults."""
+        if len(self.injections) < 3:
+            return self.label
+        return f"{self.injections[0]} + {len(self.injections) - 1} more"
 
     @property
     def label(self) -> str:
@@ -64,52 +76,52 @@ def check_params(params: Params, source: str) -> None:
 
 def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
     """Every case of the campaign, in a seeded random order so that no fault is always early or late."""
-    window = params.campaign.windows.fault_s
-    combinations: list[tuple[PlannedInjection, ...]] = [()] * params.campaign.fault_free_cases
-    planned = [(index + 1, combination) for index, combination in enumerate(combinations)]
-    faults: list[tuple[PlannedInjection, ...]] = [
-        (PlannedInjection(spec.kind, target, _resolved(params, spec.kind, spec.parameters), 0, window),)
+    combinations: list[tuple[InjectionSpec, ...]] = [
+        (InjectionSpec(kind=spec.kind, target=target, parameters=spec.parameters),)
         for spec in params.inject.faults
         for target in spec.targets
     ]
-    faults += [
-        tuple(
-            PlannedInjection(
-                injection.kind,
-                injection.target,
-                _resolved(params, injection.kind, injection.parameters),
-                injection.offset_s,
-                injection.duration_s or window - injection.offset_s,
-            )
-            for injection in spec.injections
-        )
-        for spec in params.inject.concurrent
-    ]
-    repeats: dict[str, int] = {}
-    for _ in range(params.campaign.repetitions):
-        for combination in faults:
-            key = json.dumps([asdict(injection) for injection in combination], sort_keys=True)
-            repeats[key] = repeats.get(key, 0) + 1
-            planned.append((repeats[key], combination))
-    cases = [_case(params, repetition, combination) for repetition, combination in planned]
+    combinations += [spec.injections for spec in params.inject.concurrent]
+    faults = [_planned(params, injections) for injections in combinations]
+    planned = [_planned(params, ())] * params.campaign.fault_free_cases + faults * params.campaign.repetitions
+    repetitions: dict[str, int] = {}
+    cases = []
+    for injections, identity in planned:
+        key = digest(identity)
+        repetitions[key] = repetitions.get(key, 0) + 1
+        cases.append(_case(params, repetitions[key], injections, identity))
     random.Random(params.campaign.seed).shuffle(cases)
     return tuple(cases)
 
 
-def _case(params: Params, repetition: int, injections: tuple[PlannedInjection, ...]) -> CasePlan:
-    what = {
-        "campaign": params.campaign.name,
-        "seed": params.campaign.seed,
-        "windows": params.campaign.windows.model_dump(mode="json"),
-        "deploy": params.deploy.model_dump(mode="json"),
-        "load": params.load.model_dump(mode="json"),
-        "export": params.export.model_dump(mode="json"),
+def _planned(
+    params: Params, specs: tuple[InjectionSpec, ...]
+) -> tuple[tuple[PlannedInjection, ...], list[dict[str, Any]]]:
+    """What is injected, and what of it makes the case another one."""
+    window, backend = params.campaign.windows.fault_s, params.deploy.backend
+    injections, identity = [], []
+    for spec in specs:
+        parameters = resolve_parameters(spec.kind, spec.parameters, backend)
+        injection = PlannedInjection(
+            spec.kind,
+            spec.target,
+            parameters.model_dump(mode="json"),
+            spec.offset_s,
+            window - spec.offset_s if spec.duration_s is None else spec.duration_s,
+        )
+        injections.append(injection)
+        identity.append(asdict(injection) | {"parameters": differing(parameters, fault(spec.kind).defaults(backend))})
+    return tuple(injections), identity
+
+
+def _case(
+    params: Params, repetition: int, injections: tuple[PlannedInjection, ...], identity: list[dict[str, Any]]
+) -> CasePlan:
+    sections = {name: getattr(params, name) for name in SHAPING_SECTIONS}
+    differs = {name: differing(section) for name, section in sections.items()}
+    found = digest({**differs, "injections": identity, "repetition": repetition})
+    parameters = {
+        **{name: resolved(section) for name, section in sections.items()},
         "injections": [asdict(injection) for injection in injections],
-        "repetition": repetition,
     }
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    return CasePlan(f"case-{digest[:12]}", repetition, int(digest[12:20], 16), injections)
-
-
-def _resolved(params: Params, kind: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    return resolve_parameters(kind, parameters, params.deploy.backend).model_dump(mode="json")
+    return CasePlan(f"case-{found[:12]}", repetition, int(found[12:20], 16), injections, parameters)

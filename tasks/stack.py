@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tasks.validation import Frozen, Seconds
+from tasks.identity import NO_TELEMETRY
+from tasks.validation import Frozen, Plain, Seconds
 
 GATEWAY = "nginx-proxy"
 HEAD = "ray-head"
@@ -62,7 +63,7 @@ class LocalDeployParams(_Stack):
     model: ModelParams = ModelParams()
     cpu_cores: CpuCores = CpuCores()
     scrape_interval_s: Annotated[float, Field(ge=0.5, le=60)] = 1
-    start_timeout_s: Seconds = 420
+    start_timeout_s: Annotated[Seconds, NO_TELEMETRY] = 420
 
     @property
     def slowest_scrape_s(self) -> float:
@@ -116,9 +117,9 @@ class Images(Frozen):
 
     serve: str = "rayproject/ray-llm:2.60.0-py312-cu130"
     gateway: str = "nginx:1.29.3-otel"
-    tasks: str = "rcarena/tasks:0.1.0"
-    gpu_agent: str = "rcarena/gpu-agent:0.1.0"
-    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    tasks: Annotated[str, NO_TELEMETRY] = "rcarena/tasks:0.1.0"
+    gpu_agent: Annotated[str, NO_TELEMETRY] = "rcarena/gpu-agent:0.1.0"
+    pull_policy: Annotated[Literal["IfNotPresent", "Always", "Never"], NO_TELEMETRY] = "IfNotPresent"
 
 
 class Storage(Frozen):
@@ -152,7 +153,7 @@ class Telemetry(Frozen):
     istio: bool = True
     deepflow: bool = False
     gpu_operator: bool = False
-    otlp_endpoint: Url = "http://otel-collector.rcarena-telemetry.svc.cluster.local:4317"
+    otlp_endpoint: Annotated[Url, NO_TELEMETRY] = "http://otel-collector.rcarena-telemetry.svc.cluster.local:4317"
 
 
 class Endpoints(Frozen):
@@ -170,20 +171,20 @@ class KubernetesDeployParams(_Stack):
 
     backend: Literal["kubernetes"]
     context: str | None = None
-    namespace: DnsLabel = "rcarena"
+    namespace: Annotated[DnsLabel, NO_TELEMETRY] = "rcarena"
     model: str = "falcon-h1-7b"
-    engine_arguments: dict[str, Any] = Field(default={})
+    engine_arguments: dict[str, Plain] = Field(default={})
     parallelism: Parallelism = Parallelism()
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     accelerator: Accelerator = Accelerator()
     resources: StackResources = StackResources()
     images: Images = Images()
-    storage: Storage = Storage()
-    model_token: SecretKey | None = SecretKey()
+    storage: Annotated[Storage, NO_TELEMETRY] = Storage()
+    model_token: Annotated[SecretKey | None, NO_TELEMETRY] = SecretKey()
     telemetry: Telemetry = Telemetry()
-    endpoints: Endpoints = Endpoints()
+    endpoints: Annotated[Endpoints, NO_TELEMETRY] = Endpoints()
     scrape_interval_s: Annotated[int, Field(ge=1, le=60)] = 5
-    start_timeout_s: Seconds = 1800
+    start_timeout_s: Annotated[Seconds, NO_TELEMETRY] = 1800
 
     @property
     def slowest_scrape_s(self) -> float:

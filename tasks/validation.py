@@ -5,9 +5,21 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from functools import cache
+from math import isfinite
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -21,9 +33,83 @@ class ParamsError(ValueError):
 
 
 class Frozen(BaseModel):
-    """Base of every parameter model: immutable, and an unknown key is an error."""
+    """Base of every parameter model: immutable, and an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Words, numbers and true/false are not taken for each other (``"3"``, ``yes`` for true); 3 and 3.0 are. A default is
+    checked as if it were given, so that it has the type of its field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_the_right_kind(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        given = data if isinstance(data, dict) else {}
+        wrong = {name: problem for name, value in given.items() if (problem := _kind_problem(cls, name, value))}
+        if not wrong:
+            return handler(data)
+        errors = [_located(name, problem, given[name]) for name, problem in wrong.items()]
+        try:
+            handler(data)
+        except ValidationError as error:
+            others = [each for each in error.errors() if each["loc"] and each["loc"][0] not in wrong]
+            errors += [
+                InitErrorDetails(type=each["type"], loc=each["loc"], input=each["input"], ctx=each.get("ctx", {}))
+                for each in others
+            ]
+        raise ValidationError.from_exception_data(cls.__name__, errors)
+
+
+_KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+@cache
+def _scalars(model: type[BaseModel], field: str) -> frozenset[type]:
+    """The kinds of single values that a field takes, if it says which; empty for anything else, as choices."""
+    return frozenset(_KINDS) & frozenset(_alternatives(model.model_fields[field].annotation))
+
+
+def _kind_problem(model: type[BaseModel], field: str, value: Any) -> str | None:
+    scalars = _scalars(model, field) if field in model.model_fields else frozenset()
+    if not scalars or type(value) not in _KINDS or type(value) in scalars:
+        return None
+    if type(value) in (int, float) and scalars & {int, float}:
+        return None
+    return f"must be {' or '.join(text for kind, text in _KINDS.items() if kind in scalars)}"
+
+
+def _located(field: str, problem: str, value: Any) -> InitErrorDetails:
+    return InitErrorDetails(type="value_error", loc=(field,), input=value, ctx={"error": ValueError(problem)})
+
+
+def _alternatives(annotation: Any) -> Iterable[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _alternatives(each)
+    else:
+        yield annotation
+
+
+def _plain(value: Any) -> Any:
+    """Raises ValueError: a file of parameters cannot hold it, or not as it is."""
+    if isinstance(value, dict):
+        if any(not isinstance(key, str) for key in value):
+            raise ValueError("a key must be text")
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if value is not None and not isinstance(value, str | bool | int | float):
+        raise ValueError(f"a {type(value).__name__} cannot be a parameter")
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("a number must be finite")
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(_plain)]
+"""A value whose type only a registry knows: text, a finite number, true, false, null, or lists and mappings of them."""
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:
@@ -32,6 +118,13 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}allowed: {', '.join(choices)}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few, and how many more."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
 
 
 def validation_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +23,11 @@ from hypothesis import strategies as st
 from tasks.case import (
     METRICS,
     SIGNALS,
+    Case,
     CaseError,
     CaseRecord,
     CaseWriter,
+    Completeness,
     Interval,
     as_signal,
     is_finished,
@@ -146,8 +151,10 @@ def test_a_service_that_the_stack_does_not_name_is_refused(tmp_path: Path) -> No
     ("change", "expected"),
     [
         ({"front_end": "nobody"}, "front_end: 'nobody'"),
-        ({"schema_version": 99}, "schema_version"),
-        ({"extra": 1}, "extra: unknown key"),
+        ({"schema_version": 99}, "schema_version: a newer version of rcarena wrote this case; this one reads up to 1"),
+        ({"schema_version": "1"}, "schema_version"),
+        ({"completeness": ["metrics"]}, "completeness"),
+        ({"completeness": {"metrics": {"status": "whole"}}}, "completeness.metrics.status"),
         ({"phases": []}, "phases"),
     ],
 )
@@ -175,6 +182,7 @@ def test_kill_9_of_the_writer_never_leaves_a_half_written_case(tmp_path: Path, d
         from tasks.case import (
     METRICS,
     SIGNALS,
+    Case,
     CaseError,
     CaseRecord,
     CaseWriter,
@@ -199,3 +207,99 @@ from tests.synthetic import synthetic_case
         writer.kill()
     for case in read_cases(tmp_path):
         assert validate_case(case.path) == []
+
+
+def rewritten(case: Case, record: dict[str, Any] | None = None, tables: dict[str, pa.Table] | None = None) -> Path:
+    """The case as another version might have written it: the manifest fits."""
+    if record is not None:
+        (case.path / "case.json").write_text(json.dumps(record))
+    for signal, table in (tables or {}).items():
+        pq.write_table(table, case.path / f"{signal}.parquet")
+    manifest = json.loads((case.path / "manifest.json").read_text())
+    files = [file for file in case.path.iterdir() if file.name != "manifest.json"]
+    manifest["files"] = {
+        file.name: {
+            "size": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            **({"rows": pq.read_metadata(file).num_rows} if file.suffix == ".parquet" else {}),
+        }
+        for file in files
+    }
+    (case.path / "manifest.json").write_text(json.dumps(manifest))
+    return case.path
+
+
+def test_a_signal_that_is_not_declared_is_missing(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    record = json.loads((case.path / "case.json").read_text())
+    del record["completeness"]["spans"]
+    (case.path / "spans.parquet").unlink()
+    path = rewritten(case, record)
+    assert validate_case(path) == []
+    again = read_case(path)
+    assert again.record.completeness["spans"] == Completeness(status="missing", reason="not declared")
+    assert list(again.spans.columns) == SIGNALS["spans"].names
+    assert again.spans.empty
+
+
+def test_a_table_that_is_not_declared_is_told(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    record = json.loads((case.path / "case.json").read_text())
+    del record["completeness"]["logs"]
+    assert validate_case(rewritten(case, record)) == ["logs: not declared but logs.parquet has rows"]
+
+
+def test_what_a_newer_version_has_added_is_left_out(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    before = {signal: case.table(signal) for signal in SIGNALS}
+    record = json.loads((case.path / "case.json").read_text())
+    record["of_tomorrow"] = {"a": 1}
+    record["stack"]["gpus"] = [1, 2]
+    record["stack"]["services"][0]["zone"] = "b"
+    record["injections"][0]["probe"]["unit_of_tomorrow"] = "x"
+    record["completeness"]["events"] = {"status": "complete", "source": "k8s"}
+    record["completeness"]["metrics"]["rows"] = 3
+    pq.write_table(pa.table({"time": [1]}), case.path / "events.parquet")
+    tables = {}
+    for signal in SIGNALS:
+        table = pq.read_table(case.path / f"{signal}.parquet")
+        tables[signal] = table.append_column("of_tomorrow", pa.array([1] * table.num_rows))
+    path = rewritten(case, record, tables)
+    assert validate_case(path) == []
+    again = read_case(path)
+    assert again.record == case.record
+    for signal in SIGNALS:
+        pd.testing.assert_frame_equal(again.table(signal), before[signal])
+
+
+def test_a_column_that_an_older_version_did_not_write_is_null(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    tables = {
+        signal: pq.read_table(case.path / f"{signal}.parquet").drop_columns([column])
+        for signal, column in (("metrics", "unit"), ("requests", "tokens_out"), ("logs", "template_id"))
+    }
+    path = rewritten(case, tables=tables)
+    assert validate_case(path) == []
+    again = read_case(path)
+    assert again.metrics["unit"].isna().all()
+    assert again.requests["tokens_out"].isna().all()
+    assert list(again.logs.columns) == SIGNALS["logs"].names
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda table: table.drop_columns(["value"]), "metrics.parquet: column 'value' is missing"),
+        (
+            lambda table: table.set_column(3, "value", pa.array(["x"] * table.num_rows)),
+            "metrics.parquet: column 'value' is string, not double",
+        ),
+        (lambda table: table.append_column("value", table["value"]), "metrics.parquet: column 'value' is there twice"),
+    ],
+)
+def test_a_column_that_cannot_be_used_is_named(
+    tmp_path: Path, change: Callable[[pa.Table], pa.Table], problem: str
+) -> None:
+    case = synthetic_case(tmp_path)
+    table = change(pq.read_table(case.path / "metrics.parquet"))
+    assert validate_case(rewritten(case, tables={"metrics": table})) == [problem]

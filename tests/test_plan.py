@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from tasks.params import Params
-from tasks.plan import plan_campaign
+from tasks.commands.options import planned_case
+from tasks.inject.catalogue import kinds, list_faults
+from tasks.params import Params, load_params
+from tasks.plan import CasePlan, check_params, plan_campaign
+from tasks.stack import BackendName, KubernetesDeployParams, LocalDeployParams
+from tasks.validation import ParamsError
+from tests.test_identity import turned
 
 DEFAULT = Path(__file__).parents[1] / "params.yaml"
 
@@ -79,6 +86,164 @@ def test_a_concurrent_case_has_all_its_injections() -> None:
     plans = plan_campaign(params(inject={"faults": [], "concurrent": [{"injections": both}]}))
     concurrent = next(plan for plan in plans if plan.injections)
     assert [(i.offset_s, i.duration_s) for i in concurrent.injections] == [(0, 22), (10, 5)]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("campaign", "repetitions", 1.0),
+        ("campaign", "windows", {"warmup_s": 5.0, "baseline_s": 22.0, "fault_s": 22, "recovery_s": 8}),
+        ("deploy", "replicas", 3.0),
+        ("deploy", "start_timeout_s", 421),
+        ("load", "rate", 3.0),
+        ("load", "max_send_lag_ms", 50),
+        ("load", "output_tokens", {"mean": 16.0, "max": 128}),
+        ("export", "step_s", 1.0),
+        ("score", "timeout_s", 7),
+        ("inject", "concurrent", ()),
+    ],
+)
+def test_neither_the_type_of_a_number_nor_what_shapes_no_telemetry_changes_a_case(
+    section: str, key: str, value: Any
+) -> None:
+    assert ids(params(**{section: {key: value}})) == ids(params())
+
+
+def cluster(**changes: Any) -> Params:
+    document = yaml.safe_load(DEFAULT.read_text())
+    document["deploy"] = {"backend": "kubernetes", "replicas": 3, "scrape_interval_s": 2, **changes}
+    return Params.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"start_timeout_s": 60}, True),
+        ({"images": {"pull_policy": "Always", "tasks": "mine/tasks:2", "gpu_agent": "mine/agent:2"}}, True),
+        ({"model_token": None}, True),
+        ({"storage": {"size_gb": 5, "class_name": "fast"}}, True),
+        ({"endpoints": {"gateway": "http://10.0.0.1:80"}}, True),
+        ({"namespace": "elsewhere"}, True),
+        ({"telemetry": {"otlp_endpoint": "http://collector:4317"}}, True),
+        ({"parallelism": {"tensor": 1.0}, "engine_arguments": {}}, True),
+        ({"images": {"serve": "mine/ray:1"}}, False),
+        ({"engine_arguments": {"max_num_seqs": 8}}, False),
+        ({"telemetry": {"istio": False}}, False),
+        ({"resources": {"head": {"cpu_cores": 3, "memory_gb": 16}}}, False),
+        ({"parallelism": {"tensor": 2}}, False),
+    ],
+)
+def test_of_a_cluster_only_what_shapes_telemetry_counts(change: dict[str, Any], same: bool) -> None:
+    before, after = ids(cluster()), ids(cluster(**change))
+    assert before == after if same else not before & after
+
+
+def test_what_engines_are_told_has_no_type_of_numbers_and_no_order() -> None:
+    one = cluster(engine_arguments={"a": 1, "b": [2.0, {"c": 0}]})
+    assert ids(one) == ids(cluster(engine_arguments={"b": [2, {"c": -0.0}], "a": 1.0}))
+    assert not ids(one) & ids(cluster(engine_arguments={"a": True, "b": [2.0, {"c": 0}]}))
+
+
+def every_kind(backend: BackendName) -> Params:
+    """Every kind alone, in pairs at once and one after the other, and every key of ``inject``."""
+    document = yaml.safe_load(DEFAULT.read_text())
+    stack: LocalDeployParams | KubernetesDeployParams = LocalDeployParams(backend="local", replicas=3)
+    if backend == "kubernetes":
+        stack = KubernetesDeployParams(backend="kubernetes", replicas=3, scrape_interval_s=2)
+    roles = stack.roles()
+    fitting = {
+        each.kind: [service for service, role in roles.items() if role in each.roles]
+        for each in list_faults()
+        if backend in each.backends
+    }
+    first, *rest = kinds(backend)
+    pairs = [
+        [
+            {"kind": first, "target": fitting[first][-1]},
+            {"kind": kind, "target": fitting[kind][-2], "offset_s": offset, **duration},
+        ]
+        for kind in rest
+        for offset, duration in ((0, {}), (7, {}), (2.5, {"duration_s": 10}), (1e-7, {"duration_s": 3.0}))
+    ]
+    document["deploy"] = stack.model_dump(mode="json")
+    document["inject"] = {
+        "faults": [{"kind": kind, "targets": targets} for kind, targets in fitting.items()],
+        "concurrent": [{"injections": pair} for pair in pairs],
+    }
+    return Params.model_validate(document)
+
+
+@pytest.mark.parametrize("backend", ["local", "kubernetes"])
+def test_every_planned_case_is_found_again_in_the_resolved_parameters(tmp_path: Path, backend: BackendName) -> None:
+    """As the child of `collect` and the pods look for it: in a file with every default spelled out."""
+    asked = every_kind(backend)
+    plans = plan_campaign(asked)
+    assert len({plan.case_id for plan in plans}) == len(plans)
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(asked.dump())
+    again = load_params(resolved)
+    check_params(again, "resolved.yaml")
+    assert again == asked
+    assert again.dump() == asked.dump()
+    found = {plan.case_id: plan for plan in plan_campaign(again)}
+    for plan in plans:
+        assert repr(found[plan.case_id]) == repr(plan)
+        assert found[plan.case_id].parameters == plan.parameters
+    assert planned_case(again, plans[0].case_id) == plans[0]
+    other = Params.model_validate(turned(yaml.safe_load(resolved.read_text())))
+    assert ids(other) == {plan.case_id for plan in plans}
+
+
+def test_two_faults_at_once_need_no_float() -> None:
+    """`offset_s: 0` in the file, 0.0 in the resolved copy: one case."""
+    pair = [{"kind": "cpu-stress", "target": "ray-replicas-0"}, {"kind": "network-delay", "target": "ray-replicas-1"}]
+    spelled = [{**pair[0], "offset_s": 0}, {**pair[1], "offset_s": 0.0, "duration_s": 22, "parameters": {}}]
+
+    def planned(injections: list[dict[str, Any]]) -> CasePlan:
+        (case,) = plan_campaign(
+            params(campaign={"fault_free_cases": 0}, inject={"faults": [], "concurrent": [{"injections": injections}]})
+        )
+        return case
+
+    assert repr(planned(pair)) == repr(planned(spelled))
+    assert planned(pair).case_id != planned([pair[0], {**pair[1], "offset_s": 1}]).case_id
+
+
+def test_a_parameter_that_is_added_to_a_fault_changes_no_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import create_model
+
+    from tasks.inject import catalogue
+
+    before = ids(params())
+    cpu_stress = catalogue.fault("cpu-stress")
+    newer = create_model("Newer", __base__=cpu_stress.parameters, governor=(str, "performance"))
+    monkeypatch.setitem(catalogue._registry, "cpu-stress", dataclasses.replace(cpu_stress, parameters=newer))
+    assert any("governor" in each.parameters for plan in plan_campaign(params()) for each in plan.injections)
+    assert ids(params()) == before
+
+
+def test_a_section_that_gets_a_parameter_keeps_its_cases() -> None:
+    from pydantic import create_model
+
+    from tasks.params import LoadParams
+
+    newer_load = create_model("NewerLoad", __base__=LoadParams, think_time_s=(float, 0))
+    newer = create_model("NewerParams", __base__=Params, load=(newer_load, ...))
+    document = yaml.safe_load(DEFAULT.read_text())
+    assert ids(newer.model_validate(document)) == ids(params())
+    document["load"]["think_time_s"] = 1
+    assert not ids(newer.model_validate(document)) & ids(params())
+
+
+def test_an_unknown_case_is_told_in_a_short_line() -> None:
+    many = params(campaign={"repetitions": 50})
+    wanted = plan_campaign(many)[0].case_id
+    with pytest.raises(ParamsError) as caught:
+        planned_case(many, wanted[:-1] + ("0" if wanted[-1] != "0" else "1"))
+    (problem,) = caught.value.problems
+    assert f"did you mean '{wanted}'? " in problem
+    assert "lists the 401 there are" in problem
+    assert len(problem) < 150
 
 
 def test_planning_needs_nothing_but_pydantic_and_yaml() -> None:

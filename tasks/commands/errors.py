@@ -1,4 +1,4 @@
-"""How a command ends when something is wrong: one clear message, exit status 1 (failed) or 2 (wrong usage)."""
+"""How a command ends when something is wrong: one clear message and an exit status (:mod:`tasks.exit_status`)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import ParamSpec
 
 import typer
 
+from tasks.exit_status import FAILED as EXIT_FAILED
+from tasks.exit_status import HOPELESS as EXIT_USAGE
 from tasks.validation import ParamsError
 
 Arguments = ParamSpec("Arguments")
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+__all__ = ["EXIT_FAILED", "EXIT_USAGE", "fail", "stage"]
 
 
 def stage(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -22,14 +24,20 @@ def stage(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
             function(*args, **kwargs)
-        except ParamsError as error:
-            fail(error, EXIT_USAGE)
         except KeyboardInterrupt:
             fail("interrupted; run the same command again to continue", EXIT_FAILED)
+        except _hopeless() as error:
+            fail(error, EXIT_USAGE)
         except _failures() as error:
             fail(error, EXIT_FAILED)
 
     return run
+
+
+def _hopeless() -> tuple[type[Exception], ...]:
+    from tasks.inject.injection import InjectionRefusedError
+
+    return (ParamsError, InjectionRefusedError)
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -13,6 +13,7 @@ from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, Params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
+from tasks.yaml_core import YamlError, load
 
 
 @stage
@@ -77,15 +78,20 @@ def _inject_once(
 
 
 def _assignments(pairs: list[str]) -> dict[str, Any]:
-    import yaml
+    """Values are read as in a file of parameters; what is no YAML is a word.
 
+    Raises:
+        ParamsError: not NAME=VALUE, or a name is given twice.
+    """
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ParamsError([f"--set {pair}: must be NAME=VALUE"])
+        if name in values:
+            raise ParamsError([f"--set {pair}: {name} is given twice"])
         try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values[name] = load(text)
+        except YamlError:
             values[name] = text
     return values

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tasks.params import Params, load_params
-from tasks.validation import ParamsError, suggest
+from tasks.validation import ParamsError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def planned_case(params: Params, case_id: str) -> CasePlan:
 
     plans = {each.case_id: each for each in plan_campaign(params)}
     if case_id not in plans:
-        raise ParamsError([f"unknown case '{case_id}'; {suggest(case_id, plans)}"])
+        close = difflib.get_close_matches(case_id, plans, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ParamsError([f"unknown case '{case_id}'; {hint}`rcarena plan` lists the {len(plans)} there are"])
     return plans[case_id]
 
 

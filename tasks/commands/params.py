@@ -72,9 +72,24 @@ def params_resolve(
 
 def _mapping(text: str) -> dict[str, Any]:
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    except ValueError as error:
         raise ParamsError([f"--override: not valid JSON: {error}"]) from error
+    except RecursionError:
+        raise ParamsError(["--override: nested too deeply"]) from None
     if not isinstance(document, dict):
         raise ParamsError(["--override: must be a JSON object with sections of the parameters"])
     return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.validation import Frozen
+
 if TYPE_CHECKING:
     from tasks.inject.probe import Probe
 
@@ -21,10 +23,8 @@ class FaultError(RuntimeError):
     """A fault could not be carried out or undone; the message says what and why."""
 
 
-class FaultParameters(BaseModel):
-    """Base of the parameters of a kind: immutable, an unknown key is an error, units are in the names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class FaultParameters(Frozen):
+    """Base of the parameters of a kind; units are in the names."""
 
 
 class FaultTarget(BaseModel, ABC):

@@ -62,6 +62,10 @@ class InjectionError(FaultError):
         super().__init__("\n".join(problems))
 
 
+class InjectionRefusedError(InjectionError):
+    """The stack has no such service, or the kind cannot be carried out on it: so it will be at the next try."""
+
+
 @dataclass(frozen=True)
 class InjectionPlan:
     """One fault to carry out: ``start_at`` is UTC, ``injection_id`` names the journal file."""
@@ -136,14 +140,17 @@ def start_injection(runtime: Runtime, workspace: Workspace, plan: InjectionPlan)
     The fault ends with its window, with ``stop``, or with this process, whichever comes first.
 
     Raises:
-        InjectionError: the plan is not valid here, an open injection is in its way, or its journal cannot be written.
-            Nothing was started.
+        InjectionRefusedError: the plan is not valid here, and never will be.
+        InjectionError: an open injection is in its way, or its journal cannot be written. Nothing was started.
     """
     roles = {service.name: service.role for service in runtime.services}
     where = f"injection {plan.injection_id}"
-    problems = catalogue.validate_injection(
+    refused = catalogue.validate_injection(
         plan.kind, plan.target, plan.parameters, roles, where, backend=backend_name(runtime)
     )
+    if refused:
+        raise InjectionRefusedError(refused)
+    problems = []
     if plan.end_at <= datetime.now(UTC):
         problems.append(f"{where}: its window ended at {plan.end_at.isoformat()}")
     if not runtime.alive:
@@ -274,4 +281,12 @@ def _interval(start: datetime | None, end: datetime | None) -> Interval | None:
     return Interval(start=start, end=end) if start is not None and end is not None and start <= end else None
 
 
-__all__ = ["ActiveInjection", "FaultError", "InjectionError", "InjectionPlan", "injection_record", "start_injection"]
+__all__ = [
+    "ActiveInjection",
+    "FaultError",
+    "InjectionError",
+    "InjectionPlan",
+    "InjectionRefusedError",
+    "injection_record",
+    "start_injection",
+]

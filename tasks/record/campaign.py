@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.case import MANIFEST_FILE, Case, is_finished, read_case, validate_case
+from tasks.identity import differing, digest
 from tasks.params import Params
 from tasks.plan import CasePlan, plan_campaign
 from tasks.record.errors import RecordError
-
-_NAMED = 3
+from tasks.validation import some
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,9 @@ def campaign_id(cases_dir: Path, params: Params) -> str:
     what = {
         "campaign": params.campaign.name,
         "cases": manifests,
-        "score": params.score.model_dump(mode="json"),
+        "score": differing(params.score),
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(what)[:16]
 
 
 def finished(cases_dir: Path) -> list[Path]:
@@ -84,10 +82,3 @@ def check_cases(cases_dir: Path, params: Params, *, allow_missing: bool) -> Chec
     if problems:
         raise RecordError("\n".join(problems))
     return CheckedCases(tuple(read_case(path) for path in paths), tuple(missing))
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few, and how many more."""
-    listed = list(names)
-    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    return ", ".join(listed[:_NAMED]) + more

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from tasks.params import Params
 from tasks.rca.runner import Limits, PairPool
-from tasks.record.campaign import some
 from tasks.report.page import PAGE_FILE, write_report
 from tasks.score.campaign import score_campaign
 from tasks.score.results import (
@@ -28,6 +27,7 @@ from tasks.score.results import (
     TIMINGS_FILE,
 )
 from tasks.score.store import PairStore
+from tasks.validation import some
 from tasks.workspace import Workspace
 
 _SCORE_FILES = (

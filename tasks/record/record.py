@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.params import Params
-from tasks.record.campaign import CheckedCases, campaign_id, check_cases, some
+from tasks.record.campaign import CheckedCases, campaign_id, check_cases
 from tasks.record.dvc_cli import LIVE_STAGE, OFFLINE_STAGES, DvcSettings, read_settings
 from tasks.record.errors import RecordError
 from tasks.record.git import Commit, Git, GitError, open_repository
@@ -22,6 +22,7 @@ from tasks.record.message import CAMPAIGN, DATA, PUSHED, Provenance, commit_mess
 from tasks.record.outputs import doubt_about_report, doubt_about_scores, foreign_code
 from tasks.record.staging import LOCK_FILE, PARAMS_FILE, Staging, staged, take_outputs
 from tasks.score.results import METRICS_FILE
+from tasks.validation import some
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 METRICS_PATH = f"{DEFAULT_WORKSPACE}/scores/{METRICS_FILE}"

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tasks.case import Case, CaseError, read_case
+from tasks.identity import canonical
 from tasks.params import Params
 from tasks.record.campaign import finished
 from tasks.record.errors import CompareError
@@ -22,6 +22,7 @@ from tasks.record.message import stack_line
 from tasks.report.latency import request_outcomes
 from tasks.report.score_files import ScoreFiles, ScoresError, number, read_score_files
 from tasks.score.accuracy import ranking_scores
+from tasks.yaml_core import YamlError, load
 
 COMPARED_SCORES = ("avg5", "ac1", "mrr")
 
@@ -212,11 +213,18 @@ def _named_versions(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def flat_parameters(text: str) -> dict[str, str]:
-    """Every parameter with its default spelled out; as written, if this version does not know it."""
-    document = yaml.safe_load(text)
+    """Every parameter with its default spelled out; as written, if this version does not know it.
+
+    Raises:
+        CompareError: the text is not YAML.
+    """
+    try:
+        document = load(text)
+    except YamlError as error:
+        raise CompareError(f"the recorded parameters: {error}") from error
     with contextlib.suppress(ValidationError):
         document = Params.model_validate(document).model_dump(mode="json")
-    return dict(_flattened(document, ""))
+    return dict(_flattened(canonical(document), ""))
 
 
 def _flattened(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,102 @@
+"""What makes two things the same: values whatever the type of their numbers, cases by what shapes their telemetry.
+
+A parameter shapes telemetry unless its field is marked with ``NO_TELEMETRY``. The identity of parameters holds only
+what differs from the defaults: a parameter that is added later, with a default, changes no identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+class _NoTelemetry:
+    """Marks a parameter that no telemetry depends on: time limits of deployment, addresses, credentials."""
+
+
+NO_TELEMETRY: Final = _NoTelemetry()
+
+
+def canonical(value: Any) -> Any:
+    """``value`` as JSON has it, with one form for equal numbers: 30.0 is 30, -0.0 is 0. ``true`` is no number."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(key): canonical(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(each) for each in value]
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of ``value``, whatever the order of its keys and the type of its numbers. Raises TypeError: not JSON."""
+    return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()
+
+
+def resolved(model: BaseModel) -> dict[str, Any]:
+    """Every parameter that shapes telemetry, with its value."""
+    return {name: _resolved(getattr(model, name)) for name, _ in _shaping(type(model))}
+
+
+def differing(model: BaseModel, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters that shape telemetry and have another value than their default, or none.
+
+    ``defaults`` go before those of the model.
+    """
+    fields = dict(_shaping(type(model)))
+    known = {
+        name: each.get_default(call_default_factory=True) for name, each in fields.items() if not each.is_required()
+    }
+    known |= defaults or {}
+    values = {name: getattr(model, name) for name in fields}
+    return {
+        name: _differing(value)
+        for name, value in values.items()
+        if name not in known or digest(_resolved(value)) != digest(_resolved(known[name]))
+    }
+
+
+def differences(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """The keys, dotted, that both have with different values, and both values."""
+    one, other = dict(_leaves(canonical(recorded), "")), dict(_leaves(canonical(asked), ""))
+    return [
+        f"{key} {one[key]}, not {other[key]}" for key in one if key in other and digest(one[key]) != digest(other[key])
+    ]
+
+
+def _shaping(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if NO_TELEMETRY not in field.metadata:
+            yield name, field
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return resolved(value)
+    if isinstance(value, list | tuple):
+        return [_resolved(each) for each in value]
+    return value
+
+
+def _differing(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return differing(value)
+    if isinstance(value, list | tuple):
+        return [_differing(each) for each in value]
+    return value
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, each in value.items():
+            yield from _leaves(each, f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        for index, each in enumerate(value):
+            yield from _leaves(each, f"{key}[{index}]")
+    else:
+        yield key, value
