@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tasks import __version__
+from tasks.commands.benchmark import benchmark
 from tasks.commands.datasets import export_dataset, import_dataset
 from tasks.commands.deploy import deploy_app, preflight
 from tasks.commands.errors import EXIT_FAILED, stage
@@ -347,6 +348,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "record": record,
     "compare": compare,
     "performance": performance,
+    "benchmark": benchmark,
     "import": import_dataset,
     "export": export_dataset,
     "methods": methods,

@@ -38,6 +38,7 @@ def test_every_command_has_help_and_takes_parameters_and_workspace() -> None:
         "validate",
         "import",
         "export",
+        "benchmark",
         "preflight",
         "deploy up",
         "deploy status",

@@ -35,6 +35,7 @@ _COMPARISONS = (
 _AVERAGE_RANKS = ("score", "method", "average_rank", "cases", "friedman_p", "cliques")
 _DETECTIONS = ("case_id", "fault", "true_time", "detected_time", "error_s", "detected")
 _COSTS = ("cases", "wall_s_mean", "wall_s_max", "peak_mb_mean", "peak_mb_max")
+_LATER_COSTS = ("cpu_s_mean", "cpu_s_max")
 
 
 class ScoresError(ValueError):
@@ -111,6 +112,9 @@ def _costs(file: Path) -> pd.DataFrame | None:
         return None
     try:
         costs = json.loads(file.read_text(encoding="utf-8")).get("method_costs")
-        return None if costs is None else pd.DataFrame.from_dict(costs, orient="index").astype(float)[list(_COSTS)]
+        if costs is None:
+            return None
+        table = pd.DataFrame.from_dict(costs, orient="index").astype(float)
+        return table[[*_COSTS, *(name for name in _LATER_COSTS if name in table)]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ScoresError(f"{file.name}: cannot be read ({error}); run the score stage again") from error

@@ -1,0 +1,1 @@
+"""Many data sets in one table: the scores of docs/datasets.md, from a command that anyone can run."""
