@@ -68,10 +68,14 @@ P = TypeVar("P", bound=FaultParameters)
 
 @dataclass(frozen=True)
 class Undone:
-    """What the platform told about an undo: when the effect ended (None: now), and notes for the record."""
+    """What the platform told about an undo: when the effect ended (None: now), and notes for the record.
+
+    ``unconfirmed``: what may be left of the fault although nothing of it can be found any more.
+    """
 
     ended_at: datetime | None = None
     notes: tuple[str, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
 
 
 class UndoStepBase(BaseModel, Generic[T]):

@@ -75,6 +75,7 @@ class Journal(BaseModel):
     reason: str = ""
     recovered_by: str | None = None
     notes: list[str] = []
+    unconfirmed: list[str] = []
 
     @property
     def end_monotonic(self) -> float:

@@ -57,7 +57,8 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
             break
         time.sleep(0.1 * (attempt + 1))
     journal.undone_at = max((each.ended_at for each in told if each.ended_at), default=datetime.now(UTC))
-    journal.notes += [note for each in told for note in each.notes if note not in journal.notes]
+    journal.unconfirmed += [line for each in told for line in each.unconfirmed if line not in journal.unconfirmed]
+    journal.notes += [note for each in told for note in (*each.notes, *each.unconfirmed) if note not in journal.notes]
     journal.recovered_by = by
     journal.state = "failed" if left else CLOSED
     if left:
@@ -93,7 +94,8 @@ def recover_journal(
     ``remembered`` is an earlier state of the journal, to undo by when the file is lost or unreadable.
 
     Raises:
-        FaultError: something of the fault is left, or its journal cannot be closed; it is named.
+        FaultError: something of the fault is left or may be left, or its journal cannot be closed; it is named. What
+            only may be left is told once: the journal is closed.
         JournalError: another process holds the journal's lock.
         OSError: an unreadable journal cannot be set aside.
     """
@@ -119,6 +121,8 @@ def recover_journal(
             left = undo(path, journal, by)
             if left or not with_force:
                 raise FaultError(f"{done} is not undone: {'; '.join(left) or 'its processes do not die'}")
+            if journal.unconfirmed:
+                raise FaultError(f"{done} is removed, but {'; '.join(journal.unconfirmed)}")
     end_marked(DEAD_MAN_MARKER, path)
     return f"{done}: undone"
 
@@ -127,8 +131,8 @@ def recover(workspace: Workspace) -> list[str]:
     """Undo every fault of this workspace: by the open journals, then by looking at each service. Returns what was done.
 
     Raises:
-        FaultError: something could not be undone, or a journal could not be read or closed; all else was undone. There
-            is no other error.
+        FaultError: something could not be undone or was not confirmed to be, or a journal could not be read or closed;
+            all else was undone. There is no other error.
     """
     done: list[str] = []
     failures: list[str] = []

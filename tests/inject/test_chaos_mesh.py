@@ -216,10 +216,20 @@ def test_a_stuck_finalizer_is_forced_and_told(clean: ClusterStack, deaf: bool, w
     clean.mesh.stuck, clean.mesh.deaf = "rpc error: chaos-daemon is gone", deaf
     undone = step_of(fault).undo(fault.target)
     assert undone is not None
-    (note,) = undone.notes
+    (note,) = undone.unconfirmed
     assert note.startswith(f"NetworkChaos {fault.resource.name} was removed by {who} without a confirmed recovery")
     assert clean.pod()["metadata"]["name"] in note
     assert clean.chaos() == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_sweep_without_a_confirmed_recovery_is_a_failure(clean: ClusterStack):
+    executor(clean, "network-delay").apply(60)
+    clean.mesh.stuck = "rpc error: chaos-daemon is gone"
+    done, failures = sweep(clean.runtime)
+    assert done == []
+    assert clean.pod()["metadata"]["name"] in "".join(failures)
+    assert stack_residue(clean.runtime) == []
 
 
 def test_a_replaced_pod_is_noticed(clean: ClusterStack):

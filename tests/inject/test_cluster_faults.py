@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tasks.inject import catalogue
+from tasks.inject.executor import FaultError
+from tasks.inject.executors.kubernetes import chaos_resource
 from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
 from tasks.inject.injection import InjectionError, InjectionPlan, start_injection
 from tasks.inject.journal import journal_path, read_journal, write_journal
@@ -124,6 +126,31 @@ def test_a_journal_of_another_machine_is_undone_here(clean: ClusterStack):
     assert recover(clean.workspace) == ["moved: network-delay on ray-replicas-0: undone"]
     assert clean.chaos() == []
     assert active.owner.alive
+
+
+def test_a_recovery_that_nobody_confirmed_is_no_recovery(clean: ClusterStack, monkeypatch: pytest.MonkeyPatch):
+    """The record still said Injected when the finalizer was forced: what may be left is named, once."""
+    for name in ("RECOVER_TIMEOUT_S", "FORCE_TIMEOUT_S"):
+        monkeypatch.setattr(chaos_resource, name, 1.0)
+    with start_injection(
+        clean.runtime, clean.workspace, plan("forced", "network-delay", "ray-replicas-0", 0, 60)
+    ) as it:
+        wait_for_state(clean, "forced", "active")
+        active = read_journal(it.path)
+        (document,) = clean.chaos()
+    far: dict[str, Any] = {"machine": "another/1", "start_monotonic": 1e9, "guardian": active.owner}
+    write_journal(it.path, active.model_copy(update=far))
+    kept = {key: document["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    clean.cluster.put({**document, "metadata": kept, "status": {}})
+    pod = clean.pod()["metadata"]["name"]
+    clean.cluster.wait_for(lambda: clean.mesh.acting_on(clean.cluster, "rcarena", pod) != [], 10)
+    clean.mesh.stuck = "rpc error: chaos-daemon is gone"
+    with pytest.raises(FaultError, match=rf"is removed, but .* the fault may still be in \S*{pod}"):
+        recover(clean.workspace)
+    clean.mesh.stuck = ""
+    assert (clean.chaos(), residue(clean.workspace), recover(clean.workspace)) == ([], [], [])
+    (note,) = read_journal(it.path).unconfirmed
+    assert pod in note
 
 
 @pytest.mark.parametrize("victim", VICTIMS)

@@ -155,7 +155,7 @@ class ChaosResource:
         """Have the fault taken back and the resource gone; absent is fine.
 
         A finalizer that stays is dropped, first by the controller, at last by hand: then nobody has confirmed that the
-        fault was taken back, and the note says so.
+        fault was taken back, and the answer says so.
         """
         found = self.find()
         if found is None:
@@ -182,7 +182,7 @@ class ChaosResource:
         still = sorted(record["id"] for record in last.status.records if record.get("phase") != "Not Injected")
         where = ", ".join(still) or self.target.name
         return Undone(
-            notes=(
+            unconfirmed=(
                 f"{self.kind} {self.name} was removed by {forced} without a confirmed recovery: the fault may still be "
                 f"in {where}; delete the pod when it is",
             )

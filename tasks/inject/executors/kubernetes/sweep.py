@@ -37,8 +37,9 @@ def sweep(runtime: KubernetesRuntime) -> tuple[list[str], list[str]]:
         except (FaultError, OSError) as error:
             failures.append(f"{step.step}: {error}")
             continue
-        failures += left
-        done += [f"{line}: undone" for line in found if not left]
+        unconfirmed = [] if told is None else told.unconfirmed
+        failures += [*left, *unconfirmed]
+        done += [f"{line}: undone" for line in found if not left and not unconfirmed]
         done += [] if told is None else told.notes
     return done, failures
 
