@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.identity import NO_TELEMETRY
-from tasks.stack import DeployParams
+from tasks.stack import DeployParams, DnsLabel
 from tasks.validation import Frozen, ParamsError, Plain, Seconds, validation_problems
 from tasks.yaml_core import YamlError, dump, load
 
@@ -31,7 +31,7 @@ class Windows(Frozen):
 class CampaignParams(Frozen):
     """What the set of cases has in common."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: DnsLabel
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     repetitions: Annotated[int, Field(ge=1, le=1000), NO_TELEMETRY] = 1
     fault_free_cases: Annotated[int, Field(ge=0, le=1000), NO_TELEMETRY] = 1

@@ -60,6 +60,7 @@ def test_the_default_parameters_are_valid_and_resolve_to_themselves(tmp_path: Pa
         (lambda d: d["deploy"].update(backend="docker"), "deploy.backend"),
         (lambda d: d["load"]["output_tokens"].update(mean=500), "load.output_tokens: mean (500)"),
         (lambda d: d["campaign"].update(name="Has Spaces"), "campaign.name"),
+        (lambda d: d["campaign"].update(name="no-label-"), "campaign.name"),
         (lambda d: d["export"].update(rate_window_s=3), "export.rate_window_s: must be at least 4"),
         (lambda d: d["export"].update(rate_window_s=30), "campaign.windows.warmup_s: must be at least"),
         (lambda d: (d["inject"].update(faults=[]), d["campaign"].update(fault_free_cases=0)), "would have no case"),

@@ -14,7 +14,7 @@ from airflow.sdk import Param
 
 from rcarena_dags.settings import settings, use_repository
 
-NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 WORD = r"^[a-z][a-z0-9_-]*$"
 SERVICE = r"^[a-z0-9][a-z0-9-]*$"
 SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400}

@@ -462,6 +462,7 @@ def test_more_cases_than_a_run_can_map_are_refused(dags: dict[str, DAG]) -> None
         ("load_rate", 0),
         ("replicas", 65),
         ("name", "Not A Name"),
+        ("name", "no-label-"),
         ("workspace", "../elsewhere"),
         ("preset", "no-such-stack"),
         ("dry_run", "yes"),
