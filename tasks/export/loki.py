@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line
-from tasks.export.left_out import LeftOut
+from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line, said_lines
+from tasks.export.left_out import LeftOut, whole_number
 from tasks.export.placement import Placement
 from tasks.export.spans import access_entries
 
@@ -26,6 +27,14 @@ log = logging.getLogger(__name__)
 
 PAGE_LINES = 5000
 """Loki's default ``max_entries_limit_per_query``; a server that grants less says so and gets smaller pages."""
+SHORTEST_NS = 1_000_000_000
+"""A question that is too large is not cut into shorter times than this, but into smaller pages."""
+_PAGE_LIMIT = re.compile(r"(?i)max[ _]entries[ _]limit")
+_ASKED_AND_GRANTED = re.compile(r"([0-9]{1,15})\s*>\s*([0-9]{1,15})")
+_TOO_MUCH = re.compile(
+    r"(?i)too (many bytes|large)|exceeds the limit|larger than max|tim(ed|e) ?-?out|timeout|deadline exceeded"
+)
+_BUSY = re.compile(r"(?i)outstanding|concurrent|unavailable|rate limit|too many requests|upstream|connect")
 ACCESS_LOG_FILTER = '|= "\\"request_time\\""'
 SERVICE_LABELS = ("service", "app", "service_name", "k8s_app", "component", "container", "job")
 POD_LABELS = ("pod", "k8s_pod_name", "pod_name", "instance", "kubernetes_pod_name")
@@ -51,13 +60,18 @@ class LokiClient(TelemetryClient):
     """Asks one Loki over a kept-open connection; passing failures are tried again (see ``HttpClient``).
 
     Attributes:
-        problems: what could not be had, one line each.
+        left_out: what of the answers could not be used.
     """
 
     def __init__(self, url: str, *, page_lines: int = PAGE_LINES, **connection: Unpack[Connection]) -> None:
         super().__init__(url, **connection)
         self._page_lines = page_lines
-        self.problems: dict[str, None] = {}
+        self.left_out = LeftOut()
+
+    @property
+    def problems(self) -> list[str]:
+        """What the server warned of, and what could not be had, one line each."""
+        return self.left_out.problems
 
     def streams(self, selector: str, start: datetime, end: datetime) -> list[Stream]:
         """The streams that match ``selector`` and may have lines in the window, in a fixed order.
@@ -67,7 +81,11 @@ class LokiClient(TelemetryClient):
         """
         fields: dict[str, str | list[str]] = {"match[]": [selector], "start": str(_ns(start)), "end": str(_ns(end) + 1)}
         answer = self._http.request("/loki/api/v1/series", fields)
-        found = self._data(answer, selector) or []
+        found = self._data(answer, selector)
+        if found is None:
+            return []  # Loki 2 says so of no streams
+        if not isinstance(found, list) or not all(_is_labels(labels) for labels in found):
+            raise SourceError(f"{self._http.url}: expected the labels of streams (query: {selector})")
         every = sorted({name for labels in found for name in labels})
         streams = [Stream(labels, _selector(labels, every)) for labels in found]
         return sorted({stream.selector: stream for stream in streams}.values(), key=lambda stream: stream.selector)
@@ -75,35 +93,55 @@ class LokiClient(TelemetryClient):
     def pages(self, query: str, start: datetime, end: datetime) -> Iterator[Page]:
         """Every line of ``query`` (a stream's selector, perhaps with filters) from ``start`` to ``end``, both included.
 
+        A question that is too large for the server is asked again for half the time, down to a second, or for a smaller
+        page.
+
         Raises:
             SourceError: Loki does not answer, or refuses the query.
         """
         from_ns, to_ns = _ns(start), _ns(end)
-        limit = self._page_lines
+        limit, longest_ns = self._page_lines, to_ns - from_ns + 1
         had: Counter[tuple[str, str]] = Counter()
+        refused = False
         while from_ns <= to_ns:
+            until_ns = min(to_ns, from_ns + longest_ns - 1)
             try:
-                entries = self._page(query, from_ns, to_ns, limit)
+                entries, full = self._page(query, from_ns, until_ns, limit)
             except _LimitError as error:
-                if error.limit >= limit:
+                if limit == 1:
                     raise SourceError(str(error)) from None
-                limit = self._page_lines = error.limit
+                # A figure that was granted and is refused all the same was another's.
+                trusted = error.granted is not None and error.granted < limit and not refused
+                limit = self._page_lines = error.granted if trusted and error.granted else limit // 2
+                refused = True
+                continue
+            except _TooMuchError as error:
+                if longest_ns > SHORTEST_NS:
+                    longest_ns = max(SHORTEST_NS, (until_ns - from_ns + 1) // 2)
+                elif limit > 1:
+                    limit = self._page_lines = limit // 2
+                else:
+                    raise SourceError(str(error)) from None
+                log.info("Loki cannot answer for %s at once, asking for less", query)
                 continue
             fresh = _without(entries, from_ns, had)
             if fresh:
                 yield Page([time_ns for time_ns, _, _ in fresh], [line for _, _, line in fresh])
-            if len(entries) < limit:
-                return
+            if not full:
+                from_ns, had = until_ns + 1, Counter()
+                continue
+            if not entries:
+                raise SourceError(f"{self._http.url}: a page without a single line that can be read (query: {query})")
             last_ns = entries[-1][0]
             if last_ns == from_ns and not fresh:
-                self.problems.setdefault(f"more than {limit} lines of {query} at one nanosecond: the rest is left out")
+                self.left_out.problem(f"more than {limit} lines of {query} at one nanosecond: the rest is left out")
                 from_ns, had = from_ns + 1, Counter()
                 continue
             had = Counter((stream, line) for time_ns, stream, line in entries if time_ns == last_ns)
             from_ns = last_ns
 
-    def _page(self, query: str, from_ns: int, to_ns: int, limit: int) -> list[tuple[int, str, str]]:
-        """``(time, labels, line)`` in order of time."""
+    def _page(self, query: str, from_ns: int, to_ns: int, limit: int) -> tuple[list[tuple[int, str, str]], bool]:
+        """``(time, labels, line)`` in order of time, and whether there may be more."""
         fields = {
             "query": query,
             "start": str(from_ns),
@@ -111,44 +149,84 @@ class LokiClient(TelemetryClient):
             "limit": str(limit),
             "direction": "forward",
         }
-        answer = self._http.request("/loki/api/v1/query_range", fields)
-        if answer.status == 400 and b"max entries limit" in answer.body:
-            raise _LimitError(f"{self._http.url}: {one_line(answer.excerpt)}", _granted(answer.body))
+        answer = self._http.request("/loki/api/v1/query_range", fields, final=_is_limit_or_too_much)
+        if answer.status != 200 and _PAGE_LIMIT.search(said := _said(answer)):
+            raise _LimitError(f"{self._http.url}: {one_line(said)}", _granted(said, limit))
         data = self._data(answer, query)
-        if not isinstance(data, dict) or data.get("resultType") != "streams":
+        if (
+            not isinstance(data, dict)
+            or data.get("resultType") != "streams"
+            or not isinstance(data.get("result"), list)
+        ):
             raise SourceError(f"{self._http.url}: expected streams of lines (query: {query})")
-        entries = [
-            (int(value[0]), repr(sorted(result["stream"].items())), value[1])
-            for result in data["result"]
-            for value in result["values"]
-        ]
-        return sorted(entries, key=lambda entry: entry[0])
+        entries, lines = [], 0
+        for result in data["result"]:
+            if not isinstance(result, dict) or not isinstance(result.get("values"), list):
+                raise SourceError(f"{self._http.url}: expected streams of lines (query: {query})")
+            stream = result.get("stream")
+            labels = repr(sorted(stream.items())) if isinstance(stream, dict) else ""
+            lines += len(result["values"])
+            for value in result["values"]:
+                # A third element holds the line's structured metadata.
+                time_ns = whole_number(value[0]) if isinstance(value, list) and len(value) in (2, 3) else None
+                if time_ns is None or not isinstance(value[1], str):
+                    self.left_out.count("Loki", "a line without a time or text")
+                elif from_ns <= time_ns <= to_ns:
+                    entries.append((time_ns, labels, value[1]))
+                else:
+                    self.left_out.count("Loki", "a line outside of the asked time")
+        return sorted(entries, key=lambda entry: entry[0]), lines >= limit
 
     def _data(self, answer: Answer, query: str) -> Any:
         document = answer.json()
         if answer.status != 200:
-            said = document.get("message") or document.get("error") if isinstance(document, dict) else None
-            problem = f"{self._http.url}: HTTP {answer.status}: {one_line(said or answer.excerpt)} (query: {query})"
+            problem = f"{self._http.url}: HTTP {answer.status}: {one_line(_said(answer))} (query: {query})"
+            if _is_limit_or_too_much(answer):
+                raise _TooMuchError(problem)
             raise RefusedError(problem) if answer.status in (400, 422) else SourceError(problem)
         if not isinstance(document, dict) or document.get("status") != "success":
             raise SourceError(f"{self._http.url}: a body that is not Loki's: {answer.excerpt!r}")
-        for warning in document.get("warnings") or ():
-            self.problems.setdefault(f"Loki warns: {one_line(warning)}")
+        for warning in said_lines(document.get("warnings")):
+            self.left_out.problem(f"Loki warns: {warning}")
         return document.get("data")
 
 
 class _LimitError(SourceError):
-    """The server gives fewer lines per page."""
+    """The server gives fewer lines per page; ``granted`` where it says how many."""
 
-    def __init__(self, problem: str, limit: int) -> None:
+    def __init__(self, problem: str, granted: int | None) -> None:
         super().__init__(problem)
-        self.limit = limit
+        self.granted = granted
 
 
-def _granted(body: bytes) -> int:
-    """The limit that Loki names: ``... limit > max_entries_limit (10000 > 5000)``."""
-    digits = body.rpartition(b">")[2].strip(b' )"}\n')
-    return int(digits) if digits.isdigit() and int(digits) > 0 else 1
+class _TooMuchError(SourceError):
+    """The query may be answered for a shorter time."""
+
+
+def _said(answer: Answer) -> str:
+    """What a refusal says: plain text, or the message within JSON."""
+    document = answer.json()
+    said = document.get("message") or document.get("error") if isinstance(document, dict) else document
+    return said if isinstance(said, str) else answer.body[:2000].decode("utf-8", "replace")
+
+
+def _is_limit_or_too_much(answer: Answer) -> bool:
+    """Whether a smaller question may be answered: it is no use to ask the same again. A busy server is none."""
+    said = _said(answer)
+    if answer.status in (200, 429) or said.lstrip().startswith("<") or _BUSY.search(said):
+        return False
+    return _PAGE_LIMIT.search(said) is not None or _TOO_MUCH.search(said) is not None
+
+
+def _granted(said: str, asked: int) -> int | None:
+    """The limit that Loki names: ``... limit > max_entries_limit_per_query (10000 > 5000)``."""
+    pairs = [(int(a), int(b)) for a, b in _ASKED_AND_GRANTED.findall(said)]
+    fitting = [granted for wanted, granted in pairs if wanted == asked and granted > 0]
+    return fitting[0] if fitting else None
+
+
+def _is_labels(labels: object) -> bool:
+    return isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values())
 
 
 def _without(

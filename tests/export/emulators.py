@@ -137,12 +137,19 @@ class PrometheusEmulator:
 
 @dataclass
 class LokiEmulator:
-    """``streams``: labels and (nanoseconds, line) in order. One page holds ``max_entries`` lines over all streams that
-    match, the oldest first."""
+    """``streams``: labels and (nanoseconds, line). One page holds ``max_entries`` lines over all streams that match,
+    the oldest first; ``refusal`` makes the answer that says so from the asked and the granted figure. A question for
+    more than ``longest_ns`` is refused with ``too_long``. ``third``: what comes behind each line's text."""
 
     streams: list[tuple[dict[str, str], list[tuple[int, str]]]]
     max_entries: int = 5000
     warnings: tuple[str, ...] = ()
+    refusal: Callable[[int, int], Response] = lambda asked, granted: Response(
+        f"max entries limit per query exceeded, limit > max_entries_limit ({asked} > {granted})".encode(), 400
+    )
+    longest_ns: int = 2**62
+    too_long: Response = field(default_factory=lambda: Response(b"", 400))
+    third: tuple[Any, ...] = ()
     queries: list[Request] = field(default_factory=list)
 
     def __call__(self, request: Request) -> Response:
@@ -159,8 +166,9 @@ class LokiEmulator:
         self.queries.append(request)
         limit = int(request.one("limit"))
         if limit > self.max_entries:
-            text = f"max entries limit per query exceeded, limit > max_entries_limit ({limit} > {self.max_entries})"
-            return Response(text.encode(), 400, {"Content-Type": "text/plain"})
+            return self.refusal(limit, self.max_entries)
+        if end - start > self.longest_ns + 1:
+            return self.too_long
         query = request.one("query")
         wanted = [orjson.loads(f'"{text}"') for text in re.findall(r'\|= "((?:[^"\\]|\\.)*)"', query)]
         lines = [
@@ -174,7 +182,7 @@ class LokiEmulator:
         result = [
             {
                 "stream": matching[number][0],
-                "values": [[str(time_ns), line] for time_ns, n, line in page if n == number],
+                "values": [[str(time_ns), line, *self.third] for time_ns, n, line in page if n == number],
             }
             for number in dict.fromkeys(n for _, n, _ in page)
         ]

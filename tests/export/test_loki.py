@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.export.http import RefusedError, SourceError
 from tasks.export.loki import LokiClient, access_log_entries, service_of_stream
 from tasks.export.placement import Placement, PodPlacement
-from tests.export.emulators import LokiEmulator, Response, failing_first, serving
+from tests.export.emulators import LokiEmulator, Response, failing_first, json_response, serving
 
 T0 = 1_760_000_000
 START = datetime.fromtimestamp(T0, UTC)
@@ -140,3 +141,158 @@ def test_access_log_comes_from_the_gateways_streams_alone() -> None:
         nobody = access_log_entries(client, SELECTOR, Placement(("x",)), "x", START, END)
     pd.testing.assert_series_equal(table["time"], pd.Series([T0 + i for i in range(30)], name="time"))
     assert nobody.empty
+
+
+def _refusal(template: str, status: int = 400, json: bool = False) -> Any:
+    def refuse(asked: int, granted: int) -> Response:
+        text = template.format(asked=asked, granted=granted)
+        said = {"code": status, "status": "error", "message": text}
+        return json_response(said, status) if json else Response(text.encode(), status)
+
+    return refuse
+
+
+_LIMIT = "max entries limit per query exceeded, limit > max_entries_limit_per_query ({asked} > {granted})"
+_REFUSALS = {
+    "plain": _refusal(_LIMIT),
+    "line end": _refusal(_LIMIT + "\n"),
+    "JSON": _refusal(_LIMIT, json=True),
+    "text behind the figure": _refusal(_LIMIT + ". Ask your administrator, ticket > 7."),
+    "JSON, text behind": _refusal(_LIMIT + " for tenant 3", json=True),
+    "older": _refusal("max entries limit per query exceeded, limit > max_entries_limit ({asked} > {granted})", 422),
+    "no figure": _refusal("max entries limit exceeded"),
+    "figures in words": _refusal("max_entries_limit: asked for {asked}, at most {granted} are given"),
+    "another's figures": _refusal("max entries limit exceeded (9 > 1)"),
+    "zero": _refusal("max entries limit exceeded ({asked} > 0)"),
+    "by a gateway that hides it": _refusal(_LIMIT, 500),
+}
+
+
+@pytest.mark.parametrize("refusal", _REFUSALS)
+@pytest.mark.parametrize("granted", [500, 64, 7])
+def test_however_the_page_size_is_refused_no_line_is_lost(refusal: str, granted: int) -> None:
+    """Three lines share each nanosecond."""
+    entries = [(T0 * NS + i // 3, f"line {i}") for i in range(500)]
+    emulator = LokiEmulator([(_labels("a"), entries)], max_entries=granted, refusal=_REFUSALS[refusal])
+    with serving(emulator) as url, LokiClient(url, backoff_s=0.01) as client:
+        assert list(_all(client).values()) == [entries]
+        assert not client.problems
+    assert len(emulator.queries) <= 1000 / granted * 2 + 20
+
+
+def test_a_page_size_of_one_that_is_refused_is_an_error() -> None:
+    emulator = LokiEmulator([(_labels("a"), [(T0 * NS, "x")])], max_entries=0, refusal=_REFUSALS["no figure"])
+    with serving(emulator) as url, LokiClient(url) as client, pytest.raises(SourceError, match="max entries limit"):
+        _all(client)
+    assert len(emulator.queries) < 20
+
+
+@pytest.mark.parametrize(
+    "too_long",
+    [
+        Response(b"the query time range exceeds the limit (query length: 1h0m0s, limit: 1m0s)", 400),
+        json_response({"message": "the query would read too many bytes (query: 5GB, limit: 1GB); consider"}, 400),
+        Response(b"rpc error: code = ResourceExhausted desc = grpc: received message larger than max (9 vs. 4)", 500),
+        Response(b"request timed out, decrease the duration of the request or add more label matchers", 504),
+        Response(b"context deadline exceeded", 504),
+    ],
+)
+def test_what_is_too_much_at_once_is_asked_for_in_parts(too_long: Response) -> None:
+    entries = [(T0 * NS + i * NS // 2, f"line {i}") for i in range(1500)]
+    emulator = LokiEmulator([(_labels("a"), entries)], max_entries=40, longest_ns=70 * NS, too_long=too_long)
+    with serving(emulator) as url, LokiClient(url, backoff_s=0.01) as client:
+        assert list(_all(client).values()) == [entries]
+        assert not client.problems
+
+
+def test_a_busy_loki_is_waited_for() -> None:
+    busy = Response(b"too many outstanding requests", 429)
+    emulator = LokiEmulator([(_labels("a"), [(T0 * NS, "x")])], longest_ns=1, too_long=busy)
+    with (
+        serving(emulator) as url,
+        LokiClient(url, backoff_s=0.01, retries=2) as client,
+        pytest.raises(SourceError, match="no answer after retries: HTTP 429"),
+    ):
+        _all(client)
+    assert len(emulator.queries) == 3
+
+
+@pytest.mark.parametrize("third", [({"traceID": "1"},), ({},), ({"structuredMetadata": {"a": "b"}},)])
+def test_structured_metadata_is_no_trouble(third: tuple[Any, ...]) -> None:
+    entries = [(T0 * NS + i // 2, f"line {i}") for i in range(50)]
+    with serving(LokiEmulator([(_labels("a"), entries)], third=third)) as url, LokiClient(url, page_lines=9) as client:
+        assert list(_all(client).values()) == [entries]
+        assert not client.problems
+
+
+def test_lines_come_in_order_whatever_the_order_in_the_answer() -> None:
+    values = [[str(T0 * NS + i), f"line {i}"] for i in (3, 0, 2, 1)]
+    result = [{"stream": {"a": part}, "values": values[i::2]} for i, part in enumerate("xy")]
+    answer = json_response({"status": "success", "data": {"resultType": "streams", "result": result}})
+    with serving(lambda _: answer) as url, LokiClient(url) as client:
+        (page,) = client.pages("{}", START, END)
+    assert page.lines == ["line 0", "line 1", "line 2", "line 3"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(None, 5, [], ["soon", "x"], [None, "x"], [str(T0 * NS)], [str(T0 * NS), None], [str(T0 * NS), 5]),
+        *(["9" * 30, "x"], ["1.5", "x"], [True, "x"], [str((T0 - 9) * NS), "too early"], {"ts": "1", "line": "x"}),
+        ["1", "x", {}, 4],
+    ],
+)
+def test_an_odd_line_is_counted_and_the_others_are_read(odd: Any) -> None:
+    values = [[str(T0 * NS), "first"], odd, [str(T0 * NS + 1), "last"]]
+    result = [{"stream": {"a": "b"}, "values": values}]
+    answer = json_response({"status": "success", "data": {"resultType": "streams", "result": result}})
+    with serving(lambda _: answer) as url, LokiClient(url) as client:
+        (page,) = client.pages("{}", START, END)
+        assert page.lines == ["first", "last"]
+        assert len(client.left_out) == 1
+        assert client.problems[0].startswith("Loki: left out 1 x a line")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        {},
+        {"resultType": "matrix", "result": []},
+        {"resultType": "streams"},
+        {"resultType": "streams", "result": None},
+        {"resultType": "streams", "result": [None]},
+        {"resultType": "streams", "result": [{"stream": {}}]},
+        {"resultType": "streams", "result": [{"stream": {}, "values": None}]},
+    ],
+)
+def test_any_odd_answer_is_one_line(data: Any) -> None:
+    with (
+        serving(lambda _: json_response({"status": "success", "data": data})) as url,
+        LokiClient(url) as client,
+        pytest.raises(SourceError, match="expected streams of lines") as caught,
+    ):
+        list(client.pages("{}", START, END))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", ["x", {}, [None], [5], [{"a": 1}], [{"a": None}]])
+def test_odd_labels_are_one_line(data: Any) -> None:
+    with (
+        serving(lambda _: json_response({"status": "success", "data": data})) as url,
+        LokiClient(url) as client,
+        pytest.raises(SourceError, match="expected the labels of streams"),
+    ):
+        client.streams(SELECTOR, START, END)
+
+
+def test_a_page_full_of_odd_lines_is_an_error_not_an_end() -> None:
+    result = [{"stream": {}, "values": [[None, "x"]] * 5}]
+    answer = json_response({"status": "success", "data": {"resultType": "streams", "result": result}})
+    with (
+        serving(lambda _: answer) as url,
+        LokiClient(url, page_lines=5) as client,
+        pytest.raises(SourceError, match="a page without a single line"),
+    ):
+        list(client.pages("{}", START, END))
