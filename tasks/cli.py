@@ -289,6 +289,7 @@ def _score(
     workers: int | None = None,
     open_pool: OpenPool | None = None,
 ) -> str:
+    from tasks.rca.sandbox import MEANING
     from tasks.score.campaign import score_campaign
     from tasks.score.store import PairStore
 
@@ -305,6 +306,8 @@ def _score(
             workers=workers,
             open_pool=open_pool,
         )
+    for level in result.levels:
+        console.say(f"score: methods ran {MEANING[level]}")
     if result.kept:
         console.say(f"score: {result.kept} of {len(result.truths) * len(params.score.methods)} rankings were there")
     console.say(f"score: {place.scores}")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tasks.case import read_case
 from tasks.params import ScoreParams
 from tasks.rca.build_view import NoChangeDetected, build_view
-from tasks.rca.child import READY, answer_parent
 from tasks.rca.view import column_names
 
 
@@ -55,10 +55,8 @@ def build(path: Path, params: ScoreParams) -> Built:
     return Built(facts, pickle.dumps(view, protocol=pickle.HIGHEST_PROTOCOL))
 
 
-def main() -> None:
+def main(connection: Connection) -> None:
     """Answer each :class:`Build` with a :class:`Built` until the other side closes."""
-    connection, _ = answer_parent()
-    connection.send(READY)
     while True:
         try:
             request: Build = connection.recv()

@@ -156,7 +156,7 @@ def _falling(names: Sequence[Named], scores: Sequence[float], rng: np.random.Gen
 def _worst_metrics(ranking: Ranking) -> dict[str, str]:
     worst: dict[str, str] = {}
     for service, metric, _ in sorted(ranking.metrics, key=lambda entry: (-entry[2], entry[1])):
-        worst.setdefault(service, metric)
+        worst.setdefault(service, str(metric))
     return worst
 
 

@@ -9,26 +9,40 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from tasks.rca.pair import PairResult
+from tasks.rca.sandbox import Level
 from tasks.rca.worker import Job
 
 TICK_S = 0.1
+STALLED_FACTOR = 10
+"""A pair that uses less than 1 % of a CPU for this many times its limit waits for something that does not come. However
+busy the machine is, what has work to do gets more."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Per pair: wall time, and resident memory of the worker with its children."""
+    """Per pair: CPU seconds, and resident memory, of the worker with its children. ``hidden``: files and folders that
+    no method may see, wherever they lie; what it may see is a list that knows no workspace (:mod:`tasks.rca.sandbox`).
+    """
 
     timeout_s: float
     memory_mb: int
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def stalled_s(self) -> float:
+        """Wall-clock seconds without progress after which a pair hangs: see :data:`STALLED_FACTOR`."""
+        return STALLED_FACTOR * self.timeout_s
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one pair. ``case`` is the label that came with the view; methods never see it."""
+    """The result of one pair. ``case`` is the label that came with the view; methods never see it. ``level``: how the
+    process that ran the method was confined."""
 
     case: str
     method: str
     result: PairResult
+    level: Level | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 from tasks.rca.child import START_TIMEOUT_S, RunnerError
 from tasks.rca.environment import environment
-from tasks.rca.local_pool import PairWorker
+from tasks.rca.local_pool import PairWorker, WorkerPlace
 from tasks.rca.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
 from tasks.scratch import scratch_directory
 
@@ -36,7 +36,7 @@ class PairActor:
     """On a node of the cluster: runs one pair at a time in a child process."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._place = WorkerPlace(limits)
         self._worker: PairWorker | None = None
 
     def environment(self) -> dict[str, str]:
@@ -44,7 +44,7 @@ class PairActor:
 
     def run(self, job: PairJob, view: bytes) -> Outcome:
         if self._worker is None or not self._worker.child.running():
-            self._worker = PairWorker(self._limits)
+            self._worker = PairWorker(self._place)
         self._worker.assign(replace(job, view=view))
         while True:
             wait([self._worker.child.connection], timeout=TICK_S)

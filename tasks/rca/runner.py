@@ -19,7 +19,7 @@ from typing import Any
 
 from tasks.params import ScoreParams
 from tasks.rca.builder import Build, Built, ViewFacts
-from tasks.rca.child import READY, START_TIMEOUT_S, Child, RunnerError
+from tasks.rca.child import START_TIMEOUT_S, Child, Ready, RunnerError
 from tasks.rca.local_pool import LocalPool
 from tasks.rca.method import Method
 from tasks.rca.pool import TICK_S, Limits, Outcome, PairJob, PairPool, usable_cpus
@@ -182,7 +182,7 @@ class _Builder:
     """One process that builds views."""
 
     def __init__(self) -> None:
-        self.child = Child(_BUILDER)
+        self.child = Child(_BUILDER, (Built, ViewFacts))
         self.work: CaseWork | None = None
         self.number = 0
         self._params: ScoreParams | None = None
@@ -199,8 +199,8 @@ class _Builder:
         assert self.work is not None
         try:
             if self.child.connection.poll():
-                message = self.child.connection.recv()
-                if message == READY:
+                message = self.child.receive()
+                if isinstance(message, Ready):
                     self._ready = True
                     self._ask()
                     return None

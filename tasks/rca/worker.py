@@ -1,29 +1,26 @@
 """A child process that runs pairs, one after another, for :mod:`tasks.rca.local_pool`.
 
-It is sent views as bytes, never a path, and unpickles one afresh for each pair, so a method cannot spoil the telemetry
-of the next.
+It is confined (:mod:`tasks.rca.sandbox`), is sent views as bytes, never a path, and unpickles one afresh for each pair,
+so a method cannot spoil the telemetry of the next.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import pickle
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tasks.rca.child import READY, answer_parent
+from tasks.rca.child import MIB, reset_peak_memory
 from tasks.rca.method import REGISTRY
 from tasks.rca.pair import PairResult, run_pair
-
-MIB = 2**20
-_DATA_LIMIT_FACTOR = 2
-_DATA_LIMIT_SLACK_MB = 512
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,13 @@ class NewView:
     """The view of the pairs that follow, pickled."""
 
     data: bytes
+
+
+@dataclass(frozen=True)
+class Started:
+    """All that the pair needs is imported: from here on it counts. ``cpu_s``: what the worker had used by then."""
+
+    cpu_s: float
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,8 @@ class Job:
     seed: int
 
 
-def main() -> None:
-    """Answer each :class:`Job` with a :class:`PairResult` until the other side closes."""
-    connection, hello = answer_parent()
-    if hello.memory_mb is not None:
-        _limit_memory(hello.memory_mb)
-    connection.send(READY)
+def main(connection: Connection) -> None:
+    """Answer each :class:`Job` with :class:`Started` and a :class:`PairResult` until the other side closes."""
     view = b""
     while True:
         try:
@@ -58,34 +58,21 @@ def main() -> None:
         if isinstance(message, NewView):
             view = message.data
         else:
-            connection.send(_run(message, view))
+            connection.send(_run(message, view, connection))
 
 
-def _limit_memory(memory_mb: int) -> None:
-    """The runner watches the resident size; this stops one allocation that would outrun it."""
-    data_limit = (_DATA_LIMIT_FACTOR * memory_mb + _DATA_LIMIT_SLACK_MB) * MIB
-    resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _run(job: Job, view: bytes) -> PairResult:
+def _run(job: Job, view: bytes, connection: Connection) -> PairResult:
     importlib.import_module(job.module)
     method, seen = REGISTRY[job.method], pickle.loads(view)  # noqa: S301 (from our runner)
     for package in method.packages:  # so that the first pair is not charged for it
         with contextlib.suppress(Exception):  # the method will say what is wrong
             importlib.import_module(package)
-    _reset_peak_memory()
+    reset_peak_memory()
     before = _peak_memory_mb()
+    connection.send(Started(sum(os.times()[:4])))
     result = run_pair(method, seen, job.seed, job.parameters)
     peak = _peak_memory_mb()
     return replace(result, peak_mb=peak, grown_mb=peak - before)
-
-
-def _reset_peak_memory() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return  # the peak is then that of the process so far
 
 
 def _peak_memory_mb() -> float:

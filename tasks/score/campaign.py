@@ -18,6 +18,7 @@ from tasks.rca.pair import PairResult
 from tasks.rca.pool import Limits, Outcome, PairPool
 from tasks.rca.registry import get_method, resolve_parameters, validate_method_parameters, validate_methods
 from tasks.rca.runner import CaseWork, MethodCall, run_cases
+from tasks.rca.sandbox import LEVELS, Level
 from tasks.score.detection import detection_table
 from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.results import ScoreResult, method_costs, write_results
@@ -132,6 +133,7 @@ class _Run:
         self.truths: dict[str, Truth] = {}
         self.pairs: list[Scored] = []
         self.kept = 0
+        self.levels: set[Level] = set()
         self._methods = {call.method.name: call.method for call in self.calls}
         self._params = params
         self._store = store
@@ -147,12 +149,21 @@ class _Run:
         work = list(self._work())
         if not work:
             return
-        pool = open_pool(Limits(self._params.timeout_s, self._params.memory_mb))
+        pool = open_pool(Limits(self._params.timeout_s, self._params.memory_mb, self._hidden))
         with closing(pool):
             for outcome in run_cases(work, pool, params=self._params, on_view=self._take_view):
                 key = self._keys[outcome.case].pairs[outcome.method]
                 self._store.keep_pair(outcome.method, key, outcome.result)
+                if outcome.level is not None:
+                    self.levels.add(outcome.level)
                 self._take(outcome)
+
+    @property
+    def _hidden(self) -> tuple[str, ...]:
+        """What tells the answers: the folder of the cases, the workspace around it, and cases that are links."""
+        folders = {case.path.absolute().parent for case in self.cases.values()}
+        links = {case.path.resolve() for case in self.cases.values() if case.path.is_symlink()}
+        return tuple(sorted(map(str, folders | {folder.parent for folder in folders} | links)))
 
     def _keys_of(self, case: Case) -> _Keys:
         view = view_key(case.path, self._params)
@@ -229,5 +240,6 @@ def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult,
         truths=truths,
         failures=sum(pair.result.status != "ok" for pair in pairs),
         kept=run.kept,
+        levels=tuple(sorted(run.levels, key=LEVELS.index)),
     )
     return result, pairs

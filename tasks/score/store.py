@@ -17,6 +17,7 @@ from typing import Any
 from tasks.rca.builder import ViewFacts
 from tasks.rca.pair import MetricSuspect, PairResult, Suspect
 
+NOT_KEPT = frozenset({"timeout", "memory", "crash"})
 _FORMAT = b"1"
 _VIEWS = "views"
 _SUSPECT = attrgetter(*(field.name for field in fields(Suspect)))
@@ -49,8 +50,9 @@ class PairStore:
         return PairResult(**document, suspects=suspects, metrics=metrics)
 
     def keep_pair(self, method: str, key: str, result: PairResult) -> None:
-        """A crash is not kept: something outside may have killed the process."""
-        if result.status == "crash":
+        """What may have come from outside is not kept: the machine was short of memory, somebody killed the process,
+        or it hung. The next run tries it again."""
+        if result.status in NOT_KEPT:
             return
         document = {field.name: getattr(result, field.name) for field in fields(PairResult)}
         document["suspects"] = [_SUSPECT(suspect) for suspect in result.suspects]

@@ -33,7 +33,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     pytest.importorskip("opentelemetry.metrics", reason="opentelemetry-api is not in this environment")
     for seed in range(2):
         synthetic_case(tmp_path / "cases", f"c{seed}", seed=seed)
-    params = score_params(methods=METHODS, timeout_s=2)
+    params = score_params(methods=METHODS, timeout_s=1)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     files = set(Path("/tmp").glob("rcarena-ray-*"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,19 +39,34 @@ def cases_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+class Calls:
+    """The calls of ``test_counts_its_calls``, whichever process they were made in."""
+
+    def __init__(self, receiver: socket.socket) -> None:
+        self._receiver = receiver
+        self._counts: Counter[str] = Counter()
+
+    def count(self) -> Counter[str]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._counts[self._receiver.recv(1000).decode()] += 1
+        return self._counts.copy()
+
+
 @pytest.fixture
-def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = tmp_path / "calls"
-    file.touch()
-    monkeypatch.setenv("RCARENA_TEST_CALLS", str(file))
-    return file
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setblocking(False)
+        monkeypatch.setenv("RCARENA_TEST_CALLS", str(receiver.getsockname()[1]))
+        yield Calls(receiver)
 
 
-def count(calls: Path) -> Counter[str]:
-    return Counter(calls.read_text().splitlines())
+def count(calls: Calls) -> Counter[str]:
+    return calls.count()
 
 
-def test_a_killed_run_goes_on_where_it_stopped(cases_dir: Path, tmp_path: Path, calls: Path) -> None:
+def test_a_killed_run_goes_on_where_it_stopped(cases_dir: Path, tmp_path: Path, calls: Calls) -> None:
     script = (
         "from tests.score.test_resume import PARAMS, PairStore\n"
         "score_campaign(Path(sys.argv[1]), PARAMS, Path(sys.argv[2]), store=PairStore(Path(sys.argv[3])),\n"
@@ -101,7 +119,7 @@ def small(cases_dir: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_only_what_changed_runs_again(small: Path, tmp_path: Path, calls: Path, quick: ScoreParams) -> None:
+def test_only_what_changed_runs_again(small: Path, tmp_path: Path, calls: Calls, quick: ScoreParams) -> None:
     def run(params: ScoreParams = quick, fresh: bool = False) -> int:
         before = sum(count(calls).values())
         store = PairStore(tmp_path / "kept", fresh=fresh)
@@ -124,7 +142,7 @@ def test_only_what_changed_runs_again(small: Path, tmp_path: Path, calls: Path, 
 
 
 def test_nothing_is_built_or_started_when_all_is_there(
-    small: Path, tmp_path: Path, calls: Path, quick: ScoreParams
+    small: Path, tmp_path: Path, calls: Calls, quick: ScoreParams
 ) -> None:
     store = PairStore(tmp_path / "kept")
     score_campaign(small, quick, tmp_path / "out", store=store, open_pool=InThisProcess)
@@ -137,7 +155,7 @@ def test_nothing_is_built_or_started_when_all_is_there(
 
 
 def test_two_runs_at_once_do_not_get_in_each_others_way(
-    small: Path, tmp_path: Path, calls: Path, quick: ScoreParams
+    small: Path, tmp_path: Path, calls: Calls, quick: ScoreParams
 ) -> None:
     """The second into the same folder is refused; one into another folder shares what is kept."""
     refused: list[Exception] = []
@@ -227,11 +245,11 @@ def test_real_methods_have_sources() -> None:
     assert re.fullmatch("[0-9a-f]{64}", fingerprint._source_digest("tests.rca.misbehaving"))
 
 
-def test_methods_ranked_one_by_one_are_found_by_the_scoring(cases_dir: Path, tmp_path: Path, calls: Path) -> None:
+def test_methods_ranked_one_by_one_are_found_by_the_scoring(cases_dir: Path, tmp_path: Path, calls: Calls) -> None:
     store = PairStore(tmp_path / "pairs")
     for method in PARAMS.methods:
         alone = PARAMS.model_copy(update={"methods": (method,)})
         assert rank_campaign(cases_dir, alone, store, workers=1) == CASES
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["calls", "pairs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs"]
     assert score_campaign(cases_dir, PARAMS, tmp_path / "scores", store=store).kept == CASES * len(PARAMS.methods)
     assert set(count(calls).values()) == {1}

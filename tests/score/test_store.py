@@ -33,17 +33,19 @@ def test_what_was_kept_comes_back_as_it_was(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("status", ["missing", "error", "invalid", "timeout", "memory"])
-def test_failures_are_kept(tmp_path: Path, status: Status) -> None:
+@pytest.mark.parametrize("status", ["missing", "error", "invalid"])
+def test_failures_of_the_method_are_kept(tmp_path: Path, status: Status) -> None:
     store, failure = PairStore(tmp_path), PairResult(status, "because", traceback="Traceback …")
     store.keep_pair("m", "k", failure)
     assert store.pair("m", "k") == failure
 
 
-def test_a_crash_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", ["timeout", "memory", "crash"])
+def test_what_the_machine_may_have_caused_is_not_kept(tmp_path: Path, status: Status) -> None:
     store = PairStore(tmp_path)
-    store.keep_pair("m", "k", PairResult("crash", "killed by SIGKILL"))
+    store.keep_pair("m", "k", PairResult(status, "because"))
     assert store.pair("m", "k") is None
+    assert not list(tmp_path.rglob("*.json"))
 
 
 @pytest.mark.parametrize(
