@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -32,6 +33,32 @@ def spins_with_child(view: CaseView, rng: np.random.Generator) -> Ranking:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "rcarena-test-child"])
     while True:
         pass
+
+
+@_define("test_waits")
+def waits(view: CaseView, rng: np.random.Generator, *, wait_s: float = 1.5) -> Ranking:
+    time.sleep(wait_s)
+    return Ranking.of_order(view.services)
+
+
+@_define("test_spins_in_a_child_of_its_own")
+def spins_in_a_child_of_its_own(view: CaseView, rng: np.random.Generator) -> Ranking:
+    """The child leaves the group and the session, and its parent ends at once; the method itself only waits."""
+    spin = "import os\nif os.fork() == 0:\n os.setsid()\n while True: pass"
+    subprocess.run([sys.executable, "-c", spin, "rcarena-test-child"], check=True)
+    while True:
+        time.sleep(1)
+
+
+@_define("test_spins_in_threads")
+def spins_in_threads(view: CaseView, rng: np.random.Generator) -> Ranking:
+    """Work that Python's own clock of this thread does not see."""
+    block = rng.random((800, 800))
+    threads = [threading.Thread(target=lambda: [block @ block for _ in range(10**6)]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+    return Ranking(())
 
 
 @_define("test_grows")

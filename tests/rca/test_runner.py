@@ -55,6 +55,24 @@ def test_a_method_that_never_ends_is_stopped_with_its_children() -> None:
     assert not [p for p in psutil.process_iter(["cmdline"]) if "rcarena-test-child" in (p.info["cmdline"] or [])]
 
 
+def test_waiting_costs_no_time() -> None:
+    """A limit in wall-clock time would end it, as it would a method on a machine that is busy with something else."""
+    result = run("test_waits", limits=Limits(timeout_s=0.5, memory_mb=1024))["c", "test_waits"]
+    assert (result.status, result.message) == ("ok", "")
+    assert result.wall_s > 1.5
+    assert result.cpu_s < 0.5
+
+
+@pytest.mark.parametrize("name", ["test_spins_in_a_child_of_its_own", "test_spins_in_threads"])
+def test_all_cpu_time_counts_and_nothing_is_left_running(name: str) -> None:
+    before = children()
+    result = run(name, limits=Limits(timeout_s=1.5, memory_mb=1024))["c", name]
+    assert (result.status, result.message) == ("timeout", "needed more than 1.5 s of CPU time")
+    assert 1.5 < result.cpu_s < 10
+    assert children() == before
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "rcarena-test-child" in (p.info["cmdline"] or [])]
+
+
 @pytest.mark.parametrize("name", ["test_grows", "test_one_huge_array"])
 def test_a_method_that_takes_all_memory_is_stopped(name: str) -> None:
     results = run(name, "nsigma", limits=Limits(timeout_s=60, memory_mb=400))

@@ -154,6 +154,23 @@ def test_nothing_is_built_or_started_when_all_is_there(
     assert contents(tmp_path / "again") == contents(tmp_path / "out")
 
 
+def test_a_time_out_is_tried_again_and_never_hides_behind_a_limit(small: Path, tmp_path: Path, calls: Calls) -> None:
+    params = score_params(
+        methods=["test_counts_its_calls"], method_parameters={"test_counts_its_calls": {"pause_s": 3.0}}, timeout_s=0.1
+    )
+
+    def run(params: ScoreParams) -> tuple[set[str], int]:
+        before = sum(count(calls).values())
+        store = PairStore(tmp_path / "kept")
+        result = score_campaign(small, params, tmp_path / "out", store=store, workers=2)
+        return set(result.rankings["status"]), sum(count(calls).values()) - before
+
+    assert run(params) == ({"timeout"}, 2)
+    assert run(params) == ({"timeout"}, 2)
+    assert run(params.model_copy(update={"timeout_s": 5.0})) == ({"ok"}, 2)
+    assert run(params.model_copy(update={"timeout_s": 5.0})) == ({"ok"}, 0)
+
+
 def test_two_runs_at_once_do_not_get_in_each_others_way(
     small: Path, tmp_path: Path, calls: Calls, quick: ScoreParams
 ) -> None:
