@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from pydantic import ValidationError
@@ -49,7 +50,7 @@ class DatasetFigures(Frozen):
 class Benchmark(Frozen):
     """``settings``: of the section ``score`` that decides the figures."""
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     settings: dict[str, str | int | float | bool | None]
     datasets: dict[str, DatasetFigures]
 

@@ -66,7 +66,7 @@ def _tail_matters(figures: MethodFigures) -> bool:
 def _cell(dataset: DatasetFigures, method: str) -> str:
     figures = dataset.methods.get(method)
     if figures is None:
-        return "not run"
+        return "not run" if dataset.scored else "no case scored"
     if figures.failures == dataset.scored:
         return "failed, all"
     failed = f" ({figures.failures} failed)" if figures.failures else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, stage
+from tasks.commands.errors import EXIT_FAILED, fail, stage
 from tasks.commands.options import ParamsFile
 from tasks.params import DEFAULT_PARAMS_FILE, ScoreParams, load_params
 from tasks.validation import ParamsError
@@ -75,7 +75,12 @@ def benchmark(
     """
     from tasks.benchmark.figures import Benchmark, changes, read_figures
     from tasks.benchmark.page import check_markers, markdown, write_into
+    from tasks.case import CaseError
     from tasks.console import Console
+    from tasks.datasets.dataset import DatasetError
+    from tasks.rca.child import RunnerError
+    from tasks.report.score_files import ScoresError
+    from tasks.score.campaign import ScoreError
 
     console = Console()
     parsed = _parsed(sources)
@@ -87,10 +92,15 @@ def benchmark(
     problems: list[str] = []
     datasets: dict[str, DatasetFigures] = {}
     for source in parsed:
-        if as_is:
-            datasets[source.name] = read_figures(source.path / "scores")
-        else:
-            datasets[source.name] = _scored(source, workspace / source.name, score, console, workers, problems)
+        try:
+            if as_is:
+                datasets[source.name] = read_figures(source.path / "scores")
+            else:
+                datasets[source.name] = _scored(source, workspace / source.name, score, console, workers, problems)
+        except (DatasetError, CaseError, RunnerError, ScoreError, ScoresError) as error:
+            problems.append(f"{source.name}: {error}")
+    if len(datasets) < len(parsed):
+        fail("\n".join([*problems, "no table: a data set is missing; what was ranked is kept"]), EXIT_FAILED)
     settings = {"profile": score.profile, "inject_time": score.inject_time, "seed": score.seed}
     result = Benchmark(settings=settings, datasets=datasets)
     table = markdown(result)
@@ -106,10 +116,8 @@ def benchmark(
         console.show(
             "\n".join(["", "changes of more than .05:", *lines] if lines else ["", "no change of more than .05"])
         )
-    for problem in problems:
-        typer.echo(f"rcarena: {problem}", err=True)
     if problems:
-        raise typer.Exit(EXIT_FAILED)
+        fail("\n".join(problems), EXIT_FAILED)
 
 
 def _parsed(texts: list[str]) -> list[Source]:
@@ -156,14 +164,10 @@ def _scored(
     from tasks.benchmark.figures import read_figures
     from tasks.benchmark.sources import gather
     from tasks.case import is_finished
-    from tasks.datasets.dataset import DatasetError
     from tasks.score.campaign import score_campaign
     from tasks.score.store import PairStore
 
-    try:
-        gathered = gather(source, place, console.progress)
-    except DatasetError as error:
-        raise ParamsError([str(error)]) from error
+    gathered = gather(source, place, console.progress)
     for line in gathered.skipped:
         console.say(f"{source.name}: {line}")
     problems += [f"{source.name}: {line}" for line in gathered.problems]

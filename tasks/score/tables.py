@@ -332,10 +332,10 @@ def _group_rows(
     )
     bounds = np.stack([low, high]).reshape(2, len(methods), len(names))
     means = values.mean(axis=0)
-    truths = {pair.truth.case: pair.truth for pair in pairs}
-    expected = mean_references(truths.values(), granularity, roles)
     rows: list[tuple[object, ...]] = []
     for m, method in enumerate(methods):
+        of_method = [pair.truth for pair in pairs if method in ("", pair.method.name)]
+        expected = mean_references(of_method, granularity, roles)
         figures = {name: (means[m, s], *bounds[:, m, s]) for s, name in enumerate(names)}
         for name in (*SCORES, *RATES):
             chance, *others = (of_reference.get(name, np.nan) for of_reference in expected.values())

@@ -155,6 +155,19 @@ def test_the_command_fills_a_page_and_goes_on_where_it_stopped(recorded: Path, t
     assert "own: nsigma: AC@1 0.50 → 1.00, Avg@5 1.00 → 1.00" in changed.output
 
 
+def test_one_bad_data_set_does_not_end_the_others_and_leaves_the_page(recorded: Path, tmp_path: Path) -> None:
+    page, params = page_in(tmp_path), params_with_score(tmp_path, methods=["random"], bootstrap_samples=100)
+    before = page.read_text()
+    (tmp_path / "empty").mkdir()
+    arguments = ["benchmark", f"empty={tmp_path / 'empty'}", f"own={recorded}", "--params", str(params)]
+    done = rcarena_here(*arguments, "--workspace", str(tmp_path / "place"), "--page", str(page))
+    assert done.exit_code == 1
+    assert "empty: neither cases nor a layout" in done.stderr.replace(f"empty: {tmp_path / 'empty'}: ", "")
+    assert "no table: a data set is missing" in done.stderr
+    assert (page.read_text(), page.with_suffix(".json").exists()) == (before, False)
+    assert read_figures(tmp_path / "place" / "own" / "scores").scored == 2
+
+
 def test_scores_that_are_there_are_tabulated_as_they_are(recorded: Path, tmp_path: Path) -> None:
     shutil.copytree(recorded / "cases", tmp_path / "old" / "cases")
     methods = {"good": truth_at(1), "third": truth_at(3), "broken": fails()}
