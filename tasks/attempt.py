@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks import __version__
 from tasks.backends.base import LiveStack, Say, backend_of
-from tasks.case import TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection
+from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection, Sampling
 from tasks.durable import write_durably
 from tasks.export.exporter import export_case
 from tasks.export.metric_map import METRIC_MAP_VERSION
@@ -164,7 +164,7 @@ class Attempt:
             completeness = export_case(writer, self.stack.sources(), window, self.params.export, stack)
             completeness["requests"] = Completeness(
                 status="complete" if requests.num_rows else "missing",
-                reason="" if requests.num_rows else "no request sent",
+                reason="" if requests.num_rows else NO_REQUEST,
             )
             software = {"rcarena": __version__, "metric_map": str(METRIC_MAP_VERSION), **self.stack.versions}
             case = writer.finish(
@@ -177,6 +177,7 @@ class Attempt:
                     phases=schedule.phases,
                     injections=injections,
                     completeness=completeness,
+                    sampling=Sampling(step_s=self.params.export.step_s, rate_window_s=self.params.export.rate_window_s),
                     versions=software,
                     seed=self.plan.seed,
                     parameters=dict(self.plan.parameters),

@@ -168,11 +168,25 @@ class Injection(Record):
         return (self.observed or self.verified or self.planned).start
 
 
+class Limits(Record):
+    """What a service may use, in cores, bytes, tokens and sequences; None: not limited, or not known."""
+
+    cpu_cores: float | None = None
+    memory_bytes: float | None = None
+    kv_cache_bytes: float | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+
+
 class Service(Record):
+    """``devices``: the accelerators that it runs on (UUIDs)."""
+
     name: str
     role: Role
     node: str | None = None
     address: str | None = None
+    limits: Limits = Limits()
+    devices: tuple[str, ...] = ()
 
 
 class Stack(Record):
@@ -202,9 +216,25 @@ class LoadRecord(Record):
     verdict: Literal["on-schedule", "fell-behind", "unknown"] = "unknown"
 
 
+NO_ROW = "no row in the window"
+NO_REQUEST = "no request sent"
+
+
 class Completeness(Record):
     status: Literal["complete", "partial", "missing"]
     reason: str = ""
+
+    @property
+    def recorded(self) -> bool:
+        """False if nobody looked, or could look. A signal that was looked at may still have nothing to show."""
+        return self.status != "missing" or self.reason in (NO_ROW, NO_REQUEST)
+
+
+class Sampling(Record):
+    """How metrics were sampled: a row every ``step_s``, rates over ``rate_window_s``; None: not known."""
+
+    step_s: float | None = None
+    rate_window_s: float | None = None
 
 
 class Labels(NamedTuple):
@@ -241,6 +271,7 @@ class CaseRecord(Record):
     phases: tuple[Phase, ...] = Field(min_length=1)
     injections: tuple[Injection, ...] = ()
     completeness: dict[SignalName, Completeness]
+    sampling: Sampling = Sampling()
     versions: dict[str, str] = {}
     seed: int = 0
     parameters: dict[str, Any] = {}

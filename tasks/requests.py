@@ -7,6 +7,7 @@ data sets of other people often do not record it. The tables are those of :data:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 TIMEOUT_PARAMETER = "request_timeout_s"
-_TIMED_OUT = r"time[ds]?[\s_-]?out|deadline"
+_TIMED_OUT = re.compile(r"time[ds]?[\s_-]?out|deadline", re.IGNORECASE)
 _TIME_OUT_STATUS = (408, 504)
 _LONGEST_TIME_OUT_S = 1e8
 _NAT = np.iinfo(np.int64).min
@@ -82,10 +83,12 @@ def outcomes(
 
 def _open_to_the_end(requests: pd.DataFrame) -> np.ndarray:
     """Which requests, if they failed, did so by waiting: they timed out, or nothing at all came back."""
-    error = requests["error"].astype("string").fillna("")
-    silent = (error == "") & requests["status"].isna() & requests["last_token"].isna()
-    timed_out = error.str.contains(_TIMED_OUT, case=False) | requests["status"].isin(_TIME_OUT_STATUS)
-    return (timed_out | silent).to_numpy(dtype=bool)
+    status = requests["status"]
+    code, texts = pd.factorize(requests["error"])
+    no_text = np.array([text == "" for text in texts] + [True], dtype=bool)
+    timed_out = np.array([bool(_TIMED_OUT.search(str(text))) for text in texts] + [False], dtype=bool)
+    silent = no_text[code] & (status.isna() & requests["last_token"].isna()).to_numpy()
+    return timed_out[code] | silent | status.isin(_TIME_OUT_STATUS).to_numpy()
 
 
 def _ns(times: pd.Series) -> np.ndarray:

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 
 from tasks.backends.base import Backend, LiveStack, Say
 from tasks.backends.prometheus import instant_value
-from tasks.case import Service, Stack
+from tasks.case import Limits, Service, Stack
 from tasks.deploy.errors import DeployError, StackNotRunningError
 from tasks.deploy.kubernetes import lifecycle, teardown
 from tasks.deploy.kubernetes.access import enter
 from tasks.deploy.kubernetes.models import model_preset
-from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime
+from tasks.deploy.kubernetes.runtime import KubernetesRuntime, ServiceRuntime, read_runtime
 from tasks.export.base import TelemetrySources
 from tasks.export.placement import PodPlacement
 from tasks.params import Params
@@ -67,9 +67,31 @@ class KubernetesStack(LiveStack):
             },
             versions=self.runtime.versions,
             services=tuple(
-                Service(name=service.name, role=service.role, node=service.node, address=service.address)
+                Service(
+                    name=service.name,
+                    role=service.role,
+                    node=service.node,
+                    address=service.address,
+                    limits=self._limits(service),
+                    devices=tuple(gpu for pod in service.pods for gpu in pod.gpus),
+                )
                 for service in self.runtime.services
             ),
+        )
+
+    def _limits(self, service: ServiceRuntime) -> Limits:
+        """Of all pods of a service together: a replica has one per pipeline stage."""
+        resources = self._params.resources
+        of_pod = {"gateway": resources.gateway, "head": resources.head}.get(service.role, resources.replica)
+        pods = len(service.pods)
+        engine = {**model_preset(self._params.model).engine, **self._params.engine_arguments}
+        arguments = engine if service.role == "replica" else {}
+        return Limits(
+            cpu_cores=of_pod.cpu_cores * pods,
+            memory_bytes=of_pod.memory_gb * 1e9 * pods,
+            kv_cache_bytes=_positive(arguments.get("kv_cache_memory_bytes")),
+            max_model_len=_positive(arguments.get("max_model_len")),
+            max_num_seqs=_positive(arguments.get("max_num_seqs")),
         )
 
     def sources(self) -> TelemetrySources:
@@ -125,3 +147,8 @@ class KubernetesBackend(Backend):
         if runtime is None or not runtime.alive:
             raise StackNotRunningError(f"no stack runs in {self.workspace.root}: start one with `rcarena deploy up`")
         return KubernetesStack(runtime, self._deploy)
+
+
+def _positive(value: object) -> int | None:
+    """An engine argument as a whole number; None if it is not given as one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

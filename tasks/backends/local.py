@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tasks.backends.base import Backend, LiveStack, Say
 from tasks.backends.prometheus import instant_value
-from tasks.case import Service, Stack
+from tasks.case import Limits, Service, Stack
 from tasks.deploy.local import lifecycle
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
 from tasks.deploy.local.runtime import StackNotRunningError, StackRuntime, read_runtime, running_stack
 from tasks.export.base import TelemetrySources
 from tasks.params import Params
-from tasks.stack import GATEWAY, HEAD, LocalDeployParams
+from tasks.stack import GATEWAY, HEAD, LocalDeployParams, Role
 from tasks.workspace import Workspace
 
 STEADY_LATENCY_S = 2.0
@@ -52,9 +52,27 @@ class LocalStack(LiveStack):
             parallelism={"data": self._params.replicas, "tensor": 1, "pipeline": 1},
             versions=self.runtime.versions,
             services=tuple(
-                Service(name=service.name, role=service.role, node="local", address=service.address)
+                Service(
+                    name=service.name,
+                    role=service.role,
+                    node="local",
+                    address=service.address,
+                    limits=self._limits(service.role),
+                )
                 for service in self.runtime.services
             ),
+        )
+
+    def _limits(self, role: Role) -> Limits:
+        """The CPU quota of the service's cgroup; memory is not limited unless a fault does it."""
+        cpu, model = self._params.cpu_cores, self._params.model
+        if role != "replica":
+            return Limits(cpu_cores=cpu.gateway if role == "gateway" else cpu.head)
+        return Limits(
+            cpu_cores=cpu.replica,
+            kv_cache_bytes=model.kv_cache_mb * 2**20,
+            max_model_len=model.max_model_len,
+            max_num_seqs=model.max_num_seqs,
         )
 
     def sources(self) -> TelemetrySources:

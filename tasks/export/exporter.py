@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 
-from tasks.case import SIGNALS, CaseWriter, Completeness, SignalName, Stack
+from tasks.case import NO_ROW, SIGNALS, CaseWriter, Completeness, SignalName, Stack
 from tasks.export import signals
 from tasks.export.base import (
     ExportContext,
@@ -131,5 +131,5 @@ def _completeness(rows: int, problems: list[str], notes: list[str]) -> Completen
     if len(reason) > MAX_REASON_CHARACTERS:
         reason = reason[:MAX_REASON_CHARACTERS].rpartition("; ")[0] + f"; … ({len(problems + notes)} in all)"
     if not rows:
-        return Completeness(status="missing", reason=reason or "no row in the window")
+        return Completeness(status="missing", reason=reason or NO_ROW)
     return Completeness(status="partial" if problems else "complete", reason=reason)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tasks.case import Case
 from tasks.params import ScoreParams
+from tasks.rca.context import build_context
 from tasks.rca.grid import on_grid
 from tasks.rca.profile import is_visible
 from tasks.rca.sli import Telemetry
@@ -49,7 +50,8 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         inject_time - pd.Timedelta(seconds=params.baseline_s) if params.baseline_s else None,
         inject_time + pd.Timedelta(seconds=params.fault_s) if params.fault_s else None,
     )
-    wide, step_ns = widen_with_step(window.cut(samples, "time"), inject_time)
+    samples = window.cut(samples, "time")
+    wide, step_ns = widen_with_step(samples, inject_time)
     logs = window.cut(case.logs, "time")
     spans = window.cut(case.spans, "start")
     requests = window.cut(case.requests, "scheduled").drop(columns="request_id")
@@ -76,6 +78,19 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         inject_time=inject_time,
         metrics=wide,
         step_s=step_ns / 1e9 if step_ns else None,
+        context=build_context(
+            record,
+            services,
+            samples,
+            case.topology,
+            {
+                "metrics": (len(case.metrics), len(samples)),
+                "requests": (len(case.requests), len(requests)),
+                "logs": (len(case.logs), len(logs)),
+                "spans": (len(case.spans), len(spans)),
+                "topology": (len(case.topology), len(case.topology)),
+            },
+        ),
         sli=slis.latency.values,
         sli_source=slis.latency.source,
         ttft=slis.ttft.values,

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Concatenate, Literal, get_type_hints
+from typing import Any, Concatenate, Literal, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
 
-from tasks.rca.view import CaseView
+from tasks.rca.view import METRIC_NEED, CaseView
+from tasks.validation import suggest
 
 Family = Literal["metric", "trace", "multi-source"]
-Signal = Literal["metrics", "sli", "logs", "spans", "requests", "topology"]
+Signal = Literal["metrics", "sli", "ttft", "error_rate", "logs", "spans", "requests", "topology"]
 Cost = Literal["cheap", "moderate", "expensive"]
 Run = Callable[Concatenate[CaseView, np.random.Generator, ...], "Ranking"]
 """View, random numbers, then parameters by keyword, each with a default."""
@@ -124,11 +125,29 @@ class Method:
 REGISTRY: dict[str, Method] = {}
 
 
+def need_problems(needs: Collection[str]) -> list[str]:
+    """What is wrong with the needs of a method, one line each. Metrics are those of the metric map: a data set may have
+    others, and a method that uses one of those looks itself whether it is there."""
+    problems = []
+    for need in sorted(needs):
+        if not need.startswith(METRIC_NEED):
+            known = get_args(Signal)
+            if need not in known:
+                problems.append(f"unknown signal '{need}' in needs; {suggest(need, known)}")
+            continue
+        from tasks.export.metric_map import SPECS
+
+        metric = need.removeprefix(METRIC_NEED)
+        if metric not in SPECS:
+            problems.append(f"unknown metric '{metric}' in needs; {suggest(metric, SPECS)}")
+    return problems
+
+
 def method(
     *,
     name: str,
     family: Family,
-    needs: set[Signal],
+    needs: Collection[Signal | str],
     paper: Paper,
     cost: Cost = "cheap",
     seeded: bool = False,
@@ -143,8 +162,11 @@ def method(
     Keyword-only arguments of the function are parameters, each with a default and an annotation.
 
     Raises:
-        ValueError: another module has registered the name.
+        ValueError: another module has registered the name, or a need is no signal and no metric of the metric map.
     """
+    problems = need_problems(needs)
+    if problems:
+        raise ValueError(f"method '{name}': {'; '.join(problems)}")
 
     def register(run: Run) -> Run:
         known = REGISTRY.get(name)

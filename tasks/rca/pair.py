@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from tasks.rca.method import Method, MethodError, Ranking
+from tasks.rca.needs import lacking
 from tasks.rca.view import CaseView, column_names
 
 Status = Literal["ok", "missing", "error", "invalid", "timeout", "memory", "crash"]
@@ -81,7 +82,7 @@ def run_pair(method: Method, view: CaseView, seed: int, parameters: Mapping[str,
     """Rank ``view`` with ``method`` in this process, without limits. Never raises for what the method does."""
     missing = view.missing(method.needs)
     if missing:
-        return PairResult("missing", f"needs {', '.join(missing)}: the case has none")
+        return PairResult("missing", lacking(view, missing))
     _seed_global_generators(pair_rng(seed, method.name, view.content_key, "global"))
     wall, cpu = time.perf_counter(), time.process_time()
     status: Status

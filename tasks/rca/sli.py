@@ -84,9 +84,8 @@ class Telemetry:
         return some or Sli(pd.Series(np.nan, index=self._index, name="sli"), SliSource("none"))
 
     def _latencies(self) -> Iterator[Sli]:
-        for events in (self._requests, self._entries):
-            if events is not None:
-                yield self._quantiles(events, events.ended, events.latency_s)
+        for events in self._events():
+            yield self._quantiles(events, events.ended, events.latency_s)
         yield from self._of_metrics(latency_rank)
 
     def _ttfts(self) -> Iterator[Sli]:
@@ -95,8 +94,8 @@ class Telemetry:
         yield from self._of_metrics(_ttft_rank)
 
     def _error_rates(self) -> Iterator[Sli]:
-        for events in (self._requests, self._entries):
-            if events is not None and (events.failed is not None):
+        for events in self._events():
+            if events.failed is not None:
                 row = self._rows(events, events.ended)
                 inside = row >= 0
                 ended = np.bincount(row[inside], minlength=len(self._index))
@@ -105,6 +104,12 @@ class Telemetry:
                 yield Sli(pd.Series(rate, index=self._index, name="sli"), events.source)
         for found in self._metric_of({self.front_end}, _success_rank, "metric"):
             yield Sli((1.0 - found.values).clip(lower=0.0), found.source)
+
+    def _events(self) -> Iterator[_Events]:
+        if self._requests is not None:
+            yield self._requests
+        if self._entries is not None:
+            yield self._entries
 
     @cached_property
     def _requests(self) -> _Events | None:

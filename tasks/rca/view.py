@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from tasks.rca.context import Context
 from tasks.rca.rows import ticks_of
 
 if TYPE_CHECKING:
     from tasks.stack import Role
 
 SLI_QUANTILE = 0.9
+METRIC_NEED = "metrics:"
+"""Begin of a need that names a metric."""
 
 
 SliKind = Literal["requests", "spans", "metric", "below", "none"]
@@ -59,6 +62,8 @@ class CaseView:
 
     ``step_s``: the sampling step of the metrics, None if no metric has two samples. A hole in the recording has no
     rows: ``ticks`` says which rows are adjacent, and a method that looks back must not look across a hole.
+
+    ``context``: units and sources of the metrics, the stack, its limits and hosts, the load, what was recorded.
     """
 
     services: tuple[str, ...]
@@ -78,6 +83,7 @@ class CaseView:
     error_rate: pd.Series = field(default_factory=NO_SLI.values.copy)
     error_rate_source: SliSource = NO_SLI.source
     step_s: float | None = None
+    context: Context = field(default_factory=Context)
 
     @property
     def step_ns(self) -> int | None:
@@ -95,9 +101,19 @@ class CaseView:
         after = self.metrics.index >= self.inject_time
         return self.metrics.loc[~after], self.metrics.loc[after]
 
-    def missing(self, signals: frozenset[str]) -> list[str]:
-        """Those of ``signals`` (fields of the view) that hold no sample."""
-        return sorted(name for name in signals if not _has_samples(getattr(self, name)))
+    def missing(self, needs: frozenset[str]) -> list[str]:
+        """Those of ``needs`` of a method that hold no sample: fields of the view, or ``metrics:NAME`` for a metric that
+        some service must have."""
+        metrics = set(self.metrics.columns.get_level_values(1))
+        return sorted(
+            name
+            for name in needs
+            if (
+                name.removeprefix(METRIC_NEED) not in metrics
+                if name.startswith(METRIC_NEED)
+                else not _has_samples(getattr(self, name))
+            )
+        )
 
 
 def _has_samples(signal: pd.DataFrame | pd.Series) -> bool:

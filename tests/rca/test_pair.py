@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tasks.rca.method import Ranking
+from tasks.rca.method import Method, Ranking
 from tasks.rca.pair import order, order_metrics, pair_rng, run_pair
 from tasks.rca.registry import get_method
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
@@ -116,3 +116,38 @@ def test_a_missing_signal_is_a_named_failure() -> None:
 def test_an_empty_ranking_is_a_ranking() -> None:
     result = run_pair(get_method("test_silent"), VIEW, seed=1)
     assert (result.status, result.suspects) == ("ok", ())
+
+
+def needing(*needs: str) -> Method:
+    known = get_method("nsigma")
+    return dataclasses.replace(known, needs=frozenset(needs))
+
+
+def test_a_missing_metric_is_named() -> None:
+    view = view_of({("a", "latency_p90"): [1, 2, 3, 4], ("b", "cpu_usage"): [1, 1, 2, 3]}, normal_rows=2)
+    assert run_pair(needing("metrics", "metrics:latency_p90", "metrics:cpu_usage"), view, 1).status == "ok"
+    result = run_pair(needing("metrics:latency_p90", "metrics:kv_cache_usage", "metrics:ttft_mean"), view, 1)
+    assert (result.status, result.message) == (
+        "missing",
+        "needs the metrics kv_cache_usage, ttft_mean: no service has a sample in what the profile shows",
+    )
+    result = run_pair(needing("logs", "metrics:kv_cache_usage"), view, 1)
+    assert result.message == (
+        "needs logs: the case has none; needs the metric kv_cache_usage: no service has a sample in what the profile "
+        "shows"
+    )
+
+
+def test_a_missing_sli_says_which_front_end_would_do() -> None:
+    columns = {("web", "cpu_usage"): [1.0, 2], ("cart", "latency_p50"): [1.0, 2], ("db", "ttft_mean"): [1.0, 2]}
+    view = view_of(columns, normal_rows=1)
+    result = run_pair(needing("sli"), view, 1)
+    assert (result.status, result.message) == (
+        "missing",
+        "needs sli: the case has none (no requests, and neither 'web' nor what it is known to call has spans or a "
+        "latency metric; with --front-end give one that has: cart)",
+    )
+    bare = view_of({("web", "cpu_usage"): [1, 2]}, normal_rows=1)
+    assert run_pair(needing("sli", "ttft"), bare, 1).message == (
+        "needs sli, ttft: the case has none (no requests, and no service has spans or a latency metric)"
+    )

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 
-from tasks.rca.method import REGISTRY, Paper, method
+from tasks.rca.method import REGISTRY, Paper, Ranking, method
 from tasks.rca.registry import (
     get_method,
     list_methods,
@@ -10,6 +13,7 @@ from tasks.rca.registry import (
     validate_method_parameters,
     validate_methods,
 )
+from tasks.rca.view import CaseView
 
 
 def test_the_first_methods_are_there() -> None:
@@ -90,3 +94,32 @@ def test_unknown_name() -> None:
 def test_one_name_has_one_method() -> None:
     with pytest.raises(ValueError, match=r"'baro' is registered twice: in tasks.rca.metric.baro and"):
         method(name="baro", family="metric", needs=set(), paper=Paper("", "", 2026))(lambda view, rng: None)  # type: ignore[arg-type, return-value]
+
+
+def test_needs_name_signals_and_metrics_of_the_metric_map() -> None:
+    known = {"metrics", "ttft", "error_rate", "metrics:kv_cache_usage", "metrics:latency_p90"}
+    try:
+        method(name="test_needs", family="metric", needs=known, paper=Paper("", "", 2026))(_rank_nothing)
+        assert get_method("test_needs").needs == known
+    finally:
+        REGISTRY.pop("test_needs", None)
+
+
+@pytest.mark.parametrize(
+    ("need", "problem"),
+    [
+        ("metrics:kv_cache_usag", "unknown metric 'kv_cache_usag' in needs; did you mean 'kv_cache_usage'?"),
+        ("metrics:", "unknown metric '' in needs"),
+        ("span", "unknown signal 'span' in needs; did you mean 'spans'?"),
+        ("kv_cache_usage", "unknown signal 'kv_cache_usage' in needs"),
+        ("context", "unknown signal 'context' in needs"),
+    ],
+)
+def test_an_unknown_need_is_an_error_at_registration(need: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"method 'test_needs': {re.escape(problem)}"):
+        method(name="test_needs", family="metric", needs={"metrics", need}, paper=Paper("", "", 2026))
+    assert "test_needs" not in REGISTRY
+
+
+def _rank_nothing(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking(())
