@@ -8,10 +8,16 @@ from tasks.case import Limits, Service, Stack
 from tasks.deploy.local import lifecycle
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
-from tasks.deploy.local.runtime import StackNotRunningError, StackRuntime, read_runtime, running_stack
+from tasks.deploy.local.runtime import (
+    ServiceRuntime,
+    StackNotRunningError,
+    StackRuntime,
+    read_runtime,
+    running_stack,
+)
 from tasks.export.base import TelemetrySources
 from tasks.params import Params
-from tasks.stack import GATEWAY, HEAD, LocalDeployParams, Role
+from tasks.stack import GATEWAY, HEAD, LocalDeployParams
 from tasks.workspace import Workspace
 
 STEADY_LATENCY_S = 2.0
@@ -57,19 +63,19 @@ class LocalStack(LiveStack):
                     role=service.role,
                     node="local",
                     address=service.address,
-                    limits=self._limits(service.role),
+                    limits=self._limits(service),
                 )
                 for service in self.runtime.services
             ),
         )
 
-    def _limits(self, role: Role) -> Limits:
+    def _limits(self, service: ServiceRuntime) -> Limits:
         """The CPU quota of the service's cgroup; memory is not limited unless a fault does it."""
-        cpu, model = self._params.cpu_cores, self._params.model
-        if role != "replica":
-            return Limits(cpu_cores=cpu.gateway if role == "gateway" else cpu.head)
+        if service.role != "replica":
+            return Limits(cpu_cores=service.cpu_cores)
+        model = self._params.model
         return Limits(
-            cpu_cores=cpu.replica,
+            cpu_cores=service.cpu_cores,
             kv_cache_bytes=model.kv_cache_mb * 2**20,
             max_model_len=model.max_model_len,
             max_num_seqs=model.max_num_seqs,

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tasks.rca import metric
+from tasks.rca.context import Context, ServiceFacts, SignalFacts
 from tasks.rca.method import REGISTRY
+from tasks.rca.pair import run_pair
 from tasks.rca.registry import list_methods
+from tests.rca.views import view_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_example_method_registers_and_passes_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method_code, test_code = re.findall(r"```python\n(.*?)```", (DOCS / "add-a-method.md").read_text(), re.DOTALL)
+    method_code, test_code, _ = re.findall(r"```python\n(.*?)```", (DOCS / "add-a-method.md").read_text(), re.DOTALL)
     (tmp_path / "mean_shift.py").write_text(method_code)
     (tmp_path / "example_test.py").write_text(test_code)
     monkeypatch.setattr(metric, "__path__", [*metric.__path__, str(tmp_path)])
@@ -27,6 +31,24 @@ def test_the_example_method_registers_and_passes_its_test(tmp_path: Path, monkey
     finally:
         REGISTRY.pop("mean_shift", None)
         sys.modules.pop("tasks.rca.metric.mean_shift", None)
+
+
+def test_the_example_for_llm_stacks_ranks(tmp_path: Path) -> None:
+    *_, code = re.findall(r"```python\n(.*?)```", (DOCS / "add-a-method.md").read_text(), re.DOTALL)
+    (tmp_path / "kv_pressure.py").write_text(code)
+    try:
+        runpy.run_path(str(tmp_path / "kv_pressure.py"))
+        view = view_of(
+            {("a", "kv_cache_usage"): [0.1, 0.1, 0.2], ("b", "kv_cache_usage"): [0.1, 0.2, 0.9]}, normal_rows=2
+        )
+        sizes = {"a": ServiceFacts(kv_cache_bytes=1e9), "b": ServiceFacts(kv_cache_bytes=1e8)}
+        context = Context(services=sizes, signals={"metrics": SignalFacts("complete", 6)})
+        result = run_pair(REGISTRY["kv_pressure"], replace(view, context=context), seed=1)
+        assert [suspect.service for suspect in result.suspects] == ["a", "b"]
+        other = view_of({("a", "latency_p90"): [1.0, 2.0]}, normal_rows=1)
+        assert run_pair(REGISTRY["kv_pressure"], other, seed=1).status == "missing"
+    finally:
+        REGISTRY.pop("kv_pressure", None)
 
 
 def test_every_method_has_its_line_in_the_table() -> None:
