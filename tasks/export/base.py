@@ -227,7 +227,10 @@ class ExportContext:
         if url is None:
             return DeepFlowClient.empty()
         with asking("DeepFlow"), DeepFlowClient(url, access=self.access("deepflow")) as client:
-            return client.flows(self.start, self.end, self.sources.namespace)
+            flows = client.flows(self.start, self.end, self.sources.namespace)
+            for problem in client.left_out.problems:
+                self.spans_left_out.problem(problem)
+        return flows
 
     @cached_property
     def deepflow_edges(self) -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,7 @@ import orjson
 import pandas as pd
 
 from tasks.export.http import Connection, SourceError, TelemetryClient, one_line
+from tasks.export.left_out import LARGEST_INT64, LeftOut
 from tasks.export.otlp import span_frame
 from tasks.export.placement import Placement
 
@@ -39,16 +40,23 @@ COLUMNS = (
 )
 SERVER_PROCESS, SERVER_CARD = "s-p", "s"
 PAGE_ROWS = 5000
+LONGEST_REQUEST_S = 1e7
+_CELL = str | int | float | None
 FLUSH_S = 60
 """DeepFlow dates a row by when the response ended: a request of the window may be dated this much later."""
 
 
 class DeepFlowClient(TelemetryClient):
-    """Asks one DeepFlow server (querier) over a kept-open connection; passing failures are tried again."""
+    """Asks one DeepFlow server (querier) over a kept-open connection; passing failures are tried again.
+
+    Attributes:
+        left_out: what of the answers could not be used.
+    """
 
     def __init__(self, url: str, *, page_rows: int = PAGE_ROWS, **connection: Unpack[Connection]) -> None:
         super().__init__(url, **connection)
         self._page_rows = page_rows
+        self.left_out = LeftOut()
 
     @staticmethod
     def empty() -> pd.DataFrame:
@@ -62,8 +70,13 @@ class DeepFlowClient(TelemetryClient):
         """
         first, last = math.floor(start.timestamp()), math.ceil(end.timestamp()) + FLUSH_S
         rows = [row for page in self._between(first, last, namespace) for row in page]
-        frame = pd.DataFrame.from_records(rows, columns=list(COLUMNS)) if rows else self.empty()
-        return frame.drop_duplicates("_id").reset_index(drop=True)
+        usable = [row for row in rows if len(row) == len(COLUMNS) and all(isinstance(cell, _CELL) for cell in row)]
+        self.left_out.count("DeepFlow", "a row of another form", len(rows) - len(usable))
+        frame = pd.DataFrame.from_records(usable, columns=list(COLUMNS)) if usable else self.empty()
+        frame = frame.drop_duplicates("_id")
+        timed = _starts_ns(frame["start_time"]).notna()
+        self.left_out.count("DeepFlow", "a row whose start is no time", int((~timed).sum()))
+        return frame[timed].reset_index(drop=True)
 
     def _between(self, first_s: int, last_s: int, namespace: str | None) -> Iterator[list[list[Any]]]:
         """Pages of the rows dated from ``first_s`` to ``last_s``, both included. A time with more rows than a page is
@@ -97,8 +110,19 @@ class DeepFlowClient(TelemetryClient):
             said = one_line(document.get("DESCRIPTION") or document["OPT_STATUS"])
             raise SourceError(f"{self._http.url}: HTTP {answer.status}: {said}")
         result = document.get("result") or {}
-        places = [list(result.get("columns") or COLUMNS).index(column) for column in COLUMNS]
-        return [[row[place] for place in places] for row in result.get("values") or ()]
+        columns, values = (
+            (result.get(key) or () for key in ("columns", "values")) if isinstance(result, dict) else (5, 5)
+        )
+        if not isinstance(columns, list | tuple) or not isinstance(values, list | tuple):
+            raise SourceError(f"{self._http.url}: expected a table: {answer.excerpt!r}")
+        missing = [column for column in COLUMNS if columns and column not in columns]
+        if missing:
+            raise SourceError(f"{self._http.url}: a table without the column {missing[0]}")
+        places = [columns.index(column) for column in COLUMNS] if columns else list(range(len(COLUMNS)))
+        return [
+            [row[place] for place in places] if isinstance(row, list) and len(row) > max(places) else []
+            for row in values
+        ]
 
 
 def _checked(namespace: str) -> str:
@@ -123,9 +147,10 @@ def deepflow_spans(flows: pd.DataFrame, placement: Placement) -> pd.DataFrame:
     flows = flows[flows["service"].notna()]
     by_process = flows["observation_point"].eq(SERVER_PROCESS)
     flows = flows[by_process | ~flows["service"].isin(flows["service"][by_process])]
-    starts = _starts_ns(flows["start_time"])
-    durations = pd.to_numeric(flows["response_duration"], errors="coerce").fillna(0) / 1e6
-    codes = pd.to_numeric(flows["response_code"], errors="coerce").replace(0, np.nan)
+    starts = _starts_ns(flows["start_time"]).to_numpy(dtype=np.int64)
+    durations = pd.to_numeric(flows["response_duration"], errors="coerce").astype("float64") / 1e6
+    durations = durations.where(durations.between(0, LONGEST_REQUEST_S), 0.0)
+    codes = pd.to_numeric(flows["response_code"], errors="coerce").astype("float64").replace(0, np.nan)
     records = (dict(zip(flows.columns, row, strict=True)) for row in flows.itertuples(index=False, name=None))
     return span_frame(
         _row(record, start, duration, code)
@@ -161,9 +186,12 @@ def _services(flows: pd.DataFrame, side: int, placement: Placement) -> list[str 
     return [names.get(str(pod)) or names.get(str(ip)) for pod, ip in zip(pods, addresses, strict=True)]
 
 
-def _starts_ns(times: pd.Series) -> np.ndarray:
-    """Microseconds since the epoch, or text with or without a zone (then UTC) -> nanoseconds."""
-    numbers = pd.to_numeric(times, errors="coerce")
-    if numbers.notna().all():
-        return (numbers.astype("int64") * 1000).to_numpy()
-    return pd.to_datetime(times, utc=True).dt.as_unit("ns").astype("int64").to_numpy()
+def _starts_ns(times: pd.Series) -> pd.Series:
+    """Microseconds since the epoch, or text with or without a zone (then UTC) -> nanoseconds (Int64); null for what is
+    no time."""
+    numbers = pd.to_numeric(times, errors="coerce").astype("float64")
+    possible = numbers.between(1, LARGEST_INT64 / 1000, inclusive="left")
+    counted = numbers.where(possible).round().astype("Int64") * 1000
+    texts = times.where(numbers.isna() & times.map(lambda time: isinstance(time, str)))
+    dated = pd.to_datetime(texts.astype("string"), utc=True, errors="coerce", format="ISO8601").dt.as_unit("ns")
+    return counted.fillna(dated.astype("int64").astype("Int64").where(dated.notna()))

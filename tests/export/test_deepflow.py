@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.export.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
+from tasks.case import SPANS, as_signal
+from tasks.export.deepflow import COLUMNS, DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.http import SourceError
 from tasks.export.placement import Placement, PodPlacement
 from tests.export.emulators import DeepFlowEmulator, Response, failing_first, json_response, serving
@@ -100,3 +102,66 @@ def test_failures() -> None:
             pytest.raises(SourceError, match=message),
         ):
             client.flows(START, END, "rcarena")
+
+
+ODD_TIMES = [None, "", "soon", 0, -5, 1e300, 10**30, "9" * 40]
+
+
+@pytest.mark.parametrize("odd", ODD_TIMES)
+def test_a_row_with_an_odd_start_is_counted_and_the_others_are_read(odd: Any) -> None:
+    rows = [_row(1, 1), _row(2, 2, start_time=odd), _row(3, 3)]
+    with serving(lambda _: _table(rows)) as url, DeepFlowClient(url) as client:
+        flows = client.flows(START, END, None)
+        assert flows["_id"].tolist() == [1, 3]
+        assert client.left_out.problems == ["DeepFlow: left out 1 x a row whose start is no time"]
+    assert len(deepflow_spans(flows, PLACEMENT)) == 2
+
+
+@pytest.mark.parametrize("column", ["response_code", "response_duration", "trace_id", "request_type", "pod_1", "ip_0"])
+@pytest.mark.parametrize("odd", [None, "", "x", -1, 1.5, 10**12, 10**30, True])
+def test_odd_cells_cost_no_row(column: str, odd: Any) -> None:
+    rows = [_row(1, 1), _row(2, 2, **{column: odd}), _row(3, 3)]
+    with serving(lambda _: _table(rows)) as url, DeepFlowClient(url) as client:
+        spans = deepflow_spans(client.flows(START, END, None), PLACEMENT)
+    as_signal("spans", spans[SPANS.names])
+    assert len(spans) == 3
+    assert spans["duration"].between(0, 1e6).all()
+
+
+def _table(rows: list[dict[str, Any]]) -> Response:
+    values = [[row[column] for column in COLUMNS] for row in rows]
+    return _answer({"columns": list(COLUMNS), "values": values})
+
+
+def _answer(result: Any) -> Response:
+    return Response(json.dumps({"OPT_STATUS": "SUCCESS", "DESCRIPTION": "", "result": result}).encode())
+
+
+@pytest.mark.parametrize("odd", [None, 5, [], ["x"], {}, [[]] * len(COLUMNS), [{}] * len(COLUMNS)])
+def test_rows_of_another_form_are_counted(odd: Any) -> None:
+    good = [_row(1, 1)[column] for column in COLUMNS]
+    with (
+        serving(lambda _: _answer({"columns": list(COLUMNS), "values": [odd, good]})) as url,
+        DeepFlowClient(url) as client,
+    ):
+        assert len(client.flows(START, END, None)) == 1
+        assert client.left_out.problems == ["DeepFlow: left out 1 x a row of another form"]
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (5, "expected a table"),
+        ([1], "expected a table"),
+        ({"columns": "x", "values": []}, "expected a table"),
+        ({"columns": list(COLUMNS), "values": "x"}, "expected a table"),
+        ({"columns": list(COLUMNS)[1:], "values": []}, "without the column _id"),
+    ],
+)
+def test_another_table_is_one_line(result: Any, message: str) -> None:
+    with (
+        serving(lambda _: _answer(result)) as url,
+        DeepFlowClient(url) as client,
+        pytest.raises(SourceError, match=message),
+    ):
+        client.flows(START, END, None)
