@@ -115,8 +115,8 @@ class StackResources(Frozen):
 class Images(Frozen):
     """Images of our own and of the engine. A digest (``name@sha256:...``) makes a campaign repeatable."""
 
-    serve: str = "rayproject/ray-llm:2.60.0-py312-cu130"
-    gateway: str = "nginx:1.29.3-otel"
+    serve: str = "docker.io/rayproject/ray-llm:2.60.0-py312-cu130"
+    gateway: str = "docker.io/library/nginx:1.29.3-otel"
     tasks: Annotated[str, NO_TELEMETRY] = "rcarena/tasks:0.1.0"
     gpu_agent: Annotated[str, NO_TELEMETRY] = "rcarena/gpu-agent:0.1.0"
     pull_policy: Annotated[Literal["IfNotPresent", "Always", "Never"], NO_TELEMETRY] = "IfNotPresent"

@@ -11,6 +11,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 PART_OF_LABEL = "app.kubernetes.io/part-of"
 STACK_LABEL = "rcarena.io/stack"
 OWNER = "rcarena"
+SHARED_LABELS = {MANAGED_BY_LABEL: OWNER, PART_OF_LABEL: OWNER}
+"""Of what all stacks of a cluster share: it belongs to no single one."""
 APPLIED_ANNOTATION = "rcarena.io/applied"
 """On an object whose operator rewrites its spec: the fingerprint of what we sent."""
 
@@ -25,6 +27,9 @@ def stack_labels(namespace: str) -> dict[str, str]:
 def stack_selector(namespace: str) -> str:
     """``stack_labels`` as a label selector."""
     return ",".join(f"{key}={value}" for key, value in stack_labels(namespace).items())
+
+
+SHARED_SELECTOR = ",".join(f"{key}={value}" for key, value in SHARED_LABELS.items())
 
 
 @dataclass(frozen=True)

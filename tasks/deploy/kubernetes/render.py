@@ -23,7 +23,7 @@ from tasks.deploy.kubernetes.charts import (
     chart_releases,
     prerequisites,
 )
-from tasks.deploy.kubernetes.manifest import Manifest, stack_labels, with_fingerprint
+from tasks.deploy.kubernetes.manifest import SHARED_LABELS, Manifest, stack_labels, with_fingerprint
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
 from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams, PodResources
@@ -49,6 +49,7 @@ GPU_TEMPLATES = frozenset({"node-fault-crd.yaml.j2", "gpu-agent.yaml.j2"})
 
 RAY_VERSION = "2.60.0"
 CLUSTER_SCOPED = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"})
+SHARED_BY_STACKS = frozenset({"CustomResourceDefinition"})
 REWRITTEN_BY_OPERATORS = frozenset({"RayService"})
 """KubeRay adds fields to the worker groups, a list that server-side apply can only replace as a whole: a dry run always
 shows a change there, so what we sent is known by its fingerprint."""
@@ -57,7 +58,8 @@ HELM_TIMEOUT = "15m"
 
 
 def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
-    """Our objects in the order in which to apply them; every one carries ``manifest.stack_labels(namespace)``."""
+    """Our objects in the order in which to apply them; every one carries ``manifest.stack_labels(namespace)``,
+    but for what all stacks of a cluster share (``manifest.SHARED_LABELS``)."""
     environment, context = _environment(), template_context(params)
     documents = (
         document
@@ -169,7 +171,8 @@ def _owned(document: dict[str, Any], namespace: str) -> dict[str, Any]:
     metadata = document["metadata"]
     if document["kind"] not in CLUSTER_SCOPED:
         metadata.setdefault("namespace", namespace)
-    metadata["labels"] = {**(metadata.get("labels") or {}), **stack_labels(namespace)}
+    labels = SHARED_LABELS if document["kind"] in SHARED_BY_STACKS else stack_labels(namespace)
+    metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
     return with_fingerprint(document) if document["kind"] in REWRITTEN_BY_OPERATORS else document
 
 

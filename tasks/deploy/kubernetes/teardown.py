@@ -21,7 +21,7 @@ from tasks.deploy.kubernetes.client import ALL_NAMESPACES, Cluster, Object
 from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError, NotFoundError
 from tasks.deploy.kubernetes.helm import Helm
 from tasks.deploy.kubernetes.lifecycle import ADDRESS_FILE, address_of, exclusive
-from tasks.deploy.kubernetes.manifest import MANAGED_BY_LABEL, OWNER, stack_labels, stack_selector
+from tasks.deploy.kubernetes.manifest import MANAGED_BY_LABEL, OWNER, SHARED_SELECTOR, stack_labels, stack_selector
 from tasks.deploy.kubernetes.nodes import container_runtime
 from tasks.deploy.kubernetes.runtime import RUNTIME_FILE
 from tasks.stack import KubernetesDeployParams
@@ -145,8 +145,9 @@ class _Teardown:
         self._remove_pods()
         self._remove("settings", (*SETTINGS, *(VOLUMES if volumes else ())), GONE_TIMEOUT_S)
         if not cluster.address.in_cluster:
-            kinds = ACCOUNTS if self._other_stacks() else (*ACCOUNTS, CRD)
-            self._remove("accounts", kinds, GONE_TIMEOUT_S)
+            self._remove("accounts", ACCOUNTS, GONE_TIMEOUT_S)
+            if not self._other_stacks():
+                self._remove("kinds of faults", (CRD,), GONE_TIMEOUT_S)
             self._leave_namespace()
         return self._found
 
@@ -177,7 +178,7 @@ class _Teardown:
     def _ours(self, kind: Kind) -> list[_Found]:
         """Everything that carries our labels, in any namespace that we may see. None of a kind that is not known."""
         api_version, name = kind
-        selector = stack_selector(self._cluster.namespace)
+        selector = SHARED_SELECTOR if kind == CRD else stack_selector(self._cluster.namespace)
         for namespace in (None,) if self._cluster.address.in_cluster else (ALL_NAMESPACES, None):
             try:
                 found = self._cluster.list(api_version, name, namespace=namespace, label_selector=selector)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tasks.deploy.kubernetes import render
 from tasks.deploy.kubernetes.charts import chart_releases, prerequisites
-from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
+from tasks.deploy.kubernetes.manifest import SHARED_LABELS, STACK_LABEL, Manifest, stack_labels
 from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.render import dump, install_script, render_stack, write_manifests
 from tasks.deploy.kubernetes.schemas import manifest_problems
@@ -102,7 +102,10 @@ def test_every_object_is_ours_and_named_once(name: str) -> None:
     found = render_stack(params)
     for manifest in found:
         labels = manifest.document["metadata"]["labels"]
-        assert stack_labels(params.namespace).items() <= labels.items(), str(manifest)
+        shared = manifest.kind == "CustomResourceDefinition"
+        wanted = SHARED_LABELS if shared else stack_labels(params.namespace)
+        assert wanted.items() <= labels.items(), str(manifest)
+        assert (STACK_LABEL in labels) != shared, str(manifest)
         assert (manifest.namespace is None) == (manifest.kind in render.CLUSTER_SCOPED), str(manifest)
     assert len({manifest.key for manifest in found}) == len(found)
 

@@ -119,6 +119,7 @@ def test_a_problem_is_named_with_its_key(changes: dict[str, Any], problem: str) 
     "image",
     [
         "nginx:1.29.3-otel",
+        "docker.io/library/nginx:1.29.3-otel",
         "localhost:5000/rcarena/tasks:0.1.0",
         "ghcr.io/a/b@sha256:" + "0" * 64,
         "ghcr.io/a/b:1.0@sha256:" + "0" * 64,
