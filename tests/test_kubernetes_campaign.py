@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from tasks.case import Case, read_cases, validate_case
+from tasks.identity import differences
 from tasks.inject.recover import residue
 from tasks.params import load_params
-from tasks.plan import plan_campaign
+from tasks.plan import CasePlan, plan_campaign
 from tasks.workspace import Workspace
 from tests.kubernetes.live_stack import FULL_POWER_W, LiveStack, live_stack
 from tests.node_agent.machine import GPU, OTHER_GPU
@@ -36,9 +37,32 @@ CONFIG: dict[str, Any] = {
     "inject": {
         "faults": [
             {"kind": "cpu-stress", "targets": ["ray-replicas-0"], "parameters": {"workers": 4}},
-            {"kind": "network-delay", "targets": ["ray-replicas-1"], "parameters": {"delay_ms": 200, "jitter_ms": 0}},
             {"kind": "gpu-power-limit", "targets": ["ray-replicas-1"]},
-        ]
+        ],
+        "concurrent": [
+            {
+                "injections": [
+                    {"kind": "cpu-stress", "target": "ray-replicas-0", "parameters": {"workers": 4}},
+                    {"kind": "gpu-power-limit", "target": "ray-replicas-1", "offset_s": 0},
+                ]
+            },
+            {
+                "injections": [
+                    {
+                        "kind": "network-delay",
+                        "target": "ray-replicas-1",
+                        "parameters": {"delay_ms": 200, "jitter_ms": 0},
+                    },
+                    {
+                        "kind": "cpu-stress",
+                        "target": "ray-replicas-0",
+                        "parameters": {"workers": 4},
+                        "offset_s": 4,
+                        "duration_s": 8,
+                    },
+                ]
+            },
+        ],
     },
     "export": {"step_s": 1, "rate_window_s": 4},
     "score": {"methods": ["random", "nsigma", "baro", "microrank"], "profile": "paper", "bootstrap_samples": 200},
@@ -61,8 +85,10 @@ def params_for(stack: LiveStack, file: Path, only: str | None = None) -> Path:
         "scrape_interval_s": 1,
         "start_timeout_s": 60,
     }
-    faults = [fault for fault in CONFIG["inject"]["faults"] if only in (None, fault["kind"])]
-    file.write_text(yaml.safe_dump({**CONFIG, "deploy": deploy, "inject": {"faults": faults}}))
+    inject = CONFIG["inject"]
+    if only is not None:
+        inject = {"faults": [fault for fault in inject["faults"] if fault["kind"] == only]}
+    file.write_text(yaml.safe_dump({**CONFIG, "deploy": deploy, "inject": inject}))
     return file
 
 
@@ -95,12 +121,12 @@ def trouble(stack: LiveStack, workspace: Path, stopped: threading.Event) -> None
     stack.loki_failures = 2
 
 
-def by_kind(workspace: Workspace) -> dict[str, Case]:
-    cases = list(read_cases(workspace.cases))
-    return {case.record.injections[0].kind if case.record.injections else "none": case for case in cases}
+def by_fault(workspace: Workspace) -> dict[str, Case]:
+    return {case.record.fault_label: case for case in read_cases(workspace.cases)}
 
 
 def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
+    """Single faults, two at once, and one after the other."""
     workspace = Workspace(tmp_path / "workspace")
     with live_stack(tmp_path) as stack:
         kubeconfig = stack.cluster.kubeconfig(tmp_path / "kubeconfig")
@@ -117,8 +143,13 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
         assert stack.agent.machine.limit(GPU) == stack.agent.machine.limit(OTHER_GPU) == FULL_POWER_W
         assert stack.cluster.objects("ray.io/v1", "RayService") == []
     assert residue(workspace) == []
-    cases = by_kind(workspace)
-    assert set(cases) == {"cpu-stress", "network-delay", "gpu-power-limit"}
+    cases = by_fault(workspace)
+    together, cascade = "cpu-stress+gpu-power-limit", "cpu-stress+network-delay"
+    assert set(cases) == {"cpu-stress", "gpu-power-limit", together, cascade}, [
+        (injection.kind, injection.verdict, injection.reason)
+        for case in cases.values()
+        for injection in case.record.injections
+    ]
     for case in cases.values():
         assert validate_case(case.path) == []
         assert case.record.stack.backend == "kubernetes"
@@ -128,14 +159,32 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
         }, case.record.completeness
         assert set(case.metrics["service"].unique()) == {"nginx-proxy", "ray-head", "ray-replicas-0", "ray-replicas-1"}
         assert len(case.logs) > 50
-    for kind in ("cpu-stress", "network-delay", "gpu-power-limit"):
-        injection = cases[kind].record.injections[0]
-        assert injection.verdict == "effective", f"{kind}: {injection.reason}"
-        assert injection.verified is not None
+    for case in cases.values():
+        fault = case.record.phase("fault")
+        assert fault is not None
+        for injection, planned in zip(case.record.injections, planned_of(case, params).injections, strict=True):
+            assert injection.verdict == "effective", f"{injection.kind}: {injection.reason}"
+            assert injection.verified is not None
+            assert (injection.planned.start - fault.start).total_seconds() == planned.offset_s
+            assert (injection.planned.end - injection.planned.start).total_seconds() == planned.duration_s
+    assert [each.planned.start for each in cases[together].record.injections] == [
+        cases[together].record.phases[1].start
+    ] * 2
+    first, second = cases[cascade].record.injections
+    assert (second.planned.start - first.planned.start).total_seconds() == 4
+    assert (first.planned.end - second.planned.end).total_seconds() == 2
     scores = json.loads((workspace.scores / "metrics.json").read_text())
-    assert scores["cases"]["scored"] == 3
+    assert scores["cases"]["scored"] == 4
     assert scores["methods"]["nsigma"]["avg5"] > scores["chance"]["avg5"]
     assert (workspace.report / "index.html").exists()
+
+
+def planned_of(case: Case, params: Path) -> CasePlan:
+    """The plan of the case by the parameters as a person wrote them; the case holds what shaped it."""
+    (plan,) = [each for each in plan_campaign(load_params(params)) if each.case_id == case.record.case_id]
+    assert differences(case.record.parameters, plan.parameters) == []
+    assert case.record.parameters["load"]["rate"] == 4
+    return plan
 
 
 def test_the_steps_of_an_attempt_in_processes_of_their_own(tmp_path: Path) -> None:

@@ -35,10 +35,15 @@ ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("RCARENA_KILLS", "1"))
 FAULT_S = 10
 ENGINE_FILES = ("vllm", "ray", "torch", "triton", "flashinfer")
-FAULTS = [
-    {"kind": "accelerator-throttle", "targets": ["ray-replicas-1"], "parameters": {"fraction": 0.15}},
-    {"kind": "network-delay", "targets": ["ray-replicas-0"], "parameters": {"delay_ms": 300, "jitter_ms": 50}},
-]
+THROTTLE = {"kind": "accelerator-throttle", "parameters": {"fraction": 0.15}}
+DELAY = {"kind": "network-delay", "parameters": {"delay_ms": 300, "jitter_ms": 50}}
+INJECT = {
+    "faults": [{**THROTTLE, "targets": ["ray-replicas-1"]}],
+    "concurrent": [
+        {"injections": [{**DELAY, "target": "ray-replicas-0"}, {**THROTTLE, "target": "ray-replicas-1", "offset_s": 2}]}
+    ],
+}
+CASES = 2
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="test", fault_free_cases=0, windows={"warmup_s": 5, "baseline_s": 10, "fault_s": FAULT_S, "recovery_s": 6}
     )
     document["deploy"]["replicas"] = 2
-    document["inject"] = {"faults": FAULTS, "concurrent": []}
+    document["inject"] = INJECT
     file = tmp_path_factory.mktemp("params") / "params.yaml"
     file.write_text(yaml.safe_dump(document))
     return file
@@ -105,7 +110,7 @@ def test_kill_9_leaves_no_fault_and_the_campaign_continues(params_file: Path, wo
         campaign.wait()
         time.sleep(FAULT_S + 10)
         assert residue(workspace) == []
-        if len(read_cases(workspace.cases)) == len(FAULTS):
+        if len(read_cases(workspace.cases)) == CASES:
             shutil.rmtree(workspace.cases)
     finished = {case.path: (case.path / "manifest.json").stat().st_mtime_ns for case in read_cases(workspace.cases)}
 
@@ -115,12 +120,17 @@ def test_kill_9_leaves_no_fault_and_the_campaign_continues(params_file: Path, wo
     assert done.returncode == 0, done.stdout + done.stderr
 
     cases = read_cases(workspace.cases)
-    assert len(cases) == len(FAULTS)
+    assert len(cases) == CASES
     for case in cases:
         assert validate_case(case.path) == []
-        assert case.record.injections[0].verdict == "effective", case.record.injections[0].reason
+        for injection in case.record.injections:
+            assert injection.verdict == "effective", injection.reason
         assert {name: c.status for name, c in case.record.completeness.items() if c.status == "missing"} == {}
         assert len(case.requests) > 30
+    assert {case.record.fault_label for case in cases} == {
+        "accelerator-throttle",
+        "accelerator-throttle+network-delay",
+    }
     for path, written in finished.items():
         assert (path / "manifest.json").stat().st_mtime_ns == written
     assert "report:" in done.stdout

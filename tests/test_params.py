@@ -9,9 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.commands.inject import _assignments
 from tasks.params import Params, load_params, overridden
-from tasks.plan import check_params
+from tasks.plan import check_params, plan_campaign
 from tasks.validation import ParamsError
+from tests.command import rcarena_here
 
 DEFAULT = Path(__file__).parents[1] / "params.yaml"
 
@@ -139,3 +141,137 @@ def test_another_backend_replaces_its_section(document: dict[str, Any]) -> None:
     assert overridden(document, {"deploy": stack})["deploy"] == stack
     same = overridden(document, {"deploy": {"backend": "local", "replicas": 2}})["deploy"]
     assert same == {**document["deploy"], "replicas": 2}
+
+
+def written(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    """The project's file with lines changed as a person would."""
+    text = DEFAULT.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_merge_keys_and_anchors_are_parameters_like_any_other(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        ("  prompt_tokens: {distribution: normal", "  prompt_tokens: &tokens {distribution: normal"),
+        ("  output_tokens: {distribution: constant, mean: 16, max: 128}", "  output_tokens: {<<: *tokens, mean: 16}"),
+    )
+    params = load_params(file)
+    assert params.load.output_tokens == params.load.prompt_tokens.model_copy(update={"mean": 16})
+    copy = tmp_path / "resolved.yaml"
+    copy.write_text(params.dump())
+    assert load_params(copy) == params
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  replicas: 3\n", "  replicas: 010\n", 10),
+        ("  replicas: 3\n", "  replicas: 0o12\n", 10),
+        ("  replicas: 3\n", "  replicas: 0xA\n", 10),
+        ("  replicas: 3\n", "  replicas: 1e1\n", 10),
+        ("  replicas: 3\n", "  replicas: 1_0\n", "deploy.replicas: must be a whole number (got '1_0')"),
+        ("  replicas: 3\n", "  replicas: '3'\n", "deploy.replicas: must be a whole number (got '3')"),
+        ("  replicas: 3\n", "  replicas: 3.5\n", "deploy.replicas: Input should be a valid integer"),
+        ("  replicas: 3\n", "  replicas: true\n", "deploy.replicas: must be a whole number (got True)"),
+        ("  replicas: 3\n", "  replicas: 2026-11-29\n", "deploy.replicas: must be a whole number (got '2026-11-29')"),
+        ("  start_timeout_s: 420", "  start_timeout_s: 1:30", "deploy.start_timeout_s: must be a number (got '1:30')"),
+        (
+            "  start_timeout_s: 420",
+            "  start_timeout_s: .inf",
+            "deploy.start_timeout_s: Input should be a finite",
+        ),
+        (
+            "  start_timeout_s: 420",
+            "  start_timeout_s: 1e999",
+            "deploy.start_timeout_s: Input should be a finite",
+        ),
+        (
+            "include_ineffective: false",
+            "include_ineffective: no",
+            "score.include_ineffective: must be true or false",
+        ),
+        (
+            "include_ineffective: false",
+            "include_ineffective: 0",
+            "score.include_ineffective: must be true or false",
+        ),
+        ("  name: local-default", "  name: 007", "campaign.name: must be text (got 7)"),
+        ("  name: local-default", "  name: yes", "yes"),
+        ("{workers: 2}", "{workers: two}", "inject.faults[0].parameters.workers: must be a whole number (got 'two')"),
+        ("{workers: 2}", "{workers: 2.0}", 10),
+        ("{workers: 2}", "{workers: .nan}", "inject.faults[0].parameters.workers: a number must be finite"),
+        (
+            "  replicas: 3\n",
+            "  replicas: 3\n  replicas: 3\n",
+            "line 12, column 3: key 'replicas' is given",
+        ),
+    ],
+)
+def test_values_mean_what_yaml_says_or_are_refused(tmp_path: Path, old: str, new: str, expected: Any) -> None:
+    file = written(tmp_path, (old, new))
+    if isinstance(expected, str) and expected != "yes":
+        with pytest.raises(ParamsError) as caught:
+            check_params(load_params(file), "params.yaml")
+        (problem,) = caught.value.problems
+        assert expected in problem
+        return
+    params = load_params(file)
+    if new.startswith("{"):
+        assert plan_campaign(params) == plan_campaign(load_params(DEFAULT))
+    else:
+        assert expected in (params.deploy.replicas, params.campaign.name)
+
+
+def test_a_wrong_kind_of_value_hides_no_other_problem(tmp_path: Path) -> None:
+    file = written(tmp_path, ("  replicas: 3\n", "  replicas: '3'\n  size: 4\n"), ("  rate: 3  ", "  rate: 0  "))
+    with pytest.raises(ParamsError) as caught:
+        load_params(file)
+    problems = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 3
+    for expected in ("deploy.replicas: must be", "deploy.size: unknown key", "load.rate: Input should be greater"):
+        assert expected in problems
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["workers=010"], {"workers": 10}),
+        (["a=yes", "b=1:30", "c=1_000"], {"a": "yes", "b": "1:30", "c": "1_000"}),
+        (["a=", "b=true", "c=1e3", "d=[1, .5]"], {"a": None, "b": True, "c": 1000.0, "d": [1, 0.5]}),
+        (["a=x=y", "b=@word"], {"a": "x=y", "b": "@word"}),
+    ],
+)
+def test_values_on_the_command_line_are_read_as_in_a_file(given: list[str], expected: dict[str, Any]) -> None:
+    found = _assignments(given)
+    assert found == expected
+    assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"), [(["a"], "NAME=VALUE"), (["=1"], "NAME=VALUE"), (["a=1", "a=2"], "a is given twice")]
+)
+def test_what_is_no_assignment_is_refused(given: list[str], problem: str) -> None:
+    with pytest.raises(ParamsError, match=problem):
+        _assignments(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"load": {"rate": 1, "rate": 2}}', "key 'rate' is given twice"),
+        ('{"load": {"rate": NaN}}', "NaN is not a number"),
+        ("[1]", "must be a JSON object"),
+        ("[" * 100_000, "nested too deeply"),
+        ("{", "not valid JSON"),
+    ],
+)
+def test_an_override_that_cannot_be_used(tmp_path: Path, text: str, problem: str) -> None:
+    done = rcarena_here("params", "resolve", "--base", str(DEFAULT), "--override", text, "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert problem in done.output
+    assert not (tmp_path / "out").exists()

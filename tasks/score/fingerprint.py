@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.case import MANIFEST_FILE
+from tasks.identity import canonical
 from tasks.params import ScoreParams
 from tasks.rca.environment import digest, environment, version_of
 from tasks.rca.method import Method
@@ -45,7 +46,7 @@ def pair_key(view: str, method: Method, parameters: Mapping[str, Any], params: S
 
 
 def _key(what: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:40]
+    return hashlib.sha256(json.dumps(canonical(what), sort_keys=True, default=str).encode()).hexdigest()[:40]
 
 
 @cache

@@ -26,6 +26,7 @@ from tasks.deploy.local.namespaces import join_network, new_fabric
 from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime, read_runtime
 from tasks.deploy.local.supervisor import LEASE_FILE, STATUS_FILE, StackStatus, clear_directory
+from tasks.identity import digest, resolved
 from tasks.lock import sole
 from tasks.stack import LocalDeployParams
 
@@ -163,7 +164,7 @@ def _why_not_reusable(runtime: StackRuntime, params: LocalDeployParams, director
         used = LocalDeployParams.model_validate_json((directory / PARAMS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return "its parameters are unknown"
-    if used != params:
+    if digest(resolved(used)) != digest(resolved(params)):
         return "it runs with other parameters"
     if read_status(directory).phase != "ready":
         return "its start was interrupted"
