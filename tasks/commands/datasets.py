@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,14 @@ from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 CasesDir = Annotated[Path | None, typer.Option("--cases", metavar="DIR", help="Where the cases are, if elsewhere.")]
 
+LINE_LENGTH = 240
+"""Characters of the line that says what was left out of a case."""
+
 
 @stage
 def import_dataset(
     layout: Annotated[Layout, typer.Argument(metavar="LAYOUT", help="rcaeval, petshop or nezha.")],
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="The data set: a directory or a tar archive.")],
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="The data set: a directory, or a tar or zip archive.")],
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     cases: CasesDir = None,
     service: Annotated[
@@ -51,6 +55,8 @@ def import_dataset(
             failed = [line.replace(f"{directory}/", "") for line in result.failed]
     except DatasetError as error:
         raise ParamsError([str(error)]) from error
+    for line in result.left_out:
+        console.say(textwrap.shorten(line, LINE_LENGTH, placeholder=" … (see completeness in its case.json)"))
     for line in failed:
         typer.echo(f"rcarena: {line}", err=True)
     console.say(

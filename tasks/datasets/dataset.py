@@ -56,10 +56,14 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Draft:
-    """A case as it will be written. Signals without a table are declared missing in the record."""
+    """A case as it will be written. Signals without a table are declared missing in the record.
+
+    ``left_out``: one line on what its files hold and it does not; empty if that is nothing.
+    """
 
     record: CaseRecord
     tables: Mapping[SignalName, pa.Table]
+    left_out: str = ""
 
 
 class DatasetCase(Protocol):
@@ -73,6 +77,20 @@ class DatasetCase(Protocol):
         ...
 
     def read(self) -> Draft: ...
+
+
+@dataclass(frozen=True)
+class BrokenCase:
+    """A place where a case was expected and cannot be told: it counts as one that could not be read."""
+
+    origin: str
+    problem: str
+
+    def case_id(self) -> str:
+        raise DatasetError(self.problem)
+
+    def read(self) -> Draft:
+        raise DatasetError(self.problem)
 
 
 @dataclass(frozen=True)
@@ -210,6 +228,27 @@ def edge_table(edges: Sequence[tuple[str, str, str]]) -> pa.Table:
     """(relation, source, target) as the topology signal."""
     columns = [[edge[i] for edge in edges] for i in range(len(TOPOLOGY))]
     return as_signal("topology", pa.table(columns, names=TOPOLOGY.names))
+
+
+def entry_service(spans: pd.DataFrame, preferred: Sequence[str] = ()) -> str | None:
+    """The service in which most traces begin that go on to another service; None if no trace does.
+
+    A trace of one service alone (a health check) says nothing of who calls whom. Of equals the first in ``preferred``
+    counts, else one that nobody calls, else the first by name.
+    """
+    if spans.empty:
+        return None
+    linked = link_spans(spans)
+    code, services = pd.factorize(spans["service"].astype(str))
+    several = pd.Series(code).groupby(linked.trace).nunique().to_numpy() > 1
+    begins = spans["parent_span_id"].isna().to_numpy() & several[linked.trace]
+    roots = np.bincount(code[begins], minlength=len(services))
+    if not roots.any():
+        return None
+    called = {callee for _, callee in span_calls(spans)}
+    best = [str(name) for name in services[roots == roots.max()]]
+    ranks = {name: i for i, name in enumerate(preferred)}
+    return min(best, key=lambda name: (ranks.get(name, len(ranks)), name in called, name))
 
 
 def most_common_root(spans: pd.DataFrame) -> str | None:

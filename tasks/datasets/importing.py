@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import lzma
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,21 +15,50 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tasks.case import Case, CaseError, CaseWriter, is_finished
-from tasks.datasets.dataset import DatasetCase, DatasetError, Found
+from tasks.case import CaseError, CaseWriter, is_finished
+from tasks.datasets.dataset import DatasetError, Draft, Found
 from tasks.lock import sole
 from tasks.scratch import scratch_directory
 
 Progress = Callable[[int], None]
 
+_LOG = logging.getLogger(__name__)
+_CONTENT_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    LookupError,
+    StopIteration,
+    RecursionError,
+    pa.ArrowException,
+    OSError,
+)
+"""All that the content of a file can cause, seen and unseen: it costs that case, never the next one."""
+_ARCHIVE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    OSError,
+    NotImplementedError,  # a method of compression that zipfile does not know
+    RuntimeError,  # a zip with a password
+    ValueError,
+)
+
 
 @dataclass(frozen=True)
 class ImportResult:
-    """Ids of the cases that were written and that were there; ``failed``: one line per case that could not be read."""
+    """Ids of the cases that were written and that were there; ``failed``: one line per case that could not be read.
+
+    ``left_out``: one line per written case that lacks something of its files.
+    """
 
     imported: tuple[str, ...]
     kept: tuple[str, ...]
     failed: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def import_cases(found: Found, cases_dir: Path, progress: Progress = lambda steps: None) -> ImportResult:
@@ -35,7 +67,7 @@ def import_cases(found: Found, cases_dir: Path, progress: Progress = lambda step
     Raises:
         DatasetError: another import is writing there.
     """
-    imported, kept, failed = [], [], []
+    imported, kept, failed, left_out = [], [], [], []
     with sole(cases_dir / ".import.lock", DatasetError(f"{cases_dir}: another import is writing there")):
         for each in found.cases:
             try:
@@ -43,33 +75,38 @@ def import_cases(found: Found, cases_dir: Path, progress: Progress = lambda step
                 if is_finished(cases_dir / case_id):
                     kept.append(case_id)
                 else:
-                    imported.append(_write(each, case_id, cases_dir).record.case_id)
+                    draft = each.read()
+                    _write(draft, case_id, cases_dir)
+                    imported.append(case_id)
+                    if draft.left_out:
+                        left_out.append(f"{each.origin}: left out: {draft.left_out}")
             except CaseError as error:
                 failed.append(f"{each.origin}: {'; '.join(error.problems)}")
-            except (ValueError, OverflowError, pa.ArrowException, OSError) as error:  # all that odd content can cause
+            except _CONTENT_ERRORS as error:
+                _LOG.debug("%s", each.origin, exc_info=True)
                 failed.append(f"{each.origin}: {_one_line(error)}")
             progress(1)
-    return ImportResult(tuple(imported), tuple(kept), tuple(failed))
+    return ImportResult(tuple(imported), tuple(kept), tuple(failed), tuple(left_out))
 
 
-def _write(case: DatasetCase, case_id: str, cases_dir: Path) -> Case:
-    draft = case.read()
+def _write(draft: Draft, case_id: str, cases_dir: Path) -> None:
     with CaseWriter(cases_dir, case_id) as writer:
         for signal, table in draft.tables.items():
             writer.write(signal, table)
-        return writer.finish(draft.record)
+        writer.finish(draft.record)
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__} {text}".strip()
 
 
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """``source`` itself if it is a directory; the content of a tar archive in a temporary directory otherwise.
+    """``source`` itself if it is a directory; the content of a tar or zip archive in a temporary directory otherwise.
 
     Raises:
-        DatasetError: neither of the two, or an archive with unsafe members.
+        DatasetError: neither of the two, or an archive that is cut off, locked, or reaches outside.
     """
     if source.is_dir():
         yield source
@@ -78,8 +115,20 @@ def unpacked(source: Path) -> Iterator[Path]:
         raise DatasetError(f"{source}: no such directory")
     with scratch_directory("import", Path(tempfile.gettempdir())) as directory:
         try:
-            with tarfile.open(source) as archive:
-                archive.extractall(directory, filter="data")
-        except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise DatasetError(f"{source}: expected a directory or a tar archive: {error}") from error
+            if zipfile.is_zipfile(source) and not tarfile.is_tarfile(source):
+                with zipfile.ZipFile(source) as archive:
+                    _refuse_outside(archive)
+                    archive.extractall(directory)  # noqa: S202  (refused above; links are written as plain files)
+            else:
+                with tarfile.open(source) as archive_file:
+                    archive_file.extractall(directory, filter="data")
+        except _ARCHIVE_ERRORS as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DatasetError(f"{source}: expected a directory, or a whole tar or zip archive: {reason}") from error
         yield directory
+
+
+def _refuse_outside(archive: zipfile.ZipFile) -> None:
+    for name in archive.namelist():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"'{name}' would be written outside")

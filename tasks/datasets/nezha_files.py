@@ -13,11 +13,14 @@ import orjson
 import pandas as pd
 
 from tasks.datasets.dataset import NANOSECONDS, Column, DatasetError
+from tasks.datasets.left_out import LeftOut
 from tasks.datasets.tables import Table, read_csv
 
 MINUTE = 60 * NANOSECONDS
 SPAN_KEY = ["trace_id", "span_id"]
-_MAX_ROUNDS = 3 * 24 * 60
+_DAY = 24 * 60 * MINUTE
+_NEAR = 2 * MINUTE
+"""How far from the minute of its file an event may be: that minute ends some seconds before or after the full one."""
 _SAME_LATENCY = 0.9
 """Share of the day's rows in which the front end's latency and a pod's must agree."""
 _REPLICA_SUFFIX = re.compile(r"-[0-9a-f]{6,10}-[a-z0-9]{5}$")
@@ -54,6 +57,7 @@ class DayMetrics:
     """``times``: (rounds,) int64 ns, one per minute. ``values``: (rounds, columns), in our units.
 
     ``names``: pod -> what it is called. ``front_end``: None if ``front_service.csv`` does not tell.
+    ``left_out``: what of the files is not in the columns.
     """
 
     times: np.ndarray
@@ -61,6 +65,7 @@ class DayMetrics:
     values: np.ndarray
     names: Mapping[str, str]
     front_end: str | None
+    left_out: LeftOut
 
 
 def service_of(pod: str) -> str:
@@ -69,60 +74,93 @@ def service_of(pod: str) -> str:
 
 
 def read_metrics(files: Sequence[Path], front_service_file: Path) -> DayMetrics:
-    """The metrics of one day, each round of samples at one time: that of its first sample."""
-    tables = [read_csv(file) for file in files]
-    for table in tables:
-        table.require("Time", "PodName")
-        if not table.rows:
-            raise DatasetError(f"{table.file}: no row of metrics")
-    pods = [str(table.text("PodName")[0]) for table in tables]
+    """The metrics of one day, each round of samples at one time: that of its first sample.
+
+    A file that cannot be used is left out and counted. Raises :class:`DatasetError` if none is left.
+    """
+    left_out = LeftOut()
+    tables = [table for file in files if (table := _metrics_of(file, "PodName", left_out)) is not None]
+    if not tables:
+        raise DatasetError(f"{files[0].parent}: none of {len(files)} <pod>_metric.csv can be used: {left_out}")
+    pods = [_pod(table) for table in tables]
     names = _service_names(pods)
-    front = [read_csv(front_service_file)] if front_service_file.is_file() else []
-    moments = [_round_times(table) for table in (*tables, *front)]
-    if not all(len(times) for times in moments):
-        raise DatasetError(f"{front_service_file}: no row of metrics")
-    start = min(int(times.min()) for times in moments)
-    rounds = [np.rint((times - start) / MINUTE).astype(int) for times in moments]
-    minutes = 1 + max(int(each.max()) for each in rounds)
-    if minutes > _MAX_ROUNDS:
-        raise DatasetError(f"{files[0].parent}: samples over {minutes} minutes; expected those of one day")
+    front = _metrics_of(front_service_file, "Time", left_out) if front_service_file.is_file() else None
+    parts = tables if front is None else [*tables, front]
+    moments = [_round_times(table) for table in parts]
+    middle = int(np.median(np.concatenate([times[known] for times, known in moments])))
+    placed = [known & (np.abs(times - middle) <= _DAY) for times, known in moments]
+    for table, used in zip(parts, placed, strict=True):
+        left_out.add(table.file, "row", "without a usable Time", int((~used).sum()))
+    start = min(int(times[used].min()) for (times, _), used in zip(moments, placed, strict=True) if used.any())
+    rounds = [
+        np.where(used, np.rint((times - start) / MINUTE), 0).astype(int)
+        for (times, _), used in zip(moments, placed, strict=True)
+    ]
+    minutes = 1 + max(int(at[used].max()) for at, used in zip(rounds, placed, strict=True) if used.any())
     series: list[tuple[Column, np.ndarray]] = []
-    for table, pod, at in zip(tables, pods, rounds, strict=False):
-        series += _series(table, at, minutes, names[pod], _METRICS)
-    front_end = _equal_latency(front[0], rounds[-1], series) if front else None
-    if front_end is not None:
-        series += _series(front[0], rounds[-1], minutes, front_end, _FRONT_METRICS, only_known=True)
+    for table, pod, at, used in zip(tables, pods, rounds, placed, strict=False):
+        series += _series(table, at, used, minutes, names[pod], _METRICS)
+    front_end = None if front is None else _equal_latency(front, rounds[-1], placed[-1], series)
+    if front is not None and front_end is not None:
+        series += _series(front, rounds[-1], placed[-1], minutes, front_end, _FRONT_METRICS, only_known=True)
+    if not series:
+        raise DatasetError(f"{files[0].parent}: no column of metrics")
     return DayMetrics(
         times=start + np.arange(minutes) * MINUTE,
         columns=tuple(column for column, _ in series),
         values=np.column_stack([values for _, values in series]),
         names=names,
         front_end=front_end,
+        left_out=left_out,
     )
+
+
+def _metrics_of(file: Path, needed: str, left_out: LeftOut) -> Table | None:
+    """None, and counted, if the file has nothing to use."""
+    try:
+        table = read_csv(file, left_out)
+        table.require("Time", needed)
+    except DatasetError:
+        left_out.add(file, "file", "that is no table of metrics")
+        return None
+    if not _round_times(table)[1].any():
+        left_out.add(file, "file", "without a row of metrics")
+        return None
+    return table
+
+
+def _pod(table: Table) -> str:
+    """As most rows say; else as the file is called."""
+    said = pd.Series(table.text("PodName"), dtype=object).dropna().value_counts()
+    return str(said.index[0]) if len(said) else table.file.name.split("_metric.csv")[0]
 
 
 def _series(
     table: Table,
     at: np.ndarray,
+    used: np.ndarray,
     rounds: int,
     service: str,
     known: Mapping[str, tuple[str, str | None, float]],
     *,
     only_known: bool = False,
 ) -> list[tuple[Column, np.ndarray]]:
-    """The metrics of one file, put on the grid: its rows at the positions ``at``."""
-    series = []
-    for name in table.names:
-        if name in _NOT_METRICS or (only_known and name not in known):
-            continue
-        found = table.numbers(name)
-        if name in _SILENT_IF_ZERO and not (found > 0).any():
+    """The metrics of one file, put on the grid: its ``used`` rows at the positions ``at``."""
+    series: dict[str, tuple[Column, np.ndarray]] = {}
+    for i, name in enumerate(table.names):
+        if not name or name in _NOT_METRICS or (only_known and name not in known):
             continue
         metric, unit, factor = known.get(name, (_clean(name), None, 1.0))
+        if not metric or metric in series:
+            table.left_out.add(table.file, "column", "that is there twice" if metric else "without a name")
+            continue
+        found = table.numbers_if_any(i)
+        if found is None or (name in _SILENT_IF_ZERO and not (found > 0).any()):
+            continue
         values = np.full(rounds, np.nan)
-        values[at] = found * factor
-        series.append((Column(service, metric, unit, name), values))
-    return series
+        values[at[used]] = found[used] * factor
+        series[metric] = (Column(service, metric, unit, name), values)
+    return list(series.values())
 
 
 def _clean(name: str) -> str:
@@ -130,13 +168,15 @@ def _clean(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
 
 
-def _equal_latency(front: Table, at: np.ndarray, series: Sequence[tuple[Column, np.ndarray]]) -> str | None:
+def _equal_latency(
+    front: Table, at: np.ndarray, used: np.ndarray, series: Sequence[tuple[Column, np.ndarray]]
+) -> str | None:
     """The service whose latency is that of the front end."""
-    if "LatencyP90(s)" not in front.names:
+    latency = front.numbers_if_any("LatencyP90(s)") if "LatencyP90(s)" in front.names else None
+    if latency is None:
         return None
-    latency = front.numbers("LatencyP90(s)")
     shares = {
-        column.service: float(np.isclose(values[at], latency).mean())
+        column.service: float(np.isclose(values[at[used]], latency[used]).mean())
         for column, values in series
         if column.metric == "latency_p90"
     }
@@ -150,25 +190,26 @@ def _service_names(pods: Sequence[str]) -> dict[str, str]:
     return {pod: service if pods_of[service] == 1 else pod for pod, service in shortened.items()}
 
 
-def _round_times(table: Table) -> np.ndarray:
-    """``2022-08-22 03:51:19.607158889 +0000 UTC m=+0.113112869`` to the second, as ns since the epoch."""
-    table.require("Time")
-    try:
-        seconds = np.array([str(text)[:19] for text in table.text("Time")], dtype="datetime64[s]")
-    except ValueError:
-        raise DatasetError(f"{table.file}: column 'Time' must hold <date> <time> in UTC") from None
-    return seconds.astype(np.int64) * NANOSECONDS
+def _round_times(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """``2022-08-22 03:51:19.607158889 +0000 UTC m=+0.113112869`` to the second, as ns since the epoch; where known."""
+    written = pd.Series(table.text("Time"), dtype=object).str.slice(0, 19)
+    moments = pd.to_datetime(written, format="%Y-%m-%d %H:%M:%S", errors="coerce")
+    known = moments.notna().to_numpy() & (moments.dt.year > 1970).to_numpy()
+    seconds = moments.where(known).to_numpy().astype("datetime64[s]").astype(np.int64)
+    return np.where(known, seconds, 0) * NANOSECONDS, known
 
 
-def read_spans(file: Path | None) -> pd.DataFrame:
-    if file is None:
-        return pd.DataFrame(
-            columns=["time", "pod", "service", "trace_id", "span_id", "parent_span_id", "operation", "duration"]
-        )
-    table = read_csv(file)
+NO_SPANS = ("time", "pod", "service", "trace_id", "span_id", "parent_span_id", "operation", "duration")
+NO_LINES = ("time", "service", "node")
+
+
+def read_spans(file: Path, left_out: LeftOut) -> pd.DataFrame:
+    """The spans of a file."""
+    table = read_csv(file, left_out)
     table.require("TraceID", "SpanID", "ParentID", "PodName", "OperationName", "StartTimeUnixNano", "EndTimeUnixNano")
-    start, end = table.integers("StartTimeUnixNano"), table.integers("EndTimeUnixNano")
+    (start, started), (end, ended) = (table.times(f"{name}TimeUnixNano", 1) for name in ("Start", "End"))
     parent = pd.Series(table.text("ParentID"), dtype=object)
+    backwards = started & (~ended | (end < start))
     frame = pd.DataFrame(
         {
             "time": start,
@@ -177,28 +218,50 @@ def read_spans(file: Path | None) -> pd.DataFrame:
             "span_id": table.text("SpanID"),
             "parent_span_id": parent.mask(parent == "root", None),
             "operation": table.text("OperationName"),
-            "duration": np.maximum(end - start, 0) / NANOSECONDS,
+            "duration": np.where(backwards, 0, end - start) / NANOSECONDS,
         }
     )
-    return frame.dropna(subset=["pod", "trace_id", "span_id"])
+    named = frame[["pod", "trace_id", "span_id"]].notna().all(axis=1).to_numpy()
+    kept = named & started & (start > 0)
+    table.left_out.add(file, "span", "without ids, a pod or a start", int((~kept).sum()))
+    table.left_out.add(file, "span", "that ends before it starts, taken as of 0 s", int((kept & backwards).sum()))
+    return frame[kept]
 
 
-def read_logs(file: Path | None) -> pd.DataFrame:
-    if file is None:
-        return pd.DataFrame(columns=["time", "service", "node"])
-    table = read_csv(file)
+def read_logs(file: Path, minute: int, left_out: LeftOut) -> pd.DataFrame:
+    """The lines of a file; ``minute``: what the file is named after, ns since the epoch.
+
+    A line states its time twice, and in the published files a third of the ERROR lines have a ``TimeUnixNano`` of the
+    year 1. It counts where it is within ``_NEAR`` of the file's minute; else whichever of the two is nearer to it.
+    """
+    table = read_csv(file, left_out)
     table.require("TimeUnixNano", "Node", "PodName", "Log")
+    time, known = table.times("TimeUnixNano", 1)
+    if "Timestamp" in table.names:
+        time, known = _nearer(time, known, table, minute)
+    known &= time > 0
     levels, messages = _parsed_lines(table.text("Log"))
     frame = pd.DataFrame(
         {
-            "time": table.integers("TimeUnixNano"),
+            "time": time,
             "pod": table.text("PodName"),
             "node": table.text("Node"),
             "level": levels,
             "message": messages,
         }
     )
-    return frame.dropna(subset=["pod"])
+    kept = known & frame["pod"].notna().to_numpy()
+    table.left_out.add(file, "line", "without a pod or a time", int((~kept).sum()))
+    return frame[kept]
+
+
+def _nearer(time: np.ndarray, known: np.ndarray, table: Table, minute: int) -> tuple[np.ndarray, np.ndarray]:
+    far = ~known | (np.abs(time - float(minute)) > MINUTE + _NEAR)
+    if not far.any():
+        return time, known
+    other, other_known = table.times("Timestamp")
+    better = other_known & (~known | (np.abs(other - float(minute)) < np.abs(time - float(minute))))
+    return np.where(far & better, other, time), known | (far & better)
 
 
 def _parsed_lines(lines: np.ndarray) -> tuple[list[str | None], list[str]]:
@@ -242,13 +305,22 @@ def log_nodes(logs: pd.DataFrame) -> dict[str, str]:
     return {str(service): str(node) for service, node in alone.itertuples(index=False)}
 
 
-def read_dependencies(file: Path, services: Sequence[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Calls and placement of ``dependency.csv``; clients that are no candidate are left out."""
+def read_dependencies(
+    file: Path, services: Sequence[str], left_out: LeftOut
+) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Calls and placement of ``dependency.csv``; clients that are no candidate are left out.
+
+    A file that cannot be read is counted: a fault has its metrics all the same.
+    """
     if not file.is_file():
         return [], {}
-    table = read_csv(file)
-    table.require("Source", "Target")
-    pairs = [(str(a), str(b)) for a, b in zip(table.text("Source"), table.text("Target"), strict=True)]
+    try:
+        table = read_csv(file, left_out)
+        table.require("Source", "Target")
+    except DatasetError:
+        left_out.add(file, "file", "that is no table of calls")
+        return [], {}
+    pairs = [(str(a), str(b)) for a, b in zip(table.text("Source"), table.text("Target"), strict=True) if a and b]
     calls = [(source, target) for source, target in pairs if source in services and target in services]
     nodes = {source: target for source, target in pairs if source in services and target not in services}
     return calls, nodes

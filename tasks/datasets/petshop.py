@@ -9,6 +9,8 @@ rows) and ``target.json`` (the node and metric whose objective is violated, the 
 * The front end is the node whose objective is violated: PetShop's own evaluation tells it to the methods.
 * The fault kind is the violated metric (``latency`` or ``availability``), as PetShop groups its results.
 * The candidates are the nodes of the graph.
+* Requests are counts per step. A recording of one row has no step of its own: that of the other one counts, else
+  ``STEP_S``, which is PetShop's.
 """
 
 from __future__ import annotations
@@ -38,9 +40,20 @@ from tasks.datasets.dataset import (
     two_phases,
     versions,
 )
-from tasks.datasets.tables import Table, read_csv, read_header, read_json
+from tasks.datasets.left_out import CaseLeftOut, LeftOut
+from tasks.datasets.tables import (
+    Table,
+    in_order,
+    is_hidden,
+    plausible,
+    read_csv,
+    read_header,
+    read_json,
+    visible_files,
+)
 
 IMPORTER = "petshop 1"
+STEP_S = 300
 HEADER_LINES = 3
 """Node, metric, statistic; a fourth line names the time column."""
 SPLITS = ("train", "test")
@@ -51,11 +64,11 @@ _LATENCIES = {"Average": "latency_mean", **{f"p{q}": f"latency_p{q}" for q in (5
 
 def find(directory: Path, overrides: Overrides) -> Found:
     """The issues of every scenario below ``directory``. ``overrides`` are not used."""
-    scenarios = [_Scenario(graph.parent, Digest()) for graph in sorted(directory.rglob("graph.csv"))]
+    scenarios = [_Scenario(graph.parent, Digest()) for graph in visible_files(directory, "**/graph.csv")]
     cases: list[PetShopIssue] = []
     skipped = []
     for scenario in scenarios:
-        issues = [path for split in SPLITS for path in sorted((scenario.path / split).glob("issue_*"), key=_number)]
+        issues = [path for split in SPLITS for path in _issues(scenario.path / split)]
         if not scenario.baseline_file.is_file():
             skipped.append(f"{scenario.path.name}: {len(issues)} issues skipped: no baseline, noissue/metrics.csv")
             continue
@@ -65,22 +78,48 @@ def find(directory: Path, overrides: Overrides) -> Found:
     return Found(tuple(cases), tuple(skipped))
 
 
+def _issues(split: Path) -> list[Path]:
+    found = (path for path in split.glob("issue_*") if path.is_dir() and not is_hidden(path, split))
+    return sorted(found, key=_number)
+
+
 def _number(issue: Path) -> tuple[int, str]:
     digits = issue.name.removeprefix("issue_")
     return (int(digits) if digits.isdecimal() else 0, issue.name)
 
 
 @dataclass(frozen=True)
+class _Series:
+    """A column of a metrics file, in the file's own unit."""
+
+    node: str
+    metric: str
+    statistic: str
+
+
+@dataclass(frozen=True)
 class _Recording:
-    """``times``: (rows,) int64 ns; ``values``: (rows, columns), in our units."""
+    """``times``: (rows,) int64 ns; ``values``: (rows, columns), in the file's units."""
 
     times: np.ndarray
-    columns: tuple[Column, ...]
+    series: tuple[_Series, ...]
     values: np.ndarray
+    left_out: LeftOut
 
     @property
-    def step(self) -> int:
-        return int(np.median(np.diff(self.times))) if len(self.times) > 1 else 0
+    def step(self) -> int | None:
+        """ns; None if there is one row only."""
+        return int(np.median(np.diff(self.times))) if len(self.times) > 1 else None
+
+    def table(self, shift: int, step: int) -> pa.Table:
+        """The metrics signal in our units, the times moved by ``shift``."""
+        found = [_our_metric(each.metric, each.statistic, step / NANOSECONDS) for each in self.series]
+        columns = [
+            Column(each.node, name, unit, f"{each.metric} {each.statistic}")
+            for each, (name, unit, _) in zip(self.series, found, strict=True)
+        ]
+        factors = np.array([factor for _, _, factor in found])
+        return metrics_table(self.times + shift, columns, self.values * factors)
 
 
 class _Scenario:
@@ -91,6 +130,7 @@ class _Scenario:
         self.digest = digest
         self.graph_file = path / "graph.csv"
         self.baseline_file = path / "noissue" / "metrics.csv"
+        self.graph_left_out = LeftOut()
 
     @cached_property
     def baseline(self) -> _Recording:
@@ -99,11 +139,14 @@ class _Scenario:
     @cached_property
     def graph(self) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
         """Nodes, and the edges caller -> callee."""
-        table = read_csv(self.graph_file)
-        callees, callers = table.names[1:], [str(name) for name in table.text(0)]
-        weights = np.column_stack([table.numbers(i + 1) for i in range(len(callees))])
+        table = read_csv(self.graph_file, self.graph_left_out)
+        callees, callers = table.names[1:], ["" if name is None else str(name) for name in table.text(0)]
+        if not callees or not callers:
+            raise DatasetError(f"{self.graph_file}: expected a row and a column per node")
+        found = [table.numbers_if_any(i + 1) for i in range(len(callees))]
+        weights = np.column_stack([np.zeros(table.rows) if each is None else each for each in found])
         edges = [(callers[i], callees[j]) for i, j in np.argwhere(weights > 0).tolist() if callers[i] != callees[j]]
-        return tuple(sorted({*callers, *callees})), edges
+        return tuple(sorted({*callers, *callees} - {""})), [edge for edge in edges if all(edge)]
 
 
 @dataclass(frozen=True)
@@ -128,27 +171,32 @@ class PetShopIssue:
         target = _Target.read(target_file)
         baseline, issue = self.scenario.baseline, _read_metrics(metrics_file)
         nodes, calls = self.scenario.graph
-        step = issue.step or baseline.step
+        step = issue.step or baseline.step or STEP_S * NANOSECONDS
+        baseline_step = baseline.step or step
         inject, end = int(issue.times[0]), int(issue.times[-1]) + step
         shift = inject - step - int(baseline.times[-1])
-        moved = _Recording(baseline.times + shift, baseline.columns, baseline.values)
-        tables: dict[SignalName, pa.Table] = {"metrics": _joined(moved, issue), "topology": topology_table(calls, {})}
-        services = sorted({*nodes, *(column.service for column in (*baseline.columns, *issue.columns))})
+        metrics = pa.concat_tables([baseline.table(shift, baseline_step), issue.table(0, step)]).unify_dictionaries()
+        tables: dict[SignalName, pa.Table] = {"metrics": metrics, "topology": topology_table(calls, {})}
+        services = sorted({*nodes, *(each.node for each in (*baseline.series, *issue.series))})
         for role, node in (("root_cause", target.root_cause), ("target", target.node)):
             if node not in services:
                 raise DatasetError(f"{target_file}: {role}.node '{node}' is neither in the graph nor in the metrics")
+        left_out = CaseLeftOut()
+        for recording in (baseline, issue):
+            left_out.of("metrics").update(recording.left_out)
+        left_out.of("topology").update(self.scenario.graph_left_out)
         record = CaseRecord(
             case_id=self.case_id(),
             campaign=f"PetShop {self.scenario.path.name}",
             stack=Stack(backend="aws", services=tuple(Service(name=name, role="service") for name in services)),
             front_end=target.node,
-            phases=two_phases(int(moved.times[0]), inject, end),
+            phases=two_phases(int(baseline.times[0]) + shift, inject, end),
             injections=(
                 stated_injection(
                     target.metric, target.root_cause, inject, end, _named_metrics(target, issue), command=target.command
                 ),
             ),
-            completeness=completeness(tables, {}),
+            completeness=completeness(tables, left_out.reasons()),
             versions=versions(
                 IMPORTER,
                 {
@@ -158,7 +206,7 @@ class PetShopIssue:
                 },
             ),
         )
-        return Draft(record, tables)
+        return Draft(record, tables, left_out.summary())
 
 
 @dataclass(frozen=True)
@@ -174,26 +222,29 @@ class _Target:
         document: Any = read_json(file)
         try:
             target, cause = document["target"], document["root_cause"]
-            metadata = document.get("metadata") or {}
-            command = (metadata.get("reproducibility") or {}).get("command") or ""
-            named = cause.get("metric")
-            return cls(
-                node=str(target["node"]),
-                metric=str(target["metric"]),
-                root_cause=str(cause["node"]),
-                cause_metric=None if named is None else str(named),
-                command=str(command),
-            )
+            stated = (target["node"], target["metric"], cause["node"])
+            named, metadata = cause.get("metric"), document.get("metadata")
         except (KeyError, TypeError, AttributeError):
-            raise DatasetError(f"{file}: expected target.node, target.metric and root_cause.node") from None
+            stated, named, metadata = (None, None, None), None, None
+        if not all(isinstance(each, str) and each for each in stated):
+            raise DatasetError(f"{file}: expected target.node, target.metric and root_cause.node")
+        how = metadata.get("reproducibility") if isinstance(metadata, dict) else None
+        command = how.get("command") if isinstance(how, dict) else None
+        return cls(
+            node=stated[0],
+            metric=stated[1],
+            root_cause=stated[2],
+            cause_metric=named if isinstance(named, str) else None,
+            command="" if command is None else str(command),
+        )
 
 
 def _named_metrics(target: _Target, issue: _Recording) -> list[str]:
     """By our names, every statistic of the metric that is stated as the root cause; mostly none is."""
     return [
-        column.metric
-        for column in issue.columns
-        if column.service == target.root_cause and str(column.source).split()[0] == target.cause_metric
+        _our_metric(each.metric, each.statistic, STEP_S)[0]
+        for each in issue.series
+        if each.node == target.root_cause and each.metric == target.cause_metric
     ]
 
 
@@ -201,43 +252,43 @@ def _read_metrics(file: Path) -> _Recording:
     nodes, metrics, statistics = (row[1:] for row in read_header(file, HEADER_LINES))
     if not len(nodes) == len(metrics) == len(statistics):
         raise DatasetError(f"{file}: expected three header lines of equal length: node, metric, statistic")
-    names = ["time", *(f"{node} {metric}" for node, metric in zip(nodes, metrics, strict=True))]
-    table = read_csv(file, skip_lines=HEADER_LINES, names=names)
-    table = _without_title(table)
+    left_out = LeftOut()
+    table = _without_title(read_csv(file, left_out, header_lines=HEADER_LINES))
     if not table.rows:
         raise DatasetError(f"{file}: no row of metrics")
-    times = table.seconds(0)
-    if (np.diff(times) <= 0).any():
-        raise DatasetError(f"{file}: the times must ascend")
-    step_s = float(np.median(np.diff(times))) / NANOSECONDS if len(times) > 1 else np.nan
-    columns, values = [], []
-    for i, (node, metric, statistic) in enumerate(zip(nodes, metrics, statistics, strict=True)):
-        name, unit, factor = _our_metric(metric, statistic, step_s)
-        columns.append(Column(node, name, unit, f"{metric} {statistic}"))
-        values.append(table.numbers(i + 1) * factor)
-    return _Recording(times, tuple(columns), np.column_stack(values))
+    found: dict[_Series, np.ndarray] = {}
+    for i, each in enumerate(_Series(*parts) for parts in zip(nodes, metrics, statistics, strict=True)):
+        if not (each.node and each.metric and each.statistic):
+            left_out.add(file, "column", "without a node, a metric or a statistic")
+        elif each in found:
+            left_out.add(file, "column", "that is there twice")
+        else:
+            values = table.numbers_if_any(i + 1)
+            if values is not None:
+                found[each] = values
+    if not found:
+        raise DatasetError(f"{file}: no column of metrics")
+    times, known = table.times(0)
+    known = plausible(times, known)
+    if not known.any():
+        raise DatasetError(f"{file}: no row has a time; expected seconds since 1970")
+    times, values = in_order(times, np.column_stack(list(found.values())), left_out, file, known)
+    return _Recording(times, tuple(found), values, left_out)
 
 
 def _without_title(table: Table) -> Table:
     """Without the line that only says ``unix_timestamp``."""
     first = table.text(0)[:1]
-    titled = len(first) == 1 and str(first[0]).replace("_", "").isalpha()
-    return Table(table.file, table.data.slice(1)) if titled else table
+    titled = len(first) == 1 and first[0] is not None and str(first[0]).replace("_", "").isalpha()
+    return table.slice(1) if titled else table
 
 
 def _our_metric(metric: str, statistic: str, step_s: float) -> tuple[str, str | None, float]:
     """Name, unit and factor. Requests are counts per step, availability is a percentage."""
     if metric == "latency" and statistic in _LATENCIES:
         return _LATENCIES[statistic], "s", 1.0
-    if (metric, statistic) == ("requests", "Sum") and step_s > 0:
+    if (metric, statistic) == ("requests", "Sum"):
         return "request_rate", "requests/s", 1.0 / step_s
     if (metric, statistic) == ("availability", "Average"):
         return "availability", "ratio", 0.01
     return f"{metric}_{statistic}".lower(), None, 1.0
-
-
-def _joined(*recordings: _Recording) -> pa.Table:
-    """The metrics of all, in order of time; they need not have the same columns."""
-    return pa.concat_tables(
-        [metrics_table(each.times, each.columns, each.values) for each in recordings]
-    ).unify_dictionaries()

@@ -2,7 +2,7 @@
 
 Service names lose ``_`` and ``/`` (RCAEval ends a service at the first ``_``), metrics get RCAEval's names where it has
 one. ``inject_time.txt`` holds whole seconds, rounded down, so that no abnormal sample counts as normal.
-``rcarena.json`` holds what the layout cannot say; RCAEval does not look at it.
+``rcarena.json`` and ``rcarena.<signal>.parquet`` hold what the layout cannot say; RCAEval does not look at them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from tasks.case import Case
+from tasks.case import SIGNALS, Case, SignalName
 from tasks.datasets.dataset import NANOSECONDS, Column
 from tasks.datasets.rcaeval import INJECT_TIME_FILE, LOGS_FILE, TRACES_FILE
-from tasks.datasets.rcaeval_sidecar import SIDECAR_FILE, Sidecar
+from tasks.datasets.rcaeval_sidecar import SIDECAR_FILE, Sidecar, digest, table_file
 
 METRICS_FILE = "data.csv"
 METRIC_NAMES = {
@@ -99,11 +101,20 @@ def _write(case: Case, short: Mapping[str, str], folder: Path) -> None:
         _write_traces(case.spans, short, staging / TRACES_FILE)
     inject = int(case.record.injection_time.timestamp())
     (staging / INJECT_TIME_FILE).write_text(f"{inject}\n", encoding="utf-8")
+    own: dict[SignalName, str] = {"metrics": METRICS_FILE, "logs": LOGS_FILE, "spans": TRACES_FILE}
+    tables: dict[SignalName, str] = {}
+    for signal in SIGNALS:
+        if (case.path / f"{signal}.parquet").is_file():
+            shutil.copyfile(case.path / f"{signal}.parquet", staging / table_file(signal))
+            name = own.get(signal, "")
+            tables[signal] = name if (staging / name).is_file() else ""
     sidecar = Sidecar(
         record=case.record,
         columns=columns,
         services={name: service for service, name in short.items()},
         topology=[(str(r), str(a), str(b)) for r, a, b in case.topology.itertuples(index=False)],
+        tables=tables,
+        digests={name: found for name in own.values() if (found := digest(staging / name)) is not None},
     )
     (staging / SIDECAR_FILE).write_text(json.dumps(sidecar.document(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -166,7 +177,7 @@ def _write_traces(spans: pd.DataFrame, short: Mapping[str, str], file: Path) -> 
         "operationName": operation,
         "startTimeMillis": start // 1_000_000,
         "startTime": _decimal(start, 1_000),
-        "duration": spans["duration"] * 1e6,
+        "duration": _micros(spans["duration"].to_numpy(dtype=float)),
         "statusCode": spans["status_code"].astype("Int32"),
         "parentSpanID": spans["parent_span_id"],
         "attributes": spans["attributes"],
@@ -178,10 +189,21 @@ def _nanoseconds(times: pd.Series) -> np.ndarray:
     return times.dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
 
 
-def _decimal(nanoseconds: np.ndarray, unit: int) -> np.ndarray | list[str]:
-    """Exactly: whole units, as text with a fraction only if one of them has a fraction."""
+def _micros(seconds: np.ndarray) -> Any:
+    """In microseconds, exactly where it is a whole number of ns (as measured durations are)."""
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(seconds * NANOSECONDS)
+    exact = np.isfinite(whole) & (np.abs(whole) < 2**53) & (whole / NANOSECONDS == seconds)
+    if not exact.all():
+        return seconds * 1e6
+    return _decimal(whole.astype(np.int64), 1_000)
+
+
+def _decimal(nanoseconds: np.ndarray, unit: int) -> np.ndarray | pa.Array:
+    """Exactly: whole units, as decimals only if one of them has a fraction."""
     if not (nanoseconds % unit).any():
         return nanoseconds // unit
     digits = len(str(unit)) - 1
-    whole, rest = nanoseconds // unit, nanoseconds % unit
-    return [f"{w}.{r:0{digits}d}" if r else str(w) for w, r in zip(whole.tolist(), rest.tolist(), strict=True)]
+    exact = pc.cast(pa.array(nanoseconds), pa.decimal128(19, 0))
+    scaled = pc.multiply(exact, pa.scalar(Decimal(1).scaleb(-digits), pa.decimal128(digits + 1, digits)))
+    return pc.cast(scaled, pa.string())

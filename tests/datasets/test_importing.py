@@ -101,7 +101,10 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path: Path) -> None:
         member = tarfile.TarInfo("../../evil.txt")
         member.size = 4
         archive.addfile(member, io.BytesIO(b"evil"))
-    with pytest.raises(DatasetError, match="expected a directory or a tar archive"), unpacked(tmp_path / "evil.tar"):
+    with (
+        pytest.raises(DatasetError, match="expected a directory, or a whole tar or zip archive"),
+        unpacked(tmp_path / "evil.tar"),
+    ):
         pass
     assert not list(tmp_path.parent.rglob("evil.txt"))
 
@@ -130,7 +133,7 @@ def test_the_command_says_what_it_did_and_score_takes_the_cases(tmp_path: Path) 
     [
         ("import rcaeval missing", "missing: no such directory"),
         ("import petshop .", "expected the scenarios of PetShop"),
-        ("import nezha params.yaml", "params.yaml: expected a directory or a tar archive"),
+        ("import nezha params.yaml", "params.yaml: expected a directory, or a whole tar or zip archive"),
         ("import elsewhere .", "elsewhere"),
         ("export rcaeval --to out", "no finished case"),
     ],

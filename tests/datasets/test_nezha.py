@@ -70,13 +70,50 @@ def test_each_round_of_samples_is_one_time_on_an_exact_grid(cases: list[Case]) -
     assert cases[0].metrics.groupby(["service", "metric"])["time"].nunique().nunique() == 1
 
 
-def test_the_baseline_leaves_out_the_faults_before(cases: list[Case]) -> None:
-    times = np.sort(cases[1].metrics["time"].unique())
-    gaps = [time for time in times if FIRST <= pd.Timestamp(time) < FIRST + timedelta(minutes=7)]
-    assert gaps == []
-    before = [time for time in times if pd.Timestamp(time) < SECOND]
-    assert len(before) == 12 + 1, "12 rounds before the first fault, the one at 11:58:53 after it"
-    assert len(times) - len(before) == 3
+def moments(case: Case) -> list[pd.Timestamp]:
+    return [pd.Timestamp(time) for time in np.sort(case.metrics["time"].unique())]
+
+
+def test_the_baseline_leaves_out_the_faults_before_and_is_made_up_from_after(cases: list[Case]) -> None:
+    """12 rounds before the first fault, one (11:58:53) between the two, three (12:06:53 on) after the second."""
+    first, second = (moments(case) for case in cases)
+    assert [time for time in second if FIRST <= time < FIRST + timedelta(minutes=7)] == []
+    assert sum(time < SECOND for time in second) == 3 + 12 + 1
+    assert sum(time < FIRST for time in first) == 4 + 12
+    assert [sum(time >= inject for time in times) for inject, times in ((FIRST, first), (SECOND, second))] == [3, 3]
+    assert [case.record.versions["baseline"] for case in cases] == [
+        "metrics: 12 minutes before the injection, 420 s or more after any other; "
+        "4 such minutes after it, moved by -1800 s to end where those begin",
+        "metrics: 13 minutes before the injection, 420 s or more after any other; "
+        "3 such minutes after it, moved by -1800 s to end where those begin",
+    ]
+
+
+def test_minutes_of_the_baseline_from_after_the_fault_keep_their_values_and_gaps(cases: list[Case]) -> None:
+    first = moments(cases[0])
+    begin = pd.Timestamp(NEZHA_START)
+    assert first[:5] == [begin - timedelta(minutes=m) for m in (11, 3, 2, 1)] + [begin]
+    assert cases[0].record.phases[0].start == begin - timedelta(minutes=11)
+    samples = cases[0].metrics.set_index(["service", "metric", "time"])["value"].sort_index()
+    others = cases[1].metrics.set_index(["service", "metric", "time"])["value"].sort_index()
+    moved = begin - timedelta(minutes=11)
+    at = ("ts-food-service", "memory_working_set")
+    assert samples[(*at, moved)] == others[(*at, moved + timedelta(minutes=30))], "11:58:53, in both cases"
+
+
+def test_a_long_day_needs_no_minute_from_after_the_fault(tmp_path: Path) -> None:
+    """The half hour once more an hour earlier, and one fault near the end of it all."""
+    root = nezha(tmp_path / "set", events=False)
+    file = root / "rca_data/2023-01-30/2023-01-30-fault_list.json"
+    fault = {"inject_time": "2023-01-30 12:05:10", "inject_pod": NEZHA_PODS[1], "inject_type": "return"}
+    file.write_text(json.dumps({"12": [fault]}))
+    for metrics in (file.parent / "metric").glob("*.csv"):
+        title, *lines = metrics.read_text().splitlines()
+        earlier = [line.replace("-30 11:", "-30 10:").replace("-30 12:", "-30 11:") for line in lines]
+        metrics.write_text("\n".join([title, *earlier, *lines]) + "\n")
+    (case,) = imported_cases("nezha", root, tmp_path / "cases")
+    assert case.record.versions["baseline"] == "metrics: 56 minutes before the injection, 420 s or more after any other"
+    assert case.metrics["time"].min() == pd.Timestamp(NEZHA_START - timedelta(hours=1))
 
 
 def test_units_are_ours_and_a_rate_that_is_always_zero_is_left_out(cases: list[Case]) -> None:
@@ -146,7 +183,9 @@ def test_the_front_end_can_be_given(tmp_path: Path) -> None:
     [
         ({"inject_time": "soon"}, "inject_time 'soon' must be <date> <time>"),
         ({"inject_time": "2024-01-01 00:00:00"}, "no row after the injection at 2024-01-01 00:00:00"),
-        ({"inject_time": "2023-01-30 11:00:00"}, "no row before the injection at 2023-01-30 11:00:00"),
+        ({"inject_time": "2023-01-30 11:00:00"}, "no row after the injection at 2023-01-30 11:00:00"),
+        ({"inject_time": "0001-01-01 00:00:00"}, "must be <date> <time> after 1970"),
+        ({"inject_time": "9999-12-31 23:59:59"}, "must be <date> <time> after 1970"),
         ({"inject_pod": None}, "expected inject_pod and inject_type"),
         ({"inject_pod": "mongo-5dc8d4f9fd-llznp"}, "inject_pod 'mongo-5dc8d4f9fd-llznp' has no metrics, spans or logs"),
     ],

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.case import Case, Completeness, SignalName, read_cases
+from tasks.case import SIGNALS, Case, Completeness, SignalName, read_cases
 from tasks.datasets.dataset import DatasetError, Overrides
 from tasks.datasets.rcaeval import METRICS, find, split_column
 from tasks.datasets.rcaeval_export import export_cases
@@ -130,17 +135,143 @@ def test_a_truth_for_many_folders_is_refused(tmp_path: Path) -> None:
         find(tmp_path, Overrides(service="x"))
 
 
+# The copy on Hugging Face, and the original files of RCAEval 1.8
+
+
+def as_parquet(folder: Path) -> None:
+    """The folder's CSV files as that copy has them: log times in s, durations and times of spans in us as integers."""
+    pq.write_table(pa.Table.from_pandas(pd.read_csv(folder / "data.csv")), folder / "metrics.parquet")
+    (folder / "data.csv").unlink()
+    if (folder / "logs.csv").is_file():
+        logs = pd.read_csv(folder / "logs.csv")[["timestamp", "container_name", "message"]]
+        table = pa.Table.from_pandas(logs.assign(timestamp=logs["timestamp"] // 10**9), preserve_index=False)
+        pq.write_table(table.set_column(1, "container_name", table["container_name"].cast(pa.large_string())),
+                       folder / "logs.parquet")  # fmt: skip
+        spans = pd.read_csv(folder / "traces.csv").dropna(subset=["traceID"])
+        spans["statusCode"] = pd.to_numeric(spans["statusCode"], errors="coerce")
+        whole = dict.fromkeys(("startTimeMillis", "startTime", "duration"), "int64")
+        pq.write_table(pa.Table.from_pandas(spans.astype(whole), preserve_index=False), folder / "traces.parquet")
+        (folder / "logs.csv").unlink()
+        (folder / "traces.csv").unlink()
+
+
+def as_json(folder: Path) -> None:
+    """``{column: [[time, value], …]}``, an empty list for a series without samples."""
+    data = pd.read_csv(folder / "data.csv")
+    series = {name: [[int(t), v] for t, v in zip(data["time"], data[name], strict=True)] for name in data.columns[1:]}
+    (folder / "metrics.json").write_text(json.dumps(series | {"frontend_diskio": []}))
+    (folder / "data.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    "name", ["re2ob_checkoutservice_cpu_1", "RE3-OB_checkoutservice_cpu_2", "mine_checkoutservice_cpu_1"]
+)
+@pytest.mark.parametrize("convert", [as_parquet, as_json])
+def test_the_layouts_of_rcaeval_1_8(tmp_path: Path, name: str, convert: Callable[[Path], None]) -> None:
+    folder = rcaeval(tmp_path / "set" / name)
+    (plain_case,) = imported_cases("rcaeval", folder, tmp_path / "plain", service="checkoutservice", fault="cpu")
+    convert(folder)
+    (case,) = imported_cases("rcaeval", tmp_path / "set", tmp_path / "cases")
+    (injection,) = case.record.injections
+    assert (injection.kind, injection.target, injection.metrics) == ("cpu", "checkoutservice", ("cpu_usage",))
+    assert case.record.injection_time.timestamp() == RCAEVAL_INJECT
+    pd.testing.assert_frame_equal(
+        *(plain(each.metrics, ["time", "service", "metric"]) for each in (plain_case, case)), check_exact=True
+    )
+
+
+def test_events_in_parquet_are_those_in_csv(tmp_path: Path) -> None:
+    as_parquet(rcaeval(tmp_path / "set/re2ob_checkoutservice_delay_1", events=True))
+    (case,) = imported_cases("rcaeval", tmp_path / "set", tmp_path / "cases")
+    spans = case.spans.set_index("span_id")
+    assert spans.loc["s1", "duration"] == 0.0025
+    assert spans.loc["s1", "status_code"] == 200
+    assert spans.loc["s2", "parent_span_id"] == "s1"
+    assert spans.loc["s2", "start"] - spans.loc["s1", "start"] == pd.Timedelta("10us")
+    assert case.logs["message"].tolist() == ['said "no", twice\nand again', "started"]
+    assert set(case.logs["time"]) == {pd.Timestamp(RCAEVAL_INJECT, unit="s", tz="UTC")}
+    assert case.record.completeness["spans"].status == "complete"
+
+
+def test_the_index_says_the_truth_where_the_names_do_not(tmp_path: Path) -> None:
+    rcaeval(tmp_path / "set/a1")
+    (rcaeval(tmp_path / "set/a2") / "inject_time.txt").unlink()
+    index = pd.DataFrame(
+        {
+            "case": ["a1", "a2", "elsewhere"],
+            "root_cause_service": ["checkoutservice", "cart-service_v2", "x"],
+            "fault": ["mem", "cpu", "f1"],
+            "inject_time": [1, RCAEVAL_INJECT + 3, 1],
+        }
+    )
+    index.to_parquet(tmp_path / "set/cases.parquet")
+    found = find(tmp_path / "set", Overrides())
+    assert found.skipped == ("cases.parquet: 1 of 3 cases are not here",)
+    cases = imported_cases("rcaeval", tmp_path / "set", tmp_path / "cases")
+    assert {(c.record.injections[0].target, c.record.injections[0].kind, c.record.injection_time.timestamp())
+            for c in cases} == {
+        ("checkoutservice", "mem", RCAEVAL_INJECT), ("cart-service_v2", "cpu", RCAEVAL_INJECT + 3),
+    }  # fmt: skip
+
+
+def test_an_index_that_cannot_be_read_is_said_and_the_names_count(tmp_path: Path) -> None:
+    rcaeval(tmp_path / "set/re1ob_checkoutservice_cpu_1")
+    (tmp_path / "set/cases.parquet").write_text("no parquet")
+    (line,) = find(tmp_path / "set", Overrides()).skipped
+    assert "cases.parquet: not readable as Parquet" in line
+    assert line.endswith("going by the names of the folders")
+    (case,) = imported_cases("rcaeval", tmp_path / "set", tmp_path / "cases")
+    assert case.record.injections[0].target == "checkoutservice"
+
+
+# The front end
+
+
+def with_spans(folder: Path, *edges: tuple[str, str]) -> None:
+    """One trace per (caller, callee); a caller ``""``: the callee alone."""
+    us = RCAEVAL_INJECT * 10**6
+    lines = ["time,traceID,spanID,serviceName,operationName,startTime,duration,parentSpanID"]
+    for i, (caller, callee) in enumerate(edges):
+        lines += [f"x,t{i},a,{caller},get,{us + i},100,"] if caller else []
+        lines.append(f"x,t{i},b,{callee},get,{us + i + 1},50,{'a' if caller else '0000000000000000'}")
+    (folder / "traces.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("edges", "overrides", "expected"),
+    [
+        ([], {}, "frontend"),
+        ([("frontend", "checkoutservice")], {}, "frontend"),
+        ([("edge", "frontend"), ("edge", "checkoutservice"), ("frontend", "checkoutservice")], {}, "edge"),
+        ([("edge", "checkoutservice")], {}, "edge"),
+        ([("edge", "checkoutservice")], {"front_end": "frontend"}, "frontend"),
+        ([("", "checkoutservice"), ("", "checkoutservice"), ("edge", "checkoutservice")], {}, "edge"),
+        ([("", "checkoutservice"), ("", "checkoutservice")], {}, "frontend"),
+        ([("edge", "checkoutservice"), ("frontend", "checkoutservice")], {}, "frontend"),
+    ],
+)
+def test_the_front_end_is_where_traces_begin_then_a_known_name(
+    tmp_path: Path, edges: list[tuple[str, str]], overrides: dict[str, str], expected: str
+) -> None:
+    with_spans(rcaeval(tmp_path / "set/checkoutservice_cpu/1"), *edges)
+    (case,) = imported_cases("rcaeval", tmp_path / "set", tmp_path / "cases", **overrides)
+    assert case.record.front_end == expected
+    assert ("front end" in case.record.versions) == (expected == "edge")
+
+
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
         ("inject_time.txt", "", "expected seconds since 1970"),
-        ("inject_time.txt", "9999999999", "no row after the inject time 9999999999"),
+        ("inject_time.txt", "9000000000", "no row after the inject time 9000000000"),
+        ("inject_time.txt", "9999999999", "expected seconds since 1970, of 64 bits in ns"),
         ("inject_time.txt", "5", "no row before the inject time 5"),
         ("data.csv", "a,b\n1,2\n", "no column 'time'"),
         ("data.csv", "time,frontend_cpu\n1,2\n", "1 rows of metrics"),
         ("data.csv", "time,alone\n1,2\n2,3\n", "no column <service>_<metric>"),
-        ("data.csv", "time,frontend_cpu\n1,x\n2,3\n", "column 'frontend_cpu' must hold numbers"),
-        ("data.csv", "time,frontend_cpu\n1,\n,3\n", "column 'time' has empty cells"),
+        ("data.csv", "time,frontend_cpu\n1,x\n2,y\n", "no column <service>_<metric>"),
+        ("data.csv", "time,frontend_cpu\nx,1\n,3\n", "column 'time' must hold seconds since 1970"),
+        ("data.csv", "time,frontend_cpu\n1,\n,3\n", "1 rows with a time of their own; expected two or more"),
         (
             "data.csv",
             f"time,frontend_cpu\n{RCAEVAL_INJECT - 1},1\n{RCAEVAL_INJECT},1\n",
@@ -187,24 +318,19 @@ def plain(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def assert_same(case: Case, back: Case) -> None:
-    keys: dict[SignalName, list[str]] = {
-        "metrics": ["time", "service", "metric"],
-        "logs": ["time", "service", "message"],
-        "spans": ["trace_id", "span_id"],
-        "topology": ["relation", "source", "target"],
-    }
-    for signal, by in keys.items():
-        ours, theirs = (plain(each.table(signal), by) for each in (case, back))
-        pd.testing.assert_frame_equal(ours, theirs, check_exact=signal != "spans", rtol=1e-12)
-    excluded = {"case_id", "completeness"}
-    assert back.record.model_dump(exclude=excluded) == case.record.model_dump(exclude=excluded)
-    assert back.record.completeness["requests"].status == "missing"
+    """Every table, row by row and bit by bit, and the whole record."""
+    for signal in SIGNALS:
+        ours, theirs = (pq.ParquetFile(each.path / f"{signal}.parquet").read() for each in (case, back))
+        assert ours.schema == theirs.schema
+        pd.testing.assert_frame_equal(ours.to_pandas(), theirs.to_pandas(), check_exact=True)
+    assert back.record.model_dump(exclude={"case_id"}) == case.record.model_dump(exclude={"case_id"})
 
 
 def test_our_case_comes_back_as_it_was(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path / "cases", target="ray-replicas-1")
     (back,) = exported([case], tmp_path)
     assert_same(case, back)
+    assert len(back.requests) > 0
     folder = tmp_path / "out/ray-replicas-1_cpu/1"
     data = pd.read_csv(folder / "data.csv")
     assert {"time", "ray-head_latency-90", "ray-replicas-1_cpu", "ray-replicas-2_requests-running"} <= set(data.columns)
@@ -215,10 +341,74 @@ def test_our_case_comes_back_as_it_was(tmp_path: Path) -> None:
     assert data["ray-replicas-1_cpu"].tolist() == cpu.sort_values("time")["value"].tolist()
 
 
+def odd_numbers(case: Case, cases_dir: Path) -> Case:
+    """All that a CSV file loses: disorder, two samples of one time, no value, empty texts, all bits of a float."""
+    rng = np.random.default_rng(4)
+    metrics = case.metrics.sample(frac=1, random_state=1, ignore_index=True)
+    metrics["value"] = rng.uniform(0, 1, len(metrics)) / 3
+    metrics.loc[:4, "value"] = [np.nan, np.inf, -np.inf, -0.0, 5e-324]
+    metrics = pd.concat([metrics, metrics.iloc[:3].assign(value=7.0)], ignore_index=True)
+    logs = case.logs.assign(message="", template_id="")
+    logs["time"] += pd.to_timedelta(rng.integers(0, 10**9, len(logs)), unit="ns")
+    spans = case.spans.assign(duration=rng.uniform(0, 1, len(case.spans)) / 7, attributes="")
+    requests = case.requests.assign(error="")
+    tables: dict[SignalName, pd.DataFrame] = {"metrics": metrics, "logs": logs, "spans": spans, "requests": requests}
+    return copied(case, case.record, tables | {"topology": case.topology}, cases_dir)
+
+
+def test_a_case_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    case = odd_numbers(synthetic_case(tmp_path / "cases"), tmp_path / "odd")
+    (back,) = exported([case], tmp_path)
+    assert_same(case, back)
+
+
+def test_a_changed_file_counts_and_the_rest_comes_back_as_it_was(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases")
+    (folder,) = export_cases([case], tmp_path / "out").written
+    logs = (folder / "logs.csv").read_text().splitlines()
+    (folder / "logs.csv").write_text("\n".join(logs[:3]) + "\n")
+    (back,) = imported_cases("rcaeval", tmp_path / "out", tmp_path / "back")
+    assert len(back.logs) == 2
+    assert len(back.spans) == len(case.spans)
+    pd.testing.assert_frame_equal(back.requests, case.requests, check_exact=True)
+
+
+def test_durations_of_whole_nanoseconds_come_back_exactly_from_the_files_alone(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases")
+    duration = np.random.default_rng(5).integers(0, 10**10, len(case.spans)) / 1e9
+    tables: dict[SignalName, pd.DataFrame] = {
+        "metrics": case.metrics, "logs": case.logs, "topology": case.topology, "requests": case.requests,
+        "spans": case.spans.assign(duration=duration),
+    }  # fmt: skip
+    odd = copied(case, case.record, tables, tmp_path / "odd")
+    export_cases([odd], tmp_path / "out")
+    for file in (tmp_path / "out").rglob("rcarena*"):
+        file.unlink()
+    (back,) = imported_cases("rcaeval", tmp_path / "out", tmp_path / "back")
+    ours, theirs = (plain(each.spans, ["trace_id", "span_id"])["duration"] for each in (odd, back))
+    pd.testing.assert_series_equal(ours, theirs, check_exact=True)
+
+
+def test_a_folder_of_the_version_before_is_read(tmp_path: Path) -> None:
+    """It has ``rcarena.json`` without ``tables`` and ``digests``, and no Parquet files."""
+    case = synthetic_case(tmp_path / "cases")
+    (folder,) = export_cases([case], tmp_path / "out").written
+    document = json.loads((folder / "rcarena.json").read_text())
+    del document["tables"], document["digests"]
+    (folder / "rcarena.json").write_text(json.dumps(document))
+    for file in folder.glob("rcarena.*.parquet"):
+        file.unlink()
+    (back,) = imported_cases("rcaeval", tmp_path / "out", tmp_path / "back")
+    ours, theirs = (plain(each.metrics, ["time", "service", "metric"]) for each in (case, back))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    assert back.record.completeness["requests"] == Completeness(status="missing", reason="the layout has none")
+
+
 def test_without_the_sidecar_the_numbers_are_still_there(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path / "cases")
     export_cases([case], tmp_path / "out")
-    (tmp_path / "out/ray-replicas-1_cpu/1/rcarena.json").unlink()
+    for file in (tmp_path / "out/ray-replicas-1_cpu/1").glob("rcarena*"):
+        file.unlink()
     (back,) = imported_cases("rcaeval", tmp_path / "out", tmp_path / "back")
     ours, theirs = (plain(each.metrics, ["time", "service", "metric"]) for each in (case, back))
     columns = ["time", "service", "metric", "value"]
@@ -283,4 +473,7 @@ def test_exporting_again_gives_the_same_bytes(tmp_path: Path) -> None:
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     export_cases([case], tmp_path / "out")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert sorted(before) == ["data.csv", "inject_time.txt", "logs.csv", "rcarena.json", "traces.csv"]
+    assert sorted(before) == [
+        "data.csv", "inject_time.txt", "logs.csv", "rcarena.json", "rcarena.logs.parquet", "rcarena.metrics.parquet",
+        "rcarena.requests.parquet", "rcarena.spans.parquet", "rcarena.topology.parquet", "traces.csv",
+    ]  # fmt: skip

@@ -80,7 +80,11 @@ def test_online_boutique(online_boutique: list[Case]) -> None:
     }  # fmt: skip
     assert {len(case.record.service_names) for case in online_boutique} == {10}
     assert {case.record.front_end for case in online_boutique} == {"frontend"}
-    assert min(case.metrics["time"].min() for case in online_boutique) == pd.Timestamp("2022-08-22T03:51:19Z")
+    first = pd.Timestamp("2022-08-22T03:51:19Z")
+    assert all((case.metrics["time"] == first).any() for case in online_boutique)
+    last = max(online_boutique, key=lambda case: case.record.injection_time)
+    assert last.metrics["time"].min() == first, "enough minutes of its own"
+    assert min(_baseline_minutes(case) for case in online_boutique) == 30
     assert all(
         "success_ratio" not in set(case.metrics[case.metrics["service"] != "frontend"]["metric"])
         for case in online_boutique
@@ -99,6 +103,11 @@ def test_the_holes_of_online_boutique_are_no_steps(online_boutique: list[Case]) 
         assert len(view.metrics) == case.metrics["time"].nunique()
         minutes = np.diff(pd.DatetimeIndex(view.metrics.index).asi8) / 60e9
         np.testing.assert_array_equal(np.diff(view.ticks()), minutes)
+
+
+def _baseline_minutes(case: Case) -> int:
+    times = case.metrics["time"].drop_duplicates()
+    return int((times < pd.Timestamp(case.record.injection_time)).sum())
 
 
 @pytest.mark.parametrize("method", ["nsigma", "baro"])
