@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from tasks.case import CaseRecord, SignalName, as_signal
+from tasks.case import SIGNALS, CaseRecord, SignalName, as_signal
 from tasks.datasets.dataset import Column, DatasetError
 from tasks.datasets.tables import read_json
 
@@ -64,10 +64,14 @@ class Sidecar:
         return not own or self.digests.get(own) == digest(folder / own)
 
     def table(self, folder: Path, signal: SignalName) -> pa.Table:
-        """The exported table. Raises :class:`DatasetError` if it cannot be read."""
+        """The exported table, without columns that only a newer version knows. Raises :class:`DatasetError` if it
+        cannot be read.
+        """
         file = folder / table_file(signal)
         try:
-            return as_signal(signal, pq.ParquetFile(file).read())
+            stored = pq.ParquetFile(file)
+            known = [name for name in stored.schema_arrow.names if name in SIGNALS[signal].names]
+            return as_signal(signal, stored.read(columns=known))
         except (OSError, pa.ArrowException, ValueError) as error:
             raise DatasetError(f"{file}: not readable as Parquet: {str(error).splitlines()[0]}") from error
 

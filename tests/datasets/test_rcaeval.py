@@ -389,6 +389,20 @@ def test_durations_of_whole_nanoseconds_come_back_exactly_from_the_files_alone(t
     pd.testing.assert_series_equal(ours, theirs, check_exact=True)
 
 
+def test_a_folder_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    """With a column and a signal that this one does not know."""
+    case = synthetic_case(tmp_path / "cases")
+    (folder,) = export_cases([case], tmp_path / "out").written
+    document = json.loads((folder / "rcarena.json").read_text())
+    document["tables"]["profiles"] = ""
+    (folder / "rcarena.json").write_text(json.dumps(document))
+    file = folder / "rcarena.requests.parquet"
+    requests = pq.ParquetFile(file).read()
+    pq.write_table(requests.append_column("colour", pa.array(["red"] * len(requests))), file)
+    (back,) = imported_cases("rcaeval", tmp_path / "out", tmp_path / "back")
+    assert_same(case, back)
+
+
 def test_a_folder_of_the_version_before_is_read(tmp_path: Path) -> None:
     """It has ``rcarena.json`` without ``tables`` and ``digests``, and no Parquet files."""
     case = synthetic_case(tmp_path / "cases")
