@@ -2,8 +2,9 @@
 
 Each is taken from the first of these that has samples on both sides of the inject time, else from the first that has
 any: the load's ``requests``; the ``spans`` of the front end (calls into it from elsewhere); a latency ``metric`` of the
-front end; the latency metrics of the services nearest ``below`` it in the call graph (their mean, a service that falls
-silent counting as it last was). :class:`tasks.rca.view.SliSource` says which it was.
+front end; the latency metrics of the services nearest ``below`` it in the call graph, of all services if nobody
+recorded what it calls (their mean, a service that falls silent counting as it last was).
+:class:`tasks.rca.view.SliSource` says which it was.
 """
 
 from __future__ import annotations
@@ -201,10 +202,14 @@ class Telemetry:
             yield Sli(values.rename("sli"), SliSource(kind, metric=metric, services=owners))
 
     def _levels_below(self) -> Iterator[set[str]]:
-        """The services one call below the front end, then two, and so on."""
+        """The services one call below the front end, then two, and so on; all others at once if nobody recorded what it
+        calls."""
         declared = self.topology[(self.topology["relation"] == CALLS).to_numpy()]
         calls = set(zip(declared["source"].astype(str), declared["target"].astype(str), strict=True))
         calls |= self._calls_in_spans()
+        if not any(caller == self.front_end != callee for caller, callee in calls):
+            yield {service for service, _ in column_names(self.metrics)} - {self.front_end}
+            return
         seen, level = {self.front_end}, {self.front_end}
         while level := {callee for caller, callee in calls if caller in level} - seen:
             seen |= level

@@ -178,7 +178,11 @@ def test_without_any_of_the_front_end_it_is_the_latency_nearest_below() -> None:
     found = telemetry(metrics=columns, topology=edges).slis().latency
     np.testing.assert_allclose(found.values, [3, 5, 6])  # c is silent at last: it counts as it last was
     assert found.source == SliSource("below", "latency_p90", ("c", "d"))
-    assert telemetry(metrics=columns).slis().latency.source.kind == "none"
+    unknown = telemetry(metrics=columns, topology=calls(("f", "a"), ("c", "d"))).slis().latency
+    assert unknown.source == SliSource("below", "latency_p90", ("c", "d", "e", "f"))
+    np.testing.assert_allclose(unknown.values, [5, 6, 6.5])
+    known = telemetry(metrics=columns, topology=calls(("a", "b"), ("f", "a"))).slis().latency
+    assert known.source.kind == "none"
     seen = spans(("1", None, "a", 0, 1, None), ("2", "1", "d", 0, 1, None)).query("span_id == '2' or service == 'a'")
     below = telemetry(metrics=columns, spans=seen.assign(duration=NAN)).slis().latency
     assert below.source == SliSource("below", "latency_p90", ("d",))
