@@ -14,10 +14,14 @@ def instant_value(url: str, expression: str) -> float:
     """The value of an instant query with one result; 0 when there is no series.
 
     Raises:
-        OSError, ValueError, KeyError: Prometheus does not answer, or not as it should.
+        OSError, ValueError: Prometheus does not answer, or not as it should.
     """
     with DIRECT.open(
         f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=TIMEOUT_S
     ) as answer:
-        result = json.load(answer)["data"]["result"]
-    return float(result[0]["value"][1]) if result else 0.0
+        document = json.load(answer)
+    try:
+        result = document["data"]["result"]
+        return float(result[0]["value"][1]) if result != [] else 0.0
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"an answer that is not Prometheus's: {type(error).__name__}: {error}") from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import math
 import threading
 import time
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import orjson
 import pytest
+import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ from tasks.case import METRICS
 from tasks.export.http import HttpAccess, RefusedError, SourceError
 from tasks.export.matrix import Series
 from tasks.export.prometheus import PrometheusClient, TimeGrid, metrics_table
-from tests.export.emulators import PrometheusEmulator, Response, json_response, serving
+from tests.export.emulators import PrometheusEmulator, Request, Response, json_response, serving
 
 T0 = 1_760_000_000
 START = datetime.fromtimestamp(T0, UTC)
@@ -563,3 +565,53 @@ def test_names_of_series_of_another_form(data: Any) -> None:
         pytest.raises(SourceError, match="expected a list of names"),
     ):
         client.series_names(0, 1)
+
+
+def test_a_login_in_the_url_is_sent_and_never_told() -> None:
+    seen: list[str] = []
+
+    def guarded(request: Request) -> Response:
+        seen.append({k.lower(): v for k, v in request.headers.items()}.get("authorization", ""))
+        return Response(b"no", 500)
+
+    with serving(guarded) as url:
+        with_login = url.replace("://", "://me:p%40ss@")
+        with pytest.raises(SourceError) as caught:
+            _matrix(with_login, _grid(2), retries=0)
+    assert seen == ["Basic " + base64.b64encode(b"me:p@ss").decode()]
+    assert "p%40ss" not in str(caught.value)
+    assert "p@ss" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("start_ms", "moved_ms"), [(0, 0), (2300, 2300), (4100, 900)])
+def test_a_real_prometheus_behind_a_frontend_that_moves_times(
+    start_prometheus: Callable[..., str], start_ms: int, moved_ms: int
+) -> None:
+    """Prometheus's own limit of 11,000 points is met, too: the grid is longer."""
+    lines = ["# TYPE x gauge", *(f'x{{service="a"}} {i} {T0 + i}' for i in range(0, 70_000, 10))]
+    real = start_prometheus("\n".join(lines) + "\n", lookback="11s")
+    pool = urllib3.PoolManager()
+
+    def moving(request: Request) -> Response:
+        fields = {key: values[0] for key, values in request.fields.items()}
+        for key in ("start", "end"):
+            fields[key] = str(float(fields[key]) // 5 * 5)
+        answer = pool.request("GET", f"{real}{request.path}", fields=fields)
+        return Response(answer.data, answer.status)
+
+    grid = TimeGrid(T0 * 1000 + start_ms, 5000, 13_000)
+    with serving(moving) as url:
+        row, client = _matrix(url, grid)
+    direct, _ = _matrix(real, grid)
+    assert np.isfinite(direct).all()
+    assert np.isfinite(row).all()
+    at = grid.times_ns / 1e9 - T0
+    assert (at - direct).max() < 10
+    assert np.abs(row - (at - (at % 10))).max() <= 10
+    assert client.notes == (
+        [f"Prometheus answers at times of its own, up to {moved_ms} ms from the asked ones; the nearest are taken"]
+        if moved_ms
+        else []
+    )
+    if not moved_ms:
+        np.testing.assert_array_equal(row, direct)

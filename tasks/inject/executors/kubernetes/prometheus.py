@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from tasks.inject.executor import FaultError
@@ -39,15 +39,22 @@ def raw_samples(url: str, selector: str, seconds: float) -> list[Series]:
         document = json.loads(answer.data)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise FaultError(f"Prometheus ({url}): {error}") from error
-    if answer.status != 200 or document.get("status") != "success":
-        raise FaultError(f"Prometheus ({url}): {document.get('error', f'HTTP {answer.status}')}")
-    return [
-        Series(
-            labels=each["metric"],
-            points=tuple((float(at), float(value)) for at, value in each["values"] if not math.isnan(float(value))),
-        )
-        for each in document["data"]["result"]
-    ]
+    status = document.get("status") if isinstance(document, dict) else None
+    if answer.status != 200 or status != "success":
+        said = document.get("error") if isinstance(document, dict) else None
+        raise FaultError(f"Prometheus ({url}): {said or f'HTTP {answer.status}'}")
+    try:
+        return [Series(labels=dict(each["metric"]), points=_points(each)) for each in document["data"]["result"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FaultError(
+            f"Prometheus ({url}): an answer that is not Prometheus's: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _points(series: dict[str, Any]) -> tuple[tuple[float, float], ...]:
+    """Every time once, in order; a series of native histograms has none."""
+    values = series["values"] if "values" in series or "histograms" not in series else []
+    return tuple(sorted({float(at): float(value) for at, value in values if not math.isnan(float(value))}.items()))
 
 
 @cache
