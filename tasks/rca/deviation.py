@@ -8,6 +8,13 @@ divide by, these steps keep the column in the race without letting it win by def
 * constant in the normal window: a departure scores sqrt(n) for n quiet samples. That is about what it would score had
   the same departure been seen once among them: the longer the quiet, the more a departure says;
 * variation below ``RESOLUTION`` of the largest value is rounding noise, not variation.
+
+Up to ``FEW_SAMPLES`` normal samples their spread is a guess: two that are nearly equal would turn any change into
+thousands of spreads. There a part of the departure d that shrinks as they grow in number is added to it,
+sqrt(spread^2 + (d / 2 sqrt(n))^2). So a score stays below 2 sqrt(n), twice that of a column that was constant, and
+columns with equally many samples keep their order.
+
+A column whose samples stop or begin at the fault has no distance: :func:`change_scores` takes :mod:`tasks.rca.silence`.
 """
 
 from __future__ import annotations
@@ -18,11 +25,13 @@ import numpy as np
 import pandas as pd
 
 from tasks.rca.method import MethodError
+from tasks.rca.silence import silence_of
 
 Centre = Literal["mean", "median"]
 Direction = Literal["both", "up"]
 
 RESOLUTION = 1e-9
+FEW_SAMPLES = 5
 _IQR_OF_STANDARD_NORMAL = 1.3489795003921634
 
 
@@ -50,11 +59,35 @@ def deviation_scores(
         else:
             middle, spread = _moments(before, count)
         away = _largest(after - middle[:, None], direction)
-        varied = away / spread
+        varied = away / np.where(count <= FEW_SAMPLES, np.hypot(spread, away / (2 * np.sqrt(count))), spread)
         quiet = np.where(np.abs(away) > resolution, np.sign(away) * np.sqrt(count), 0.0)
         scores = np.where(spread > resolution, varied, quiet)
     scores[np.isnan(away)] = np.nan
     return pd.Series(scores, index=normal.columns)
+
+
+def change_scores(
+    normal: pd.DataFrame, abnormal: pd.DataFrame, *, centre: Centre, direction: Direction = "both"
+) -> pd.Series:
+    """The larger of how far each column strays and how surely its samples stopped or began at the fault.
+
+    As :func:`deviation_scores`, with columns (service, what is measured), for whose absence there is the score of
+    :mod:`tasks.rca.silence`; in interquartile ranges if ``centre`` is ``median``. With ``direction`` ``up`` only a
+    beginning counts. NaN for a column without any sample.
+
+    Raises:
+        MethodError: a window has no sample at all.
+    """
+    deviation = deviation_scores(normal, abnormal, centre=centre, direction=direction)
+    present = ~np.isnan(np.concatenate([normal.to_numpy(dtype=float), abnormal.to_numpy(dtype=float)]))
+    if present.all():
+        return deviation
+    silence = silence_of(present, normal.columns, len(normal))
+    absence = silence.began if direction == "up" else silence.score
+    if centre == "median":
+        absence = absence / _IQR_OF_STANDARD_NORMAL
+    scores = np.where(present.any(axis=0), np.fmax(deviation.to_numpy(), absence), np.nan)
+    return pd.Series(scores, index=deviation.index)
 
 
 def require_windows(normal: pd.DataFrame, abnormal: pd.DataFrame) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from tasks.rca.deviation import RESOLUTION
 from tasks.rca.method import MethodError
+from tasks.rca.silence import fill_silence, find_silence
 from tasks.rca.view import CaseView, column_names
 
 _ORDER_DECIMALS = 6
@@ -49,8 +50,9 @@ def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
     """The metrics of ``view`` filled, standardised and put in an order made from their content.
 
     A gap takes the last value before it (the first value after it, at the start); one beside a hole in the recording
-    takes a value from its own side of the hole, if there is one. Columns that never move over both
-    windows, or have no sample, are left out.
+    takes a value from its own side of the hole, if there is one. Where a metric's samples stop or begin at the fault
+    the gap takes a value far below them (:func:`tasks.rca.silence.fill_silence`), so that it shows. Columns that never
+    move over both windows, or have no sample, are left out.
 
     Raises:
         MethodError: fewer than ``min_rows`` rows, or no column that moves.
@@ -59,7 +61,9 @@ def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
     if rows < min_rows:
         raise MethodError(f"{rows} metric rows; this method needs at least {min_rows}")
     ticks = view.ticks()
-    values, moves = standardise(fill_gaps(view.metrics.to_numpy(dtype=float), ticks))
+    abnormal = np.asarray(view.metrics.index >= view.inject_time)
+    samples = fill_silence(view.metrics.to_numpy(dtype=float), find_silence(view.metrics, abnormal), away=-1.0)
+    values, moves = standardise(fill_gaps(samples, ticks))
     if not moves.any():
         raise MethodError("no metric moves")
     values = values[:, moves]
@@ -70,7 +74,7 @@ def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
     return Panel(
         values=np.ascontiguousarray(values[:, order]),
         columns=tuple(names[i] for i in order),
-        abnormal=np.asarray(view.metrics.index >= view.inject_time),
+        abnormal=abnormal,
         sli=sli[:, 0] if sli_moves[0] else None,
         ticks=ticks,
     )

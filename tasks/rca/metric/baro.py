@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.rca.deviation import Direction, deviation_scores
+from tasks.rca.deviation import Direction, change_scores
 from tasks.rca.method import Paper, Ranking, method
 from tasks.rca.view import CaseView
 
@@ -30,4 +30,4 @@ def baro(view: CaseView, rng: np.random.Generator, *, direction: Direction = "bo
     moved has a scale-free score (see :mod:`tasks.rca.deviation`), so units never decide; NaN are left out.
     """
     normal, abnormal = view.split()
-    return Ranking.of_metrics(deviation_scores(normal, abnormal, centre="median", direction=direction))
+    return Ranking.of_metrics(change_scores(normal, abnormal, centre="median", direction=direction))

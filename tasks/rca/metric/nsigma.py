@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.rca.deviation import Direction, deviation_scores
+from tasks.rca.deviation import Direction, change_scores
 from tasks.rca.method import Paper, Ranking, method
 from tasks.rca.view import CaseView
 
@@ -29,4 +29,4 @@ def nsigma(view: CaseView, rng: np.random.Generator, *, direction: Direction = "
     out rather than filled.
     """
     normal, abnormal = view.split()
-    return Ranking.of_metrics(deviation_scores(normal, abnormal, centre="mean", direction=direction))
+    return Ranking.of_metrics(change_scores(normal, abnormal, centre="mean", direction=direction))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tasks.rca.deviation import Direction, deviation_scores
+from tasks.rca.deviation import Direction, change_scores
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.spans import SpanTable, numbered, span_table
 from tasks.rca.steps import Steps, steps_of
@@ -35,8 +35,9 @@ def mmbaro(
 ) -> Ranking:
     """Metrics, log counts, span errors and span latency by their distance from the normal median, in normal IQRs.
 
-    Ranks columns: each metric; log lines per step of each service; error spans per step and mean duration of the spans
-    of each operation. A service scores as its worst column. Inputs: inject time, and of metrics, logs and spans what
+    Scores columns: each metric; log lines per step of each service; error spans per step and mean duration of the spans
+    of each operation. A service scores as its worst column. Ranks services, and of the columns the metrics only: what
+    is counted in logs and spans is no metric of the case. Inputs: inject time, and of metrics, logs and spans what
     there is (at least one). Parameters: ``direction`` (``both``; ``up``: only rises, as the authors' code),
     ``log_lines`` (``service``; ``template``: one column per template too, as in RCAEval's own data, and per level where
     lines have no template), ``traffic`` (also spans per step of each operation; off). Steps are those of the metrics
@@ -44,13 +45,14 @@ def mmbaro(
     O(columns x rows log rows + events). Randomness: none. Source: Pham et al., WWW Companion 2025; RobustScorer: Pham,
     Ha, Zhang (BARO), FSE 2024.
     Deviations: as in :mod:`tasks.rca.metric.baro` (no score depends on units, an interquartile range of 0 included). A
-    step without an event counts 0, and has no duration. Logs, or spans, that are there on one side of the inject time
+    step without an event counts 0, and has no duration; where metrics or durations stop or begin at the fault, see
+    :mod:`tasks.rca.silence`. Logs, or spans, that are there on one side of the inject time
     only were not recorded on the other, and are left out. Against a widely used implementation: latency is latency, not
     the number of successful requests; no step mixes before and after; a step without events is not lost; all normal
     steps of the error counts are used.
     """
     scores = [
-        deviation_scores(normal, abnormal, centre="median", direction=direction)
+        change_scores(normal, abnormal, centre="median", direction=direction)
         for normal, abnormal in _sources(view, log_lines, traffic)
         if normal.notna().to_numpy().any() and abnormal.notna().to_numpy().any()
     ]

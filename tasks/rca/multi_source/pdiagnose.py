@@ -9,6 +9,7 @@ from tasks.rca.deviation import RESOLUTION, Direction
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.panel import fill_gaps
 from tasks.rca.rows import with_past
+from tasks.rca.silence import find_silence
 from tasks.rca.spans import (
     Duration,
     durations,
@@ -45,7 +46,9 @@ def pdiagnose(
 
     Ranks services, all of them. A metric sample is anomalous if the tail of the normal window's kernel density beyond
     it is thinner than that of a normal distribution beyond ``n_sigma``, or if it departs from the weighted moving
-    average of the ``window`` samples before it by more than ``n_sigma`` standard deviations of the normal departures. A
+    average of the ``window`` samples before it by more than ``n_sigma`` standard deviations of the normal departures. So
+    is a sample that is missing, or that has no equal before, because the metric stopped or began at the fault by at
+    least ``n_sigma`` (:mod:`tasks.rca.silence`); with direction ``up`` beginnings only. A
     step is anomalous in the logs if a line's message or level contains one of the ``keywords``, in any case. A span is
     anomalous if it took longer than its operation's normal mean + ``n_sigma`` standard deviations. Each source gives a
     service its votes times the share of what the service showed after the inject time that is anomalous.
@@ -89,7 +92,10 @@ def _metric_shares(view: CaseView, n_sigma: float, direction: Direction, window:
     sampled = ~np.isnan(values)
     after = np.asarray(view.metrics.index >= view.inject_time)
     judged = sampled[after] & sampled[~after].any(axis=0)
-    if not judged.any():
+    silence = find_silence(view.metrics, after)
+    gone, new = silence.stopped >= n_sigma, silence.began >= n_sigma
+    absent = (silence.cells[after] & gone) | (sampled[after] & new) if direction == "both" else sampled[after] & new
+    if not (judged | absent).any():
         return pd.Series(dtype=float)
     largest = np.fmax.reduce(np.abs(values), axis=0)
     ticks = view.ticks()
@@ -99,7 +105,7 @@ def _metric_shares(view: CaseView, n_sigma: float, direction: Direction, window:
         | _sudden(scaled, sampled, after, n_sigma, direction, window, ticks)
     )
     services = [service for service, _ in column_names(view.metrics)]
-    return _shares(np.array(services), anomalous.sum(axis=0), judged.sum(axis=0))
+    return _shares(np.array(services), (anomalous | absent).sum(axis=0), (judged | absent).sum(axis=0))
 
 
 def _unlikely(
