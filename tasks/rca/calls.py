@@ -13,7 +13,7 @@ three steps at least.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from tasks.case import CALLS, RUNS_ON
 from tasks.rca.golden_signals import golden_signal
 from tasks.rca.method import MethodError
 from tasks.rca.rows import quantile_per_cell, row_of
+from tasks.rca.silence import fill_silence, find_silence
 from tasks.rca.spans import link_traces, span_table
 from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
 
@@ -37,8 +38,9 @@ class CallGraph:
 
     ``edge_latency``: (rows, edges), ``service_latency``: (rows, services), of the calls into a service whoever made
     them; ``front_end_latency``: (rows,), what users saw. Each is the 90th percentile of the calls that ended in the
-    step, or a metric; one row per row of ``view.metrics``; NaN: no sample. ``abnormal``: (rows,) bool, True from the
-    inject time on. ``front_end``: position. ``hosts``: (placements, 2) positions of a service and number of the host it
+    step, or a metric; one row per row of ``view.metrics``; NaN: no sample. Where calls stop at the fault the gap has a
+    latency far above theirs, twice the normal mean or more: a call that nobody answers takes long. ``abnormal``: (rows,) bool, True from the inject
+    time on. ``front_end``: position. ``hosts``: (placements, 2) positions of a service and number of the host it
     runs on, 0 to ``host_count`` - 1.
     """
 
@@ -92,8 +94,10 @@ def build_call_graph(view: CaseView) -> CallGraph:
         services=services,
         callers=callers,
         callees=callees,
-        edge_latency=_reaching_both_windows(edge_latency, of_metrics[:, callees], abnormal),
-        service_latency=service_latency,
+        edge_latency=_with_silence(
+            _reaching_both_windows(edge_latency, of_metrics[:, callees], abnormal), callees, abnormal
+        ),
+        service_latency=_with_silence(service_latency, np.arange(size), abnormal),
         front_end_latency=_front_end_latency(view, index, service_latency[:, front_end]),
         abnormal=abnormal,
         front_end=front_end,
@@ -196,6 +200,13 @@ def _reaching_both_windows(of_spans: np.ndarray, of_metrics: np.ndarray, abnorma
     sampled = np.isfinite(of_spans)
     both = (sampled[~abnormal].sum(axis=0) >= _LEAST_NORMAL_ROWS) & sampled[abnormal].any(axis=0)
     return np.where(both | ~np.isfinite(of_metrics).any(axis=0), of_spans, of_metrics)
+
+
+def _with_silence(latency: np.ndarray, service: np.ndarray, abnormal: np.ndarray) -> np.ndarray:
+    """(rows, columns) ``latency`` of calls into each ``service``, long where they stopped."""
+    columns = pd.MultiIndex.from_arrays([service, np.zeros_like(service)])
+    silence = find_silence(pd.DataFrame(latency, columns=columns), abnormal)
+    return fill_silence(latency, replace(silence, began=np.zeros_like(silence.began)), abnormal, away=1.0, at_least=1.0)
 
 
 def _front_end_latency(view: CaseView, index: pd.DatetimeIndex, own: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ divide by, these steps keep the column in the race without letting it win by def
 * variation below ``RESOLUTION`` of the largest value is rounding noise, not variation.
 
 Up to ``FEW_SAMPLES`` normal samples their spread is a guess: two that are nearly equal would turn any change into
-thousands of spreads. There a part of the departure d that shrinks as they grow in number is added to it,
-sqrt(spread^2 + (d / 2 sqrt(n))^2). So a score stays below 2 sqrt(n), twice that of a column that was constant, and
-columns with equally many samples keep their order.
+thousands of spreads. So n of them vouch for about sqrt(8 n) spreads: above that a score hardly grows (by 5 % at most,
+which keeps the order of columns with equally many samples), and a single sample never gives 3. In other words the
+spread that a change is measured in is, at the least, that change times 1 / sqrt(8 n).
 
 A column whose samples stop or begin at the fault has no distance: :func:`change_scores` takes :mod:`tasks.rca.silence`.
 """
@@ -59,7 +59,7 @@ def deviation_scores(
         else:
             middle, spread = _moments(before, count)
         away = _largest(after - middle[:, None], direction)
-        varied = away / np.where(count <= FEW_SAMPLES, np.hypot(spread, away / (2 * np.sqrt(count))), spread)
+        varied = credible(away / spread, count)
         quiet = np.where(np.abs(away) > resolution, np.sign(away) * np.sqrt(count), 0.0)
         scores = np.where(spread > resolution, varied, quiet)
     scores[np.isnan(away)] = np.nan
@@ -88,6 +88,20 @@ def change_scores(
         absence = absence / _IQR_OF_STANDARD_NORMAL
     scores = np.where(present.any(axis=0), np.fmax(deviation.to_numpy(), absence), np.nan)
     return pd.Series(scores, index=deviation.index)
+
+
+def credible(deviation: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """``deviation`` in spreads, as far as ``count`` samples, from which the spread was estimated, can vouch for it.
+
+    Unchanged up to sqrt(8 count) either way, and for more than ``FEW_SAMPLES``; beyond, it approaches 5 % above that.
+    """
+    few = count <= FEW_SAMPLES
+    if not few.any():
+        return deviation
+    bound = np.sqrt(8.0 * np.maximum(count, 1))
+    size = np.abs(deviation)
+    bounded = np.sign(deviation) * bound * (1.05 - 0.05 * bound / np.maximum(size, bound))
+    return np.where(few & (size > bound), bounded, deviation)
 
 
 def require_windows(normal: pd.DataFrame, abnormal: pd.DataFrame) -> None:

@@ -32,7 +32,8 @@ Named = TypeVar("Named")
 
 @dataclass(frozen=True)
 class Suspect:
-    """One line of a ranking. ``metric``: the service's worst metric, where the method names metrics."""
+    """One line of a ranking. ``metric``: what was worst about the service, where the method says: one of its metrics,
+    or what the method counts in its logs or spans."""
 
     rank: int
     service: str
@@ -106,7 +107,7 @@ def run_pair(method: Method, view: CaseView, seed: int, parameters: Mapping[str,
         "ok",
         suspects=order(ranking, view.services, pair_rng(seed, method.name, view.content_key, "ties")),
         metrics=order_metrics(
-            ranking, view.services, column_names(view.metrics), pair_rng(seed, method.name, view.content_key, "metrics")
+            ranking, column_names(view.metrics), pair_rng(seed, method.name, view.content_key, "metrics")
         ),
         wall_s=wall,
         cpu_s=cpu,
@@ -125,16 +126,15 @@ def order(ranking: Ranking, services: Sequence[str], rng: np.random.Generator) -
 
 
 def order_metrics(
-    ranking: Ranking, services: Sequence[str], columns: Sequence[tuple[str, str]], rng: np.random.Generator
+    ranking: Ranking, columns: Sequence[tuple[str, str]], rng: np.random.Generator
 ) -> tuple[MetricSuspect, ...]:
     """The metrics that a method names, by falling score; equal scores in random order, marked as tied.
 
-    ``columns``: those of the view, in its order. A method may name more (what it counts in logs or spans).
+    ``columns``: those of the view, in its order. What else a method scores (counts of log lines or spans) tells on its
+    service, but is no metric of the case and takes no rank.
     """
     scores = {(service, str(metric)): float(score) for service, metric, score in ranking.metrics}
     listed = [column for column in columns if column in scores]
-    place = {service: i for i, service in enumerate(services)}
-    listed += sorted(scores.keys() - set(listed), key=lambda named: (place[named[0]], named[1]))
     return tuple(
         MetricSuspect(rank, *named, scores[named], tied)
         for rank, (named, tied) in enumerate(_falling(listed, [scores[named] for named in listed], rng), 1)

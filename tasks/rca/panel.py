@@ -62,7 +62,9 @@ def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
         raise MethodError(f"{rows} metric rows; this method needs at least {min_rows}")
     ticks = view.ticks()
     abnormal = np.asarray(view.metrics.index >= view.inject_time)
-    samples = fill_silence(view.metrics.to_numpy(dtype=float), find_silence(view.metrics, abnormal), away=-1.0)
+    samples = fill_silence(
+        view.metrics.to_numpy(dtype=float), find_silence(view.metrics, abnormal), abnormal, away=-1.0
+    )
     values, moves = standardise(fill_gaps(samples, ticks))
     if not moves.any():
         raise MethodError("no metric moves")

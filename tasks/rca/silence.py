@@ -42,8 +42,8 @@ _RESOLUTION = 1e-9
 
 @dataclass(frozen=True)
 class Silence:
-    """Per column of a table. ``stopped``, ``began``: scores, at most one of them above 0. ``share``: how much is missing
-    in the one window of what the other lets expect, 0 to 1. ``cells``: (rows, columns) bool, where it is missing."""
+    """Per column of a table. ``stopped``, ``began``: scores, at most one of them above 0. ``share``: how much is
+    missing in the one window of what the other lets expect, 0 to 1. ``cells``: (rows, columns) bool, where that is."""
 
     stopped: np.ndarray
     began: np.ndarray
@@ -119,9 +119,7 @@ def _change(there: np.ndarray, density: np.ndarray, normal: int, *, falls: bool)
     return score, np.clip(1 - np.divide(fewer, more, out=np.ones_like(more), where=more > 0), 0.0, 1.0)
 
 
-def _statistic(
-    before: np.ndarray, split: np.ndarray | int, total: np.ndarray, rows: int, *, falls: bool
-) -> np.ndarray:
+def _statistic(before: np.ndarray, split: np.ndarray | int, total: np.ndarray, rows: int, *, falls: bool) -> np.ndarray:
     """2 ln of the likelihood ratio of two rates, before and after row ``split``, to one; 0 for the wrong direction."""
     after, left = total - before, rows - split
     gain = _log_likelihood(before, split) + _log_likelihood(after, left) - _log_likelihood(total, rows)
@@ -149,21 +147,26 @@ def _common(score: np.ndarray, columns: pd.Index) -> np.ndarray:
     return of_metric[metric]
 
 
-def fill_silence(values: np.ndarray, silence: Silence, *, away: float) -> np.ndarray:
+def fill_silence(
+    values: np.ndarray, silence: Silence, abnormal: np.ndarray, *, away: float, at_least: float = 0.0
+) -> np.ndarray:
     """A copy of (rows, columns) ``values`` in which absence shows, for methods that learn from complete series.
 
-    Where a column is silent beyond doubt (``SIGNIFICANT``) its missing cells get the mean of its samples plus ``away``
-    (1 or -1) times its score in their standard deviations; if those are all the same, plus ``away`` times their size.
-    Other gaps stay NaN.
+    Where a column is silent beyond doubt (``SIGNIFICANT``) its missing cells get the mean of its samples in the other
+    window plus ``away`` (1 or -1) times its score in their standard deviations, and at least the share ``at_least`` of
+    their mean; if they are all the same, their size. Other gaps stay NaN. ``abnormal``: (rows,) bool, True from the inject time on.
     """
     filled = values.copy()
     chosen = np.flatnonzero(silence.score >= SIGNIFICANT)
     if not len(chosen):
         return filled
-    samples = values[:, chosen]
+    other = abnormal[:, None] == (silence.began[chosen] > 0)
+    samples = np.where(other, values[:, chosen], np.nan)
     largest = np.nanmax(np.abs(samples), axis=0)
     largest = np.where(largest > 0, largest, 1.0)
     mean, spread = np.nanmean(samples / largest, axis=0), np.nanstd(samples / largest, axis=0)
     distance = np.where(spread > _RESOLUTION, silence.score[chosen] * spread, 1.0)
-    filled[:, chosen] = np.where(silence.cells[:, chosen], (mean + away * distance) * largest, samples)
+    distance = np.maximum(distance, at_least * np.abs(mean))
+    level = (mean + away * distance) * largest
+    filled[:, chosen] = np.where(silence.cells[:, chosen], level, values[:, chosen])
     return filled

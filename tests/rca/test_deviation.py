@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.rca.deviation import deviation_scores
+from tasks.rca.deviation import change_scores, credible, deviation_scores
 from tasks.rca.method import MethodError
 
 nan = np.nan
@@ -101,4 +101,67 @@ def test_spread_agrees_with_numpys_quantiles(values: np.ndarray) -> None:
     low, middle, high = np.nanquantile(values[:, known], [0.25, 0.5, 0.75], axis=0)
     spread = high > low
     expected = (5000.0 - middle[spread]) / (high - low)[spread]
-    np.testing.assert_allclose(scores[known][spread], expected)
+    count = np.count_nonzero(~np.isnan(values), axis=0)[known][spread]
+    np.testing.assert_allclose(scores[known][spread], credible(expected, count))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    count=st.integers(1, 5),
+    level=st.floats(-1e3, 1e3),
+    jitter=st.floats(1e-9, 1e-3),
+    change=st.floats(0.1, 1e9),
+    unit=st.sampled_from([1e-9, 1.0, 1e12]),
+    centre=st.sampled_from(["mean", "median"]),
+)
+def test_few_nearly_equal_samples_vouch_for_little(
+    count: int, level: float, jitter: float, change: float, unit: float, centre: str
+) -> None:
+    """Two samples 0.001 % apart once made a deviation of 999."""
+    normal = [unit * (level + jitter * (i % 2)) for i in range(count)]
+    for away in (change, -change):
+        found = score(normal, [unit * (level + away)], centre=centre)
+        assert 0 < found <= 1.05 * np.sqrt(8 * count)
+        plain = score([value / unit for value in normal], [level + away], centre=centre)
+        assert found == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("centre", ["mean", "median"])
+def test_the_bound_grows_with_the_root_of_the_count_and_keeps_the_order(centre: str) -> None:
+    near, nearer = ([5 + gap * (i % 2) for i in range(5)] for gap in (1e-4, 1e-6))
+    bounds = [score(nearer[:count], [9], centre=centre) for count in range(2, 6)]
+    assert bounds == pytest.approx([1.05 * np.sqrt(8 * count) for count in range(2, 6)], rel=1e-3)
+    for count in range(2, 6):
+        assert score(near[:count], [9], centre=centre) < score(nearer[:count], [9], centre=centre)
+    assert score(nearer[:1], [9], centre=centre) < 3
+
+
+def test_a_small_deviation_of_few_samples_and_any_of_many_are_as_they_were() -> None:
+    assert score([0, 2], [5], centre="mean") == 4  # at the bound of two
+    assert score([1, 2, 3, 4, 5], [3, 9], centre="median") == 3
+    assert score([0, 2, 0, 2, 0, 2], [1e6], centre="mean") == 1e6 - 1
+
+
+@pytest.mark.parametrize("centre", ["mean", "median"])
+def test_two_equal_samples_do_not_outrank_a_fault_that_twenty_show(centre: str) -> None:
+    rng = np.random.default_rng(3)
+    known = pd.DataFrame({"sure": rng.normal(size=20), "few": [nan] * 18 + [5, 5.00001]})
+    scores = deviation_scores(known, pd.DataFrame({"sure": [0.0, 12.0], "few": [5.01, 5.01]}), centre=centre)  # type: ignore[arg-type]
+    assert scores["sure"] > scores["few"] > 0
+
+
+@pytest.mark.parametrize(("centre", "unit"), [("mean", 1.0), ("median", 1.3489795)])
+def test_what_stops_or_begins_scores_beside_what_strays(centre: str, unit: float) -> None:
+    """Absence in 10 of 10 rows after presence in 10 of 10: 2 x 20 ln 2 = 5.27 squared."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({(name, "cpu"): rng.normal(size=20) for name in "abcde"})
+    table.loc[10:, ("b", "cpu")] = nan
+    table.loc[:9, ("c", "cpu")] = nan
+    table[("d", "other")] = nan
+    full = change_scores(table[:10], table[10:], centre=centre)  # type: ignore[arg-type]
+    assert full[[("b", "cpu"), ("c", "cpu")]].tolist() == pytest.approx([np.sqrt(40 * np.log(2)) / unit] * 2)
+    assert full[("a", "cpu")] == deviation_scores(table[:10], table[10:], centre=centre)[("a", "cpu")]  # type: ignore[arg-type]
+    assert np.isnan(full[("d", "other")])
+    rises = change_scores(table[:10], table[10:], centre=centre, direction="up")  # type: ignore[arg-type]
+    assert rises[("b", "cpu")] == 0
+    assert rises[("c", "cpu")] == full[("c", "cpu")]

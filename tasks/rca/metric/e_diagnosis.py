@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
+from scipy.special import comb, ndtr
 
 from tasks.rca.deviation import RESOLUTION, require_windows
 from tasks.rca.method import Paper, Ranking, method
@@ -35,7 +35,8 @@ def e_diagnosis(view: CaseView, rng: np.random.Generator, *, alpha: float = 0.01
     Source: Shan et al., WWW 2019 (test on epsilon statistics between a normal and an abnormal window); the statistic is
     that of Szekely and Rizzo, "Testing for equal distributions in high dimension", InterStat 2004.
     A metric whose samples stop or begin at the fault changed, too: its H is the share of the samples that are missing,
-    its p value that of its score by :mod:`tasks.rca.silence`; the larger of both scores counts.
+    its p value that of its score by :mod:`tasks.rca.silence` (no less than a permutation of the rows could have); the
+    larger of both scores counts.
     Deviations: the paper takes change as evidence and so do we; a widely used implementation takes similarity between
     arbitrarily aligned rows. All metrics are ranked, not the first three. The windows are whole, not cut to equal
     length. Like the paper's, the test takes samples as independent; neighbouring samples are not, so p values are
@@ -46,7 +47,8 @@ def e_diagnosis(view: CaseView, rng: np.random.Generator, *, alpha: float = 0.01
     share, p_value = energy_test(normal.to_numpy(), abnormal.to_numpy(), permutations, rng)
     change = np.where(p_value <= alpha, share, share - 1)
     silence = find_silence(view.metrics, np.asarray(view.metrics.index >= view.inject_time))
-    significant = 2 * ndtr(-silence.score) <= alpha
+    surest = 1 / comb(len(normal) + len(abnormal), len(normal))
+    significant = np.maximum(2 * ndtr(-silence.score), surest) <= alpha
     absence = np.where(silence.score > 0, np.where(significant, silence.share, silence.share - 1), -1.0)
     return Ranking.of_metrics(pd.Series(np.fmax(change, absence), index=normal.columns))
 

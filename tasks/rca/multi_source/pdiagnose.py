@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tasks.rca.deviation import RESOLUTION, Direction
+from tasks.rca.deviation import FEW_SAMPLES, RESOLUTION, Direction, credible
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.panel import fill_gaps
 from tasks.rca.rows import with_past
 from tasks.rca.silence import find_silence
+from tasks.rca.silent_services import span_silence
 from tasks.rca.spans import (
     Duration,
     durations,
@@ -46,9 +47,10 @@ def pdiagnose(
 
     Ranks services, all of them. A metric sample is anomalous if the tail of the normal window's kernel density beyond
     it is thinner than that of a normal distribution beyond ``n_sigma``, or if it departs from the weighted moving
-    average of the ``window`` samples before it by more than ``n_sigma`` standard deviations of the normal departures. So
-    is a sample that is missing, or that has no equal before, because the metric stopped or began at the fault by at
-    least ``n_sigma`` (:mod:`tasks.rca.silence`); with direction ``up`` beginnings only. A
+    average of the ``window`` samples before it by more than ``n_sigma`` standard deviations of the normal departures.
+    So is one that is missing, or new, because the metric stopped or began at the fault by at least ``n_sigma`` (see
+    :mod:`tasks.rca.silence`; with direction ``up`` beginnings only), and the share of its spans that a service has lost
+    when they stopped by as much. A
     step is anomalous in the logs if a line's message or level contains one of the ``keywords``, in any case. A span is
     anomalous if it took longer than its operation's normal mean + ``n_sigma`` standard deviations. Each source gives a
     service its votes times the share of what the service showed after the inject time that is anomalous.
@@ -125,6 +127,9 @@ def _unlikely(
         spread = normal.std()
         if spread > RESOLUTION:
             unlikely[:, column] = _in_tail(np.sort(normal), abnormal, spread, float(ndtr(-n_sigma)), direction)
+            if len(normal) <= FEW_SAMPLES:
+                away = np.abs(abnormal - normal.mean()) / spread
+                unlikely[:, column] &= credible(away, np.array(len(normal))) > n_sigma
         else:
             departure = abnormal - normal.mean()
             unlikely[:, column] = (departure if direction == "up" else np.abs(departure)) > RESOLUTION
@@ -174,12 +179,13 @@ def _sudden(
     departure[~sampled] = np.nan
     normal, abnormal = departure[~after], departure[after]
     count = np.count_nonzero(~np.isnan(normal), axis=0)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.nansum(normal, axis=0) / count
         spread = np.sqrt(np.nansum((normal - mean) ** 2, axis=0) / count)
         away = abnormal - mean
-        bound = np.where(spread > RESOLUTION, n_sigma * spread, RESOLUTION)
-        return ((away if direction == "up" else np.abs(away)) > bound) & (count > 1)
+        away = away if direction == "up" else np.abs(away)
+        varies = spread > RESOLUTION
+        return np.where(varies, credible(away / spread, count) > n_sigma, away > RESOLUTION) & (count > 1)
 
 
 def _log_shares(view: CaseView, keywords: str) -> pd.Series:
@@ -208,14 +214,23 @@ def _contains(texts: pd.Series, pattern: str) -> np.ndarray:
 
 
 def _span_shares(view: CaseView, n_sigma: float, duration: Duration) -> pd.Series:
-    """Share of the spans after the inject time that took longer than is normal for their operation."""
+    """Share of the spans after the inject time that took longer than is normal for their operation, or are missing."""
     table = span_table(view)
     seconds = durations(table, link_traces(view), duration)
-    mean, deviation = normal_mean_and_deviation(seconds, table.operation, len(table.operations), ~table.after)
-    bound = (mean + n_sigma * deviation)[table.operation]
-    judged = table.after & ~np.isnan(bound)
-    if not judged.any():
-        return pd.Series(dtype=float)
-    slow = seconds[judged] > bound[judged] * (1 + RESOLUTION)
-    services = np.array(table.services, dtype=object)[table.service[judged]]
-    return _shares(services, slow, np.ones(len(slow)))
+    before = ~table.after
+    mean, deviation = normal_mean_and_deviation(seconds, table.operation, len(table.operations), before)
+    count = np.bincount(table.operation[before], minlength=len(table.operations))
+    judged = np.flatnonzero(table.after & (count > 0)[table.operation])
+    operation = table.operation[judged]
+    away = seconds[judged] - mean[operation]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviations = credible(away / deviation[operation], count[operation])
+    slow = (deviations > n_sigma) & (away > n_sigma * deviation[operation] + RESOLUTION * seconds[judged])
+    services = np.array(table.services, dtype=object)
+    shares = _shares(services[table.service[judged]], slow, np.ones(len(judged)))
+    silence = span_silence(view, table)
+    gone = pd.Series(np.where(silence.stopped >= n_sigma, silence.share, 0.0), index=services)
+    gone = gone[gone > 0]
+    shares = shares.reindex(shares.index.union(gone.index), fill_value=0.0)
+    lost = gone.reindex(shares.index, fill_value=0.0)
+    return shares * (1 - lost) + lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tasks.rca.deviation import RESOLUTION
 from tasks.rca.method import MethodError, Paper, Ranking, method
+from tasks.rca.silent_services import rank_with_silence
 from tasks.rca.spans import (
     SpanTable,
     link_traces,
@@ -23,6 +24,7 @@ from tasks.rca.view import CaseView
 from tasks.span_links import Traces
 
 Formula = Literal["dstar2", "ochiai", "jaccard", "sorensen_dice", "tarantula", "russell_rao", "goodman", "m2"]
+NormalTraces = Literal["after", "all"]
 
 FEW_SPANS_SHARE = 0.5
 """How much of the preference for an anomalous trace comes from its having few spans; the rest from its rare kind."""
@@ -44,53 +46,72 @@ def microrank(
     view: CaseView,
     rng: np.random.Generator,
     *,
-    n_sigma: float = 1.5,
+    n_sigma: float = 1.0,
+    margin_s: float = 0.05,
     formula: Formula = "dstar2",
-    normal_traces: Literal["after", "all"] = "after",
+    normal_traces: NormalTraces = "after",
     damping: float = 0.85,
     call_weight: float = 0.01,
     iterations: int = 25,
+    silence: bool = True,
 ) -> Ranking:
     """Operations that slow traces cover and fast ones do not, each trace weighted by personalised PageRank.
 
     Ranks (service, operation); a service scores as its worst operation, and one without spans in the traces that are
-    compared is left out. A trace is anomalous if it takes longer than the sum over its spans of the operation's normal
-    mean + ``n_sigma`` standard deviations (of self time, see :mod:`tasks.rca.spans`). PageRank runs over operations and
-    traces (an operation and the traces that cover it; caller to callee with weight ``call_weight``), once for the
-    anomalous and once for the normal traces, and prefers traces of a rare kind (set of operations) and, if anomalous,
-    with few spans. An operation's rank times its number of covering and of not covering traces gives its weighted
-    spectrum, and ``formula`` its score.
-    Inputs: spans, inject time. Parameters: ``n_sigma`` 1.5 (as the authors' code raises its alarm; arXiv 2603.02057
-    flags single spans at 3), ``formula`` dstar2, ``normal_traces`` (``after``: those after the inject time, as in the
-    paper, or those before it if every later one is anomalous; ``all``: both), ``damping`` 0.85, ``call_weight`` 0.01,
-    ``iterations`` 25. Complexity: O(spans x (log spans + iterations)). Randomness: none.
-    Source: Yu et al., WWW 2021, and the authors' public code.
-    Deviations: self time leaves out the union of the children, not their sum, so that parallel calls do not make it
-    negative; an operation that was not seen before is expected to take what it takes; a trace lasts from its first
-    start to its last end, whichever service is in front. Against a widely used implementation: PageRank runs on the
-    anomalous and the normal traces, not on all of a window; counts of one side use that side only, so none is negative;
-    every call edge counts.
+    compared is left out. A trace is anomalous if it takes ``margin_s`` longer than the sum over its spans of the
+    operation's normal mean + ``n_sigma`` standard deviations (of self time, see :mod:`tasks.rca.spans`). PageRank runs
+    over operations and traces (an operation and the traces that cover it; caller to callee with weight
+    ``call_weight``), once for the anomalous and once for the normal traces, and prefers traces of a rare kind (set of
+    operations) and, if anomalous, with few spans. An operation's rank times its number of covering and of not covering
+    traces gives its weighted spectrum, and ``formula`` its score. Inputs: spans, inject time. Parameters: ``n_sigma`` 1
+    and ``margin_s`` 0.05 (by which the authors' code tells anomalous traces from normal ones; it raises its alarm at
+    1.5 and no margin, and arXiv 2603.02057 flags single spans at 3), ``formula`` dstar2, ``normal_traces`` (``after``:
+    those after the inject time, as in the paper, or those before it if every later one is anomalous; ``all``: both),
+    ``damping`` 0.85, ``call_weight`` 0.01, ``iterations`` 25, ``silence`` (services whose spans stop come first, see
+    :mod:`tasks.rca.silent_services`; the paper knows slow traces only). Complexity: O(spans x (log spans +
+    iterations)). Randomness: none. Source: Yu et al., WWW 2021, and the authors' public code. Deviations: self time
+    leaves out the union of the children, not their sum, so that parallel calls do not make it negative; an operation
+    that was not seen before is expected to take what it takes; a trace lasts from its first start to its last end,
+    whichever service is in front. Against a widely used implementation: PageRank runs on the anomalous and the normal
+    traces, not on all of a window; counts of one side use that side only, so none is negative; every call edge counts.
     """
     table = span_table(view)
     require_spans(table)
     traces = link_traces(view)
+
+    def rank() -> Mapping[str, float]:
+        sides = _sides(table, traces, n_sigma, margin_s, normal_traces, damping, call_weight, iterations)
+        covered, scores = _spectrum_scores(*sides, FORMULAS[formula])
+        return of_candidates([(table.operations[i][0], scores[i]) for i in np.flatnonzero(covered)], view)
+
+    return rank_with_silence(view, table, traces, rank, silence=silence)
+
+
+def _sides(
+    table: SpanTable,
+    traces: Traces,
+    n_sigma: float,
+    margin_s: float,
+    normal_traces: NormalTraces,
+    damping: float,
+    call_weight: float,
+    iterations: int,
+) -> tuple[_Side, _Side]:
+    """The anomalous and the normal traces."""
     after = np.bincount(traces.trace[table.after], minlength=traces.count) > 0
-    anomalous = after & _too_slow(table, traces, ~after, n_sigma)
+    anomalous = after & _too_slow(table, traces, ~after, n_sigma, margin_s)
     if not anomalous.any():
         raise MethodError("no trace after the inject time is slower than expected")
     normal = after & ~anomalous
     if normal_traces == "all" or not normal.any():
         normal |= ~after
-    sides = [
-        _rank_side(table, traces, chosen, few_spans_share, damping, call_weight, iterations)
-        for chosen, few_spans_share in ((anomalous, FEW_SPANS_SHARE), (normal, 0.0))
-    ]
-    covered, scores = _spectrum_scores(sides[0], sides[1], FORMULAS[formula])
-    suspects = [(table.operations[i][0], scores[i]) for i in np.flatnonzero(covered)]
-    return Ranking.of_services(of_candidates(suspects, view))
+    return (
+        _rank_side(table, traces, anomalous, FEW_SPANS_SHARE, damping, call_weight, iterations),
+        _rank_side(table, traces, normal, 0.0, damping, call_weight, iterations),
+    )
 
 
-def _too_slow(table: SpanTable, traces: Traces, normal: np.ndarray, n_sigma: float) -> np.ndarray:
+def _too_slow(table: SpanTable, traces: Traces, normal: np.ndarray, n_sigma: float, margin_s: float) -> np.ndarray:
     """Per trace: does it last longer than its operations, as known from the ``normal`` traces, explain?"""
     if not normal.any():
         raise MethodError("no whole trace before the inject time")
@@ -103,7 +124,7 @@ def _too_slow(table: SpanTable, traces: Traces, normal: np.ndarray, n_sigma: flo
     finish = np.full(traces.count, np.iinfo(np.int64).min)
     np.minimum.at(begin, traces.trace, table.start)
     np.maximum.at(finish, traces.trace, table.end)
-    return (finish - begin) / 1e9 > expected * (1 + RESOLUTION)
+    return (finish - begin) / 1e9 > (expected + margin_s) * (1 + RESOLUTION)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from tasks.rca.deviation import RESOLUTION
+from tasks.rca.deviation import RESOLUTION, credible
 from tasks.rca.method import MethodError, Paper, Ranking, method
+from tasks.rca.silent_services import rank_with_silence
 from tasks.rca.spans import (
     Duration,
     SpanTable,
@@ -25,6 +26,12 @@ from tasks.rca.spans import (
 from tasks.rca.view import CaseView
 from tasks.span_links import Traces
 
+Features = Literal["spans", "spans+metrics"]
+
+LEAST_DEVIATION = 0.01
+"""Share of its mean that a feature's standard deviation is taken for at least."""
+ERROR_FLOOR = 0.01
+"""What is added to that for an error flag."""
 MAX_SETS = 5_000
 """Closed sets of services that are looked at before the method gives up."""
 
@@ -40,53 +47,76 @@ def tracerca(
     rng: np.random.Generator,
     *,
     duration: Duration = "total",
-    features: Literal["spans", "spans+metrics"] = "spans",
-    anomaly_threshold: float = 1.0,
+    features: Features = "spans",
+    anomaly_threshold: float = 3.0,
     feature_threshold: float = 0.1,
+    feature_margin: float = 1.0,
     min_support: float = 0.1,
     top_sets: int = 100,
+    silence: bool = True,
 ) -> Ranking:
     """Services in the sets that abnormal traces share, by how much the anomaly begins or ends at them.
 
     Ranks services; one that is in none of the mined sets is left out, one through which anomalies merely pass scores 0.
     An invocation is a span whose parent belongs to another service (a span without parent is called from outside). Per
     pair of services, a feature is useful if its mean severity |value - normal mean| / normal standard deviation grew by
-    more than ``feature_threshold`` of what it was; an invocation is abnormal if the severity of a useful feature
-    exceeds ``anomaly_threshold``, and a trace if one of its invocations is. Sets of services that more than
-    ``min_support`` of the abnormal traces pass through are mined; the ``top_sets`` with the highest Jaccard index (of
-    the traces through the set and the abnormal ones) are kept. In a set, a service scores the index times the
-    difference between the numbers of traces with an abnormal invocation of it and by it; its best set counts.
-    Inputs: spans, inject time; metrics with ``features`` = ``spans+metrics``. Parameters: ``duration`` total (a span
-    contains its children; ``self`` takes their time out, and then both ends of a slow call tie), ``features`` spans
-    (duration and error status; ``spans+metrics``: also the metrics of the called service when the span ended),
-    ``anomaly_threshold`` 1, ``feature_threshold`` 0.1, ``min_support`` 0.1, ``top_sets`` 100, all as in the paper.
-    Complexity: O(spans x (log spans + features) + closed sets x services x kinds of traces); stops at ``MAX_SETS``
-    closed sets. Randomness: none.
-    Source: Li et al., IWQoS 2021.
-    Deviations: the paper takes metrics in too; here that is an option, so that the default reads traces only. Normal
-    is what came before the inject time, without an earlier day. A pair of services that was not seen before has no
-    normal, so its invocations are not abnormal; a feature that was constant before is abnormal as soon as it departs.
-    Only closed sets are mined (a set with the same traces as a larger one scores the same), and sets that tie with the
-    last one kept are kept. A front-end span contains its children and so slows down with them; where both are abnormal,
-    the front end has as many abnormal invocations by it as of it, and scores 0. But at ``anomaly_threshold`` 1 many
-    normal invocations are abnormal, too: where few traces meet the fault, those add up in services that all pass.
+    more than ``feature_margin`` and ``feature_threshold`` of what it was; an invocation is abnormal if the severity of
+    a useful feature exceeds ``anomaly_threshold``, and a trace if one of its invocations is. Sets of services that more
+    than ``min_support`` of the abnormal traces pass through are mined; the ``top_sets`` with the highest Jaccard index
+    (of the traces through the set and the abnormal ones) are kept. In a set, a service scores the index times the
+    difference between the numbers of traces with an abnormal invocation of it and by it; its best set counts. Inputs:
+    spans, inject time; metrics with ``features`` = ``spans+metrics``. Parameters: ``duration`` total (a span contains
+    its children; ``self`` takes their time out, and then both ends of a slow call tie), ``features`` spans (duration
+    and error status; ``spans+metrics``: also the metrics of the called service when the span ended),
+    ``anomaly_threshold`` 3 (the paper and the authors' script: 1; the "3 sigma" of the name of their function, and what
+    arXiv 2603.02057 ran), ``feature_threshold`` 0.1, ``min_support`` 0.1, ``top_sets`` 100 (as in the paper),
+    ``feature_margin`` 1 (as in the authors' code; 0 where no trace is abnormal otherwise), ``silence`` (services whose
+    spans stop come first, see :mod:`tasks.rca.silent_services`; the paper knows abnormal invocations only). Complexity:
+    O(spans x (log spans + features) + closed sets x services x kinds of traces); stops at ``MAX_SETS`` closed sets.
+    Randomness: none. Source: Li et al., IWQoS 2021. Deviations: the paper takes metrics in too; here that is an option,
+    so that the default reads traces only. Normal is what came before the inject time, without an earlier day. A pair of
+    services that was not seen before has no normal, so its invocations are not abnormal. The standard deviation is 1 %
+    of the mean at least (of an error flag 0.01 more, as in the authors' code, whose floors for durations depend on
+    their unit; a feature that was constantly 0 is abnormal as soon as it departs), and few normal samples vouch for
+    little (:mod:`tasks.rca.deviation`). Only closed sets are mined (a set with the same traces as a larger one scores
+    the same), and sets that tie with the last one kept are kept. A front-end span contains its children and so slows
+    down with them; where both are abnormal, the front end has as many abnormal invocations by it as of it, and scores
+    0. At ``anomaly_threshold`` 1 a third of the normal invocations are abnormal, too: where few traces meet the fault,
+    those add up in services that all pass.
     """
     table = span_table(view)
     require_spans(table)
     traces = link_traces(view)
     invocations = _invocations(table, traces)
-    values = [durations(table, traces, duration), table.error.astype(float)]
+    values = [(durations(table, traces, duration), 0.0), (table.error.astype(float), ERROR_FLOOR)]
     if features == "spans+metrics":
-        values += _metrics_of_callees(view, table)
-    abnormal = _abnormal(invocations, values, ~table.after, anomaly_threshold, feature_threshold) & table.after
-    if not abnormal.any():
-        raise MethodError("no abnormal trace after the inject time")
-    kinds = _trace_kinds(table, traces, invocations, abnormal)
-    members, through = _closed_sets(kinds, min_support, top_sets)
-    if not len(members):
-        raise MethodError("no service is in enough of the abnormal traces")
-    scores = _service_scores(kinds, members, through, top_sets)
-    return Ranking.of_services(of_candidates(zip(table.services, scores, strict=True), view))
+        values += [(of_metric, 0.0) for of_metric in _metrics_of_callees(view, table)]
+
+    def rank() -> Mapping[str, float]:
+        for margin in (feature_margin, 0.0):
+            cuts = _Cuts(anomaly_threshold, feature_threshold, margin)
+            abnormal = _abnormal(invocations, values, ~table.after, cuts) & table.after
+            if abnormal.any():
+                break
+        else:
+            raise MethodError("no abnormal trace after the inject time")
+        kinds = _trace_kinds(table, traces, invocations, abnormal)
+        members, through = _closed_sets(kinds, min_support, top_sets)
+        if not len(members):
+            raise MethodError("no service is in enough of the abnormal traces")
+        scores = _service_scores(kinds, members, through, top_sets)
+        return of_candidates(zip(table.services, scores, strict=True), view)
+
+    return rank_with_silence(view, table, traces, rank, silence=silence)
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """See :func:`tracerca`."""
+
+    anomaly_threshold: float
+    feature_threshold: float
+    feature_margin: float
 
 
 @dataclass(frozen=True)
@@ -120,43 +150,42 @@ def _metrics_of_callees(view: CaseView, table: SpanTable) -> Iterator[np.ndarray
 
 
 def _abnormal(
-    invocations: _Invocations,
-    features: list[np.ndarray],
-    before: np.ndarray,
-    anomaly_threshold: float,
-    feature_threshold: float,
+    invocations: _Invocations, features: Sequence[tuple[np.ndarray, float]], before: np.ndarray, cuts: _Cuts
 ) -> np.ndarray:
-    """Which spans are invocations that a useful feature shows to be abnormal."""
+    """Which spans are invocations that a useful feature shows to be abnormal.
+
+    ``features``: (spans,) values, and the least standard deviation that is taken for one.
+    """
     abnormal = np.zeros(len(before), dtype=bool)
-    for values in features:
+    for values, floor in features:
         chosen = np.flatnonzero(invocations.invocation & ~np.isnan(values))
-        severity = _severity(values[chosen], invocations.pair[chosen], invocations.pairs, before[chosen])
-        useful = _is_useful(severity, invocations.pair[chosen], invocations.pairs, before[chosen], feature_threshold)
-        abnormal[chosen] |= useful[invocations.pair[chosen]] & (severity > anomaly_threshold)
+        severity = _severity(values[chosen], invocations.pair[chosen], invocations.pairs, before[chosen], floor)
+        useful = _is_useful(severity, invocations.pair[chosen], invocations.pairs, before[chosen], cuts)
+        abnormal[chosen] |= useful[invocations.pair[chosen]] & (severity > cuts.anomaly_threshold)
     return abnormal
 
 
-def _severity(values: np.ndarray, pair: np.ndarray, pairs: int, before: np.ndarray) -> np.ndarray:
-    """Distance from the normal mean in normal standard deviations; infinite for a departure from a constant."""
+def _severity(values: np.ndarray, pair: np.ndarray, pairs: int, before: np.ndarray, floor: float) -> np.ndarray:
+    """Distance from the normal mean in normal standard deviations; infinite for a departure from a constant 0."""
     mean, deviation = normal_mean_and_deviation(values, pair, pairs, before)
+    deviation = np.maximum(deviation, LEAST_DEVIATION * np.abs(mean) + floor)
+    count = np.bincount(pair[before], minlength=pairs)
     largest = np.zeros(pairs)
     np.maximum.at(largest, pair, np.abs(values))
     resolution = RESOLUTION * largest[pair]
     distance, spread = np.abs(values - mean[pair]), deviation[pair]
     with np.errstate(divide="ignore", invalid="ignore"):
         severity = np.where(spread > resolution, distance / spread, np.where(distance > resolution, np.inf, 0.0))
-    return np.where(np.isnan(mean[pair]), 0.0, severity)
+    return np.where(np.isnan(mean[pair]), 0.0, credible(severity, count[pair]))
 
 
-def _is_useful(
-    severity: np.ndarray, pair: np.ndarray, pairs: int, before: np.ndarray, feature_threshold: float
-) -> np.ndarray:
+def _is_useful(severity: np.ndarray, pair: np.ndarray, pairs: int, before: np.ndarray, cuts: _Cuts) -> np.ndarray:
     """Per pair: did the feature become more severe after the inject time?"""
     means = []
     for window in (before, ~before):
         count = np.bincount(pair[window], minlength=pairs)
         means.append(np.bincount(pair[window], weights=severity[window], minlength=pairs) / np.maximum(count, 1))
-    return means[1] > (1 + feature_threshold) * means[0]
+    return means[1] > (1 + cuts.feature_threshold) * means[0] + cuts.feature_margin
 
 
 @dataclass(frozen=True)

@@ -108,10 +108,10 @@ def test_relevance_where_nothing_is_left_is_nought() -> None:
 
 def test_anomaly_degree_is_the_share_beyond_three_deviations() -> None:
     columns = {
-        ("far", "x"): [-1.0, 1, -1, 1, 0, -9],  # 9 deviations: 3 times the threshold
-        ("near", "x"): [-1.0, 1, -1, 1, 0, 3],
+        ("far", "x"): [-1.0, 1, -1, 1, -1, 1, 0, -9],  # 9 deviations: 3 times the threshold
+        ("near", "x"): [-1.0, 1, -1, 1, -1, 1, 0, 3],
     }
-    panel = build_panel(view_of(columns, normal_rows=4))
+    panel = build_panel(view_of(columns, normal_rows=6))
     degrees = dict(zip(panel.services, anomaly_degrees(panel), strict=True))
     assert degrees == pytest.approx({"far": 2, "near": 0})
 

@@ -100,7 +100,61 @@ def test_a_feature_that_did_not_change_is_not_used() -> None:
     shape = {"f": {"a": {}}}
     late = [tree(10 * i, shape, {"f": 1 + 0.1001 * (-1) ** i, "a": 9.0}) for i in range(1, 5)]
     assert scores([*history(shape), *late]) == pytest.approx({"a": 4, "f": 4})
-    assert scores([*history(shape), *late], feature_threshold=-1.0) == pytest.approx({"a": 4, "f": 0})
+    every = {"feature_threshold": -1.0, "feature_margin": -1.0, "anomaly_threshold": 1.0}
+    assert scores([*history(shape), *late], **every) == pytest.approx({"a": 4, "f": 0})
+
+
+def test_a_feature_must_grow_by_a_margin_and_stray_by_three_deviations() -> None:
+    """f strays by 2 deviations after the fault (1 before): too little for the cut, and 1.4 are within the margin."""
+    shape = {"f": {"a": {}}}
+    for f, cut, blamed in ((1.2, 3.0, False), (1.2, 1.5, False), (1.24, 1.5, True), (1.24, 3.0, False)):
+        late = [tree(10 * i, shape, {"f": f, "a": 9.0}) for i in range(1, 5)]
+        found = scores([*history(shape), *history(shape), *late], anomaly_threshold=cut)
+        assert found == pytest.approx({"a": 4, "f": 0 if blamed else 4})
+    # a alone: nothing passes the margin, so what passes without it counts
+    weak = [tree(10 * i, shape, {"a": 1.19}) for i in range(1, 5)]
+    assert scores([*history(shape), *weak], anomaly_threshold=1.5) == pytest.approx({"a": 4, "f": 4})
+
+
+def test_a_tiny_normal_deviation_has_a_floor_of_a_hundredth_of_the_mean() -> None:
+    shape = {"f": {"a": {}}}
+    steady = [tree(-10.0 * i, shape, {"f": 1.0, "a": 1 + 1e-5 * (-1) ** i}) for i in range(1, 11)]
+
+    def late(seconds: float) -> list[Call]:
+        return [tree(10.0 * i, shape, {"a": seconds}) for i in range(1, 5)]
+
+    with pytest.raises(MethodError, match="no abnormal trace"):
+        scores([*steady, *late(1.02)])
+    assert scores([*steady, *late(1.04)]) == pytest.approx({"a": 4, "f": 4})
+
+
+def test_two_equal_normal_calls_make_no_later_one_abnormal_beyond_doubt() -> None:
+    """Two samples vouch for four deviations, however close together they are."""
+    shape = {"f": {"a": {}}}
+    before = [tree(-20, shape, {}), tree(-10, shape, {})]
+    late = [tree(10.0 * i, shape, {"a": 9.0}) for i in range(1, 5)]
+    assert scores([*before, *late])["a"] == 4
+    with pytest.raises(MethodError, match="no abnormal trace"):
+        scores([*before, *late], anomaly_threshold=4.3)
+
+
+def test_a_service_whose_spans_stop_comes_first_unless_its_caller_stopped_too() -> None:
+    """b stops at the fault and so c, which only b calls, has none either; d goes on."""
+    whole, left = {"f": {"b": {"c": {}}, "d": {}}}, {"f": {"d": {}}}
+    before = [tree(-2.0 * i, whole, dict.fromkeys("bcd", 0.5)) for i in range(1, 21)]
+    for slow in ({"d": 0.5}, {"d": 9.0}):
+        late = [tree(2.0 * i, left, slow) for i in range(1, 21)]
+        ranked = scores([*before, *late])
+        assert max(ranked, key=ranked.__getitem__) == "b"
+        assert min(ranked.values()) == ranked["c"] < ranked["b"]
+    assert "b" not in scores([*before, *late], silence=False)
+
+
+def test_less_traffic_for_all_is_no_silence() -> None:
+    shape = {"f": {"a": {}, "b": {}}}
+    before = [tree(-2.0 * i, shape, {}) for i in range(1, 21)]
+    late = [tree(10.0 * i, shape, {"a": 9.0}) for i in range(1, 5)]
+    assert scores([*before, *late]) == scores([*before, *late], silence=False)
 
 
 def test_an_operation_or_pair_that_was_not_seen_before_is_no_error_and_not_abnormal() -> None:
