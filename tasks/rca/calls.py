@@ -39,9 +39,9 @@ class CallGraph:
     ``edge_latency``: (rows, edges), ``service_latency``: (rows, services), of the calls into a service whoever made
     them; ``front_end_latency``: (rows,), what users saw. Each is the 90th percentile of the calls that ended in the
     step, or a metric; one row per row of ``view.metrics``; NaN: no sample. Where calls stop at the fault the gap has a
-    latency far above theirs, twice the normal mean or more: a call that nobody answers takes long. ``abnormal``: (rows,) bool, True from the inject
-    time on. ``front_end``: position. ``hosts``: (placements, 2) positions of a service and number of the host it
-    runs on, 0 to ``host_count`` - 1.
+    latency far above theirs, three times the normal mean or more: a call that nobody answers takes long. ``abnormal``:
+    (rows,) bool, True from the inject time on. ``front_end``: position. ``hosts``: (placements, 2) positions of a
+    service and number of the host it runs on, 0 to ``host_count`` - 1.
     """
 
     services: tuple[str, ...]
@@ -206,7 +206,7 @@ def _with_silence(latency: np.ndarray, service: np.ndarray, abnormal: np.ndarray
     """(rows, columns) ``latency`` of calls into each ``service``, long where they stopped."""
     columns = pd.MultiIndex.from_arrays([service, np.zeros_like(service)])
     silence = find_silence(pd.DataFrame(latency, columns=columns), abnormal)
-    return fill_silence(latency, replace(silence, began=np.zeros_like(silence.began)), abnormal, away=1.0, at_least=1.0)
+    return fill_silence(latency, replace(silence, began=np.zeros_like(silence.began)), abnormal, away=1.0, at_least=2.0)
 
 
 def _front_end_latency(view: CaseView, index: pd.DatetimeIndex, own: np.ndarray) -> np.ndarray:

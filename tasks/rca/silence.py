@@ -154,7 +154,8 @@ def fill_silence(
 
     Where a column is silent beyond doubt (``SIGNIFICANT``) its missing cells get the mean of its samples in the other
     window plus ``away`` (1 or -1) times its score in their standard deviations, and at least the share ``at_least`` of
-    their mean; if they are all the same, their size. Other gaps stay NaN. ``abnormal``: (rows,) bool, True from the inject time on.
+    their mean; if they are all the same, their size. Other gaps stay NaN. ``abnormal``: (rows,) bool, True from the
+    inject time on.
     """
     filled = values.copy()
     chosen = np.flatnonzero(silence.score >= SIGNIFICANT)
