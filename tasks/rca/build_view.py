@@ -81,6 +81,7 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         context=build_context(
             record,
             services,
+            column_names(wide),
             samples,
             case.topology,
             {

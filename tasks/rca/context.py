@@ -8,7 +8,7 @@ order of the view's services.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,13 +92,14 @@ class Context:
 def build_context(
     record: CaseRecord,
     services: tuple[str, ...],
+    columns: Sequence[tuple[str, str]],
     samples: pd.DataFrame,
     topology: pd.DataFrame,
     tables: Mapping[str, tuple[int, int]],
 ) -> Context:
     """
     Args:
-        services: the candidates, in the order of the view.
+        services, columns: the candidates and the (service, metric) of the metrics, both in the order of the view.
         samples: the visible metrics, long.
         tables: by signal, how many rows the case has and how many of them are visible.
     """
@@ -110,7 +111,7 @@ def build_context(
         versions=safe_versions({**record.versions, **stack.versions}),
         load=_load_profile(record.load.parameters),
         rate_window_s=record.sampling.rate_window_s,
-        metrics=_metric_facts(samples),
+        metrics=_metric_facts(samples, columns),
         services=_service_facts(record, services, topology),
         signals={
             name: SignalFacts(_status(record, name, rows), visible) for name, (rows, visible) in sorted(tables.items())
@@ -159,7 +160,7 @@ def _load_profile(parameters: Mapping[str, Any]) -> LoadProfile:
     )
 
 
-def _metric_facts(samples: pd.DataFrame) -> dict[tuple[str, str], MetricFacts]:
+def _metric_facts(samples: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> dict[tuple[str, str], MetricFacts]:
     from tasks.export.metric_map import METRIC_MAP, SPANS_SOURCE
 
     known = {variant.source for spec in METRIC_MAP for variant in spec.variants} | {SPANS_SOURCE}
@@ -169,10 +170,11 @@ def _metric_facts(samples: pd.DataFrame) -> dict[tuple[str, str], MetricFacts]:
         for of in ("unit", "source")
     )
     named = zip(distinct["service"].astype(str), distinct["metric"].astype(str), unit, source, strict=True)
-    return {
+    facts = {
         (service, metric): MetricFacts(u, s if s in known or s is None else OTHER_SOURCE)
         for service, metric, u, s in named
     }
+    return {column: facts[column] for column in columns}
 
 
 def _service_facts(record: CaseRecord, services: tuple[str, ...], topology: pd.DataFrame) -> dict[str, ServiceFacts]:

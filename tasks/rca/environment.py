@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 _TASKS = Path(__file__).parents[1]
-_SHARED_CODE = ("rca/*.py", "rca/graph/*.py", "case.py", "span_links.py", "export/metric_map.py")
+_SHARED_CODE = ("rca/*.py", "rca/graph/*.py", "case.py", "requests.py", "span_links.py", "export/metric_map.py")
 _LIBRARIES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn")
 
 

@@ -12,6 +12,7 @@ import pytest
 from tasks.case import NO_ROW, Case, CaseRecord, Completeness, Limits, Sampling, SignalName
 from tasks.rca.build_view import build_view
 from tasks.rca.context import MetricFacts, ServiceFacts, safe_versions
+from tasks.rca.view import column_names
 from tests.copies import copied
 from tests.rca.views import rewritten, score_params
 from tests.synthetic import synthetic_case
@@ -91,7 +92,7 @@ def test_unit_and_source_of_every_column(case: Case) -> None:
     ours = copied(case, case.record.model_copy(update={"case_id": "ours"}), {"metrics": of_ours})
     view = build_view(ours, score_params())
     facts = view.context.metrics
-    assert set(facts) == {tuple(column) for column in view.metrics.columns}
+    assert list(facts) == column_names(view.metrics)
     assert facts["ray-head", "latency_p90"] == MetricFacts("s", "spans")
     assert facts["ray-replicas-0", "requests_waiting"] == MetricFacts("requests", "ray_vllm")
     assert facts["ray-head", "memory_working_set"] == MetricFacts(None, "data set")  # synthetic: not of the metric map
@@ -149,7 +150,8 @@ def test_renaming_changes_the_names_only(case: Case, tmp_path: Path) -> None:
     other = build_view(rewritten(case, tmp_path, NAMES, seed=3), score_params())
     assert other.context.services == {NAMES[name]: facts for name, facts in view.context.services.items()}
     assert list(other.context.services) == [NAMES[name] for name in view.context.services]
-    assert other.context.metrics == {(NAMES[s], m): facts for (s, m), facts in view.context.metrics.items()}
+    expected = [((NAMES[service], metric), facts) for (service, metric), facts in view.context.metrics.items()]
+    assert list(other.context.metrics.items()) == expected
     assert (other.context.load, other.context.signals) == (view.context.load, view.context.signals)
 
 
