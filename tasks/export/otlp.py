@@ -520,7 +520,10 @@ class SpanReader:
             return _ODD
         for kind, content in value.items():
             if kind == "arrayValue" and isinstance(content, dict):
-                items = [self._value(item, depth + 1) for item in content.get("values") or ()]
+                listed = content.get("values")
+                if listed is not None and not isinstance(listed, list):
+                    return _ODD
+                items = [self._value(item, depth + 1) for item in listed or ()]
                 return _ODD if any(item is _ODD for item in items) else items
             if kind == "kvlistValue" and isinstance(content, dict):
                 return self._attributes(content.get("values"), depth + 1)
@@ -560,7 +563,9 @@ def _text(content: Any) -> Any:
 
 
 def _boolean(content: Any) -> Any:
-    return content if isinstance(content, bool) else {"true": True, "false": False}.get(content, _ODD)
+    if isinstance(content, bool):
+        return content
+    return content == "true" if content in ("true", "false") else _ODD
 
 
 def _integer(content: Any) -> Any:

@@ -284,6 +284,8 @@ LOST_PARTS = {
     "integer that is null": _attribute({"intValue": None}),
     "number in letters": _attribute({"doubleValue": "much"}),
     "boolean in letters": _attribute({"boolValue": "perhaps"}),
+    "boolean that is a list": _attribute({"boolValue": []}),
+    "list whose values are a number": _attribute({"arrayValue": {"values": 5}}),
     "text that is a list": _attribute({"stringValue": []}),
     "value that is a text": _attribute("x"),
     "value of an unknown kind": _attribute({"colourValue": "red"}),
