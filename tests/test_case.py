@@ -222,6 +222,7 @@ def rewritten(case: Case, record: dict[str, Any] | None = None, tables: dict[str
             "size": file.stat().st_size,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             **({"rows": pq.read_metadata(file).num_rows} if file.suffix == ".parquet" else {}),
+            "of_tomorrow": "x",
         }
         for file in files
     }
@@ -284,6 +285,28 @@ def test_a_column_that_an_older_version_did_not_write_is_null(tmp_path: Path) ->
     assert again.metrics["unit"].isna().all()
     assert again.requests["tokens_out"].isna().all()
     assert list(again.logs.columns) == SIGNALS["logs"].names
+
+
+def test_words_may_be_written_out(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    before = case.table("logs")
+    table = pq.read_table(case.path / "logs.parquet")
+    plain = pa.Table.from_arrays(
+        [column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.columns],
+        names=table.column_names,
+    )
+    path = rewritten(case, tables={"logs": plain})
+    assert validate_case(path) == []
+    pd.testing.assert_frame_equal(read_case(path).logs, before)
+
+
+@pytest.mark.parametrize("entry", [None, [], {}, {"size": 1}])
+def test_a_manifest_that_says_less_of_a_file_does_not_fit(tmp_path: Path, entry: object) -> None:
+    case = synthetic_case(tmp_path)
+    manifest = json.loads((case.path / "manifest.json").read_text())
+    manifest["files"]["logs.parquet"] = entry
+    (case.path / "manifest.json").write_text(json.dumps(manifest))
+    assert validate_case(case.path) == ["logs.parquet: differs from manifest.json (size, rows or sha256)"]
 
 
 @pytest.mark.parametrize(

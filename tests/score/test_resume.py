@@ -211,6 +211,8 @@ def test_the_key_is_what_decides_the_result(cases_dir: Path) -> None:
     assert len({view, view_key(cases_dir / "c1", params), *others}) == 7
     key = pair_key(view, method, {"direction": "up"}, params)
     assert key == pair_key(view, method, {"direction": "up"}, params)
+    numbers = [pair_key(view, method, {"a": value, "b": [value]}, params) for value in (1, 1.0, True)]
+    assert numbers[0] == numbers[1] != numbers[2]
     different = [
         pair_key("other", method, {"direction": "up"}, params),
         pair_key(view, get_method("baro"), {"direction": "up"}, params),
