@@ -85,7 +85,8 @@ build() { # build NAME
 
 registry='' engine='' platform='' pip_conf='' dry_run='' pinning='' names=()
 tag=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
-revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+# shellcheck disable=SC2046  # a list of names: what a hook says of its own repository
+revision=$(unset $(git rev-parse --local-env-vars 2>/dev/null); git rev-parse HEAD 2>/dev/null || echo unknown)
 while [ $# -gt 0 ]; do
     case "$1" in
         -h | --help) usage; exit ;;

@@ -143,7 +143,8 @@ def _prepare_results(home: Home) -> None:
         return
     staging = home.workspaces / ".results"
     subprocess.run(["rm", "-rf", staging], check=True)
-    subprocess.run(["git", "clone", "--quiet", ROOT, staging], check=True)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook
+    subprocess.run(["git", "clone", "--quiet", "--", ROOT, staging], check=True, env=plain)
     remote = f"[core]\n    remote = store\n['remote \"store\"']\n    url = {home.path / 'dvc-store'}\n"
     (staging / ".dvc" / "config.local").write_text(remote)
     staging.rename(clone)

@@ -8,6 +8,9 @@ from hypothesis import settings
 for library in ("OMP", "OPENBLAS", "MKL"):  # before NumPy reads it: as the processes that run methods
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+for variable in [name for name in os.environ if name.startswith("GIT_")]:  # of a hook that runs the tests
+    del os.environ[variable]
+
 settings.register_profile("rcarena", deadline=None)
 settings.load_profile("rcarena")
 

@@ -5,6 +5,7 @@ Each call costs about two seconds, whatever it does: few calls.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from tasks.record.environment import own_environment
 from tasks.record.errors import RecordError
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,9 @@ LIVE_STAGE = "collect"
 OFFLINE_STAGES = ("score", "report")
 _RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 _LAST_LINES = 6
+_NAMED_SECTIONS = ("remote", "machine", "db")
+_PLAIN = re.compile(r"(?!.*(?:%\(|\'\'\'|\"\"\"))[!-~](?:[ -~]*[!-~])?")
+""" What comes back from DVC's settings as it was written: printable ASCII without interpolation or triple quotes."""
 
 
 class DvcError(RecordError):
@@ -49,7 +54,7 @@ class Dvc:
 
     def _run(self, command: str, *arguments: str) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+        environment = own_environment(PATH=path, DVC_NO_ANALYTICS="1", NO_COLOR="1")
         log.info("dvc %s %s", command, " ".join(arguments))
         done = subprocess.run(
             [sys.executable, "-m", "dvc", command, *arguments],
@@ -88,19 +93,43 @@ class DvcSettings:
         return str(core["remote"]) if isinstance(core, dict) and core.get("remote") else None
 
     def write(self, dvc_dir: Path) -> None:
-        """Put them into force for the copy whose ``.dvc`` this is: it is no git checkout. They may hold credentials."""
+        """Put them into force for the copy whose ``.dvc`` this is: it is no git checkout. They may hold credentials.
+
+        A path that DVC's file format cannot hold is written as that of a link to it.
+
+        Raises:
+            RecordError: a value that is no path cannot be written; the message names its key, not the value.
+        """
         from configobj import ConfigObj
 
-        document = ConfigObj()
-        for section, values in self.merged.items():
-            if section in ("remote", "machine", "db") and isinstance(values, dict):
-                document.update({f'{section} "{name}"': dict(entries) for name, entries in values.items()})
-            elif values and isinstance(values, dict):
-                document[section] = dict(values)
-        document.setdefault("core", {}).update({"no_scm": True, "autostage": False, "analytics": False})
         dvc_dir.mkdir(exist_ok=True)
+        document = ConfigObj(encoding="utf-8")
+        for section, values in self.merged.items():
+            if section in _NAMED_SECTIONS and isinstance(values, dict):
+                named = {f'{section} "{name}"': entries for name, entries in values.items()}
+            else:
+                named = {section: values}
+            for title, entries in named.items():
+                if entries and isinstance(entries, dict):
+                    document[title] = {key: _writable(f"{title}.{key}", v, dvc_dir) for key, v in entries.items()}
+        document.setdefault("core", {}).update({"no_scm": True, "autostage": False, "analytics": False})
         with open(dvc_dir / "config.local", "wb", opener=_private) as stream:
             document.write(stream)
+
+
+def _writable(key: str, value: object, dvc_dir: Path) -> object:
+    if not isinstance(value, str) or _PLAIN.fullmatch(value):
+        return value
+    if not Path(value).is_absolute():
+        raise RecordError(f"the setting {key} of DVC holds characters that its file format cannot")
+    folder = dvc_dir / "outside"
+    folder.mkdir(exist_ok=True)
+    link = folder / str(len(list(folder.iterdir())))
+    link.symlink_to(value)
+    if key.endswith((".dir", ".url")):  # DVC makes what is not there, but not behind a link
+        with contextlib.suppress(FileExistsError):
+            Path(value).mkdir(parents=True)
+    return str(link.relative_to(dvc_dir))
 
 
 def _private(path: str, flags: int) -> int:

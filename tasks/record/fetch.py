@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.case import MANIFEST_FILE, RECORD_FILE
-from tasks.record.dvc_cli import require_dvc
+from tasks.record.dvc_cli import read_settings, require_dvc
 from tasks.record.errors import CompareError
 from tasks.record.git import Commit, Git
 from tasks.record.message import CAMPAIGN
-from tasks.record.staging import LOCK_FILE, PARAMS_FILE
+from tasks.record.staging import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE
 from tasks.score.results import METRICS_FILE, MISATTRIBUTION_FILE, RANKINGS_FILE, SCORES_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -71,7 +71,7 @@ def fetch(git: Git, commit: str, store: Path) -> Path:
         (folder / PARAMS_FILE).write_bytes(params)
         (folder / "scores").mkdir()
         (folder / "scores" / METRICS_FILE).write_bytes(metrics)
-        _download(git.directory, commit, folder)
+        _download(git, commit, folder)
         try:
             folder.rename(kept)
         except OSError:
@@ -82,26 +82,38 @@ def fetch(git: Git, commit: str, store: Path) -> Path:
     return kept
 
 
-def _download(repository: Path, commit: str, folder: Path) -> None:
+def _download(git: Git, commit: str, folder: Path) -> None:
+    """Through DVC, on a copy of the few files that it needs: it then has nothing to do with git."""
     require_dvc()
-    from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
+    from dvc.fs.dvc import DVCFileSystem
+    from dvc.repo import Repo
     from dvc_data.index import DataIndexDirError
 
-    files = DVCFileSystem(str(repository), rev=commit)
+    tree = folder / ".repository"
+    tree.mkdir()
+    for path in (PIPELINE_FILE, LOCK_FILE, PARAMS_FILE, ".dvcignore"):
+        content = git.show(commit, path)
+        if content is not None:
+            (tree / path).write_bytes(content)
+    read_settings(git.directory).write(tree / ".dvc")
     try:
-        wanted = list(_wanted(files))
-        for _, target in wanted:
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        log.info("fetching %d files of %s", len(wanted), commit[:10])
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            list(pool.map(lambda pair: files.get_file(pair[0], str(folder / pair[1])), wanted))
+        with Repo(str(tree), config={"core": {"site_cache_dir": str(tree / ".dvc" / "site")}}) as repo:
+            files = DVCFileSystem(repo=repo)
+            wanted = list(_wanted(files))
+            for _, target in wanted:
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            log.info("fetching %d files of %s", len(wanted), commit[:10])
+            with ThreadPoolExecutor(_PARALLEL) as pool:
+                list(pool.map(lambda pair: files.get_file(pair[0], str(folder / pair[1])), wanted))
     except (DvcException, DataIndexDirError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         reason = str(error).strip().splitlines()
         raise CompareError(
-            f"the data of {commit[:10]} is neither in the cache of {repository} nor in its remote"
+            f"the data of {commit[:10]} is neither in the cache of {git.directory} nor in its remote"
             + (f": {reason[0]}" if reason else "")
         ) from error
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
 
 
 def _wanted(files: Any) -> Iterator[tuple[str, str]]:

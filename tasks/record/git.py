@@ -9,12 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.record.environment import own_environment
 from tasks.record.errors import RecordError
 
-NO_OBJECT = "0" * 40
+NO_OBJECT = ""
+"""What ``git update-ref`` takes for a ref that must not exist yet."""
+
 STALE_REF_LOCK_S = 10.0
 _FIELD, _RECORD = "\x1f", "\x1e"
 _TIMEOUT_S = 600.0
+_FILES_AT_ONCE = 500
+
+_SETTINGS = (
+    *("gc.auto=0", "maintenance.auto=false"),
+    *("core.hooksPath=/dev/null", "core.fsmonitor=false"),
+    *("core.autocrlf=false", "core.safecrlf=false", "core.sparseCheckout=false", "core.splitIndex=false"),
+    *("i18n.commitEncoding=utf-8", "i18n.logOutputEncoding=utf-8", "log.showSignature=false", "trailer.separators=:"),
+    *("push.gpgSign=false", "push.followTags=false", "push.recurseSubmodules=no", "fetch.recurseSubmodules=false"),
+)
+"""Put over those of user, machine and clone: nobody's hook runs, bytes stay as they are, output is plain."""
 
 
 class GitError(RecordError):
@@ -52,15 +65,15 @@ class Git:
         return self._bytes(*arguments, stdin=stdin, env=env).decode("utf-8", "replace").rstrip("\n")
 
     def _bytes(self, *arguments: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> bytes:
-        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(env or {})}
-        command = ["git", "-C", str(self.directory), "-c", "gc.auto=0", "-c", "maintenance.auto=false", *arguments]
+        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+        command = ["git", "-C", str(self.directory), *settings, *arguments]
         try:
             done = subprocess.run(
                 command,
                 input=stdin,
                 stdin=subprocess.DEVNULL if stdin is None else None,
                 capture_output=True,
-                env=environment,
+                env=own_environment(LC_ALL="C", **(env or {})),
                 pass_fds=self.inherit,
                 timeout=_TIMEOUT_S,
                 check=False,
@@ -74,9 +87,16 @@ class Git:
             raise GitError(f"git {arguments[0]}: {reason}")
         return done.stdout
 
+    def path(self, *arguments: str) -> Path | None:
+        """The path that ``git`` prints, byte by byte as the file system has it; None if it prints nothing."""
+        printed = self._bytes(*arguments).removesuffix(b"\n")
+        return self.directory / os.fsdecode(printed) if printed else None
+
     def common_dir(self) -> Path:
         """Where the clone keeps its objects and refs, the same for all its worktrees."""
-        return (self.directory / self.run("rev-parse", "--git-common-dir")).resolve()
+        place = self.path("rev-parse", "--git-common-dir")
+        assert place is not None
+        return place.resolve()
 
     def resolve(self, revision: str) -> str | None:
         """The commit that ``revision`` names; None if it names none."""
@@ -109,27 +129,56 @@ class Git:
 
     def checked_out(self, branch: str) -> Path | None:
         """The working tree that has ``branch`` checked out."""
-        place = None
-        for line in self.run("worktree", "list", "--porcelain").splitlines():
-            key, _, value = line.partition(" ")
-            if key == "worktree":
-                place = Path(value)
-            elif key == "branch" and value == f"refs/heads/{branch}":
-                return place
-        return None
+        return self.path("for-each-ref", "--format=%(worktreepath)", f"refs/heads/{branch}")
 
     def export(self, commit: str, directory: Path, index: Path) -> None:
-        """Write the files of ``commit`` below ``directory`` (which exists); ``index`` is left describing them."""
+        """Write the files of ``commit`` below ``directory`` (which exists) byte by byte as they are recorded, whatever
+        line ends, filters or part of the tree the clone wants in its own; ``index`` is left describing them.
+
+        Raises:
+            GitError: a path leads out of ``directory``, or git said no.
+        """
         index.unlink(missing_ok=True)
-        env = {"GIT_INDEX_FILE": str(index)}
-        self.run("read-tree", commit, env=env)
-        self.run("checkout-index", "--all", "--quiet", "--force", f"--prefix={directory}/", env=env)
+        self.run("read-tree", commit, env={"GIT_INDEX_FILE": str(index)})
+        files = list(self._files(commit))
+        for start in range(0, len(files), _FILES_AT_ONCE):
+            some = files[start : start + _FILES_AT_ONCE]
+            contents = self._blobs([blob for _, blob, _ in some])
+            for (mode, _, path), content in zip(some, contents, strict=True):
+                place = directory / os.fsdecode(path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if mode == b"120000":
+                    place.symlink_to(os.fsdecode(content))
+                    continue
+                place.write_bytes(content)
+                if mode == b"100755":
+                    place.chmod(0o755)
+
+    def _files(self, commit: str) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Mode, blob and path of each file of ``commit``; submodules have none."""
+        for entry in self._bytes("ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")[:-1]:
+            described, _, path = entry.partition(b"\t")
+            mode, kind, blob = described.split()
+            if {b"..", b".git", b""} & set(path.split(b"/")):
+                raise GitError(f"{commit[:10]} holds a file that no repository should: {path!r}")
+            if kind == b"blob":
+                yield mode, blob, path
+
+    def _blobs(self, names: Sequence[bytes]) -> Iterator[bytes]:
+        """The contents of objects, in the same order."""
+        output = self._bytes("cat-file", "--batch", stdin=b"".join(name + b"\n" for name in names))
+        position = 0
+        for _ in names:
+            end = output.index(b"\n", position)
+            size = int(output[position:end].split()[2])
+            yield output[end + 1 : end + 1 + size]
+            position = end + 1 + size + 1
 
     def tree(self, index: Path, files: Mapping[str, bytes]) -> str:
         """The tree of ``index`` with ``files`` (path -> content) in place of what it has there."""
         env = {"GIT_INDEX_FILE": str(index)}
         for path, content in files.items():
-            blob = self.run("hash-object", "-w", "--stdin", stdin=content)
+            blob = self.run("hash-object", "-w", "--no-filters", "--stdin", stdin=content)
             self.run("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
         return self.run("write-tree", env=env)
 
@@ -186,10 +235,11 @@ def open_repository(directory: Path) -> Git:
     if not directory.is_dir():
         raise RecordError(f"--repository: {directory} is not a directory")
     try:
-        top = Git(directory).run("rev-parse", "--show-toplevel")
+        top = Git(directory.absolute()).path("rev-parse", "--show-toplevel")
     except GitError as error:
         raise RecordError(f"--repository: {directory} cannot be used: {error}") from error
-    git = Git(Path(top))
+    assert top is not None
+    git = Git(top)
     if git.resolve("HEAD") is None:
         raise RecordError(f"--repository: {top} has no commit yet")
     if git.run("rev-parse", "--is-shallow-repository") == "true":

@@ -80,6 +80,7 @@ def record_campaign(
 
 def _check(git: Git, settings: DvcSettings, options: RecordOptions) -> None:
     try:
+        git.run("check-ref-format", f"refs/heads/{options.branch}")
         git.run("check-ref-format", "--branch", options.branch)
     except GitError as error:
         raise RecordError(f"--branch: '{options.branch}' is no name for a branch") from error
@@ -91,7 +92,7 @@ def _check(git: Git, settings: DvcSettings, options: RecordOptions) -> None:
             "DVC has no default remote to push the data to: `dvc remote add --default NAME URL` (a directory, s3://…), "
             "or keep it in this clone's cache (--no-push)"
         )
-    if options.git_remote is not None and options.git_remote not in git.run("remote").split():
+    if options.git_remote is not None and options.git_remote not in git.run("remote").splitlines():
         raise RecordError(f"--git-remote: the repository has no remote '{options.git_remote}'")
 
 
@@ -126,7 +127,7 @@ class _Recording:
         found = _find(self.git, tip, identity)
         scores = self._metrics_of_workspace()
         if found is not None and self.options.rescored and scores not in (None, self._metrics_of(found)):
-            identity = f"{identity}-{self.git.run('hash-object', '--stdin', stdin=scores)[:8]}"
+            identity = f"{identity}-{self.git.run('hash-object', '--no-filters', '--stdin', stdin=scores)[:8]}"
             found = _find(self.git, tip, identity)
         if found is not None:
             return self._known(identity, found, scores)
@@ -249,19 +250,20 @@ class _Recording:
         raise RecordError(f"'{self.options.branch}' keeps moving; run again")
 
     def _publish_to_remote(self, commit: str) -> bool:
-        """False if the remote's branch has moved meanwhile."""
+        """False if another was faster: the remote's branch has moved meanwhile, or is at this very commit (equal
+        recordings within one second make equal commits)."""
         remote = self.options.git_remote
         assert remote is not None
         before = self.git.remote_tip(remote, self.options.branch)
         if before is not None and not self.git.is_ancestor(before, commit):
             return False
         try:
-            self.git.run("push", "--quiet", remote, f"{commit}:{self.ref}")
+            said = self.git.run("push", "--porcelain", remote, f"{commit}:{self.ref}")
         except GitError:
             if self.git.remote_tip(remote, self.options.branch) == before:
                 raise
             return False
-        return True
+        return not any(line.startswith("=") for line in said.splitlines())
 
 
 def _find(git: Git, tip: str | None, identity: str) -> Commit | None:

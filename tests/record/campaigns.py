@@ -30,7 +30,7 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
 
 def git(directory: Path, *arguments: str) -> str:
     command = ["git", "-C", str(directory), *IDENTITY, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -23,7 +23,7 @@ from tasks.workspace import Workspace
 from tests.record.campaigns import Campaign, git
 from tests.record.pretend_dvc import PretendDvc, pushed
 
-STEPS = ("read-tree", "checkout-index", "hash-object", "update-index", "write-tree", "commit-tree", "update-ref")
+STEPS = ("read-tree", "cat-file", "hash-object", "update-index", "write-tree", "commit-tree", "update-ref")
 
 
 class Killer:
