@@ -170,7 +170,7 @@ def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Conso
         usable = next((path for path in candidates if not _unusable(path, plan)), None)
         if usable is not None:
             usable.rename(target)
-            console.say(f"collect: {plan.label} was recorded before: {usable.name} is used again")
+            console.say(f"collect: {plan.short_label} was recorded before: {usable.name} is used again")
 
 
 def _unusable(path: Path, plan: CasePlan) -> str | None:
@@ -241,7 +241,7 @@ def _record(backend: Backend, resolved: Path, pending: list[CasePlan], console: 
     done = _Progress()
     with console.progress("cases", len(pending)) as advance:
         for number, plan in enumerate(pending, start=1):
-            console.say(f"case {number}/{len(pending)}: {plan.label}")
+            console.say(f"case {number}/{len(pending)}: {plan.short_label}")
             try:
                 recorded = _record_case(backend, resolved, plan, console)
             except _StackLostError as error:
@@ -267,14 +267,14 @@ class _StackLostError(RuntimeError):
 def _record_case(backend: Backend, resolved: Path, plan: CasePlan, console: Console) -> bool:
     for attempt in range(1, ATTEMPTS_PER_CASE + 1):
         if attempt > 1:
-            console.say(f"case {plan.label}: attempt {attempt}, on a fresh stack")
+            console.say(f"case {plan.short_label}: attempt {attempt}, on a fresh stack")
         try:
             _ensure_stack(backend, console, fresh=attempt > 1)
         except DeployError as error:
             raise _StackLostError(attempt > 1, error) from error
         outcome = _run_in_process(plan, resolved, backend.workspace, console)
         if outcome == "hopeless":
-            console.say(f"case {plan.label}: not tried again, the next attempt would end the same way")
+            console.say(f"case {plan.short_label}: not tried again, the next attempt would end the same way")
         if outcome != "failed":
             return outcome == "recorded"
     return False

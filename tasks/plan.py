@@ -45,15 +45,17 @@ class CasePlan:
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def short_label(self) -> str:
-        """As ``label``, with no more than two of the faults."""
-        if len(self.injections) < 3:
-            return self.label
-        return f"{self.injections[0]} + {len(self.injections) - 1} more"
+    def label(self) -> str:
+        return self._numbered(" + ".join(map(str, self.injections)) or "fault-free")
 
     @property
-    def label(self) -> str:
-        faults = " + ".join(map(str, self.injections)) or "fault-free"
+    def short_label(self) -> str:
+        """As ``label``, but one of three or more faults stands for all."""
+        if len(self.injections) < 3:
+            return self.label
+        return self._numbered(f"{self.injections[0]} + {len(self.injections) - 1} more")
+
+    def _numbered(self, faults: str) -> str:
         return faults if self.repetition == 1 else f"{faults} #{self.repetition}"
 
 

@@ -12,7 +12,7 @@ import yaml
 from tasks.commands.options import planned_case
 from tasks.inject.catalogue import kinds, list_faults
 from tasks.params import Params, load_params
-from tasks.plan import CasePlan, check_params, plan_campaign
+from tasks.plan import CasePlan, PlannedInjection, check_params, plan_campaign
 from tasks.stack import BackendName, KubernetesDeployParams, LocalDeployParams
 from tasks.validation import ParamsError
 from tests.test_identity import turned
@@ -192,6 +192,16 @@ def test_every_planned_case_is_found_again_in_the_resolved_parameters(tmp_path: 
     assert planned_case(again, plans[0].case_id) == plans[0]
     other = Params.model_validate(turned(yaml.safe_load(resolved.read_text())))
     assert ids(other) == {plan.case_id for plan in plans}
+
+
+def test_a_label_names_the_faults_and_the_short_one_not_all_of_many() -> None:
+    one, two, three = (PlannedInjection(kind, "ray-head", {}, 0, 1) for kind in ("a", "b", "c"))
+    assert CasePlan("case-0", 1, 0).label == CasePlan("case-0", 1, 0).short_label == "fault-free"
+    pair = CasePlan("case-0", 2, 0, (one, two))
+    assert pair.label == pair.short_label == "a → ray-head + b → ray-head #2"
+    several = CasePlan("case-0", 3, 0, (one, two, three))
+    assert several.label == "a → ray-head + b → ray-head + c → ray-head #3"
+    assert several.short_label == "a → ray-head + 2 more #3"
 
 
 def test_two_faults_at_once_need_no_float() -> None:

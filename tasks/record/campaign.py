@@ -74,7 +74,7 @@ def check_cases(cases_dir: Path, params: Params, *, allow_missing: bool) -> Chec
     there = {path.name for path in paths}
     missing = [plan for case_id, plan in plans.items() if case_id not in there]
     if missing and not allow_missing:
-        names = some([f"{plan.label} ({plan.case_id})" for plan in missing])
+        names = some([f"{plan.short_label} ({plan.case_id})" for plan in missing])
         problems.append(
             f"{len(missing)} of {len(plans)} cases are missing: {names}; collect them, or record without "
             "(--allow-missing)"

@@ -43,7 +43,7 @@ def commit_message(identity: str, params: Params, checked: CheckedCases, scores_
         f"cases: {_cases_line(checked, files)}",
     ]
     if checked.missing:
-        lines.append(f"missing: {some([plan.label for plan in checked.missing])}")
+        lines.append(f"missing: {some([plan.short_label for plan in checked.missing])}")
     if leaders and chance:
         lines += [
             "",
