@@ -79,12 +79,12 @@ def import_cases(found: Found, cases_dir: Path, progress: Progress = lambda step
                     _write(draft, case_id, cases_dir)
                     imported.append(case_id)
                     if draft.left_out:
-                        left_out.append(f"{each.origin}: left out: {draft.left_out}")
+                        left_out.append(_one_line(f"{each.origin}: left out: {draft.left_out}"))
             except CaseError as error:
-                failed.append(f"{each.origin}: {'; '.join(error.problems)}")
+                failed.append(_one_line(f"{each.origin}: {'; '.join(error.problems)}"))
             except _CONTENT_ERRORS as error:
                 _LOG.debug("%s", each.origin, exc_info=True)
-                failed.append(f"{each.origin}: {_one_line(error)}")
+                failed.append(_one_line(f"{each.origin}: {_said_by(error)}"))
             progress(1)
     return ImportResult(tuple(imported), tuple(kept), tuple(failed), tuple(left_out))
 
@@ -96,9 +96,14 @@ def _write(draft: Draft, case_id: str, cases_dir: Path) -> None:
         writer.finish(draft.record)
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__} {text}".strip()
+def _said_by(error: Exception) -> str:
+    """The message, after the name of the error if it is none that a reader words itself."""
+    text = str(error)
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__} {text}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 @contextlib.contextmanager

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.case import Case, read_cases
@@ -214,3 +217,28 @@ def rcaeval(folder: Path, *, service: str = "checkoutservice", file: str = "data
             "x,,,,,,,1,1,,\n".replace(",1,1,,", f",{ns // 1000},1,,")
         )
     return folder
+
+
+def as_parquet(folder: Path) -> None:
+    """The folder's CSV files as that copy has them: log times in s, durations and times of spans in us as integers."""
+    pq.write_table(pa.Table.from_pandas(pd.read_csv(folder / "data.csv")), folder / "metrics.parquet")
+    (folder / "data.csv").unlink()
+    if (folder / "logs.csv").is_file():
+        logs = pd.read_csv(folder / "logs.csv")[["timestamp", "container_name", "message"]]
+        table = pa.Table.from_pandas(logs.assign(timestamp=logs["timestamp"] // 10**9), preserve_index=False)
+        pq.write_table(table.set_column(1, "container_name", table["container_name"].cast(pa.large_string())),
+                       folder / "logs.parquet")  # fmt: skip
+        spans = pd.read_csv(folder / "traces.csv").dropna(subset=["traceID"])
+        spans["statusCode"] = pd.to_numeric(spans["statusCode"], errors="coerce")
+        whole = dict.fromkeys(("startTimeMillis", "startTime", "duration"), "int64")
+        pq.write_table(pa.Table.from_pandas(spans.astype(whole), preserve_index=False), folder / "traces.parquet")
+        (folder / "logs.csv").unlink()
+        (folder / "traces.csv").unlink()
+
+
+def as_json(folder: Path) -> None:
+    """``{column: [[time, value], …]}``, an empty list for a series without samples."""
+    data = pd.read_csv(folder / "data.csv")
+    series = {name: [[int(t), v] for t, v in zip(data["time"], data[name], strict=True)] for name in data.columns[1:]}
+    (folder / "metrics.json").write_text(json.dumps(series | {"frontend_diskio": []}))
+    (folder / "data.csv").unlink()

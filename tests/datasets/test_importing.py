@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from tasks.cli import app
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.importing import unpacked
 from tests.command import params_with_score, rcarena_here
-from tests.datasets.layouts import imported, nezha, petshop, rcaeval
+from tests.datasets.layouts import as_json, as_parquet, imported, nezha, petshop, rcaeval
 
 
 def rcaeval_set(root: Path) -> Path:
@@ -60,20 +61,30 @@ def test_a_case_id_names_no_service_and_no_fault(layout: str, tmp_path: Path) ->
         assert int(digits, 16) >= 0
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def rcaeval_1_8(root: Path) -> Path:
+    as_parquet(rcaeval(root / "re2ob_checkoutservice_cpu_1", events=True))
+    as_json(rcaeval(root / "re1ob_frontend_delay_1"))
+    index = {"case": ["re1ob_frontend_delay_1"], "root_cause_service": ["frontend"], "fault": ["delay"]}
+    pd.DataFrame(index).to_parquet(root / "cases.parquet")
+    return root
+
+
+@pytest.mark.parametrize(("layout", "make"), [*LAYOUTS.items(), ("rcaeval", rcaeval_1_8)])
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_never_crash_an_import(
-    layout: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    layout: str, make: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("damaged")
-    source = LAYOUTS[layout](root / "set")
+    source = make(root / "set")
     files = sorted(file for file in source.rglob("*") if file.is_file())
     file = data.draw(st.sampled_from(files), label="file")
     content = file.read_bytes()
     at = data.draw(st.integers(0, len(content)), label="at")
     junk = data.draw(
-        st.sampled_from([b"", b"\xff\xfe", b"\0", b",", b'"', b"\n", b"nan", b"-1", b"9" * 30, b"null", b"{", b"[]"]),
+        st.sampled_from(
+            [b"", b"\xff\xfe", b"\0", b",", b'"', b"\n", b"nan", b"-1", b"9" * 30, b"null", b"{", b"[]", b"1e400", b";"]
+        ),
         label="junk",
     )
     skip = data.draw(st.sampled_from([0, 1, 3, len(content)]), label="skip")
@@ -82,7 +93,9 @@ def test_damaged_files_never_crash_an_import(
         result = imported(layout, source, root / "cases")
     except DatasetError:
         return
-    assert all("\n" not in line for line in result.failed)
+    assert all(len(line.splitlines()) == 1 for line in (*result.failed, *result.left_out))
+    unforeseen = ("TypeError", "KeyError", "IndexError", "AttributeError", "StopIteration")
+    assert not any(name in line for line in result.failed for name in unforeseen)
     assert len(read_cases(root / "cases")) == len(set(result.imported))
 
 

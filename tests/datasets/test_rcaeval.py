@@ -21,7 +21,7 @@ from tasks.datasets.rcaeval import METRICS, find, split_column
 from tasks.datasets.rcaeval_export import export_cases
 from tasks.export.metric_map import SPECS
 from tests.copies import copied
-from tests.datasets.layouts import RCAEVAL_INJECT, imported, imported_cases, rcaeval
+from tests.datasets.layouts import RCAEVAL_INJECT, as_json, as_parquet, imported, imported_cases, rcaeval
 from tests.score.cases import with_injections
 from tests.synthetic import synthetic_case
 
@@ -136,31 +136,6 @@ def test_a_truth_for_many_folders_is_refused(tmp_path: Path) -> None:
 
 
 # The copy on Hugging Face, and the original files of RCAEval 1.8
-
-
-def as_parquet(folder: Path) -> None:
-    """The folder's CSV files as that copy has them: log times in s, durations and times of spans in us as integers."""
-    pq.write_table(pa.Table.from_pandas(pd.read_csv(folder / "data.csv")), folder / "metrics.parquet")
-    (folder / "data.csv").unlink()
-    if (folder / "logs.csv").is_file():
-        logs = pd.read_csv(folder / "logs.csv")[["timestamp", "container_name", "message"]]
-        table = pa.Table.from_pandas(logs.assign(timestamp=logs["timestamp"] // 10**9), preserve_index=False)
-        pq.write_table(table.set_column(1, "container_name", table["container_name"].cast(pa.large_string())),
-                       folder / "logs.parquet")  # fmt: skip
-        spans = pd.read_csv(folder / "traces.csv").dropna(subset=["traceID"])
-        spans["statusCode"] = pd.to_numeric(spans["statusCode"], errors="coerce")
-        whole = dict.fromkeys(("startTimeMillis", "startTime", "duration"), "int64")
-        pq.write_table(pa.Table.from_pandas(spans.astype(whole), preserve_index=False), folder / "traces.parquet")
-        (folder / "logs.csv").unlink()
-        (folder / "traces.csv").unlink()
-
-
-def as_json(folder: Path) -> None:
-    """``{column: [[time, value], …]}``, an empty list for a series without samples."""
-    data = pd.read_csv(folder / "data.csv")
-    series = {name: [[int(t), v] for t, v in zip(data["time"], data[name], strict=True)] for name in data.columns[1:]}
-    (folder / "metrics.json").write_text(json.dumps(series | {"frontend_diskio": []}))
-    (folder / "data.csv").unlink()
 
 
 @pytest.mark.parametrize(
