@@ -501,16 +501,25 @@ class SpanReader:
             self.odd(f"{key} that is no list")
 
     def _attributes(self, pairs: Any, depth: int = 0) -> dict[str, Any]:
-        found = {}
-        for pair in self._objects({"attributes": pairs}, "attributes"):
-            key = pair.get("key")
-            value = self._value(pair.get("value"), depth)
-            if not isinstance(key, str):
+        found: dict[str, Any] = {}
+        if pairs is None:
+            return found
+        if not isinstance(pairs, list):
+            self.odd("attributes that is no list")
+            return found
+        for pair in pairs:
+            if type(pair) is not dict:
+                self.odd("an entry of attributes that is no object")
+                continue
+            key, value = pair.get("key"), pair.get("value")
+            text = value.get("stringValue") if type(value) is dict and len(value) == 1 else None
+            decoded = text if type(text) is str else self._value(value, depth)
+            if type(key) is not str:
                 self.odd("an attribute without a key")
-            elif value is _ODD:
+            elif decoded is _ODD:
                 self.odd("an attribute whose value is none of OTLP's")
             else:
-                found[key] = value
+                found[key] = decoded
         return found
 
     def _value(self, value: Any, depth: int) -> Any:
