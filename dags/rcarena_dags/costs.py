@@ -8,7 +8,9 @@ MODERATE = frozenset(
 )
 
 
-def cost_of(method: str) -> str:
+def cost_of(entry: str) -> str:
+    """Of an entry of ``score.methods``: ``name`` or ``name@profile``."""
+    method = entry.partition("@")[0]
     if method in EXPENSIVE:
         return "expensive"
     return "moderate" if method in MODERATE else "cheap"

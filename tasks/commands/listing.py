@@ -18,6 +18,7 @@ def methods(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
     """List the RCA methods."""
+    from tasks.rca.profile import PROFILES
     from tasks.rca.registry import list_methods
 
     rows: list[dict[str, Any]] = [
@@ -50,6 +51,7 @@ def methods(
         typer.echo("    {title}, {venue} {year}".format(**row["paper"]))
         for name, parameter in row["parameters"].items():
             typer.echo(f"    {name} = {parameter['default']}  {parameter['type']}")
+    typer.echo(f"In score.methods: a name, or name@profile for a profile of its own ({', '.join(PROFILES)}).")
 
 
 @stage

@@ -19,11 +19,12 @@ from tasks.rca.view import column_names
 @dataclass(frozen=True)
 class ViewFacts:
     """What a scorer must know of a view. ``columns``: the (service, metric) that the methods see; ``inject_time``: ISO
-    8601, as they are told it; ``problem``: why there is no view, else empty."""
+    8601, as they are told it; ``problem``: why there is no view, else empty; ``profile``: under which they see it."""
 
     columns: tuple[tuple[str, str], ...]
     inject_time: str
     problem: str = ""
+    profile: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def build(path: Path, params: ScoreParams) -> Built:
         view = build_view(case, params)
     except NoChangeDetected as error:
         known = build_view(case, params.model_copy(update={"inject_time": "known"}))
-        return Built(ViewFacts(tuple(column_names(known.metrics)), "", str(error)))
-    facts = ViewFacts(tuple(column_names(view.metrics)), view.inject_time.isoformat())
+        return Built(ViewFacts(tuple(column_names(known.metrics)), "", str(error), params.profile))
+    facts = ViewFacts(tuple(column_names(view.metrics)), view.inject_time.isoformat(), profile=params.profile)
     return Built(facts, pickle.dumps(view, protocol=pickle.HIGHEST_PROTOCOL))
 
 

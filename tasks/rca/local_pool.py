@@ -253,7 +253,7 @@ class PairWorker:
         result = replace(result, peak_mb=max(result.peak_mb, self._peak_mb))
         if result.status == "memory":
             result = replace(result, message=f"needed more than {self.limits.memory_mb} MiB")
-        return Outcome(self.job.case, self.job.job.method, result, self._level)
+        return Outcome(self.job.case, self.job.name, result, self._level)
 
     def _usage(self) -> _Usage:
         members = [_usage_of(process) for process in _family(self.child.pid)]

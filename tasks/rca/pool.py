@@ -47,12 +47,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class PairJob:
-    """One pair to run. ``view``: pickled; ``view_number``: the same for the pairs that share it."""
+    """One pair to run. ``view``: pickled; ``view_number``: the same for the pairs that share it. ``label``: what its
+    outcome is named, if not as the method is."""
 
     case: str
     view_number: int
     view: bytes
     job: Job
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or self.job.method
 
 
 class PairPool(Protocol):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from tasks.export.metric_map import Profile, metric_names
 
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 PAPER_METRICS = frozenset(metric_names("paper"))
 """What arXiv 2603.02057 gave its methods, by our metric names: container CPU, memory and network, accelerator
 utilisation, service latency. The profile ``llm`` is every metric of the case."""

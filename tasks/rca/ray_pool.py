@@ -162,7 +162,7 @@ class RayPool:
 
     def _replace(self, seat: _Seat, reason: str) -> None:
         """An actor died with its node, or was killed there. What it was working on is tried again elsewhere."""
-        pair = (seat.job.case, seat.job.job.method) if seat.job is not None else ("", "")
+        pair = (seat.job.case, seat.job.name) if seat.job is not None else ("", "")
         self._lost[pair] = self._lost.get(pair, 0) + 1
         if self._lost[pair] >= _LOST_AT_MOST:
             raise RunnerError(f"lost {_LOST_AT_MOST} Ray actors in a row: {_one_line(reason)}")

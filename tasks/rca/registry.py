@@ -6,12 +6,14 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tasks.rca import metric, multi_source, trace
 from tasks.rca.method import REGISTRY, Method, Parameter
+from tasks.rca.profile import PROFILES, Profile
 from tasks.validation import suggest
 
 _FAMILIES = ("metric", "trace", "multi-source")
@@ -42,15 +44,56 @@ def get_method(name: str) -> Method:
     return REGISTRY[name]
 
 
-def validate_methods(names: Sequence[str]) -> list[str]:
-    """Problems of ``score.methods``, one line each; empty when every name is known and given once."""
+@dataclass(frozen=True)
+class Entry:
+    """An entry of ``score.methods``: ``label``, the entry as it is written, names its rows everywhere."""
+
+    label: str
+    method: Method
+    profile: Profile
+
+    @property
+    def labelled(self) -> Method:
+        """The method under the name of the entry: for tables."""
+        return replace(self.method, name=self.label)
+
+    def parameters(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Every parameter with its value. What is given for ``name@profile`` goes before what is given for ``name``."""
+        name = self.method.name
+        return resolve_parameters(self.method, {**given.get(name, {}), **given.get(f"{name}@{self.profile}", {})})
+
+
+def entry_of(label: str, profile: Profile) -> Entry:
+    """The entry ``name`` or ``name@profile``; ``profile`` is that of entries without one.
+
+    Raises:
+        KeyError: no such method.
+        ValueError: no such profile.
+    """
+    name, at, own = label.partition("@")
+    if at and own not in PROFILES:
+        raise ValueError(f"unknown profile '{own}'; {suggest(own, PROFILES)}")
+    return Entry(label, get_method(name), next((known for known in PROFILES if known == own), profile))
+
+
+def validate_methods(entries: Sequence[str], profile: Profile = "paper") -> list[str]:
+    """Problems of ``score.methods``, one line each; empty when every entry is ``name`` or ``name@profile``, both known,
+    and no two are the same method under the same profile. ``profile``: that of entries without one."""
     _discover()
     problems = []
-    for i, name in enumerate(names):
+    seen: dict[tuple[str, str], str] = {}
+    for i, entry in enumerate(entries):
+        name, at, own = entry.partition("@")
+        effective = (name, own if at else profile)
         if name not in REGISTRY:
             problems.append(f"score.methods[{i}]: unknown method '{name}'; {suggest(name, REGISTRY)}")
-        elif name in names[:i]:
-            problems.append(f"score.methods[{i}]: '{name}' is listed twice")
+        elif effective[1] not in PROFILES:
+            problems.append(f"score.methods[{i}]: '{entry}': unknown profile '{own}'; {suggest(own, PROFILES)}")
+        elif seen.setdefault(effective, entry) == entry and entry in entries[:i]:
+            problems.append(f"score.methods[{i}]: '{entry}' is listed twice")
+        elif seen[effective] != entry:
+            same = f"'{entry}' is '{seen[effective]}' again: score.profile is {profile}"
+            problems.append(f"score.methods[{i}]: {same}")
         elif not REGISTRY[name].installed:
             packages = ", ".join(REGISTRY[name].missing_packages)
             problems.append(f"score.methods[{i}]: '{name}' needs packages that are not installed: {packages}")
@@ -58,11 +101,15 @@ def validate_methods(names: Sequence[str]) -> list[str]:
 
 
 def validate_method_parameters(given: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Problems of ``score.method_parameters`` (by method, then by parameter), one line each."""
+    """Problems of ``score.method_parameters`` (by method or method@profile, then by parameter), one line each."""
     _discover()
     problems = []
-    for name, values in given.items():
-        key = f"score.method_parameters.{name}"
+    for entry, values in given.items():
+        key = f"score.method_parameters.{entry}"
+        name, at, own = entry.partition("@")
+        if at and own not in PROFILES:
+            problems.append(f"{key}: unknown profile '{own}'; {suggest(own, PROFILES)}")
+            continue
         if name not in REGISTRY:
             problems.append(f"{key}: unknown method '{name}'; {suggest(name, REGISTRY)}")
             continue

@@ -23,6 +23,7 @@ from tasks.rca.child import START_TIMEOUT_S, Child, Ready, RunnerError
 from tasks.rca.local_pool import LocalPool
 from tasks.rca.method import Method
 from tasks.rca.pool import TICK_S, Limits, Outcome, PairJob, PairPool, usable_cpus
+from tasks.rca.profile import Profile
 from tasks.rca.view import CaseView
 from tasks.rca.worker import Job
 
@@ -34,19 +35,23 @@ _DEAREST_FIRST = ("expensive", "moderate", "cheap")
 
 @dataclass(frozen=True)
 class MethodCall:
-    """A method with the parameters it is to run with; those not given have their defaults."""
+    """A method with the parameters it is to run with; those not given have their defaults. ``label``: what its outcomes
+    are named, if not as the method is."""
 
     method: Method
     parameters: Mapping[str, Any]
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class CaseWork:
-    """The methods to run on the case in ``path``, whose label is ``case``."""
+    """The methods to run on the case in ``path``, whose label is ``case``, under ``profile`` (default: that of the
+    parameters). The same case may come again under another profile, with other methods."""
 
     case: str
     path: Path
     calls: Sequence[MethodCall]
+    profile: Profile | None = None
 
 
 def run_cases(
@@ -109,7 +114,7 @@ def _jobs(case: str, number: int, view: bytes, calls: Sequence[MethodCall], seed
     """Those that take longest first, so that none is left over at the end."""
     ordered = sorted(calls, key=lambda call: _DEAREST_FIRST.index(call.method.cost))
     return [
-        PairJob(case, number, view, Job(call.method.name, call.method.module, dict(call.parameters), seed))
+        PairJob(case, number, view, Job(call.method.name, call.method.module, dict(call.parameters), seed), call.label)
         for call in ordered
     ]
 
@@ -190,7 +195,8 @@ class _Builder:
         self._began = time.monotonic()
 
     def start(self, number: int, work: CaseWork, params: ScoreParams) -> None:
-        self.work, self.number, self._params = work, number, params
+        self.work, self.number = work, number
+        self._params = params if work.profile is None else params.model_copy(update={"profile": work.profile})
         if self._ready:
             self._ask()
 

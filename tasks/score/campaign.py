@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.case import Case, read_cases
 from tasks.lock import sole
 from tasks.params import ScoreParams
 from tasks.rca.builder import ViewFacts
 from tasks.rca.local_pool import LocalPool
-from tasks.rca.method import Method
 from tasks.rca.pair import PairResult
 from tasks.rca.pool import Limits, Outcome, PairPool
-from tasks.rca.registry import get_method, resolve_parameters, validate_method_parameters, validate_methods
+from tasks.rca.registry import entry_of, validate_method_parameters, validate_methods
 from tasks.rca.runner import CaseWork, MethodCall, run_cases
 from tasks.rca.sandbox import LEVELS, Level
 from tasks.score.detection import detection_table
@@ -47,7 +44,7 @@ class ScoreError(ValueError):
 
 def validate_score_params(params: ScoreParams) -> list[str]:
     """Problems of the section ``score`` that only this stage can see, one line each."""
-    return validate_methods(params.methods) + validate_method_parameters(params.method_parameters)
+    return validate_methods(params.methods, params.profile) + validate_method_parameters(params.method_parameters)
 
 
 def score_campaign(
@@ -112,37 +109,31 @@ def _started(cases_dir: Path, params: ScoreParams, store: PairStore | None, prog
     return _Run(cases, params, store or PairStore(None), progress)
 
 
-@dataclass(frozen=True)
-class _Keys:
-    """Where the store has the view of a case and each method's result on it."""
-
-    view: str
-    pairs: Mapping[str, str]
-
-
 class _Run:
-    """The pairs of a campaign: those that are there, and those still to be run."""
+    """The pairs of a campaign: those that are there, and those still to be run.
+
+    A view, and with it the truth at metric level, is one of a case under a profile.
+    """
 
     def __init__(self, cases: Sequence[Case], params: ScoreParams, store: PairStore, progress: Progress | None) -> None:
         self.cases = {case.record.case_id: case for case in cases}
-        self.calls = [
-            MethodCall(method, resolve_parameters(method, params.method_parameters.get(method.name, {})))
-            for method in map(get_method, params.methods)
-        ]
-        self.facts: dict[str, ViewFacts] = {}
-        self.truths: dict[str, Truth] = {}
+        self.entries = {label: entry_of(label, params.profile) for label in params.methods}
+        self.parameters = {label: entry.parameters(params.method_parameters) for label, entry in self.entries.items()}
+        self.methods = [entry.labelled for entry in self.entries.values()]
+        self.profiles = list(dict.fromkeys(entry.profile for entry in self.entries.values()))
+        self.facts: dict[tuple[str, str], ViewFacts] = {}
+        self.truths: dict[tuple[str, str], Truth] = {}
         self.pairs: list[Scored] = []
         self.kept = 0
         self.levels: set[Level] = set()
-        self._methods = {call.method.name: call.method for call in self.calls}
         self._params = params
         self._store = store
         self._progress = progress
-        self._keys = {case_id: self._keys_of(case) for case_id, case in self.cases.items()}
-
-    @property
-    def methods(self) -> list[Method]:
-        return list(self._methods.values())
+        self._view_keys: dict[tuple[str, str], str] = {
+            (case_id, profile): view_key(case.path, params, profile)
+            for case_id, case in self.cases.items()
+            for profile in self.profiles
+        }
 
     def complete(self, open_pool: OpenPool) -> None:
         """Take what the store has and run the rest."""
@@ -152,8 +143,8 @@ class _Run:
         pool = open_pool(Limits(self._params.timeout_s, self._params.memory_mb, self._hidden))
         with closing(pool):
             for outcome in run_cases(work, pool, params=self._params, on_view=self._take_view):
-                key = self._keys[outcome.case].pairs[outcome.method]
-                self._store.keep_pair(outcome.method, key, outcome.result)
+                method = self.entries[outcome.method].method.name
+                self._store.keep_pair(method, self._pair_key(outcome.case, outcome.method), outcome.result)
                 if outcome.level is not None:
                     self.levels.add(outcome.level)
                 self._take(outcome)
@@ -165,63 +156,72 @@ class _Run:
         links = {case.path.resolve() for case in self.cases.values() if case.path.is_symlink()}
         return tuple(sorted(map(str, folders | {folder.parent for folder in folders} | links)))
 
-    def _keys_of(self, case: Case) -> _Keys:
-        view = view_key(case.path, self._params)
-        return _Keys(
-            view, {call.method.name: pair_key(view, call.method, call.parameters, self._params) for call in self.calls}
-        )
+    def _pair_key(self, case_id: str, label: str) -> str:
+        entry = self.entries[label]
+        return pair_key(self._view_keys[case_id, entry.profile], entry.method, self.parameters[label], self._params)
 
     def _work(self) -> Iterator[CaseWork]:
         for case_id, case in self.cases.items():
-            keys = self._keys[case_id]
-            facts = self._store.view(keys.view)
-            if facts is None:
-                yield CaseWork(case_id, case.path, self.calls)
-                continue
-            self._note_view(case_id, facts)
-            if facts.problem:
-                self.kept += len(self.calls)
-                continue
-            missing = [call for call in self.calls if not self._take_kept(case_id, call.method.name)]
-            if missing:
-                yield CaseWork(case_id, case.path, missing)
+            for profile in self.profiles:
+                calls = [
+                    MethodCall(entry.method, self.parameters[label], label)
+                    for label, entry in self.entries.items()
+                    if entry.profile == profile
+                ]
+                facts = self._store.view(self._view_keys[case_id, profile])
+                if facts is None:
+                    yield CaseWork(case_id, case.path, calls, profile)
+                    continue
+                self._note_view(case_id, facts)
+                if facts.problem:
+                    self.kept += len(calls)
+                    continue
+                missing = [call for call in calls if not self._take_kept(case_id, call.label)]
+                if missing:
+                    yield CaseWork(case_id, case.path, missing, profile)
 
-    def _take_kept(self, case_id: str, method: str) -> bool:
-        result = self._store.pair(method, self._keys[case_id].pairs[method])
+    def _take_kept(self, case_id: str, label: str) -> bool:
+        result = self._store.pair(self.entries[label].method.name, self._pair_key(case_id, label))
         if result is not None:
             self.kept += 1
-            self._take(Outcome(case_id, method, result))
+            self._take(Outcome(case_id, label, result))
         return result is not None
 
     def _take_view(self, case_id: str, facts: ViewFacts) -> None:
-        self._store.keep_view(self._keys[case_id].view, facts)
+        self._store.keep_view(self._view_keys[case_id, facts.profile], facts)
         self._note_view(case_id, facts)
 
     def _note_view(self, case_id: str, facts: ViewFacts) -> None:
-        self.facts[case_id] = facts
-        self.truths[case_id] = truth_of(
+        self.facts[case_id, facts.profile] = facts
+        self.truths[case_id, facts.profile] = truth_of(
             self.cases[case_id].record,
             include_ineffective=self._params.include_ineffective,
             columns=facts.columns,
+            profile=facts.profile,
         )
         if facts.problem:
-            for method in self._methods:
-                self._take(Outcome(case_id, method, PairResult("missing", facts.problem)))
+            for label, entry in self.entries.items():
+                if entry.profile == facts.profile:
+                    self._take(Outcome(case_id, label, PairResult("missing", facts.problem)))
 
     def _take(self, outcome: Outcome) -> None:
-        self.pairs.append(score_pair(self.truths[outcome.case], self._methods[outcome.method], outcome.result))
+        entry = self.entries[outcome.method]
+        truth = self.truths[outcome.case, entry.profile]
+        self.pairs.append(score_pair(truth, entry.labelled, outcome.result))
         if self._progress is not None:
-            total = len(self.cases) * len(self.calls)
+            total = len(self.cases) * len(self.entries)
             what = f"{outcome.method} on {outcome.case}: {outcome.result.status}"
             self._progress(len(self.pairs), total, what)
 
 
 def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult, list[Scored]]:
-    truths = tuple(run.truths[case_id] for case_id in run.cases)
+    first = params.profile if params.profile in run.profiles else run.profiles[0]
+    truths = tuple(run.truths[case_id, first] for case_id in run.cases)
     pairs = in_order(truths, run.methods, run.pairs)
     comparisons = comparison_table(pairs, params)
-    detected = run.facts if params.inject_time == "detected" else {}
-    parameters: dict[str, Mapping[str, Any]] = {call.method.name: call.parameters for call in run.calls}
+    detected = {}
+    if params.inject_time == "detected":
+        detected = {case_id: run.facts[case_id, first] for case_id in run.cases}
     result = ScoreResult(
         out_dir=out_dir,
         rankings=ranking_table(pairs),
@@ -235,7 +235,7 @@ def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult,
             detected,
             include_ineffective=params.include_ineffective,
         ),
-        parameters=parameters,
+        parameters=run.parameters,
         costs=method_costs(pairs),
         truths=truths,
         failures=sum(pair.result.status != "ok" for pair in pairs),

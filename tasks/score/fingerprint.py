@@ -16,17 +16,16 @@ from tasks.identity import canonical
 from tasks.params import ScoreParams
 from tasks.rca.environment import digest, environment, version_of
 from tasks.rca.method import Method
+from tasks.rca.profile import Profile
 
 _METHOD_PACKAGES = tuple(f"tasks.rca.{family}." for family in ("metric", "trace", "multi_source"))
 
 
-def view_key(case: Path, params: ScoreParams) -> str:
-    """Of the view that the methods get of a finished case."""
+def view_key(case: Path, params: ScoreParams, profile: Profile | None = None) -> str:
+    """Of the view that the methods get of a finished case, under ``profile`` or that of the parameters."""
     manifest = hashlib.sha256((case / MANIFEST_FILE).read_bytes()).hexdigest()
-    seen = {
-        name: getattr(params, name)
-        for name in ("profile", "inject_time", "baseline_s", "fault_s", "include_ineffective")
-    }
+    seen = {name: getattr(params, name) for name in ("inject_time", "baseline_s", "fault_s", "include_ineffective")}
+    seen["profile"] = profile or params.profile
     return _key({"manifest": manifest, "view": seen, "environment": environment()})
 
 

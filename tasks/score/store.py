@@ -18,7 +18,7 @@ from tasks.rca.builder import ViewFacts
 from tasks.rca.pair import MetricSuspect, PairResult, Suspect
 
 NOT_KEPT = frozenset({"timeout", "memory", "crash"})
-_FORMAT = b"1"
+_FORMAT = b"2"
 _VIEWS = "views"
 _SUSPECT = attrgetter(*(field.name for field in fields(Suspect)))
 _METRIC_SUSPECT = attrgetter(*(field.name for field in fields(MetricSuspect)))
@@ -36,7 +36,7 @@ class PairStore:
         if document is None:
             return None
         columns = tuple((str(service), str(metric)) for service, metric in document["columns"])
-        return ViewFacts(columns, document["inject_time"], document["problem"])
+        return ViewFacts(columns, document["inject_time"], document["problem"], document["profile"])
 
     def keep_view(self, key: str, facts: ViewFacts) -> None:
         self._write(_VIEWS, key, asdict(facts))

@@ -220,11 +220,18 @@ def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
     roles = targeted_roles(pair.truth for pair in pairs)
     for granularity in GRANULARITIES:
         for level, group, members in _groups([pair for pair in pairs if granularity in pair.scores]):
-            rows += _group_rows(level, group, granularity, members, roles, params)
+            for alike in [members] if level == "family" else _by_profile(members):
+                rows += _group_rows(level, group, granularity, alike, roles, params)
     table = _table(rows, SCORE_COLUMNS)
     numbers = [name for name, kind in SCORE_COLUMNS.items() if kind == "float64"]
     table[numbers] = table[numbers].round(_DECIMALS)
     return table
+
+
+def _by_profile(pairs: Sequence[Scored]) -> list[list[Scored]]:
+    """Those of each profile: what chance reaches, and at metric level the cases that count, depend on what is seen."""
+    profiles = dict.fromkeys(pair.truth.profile for pair in pairs)
+    return [[pair for pair in pairs if pair.truth.profile == profile] for profile in profiles]
 
 
 def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
@@ -304,11 +311,11 @@ def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
 
 
 def _values(pairs: Sequence[Scored], granularity: str, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Scores of the pairs that have any: (cases, methods, names), and the methods."""
+    """Scores of the pairs that have any: (cases, methods, names), NaN for a pair that has none, and the methods."""
     pairs = [pair for pair in pairs if granularity in pair.scores]
     case_row = {case: i for i, case in enumerate(dict.fromkeys(pair.truth.case for pair in pairs))}
     method_row = {method: i for i, method in enumerate(dict.fromkeys(pair.method.name for pair in pairs))}
-    values = np.zeros((len(case_row), len(method_row), len(names)))
+    values = np.full((len(case_row), len(method_row), len(names)), np.nan)
     for pair in pairs:
         scores = pair.scores[granularity]
         values[case_row[pair.truth.case], method_row[pair.method.name]] = [scores[name] for name in names]
@@ -321,7 +328,7 @@ def _group_rows(
     names = [*SCORES, *RATES, *map(tail_of, SCORES)]
     values, methods = _values(pairs, granularity, names)
     if level == "family":
-        values, methods = values.mean(axis=1, keepdims=True), [""]
+        values, methods = np.nanmean(values, axis=1, keepdims=True), [""]
     cases = len(values)
     low, high = bootstrap_interval(
         values.reshape(cases, -1),

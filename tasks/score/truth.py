@@ -45,7 +45,7 @@ class Truth:
 
     ``services``: root causes, each once; empty for a fault-free case or one without an effective injection. ``fault``,
     ``target``: labels to group by (``tasks.case.Labels``). ``excluded``: why the case is not scored; empty if it is.
-    ``notes``: injections that were left out of the truth.
+    ``notes``: injections that were left out of the truth. ``profile``: what the metrics are seen under.
     """
 
     case: str
@@ -56,12 +56,15 @@ class Truth:
     target: str
     excluded: str
     notes: tuple[str, ...]
+    profile: str = ""
 
 
-def truth_of(record: CaseRecord, *, include_ineffective: bool, columns: Iterable[Column] = ()) -> Truth:
+def truth_of(
+    record: CaseRecord, *, include_ineffective: bool, columns: Iterable[Column] = (), profile: str = ""
+) -> Truth:
     """The truth of a case: the targets of its effective injections, or of all with ``include_ineffective``.
 
-    ``columns``: the metrics that the methods see.
+    ``columns``: the metrics that the methods see, under ``profile``.
     """
     counted = record.counted(include_ineffective=include_ineffective)
     dropped = [i for i in record.injections if i not in counted]
@@ -89,6 +92,7 @@ def truth_of(record: CaseRecord, *, include_ineffective: bool, columns: Iterable
         target=labels.target,
         excluded=excluded,
         notes=notes,
+        profile=profile,
     )
 
 

@@ -52,7 +52,7 @@ class InThisProcess:
     def start(self, job: PairJob) -> None:
         pair = job.job
         result = run_pair(get_method(pair.method), pickle.loads(job.view), pair.seed, pair.parameters)
-        self._outcomes.append(Outcome(job.case, pair.method, result))
+        self._outcomes.append(Outcome(job.case, job.name, result))
 
     def wait(self, timeout_s: float, also: Sequence[Connection]) -> list[Outcome]:
         if not self._outcomes:
