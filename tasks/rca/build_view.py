@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from tasks.case import Case
-from tasks.params import ScoreParams
 from tasks.rca.context import build_context
 from tasks.rca.grid import on_grid
 from tasks.rca.profile import is_visible
@@ -18,6 +18,9 @@ from tasks.rca.sli import Telemetry
 from tasks.rca.view import CaseView, column_names
 from tasks.requests import time_out_s
 from tasks.stack import Role
+
+if TYPE_CHECKING:
+    from tasks.params import ScoreParams
 
 
 class NoChangeDetected(ValueError):  # noqa: N818 (nothing is wrong: a recording may hold no change)

@@ -9,11 +9,14 @@ import pickle
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.case import read_case
-from tasks.params import ScoreParams
 from tasks.rca.build_view import NoChangeDetected, build_view
 from tasks.rca.view import column_names
+
+if TYPE_CHECKING:
+    from tasks.params import ScoreParams
 
 
 @dataclass(frozen=True)

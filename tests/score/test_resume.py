@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import signal
 import socket
 import threading
@@ -223,45 +222,10 @@ def test_the_key_is_what_decides_the_result(cases_dir: Path) -> None:
     assert len({key, *different}) == 7
 
 
-def test_a_library_or_a_line_of_code_decides_too(cases_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_decides_too(cases_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = view_key(cases_dir / "c0", score_params())
-    monkeypatch.setattr(fingerprint, "environment", lambda: {"numpy": "0.1"})
+    monkeypatch.setattr(fingerprint, "libraries", lambda: {"numpy": "0.1"})
     assert view_key(cases_dir / "c0", score_params()) != before
-    keys = []
-    for source in (b"x = 1\n", b"x = 2\n"):
-        monkeypatch.setattr(fingerprint, "_source", {"tasks.rca.metric.nsigma": source}.get)
-        fingerprint._source_digest.cache_clear()
-        keys.append(pair_key("v", get_method("nsigma"), {}, score_params()))
-    fingerprint._source_digest.cache_clear()
-    assert keys[0] != keys[1]
-
-
-def test_the_source_of_a_method_is_its_file_and_the_methods_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = {
-        "tasks.rca.metric.a": b"from tasks.rca.metric import b\nfrom tasks.rca.deviation import x\nimport numpy\n",
-        "tasks.rca.metric.b": b"def f():\n    from tasks.rca.trace.c import g\n",
-        "tasks.rca.trace.c": b"import tasks.rca.metric.a\n",
-        "tasks.rca.metric.stranger": b"",
-    }
-    found = []
-
-    def digests(changed: str) -> list[str]:
-        edited = {name: source + (b"#" if name == changed else b"") for name, source in sources.items()}
-        monkeypatch.setattr(fingerprint, "_source", edited.get)
-        fingerprint._source_digest.cache_clear()
-        return [fingerprint._source_digest(f"tasks.rca.{name}") for name in ("metric.a", "metric.stranger")]
-
-    found = [digests(name) for name in ("", *sources)]
-    fingerprint._source_digest.cache_clear()
-    assert len({a for a, _ in found}) == 4
-    assert len({stranger for _, stranger in found[:4]}) == 1
-
-
-def test_real_methods_have_sources() -> None:
-    assert fingerprint._source("tasks.rca.metric.nsigma") is not None
-    assert fingerprint._source("tasks.rca.metric.nsigma.nsigma") is None
-    assert fingerprint._source("no_such_module") is None
-    assert re.fullmatch("[0-9a-f]{64}", fingerprint._source_digest("tests.rca.misbehaving"))
 
 
 def test_methods_ranked_one_by_one_are_found_by_the_scoring(cases_dir: Path, tmp_path: Path, calls: Calls) -> None:
