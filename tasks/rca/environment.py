@@ -81,7 +81,7 @@ def _file(module: str) -> Path | None:
     """None if there is no such module (what is imported from a module may be a function of it) or it has no source."""
     try:
         spec = importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):
+    except (ImportError, ValueError):
         return None
     is_source = spec is not None and spec.origin is not None and spec.origin.endswith(".py")
     return Path(str(spec.origin)) if spec is not None and is_source else None

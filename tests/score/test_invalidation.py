@@ -123,7 +123,7 @@ def test_imports_of_every_kind_are_followed(tmp_path: Path, monkeypatch: pytest.
         "__init__": "",
         "inner/__init__": "from . import deep\n",
         "inner/deep": "from ..up import x as y\n",
-        "up": "def f():\n    import some_package.late as late\n",
+        "up": "x = 1\ndef f():\n    import some_package.late as late\n",
         "late": "import numpy\n",
         "types_only": "",
         "stranger": "",
