@@ -49,4 +49,8 @@ def workspace_at(root: Path) -> Workspace:
         raise ParamsError([f"--workspace: {root} is not a directory"])
     if any(character in str(root.resolve()) for character in '"$\n\\'):
         raise ParamsError([f"--workspace: {root.resolve()} must not contain quotes, $, backslashes or line breaks"])
+    try:
+        str(root.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise ParamsError([f"--workspace: {str(root.resolve())!r} must be a path in UTF-8"]) from error
     return Workspace(root.resolve())

@@ -50,7 +50,7 @@ def params_text(targets: Sequence[str] = REPLICAS, **score: Any) -> str:
 def results_repository(directory: Path, *, remote: Path | None = None) -> Path:
     """A git clone with DVC and the code whose scores are recorded; no outputs."""
     directory.mkdir(parents=True)
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+    for name in ("dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(ROOT / name, directory / name)
     (directory / "params.yaml").write_text(params_text())
     (directory / ".dvc").mkdir()

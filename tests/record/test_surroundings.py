@@ -16,7 +16,7 @@ from tasks.record.dvc_cli import DvcSettings, read_settings
 from tasks.record.environment import own_environment
 from tasks.record.errors import RecordError
 from tasks.record.git import GitError, open_repository
-from tests.record.campaigns import Campaign, git, results_repository
+from tests.record.campaigns import ROOT, Campaign, git, results_repository
 
 pytestmark = [
     pytest.mark.skipif(not Path(sys.executable).with_name("dvc").exists(), reason="DVC is not in this environment"),
@@ -267,6 +267,16 @@ def test_settings_and_hooks_of_the_user(
     assert not list((repository / ".git").glob("sharedindex*"))
 
 
+@pytest.mark.usefixtures("pretend_dvc")
+def test_a_clone_that_turns_line_ends_has_what_dvc_knows(repository: Path, campaign: Campaign, tmp_path: Path) -> None:
+    campaign.record(repository)
+    clone = tmp_path / "clone"
+    git(tmp_path, "-c", "core.autocrlf=true", "clone", "-q", "-b", "results", str(repository), str(clone))
+    for path, content in contents(repository).items():
+        assert (clone / path).read_bytes() == content
+    assert b"\r\n" in (clone / "tasks" / "rca" / "view.py").read_bytes()  # the setting was in force
+
+
 def test_a_copy_of_a_commit_is_byte_by_byte(repository: Path, tmp_path: Path) -> None:
     (repository / ".gitattributes").write_text("*.txt eol=crlf\n")
     (repository / "line-ends.txt").write_bytes(b"a\nb\n")
@@ -354,3 +364,10 @@ def test_a_branch_by_another_name(repository: Path, campaign: Campaign, pretend_
             campaign.record(repository, branch=name)
     assert campaign.record(repository, branch="ergebnisse/ü").new
     assert git(repository, "log", "-1", "--format=%s", "ergebnisse/ü").startswith("Campaign synthetic")
+
+
+def test_a_workspace_that_no_library_can_read_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"w\xff")
+    for command in (["record"], ["compare", "results"]):
+        done = _run(*command, "--workspace", str(place), "--params", str(ROOT / "params.yaml"))
+        assert (done.returncode, "must be a path in UTF-8" in done.stderr) == (2, True), done.stderr
