@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
+from typing import Literal
 
 import numpy as np
 from scipy.special import chdtrc, gammaln
@@ -24,6 +25,8 @@ _POINTS = 100  # distinct points per column that k-means looks at
 _CELLS = 1 << 22  # array elements per batch
 _PADDING = -1
 
+Order = Literal["random", "weakest_first"]
+
 
 @method(
     name="rcd",
@@ -40,6 +43,7 @@ def rcd(
     gamma: int = 5,
     alpha: float = 0.01,
     final_alpha: float = 0.001,
+    order: Order = "random",
 ) -> Ranking:
     """Metrics by how hard it is to separate them from the fault: hierarchical, localized psi-PC around an F-node.
 
@@ -55,15 +59,17 @@ def rcd(
     the size of the set that separated it. Not attached in phase 2: likewise, as if that were one more round. Attached:
     above these, by level. So metrics that the paper's list leaves out come below its list, in the order in which the
     algorithm let them go; p = 1 is a tie.
-    Parameters: ``bins`` 5, ``gamma`` 5, ``alpha`` 0.01, ``final_alpha`` 0.001 (the authors'). Complexity: O(columns x
-    rows x 2^gamma). Randomness: the dealing.
+    Parameters: ``bins`` 5, ``gamma`` 5, ``alpha`` 0.01, ``final_alpha`` 0.001 (the authors'), ``order`` in which the
+    metrics of a group are tested (``random``: drawn anew for each size of set, as in the authors' code;
+    ``weakest_first``: what the fault does to an effect passes through its cause, so the effect is the weaker one and is
+    the first to be explained; equally strong metrics in random order). Complexity: O(columns x
+    rows x 2^gamma). Randomness: the dealing and the order.
     Source: Ikram, Chakraborty, Mitra, Saini, Bagchi, Kocaoglu, NeurIPS 2022. Bins by k-means in one dimension, solved
     exactly (Wang and Song, "Ckmeans.1d.dp", The R Journal 2011) on at most 100 quantile groups of rows per column.
-    Deviations: within a group the weakest metric is tested first (the authors: random order). What the fault does to an
-    effect passes through its cause, so the effect is the weaker one and should be the first to be explained; metrics
-    that tell equally much stay in random order. A group stops at the first level that leaves at least one metric (the
-    authors' code: exactly one, so a group with two clear metrics would go on until it accepts nearly all). Metrics that
-    are constant in one of the windows take part. Should phase 1 end with more than ``gamma``, the sets of
+    Deviations: where no metric is linked to the fault at all, all are ranked by how close they came to it (the authors'
+    list is empty), which is a tie where none tells anything. A group stops at the first level that leaves at least one
+    metric (the authors' code: exactly one, so a group with two clear metrics would go on until it accepts nearly all).
+    Metrics that are constant in one of the windows take part. Should phase 1 end with more than ``gamma``, the sets of
     phase 2 have at most ``gamma`` - 1 metrics, and fewer if there were too many of them (``MAX_SAMPLES``).
     """
     require_windows(*view.split())
@@ -72,18 +78,20 @@ def rcd(
     columns = len(panel.columns)
     score = np.zeros(columns)
 
+    order_rng = rng if order == "random" else None
     alive, rounds = np.arange(columns), 0
-    while True:
+    while len(alive):
         groups = _deal(rng.permutation(alive), gamma)
-        found = attached_to_fault(test, groups, _first_level_with_a_child(test, groups, alpha))
+        found = attached_to_fault(test, groups, _first_level_with_a_child(test, groups, alpha), order_rng)
         dropped = (groups != _PADDING) & ~found.attached
         score[groups[dropped]] = separation_scores(rounds * gamma + found.largest_set, found.log_p_value)[dropped]
         before, alive, rounds = len(alive), np.sort(groups[found.attached]), rounds + 1
         if len(alive) <= gamma or len(alive) == before:
             break
 
-    alive = rng.permutation(alive)
-    score[alive] = rounds * gamma + _final_scores(test, alive, gamma, final_alpha)
+    if len(alive):
+        alive = rng.permutation(alive)
+        score[alive] = rounds * gamma + _final_scores(test, alive, gamma, final_alpha, order_rng)
     return Ranking.of_metrics(panel.scores(score))
 
 
@@ -174,14 +182,15 @@ def attached_to_fault(
     test: FNodeTest,
     groups: np.ndarray,
     level: np.ndarray,
+    rng: np.random.Generator | None = None,
     *,
     max_conditions: int | None = None,
 ) -> Attached:
     """Localized psi-PC of many groups at once: which members stay attached to the F-node.
 
     ``groups``: (groups, members) columns, -1 for none. ``level``: (groups,) significance level of each group. Members
-    are tested from the weakest link to the strongest, given those still attached; equally strong ones in the order in
-    which they come.
+    are tested given those still attached: with ``rng`` in an order drawn anew for each size of set, without it from the
+    weakest link to the strongest, equally strong ones in the order in which they come.
     """
     count, members = groups.shape
     each = np.arange(count)
@@ -189,13 +198,15 @@ def attached_to_fault(
     largest = np.where(groups == _PADDING, 0.0, test.marginal[groups])
     attached = largest <= log_level[:, None]
     largest_set = np.zeros(groups.shape, dtype=int)
-    weakest_first = np.argsort(-largest, axis=1, kind="stable")
+    turn = np.argsort(-largest, axis=1, kind="stable")
     deepest = members - 1 if max_conditions is None else min(members - 1, max_conditions)
     for size in range(1, deepest + 1):
         if not (attached.sum(axis=1) > size).any():
             break
+        if rng is not None:
+            turn = rng.permuted(turn, axis=1)
         for rank in range(members):
-            member = weakest_first[:, rank]
+            member = turn[:, rank]
             group = np.flatnonzero(attached[each, member] & (attached.sum(axis=1) > size))
             if not len(group):
                 continue
@@ -213,13 +224,15 @@ def attached_to_fault(
     return Attached(attached, largest, largest_set)
 
 
-def _final_scores(test: FNodeTest, survivors: np.ndarray, gamma: int, alpha: float) -> np.ndarray:
+def _final_scores(
+    test: FNodeTest, survivors: np.ndarray, gamma: int, alpha: float, rng: np.random.Generator | None
+) -> np.ndarray:
     """(survivors,) scores of phase 2: up to ``gamma`` for those never attached, above it for the others."""
     levels = np.arange(alpha, 1, ALPHA_STEP)
     largest_set = _feasible_set(len(survivors), test.codes.shape[1], gamma - 1)
     scores, ordered = np.zeros(len(survivors)), np.zeros(len(survivors), dtype=bool)
     for passed, level in enumerate(levels):
-        found = attached_to_fault(test, survivors[None], np.array([level]), max_conditions=largest_set)
+        found = attached_to_fault(test, survivors[None], np.array([level]), rng, max_conditions=largest_set)
         stage = np.where(found.attached[0], gamma + len(levels) - 1 - passed, found.largest_set[0])
         scores = np.where(ordered, scores, separation_scores(stage, found.log_p_value[0]))
         ordered |= found.attached[0]

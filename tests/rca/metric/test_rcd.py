@@ -11,7 +11,7 @@ from scipy.stats import chi2, chi2_contingency
 
 from tasks.rca.method import MethodError
 from tasks.rca.metric import rcd as module
-from tasks.rca.metric.rcd import FNodeTest, attached_to_fault, discretise, rcd
+from tasks.rca.metric.rcd import FNodeTest, Order, attached_to_fault, discretise, rcd
 from tasks.rca.view import CaseView
 from tests.rca.views import view_of
 
@@ -206,3 +206,23 @@ def test_needs_rows_on_both_sides_of_the_fault() -> None:
 def test_same_seed_same_scores() -> None:
     view = planted(2, columns=30)
     assert rcd(view, rng(1)) == rcd(view, rng(1))
+
+
+@pytest.mark.parametrize("order", ["random", "weakest_first"])
+@pytest.mark.parametrize("columns", [1, 4, 12])
+def test_without_any_metric_linked_to_the_fault_all_tie(order: Order, columns: int) -> None:
+    """As many 0 as 1 in both windows: every p value is 1. Once a ValueError."""
+    alternating = np.tile([0.0, 1.0], 30).tolist()
+    view = view_of({(f"s{i}", "x"): alternating for i in range(columns)}, normal_rows=30)
+    assert {score for _, score in rcd(view, rng(), order=order).services} == {0.0}
+
+
+def test_the_published_order_is_random_and_ours_explains_the_weaker_link_first() -> None:
+    """Two metrics that explain each other: whoever is tested first goes, half of the time each, or the weaker one."""
+    cause, effect = [0] * 30 + [1] * 30, [0] * 22 + [1] * 38
+    test = f_node_test([cause, effect], [0] * 29 + [1] * 31)
+    groups, level = np.array([[0, 1]]), np.array([1e-8])
+    assert attached_to_fault(test, groups, level).attached.tolist() == [[True, False]]
+    drawn = [attached_to_fault(test, groups, level, rng(seed)).attached[0].tolist() for seed in range(200)]
+    assert 60 < drawn.count([True, False]) < 140
+    assert drawn.count([True, False]) + drawn.count([False, True]) == 200
