@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
+import resource
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from tasks.rca.graph.random_walk import stationary_distribution, transition_matrix
 from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.panel import build_panel
+from tasks.rca.panel import Panel, build_panel, fill_gaps
 from tasks.rca.view import CaseView
 
-MAX_COLUMNS = 150
-"""150 columns of 600 rows take about two minutes; the time grows with the third power."""
+_ARRAYS_OF_GRAPH = 12
+_ARRAYS_OF_SAMPLES = 16
+"""How many arrays of (columns, columns) and of (rows, columns) numbers learning holds at a time."""
+Scale = Literal["deviation", "maximum"]
+Biases = Literal["zero", "uniform"]
 
 _MAX_PENALTY = 1e20
 _PENALTY_GROWTH = 10.0
@@ -45,6 +51,9 @@ def causalrca(
     tolerance: float = 1e-8,
     edge_threshold: float = 0.3,
     damping: float = 0.85,
+    scale: Scale = "deviation",
+    decoder_biases: Biases = "zero",
+    stop_on_worse: bool = False,
 ) -> Ranking:
     """Metrics by PageRank, from effects to causes, in a weighted causal graph that an autoencoder learns.
 
@@ -52,25 +61,52 @@ def causalrca(
     visible window (as published, the inject time is not used). Parameters: ``hidden`` 64 units per network, ``epochs``
     500 per value of the penalty, at most ``rounds`` 100 of the multiplier, ``learning_rate`` 0.001 (as published, it
     follows the penalty within 1e-4 to 1e-2), ``tolerance`` 1e-8 of acyclicity, ``edge_threshold`` 0.3 (weaker weights
-    are no edge), ``damping`` 0.85. Complexity: O(steps x (rows x columns x log hidden + columns^3 x log columns)) with
-    some 10,000 to 20,000 steps; stops at 150 columns. Randomness: the first weights of the two networks.
-    Source: Xin, Chen, Zhao, JSS 203, 2023; the graph learner is DAG-GNN of Yu, Chen, Gao, Yu, ICML 2019.
-    Deviations: columns are standardised, not divided by their maximum, so signs and units never decide; the surfer goes
-    from effects to causes, as the authors' code does (a widely used copy transposes twice and goes the other way).
-    Nothing else: the schedule, the loss and the optimiser (Adam) are the published ones; only the arithmetic differs,
-    see :func:`learn_weights`.
+    are no edge), ``damping`` 0.85, ``scale`` of the columns (``deviation``: mean 0 and standard deviation 1;
+    ``maximum``: divided by their largest absolute value, as published, which reorders the result), ``decoder_biases``
+    at the start (``zero``, as in the authors' code; ``uniform``, as the encoder's), ``stop_on_worse`` (the penalty is
+    not raised further in a round at the end of whose epochs the loss exceeds twice the best so far: the authors' script
+    and its copy in RCAEval do so; off, as neither paper has it). Complexity: O(steps x (rows x columns x log hidden +
+    columns^3 x log columns)) with some 10,000 to 20,000 steps: 200 columns take about a minute, and time grows with the
+    third power. It stops where the arrays would exceed the memory limit of the process. Randomness: the first weights
+    of the two networks. Source: Xin, Chen, Zhao, JSS 203, 2023; the graph learner is DAG-GNN of Yu, Chen, Gao, Yu, ICML
+    2019. Deviations: columns are standardised, not divided by their maximum, so that signs and offsets never decide;
+    the surfer goes from effects to causes, as the authors' code does (a widely used copy transposes twice and goes the
+    other way). Nothing else: the schedule, the loss and the optimiser (Adam) are the published ones; only the
+    arithmetic differs, see :func:`learn_weights`.
     """
     panel = build_panel(view)
-    if len(panel.columns) > MAX_COLUMNS:
-        raise MethodError(f"{len(panel.columns)} metrics; this method stops at {MAX_COLUMNS}")
-    schedule = Schedule(hidden, epochs, rounds, learning_rate, tolerance)
-    weights = np.abs(learn_weights(panel.values, rng, schedule))
+    require_memory(*panel.values.shape, memory_limit())
+    schedule = Schedule(hidden, epochs, rounds, learning_rate, tolerance, decoder_biases, stop_on_worse)
+    values = panel.values if scale == "deviation" else _divided_by_maximum(view, panel)
+    weights = np.abs(learn_weights(values, rng, schedule))
     weights[weights < edge_threshold] = 0.0
     np.fill_diagonal(weights, 0.0)
     shares = stationary_distribution(
         transition_matrix(weights.T), np.ones(len(weights)), restart_probability=1 - damping
     )
     return Ranking.of_metrics(panel.scores(shares))
+
+
+def require_memory(rows: int, columns: int, limit: float) -> None:
+    """Raise :class:`MethodError` if learning from (rows, columns) samples would need more than ``limit`` bytes."""
+    needed = 8 * (_ARRAYS_OF_GRAPH * columns**2 + _ARRAYS_OF_SAMPLES * rows * columns)
+    if needed > limit:
+        raise MethodError(
+            f"{columns} metrics in {rows} rows need {needed / 2**20:,.0f} MiB; the limit is {limit / 2**20:,.0f} MiB"
+        )
+
+
+def memory_limit() -> float:
+    """Bytes that this process may use: its limit for data, else what the machine has."""
+    data, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine if data == resource.RLIM_INFINITY else min(data, machine)
+
+
+def _divided_by_maximum(view: CaseView, panel: Panel) -> np.ndarray:
+    """(rows, columns) the samples of the columns of ``panel``, in units of their largest absolute value."""
+    values = fill_gaps(view.metrics.loc[:, list(panel.columns)].to_numpy(dtype=float), panel.ticks)
+    return values / np.max(np.abs(values), axis=0)
 
 
 @dataclass(frozen=True)
@@ -82,6 +118,8 @@ class Schedule:
     rounds: int = 100
     learning_rate: float = 1e-3
     tolerance: float = 1e-8
+    decoder_biases: Biases = "zero"
+    stop_on_worse: bool = False
 
 
 def learn_weights(values: np.ndarray, rng: np.random.Generator, schedule: Schedule) -> np.ndarray:
@@ -93,18 +131,20 @@ def learn_weights(values: np.ndarray, rng: np.random.Generator, schedule: Schedu
     inverse. Each network maps one number to one number, so it is a piecewise linear function of it: with its pieces
     sorted, values and gradients of all hidden units come from sums over the pieces.
     """
-    model = _Model(values, schedule.hidden, rng)
+    model = _Model(values, schedule.hidden, rng, schedule.decoder_biases)
     optimiser = _Adam(model.parameters, model.gradient)
-    multiplier, penalty, last = 0.0, 1.0, math.inf
+    multiplier, penalty, last, best = 0.0, 1.0, math.inf, math.inf
     for _ in range(schedule.rounds):
         violation = last
         while penalty < _MAX_PENALTY:
             rate = _learning_rate(schedule.learning_rate, penalty)
             for _ in range(schedule.epochs):
-                model.differentiate(multiplier, penalty)
+                loss = model.differentiate(multiplier, penalty)
+                best = min(best, loss)
                 optimiser.step(rate)
             violation = model.violation()
-            if violation <= _ENOUGH_PROGRESS * last:
+            worse = schedule.stop_on_worse and loss > 2 * best
+            if worse or violation <= _ENOUGH_PROGRESS * last:
                 break
             penalty *= _PENALTY_GROWTH
         last = violation
@@ -122,7 +162,7 @@ def _learning_rate(base: float, penalty: float) -> float:
 class _Model:
     """Encoder, decoder and graph. ``parameters`` and ``gradient`` are flat; everything else looks into them."""
 
-    def __init__(self, values: np.ndarray, hidden: int, rng: np.random.Generator) -> None:
+    def __init__(self, values: np.ndarray, hidden: int, rng: np.random.Generator, biases: Biases = "zero") -> None:
         self.rows, self.columns = values.shape
         order = np.argsort(values, axis=None, kind="stable")
         self._from_sorted = np.argsort(order, kind="stable")
@@ -137,6 +177,8 @@ class _Model:
         middle = graph + 1 + _ScalarNetwork.size(hidden)
         self._encoder = _ScalarNetwork(self.parameters[graph + 1 : middle], self.gradient[graph + 1 : middle], rng)
         self._decoder = _ScalarNetwork(self.parameters[middle:], self.gradient[middle:], rng)
+        if biases == "zero":
+            self._decoder.clear_biases()
 
     def weights(self) -> np.ndarray:
         return np.sinh(3.0 * self._graph)
@@ -145,8 +187,8 @@ class _Model:
         """tr((I + B∘B / n)^n) - n: 0 for a graph without cycles."""
         return self._acyclicity(self.weights())[0]
 
-    def differentiate(self, multiplier: float, penalty: float) -> None:
-        """Fill ``gradient`` at ``parameters``."""
+    def differentiate(self, multiplier: float, penalty: float) -> float:
+        """Fill ``gradient`` at ``parameters``; the loss without its terms of the graph (minus the ELBO)."""
         weights = self.weights()
         shape = (self.rows, self.columns)
         encoded = self._encoder.forward(self._inputs)
@@ -164,6 +206,7 @@ class _Model:
         gradient = (multiplier + penalty * violation) * direction - shifted.T @ latent_gradient
         np.einsum("ii->i", gradient)[:] += 2.0 * _WEIGHT_DECAY * np.diagonal(weights)
         np.multiply(gradient, 3.0 * np.sqrt(1.0 + weights * weights), out=self._graph_gradient)
+        return (float(np.sum((decoded - self._inputs) ** 2)) + float(np.sum(latent**2))) / 2 / self.rows
 
     def _acyclicity(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
         """The violation and its gradient in the weights."""
@@ -194,6 +237,10 @@ class _ScalarNetwork:
         self._b[:] = rng.uniform(-1.0, 1.0, hidden)
         self._v[:] = rng.normal(0.0, spread, hidden)
         self._c[:] = rng.uniform(-1.0, 1.0, 1) / math.sqrt(hidden)
+
+    def clear_biases(self) -> None:
+        self._b[:] = 0.0
+        self._c[:] = 0.0
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         w, b, v = self._w, self._b, self._v

@@ -21,6 +21,7 @@ from tasks.rca.view import CaseView
 
 _LEAST_NORMAL_ROWS = 4
 _COLLINEAR = 1e-6
+_APART = 1e-8
 _WITHIN_SERVICE: dict[GoldenSignal, tuple[GoldenSignal, ...]] = {
     "traffic": (),
     "saturation": ("traffic",),
@@ -57,6 +58,7 @@ def circa(
     the graph, at the same time and ``lags`` steps back; its score is the largest absolute residual of the abnormal
     window, in standard deviations of the normal residuals. Descendant adjustment: a metric that scores ``threshold`` or
     more gets the largest score among its effects added, and among their effects where an effect itself scores less.
+    Equal scores rank by topological order, causes first.
     Graph ``structural``: metrics stand for the golden signals of their service
     (:mod:`tasks.rca.golden_signals`); traffic causes saturation, latency and errors, saturation causes latency and
     errors, latency causes errors; the caller's traffic causes the callee's, the callee's latency and errors cause the
@@ -83,7 +85,7 @@ def circa(
     if causal_graph is None:
         causal_graph = learn_pc(panel.values[~panel.abnormal], alpha=alpha)
     scores = residual_scores(panel.values, panel.abnormal, causal_graph, lags=lags, ticks=panel.ticks)
-    return Ranking.of_metrics(panel.scores(adjusted(scores, causal_graph, threshold)))
+    return Ranking.of_metrics(panel.scores(causes_first(adjusted(scores, causal_graph, threshold), causal_graph)))
 
 
 def structural_graph(view: CaseView, panel: Panel) -> CausalGraph | None:
@@ -191,3 +193,20 @@ def adjusted(scores: np.ndarray, graph: CausalGraph, threshold: float) -> np.nda
                         pending.append(effect)
         result[column] += below
     return result
+
+
+def causes_first(scores: np.ndarray, graph: CausalGraph) -> np.ndarray:
+    """``scores``, of which equal ones are set apart by a few parts in 10^8: the nearer to the roots the higher.
+
+    A column's place is the length of the longest path to it. Columns on or below a circle, which only PC may leave,
+    share the last place.
+    """
+    place = np.zeros(len(scores))
+    left = np.ones(len(scores), dtype=bool)
+    for step in range(len(scores)):
+        free = left & ~graph.directed[left].any(axis=0)
+        place[left] = step
+        if not free.any():
+            break
+        left &= ~free
+    return scores * (1 - _APART * place)

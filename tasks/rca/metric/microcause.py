@@ -12,12 +12,14 @@ from tasks.rca.graph.pcmci import correlations_given, learn_pcmci
 from tasks.rca.graph.random_walk import cause_walk_weights, transition_matrix, visit_frequencies
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.panel import Panel, build_panel
+from tasks.rca.rows import too_few_rows
 from tasks.rca.view import CaseView
 
 STEPS = 1000
 SPREADS = 3.0
 
 _COPY = 1 - 1e-9
+_LEAST_ROWS = 6
 
 
 @method(
@@ -46,19 +48,21 @@ def microcause(
     degree, each as a share of its largest value.
 
     Ranks metrics; a service scores as its worst one; the SLI itself is not ranked. Inputs: metrics, SLI, inject time.
-    Parameters: ``max_lag`` 5 rows (each test gives up twice that many; arXiv 2603.02057 ran 10, which leaves little of
-    a minute at one sample a second), ``condition_alpha`` 0.1, ``alpha`` 0.01 (level of a link), ``same_step`` (links
-    within one sampling step, which have no direction, may be walked both ways), ``rho`` 0.2, ``walk_share`` 0.5.
-    Complexity: O(metrics^2 x lags x parents^3); :mod:`tasks.rca.graph.pcmci` has its limits. Randomness: none, as the
-    expected visits are computed. Source: Meng et al., IWQoS 2020 (PCTS, TCORW); Runge et al., Science Advances 2019.
-    Deviations: the anomaly degree is the largest share by which a metric exceeds a threshold, as in the paper, but of
-    three normal standard deviations from the normal mean: the paper's SPOT fits a tail to the few largest of thousands
-    of samples, and a case has some dozens. The paper's last step, which ranks metrics by levels and onset that
-    operators of that one system set, has no equal here. Metrics that are copies of each other are one node; one that is
-    a copy of the SLI is that node, so it scores by its anomaly degree only. If nothing is linked to the SLI, nothing is
-    visited and the anomaly degree decides. The walk does not return to the SLI.
+    Parameters: ``max_lag`` 5 rows, as many as there are rows for in a short recording (each test gives up twice that
+    many and needs four more: min(``max_lag``, (rows - 4) // 2) where there is no hole; arXiv 2603.02057 ran 10, which
+    leaves little of a minute at one sample a second), ``condition_alpha`` 0.1, ``alpha`` 0.01 (level of a link),
+    ``same_step`` (links within one sampling step, which have no direction, may be walked both ways), ``rho`` 0.2,
+    ``walk_share`` 0.5. Complexity: O(metrics^2 x lags x parents^3); :mod:`tasks.rca.graph.pcmci` has its limits.
+    Randomness: none, as the expected visits are computed. Source: Meng et al., IWQoS 2020 (PCTS, TCORW); Runge et al.,
+    Science Advances 2019. Deviations: the anomaly degree is the largest share by which a metric exceeds a threshold, as
+    in the paper, but of three normal standard deviations from the normal mean: the paper's SPOT fits a tail to the few
+    largest of thousands of samples, and a case has some dozens. The paper's last step, which ranks metrics by levels
+    and onset that operators of that one system set, has no equal here. Metrics that are copies of each other are one
+    node; one that is a copy of the SLI is that node, so it scores by its anomaly degree only. If nothing is linked to
+    the SLI, nothing is visited and the anomaly degree decides. The walk does not return to the SLI.
     """
-    panel = build_panel(view, min_rows=2 * max_lag + 4)
+    panel = build_panel(view, min_rows=_LEAST_ROWS)
+    lag = feasible_lag(panel.ticks, max_lag)
     if panel.sli is None:
         raise MethodError("the front end's latency never moves: no node to start from")
     anomaly = anomaly_degrees(panel)
@@ -67,7 +71,7 @@ def microcause(
     kept, position = np.unique(of_node, return_inverse=True)
     graph = learn_pcmci(
         nodes[:, kept],
-        max_lag=max_lag,
+        max_lag=lag,
         condition_alpha=condition_alpha,
         alpha=alpha,
         same_step=same_step,
@@ -75,6 +79,15 @@ def microcause(
     )
     visits = visits_from_first(graph, nodes[:, kept], rho=rho)[position[1:]]
     return Ranking.of_metrics(panel.scores(walk_share * _share(visits) + (1 - walk_share) * _share(anomaly)))
+
+
+def feasible_lag(ticks: np.ndarray, most: int) -> int:
+    """The largest lag from 1 to ``most`` that leaves PCMCI four rows; (rows - 4) // 2 where there is no hole.
+
+    ``ticks``: (rows,) as of :class:`tasks.rca.panel.Panel`. 1 if none does: PCMCI then says what is missing.
+    """
+    lags = range(min(most, (len(ticks) - _LEAST_ROWS) // 2 + 1), 1, -1)
+    return next((lag for lag in lags if not too_few_rows(ticks, 2 * lag, 4, "")), 1)
 
 
 def visits_from_first(graph: CausalGraph, values: np.ndarray, *, rho: float) -> np.ndarray:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tasks.rca.method import MethodError
 from tasks.rca.metric import causalrca as module
-from tasks.rca.metric.causalrca import MAX_COLUMNS, Schedule, _Model, _ScalarNetwork, causalrca, learn_weights
+from tasks.rca.metric.causalrca import Schedule, _Model, _ScalarNetwork, causalrca, learn_weights, require_memory
 from tests.rca.views import view_of
 
 QUICK = Schedule(hidden=16, epochs=40, rounds=4)
@@ -96,8 +98,57 @@ def test_the_seed_decides() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_too_many_metrics_are_named() -> None:
+def test_memory_alone_limits_the_number_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """150 was the most once; 206 metrics of PetShop take 10 MiB."""
+    require_memory(600, 500, 128 * 2**20)
+    with pytest.raises(MethodError, match=r"5000 metrics in 600 rows need [0-9,]+ MiB; the limit is 1,000 MiB"):
+        require_memory(600, 5000, 1000 * 2**20)
     rng = np.random.default_rng(0)
-    columns = {("a", f"m{i}"): rng.normal(size=8).tolist() for i in range(MAX_COLUMNS + 1)}
-    with pytest.raises(MethodError, match=f"{MAX_COLUMNS + 1} metrics; this method stops at {MAX_COLUMNS}"):
-        causalrca(view_of(columns, normal_rows=4), rng)
+    columns = {("a", f"m{i}"): rng.normal(size=8).tolist() for i in range(160)}
+    view = view_of(columns, normal_rows=4)
+    assert len(causalrca(view, rng, epochs=1, rounds=1).metrics) == 160
+    monkeypatch.setattr(module, "memory_limit", lambda: 1e5)
+    with pytest.raises(MethodError, match="160 metrics in 8 rows need"):
+        causalrca(view, rng)
+
+
+def test_the_decoder_starts_without_biases_as_the_authors_code_does() -> None:
+    values = np.random.default_rng(0).normal(size=(20, 3))
+    kinds: tuple[module.Biases, ...] = ("zero", "uniform")
+    first, other = (_Model(values, 8, np.random.default_rng(1), kind) for kind in kinds)
+    assert not first._decoder._b.any()
+    assert not first._decoder._c.any()
+    assert first._encoder._b.all()
+    assert other._decoder._b.all()
+    np.testing.assert_array_equal(first._decoder._w, other._decoder._w)
+
+
+def test_the_published_scale_divides_by_the_largest_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(module, "learn_weights", lambda values, rng, schedule: seen.append(values) or np.zeros((2, 2)))
+    view = view_of({("a", "x"): [1, 2, 4, 3], ("b", "y"): [-10, 5, 5, 0]}, normal_rows=2)
+    causalrca(view, np.random.default_rng(0), scale="maximum")
+    causalrca(view, np.random.default_rng(0), scale="deviation")
+    assert sorted(seen[0].max(axis=0).tolist()) == [0.5, 1]
+    assert np.abs(seen[0]).max(axis=0).tolist() == [1, 1]
+    assert seen[1].std(axis=0) == pytest.approx([1, 1])
+
+
+def test_the_loss_that_decides_when_to_stop_is_reconstruction_and_latent_size() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(9, 3))
+    model = _Model(values, 5, rng)
+    model.parameters[:9] = rng.normal(size=9) * 0.1
+    own_terms = loss(model, values, 0.0, 0.0) - 100 * np.sum(np.diagonal(model.weights()) ** 2)
+    assert model.differentiate(multiplier=3.0, penalty=2.0) == pytest.approx(own_terms)
+
+
+def test_a_much_worse_loss_ends_the_growth_of_the_penalty() -> None:
+    values = np.random.default_rng(3).normal(size=(40, 4))
+    values[:, 1] += 2 * values[:, 0]
+    schedule = Schedule(hidden=8, epochs=5, rounds=3, learning_rate=1.0)
+    plain, stopped = (
+        learn_weights(values, np.random.default_rng(0), replace(schedule, stop_on_worse=stop)) for stop in (False, True)
+    )
+    assert np.isfinite(stopped).all()
+    assert not np.array_equal(plain, stopped)

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from tasks.rca.graph.causal_graph import CausalGraph
-from tasks.rca.method import MethodError
-from tasks.rca.metric.circa import adjusted, circa, residual_scores, structural_graph
+from tasks.rca.method import MethodError, Ranking
+from tasks.rca.metric.circa import adjusted, causes_first, circa, residual_scores, structural_graph
+from tasks.rca.pair import order
 from tasks.rca.panel import build_panel
 from tasks.rca.view import CaseView
 from tests.rca.views import view_of
@@ -222,3 +223,23 @@ def test_too_few_normal_rows() -> None:
     view = planted()
     with pytest.raises(MethodError, match="3 metric rows before the inject time; CIRCA needs at least 4"):
         circa(replace(view, inject_time=view.metrics.index[3]), np.random.default_rng(0))
+
+
+def test_equal_scores_rank_by_topological_order() -> None:
+    """c causes b, b causes a, d stands alone: at the same score c and d, then b, then a. Unequal ones stay."""
+    directed = np.zeros((4, 4), dtype=bool)
+    directed[2, 1] = directed[1, 0] = True
+    graph = CausalGraph.of_directed(directed)
+    scores = causes_first(np.full(4, 5.0), graph)
+    assert scores[2] == scores[3] == 5 > scores[1] > scores[0]
+    assert scores == pytest.approx([5] * 4, rel=1e-6)
+    tied = order(Ranking.of_services(dict(zip("abc", scores, strict=False))), ("a", "b", "c"), np.random.default_rng(0))
+    assert [(suspect.service, suspect.tied) for suspect in tied] == [("c", False), ("b", False), ("a", False)]
+    assert causes_first(np.array([5.001, 5, 4.999, 0]), graph).argsort().tolist() == [3, 2, 1, 0]
+
+
+def test_a_circle_of_causes_shares_the_last_place() -> None:
+    directed = np.zeros((3, 3), dtype=bool)
+    directed[0, 1] = directed[1, 2] = directed[2, 1] = True
+    scores = causes_first(np.ones(3), CausalGraph.of_directed(directed))
+    assert scores[0] > scores[1] == scores[2]

@@ -10,7 +10,7 @@ from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.random_walk import cause_walk_weights, transition_matrix
 from tasks.rca.method import MethodError
 from tasks.rca.metric import microcause as module
-from tasks.rca.metric.microcause import anomaly_degrees, microcause, relevance_to_first, visits_from_first
+from tasks.rca.metric.microcause import anomaly_degrees, feasible_lag, microcause, relevance_to_first, visits_from_first
 from tasks.rca.panel import build_panel
 from tasks.rca.view import CaseView
 from tests.rca.views import view_of
@@ -157,7 +157,33 @@ def test_what_it_cannot_do_without() -> None:
         microcause(with_sli(view, np.ones(200)), RNG)
     with pytest.raises(MethodError, match="never moves"):
         microcause(replace(view, sli=view.sli * np.nan), RNG)
-    with pytest.raises(MethodError, match="at least 14"):
-        microcause(replace(view, metrics=view.metrics.iloc[145:158]), RNG)
+    with pytest.raises(MethodError, match="at least 6"):
+        microcause(replace(view, metrics=view.metrics.iloc[147:152]), RNG)
     with pytest.raises(MethodError, match="after the inject time"):
         microcause(replace(view, metrics=view.metrics.iloc[:150]), RNG)
+
+
+def test_the_lag_is_as_long_as_the_rows_allow() -> None:
+    assert [feasible_lag(np.arange(rows), 5) for rows in (5, 6, 7, 8, 10, 13, 14, 99)] == [1, 1, 1, 2, 3, 4, 5, 5]
+    assert feasible_lag(np.arange(99), 2) == 2
+    hole = np.r_[np.arange(11), 50 + np.arange(3)]
+    assert feasible_lag(hole, 5) == 3  # 5 rows have 6 steps before them, 3 have 8
+
+
+@pytest.mark.parametrize("rows", [6, 9, 13])
+def test_a_short_recording_is_ranked_with_shorter_lags(rows: int) -> None:
+    """The paper asks for no least number of rows; 14 were demanded once."""
+    random = np.random.default_rng(rows)
+    columns = {(f"s{i}", "x"): random.normal(size=rows).tolist() for i in range(4)}
+    columns[("s3", "x")][-2:] = [30.0, 30.0]
+    view = view_of(columns, normal_rows=rows - 2)
+    view = replace(view, sli=view.metrics[("s0", "x")] + view.metrics[("s3", "x")])
+    ranking = dict(microcause(view, np.random.default_rng(0)).services)
+    assert set(ranking) == {"s0", "s1", "s2", "s3"}
+    assert max(ranking, key=ranking.__getitem__) == "s3"
+
+
+def test_too_few_rows_for_any_lag_is_a_named_error() -> None:
+    view = view_of({("a", "x"): [1.0, 2, 1, 2, 9], ("b", "x"): [3.0, 1, 2, 1, 2]}, normal_rows=4)
+    with pytest.raises(MethodError, match="5 metric rows"):
+        microcause(replace(view, sli=view.metrics[("a", "x")]), np.random.default_rng(0))
