@@ -75,7 +75,7 @@ def causalrca(
     arithmetic differs, see :func:`learn_weights`.
     """
     panel = build_panel(view)
-    require_memory(*panel.values.shape, memory_limit())
+    require_memory(len(panel.values), len(panel.columns), memory_limit())
     schedule = Schedule(hidden, epochs, rounds, learning_rate, tolerance, decoder_biases, stop_on_worse)
     values = panel.values if scale == "deviation" else _divided_by_maximum(view, panel)
     weights = np.abs(learn_weights(values, rng, schedule))

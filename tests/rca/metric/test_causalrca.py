@@ -143,10 +143,11 @@ def test_the_loss_that_decides_when_to_stop_is_reconstruction_and_latent_size() 
     assert model.differentiate(multiplier=3.0, penalty=2.0) == pytest.approx(own_terms)
 
 
-def test_a_much_worse_loss_ends_the_growth_of_the_penalty() -> None:
+def test_a_much_worse_loss_ends_the_growth_of_the_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_learning_rate", lambda base, penalty: 0.5)  # far too large: the loss grows
     values = np.random.default_rng(3).normal(size=(40, 4))
     values[:, 1] += 2 * values[:, 0]
-    schedule = Schedule(hidden=8, epochs=5, rounds=3, learning_rate=1.0)
+    schedule = Schedule(hidden=8, epochs=5, rounds=6)
     plain, stopped = (
         learn_weights(values, np.random.default_rng(0), replace(schedule, stop_on_worse=stop)) for stop in (False, True)
     )
