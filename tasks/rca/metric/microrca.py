@@ -59,7 +59,9 @@ def microrca(
     of rows decides. Users' calls into the front end are an edge too (the paper has an ingress
     gateway). A host's resources are the metrics ``node_*`` of the services on it or, as most cases have none, the means
     of their own standardised resource metrics. Correlations are absolute, so no weight is negative, and the walk's
-    shares are computed, so it always converges. No anomalous call: an error, not a guess.
+    shares are computed, so it always converges. The authors' script lowers its threshold for two services by name,
+    rounds weights to three digits and meant to turn the edges to hosts round, but tests a variable left over from a
+    loop before; none of that is repeated. No anomalous call: an error, not a guess.
     """
     graph = build_call_graph(view)
     edges = _with_users(graph)
