@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from airflow.sdk import Param
 
 from rcarena_dags.settings import settings, use_repository
@@ -51,13 +52,10 @@ def presets() -> list[str]:
 
 def _base() -> list[dict[str, Any]]:
     """``params.yaml`` and the presets, for what the forms propose. Who reads them for a run says what is wrong."""
-    use_repository()
-    from tasks.yaml_core import YamlError, load
-
     documents = []
     for path in (settings().params_file, *sorted(settings().presets.glob("*.yaml"))):
-        with contextlib.suppress(OSError, YamlError):
-            document = load(path.read_bytes())
+        with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
             documents += [document] if isinstance(document, dict) else []
     return documents
 
