@@ -57,7 +57,7 @@ def code_digest(*modules: str) -> str:
     """Of the statements of ``modules`` and of all that they import from our package or from their own."""
     found = hashlib.sha256()
     for name in sorted(code_of(*modules)):
-        part = f"{name}\n{_statements(name)}".encode()
+        part = f"{name} {_statements(name)}".encode()
         found.update(len(part).to_bytes(8, "little") + part)
     return found.hexdigest()
 
@@ -92,13 +92,14 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(file.read_bytes() if file is not None else b"")
 
 
+@cache
 def _statements(module: str) -> str:
-    """The module's code in one form, whatever its comments, docstrings and layout."""
+    """A digest of the module's code in one form, whatever its comments, docstrings and layout."""
     tree = _tree(module)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [line for line in node.body if not _is_text(line)]
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _is_text(statement: ast.stmt) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -260,12 +260,27 @@ class PairWorker:
         return _Usage(sum(member.cpu_s for member in members), sum(member.resident_mb for member in members))
 
 
-def _family(pid: int) -> Iterable[psutil.Process]:
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all that it started, directly or not, as far as it is still there."""
+    found: list[psutil.Process] = []
+    waiting = [pid]
+    while waiting:
+        with suppress(psutil.Error):
+            member = psutil.Process(waiting.pop())
+            found.append(member)
+            waiting += _children(member)
+    return found
+
+
+def _children(process: psutil.Process) -> list[int]:
+    """Its children, of all its threads. The kernel's list, where there is one, costs no look at every process."""
     try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
+        lists = [file.read_text(encoding="ascii") for file in Path(f"/proc/{process.pid}/task").glob("*/children")]
+    except OSError:
+        lists = []
+    if lists:
+        return [int(child) for children in lists for child in children.split()]
+    return [child.pid for child in process.children()]
 
 
 def _usage_of(process: psutil.Process) -> _Usage:
