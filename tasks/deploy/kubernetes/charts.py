@@ -18,6 +18,7 @@ from tasks.stack import KubernetesDeployParams
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DIRECTORY = Path(__file__).parent
 CHARTS_FILE = DIRECTORY / "charts.yaml"
+GPU_PRESENT_LABEL = "nvidia.com/gpu.present"
 
 SWITCHES: Mapping[str, Callable[[KubernetesDeployParams], bool]] = {
     "telemetry.istio": lambda params: params.telemetry.istio,
@@ -28,15 +29,48 @@ SWITCHES: Mapping[str, Callable[[KubernetesDeployParams], bool]] = {
 """What can turn a release on, by the parameter that says so."""
 
 
+Distribution = Literal["", "k3s", "rke2", "k0s", "microk8s", "kind", "gke", "openshift"]
+
+
 @dataclass(frozen=True)
 class ContainerRuntime:
-    """The nodes' container runtime, as preflight found it; Chaos Mesh needs its socket."""
+    """The nodes' container runtime, as preflight found it, and the distribution of Kubernetes (empty: none in
+    particular). Chaos Mesh needs the socket; where plugins and configurations lie depends on the distribution: two of
+    them have the same socket and other directories."""
 
     name: Literal["containerd", "crio", "docker"] = "containerd"
     socket: str = "/run/containerd/containerd.sock"
+    distribution: Distribution = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.socket}" + (f" ({self.distribution})" if self.distribution else "")
 
 
 DEFAULT_RUNTIME = ContainerRuntime()
+
+TOOLKIT_ENVIRONMENTS: Mapping[Distribution, Mapping[str, str]] = {
+    "k3s": {
+        "CONTAINERD_CONFIG": "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+        "CONTAINERD_SOCKET": "/run/k3s/containerd/containerd.sock",
+    },
+    "rke2": {
+        "CONTAINERD_CONFIG": "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+        "CONTAINERD_SOCKET": "/run/k3s/containerd/containerd.sock",
+    },
+    "microk8s": {
+        "CONTAINERD_CONFIG": "/var/snap/microk8s/current/args/containerd-template.toml",
+        "CONTAINERD_SOCKET": "/var/snap/microk8s/common/run/containerd.sock",
+    },
+    "k0s": {
+        "RUNTIME_CONFIG": "/etc/k0s/containerd.d/nvidia.toml",
+        "RUNTIME_SOCKET": "/run/k0s/containerd.sock",
+        "RUNTIME_EXECUTABLE_PATH": "/var/lib/k0s/bin/containerd",
+        "NVIDIA_RUNTIME_NAME": "nvidia",
+    },
+    "kind": {"RUNTIME_CONFIG_SOURCE": "file"},
+}
+"""What the GPU operator's container toolkit has to know of the containerd that it configures: where each distribution
+has its own. On kind the toolkit's way to ask containerd for its configuration ends containerd."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +129,16 @@ def pinned_charts() -> tuple[PinnedChart, ...]:
     return tuple(PinnedChart(**{name: entry[name] for name in names}) for entry in _document()["releases"])
 
 
+def gpu_nodes_only(params: KubernetesDeployParams) -> dict[str, Any]:
+    """Affinity of what would not start on a node without a GPU. GPU feature discovery, which the operator brings,
+    labels the nodes; without it they are those of ``accelerator.node_selector``."""
+    if not params.telemetry.gpu_operator:
+        return {}
+    expression = {"key": GPU_PRESENT_LABEL, "operator": "In", "values": ["true"]}
+    required = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+
+
 def prerequisites(params: KubernetesDeployParams) -> tuple[Prerequisite, ...]:
     """What must be on the cluster before the charts."""
     return tuple(
@@ -127,6 +171,7 @@ def _values_context(params: KubernetesDeployParams, runtime: ContainerRuntime) -
         "dcgm_counters": _environment().get_template("dcgm-counters.csv.j2").render(),
         "names": names,
         "runtime": runtime,
+        "toolkit_environment": TOOLKIT_ENVIRONMENTS.get(runtime.distribution, {}),
         "interval": f"{params.scrape_interval_s}s",
         "interval_ms": params.scrape_interval_s * 1000,
         "lookback": f"{max(15, 3 * params.scrape_interval_s)}s",
@@ -134,6 +179,7 @@ def _values_context(params: KubernetesDeployParams, runtime: ContainerRuntime) -
         "images": params.images,
         "accelerator": params.accelerator,
         "gpu": params.accelerator.kind == "nvidia",
+        "gpu_nodes_only": gpu_nodes_only(params),
         "tolerations": tolerations if params.accelerator.kind == "nvidia" else [],
     }
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lease
 from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.chart_index import check_charts
-from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases
+from tasks.deploy.kubernetes.charts import SAFE_LOADER, ChartRelease, chart_releases
 from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
 from tasks.deploy.kubernetes.nodes import container_runtime
+from tasks.deploy.kubernetes.waiting import available
 from tasks.stack import KubernetesDeployParams
 
 Progress = Callable[[str], None]
 READ_TIMEOUT_S = 60.0
 EXTRA_TIMEOUT_S = 60.0
+POLL_S = 2.0
 CHARTS_LEASE_NAMESPACE = "default"
 """Charts belong to the whole cluster: whoever installs them holds a lease there."""
 PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
@@ -64,9 +67,31 @@ def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str,
                 what = f"{release.chart} {release.version} ({release.namespace})"
                 progress(f"stack: chart {number}/{len(missing)}: {what}")
                 _label_namespace(cluster, release)
+                for crd in helm.crds(release):  # helm installs those of a new release and never renews them
+                    cluster.apply(crd)
                 helm.install(release, params.start_timeout_s)
+                _await_readiness(cluster, release, params.start_timeout_s)
     finally:
         lease.release(cluster, owner, *charts_lease)
+
+
+def _await_readiness(cluster: Cluster, release: ChartRelease, timeout_s: float) -> None:
+    """Until what the release is for is available: helm waits for its own objects, not for those that an operator makes
+    of them. Raises DeployError."""
+    deadline = time.monotonic() + timeout_s
+    for check in release.readiness:
+        while True:
+            live = cluster.find("apps/v1", check.kind, check.name, namespace=release.namespace)
+            ready, wanted = (0, 1) if live is None else available(live)
+            if ready >= wanted:
+                break
+            if time.monotonic() > deadline:
+                state = "is not there" if live is None else f"has {ready} of {wanted} pods"
+                raise DeployError(
+                    f"chart {release.chart}: {check.kind} {check.name} {state} after {timeout_s:g} s: "
+                    f"see `kubectl --namespace {release.namespace} describe pods`"
+                )
+            time.sleep(POLL_S)
 
 
 def _label_namespace(cluster: Cluster, release: ChartRelease) -> None:
@@ -108,11 +133,23 @@ class Helm:
             self._run(
                 [
                     *("upgrade", "--install", release.name, *_source(release), "--version", release.version),
-                    *("--namespace", release.namespace, "--create-namespace", "--values", str(values)),
+                    *(
+                        "--namespace",
+                        release.namespace,
+                        "--create-namespace",
+                        "--values",
+                        str(values),
+                        "--reset-values",
+                    ),
                     *("--wait", "--timeout", f"{int(timeout_s)}s"),
                 ],
                 timeout_s + EXTRA_TIMEOUT_S,
             )
+
+    def crds(self, release: ChartRelease) -> list[dict[str, Any]]:
+        """The custom resource definitions in the chart's folder ``crds``; those in its templates are not among them."""
+        said = self._run(["show", "crds", *_source(release), "--version", release.version], EXTRA_TIMEOUT_S)
+        return [document for document in yaml.load_all(said, SAFE_LOADER) if isinstance(document, dict)]
 
     def uninstall(self, release: ChartRelease, timeout_s: float) -> bool:
         """False when it was not there."""

@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.deploy.kubernetes.charts import ContainerRuntime
+from tasks.deploy.kubernetes.charts import ContainerRuntime, Distribution
 from tasks.deploy.kubernetes.client import ALL_NAMESPACES, Cluster, Object
 from tasks.deploy.kubernetes.errors import ForbiddenError
 from tasks.stack import KubernetesDeployParams
 
-SOCKETS = {"containerd": "/run/containerd/containerd.sock", "cri-o": "/run/crio/crio.sock"}
-SOCKETS |= {"docker": "/var/run/docker.sock"}
-DISTRIBUTIONS = {"+k3s": "/run/k3s/containerd/containerd.sock", "+rke2": "/run/k3s/containerd/containerd.sock"}
-DISTRIBUTIONS |= {"+k0s": "/run/k0s/containerd.sock"}
-MICROK8S_LABEL = "microk8s.io/cluster"
-MICROK8S_SOCKET = "/var/snap/microk8s/common/run/containerd.sock"
+SOCKETS: dict[str, str] = {
+    "containerd": "/run/containerd/containerd.sock",
+    "cri-o": "/run/crio/crio.sock",
+    "docker": "/var/run/docker.sock",
+}
+CONTAINERD_SOCKETS: dict[Distribution, str] = {
+    "k3s": "/run/k3s/containerd/containerd.sock",
+    "rke2": "/run/k3s/containerd/containerd.sock",
+    "k0s": "/run/k0s/containerd.sock",
+    "microk8s": "/var/snap/microk8s/common/run/containerd.sock",
+}
+VERSION_MARKS: dict[str, Distribution] = {"+k3s": "k3s", "+rke2": "rke2", "+k0s": "k0s", "-gke": "gke"}
+LABEL_MARKS: dict[str, Distribution] = {"microk8s.io/cluster": "microk8s", "node.openshift.io/os_id": "openshift"}
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 
@@ -68,16 +75,21 @@ def gpu_nodes(cluster: Cluster, params: KubernetesDeployParams) -> tuple[NodeGpu
 def _runtime(node: Object) -> ContainerRuntime | None:
     info = (node.get("status") or {}).get("nodeInfo") or {}
     kind = str(info.get("containerRuntimeVersion", "")).partition("://")[0]
-    version = str(info.get("kubeletVersion", ""))
-    if kind not in SOCKETS:
-        return None
-    socket = SOCKETS[kind]
+    distribution = _distribution(node, str(info.get("kubeletVersion", "")))
     if kind == "containerd":
-        socket = next((path for mark, path in DISTRIBUTIONS.items() if mark in version), socket)
-        if MICROK8S_LABEL in (node["metadata"].get("labels") or {}):
-            socket = MICROK8S_SOCKET
-        return ContainerRuntime("containerd", socket)
-    return ContainerRuntime("crio", socket) if kind == "cri-o" else ContainerRuntime("docker", socket)
+        socket = CONTAINERD_SOCKETS.get(distribution, SOCKETS[kind])
+        return ContainerRuntime("containerd", socket, distribution)
+    if kind == "cri-o":
+        return ContainerRuntime("crio", SOCKETS[kind], distribution)
+    return ContainerRuntime("docker", SOCKETS[kind], distribution) if kind == "docker" else None
+
+
+def _distribution(node: Object, version: str) -> Distribution:
+    labels = node["metadata"].get("labels") or {}
+    if str((node.get("spec") or {}).get("providerID", "")).startswith("kind://"):
+        return "kind"
+    marks = [mark for text, mark in VERSION_MARKS.items() if text in version]
+    return next(iter(marks + [mark for label, mark in LABEL_MARKS.items() if label in labels]), "")
 
 
 def _usable(node: Object, params: KubernetesDeployParams) -> bool:

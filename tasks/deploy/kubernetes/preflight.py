@@ -22,6 +22,7 @@ Verdict = Literal["ok", "warning", "failed"]
 MissingSeries = Callable[[], Iterable[str]]
 
 OLDEST_MINOR = 30
+OPERATORS_RUNTIME_CLASS = "nvidia"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -53,7 +54,18 @@ def preflight(
     checks = [_reached(cluster, version), *(Check("parameters", "failed", each, "correct it") for each in problems)]
     if problems:
         return tuple(checks)
-    for look in (_permissions, _programs, _charts, _nodes, _gpus, _power_limits, _storage, _token, _crds):
+    for look in (
+        _permissions,
+        _programs,
+        _charts,
+        _nodes,
+        _gpus,
+        _runtime_class,
+        _power_limits,
+        _storage,
+        _token,
+        _crds,
+    ):
         checks += _looked(look, cluster, params)
     if missing_series is not None:
         checks.append(_series(missing_series))
@@ -131,7 +143,7 @@ def _charts(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]
 def _nodes(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
     nodes = cluster.list("v1", "Node")
     runtimes = container_runtimes(nodes)
-    listed = "; ".join(f"{each.name} at {each.socket} ({len(names)} nodes)" for each, names in runtimes.items())
+    listed = "; ".join(f"{each}, {len(names)} nodes" for each, names in runtimes.items())
     if len(runtimes) == 1:
         yield Check("container runtime", "ok", listed)
     elif runtimes:
@@ -156,6 +168,10 @@ def _gpus(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
     result = f"{needed} needed, {free} free ({listed})"
     if fit >= needed:
         yield Check("GPUs", "ok", result)
+    elif not nodes and params.telemetry.gpu_operator and params.telemetry.install:
+        yield Check(
+            "GPUs", "warning", result, "the GPU operator is still to bring them: `rcarena deploy up` installs it"
+        )
     elif not nodes:
         cure = (
             f"let the nodes offer {params.accelerator.resource} (NVIDIA's device plugin, or "
@@ -164,6 +180,25 @@ def _gpus(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
         yield Check("GPUs", "failed", result, cure)
     else:
         yield Check("GPUs", "failed", result, "free or add GPUs, or ask for less: deploy.replicas, deploy.parallelism")
+
+
+def _runtime_class(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
+    wanted = params.accelerator.runtime_class
+    if params.gpus_per_pod == 0 or wanted is None:
+        return
+    there = cluster.find("node.k8s.io/v1", "RuntimeClass", wanted) is not None
+    if there:
+        yield Check("runtime class", "ok", wanted)
+    elif params.telemetry.gpu_operator and params.telemetry.install and wanted == OPERATORS_RUNTIME_CLASS:
+        yield Check("runtime class", "ok", f"{wanted} comes with the GPU operator")
+    else:
+        names = ", ".join(str(each["metadata"]["name"]) for each in cluster.list("node.k8s.io/v1", "RuntimeClass"))
+        cure = (
+            f"deploy.accelerator.runtime_class: one of {names}"
+            if names
+            else "leave deploy.accelerator.runtime_class out"
+        )
+        yield Check("runtime class", "failed", f"no RuntimeClass '{wanted}'", cure)
 
 
 def _power_limits(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:

@@ -21,6 +21,7 @@ from tasks.deploy.kubernetes.charts import (
     ContainerRuntime,
     Prerequisite,
     chart_releases,
+    gpu_nodes_only,
     prerequisites,
 )
 from tasks.deploy.kubernetes.manifest import SHARED_LABELS, Manifest, stack_labels, with_fingerprint
@@ -208,6 +209,7 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
         "mesh": params.telemetry.istio,
         "interval": f"{params.scrape_interval_s}s",
         "gpus": params.gpus_per_pod,
+        "gpu_nodes_only": gpu_nodes_only(params),
         "ray_version": RAY_VERSION,
         "ray_cpus": int(params.resources.replica.cpu_cores),
         "ray_environment": _ray_environment(params),

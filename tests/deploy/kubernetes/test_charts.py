@@ -17,7 +17,7 @@ from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.schemas import values_problems
 from tests.deploy.kubernetes.stacks import stack
 
-K3S = ContainerRuntime("containerd", "/run/k3s/containerd/containerd.sock")
+K3S = ContainerRuntime("containerd", "/run/k3s/containerd/containerd.sock", "k3s")
 EVERYTHING = {"telemetry": {"deepflow": True, "gpu_operator": True}, "storage": {"class_name": "fast"}}
 NEEDED_COUNTERS = {
     "DCGM_FI_DEV_POWER_VIOLATION",
@@ -55,7 +55,11 @@ def test_nothing_is_installed_on_a_cluster_that_has_it_all() -> None:
     assert chart_releases(stack(telemetry={"install": False, "deepflow": True})) == ()
 
 
-@pytest.mark.parametrize("runtime", [charts.DEFAULT_RUNTIME, K3S, ContainerRuntime("crio", "/var/run/crio/crio.sock")])
+CRIO = ContainerRuntime("crio", "/var/run/crio/crio.sock", "openshift")
+KIND = ContainerRuntime(distribution="kind")
+
+
+@pytest.mark.parametrize("runtime", [charts.DEFAULT_RUNTIME, K3S, CRIO, KIND])
 @pytest.mark.parametrize("changes", [{}, EVERYTHING, {"accelerator": {"kind": "none"}, "telemetry": {"istio": False}}])
 def test_values_have_no_unknown_key(changes: dict[str, Any], runtime: ContainerRuntime) -> None:
     assert [line for each in chart_releases(stack(**changes), runtime) for line in values_problems(each)] == []
@@ -124,8 +128,33 @@ def test_faults_reach_only_namespaces_that_allow_them() -> None:
 def test_chaos_mesh_gets_the_socket_that_preflight_found() -> None:
     assert release("chaos-mesh", K3S).values["chaosDaemon"]["socketPath"] == K3S.socket
     assert release("istio-cni", K3S).values["global"]["platform"] == "k3s"
-    crio = ContainerRuntime("crio", "/var/run/crio/crio.sock")
-    assert release("chaos-mesh", crio).values["chaosDaemon"]["runtime"] == "crio"
+    assert release("chaos-mesh", CRIO).values["chaosDaemon"]["runtime"] == "crio"
+
+
+def toolkit(runtime: ContainerRuntime) -> dict[str, str]:
+    values = release("gpu-operator", runtime, **EVERYTHING).values
+    return {each["name"]: each["value"] for each in values.get("toolkit", {}).get("env", ())}
+
+
+def test_the_distribution_and_not_the_socket_decides_where_things_lie() -> None:
+    """RKE2 has the socket of k3s, and neither its plugins' folder nor its configuration."""
+    rke2 = replace(K3S, distribution="rke2")
+    assert "platform" not in release("istio-cni", rke2).values["global"]
+    assert toolkit(K3S)["CONTAINERD_CONFIG"] != toolkit(rke2)["CONTAINERD_CONFIG"]
+    assert toolkit(K3S)["CONTAINERD_SOCKET"] == toolkit(rke2)["CONTAINERD_SOCKET"] == K3S.socket
+    assert toolkit(KIND) == {"RUNTIME_CONFIG_SOURCE": "file"}
+    assert toolkit(charts.DEFAULT_RUNTIME) == {}
+    assert release("istio-cni", CRIO).values["global"]["platform"] == "openshift"
+
+
+@pytest.mark.parametrize("operator", [True, False])
+def test_what_needs_a_gpu_stays_off_nodes_without_where_these_are_labelled(operator: bool) -> None:
+    changes = {"telemetry": {"gpu_operator": operator}}
+    agents = [each for each in render_stack(stack(**changes)) if (each.kind, each.name) == ("DaemonSet", "gpu-agent")]
+    (pod,) = [each.document["spec"]["template"]["spec"] for each in agents]
+    affinity = release("dcgm-exporter", **changes).values["affinity"]
+    assert affinity == pod.get("affinity", {})
+    assert ("nvidia.com/gpu.present" in json.dumps(affinity)) is operator
 
 
 def test_the_scrape_interval_reaches_every_source() -> None:

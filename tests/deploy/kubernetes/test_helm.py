@@ -34,6 +34,9 @@ namespace = option("--namespace") if "--namespace" in arguments else ""
 if command == "list":
     found = [dict(zip(("namespace", "name"), key.split("/")), **each) for key, each in state.items()]
     print(json.dumps([each for each in found if re.search(option("--filter"), each["name"])]))
+elif command == "show":
+    crds = here / f"crds-{{arguments[2].rpartition('/')[2]}}.yaml"
+    print(crds.read_text() if crds.exists() else "")
 elif command == "get":
     print(json.dumps(state[f"{{namespace}}/{{arguments[2]}}"]["values"]))
 elif command == "upgrade":
@@ -85,6 +88,40 @@ def release(**changes: Any) -> ChartRelease:
     return ChartRelease(**{**fields, **changes})
 
 
+CRD: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "lokis.example.org"},
+    "spec": {
+        "group": "example.org",
+        "scope": "Namespaced",
+        "names": {"kind": "Loki", "plural": "lokis"},
+        "versions": [
+            {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+        ],
+    },
+}
+
+
+def make_ready(cluster: EmulatedCluster, releases: list[ChartRelease]) -> None:
+    """What the operators of these charts would make."""
+    counts = {"replicas": 1, "availableReplicas": 1, "numberAvailable": 1, "desiredNumberScheduled": 1}
+    for each in releases:
+        for check in each.readiness:
+            cluster.put(
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": check.kind,
+                    "metadata": {"name": check.name, "namespace": each.namespace, "generation": 1},
+                    "spec": {
+                        "replicas": 1,
+                        "template": {"metadata": {}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+                    },
+                    "status": {"observedGeneration": 1, **counts},
+                }
+            )
+
+
 def commands(helm: Path) -> list[str]:
     return [line.split()[0] for line in (helm / "calls").read_text().splitlines()]
 
@@ -100,7 +137,7 @@ def test_installs_what_is_missing_or_differs(helm: Path, gpu_cluster: EmulatedCl
     assert (
         "upgrade --install loki loki --repo https://example.org/charts --version 12.0.1 --namespace telemetry" in calls
     )
-    assert "--wait --timeout 60s --kube-context emulated" in calls
+    assert "--reset-values --wait --timeout 60s --kube-context emulated" in calls
 
 
 def test_a_version_with_a_v_is_recognised(helm: Path, gpu_cluster: EmulatedCluster, tmp_path: Path) -> None:
@@ -137,10 +174,13 @@ def test_all_charts_of_a_stack_are_installed_once(
     params = make_params(telemetry={"install": True})
     some = [each for each in chart_releases(params) if each.name in ("loki", "istiod", "chaos-mesh")]
     monkeypatch.setattr("tasks.deploy.kubernetes.helm.chart_releases", lambda params, runtime: some)
+    make_ready(gpu_cluster, some)
+    (helm / "crds-loki.yaml").write_text(json.dumps(CRD))
     said: list[str] = []
     with Cluster(gpu_cluster.address(tmp_path)) as cluster:
         install_charts(cluster, params, "me", said.append)
         assert len(said) == len(some) == 3
+        assert gpu_cluster.get(CRD["apiVersion"], CRD["kind"], CRD["metadata"]["name"]) is not None
         namespace = gpu_cluster.get("v1", "Namespace", "chaos-mesh")
         assert namespace is not None
         assert namespace["metadata"]["labels"]["istio.io/dataplane-mode"] == "none"
@@ -189,3 +229,23 @@ def test_nothing_is_installed_when_one_chart_does_not_exist(
             install_charts(cluster, make_params(telemetry={"install": True}), "me", said.append)
         assert "upgrade" not in commands(helm)
         assert said == []
+
+
+def test_what_a_release_is_for_is_waited_for(
+    helm: Path,
+    gpu_cluster: EmulatedCluster,
+    make_params: MakeParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Helm is content as soon as its own objects are: what an operator makes of them comes later, or never."""
+    monkeypatch.setattr("tasks.deploy.kubernetes.helm.POLL_S", 0.05)
+    params = make_params(telemetry={"install": True}, start_timeout_s=1)
+    some = [each for each in chart_releases(params) if each.name == "loki"]
+    monkeypatch.setattr("tasks.deploy.kubernetes.helm.chart_releases", lambda params, runtime: some)
+    with (
+        Cluster(gpu_cluster.address(tmp_path)) as cluster,
+        pytest.raises(DeployError, match="chart loki: StatefulSet loki is not there after 1 s"),
+    ):
+        install_charts(cluster, params, "me", lambda line: None)
+    assert "--reset-values" in (helm / "calls").read_text()

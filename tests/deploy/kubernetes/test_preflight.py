@@ -44,7 +44,7 @@ def test_a_good_cluster_has_no_failure(good: EmulatedCluster, make_params: MakeP
     checks = looked(good, make_params(), tmp_path)
     assert {check.verdict for check in checks.values()} == {"ok"}
     assert checks["GPUs"].result.startswith("2 needed, 4 free (gpu-0: 2 × NVIDIA-H100-80GB-HBM3")
-    assert "containerd at /run/containerd/containerd.sock (2 nodes)" in checks["container runtime"].result
+    assert "containerd at /run/containerd/containerd.sock, 2 nodes" in checks["container runtime"].result
     assert checks["storage class"].result == "local-path (rancher.io/local-path)"
 
 
@@ -94,8 +94,10 @@ def test_nodes_that_are_not_ready_tainted_or_elsewhere_do_not_count(
 @pytest.mark.parametrize(
     ("runtime", "kubelet", "socket"),
     [
-        ("containerd://2.0.5-k3s1", "v1.34.1+k3s1", "containerd at /run/k3s/containerd/containerd.sock"),
-        ("containerd://2.0.5", "v1.34.1+rke2r1", "containerd at /run/k3s/containerd/containerd.sock"),
+        ("containerd://2.0.5-k3s1", "v1.34.1+k3s1", "containerd at /run/k3s/containerd/containerd.sock (k3s)"),
+        ("containerd://2.0.5", "v1.34.1+rke2r1", "containerd at /run/k3s/containerd/containerd.sock (rke2)"),
+        ("containerd://2.0.5", "v1.34.1+k0s", "containerd at /run/k0s/containerd.sock (k0s)"),
+        ("containerd://2.0.5", "v1.34.1-gke.100", "containerd at /run/containerd/containerd.sock (gke)"),
         ("cri-o://1.34.0", "v1.34.1", "crio at /run/crio/crio.sock"),
         ("docker://28.0.0", "v1.34.1", "docker at /var/run/docker.sock"),
     ],
@@ -106,6 +108,44 @@ def test_finds_the_socket_of_the_container_runtime(
     with EmulatedCluster(version=kubelet) as cluster:
         cluster.add_node("one", gpus=2, runtime=runtime)
         assert socket in looked(cluster, make_params(), tmp_path)["container runtime"].result
+
+
+def test_kind_is_known_by_its_nodes_and_others_by_their_labels(make_params: MakeParams, tmp_path: Path) -> None:
+    with EmulatedCluster() as cluster:
+        cluster.add_node("one", gpus=2)
+        cluster.change("v1", "Node", "one", lambda node: node["spec"].update(providerID="kind://docker/kind/one"))
+        cluster.add_node("two", labels={"microk8s.io/cluster": "true"})
+        cluster.add_node("three", runtime="cri-o://1.34.0", labels={"node.openshift.io/os_id": "rhel"})
+        row = looked(cluster, make_params(), tmp_path)["container runtime"]
+    assert row.verdict == "warning"
+    assert all(f"({name})" in row.result for name in ("kind", "microk8s", "openshift"))
+
+
+def test_gpus_that_the_operator_is_to_bring_are_no_failure(make_params: MakeParams, tmp_path: Path) -> None:
+    with EmulatedCluster() as cluster:
+        cluster.add_node("one")
+        operator = {"install": True, "gpu_operator": True}
+        accelerator = {"runtime_class": "nvidia"}
+        with_it = looked(cluster, make_params(telemetry=operator, accelerator=accelerator), tmp_path)
+        without = looked(cluster, make_params(accelerator=accelerator), tmp_path)
+    assert (with_it["GPUs"].verdict, with_it["runtime class"].verdict) == ("warning", "ok")
+    assert (without["GPUs"].verdict, without["runtime class"].verdict) == ("failed", "failed")
+
+
+def test_a_runtime_class_that_is_there_is_found(good: EmulatedCluster, make_params: MakeParams, tmp_path: Path) -> None:
+    good.put({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "n"})
+    params = make_params(accelerator={"runtime_class": "nvidia"})
+    assert looked(good, params, tmp_path)["runtime class"].verdict == "ok"
+    missing = looked(good, make_params(accelerator={"runtime_class": "nvidia-cdi"}), tmp_path)["runtime class"]
+    assert (missing.verdict, missing.cure) == ("failed", "deploy.accelerator.runtime_class: one of nvidia")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(repo: str) -> str:
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(chart_index, "read_index", refuse)
 
 
 def test_power_limits_come_from_the_gpu_agents(good: EmulatedCluster, make_params: MakeParams, tmp_path: Path) -> None:
