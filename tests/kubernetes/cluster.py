@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -270,6 +271,7 @@ class EmulatedCluster:
                 "message": message,
                 "type": kind,
                 "count": known["count"] + 1,
+                "lastTimestamp": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
 

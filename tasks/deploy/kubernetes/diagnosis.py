@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from tasks.deploy.kubernetes.client import Cluster, Object
 from tasks.deploy.kubernetes.errors import ClusterError
@@ -12,6 +13,9 @@ from tasks.deploy.kubernetes.errors import ClusterError
 LOG_LINES = 5
 HOPELESS_RESTARTS = 3
 SCALE_UP = "TriggeredScaleUp"
+FAILED_CREATE = "FailedCreate"
+REPEATED_WITHIN = timedelta(minutes=15)
+"""A controller that cannot make its pods says so again after ever longer pauses, up to this."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Watcher:
     def troubles(self, cluster: Cluster, pods: list[Object], ray_service: Object | None) -> list[Trouble]:
         """Everything that is wrong now. Raises ClusterError."""
         found = [trouble for pod in pods for trouble in self._of_pod(cluster, pod)]
-        return [*found, *_of_serve(ray_service or {})]
+        return [*found, *_of_controllers(cluster), *_of_serve(ray_service or {})]
 
     def _of_pod(self, cluster: Cluster, pod: Object) -> Iterator[Trouble]:
         name, status = str(pod["metadata"]["name"]), pod.get("status") or {}
@@ -95,6 +99,39 @@ class Watcher:
                 120,
             )
         return Trouble(name, "Unschedulable", message, cure, None if scaling else hope)
+
+
+def _of_controllers(cluster: Cluster) -> Iterator[Trouble]:
+    """Pods that a DaemonSet, ReplicaSet or RayCluster may not even make: only its events tell."""
+    try:
+        events = cluster.list("v1", "Event", field_selector=f"reason={FAILED_CREATE}")
+    except ClusterError:
+        return
+    newest: dict[str, tuple[datetime, Object]] = {}
+    for event in events:
+        about = event.get("involvedObject") or {}
+        who, when = f"{about.get('kind')} {about.get('name')}", _last_seen(event)
+        if when > datetime.now(UTC) - REPEATED_WITHIN and (who not in newest or when > newest[who][0]):
+            newest[who] = (when, event)
+    for who, (_, event) in newest.items():
+        message = str(event.get("message") or "no message")
+        yield Trouble(who, FAILED_CREATE, message, *_cure_of_refusal(message))
+
+
+def _cure_of_refusal(message: str) -> tuple[str, float | None]:
+    """What to do about pods that the API server refuses, and how long to hope."""
+    if "PodSecurity" in message:
+        label = "pod-security.kubernetes.io/enforce=privileged"
+        return f"label the namespace {label}, or let whoever enforces Pod Security exempt it", 30
+    if "exceeded quota" in message:
+        return "raise the namespace's ResourceQuota, or ask for less in deploy.resources", 60
+    return "see the message; an admission webhook or a limit of the namespace refuses the pods", 120
+
+
+def _last_seen(event: Object) -> datetime:
+    series = event.get("series") or {}
+    text = event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime")
+    return datetime.fromisoformat(str(text)) if text else datetime.now(UTC)
 
 
 def _crashing(cluster: Cluster, pod: str, container: Object) -> Trouble:

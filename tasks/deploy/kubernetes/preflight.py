@@ -22,6 +22,8 @@ Verdict = Literal["ok", "warning", "failed"]
 MissingSeries = Callable[[], Iterable[str]]
 
 OLDEST_MINOR = 30
+POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
+PRIVILEGED = "privileged"
 OPERATORS_RUNTIME_CLASS = "nvidia"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
@@ -64,6 +66,7 @@ def preflight(
         _power_limits,
         _storage,
         _token,
+        _pod_security,
         _crds,
     ):
         checks += _looked(look, cluster, params)
@@ -260,6 +263,22 @@ def _token(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
         f"--from-file={token.key}=FILE, with the token of an account that accepted the licence of {preset.source}"
     )
     yield Check("model token", "failed", f"{what} {token.secret} in namespace {params.namespace}", cure)
+
+
+def _pod_security(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
+    """The agent on the GPU nodes is privileged; `deploy up` labels the namespace for it, unless it runs in a pod."""
+    namespace = cluster.find("v1", "Namespace", params.namespace)
+    if params.gpus_per_pod == 0 or namespace is None:
+        return
+    level = (namespace["metadata"].get("labels") or {}).get(POD_SECURITY_LABEL, PRIVILEGED)
+    if level == PRIVILEGED:
+        yield Check("pod security", "ok", "the namespace allows privileged pods")
+    elif cluster.address.in_cluster:
+        cure = f"kubectl label --overwrite namespace {params.namespace} {POD_SECURITY_LABEL}={PRIVILEGED}"
+        yield Check("pod security", "failed", f"{level} is enforced: the GPU agent cannot start", cure)
+    else:
+        result = f"{level} is enforced; `rcarena deploy up` changes it to {PRIVILEGED}, for the GPU agent"
+        yield Check("pod security", "warning", result, "nothing, if that is right; else use another deploy.namespace")
 
 
 def _crds(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:

@@ -156,6 +156,29 @@ class TestUp:
             up(make_params(replicas=5), stack)
         assert read_runtime(stack) is None
 
+    def test_pods_that_are_refused_are_told_by_their_controllers_events(
+        self,
+        gpu_cluster: EmulatedCluster,
+        make_params: MakeParams,
+        stack: Path,
+        kubelet: Kubelet,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, haste=1000))
+        kubelet.start_s = 60
+        refusal = 'pods "gpu-agent-x" is forbidden: violates PodSecurity "restricted:latest": privileged'
+
+        def refuse(line: str) -> None:
+            if "waiting for" in line:
+                gpu_cluster.add_event(
+                    {"kind": "DaemonSet", "metadata": {"name": "gpu-agent", "namespace": "rcarena"}},
+                    "FailedCreate",
+                    refusal,
+                )
+
+        with pytest.raises(DeployError, match=r"DaemonSet gpu-agent: FailedCreate(.|\n)*label the namespace"):
+            up(make_params(), stack, refuse)
+
     def test_an_image_that_does_not_exist_fails_early(
         self,
         gpu_cluster: EmulatedCluster,

@@ -140,6 +140,21 @@ def test_a_runtime_class_that_is_there_is_found(good: EmulatedCluster, make_para
     assert (missing.verdict, missing.cure) == ("failed", "deploy.accelerator.runtime_class: one of nvidia")
 
 
+def test_pod_security_that_keeps_the_gpu_agent_out_is_said(
+    good: EmulatedCluster, make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good.add_namespace("rcarena", {"pod-security.kubernetes.io/enforce": "restricted"})
+    outside = looked(good, make_params(), tmp_path)["pod security"]
+    assert (outside.verdict, "deploy up" in outside.result) == ("warning", True)
+    assert "pod security" not in looked(good, make_params(accelerator={"kind": "none"}), tmp_path)
+    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+        client.version()
+        monkeypatch.setattr(ClusterAddress, "in_cluster", property(lambda self: True))
+        inside = {check.name: check for check in preflight(client, make_params())}["pod security"]
+    assert inside.verdict == "failed"
+    assert inside.cure.endswith("namespace rcarena pod-security.kubernetes.io/enforce=privileged")
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(repo: str) -> str:
