@@ -126,11 +126,30 @@ def unpacked(source: Path) -> Iterator[Path]:
                     archive.extractall(directory)  # noqa: S202  (refused above; links are written as plain files)
             else:
                 with tarfile.open(source) as archive_file:
-                    archive_file.extractall(directory, filter="data")
+                    _extract(archive_file, directory)
         except _ARCHIVE_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DatasetError(f"{source}: expected a directory, or a whole tar or zip archive: {reason}") from error
         yield directory
+
+
+def _extract(archive: tarfile.TarFile, directory: Path) -> None:
+    """All of ``archive``, nothing outside ``directory``. Python before 3.11.4 (Debian 12) has no filter for that.
+
+    Raises:
+        ValueError, tarfile.TarError: a member would be written, or a link would lead, outside; or it is no file.
+    """
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(directory, filter="data")
+        return
+    for member in archive:
+        for name in (member.name, *([member.linkname] if member.issym() or member.islnk() else [])):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"'{member.name}' would lead outside: '{name}'")
+        if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+            raise ValueError(f"'{member.name}' is neither a file nor a directory")
+        member.mode = 0o700 if member.isdir() else 0o600
+        archive.extract(member, directory, set_attrs=not member.issym())
 
 
 def _refuse_outside(archive: zipfile.ZipFile) -> None:
