@@ -29,6 +29,7 @@ from tasks.deploy.kubernetes.plan import changes_spec
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime, service_selector
 from tasks.deploy.kubernetes.validate import validate_deploy_params
+from tasks.deploy.kubernetes.volumes import CLAIM, kept_volumes
 from tasks.deploy.kubernetes.waiting import RAY_SERVICE, await_ready, is_ready
 from tasks.durable import write_durably
 from tasks.lock import sole
@@ -216,6 +217,7 @@ def _await_end_of_deletion(cluster: Cluster, name: str, progress: Progress) -> N
 
 def _apply(cluster: Cluster, manifests: tuple[Manifest, ...], progress: Progress) -> None:
     """Apply in order. KubeRay takes no change of a running cluster (``upgradeStrategy`` None): then it is made anew."""
+    kept = kept_volumes(cluster, manifests)
     ray = next(each for each in manifests if each.kind == "RayService")
     live = cluster.find(*RAY_SERVICE)
     of_engines = [each for each in manifests if each is ray or (each.kind, each.name) == MOUNTED_BY_ENGINES]
@@ -223,7 +225,9 @@ def _apply(cluster: Cluster, manifests: tuple[Manifest, ...], progress: Progress
     if live is not None and not runs_as_wanted:
         progress("stack: it runs with other parameters: its engines are started anew")
         _delete_and_await(cluster, ray)
-    wanted = [each for each in manifests if not (each is ray and runs_as_wanted)]
+    left_alone = [each for each in manifests if each.kind == CLAIM and each.name in kept]
+    left_alone += [ray] if runs_as_wanted else []
+    wanted = [each for each in manifests if each not in left_alone]
     if cluster.address.in_cluster:
         _check_administered(cluster, manifests)
         wanted = [each for each in wanted if not each.is_administered(cluster.namespace)]

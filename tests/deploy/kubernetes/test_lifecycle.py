@@ -127,6 +127,34 @@ class TestUp:
             {p.uid for s in second.services if s.role == "replica" for p in s.pods}
         )
 
+    def test_kept_volumes_that_cannot_change_are_named_before_anything_is_touched(
+        self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path
+    ) -> None:
+        small = {"class_name": "fast", "size_gb": 10, "models_gb": 10}
+        first = up(make_params(storage=small), stack)
+        many = make_params(storage={**small, "class_name": "slow", "access_mode": "ReadWriteMany"}, replicas=1)
+        with pytest.raises(DeployError, match=r"workspace \(ReadWriteOnce, .*; class fast, slow wanted\).*--volumes"):
+            up(many, stack)
+        with pytest.raises(DeployError, match=r"10 GiB, 20 wanted, and its storage class lets no volume grow"):
+            up(make_params(storage={**small, "models_gb": 20}), stack)
+        assert up(make_params(storage=small), stack) == first
+
+    def test_kept_volumes_are_used_when_larger_and_grow_where_they_may(
+        self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path
+    ) -> None:
+        def size() -> str:
+            claim = gpu_cluster.get("v1", "PersistentVolumeClaim", "workspace")
+            assert claim is not None
+            return str(claim["spec"]["resources"]["requests"]["storage"])
+
+        storage_class = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}}
+        gpu_cluster.put({**storage_class, "provisioner": "p", "allowVolumeExpansion": True})
+        up(make_params(storage={"class_name": "fast", "size_gb": 20}), stack)
+        up(make_params(storage={"class_name": "fast", "size_gb": 10}), stack)
+        assert size() == "20Gi"
+        up(make_params(storage={"class_name": "fast", "size_gb": 30}), stack)
+        assert size() == "30Gi"
+
     def test_survives_an_unsteady_api(self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path) -> None:
         gpu_cluster.misbehave(status=500, times=3)
         gpu_cluster.misbehave(truncate=True, times=2, path="pods")

@@ -1,0 +1,64 @@
+"""Volumes that an earlier stack left, held against those that the parameters ask for, before anything is changed."""
+
+from __future__ import annotations
+
+from kubernetes.utils.quantity import parse_quantity
+
+from tasks.deploy.errors import DeployError
+from tasks.deploy.kubernetes.client import Cluster, Object
+from tasks.deploy.kubernetes.manifest import Manifest
+
+CLAIM = "PersistentVolumeClaim"
+
+
+def kept_volumes(cluster: Cluster, manifests: tuple[Manifest, ...]) -> frozenset[str]:
+    """Names of the claims of ``manifests`` that are there already and are to be left as they are: large enough, of the
+    right kind. A claim that has to grow, and may, is not among them.
+
+    Raises:
+        DeployError: a volume cannot become what is asked for; all are named, with what to do.
+        ClusterError: the cluster cannot be asked.
+    """
+    kept: set[str] = set()
+    problems: list[str] = []
+    for manifest in manifests:
+        if manifest.kind != CLAIM:
+            continue
+        live = cluster.find(manifest.api_version, CLAIM, manifest.name, namespace=manifest.namespace)
+        if live is None:
+            continue
+        wanted = manifest.document["spec"]
+        found = _differences(wanted, live["spec"])
+        if not found and _size(wanted) <= _size(live["spec"]):
+            kept.add(manifest.name)
+        elif not found and not _may_grow(cluster, live):
+            sizes = f"{_size(live['spec']) / 2**30:g} GiB, {_size(wanted) / 2**30:g} wanted"
+            found = [f"{sizes}, and its storage class lets no volume grow"]
+        problems += [f"{manifest.name} ({'; '.join(found)})"] if found else []
+    if problems:
+        raise DeployError(
+            f"volumes of an earlier stack do not fit: {', '.join(problems)}. Delete them with what they hold "
+            "(`rcarena deploy down --volumes`: results and weights), or set deploy.storage to what is there"
+        )
+    return frozenset(kept)
+
+
+def _differences(wanted: Object, live: Object) -> list[str]:
+    """What Kubernetes never changes on a claim."""
+    found = []
+    if sorted(wanted["accessModes"]) != sorted(live.get("accessModes") or ()):
+        found.append(f"{', '.join(live.get('accessModes') or ())}, {', '.join(wanted['accessModes'])} wanted")
+    class_name = wanted.get("storageClassName")
+    if class_name is not None and class_name != live.get("storageClassName"):
+        found.append(f"class {live.get('storageClassName')}, {class_name} wanted")
+    return found
+
+
+def _size(spec: Object) -> int:
+    return int(parse_quantity(spec["resources"]["requests"]["storage"]))
+
+
+def _may_grow(cluster: Cluster, claim: Object) -> bool:
+    name = claim["spec"].get("storageClassName")
+    found = cluster.find("storage.k8s.io/v1", "StorageClass", name) if name else None
+    return bool(found and found.get("allowVolumeExpansion"))
