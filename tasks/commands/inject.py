@@ -54,7 +54,7 @@ def _inject_once(
     from datetime import UTC, datetime, timedelta
 
     from tasks.attempt import sole_experiment
-    from tasks.deploy.local.runtime import running_stack
+    from tasks.backends.base import backend_of
     from tasks.inject.catalogue import resolve_parameters, validate_injection
     from tasks.inject.injection import LEAD_S, InjectionPlan, start_injection
 
@@ -62,7 +62,8 @@ def _inject_once(
     problems = validate_injection(kind, target, parameters, params.deploy.roles(), "inject", backend=backend)
     if problems:
         raise ParamsError(problems)
-    runtime = running_stack(place.stack)
+    stack = backend_of(params, place).live()
+    stack.enter()
     plan = InjectionPlan(
         injection_id=f"manual-{time.time_ns()}",
         kind=kind,
@@ -72,7 +73,7 @@ def _inject_once(
         duration_s=duration_s,
     )
     console.say(f"{kind} → {target} for {duration_s:g} s; Ctrl-C undoes it at once")
-    with sole_experiment(place), start_injection(runtime, place, plan) as handle:
+    with sole_experiment(place), start_injection(stack.runtime, place, plan) as handle:
         injection = handle.wait()
     console.say(f"{injection.verdict}: {injection.reason}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tasks.inject import catalogue
 from tasks.inject.executor import FaultError
@@ -18,6 +19,7 @@ from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
 from tasks.inject.injection import InjectionError, InjectionPlan, start_injection
 from tasks.inject.journal import journal_path, read_journal, write_journal
 from tasks.inject.recover import recover, residue
+from tests.command import ROOT, rcarena
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.inject.kill_table import VICTIMS, Victim, kill_once
 
@@ -75,6 +77,27 @@ def test_effects_are_seen_and_undone(clean: ClusterStack, together: dict[str, st
         assert record.observed.start >= record.planned.start
         assert record.probe is not None
         assert None not in (record.probe.before, record.probe.during, record.probe.after)
+    assert clean.chaos() == []
+
+
+def test_a_fault_by_hand_on_a_cluster(clean: ClusterStack, tmp_path: Path):
+    """``rcarena inject KIND TARGET`` as a person calls it, whatever the backend."""
+    params = tmp_path / "params.yaml"
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["deploy"] = {"backend": "kubernetes", "namespace": "rcarena", "replicas": 1, "model": "toy-cpu"}
+    document["deploy"] |= {"accelerator": {"kind": "none"}}
+    document["campaign"]["windows"]["warmup_s"] = 30
+    document["export"]["rate_window_s"] = 30
+    for fault in document["inject"]["faults"]:
+        fault["targets"] = ["ray-replicas-0"]
+    del document["inject"]["faults"][1:]
+    params.write_text(yaml.safe_dump(document))
+    done = rcarena(
+        *("inject", "network-delay", "ray-replicas-0", "--duration", "14", "--set", "delay_ms=200"),
+        *("--params", str(params), "--workspace", str(clean.workspace.root)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "effective:" in done.stdout
     assert clean.chaos() == []
 
 
