@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from kubernetes.utils.quantity import parse_quantity
-
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes.client import Cluster, Object
 from tasks.deploy.kubernetes.manifest import Manifest
@@ -55,6 +53,8 @@ def _differences(wanted: Object, live: Object) -> list[str]:
 
 
 def _size(spec: Object) -> int:
+    from kubernetes.utils.quantity import parse_quantity
+
     return int(parse_quantity(spec["resources"]["requests"]["storage"]))
 
 
