@@ -17,10 +17,11 @@ from tasks.datasets.importing import import_cases, unpacked
 from tasks.datasets.registry import Layout, reader
 from tasks.durable import write_durably
 from tasks.lock import sole
+from tasks.rca.environment import code_digest
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
 _MARKER = "source.json"
-_READERS = Path(__file__).parents[1] / "datasets"
+_READING_CODE = ("tasks.datasets.importing", *(f"tasks.datasets.{layout.value}" for layout in Layout))
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opened with what is counted and how many there are, it takes steps."""
@@ -162,12 +163,10 @@ def _write_marker(place: Path, marker: _Marker) -> None:
 
 def _identity(source: Source) -> str:
     """Of the files of the source (names, sizes, times) and of the code that reads them."""
-    digest = hashlib.sha256(f"{source.layout}".encode())
+    digest = hashlib.sha256(f"{source.layout} {code_digest(*_READING_CODE)}".encode())
     for file in _files(source.path):
         state = file.stat()
         digest.update(f"{file.relative_to(source.path)}|{state.st_size}|{state.st_mtime_ns}\n".encode())
-    for file in sorted([*_READERS.glob("*.py"), _READERS.parent / "case.py"]):
-        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -19,10 +19,10 @@ from typing import TypeVar
 import numpy as np
 
 from tasks.export.grid import TimeGrid, on_grid
-from tasks.export.left_out import real_number
 from tasks.export.matrix import Series
 from tasks.export.placement import Placement
 from tasks.export.promql import Combine, Join
+from tasks.export.values import real_number
 
 Kind = TypeVar("Kind", bound=Hashable)
 

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
-import re
 from collections import Counter
 
 log = logging.getLogger(__name__)
-
-LARGEST_INT64 = 2**63 - 1
-LARGEST_INT32 = 2**31 - 1
-_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 
 
 class LeftOut:
@@ -51,32 +45,3 @@ class LeftOut:
     @property
     def notes(self) -> list[str]:
         return list(self._notes)
-
-
-def whole_number(value: object) -> int | None:
-    """A JSON number or text as a whole number; None for anything else (a fraction, a boolean, text with letters)."""
-    if type(value) is int:
-        return value
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    if isinstance(value, str):
-        return int(value) if _WHOLE.fullmatch(value) else None
-    return None
-
-
-def real_number(value: object) -> float | None:
-    """A JSON number, or text such as "1.5", "NaN" or "+Inf"; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    if isinstance(value, str) and (not value or "_" in value):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
-
-
-def finite_number(value: object) -> float | None:
-    """``real_number`` without infinities and NaN."""
-    number = real_number(value)
-    return number if number is not None and math.isfinite(number) else None

@@ -30,7 +30,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tasks.deploy.local.otlp_receiver import HEADER, read_requests
-from tasks.export.left_out import LARGEST_INT32, LARGEST_INT64, LeftOut, real_number, whole_number
+from tasks.export.left_out import LeftOut
+from tasks.export.values import LARGEST_INT32, LARGEST_INT64, real_number, whole_number
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,9 @@ import orjson
 import pandas as pd
 
 from tasks.export.collector import CollectorFiles
-from tasks.export.left_out import LARGEST_INT64, LeftOut, finite_number
+from tasks.export.left_out import LeftOut
 from tasks.export.otlp import SpanFilter, read_otlp, span_frame, status_codes
+from tasks.export.values import LARGEST_INT64, finite_number
 
 log = logging.getLogger(__name__)
 

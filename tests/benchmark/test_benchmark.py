@@ -11,10 +11,11 @@ import pytest
 
 from tasks.benchmark.figures import Benchmark, DatasetFigures, MethodFigures, Values, changes, read_figures
 from tasks.benchmark.page import BEGIN, END, markdown, write_into
-from tasks.benchmark.sources import Source, gather
+from tasks.benchmark.sources import _READING_CODE, Source, gather
 from tasks.case import read_cases
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.registry import Layout
+from tasks.rca.environment import code_of
 from tasks.report.score_files import ScoresError
 from tasks.validation import ParamsError
 from tests.command import params_with_score, rcarena_here
@@ -96,11 +97,16 @@ def test_what_is_there_stays_until_the_source_or_its_reader_changes(
     assert len(read_cases(first.cases)) == 2
 
     stranger = synthetic_case(first.cases, "of-an-older-reader")
-    monkeypatch.setattr("tasks.benchmark.sources._READERS", tmp_path / "other" / "readers")
+    monkeypatch.setattr("tasks.benchmark.sources.code_digest", lambda *modules: "other readers")
     (tmp_path / "other" / "readers").mkdir(parents=True)
     (tmp_path / "other" / "case.py").write_text("")
     gather(source, place)
     assert not stranger.path.exists()
+
+
+def test_the_code_of_every_reader_decides_whether_cases_are_read_again() -> None:
+    decides = code_of(*_READING_CODE)
+    assert {"tasks.case", "tasks.datasets.nezha_files", "tasks.datasets.petshop", "tasks.datasets.tables"} <= decides
 
 
 def test_a_case_that_cannot_be_read_is_told_each_time(tmp_path: Path) -> None:

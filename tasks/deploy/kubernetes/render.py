@@ -141,7 +141,7 @@ def install_script(releases: tuple[ChartRelease, ...], needed: tuple[Prerequisit
         lines.append(
             f"helm upgrade --install {release.name} {release.chart} --repo {release.repo} --version {release.version}"
             f" --namespace {release.namespace} --create-namespace --values {release.name}/values.yaml"
-            f" --wait --timeout {HELM_TIMEOUT}"
+            f" --reset-values --wait --timeout {HELM_TIMEOUT}"
         )
     return "\n".join(lines) + "\n"
 
