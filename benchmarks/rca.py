@@ -21,11 +21,11 @@ import pandas as pd
 
 from tasks.case import SIGNALS, read_cases
 from tasks.params import ScoreParams
-from tasks.rca.build_view import build_view
 from tasks.rca.method import Method
-from tasks.rca.pool import Limits, Outcome
 from tasks.rca.registry import get_method, list_methods
-from tasks.rca.runner import run_pairs
+from tasks.rca.run.build_view import build_view
+from tasks.rca.run.pool import Limits, Outcome
+from tasks.rca.run.runner import run_pairs
 from tasks.rca.view import CaseView
 
 REFERENCE_CPU_S = 135.0

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tasks.durable import sync
 from tasks.stack import Role
+from tasks.system.durable import sync
 from tasks.validation import validation_problems
 
 RECORD_FILE = "case.json"

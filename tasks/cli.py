@@ -106,8 +106,8 @@ def plan(
     """List the cases of the campaign and which are finished."""
     from dataclasses import asdict
 
+    from tasks.campaign.plan import plan_campaign
     from tasks.case import is_finished
-    from tasks.plan import plan_campaign
 
     checked, place = checked_params(params), workspace_at(workspace)
     plans = [(each, is_finished(place.cases / each.case_id)) for each in plan_campaign(checked)]
@@ -133,7 +133,7 @@ def case(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Record one case on the running stack (load ‖ inject, then export)."""
-    from tasks.attempt import run_case
+    from tasks.campaign.attempt import run_case
     from tasks.case import is_finished
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
@@ -239,8 +239,8 @@ def score(
     if engine == "process":
         console.show(_score(checked, place, console, fresh=fresh, workers=workers))
         return
-    from tasks.rca.pool import Limits, PairPool
-    from tasks.rca.ray_pool import RayPool
+    from tasks.rca.run.pool import Limits, PairPool
+    from tasks.rca.run.ray_pool import RayPool
 
     def on_ray(limits: Limits) -> PairPool:
         return RayPool(limits, ray_address, workers)
@@ -274,7 +274,7 @@ def validate(
 
 
 def _collect(params: Params, place: Workspace, console: Console, keep_stack: bool) -> None:
-    from tasks.campaign import collect as collect_cases
+    from tasks.campaign.collect import collect as collect_cases
 
     collected = collect_cases(params, place, console, keep_stack=keep_stack)
     console.say(f"collect: cases {collected}, in {place.cases}")
@@ -289,7 +289,7 @@ def _score(
     workers: int | None = None,
     open_pool: OpenPool | None = None,
 ) -> str:
-    from tasks.rca.sandbox import MEANING
+    from tasks.rca.run.sandbox import MEANING
     from tasks.score.campaign import score_campaign
     from tasks.score.store import PairStore
 

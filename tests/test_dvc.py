@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tasks.campaign.plan import plan_campaign
 from tasks.params import load_params
-from tasks.plan import plan_campaign
 from tests.synthetic import synthetic_case
 
 ROOT = Path(__file__).parents[1]

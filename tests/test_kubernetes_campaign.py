@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import Case, read_cases, validate_case
 from tasks.identity import differences
 from tasks.inject.recover import residue
 from tasks.params import load_params
-from tasks.plan import CasePlan, plan_campaign
 from tasks.workspace import Workspace
 from tests.kubernetes.live_stack import FULL_POWER_W, LiveStack, live_stack
 from tests.node_agent.machine import GPU, OTHER_GPU

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.campaign.plan import check_params, plan_campaign
 from tasks.commands.inject import _assignments
 from tasks.params import Params, load_params, overridden
-from tasks.plan import check_params, plan_campaign
 from tasks.validation import ParamsError
 from tests.command import rcarena_here
 

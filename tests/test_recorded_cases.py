@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.campaign import set_aside
+from tasks.campaign.collect import set_aside
+from tasks.campaign.plan import plan_campaign
 from tasks.case import SIGNALS, read_case, read_cases, validate_case
 from tasks.console import Console
 from tasks.params import load_params
-from tasks.plan import plan_campaign
 from tasks.workspace import Workspace
 from tests.command import ROOT, params_with_score, rcarena_here
 

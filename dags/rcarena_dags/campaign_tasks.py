@@ -46,7 +46,7 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
         AirflowFailException: parameters that cannot be used; the message names each key.
     """
     params = _checked(form)
-    from tasks.plan import plan_campaign
+    from tasks.campaign.plan import plan_campaign
 
     windows = params.campaign.windows
     seconds = windows.warmup_s + windows.baseline_s + windows.fault_s + windows.recovery_s

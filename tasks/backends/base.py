@@ -111,9 +111,9 @@ class Backend(ABC):
 def backend_of(params: Params, workspace: Workspace) -> Backend:
     """The backend that ``deploy.backend`` names."""
     if params.deploy.backend == "local":
-        from tasks.backends.local import LocalBackend
+        from tasks.backends.local.backend import LocalBackend
 
         return LocalBackend(params, workspace)
-    from tasks.backends.kubernetes import KubernetesBackend
+    from tasks.backends.kubernetes.backend import KubernetesBackend
 
     return KubernetesBackend(params, workspace)

@@ -9,9 +9,9 @@ from typing import Literal
 import pandas as pd
 from pydantic import ValidationError
 
-from tasks.durable import write_durably
-from tasks.report.score_files import ScoreFiles, ScoresError, number, read_score_files
+from tasks.score.files import ScoreFiles, ScoresError, number, read_score_files
 from tasks.score.references import REFERENCES
+from tasks.system.durable import write_durably
 from tasks.validation import Frozen, ParamsError, validation_problems
 
 SHOWN = ("ac1", "avg5", "mrr")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.benchmark.figures import Benchmark, DatasetFigures, MethodFigures, Values
-from tasks.durable import write_durably
 from tasks.score.references import REFERENCE_LABELS
+from tasks.system.durable import write_durably
 from tasks.validation import ParamsError
 
 BEGIN, END = "<!-- benchmark: made by `rcarena benchmark`, do not edit -->", "<!-- /benchmark -->"

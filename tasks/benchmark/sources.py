@@ -15,9 +15,9 @@ from tasks.case import is_finished
 from tasks.datasets.dataset import DatasetError, Found, Overrides
 from tasks.datasets.importing import import_cases, unpacked
 from tasks.datasets.registry import Layout, reader
-from tasks.durable import write_durably
-from tasks.lock import sole
-from tasks.rca.environment import code_digest
+from tasks.rca.run.environment import code_digest
+from tasks.system.durable import write_durably
+from tasks.system.lock import sole
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
 _MARKER = "source.json"

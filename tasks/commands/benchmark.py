@@ -78,9 +78,9 @@ def benchmark(
     from tasks.case import CaseError
     from tasks.console import Console
     from tasks.datasets.dataset import DatasetError
-    from tasks.rca.child import RunnerError
-    from tasks.report.score_files import ScoresError
+    from tasks.rca.run.child import RunnerError
     from tasks.score.campaign import ScoreError
+    from tasks.score.files import ScoresError
 
     console = Console()
     parsed = _parsed(sources)

@@ -144,7 +144,7 @@ def deploy_down(
 ) -> None:
     """End the stack and remove everything it left outside the workspace."""
     from tasks.backends.base import backend_of
-    from tasks.campaign import take_down
+    from tasks.campaign.collect import take_down
     from tasks.commands import kubernetes
 
     loaded, place = load_params(params), workspace_at(workspace)

@@ -41,22 +41,22 @@ def _hopeless() -> tuple[type[Exception], ...]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    from tasks.attempt import AttemptError
-    from tasks.campaign import CampaignError
+    from tasks.campaign.attempt import AttemptError
+    from tasks.campaign.collect import CampaignError
+    from tasks.campaign.phases import ScheduleError
     from tasks.case import CaseError
     from tasks.deploy.errors import DeployError, StackNotRunningError
-    from tasks.deploy.kubernetes.errors import ClusterError
     from tasks.export.base import ExportError
     from tasks.inject.executor import FaultError
     from tasks.inject.injection import InjectionError
     from tasks.inject.journal import JournalError
+    from tasks.kube.errors import ClusterError
     from tasks.load.run import LoadError
-    from tasks.rca.child import RunnerError
+    from tasks.rca.run.child import RunnerError
     from tasks.record.errors import CompareError, RecordError
     from tasks.report.performance import PerformanceError
-    from tasks.report.score_files import ScoresError
-    from tasks.schedule import ScheduleError
     from tasks.score.campaign import ScoreError
+    from tasks.score.files import ScoresError
 
     return (
         AttemptError,

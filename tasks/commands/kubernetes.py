@@ -19,9 +19,9 @@ from tasks.validation import ParamsError, suggest
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.deploy.kubernetes.client import Cluster
     from tasks.deploy.kubernetes.preflight import Check
     from tasks.deploy.kubernetes.runtime import KubernetesRuntime
+    from tasks.kube.client import Cluster
 
 PATIENCE_S = 10.0
 """A person waits: a cluster that does not answer for so long is unreachable."""
@@ -44,9 +44,9 @@ def deploy_params(path: Path, command: str) -> KubernetesDeployParams:
 @contextlib.contextmanager
 def reached(deploy: KubernetesDeployParams) -> Iterator[Cluster]:
     """The cluster; one that is missing, unreachable or refuses the credentials ends the command with status 2."""
-    from tasks.deploy.kubernetes.address import find_cluster
-    from tasks.deploy.kubernetes.client import Cluster
-    from tasks.deploy.kubernetes.errors import ClusterError, ExpiredError, NoClusterError, UnreachableError
+    from tasks.kube.address import find_cluster
+    from tasks.kube.client import Cluster
+    from tasks.kube.errors import ClusterError, ExpiredError, NoClusterError, UnreachableError
 
     try:
         with Cluster(find_cluster(deploy.context, deploy.namespace), deadline_s=PATIENCE_S) as cluster:
@@ -172,7 +172,7 @@ def _series_check(params: Params, place: Workspace) -> Callable[[], list[str]] |
     def missing() -> list[str]:
         from datetime import UTC, datetime, timedelta
 
-        from tasks.backends.kubernetes import KubernetesBackend
+        from tasks.backends.kubernetes.backend import KubernetesBackend
         from tasks.deploy.errors import DeployError, StackNotRunningError
         from tasks.export.base import ExportError
         from tasks.export.exporter import check_series

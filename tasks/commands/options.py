@@ -13,7 +13,7 @@ from tasks.validation import ParamsError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.plan import CasePlan
+    from tasks.campaign.plan import CasePlan
 
 ParamsFile = Annotated[
     Path, typer.Option("--params", metavar="FILE", help="Parameters of the campaign.", show_default=True)
@@ -25,7 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")
 
 
 def checked_params(path: Path) -> Params:
-    from tasks.plan import check_params
+    from tasks.campaign.plan import check_params
 
     params = load_params(path)
     check_params(params, str(path))
@@ -34,7 +34,7 @@ def checked_params(path: Path) -> Params:
 
 def planned_case(params: Params, case_id: str) -> CasePlan:
     """Raises ParamsError when the campaign has no such case."""
-    from tasks.plan import plan_campaign
+    from tasks.campaign.plan import plan_campaign
 
     plans = {each.case_id: each for each in plan_campaign(params)}
     if case_id not in plans:

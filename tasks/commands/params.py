@@ -52,7 +52,7 @@ def params_resolve(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Put parameters together, check them and write them with every default spelled out."""
-    from tasks.plan import check_params
+    from tasks.campaign.plan import check_params
 
     document = overridden(read_document(base) if base else {}, _mapping(override))
     source = f"{base} with --override" if base else "--override"
@@ -64,7 +64,7 @@ def params_resolve(
     staging.replace(out)
     typer.echo(f"{out}: campaign {checked.campaign.name}")
     if settle:
-        from tasks.campaign import settle_cases
+        from tasks.campaign.collect import settle_cases
         from tasks.console import Console
 
         settle_cases(checked, workspace_at(workspace), Console())

@@ -89,13 +89,13 @@ def compare(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """What changed between two campaigns: scores, latency, effects, versions, parameters, failures."""
-    from tasks.record.campaigns import Campaigns
-    from tasks.record.compare import compare as compare_sides
+    from tasks.compare.campaigns import Campaigns
+    from tasks.compare.compare import compare as compare_sides
+    from tasks.compare.page import write_page
+    from tasks.compare.regression import judge
+    from tasks.compare.statistics import Resampling
+    from tasks.compare.tables import document, show
     from tasks.record.git import open_repository
-    from tasks.record.page import write_page
-    from tasks.record.regression import judge
-    from tasks.record.statistics import Resampling
-    from tasks.record.tables import document, show
 
     if rev_a is None and not gate:
         raise ParamsError(["give REV_A (and REV_B), or --gate"])

@@ -16,7 +16,7 @@ from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
-    from tasks.attempt import Attempt
+    from tasks.campaign.attempt import Attempt
 
 step_app = typer.Typer(
     help="One attempt at a case in steps: prepare, then load and inject side by side, then export, then verify.",
@@ -36,7 +36,7 @@ PartnerTimeout = Annotated[
 
 
 def _attempt(case_id: str, name: str, params: Path, workspace: Path) -> Attempt:
-    from tasks.attempt import Attempt
+    from tasks.campaign.attempt import Attempt
 
     checked = checked_params(params)
     planned = planned_case(checked, case_id)
@@ -60,7 +60,7 @@ def prepare(
 
     Exit status 99: the case is recorded already.
     """
-    from tasks.attempt import sole_experiment
+    from tasks.campaign.attempt import sole_experiment
     from tasks.case import is_finished
 
     if is_finished(workspace_at(workspace).cases / case_id):
@@ -82,7 +82,7 @@ def load(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Drive the stack for the whole attempt, from the moment when `step inject` is there, too."""
-    from tasks.attempt import end_load
+    from tasks.campaign.attempt import end_load
 
     step = _attempt(case_id, attempt, params, workspace)
     schedule = step.agree("load", partner_timeout)
@@ -103,7 +103,7 @@ def inject(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Carry out the case's faults at their times, from the moment when `step load` is there, too."""
-    from tasks.attempt import sole_experiment
+    from tasks.campaign.attempt import sole_experiment
 
     step = _attempt(case_id, attempt, params, workspace)
     with sole_experiment(step.workspace):

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from tasks.case import CaseError, CaseWriter, is_finished
 from tasks.datasets.dataset import DatasetError, Draft, Found
-from tasks.lock import sole
-from tasks.scratch import scratch_directory
+from tasks.system.lock import sole
+from tasks.system.scratch import scratch_directory
 
 Progress = Callable[[int], None]
 

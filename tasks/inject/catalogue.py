@@ -23,7 +23,7 @@ BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 
 
 @dataclass(frozen=True)
-class Fault:
+class FaultKind:
     """One kind. The fields above ``local`` say what it is on every backend; ``local`` and ``kubernetes`` carry it out
     there, None where it cannot be. ``kubernetes_defaults`` replace the defaults of parameters on that backend.
 
@@ -75,10 +75,10 @@ class PlannedFault:
     where: str
 
 
-_registry: dict[str, Fault] = {}
+_registry: dict[str, FaultKind] = {}
 
 
-def register(fault: Fault) -> Fault:
+def register(fault: FaultKind) -> FaultKind:
     """Add a kind; called by its file in ``tasks/inject/faults``.
 
     Raises:
@@ -98,13 +98,13 @@ def _discover() -> None:
         importlib.import_module(f"{faults.__name__}.{module.name}")
 
 
-def list_faults() -> list[Fault]:
+def list_faults() -> list[FaultKind]:
     """Every kind, by name."""
     _discover()
     return [_registry[kind] for kind in sorted(_registry)]
 
 
-def fault(kind: str) -> Fault:
+def fault(kind: str) -> FaultKind:
     """Raises KeyError for an unknown kind."""
     _discover()
     return _registry[kind]
@@ -192,7 +192,7 @@ def _planned(injection: InjectionSpec, window_s: float, where: str) -> PlannedFa
     return PlannedFault(injection.kind, injection.target, injection.offset_s, injection.offset_s + duration, where)
 
 
-def _target_problems(kind: Fault, target: str, roles: Mapping[str, Role], where: str) -> list[str]:
+def _target_problems(kind: FaultKind, target: str, roles: Mapping[str, Role], where: str) -> list[str]:
     if target not in roles:
         return [f"{where}: unknown service '{target}'; {suggest(target, roles)}"]
     if roles[target] not in kind.roles:
@@ -202,11 +202,11 @@ def _target_problems(kind: Fault, target: str, roles: Mapping[str, Role], where:
     return []
 
 
-def _validated(kind: Fault, parameters: Mapping[str, Any], backend: BackendName) -> FaultParameters:
+def _validated(kind: FaultKind, parameters: Mapping[str, Any], backend: BackendName) -> FaultParameters:
     return kind.parameters.model_validate({**kind.defaults(backend), **parameters})
 
 
-def _parameter_problems(kind: Fault, parameters: Mapping[str, Any], where: str, backend: BackendName) -> list[str]:
+def _parameter_problems(kind: FaultKind, parameters: Mapping[str, Any], where: str, backend: BackendName) -> list[str]:
     where = f"{where}.parameters"
     if not kind.parameters.model_fields and parameters:
         unknown = ", ".join(f"'{key}'" for key in parameters)

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from tasks.deploy.local.process import ProcessId
 from tasks.inject import catalogue
 from tasks.inject.executor import FaultError, FaultExecutor
 from tasks.inject.journal import CLOSED, Journal, JournalError, ProbeRecord, locked, read_journal, write_journal
 from tasks.inject.probe import Probe, Sample
-from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, end_marked
 from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
+from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked
+from tasks.system.process import ProcessId
 
 log = logging.getLogger(__name__)
 

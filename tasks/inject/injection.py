@@ -27,7 +27,6 @@ from typing import Any
 
 import tasks
 from tasks.case import Injection, Interval, Probe
-from tasks.deploy.local.process import ProcessId
 from tasks.inject import catalogue
 from tasks.inject.backend import Runtime, backend_name, target_of
 from tasks.inject.executor import FaultError
@@ -40,8 +39,9 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.inject.processes import MARKER, machine_id
 from tasks.inject.recover import recover_journal
+from tasks.system.marked_processes import MARKER, machine_id
+from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)

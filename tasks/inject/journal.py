@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from tasks.deploy.local.process import ProcessId
-from tasks.durable import write_durably
-from tasks.inject.processes import machine_id
 from tasks.inject.steps import Target, UndoStep
+from tasks.system.durable import write_durably
+from tasks.system.marked_processes import machine_id
+from tasks.system.process import ProcessId
 
 State = Literal["planned", "applying", "active", "undoing", "failed", "recovered"]
 CLOSED: State = "recovered"

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.deploy.local.process import ProcessId
 from tasks.inject.backend import published_runtime, stack_residue, sweep
 from tasks.inject.executor import FaultError, FaultTarget, Undone, UndoStepBase
 from tasks.inject.journal import (
@@ -29,7 +28,8 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes, process_name
+from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes, process_name
+from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)

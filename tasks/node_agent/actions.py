@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.node_agent.node_fault import Action, NodeFaultSpec, Saved, SavedGpu
+from tasks.kube.node_fault import Action, NodeFaultSpec, Saved, SavedGpu
 from tasks.node_agent.nvidia_smi import Gpu, NvidiaSmi, NvidiaSmiError
 from tasks.node_agent.processes import ProcessTable
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.durable import sync, write_durably
-from tasks.node_agent.node_fault import NodeFaultSpec, Saved
+from tasks.kube.node_fault import NodeFaultSpec, Saved
+from tasks.system.durable import sync, write_durably
 
 log = logging.getLogger(__name__)
 

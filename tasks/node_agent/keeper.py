@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from tasks.kube.node_fault import GPU_ACTIONS, NodeFault
 from tasks.node_agent.actions import ACTIONS, ActionError, Certainty, Node, NodeAction
 from tasks.node_agent.journal import Entry, Journal
-from tasks.node_agent.node_fault import GPU_ACTIONS, NodeFault
 from tasks.node_agent.nvidia_smi import NvidiaSmiError
 from tasks.node_agent.processes import ProcessError
 

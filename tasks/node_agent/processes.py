@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tasks.node_agent.node_fault import SavedProcess
+from tasks.kube.node_fault import SavedProcess
 
 PROC = Path("/proc")
 ENGINE_TITLE = "VLLM::"

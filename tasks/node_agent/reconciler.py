@@ -11,11 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.deploy.kubernetes.client import Cluster
-from tasks.deploy.kubernetes.errors import ClusterError, ConflictError, NotFoundError
-from tasks.node_agent.journal import Entry
-from tasks.node_agent.keeper import Keeper
-from tasks.node_agent.node_fault import (
+from tasks.kube.client import Cluster
+from tasks.kube.errors import ClusterError, ConflictError, NotFoundError
+from tasks.kube.node_fault import (
     API_VERSION,
     FINALIZER,
     KIND,
@@ -24,6 +22,8 @@ from tasks.node_agent.node_fault import (
     NodeFaultStatus,
     Phase,
 )
+from tasks.node_agent.journal import Entry
+from tasks.node_agent.keeper import Keeper
 
 log = logging.getLogger(__name__)
 

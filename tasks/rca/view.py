@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.rca.context import Context
-from tasks.rca.rows import ticks_of
+from tasks.rca.features.rows import ticks_of
 
 if TYPE_CHECKING:
     from tasks.stack import Role
@@ -92,7 +92,7 @@ class CaseView:
     def ticks(self) -> np.ndarray:
         """(rows,) number of the sampling step of each row of ``metrics``: the next row is 1 later, more after a hole.
 
-        :func:`tasks.rca.rows.with_past` gives the rows that have so many steps before them without a hole.
+        :func:`tasks.rca.features.rows.with_past` gives the rows that have so many steps before them without a hole.
         """
         return ticks_of(self.metrics.index, self.step_ns)
 

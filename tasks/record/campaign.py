@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import MANIFEST_FILE, Case, is_finished, read_case, validate_case
 from tasks.identity import differing, digest
 from tasks.params import Params
-from tasks.plan import CasePlan, plan_campaign
 from tasks.record.errors import RecordError
 from tasks.validation import some
 

@@ -11,7 +11,7 @@ import pandas as pd
 from tasks.case import Case
 from tasks.params import Params
 from tasks.record.campaign import CheckedCases
-from tasks.report.score_files import ScoreFiles, read_score_files
+from tasks.score.files import ScoreFiles, read_score_files
 from tasks.validation import some
 
 CAMPAIGN, NAME, CASES, CODE, DATA = (f"RCArena-{word}" for word in ("Campaign", "Name", "Cases", "Code", "Data"))

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from tasks.params import Params
-from tasks.rca.runner import Limits, PairPool
+from tasks.rca.run.runner import Limits, PairPool
 from tasks.report.page import PAGE_FILE, write_report
 from tasks.score.campaign import score_campaign
 from tasks.score.results import (

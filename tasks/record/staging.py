@@ -15,11 +15,11 @@ from pathlib import Path
 
 import yaml
 
-from tasks.lock import sole
 from tasks.record.campaign import finished
 from tasks.record.dvc_cli import LIVE_STAGE, OFFLINE_STAGES, Dvc, DvcSettings
 from tasks.record.errors import RecordError
 from tasks.record.git import Git
+from tasks.system.lock import sole
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 PARAMS_FILE, LOCK_FILE, PIPELINE_FILE = "params.yaml", "dvc.lock", "dvc.yaml"

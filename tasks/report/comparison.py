@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tasks.report.score_files import number
+from tasks.score.files import number
 
 COMPARED_SCORES = ("avg5", "ac1", "mrr")
 

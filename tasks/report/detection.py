@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from tasks.report.score_files import number
+from tasks.score.files import number
 
 Outcome = Literal["detected", "not detected", "false alarm", "rightly quiet"]
 

@@ -7,15 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 from tasks.case import Case, read_cases
-from tasks.lock import sole
 from tasks.params import ScoreParams
-from tasks.rca.builder import ViewFacts
-from tasks.rca.local_pool import LocalPool
-from tasks.rca.pair import PairResult
-from tasks.rca.pool import Limits, Outcome, PairPool
 from tasks.rca.registry import entry_of, validate_method_parameters, validate_methods
-from tasks.rca.runner import CaseWork, MethodCall, run_cases
-from tasks.rca.sandbox import LEVELS, Level
+from tasks.rca.run.builder import ViewFacts
+from tasks.rca.run.local_pool import LocalPool
+from tasks.rca.run.pair import PairResult
+from tasks.rca.run.pool import Limits, Outcome, PairPool
+from tasks.rca.run.runner import CaseWork, MethodCall, run_cases
+from tasks.rca.run.sandbox import LEVELS, Level
 from tasks.score.detection import detection_table
 from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.results import ScoreResult, method_costs, write_results
@@ -32,6 +31,7 @@ from tasks.score.tables import (
     score_table,
 )
 from tasks.score.truth import Truth, truth_of
+from tasks.system.lock import sole
 from tasks.validation import ParamsError
 
 Progress = Callable[[int, int, str], None]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from tasks.case import CaseRecord
-from tasks.rca.builder import ViewFacts
+from tasks.rca.run.builder import ViewFacts
 
 DETECTION_COLUMNS = {
     "case_id": "str",

@@ -11,13 +11,13 @@ from typing import Any
 from tasks.case import MANIFEST_FILE
 from tasks.identity import canonical
 from tasks.params import ScoreParams
-from tasks.rca.environment import code_digest, libraries, version_of
 from tasks.rca.method import Method
 from tasks.rca.profile import Profile
+from tasks.rca.run.environment import code_digest, libraries, version_of
 
-_VIEW_CODE = "tasks.rca.builder"
+_VIEW_CODE = "tasks.rca.run.builder"
 """What makes a view of a case."""
-_RESULT_CODE = "tasks.rca.pair"
+_RESULT_CODE = "tasks.rca.run.pair"
 """What makes a result of a method's answer."""
 
 

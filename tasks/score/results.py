@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.rca.sandbox import Level
+from tasks.rca.run.sandbox import Level
 from tasks.score.accuracy import SCORES
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
 from tasks.score.tables import Scored
@@ -73,7 +73,7 @@ class ScoreTable:
 class ScoreResult:
     """What ``score_campaign`` wrote to ``out_dir``. ``parameters``: of each method, as it ran; ``costs``: seconds and
     memory of each; ``kept``: how many rankings were there from an earlier run; ``levels``: how the processes that ran
-    methods were confined (:mod:`tasks.rca.sandbox`), strongest first."""
+    methods were confined (:mod:`tasks.rca.run.sandbox`), strongest first."""
 
     out_dir: Path
     rankings: pd.DataFrame

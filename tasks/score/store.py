@@ -14,8 +14,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from tasks.rca.builder import ViewFacts
-from tasks.rca.pair import MetricSuspect, PairResult, Suspect
+from tasks.rca.run.builder import ViewFacts
+from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
 
 NOT_KEPT = frozenset({"timeout", "memory", "crash"})
 _FORMAT = b"2"

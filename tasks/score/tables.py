@@ -11,8 +11,8 @@ import pandas as pd
 
 from tasks.params import ScoreParams
 from tasks.rca.method import Method
-from tasks.rca.pair import PairResult
-from tasks.rca.pool import Outcome
+from tasks.rca.run.pair import PairResult
+from tasks.rca.run.pool import Outcome
 from tasks.score.accuracy import SCORES, ranking_scores, tail_scores
 from tasks.score.bootstrap import bootstrap_interval
 from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values

@@ -125,8 +125,8 @@ def _run_part(name: str, workspace: Path, case_id: str, attempt: Path) -> None:
 
 
 def _publish(workspace: Path, case_id: str, params_file: Path) -> None:
+    from tasks.campaign.plan import plan_campaign
     from tasks.params import load_params
-    from tasks.plan import plan_campaign
     from tests.synthetic import synthetic_case
 
     plans = {plan.case_id: plan for plan in plan_campaign(load_params(params_file))}

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tasks.deploy.kubernetes.resources import Resource
+from tasks.kube.resources import Resource
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.server import Handler
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.campaign.plan import check_params
 from tasks.params import overridden, read_document, validated
-from tasks.plan import check_params
 
 ROOT = Path(__file__).parents[2]
 

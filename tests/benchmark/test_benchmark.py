@@ -15,8 +15,8 @@ from tasks.benchmark.sources import _READING_CODE, Source, gather
 from tasks.case import read_cases
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.registry import Layout
-from tasks.rca.environment import code_of
-from tasks.report.score_files import ScoresError
+from tasks.rca.run.environment import code_of
+from tasks.score.files import ScoresError
 from tasks.validation import ParamsError
 from tests.command import params_with_score, rcarena_here
 from tests.datasets.layouts import petshop

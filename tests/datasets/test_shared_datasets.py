@@ -13,8 +13,8 @@ from tasks.case import Case, read_cases
 from tasks.datasets.dataset import Found, Overrides
 from tasks.datasets.importing import import_cases, unpacked
 from tasks.datasets.petshop import find as find_petshop
-from tasks.rca.build_view import build_view
 from tasks.rca.registry import get_method
+from tasks.rca.run.build_view import build_view
 from tests.datasets.layouts import imported_cases, shared
 from tests.rca.views import score_params
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tasks.deploy.kubernetes.manifest import stack_labels
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, PodRuntime, ServiceRuntime, service_selector
 from tasks.inject.executors.kubernetes.target import KubernetesTarget
+from tasks.kube.manifest import stack_labels
 from tasks.stack import Role
 from tasks.workspace import Workspace
 from tests.kubernetes.chaos_mesh import ChaosMeshController

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tasks.deploy.kubernetes.client import Cluster
-from tasks.deploy.kubernetes.manifest import stack_labels
 from tasks.deploy.kubernetes.names import RAY_SERVICE
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, PodRuntime, ServiceRuntime, service_selector
 from tasks.inject import catalogue
 from tasks.inject.executors.kubernetes.executor import KubernetesFault
 from tasks.inject.executors.kubernetes.target import KubernetesTarget
-from tasks.node_agent.gpu_map import read_gpu_maps
+from tasks.kube.client import Cluster
+from tasks.kube.gpu_map import read_gpu_maps
+from tasks.kube.manifest import stack_labels
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.node_agent import EmulatedNodeAgent
 from tests.kubernetes.workloads import Kubelet

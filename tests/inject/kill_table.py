@@ -25,8 +25,8 @@ from tasks.inject.backend import Runtime, backend_name
 from tasks.inject.executor import FaultError
 from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.journal import JournalError, journal_path, read_journal
-from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tasks.inject.recover import recover, residue
+from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tasks.workspace import Workspace
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.inject.gpu_stack import REPLICA, GpuStack, gpu_stack

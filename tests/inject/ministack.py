@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.namespaces import new_fabric, service_address
-from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.stack import Role
+from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 from tests.inject import ministack_processes
 from tests.inject.ministack_processes import PORT

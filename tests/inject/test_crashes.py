@@ -18,8 +18,8 @@ import pytest
 from tasks.inject.backend import stack_residue
 from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.journal import JournalError, journal_path, read_journal
-from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tasks.inject.recover import recover, residue
+from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tests.inject.ministack import MiniStack, mini_stack
 from tests.inject.test_faults import CASES, plan, wait_for_state
 

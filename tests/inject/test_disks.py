@@ -18,8 +18,8 @@ from tasks.inject import recover as recovery
 from tasks.inject.backend import stack_residue
 from tasks.inject.injection import ActiveInjection, FaultError, InjectionPlan, start_injection
 from tasks.inject.journal import Journal, read_journal, write_journal
-from tasks.inject.processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes
 from tasks.inject.recover import recover, residue
+from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes
 from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack
 from tests.inject.test_crashes import GRACE_S, wait_until

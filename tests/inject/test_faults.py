@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tasks.deploy.local.process import ProcessId
 from tasks.inject import catalogue
 from tasks.inject.backend import stack_residue
 from tasks.inject.faults import memory_stress
 from tasks.inject.injection import InjectionError, InjectionPlan, injection_record, start_injection
 from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover_journal, residue
+from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack, fetch
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.deploy.local.process import ProcessId
 from tasks.deploy.local.runtime import ServiceRuntime
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import EndProcesses, KillTracked, RestoreEgress, RestoreQuota
@@ -21,7 +20,8 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.inject.processes import boot_id, machine_id
+from tasks.system.marked_processes import boot_id, machine_id
+from tasks.system.process import ProcessId
 
 
 def a_journal(**changes: object) -> Journal:

@@ -17,7 +17,7 @@ from tasks.inject.backend import stack_residue, sweep
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes import gpu_probes, node_fault_resource
 from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
-from tasks.node_agent.node_fault import API_VERSION, FINALIZER, KIND
+from tasks.kube.node_fault import API_VERSION, FINALIZER, KIND
 from tests.inject.gpu_stack import GPU, NODE, GpuStack, gpu_stack
 
 SCHEMA = json.loads(
@@ -198,7 +198,7 @@ def test_a_node_that_left_the_cluster_is_let_go_and_said(clean: GpuStack):
 
 
 def clean_spec(stack: GpuStack, node: str) -> Any:
-    from tasks.node_agent.node_fault import NodeFaultSpec
+    from tasks.kube.node_fault import NodeFaultSpec
 
     return NodeFaultSpec(
         action="power-limit", node_name=node, pod_uid="x", pod_name="y", value=150, duration_seconds=30

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tasks.inject.executors.local import network
 from tasks.inject.executors.local.network import LinkImpairment
 from tasks.inject.executors.local.probes import Pinger
-from tasks.inject.processes import MARKER, end_marked
 from tasks.inject.shaper import CorrelatedUniform, DelayLine, Impairment
+from tasks.system.marked_processes import MARKER, end_marked
 from tests.inject.ministack import MiniStack, fetch
 from tests.inject.ministack_processes import pattern
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.deploy.kubernetes.resources import Resource
+from tasks.kube.resources import Resource
 
 Object = dict[str, Any]
 

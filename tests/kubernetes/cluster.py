@@ -1,6 +1,6 @@
 """``EmulatedCluster``: a stand-in for a Kubernetes API server, for tests.
 
-It speaks the real protocol over HTTP for every kind of ``tasks.deploy.kubernetes.resources`` (and ``NodeFault``): see
+It speaks the real protocol over HTTP for every kind of ``tasks.kube.resources`` (and ``NodeFault``): see
 ``store`` for what objects do, ``server`` for the routes, ``trouble`` for faults. Nothing runs in it: what controllers
 and kubelets would do, objects with a method ``reconcile(cluster)`` do (``tests.kubernetes.workloads`` has some).
 
@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from tasks.deploy.kubernetes.address import ClusterAddress
-from tasks.deploy.kubernetes.resources import Resource
+from tasks.kube.address import ClusterAddress
+from tasks.kube.resources import Resource
 from tests.kubernetes import rbac
 from tests.kubernetes.answers import ApiError
 from tests.kubernetes.server import Server

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import kubernetes.config  # noqa: F401 (two threads that import it at once come to a deadlock)
 
-from tasks.deploy.kubernetes.client import Cluster
+from tasks.kube.client import Cluster
 from tasks.node_agent.agent import Agent, Settings
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.node_agent.machine import NODE, Machine

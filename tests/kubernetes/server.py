@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tasks.deploy.kubernetes.resources import Resource
+from tasks.kube.resources import Resource
 from tests.kubernetes import patches
 from tests.kubernetes.answers import ApiError, unknown_kind
 from tests.kubernetes.trouble import Trouble

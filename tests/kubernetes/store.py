@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from tasks.deploy.kubernetes.resources import RESOURCES, Resource
+from tasks.kube.resources import RESOURCES, Resource
 from tests.kubernetes import answers, patches
 from tests.kubernetes.answers import ApiError
 from tests.kubernetes.defaults import NO_STATUS, SET_BY_SERVER, fill_in

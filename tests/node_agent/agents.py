@@ -9,8 +9,8 @@ import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from tasks.deploy.kubernetes.address import ClusterAddress
-from tasks.deploy.kubernetes.client import Cluster
+from tasks.kube.address import ClusterAddress
+from tasks.kube.client import Cluster
 from tasks.node_agent.actions import Node
 from tasks.node_agent.agent import Agent, Settings
 from tasks.node_agent.processes import ProcessTable

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.kube.node_fault import API_VERSION, KIND, NodeFault
 from tasks.node_agent.actions import Node
 from tasks.node_agent.journal import Journal
 from tasks.node_agent.keeper import Keeper
-from tasks.node_agent.node_fault import API_VERSION, KIND, NodeFault
 from tasks.node_agent.nvidia_smi import NvidiaSmi, NvidiaSmiError
 from tasks.node_agent.processes import ProcessTable
 from tests.node_agent import fake_nvidia_smi

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tasks.deploy.kubernetes.client import Cluster
+from tasks.kube.client import Cluster
+from tasks.kube.gpu_map import PodOnGpu, read_gpu_maps
+from tasks.kube.node_fault import API_VERSION, FINALIZER, KIND
 from tasks.node_agent import health
-from tasks.node_agent.gpu_map import PodOnGpu, read_gpu_maps
-from tasks.node_agent.node_fault import API_VERSION, FINALIZER, KIND
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.node_agent import EmulatedNodeAgent
 from tests.node_agent.agents import start_agent
@@ -189,7 +189,7 @@ def test_a_lost_journal_is_made_up_for_by_the_status(cluster: EmulatedCluster, t
 
 
 def _as_fault(document: dict[str, Any]) -> Any:
-    from tasks.node_agent.node_fault import NodeFault
+    from tasks.kube.node_fault import NodeFault
 
     return NodeFault.of(document)
 

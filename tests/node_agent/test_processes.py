@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.node_agent.node_fault import SavedProcess
+from tasks.kube.node_fault import SavedProcess
 from tasks.node_agent.processes import ProcessError, ProcessTable, pod_of_cgroup
 from tests.node_agent.machine import GPU, OTHER_POD, POD, Machine
 

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from tasks.deploy.kubernetes.render import render_stack
-from tasks.node_agent.node_fault import (
+from tasks.kube.node_fault import (
     API_VERSION,
     KIND,
     PLURAL,

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tasks.case import NO_ROW, Case, CaseRecord, Completeness, Limits, Sampling, SignalName
-from tasks.rca.build_view import build_view
 from tasks.rca.context import MetricFacts, ServiceFacts, safe_versions
+from tasks.rca.run.build_view import build_view
 from tasks.rca.view import column_names
 from tests.copies import copied
 from tests.rca.views import rewritten, score_params

@@ -13,8 +13,8 @@ import pytest
 from tasks.rca import metric
 from tasks.rca.context import Context, ServiceFacts, SignalFacts
 from tasks.rca.method import REGISTRY
-from tasks.rca.pair import run_pair
 from tasks.rca.registry import list_methods
+from tasks.rca.run.pair import run_pair
 from tests.rca.views import view_of
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from tasks.case import SIGNALS, Case
-from tasks.rca.build_view import build_view
 from tasks.rca.method import Ranking
-from tasks.rca.pair import PairResult, run_pair
 from tasks.rca.registry import get_method, list_methods
+from tasks.rca.run.build_view import build_view
+from tasks.rca.run.pair import PairResult, run_pair
 from tasks.rca.view import CaseView
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import rewritten, score_params

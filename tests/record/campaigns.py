@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tasks.campaign.plan import plan_campaign
 from tasks.case import CaseWriter, read_case
 from tasks.params import Params, load_params
-from tasks.plan import plan_campaign
 from tasks.record.record import Recorded, RecordOptions, record_campaign
 from tasks.report.page import write_report
 from tasks.score.campaign import score_campaign

@@ -14,8 +14,8 @@ from typing import Any
 
 import dvc.config  # noqa: F401 (once, not in every fork)
 
+from tasks.campaign.plan import plan_campaign
 from tasks.params import load_params
-from tasks.plan import plan_campaign
 from tasks.record import record as recording
 from tasks.record import staging
 from tasks.record.git import Git

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.lock import sole
 from tasks.params import load_params
 from tasks.record.errors import RecordError
+from tasks.system.lock import sole
 from tasks.workspace import Workspace
 from tests.record.campaigns import ROOT, Campaign, git, params_text
 from tests.record.conftest import copied

@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.case import CaseRecord
 from tasks.rca.method import Family
-from tasks.rca.pair import PairResult
+from tasks.rca.run.pair import PairResult
 from tests.report.scores import Ranker, columns_of, ranked, write_scores
 from tests.score.cases import with_metrics
 from tests.synthetic import synthetic_case

@@ -12,10 +12,10 @@ import pandas as pd
 
 from tasks.case import CaseRecord, read_cases
 from tasks.params import ScoreParams
-from tasks.rca.builder import ViewFacts
 from tasks.rca.method import Family, Method, Paper, Ranking
-from tasks.rca.pair import MetricSuspect, PairResult, Suspect
-from tasks.rca.pool import Outcome
+from tasks.rca.run.builder import ViewFacts
+from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
+from tasks.rca.run.pool import Outcome
 from tasks.score.detection import detection_table
 from tasks.score.results import (
     AVERAGE_RANKS_FILE,

@@ -11,7 +11,7 @@ from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Injection,
 from tasks.params import load_params
 from tasks.report import page
 from tasks.report.page import write_report
-from tasks.report.score_files import ScoresError
+from tasks.score.files import ScoresError
 from tests.copies import copied
 from tests.report.html import Page
 from tests.report.scores import as_an_older_stage_wrote, fails, truth_at, write_scores

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from tasks.case import CaseRecord
-from tasks.report.score_files import ScoresError
 from tasks.report.scoreboard import Estimate, Scoreboard, read_scoreboard
+from tasks.score.files import ScoresError
 from tasks.score.results import RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE
 from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
 from tests.score.cases import with_metrics

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from tasks.rca.pair import run_pair
-from tasks.rca.pool import Limits, Outcome, PairJob, usable_cpus
 from tasks.rca.registry import get_method
+from tasks.rca.run.pair import run_pair
+from tasks.rca.run.pool import Limits, Outcome, PairJob, usable_cpus
 
 
 def contents(scores: Path) -> dict[str, bytes]:

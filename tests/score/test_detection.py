@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tasks.case import Interval
-from tasks.rca.builder import ViewFacts
+from tasks.rca.run.builder import ViewFacts
 from tasks.score.campaign import ScoreResult, score_campaign
 from tasks.score.detection import detection_table
 from tasks.score.store import PairStore

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.rca.environment import code_of
 from tasks.rca.registry import list_methods
+from tasks.rca.run.environment import code_of
 from tests.command import ROOT
 from tests.synthetic import synthetic_case
 
@@ -109,10 +109,10 @@ def test_data_decide_too(ranked: Callable[[], list[str]], tmp_path: Path) -> Non
 
 def test_the_code_of_a_method_is_what_it_imports() -> None:
     nsigma = code_of("tasks.rca.metric.nsigma")
-    assert {"tasks", "tasks.rca", "tasks.rca.metric.nsigma", "tasks.rca.deviation", "tasks.rca.view"} <= nsigma
+    assert {"tasks", "tasks.rca", "tasks.rca.metric.nsigma", "tasks.rca.features.deviation", "tasks.rca.view"} <= nsigma
     for method in list_methods():
         if method.module.startswith("tasks."):
-            others = code_of(method.module) & {"tasks.rca.runner", "tasks.rca.local_pool", "tasks.params"}
+            others = code_of(method.module) & {"tasks.rca.run.runner", "tasks.rca.run.local_pool", "tasks.params"}
             assert not others, method.name
 
 

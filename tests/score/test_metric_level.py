@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.rca.pair import MetricSuspect, PairResult, Suspect
-from tasks.rca.pool import Outcome
 from tasks.rca.registry import get_method
+from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
+from tasks.rca.run.pool import Outcome
 from tasks.score.campaign import ScoreResult, score_campaign
 from tasks.score.tables import METRICS_KEPT, metric_ranking_table, score_pair, score_pairs, score_table
 from tasks.score.truth import Truth, truth_of

@@ -9,10 +9,10 @@ import pytest
 
 from tasks.case import read_case
 from tasks.params import ScoreParams
-from tasks.rca.build_view import build_view
-from tasks.rca.pair import run_pair
 from tasks.rca.profile import PAPER_METRICS
 from tasks.rca.registry import get_method, validate_method_parameters, validate_methods
+from tasks.rca.run.build_view import build_view
+from tasks.rca.run.pair import run_pair
 from tasks.score.campaign import ScoreResult, rank_campaign, score_campaign
 from tasks.score.store import PairStore
 from tasks.validation import ParamsError

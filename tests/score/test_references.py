@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.campaign.plan import plan_campaign
 from tasks.case import CaseRecord
 from tasks.params import load_params
-from tasks.plan import plan_campaign
 from tasks.score.accuracy import chance_scores, column_chance_scores
 from tasks.score.references import (
     CHANCE,

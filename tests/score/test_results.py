@@ -5,8 +5,8 @@ from typing import cast
 
 import pandas as pd
 
-from tasks.rca.pair import PairResult
 from tasks.rca.registry import get_method
+from tasks.rca.run.pair import PairResult
 from tasks.score.results import TABLE_WIDTH, ScoreResult, ScoreTable, method_costs
 from tasks.score.tables import Scored
 from tasks.score.truth import MetricTruth, Truth

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tasks.params import ScoreParams
-from tasks.rca.pool import Limits, PairPool
 from tasks.rca.registry import get_method
+from tasks.rca.run.pool import Limits, PairPool
 from tasks.score import fingerprint
 from tasks.score.campaign import ScoreError, rank_campaign, score_campaign
 from tasks.score.fingerprint import pair_key, view_key

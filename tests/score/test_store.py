@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.rca.builder import ViewFacts
-from tasks.rca.pair import MetricSuspect, PairResult, Status, Suspect
+from tasks.rca.run.builder import ViewFacts
+from tasks.rca.run.pair import MetricSuspect, PairResult, Status, Suspect
 from tasks.score.store import PairStore
 
 RESULT = PairResult(

@@ -23,9 +23,9 @@ from typing import IO
 from tasks.deploy.errors import DeployError
 from tasks.deploy.health import is_up
 from tasks.deploy.kubernetes import names
-from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.names import ServiceAddress
 from tasks.deploy.kubernetes.runtime import Forward, KubernetesRuntime
+from tasks.kube.address import ClusterAddress
 from tasks.stack import GATEWAY, KubernetesDeployParams
 
 logger = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tasks.deploy.kubernetes.charts import Prerequisite, chart_releases, prerequisites
-from tasks.deploy.kubernetes.client import Cluster
-from tasks.deploy.kubernetes.errors import NotFoundError
+from tasks.kube.client import Cluster
+from tasks.kube.errors import NotFoundError
 from tasks.stack import KubernetesDeployParams
 
 

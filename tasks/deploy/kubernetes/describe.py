@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes.access import choose_urls
-from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.render import RAY_VERSION
 from tasks.deploy.kubernetes.runtime import (
     KubernetesRuntime,
@@ -16,6 +15,7 @@ from tasks.deploy.kubernetes.runtime import (
     service_selector,
 )
 from tasks.deploy.kubernetes.waiting import is_ready
+from tasks.kube.client import Cluster
 from tasks.stack import KubernetesDeployParams, Role
 
 CONTAINERS: dict[Role, str] = {"gateway": "nginx", "head": "ray-head", "replica": "ray-worker"}
@@ -67,7 +67,7 @@ def _service(cluster: Cluster, name: str, role: Role, gpus: dict[str, tuple[str,
 
 def _gpus_of_pods(cluster: Cluster) -> dict[str, tuple[str, ...]]:
     """UID of a pod -> UUIDs of its GPUs, as far as the GPU agents tell."""
-    from tasks.node_agent.gpu_map import read_gpu_maps
+    from tasks.kube.gpu_map import read_gpu_maps
 
     found: dict[str, tuple[str, ...]] = {}
     for node in read_gpu_maps(cluster):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from tasks.deploy.kubernetes.client import Cluster, Object
-from tasks.deploy.kubernetes.errors import ClusterError
+from tasks.kube.client import Cluster, Object
+from tasks.kube.errors import ClusterError
 
 LOG_LINES = 5
 HOPELESS_RESTARTS = 3

@@ -16,13 +16,13 @@ import yaml
 
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lease
-from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.chart_index import check_charts
 from tasks.deploy.kubernetes.charts import SAFE_LOADER, ChartRelease, chart_releases
-from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
 from tasks.deploy.kubernetes.nodes import container_runtime
 from tasks.deploy.kubernetes.waiting import available
+from tasks.kube.address import ClusterAddress
+from tasks.kube.client import Cluster
 from tasks.stack import KubernetesDeployParams
 
 Progress = Callable[[str], None]

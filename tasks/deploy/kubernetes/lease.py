@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.deploy.errors import DeployError
-from tasks.deploy.kubernetes.client import Cluster, Object
-from tasks.deploy.kubernetes.errors import ClusterError, ConflictError, NotFoundError
-from tasks.deploy.kubernetes.manifest import stack_labels
-from tasks.durable import create_once
+from tasks.kube.client import Cluster, Object
+from tasks.kube.errors import ClusterError, ConflictError, NotFoundError
+from tasks.kube.manifest import stack_labels
+from tasks.system.durable import create_once
 
 logger = logging.getLogger(__name__)
 

@@ -16,14 +16,10 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.health import complete
 from tasks.deploy.kubernetes import lease, names
 from tasks.deploy.kubernetes.access import hold
-from tasks.deploy.kubernetes.address import ClusterAddress, find_cluster
-from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.crds import is_served
 from tasks.deploy.kubernetes.describe import describe
 from tasks.deploy.kubernetes.diagnosis import Watcher
-from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError, NotFoundError
 from tasks.deploy.kubernetes.helm import install_charts
-from tasks.deploy.kubernetes.manifest import Manifest, stack_labels
 from tasks.deploy.kubernetes.nodes import gpu_nodes
 from tasks.deploy.kubernetes.plan import changes_spec
 from tasks.deploy.kubernetes.render import render_stack
@@ -31,9 +27,13 @@ from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime, ser
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.deploy.kubernetes.volumes import CLAIM, kept_volumes
 from tasks.deploy.kubernetes.waiting import RAY_SERVICE, await_ready, is_ready
-from tasks.durable import write_durably
-from tasks.lock import sole
+from tasks.kube.address import ClusterAddress, find_cluster
+from tasks.kube.client import Cluster
+from tasks.kube.errors import ClusterError, ForbiddenError, NotFoundError
+from tasks.kube.manifest import Manifest, stack_labels
 from tasks.stack import KubernetesDeployParams, Role
+from tasks.system.durable import write_durably
+from tasks.system.lock import sole
 from tasks.validation import ParamsError
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.deploy.kubernetes.charts import ContainerRuntime, Distribution
-from tasks.deploy.kubernetes.client import ALL_NAMESPACES, Cluster, Object
-from tasks.deploy.kubernetes.errors import ForbiddenError
+from tasks.kube.client import ALL_NAMESPACES, Cluster, Object
+from tasks.kube.errors import ForbiddenError
 from tasks.stack import KubernetesDeployParams
 
 SOCKETS: dict[str, str] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tasks.deploy.kubernetes.client import Cluster
+from tasks.kube.client import Cluster
 from tasks.stack import KubernetesDeployParams
 
 READ = ("get", "list")

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import yaml
 
-from tasks.deploy.kubernetes.client import Cluster, Object
-from tasks.deploy.kubernetes.errors import ForbiddenError, NotFoundError
-from tasks.deploy.kubernetes.manifest import APPLIED_ANNOTATION, Manifest
+from tasks.kube.client import Cluster, Object
+from tasks.kube.errors import ForbiddenError, NotFoundError
+from tasks.kube.manifest import APPLIED_ANNOTATION, Manifest
 
 Action = Literal["create", "change", "unchanged", "unknown"]
 

@@ -9,13 +9,13 @@ from typing import Literal
 
 from tasks.deploy.kubernetes.chart_index import check_charts
 from tasks.deploy.kubernetes.charts import chart_releases
-from tasks.deploy.kubernetes.client import Cluster, Object
 from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
-from tasks.deploy.kubernetes.errors import ClusterError, ForbiddenError
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.nodes import NodeGpus, container_runtimes, gpu_nodes
 from tasks.deploy.kubernetes.permissions import denied
 from tasks.deploy.kubernetes.validate import validate_deploy_params
+from tasks.kube.client import Cluster, Object
+from tasks.kube.errors import ClusterError, ForbiddenError
 from tasks.stack import KubernetesDeployParams
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -208,7 +208,7 @@ def _power_limits(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[
     """As the agents on the GPU nodes report them; they come with the stack."""
     if params.gpus_per_pod == 0:
         return
-    from tasks.node_agent.gpu_map import read_gpu_maps
+    from tasks.kube.gpu_map import read_gpu_maps
 
     maps = read_gpu_maps(cluster)
     if not maps:

@@ -24,9 +24,9 @@ from tasks.deploy.kubernetes.charts import (
     gpu_nodes_only,
     prerequisites,
 )
-from tasks.deploy.kubernetes.manifest import SHARED_LABELS, Manifest, stack_labels, with_fingerprint
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
+from tasks.kube.manifest import SHARED_LABELS, Manifest, stack_labels, with_fingerprint
 from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams, PodResources
 
 DIRECTORY = Path(__file__).parent

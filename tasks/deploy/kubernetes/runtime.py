@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.deploy.kubernetes.address import ClusterAddress
-from tasks.deploy.kubernetes.errors import ClusterError
-from tasks.deploy.kubernetes.manifest import stack_labels, stack_selector
-from tasks.durable import write_durably
+from tasks.kube.address import ClusterAddress
+from tasks.kube.errors import ClusterError
+from tasks.kube.manifest import stack_labels, stack_selector
 from tasks.stack import Role
+from tasks.system.durable import write_durably
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class KubernetesRuntime(_Frozen):
     def alive(self) -> bool:
         """The namespace with our labels and the same UID exists. An API that does not answer counts as alive: whoever
         undoes or cleans up must not take a lost connection for a lost stack."""
-        from tasks.deploy.kubernetes.client import Cluster
+        from tasks.kube.client import Cluster
 
         try:
             with Cluster(self.cluster, deadline_s=ALIVE_DEADLINE_S) as cluster:

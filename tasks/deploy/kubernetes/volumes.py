@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tasks.deploy.errors import DeployError
-from tasks.deploy.kubernetes.client import Cluster, Object
-from tasks.deploy.kubernetes.manifest import Manifest
+from tasks.kube.client import Cluster, Object
+from tasks.kube.manifest import Manifest
 
 CLAIM = "PersistentVolumeClaim"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import names
-from tasks.deploy.kubernetes.client import Cluster, Object
 from tasks.deploy.kubernetes.diagnosis import Trouble, Watcher
-from tasks.deploy.kubernetes.manifest import Manifest, stack_selector
+from tasks.kube.client import Cluster, Object
+from tasks.kube.manifest import Manifest, stack_selector
 from tasks.stack import KubernetesDeployParams
 
 Progress = Callable[[str], None]

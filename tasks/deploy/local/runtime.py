@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.namespaces import INTERFACE, enter_fabric, enter_service
-from tasks.deploy.local.process import ProcessId
-from tasks.durable import write_durably
 from tasks.stack import Role
+from tasks.system.durable import write_durably
+from tasks.system.process import ProcessId
 
 RUNTIME_FILE = "runtime.json"
 

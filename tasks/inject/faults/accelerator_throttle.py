@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultError, FaultParameters
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault
@@ -48,7 +48,7 @@ class LocalAcceleratorThrottle(LocalFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="accelerator-throttle",
         summary="the engine's computing capacity is cut (CPU quota: the local stand-in for a GPU power limit)",
         parameters=Parameters,

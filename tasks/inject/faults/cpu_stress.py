@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
 from tasks.inject.executors.kubernetes.chaos_mesh import StressFault
@@ -71,7 +71,7 @@ class ChaosCpuStress(StressFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="cpu-stress",
         summary="busy processes compete with the service for its CPU",
         parameters=Parameters,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.engine import EngineKill
 
@@ -24,7 +24,7 @@ class KubernetesEngineKill(EngineKill[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="engine-kill",
         summary="the engine's processes are killed inside the replica's container; Ray starts them again",
         parameters=Parameters,

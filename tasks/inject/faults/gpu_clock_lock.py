@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
@@ -54,7 +54,7 @@ class GpuClockLock(NodeFaultExecutor[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="gpu-clock-lock",
         summary="the SM clock of the replica's GPUs is locked low; the node's agent unlocks it",
         parameters=Parameters,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.contention import GpuPodFault
@@ -52,7 +52,7 @@ def no_room(free_mb: float, needed_mb: float) -> str | None:
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="gpu-contention",
         summary="a pod on the same GPU multiplies matrices",
         parameters=Parameters,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.contention import GpuPodFault
@@ -39,7 +39,7 @@ class GpuMemory(GpuPodFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="gpu-memory",
         summary="a pod on the same GPU holds memory",
         parameters=Parameters,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
@@ -56,7 +56,7 @@ class GpuPowerLimit(NodeFaultExecutor[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="gpu-power-limit",
         summary="the power limit of the replica's GPUs is lowered; the node's agent restores it",
         parameters=Parameters,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.contention import PromptFault
@@ -41,7 +41,7 @@ class KvCacheSqueeze(PromptFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="kv-cache-squeeze",
         summary="long prompts of another client fill the engine's KV cache; needs a stack with one replica",
         parameters=Parameters,

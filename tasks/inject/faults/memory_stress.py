@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
 from tasks.inject.executors.kubernetes.chaos_mesh import StressFault
@@ -130,7 +130,7 @@ def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="memory-stress",
         summary="memory is held and touched beside the service, in its cgroup",
         parameters=Parameters,

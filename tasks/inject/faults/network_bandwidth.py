@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
 from tasks.inject.executors.local import network, probes
@@ -61,7 +61,7 @@ class ChaosNetworkBandwidth(NetworkFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="network-bandwidth",
         summary="what the service sends is limited to a rate",
         parameters=Parameters,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
 from tasks.inject.executors.local import network, probes
@@ -69,7 +69,7 @@ class ChaosNetworkDelay(NetworkFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="network-delay",
         summary="every frame that the service sends is late",
         parameters=Parameters,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
 from tasks.inject.executors.local import network, probes
@@ -55,7 +55,7 @@ class ChaosNetworkLoss(NetworkFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="network-loss",
         summary="a share of the frames that the service sends is lost",
         parameters=Parameters,

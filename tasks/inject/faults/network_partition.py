@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
@@ -49,7 +49,7 @@ class ChaosNetworkPartition(NetworkFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="network-partition",
         summary="the service is cut off: nothing in, nothing out",
         parameters=Parameters,

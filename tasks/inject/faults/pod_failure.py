@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
 
@@ -26,7 +26,7 @@ class ChaosPodFailure(PodFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="pod-failure",
         summary="the containers of the service's pods run an image that does nothing until the end",
         parameters=Parameters,

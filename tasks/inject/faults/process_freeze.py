@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from tasks.inject.catalogue import ALL_ROLES, Fault, register
+from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultError, FaultParameters
 from tasks.inject.executors.kubernetes.engine import EnginePause
 from tasks.inject.executors.local import probes
@@ -52,7 +52,7 @@ class LocalProcessFreeze(LocalFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="process-freeze",
         summary="the processes of the service are stopped, and go on afterwards",
         parameters=Parameters,

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.deploy.local.process import ProcessId
-from tasks.inject.catalogue import Fault, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultError, FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
 from tasks.inject.executors.local import probes
@@ -17,6 +16,7 @@ from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import LocalStep
 from tasks.inject.probe import Probe, Sample
+from tasks.system.process import ProcessId
 
 
 class Parameters(FaultParameters):
@@ -89,7 +89,7 @@ class ChaosContainerKill(PodFault[Parameters]):
 
 
 FAULT = register(
-    Fault(
+    FaultKind(
         kind="process-kill",
         summary="the processes of the service are killed; the stack's supervisor starts them again",
         parameters=Parameters,

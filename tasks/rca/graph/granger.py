@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
+from tasks.rca.features.rows import too_few_rows, with_past
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.method import MethodError
-from tasks.rca.rows import too_few_rows, with_past
 
 _PAIRS_PER_CHUNK = 100_000
 _COLLINEAR = 1e-10

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from scipy import linalg, optimize, special
 
-from tasks.rca.deviation import RESOLUTION
+from tasks.rca.features.deviation import RESOLUTION
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.method import MethodError
 

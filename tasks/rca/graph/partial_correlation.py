@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import erfc, ndtri
 
-from tasks.rca.panel import standardise
+from tasks.rca.features.panel import standardise
 
 DETERMINED = 1e-9
 """Share of a column's variance left by its conditioning set below which the set determines it."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betainc
 
+from tasks.rca.features.rows import too_few_rows, with_past
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix, partial_correlations
 from tasks.rca.method import MethodError
-from tasks.rca.rows import too_few_rows, with_past
 
 MAX_LAGGED_COLUMNS = 3300
 MAX_OPERATIONS = 10_000_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.rca.deviation import Direction, change_scores
+from tasks.rca.features.deviation import Direction, change_scores
 from tasks.rca.method import Paper, Ranking, method
 from tasks.rca.view import CaseView
 
@@ -27,7 +27,7 @@ def baro(view: CaseView, rng: np.random.Generator, *, direction: Direction = "bo
     log rows). Randomness: none. Source: Pham, Ha, Zhang, FSE 2024 (RobustScorer; its change-point detector is the
     campaign parameter ``score.inject_time``).
     Deviations: where the interquartile range is 0 the spread comes from the standard deviation, and a column that never
-    moved has a scale-free score (see :mod:`tasks.rca.deviation`), so units never decide; NaN are left out.
+    moved has a scale-free score (see :mod:`tasks.rca.features.deviation`), so units never decide; NaN are left out.
     """
     normal, abnormal = view.split()
     return Ranking.of_metrics(change_scores(normal, abnormal, centre="median", direction=direction))

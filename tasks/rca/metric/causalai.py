@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from scipy.special import log_ndtr
 
-from tasks.rca.deviation import require_windows
+from tasks.rca.features.deviation import require_windows
+from tasks.rca.features.panel import build_panel
+from tasks.rca.features.separation import separation_scores
 from tasks.rca.graph.partial_correlation import correlation_matrix, critical_correlation, partial_correlations
 from tasks.rca.graph.skeleton import Independence, Tests, learn_skeleton
 from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.panel import build_panel
-from tasks.rca.separation import separation_scores
 from tasks.rca.view import CaseView
 
 _LARGEST_CORRELATION = 1 - 1e-12

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from tasks.rca.features.panel import Panel, build_panel, fill_gaps
 from tasks.rca.graph.random_walk import stationary_distribution, transition_matrix
 from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.panel import Panel, build_panel, fill_gaps
 from tasks.rca.view import CaseView
 
 _ARRAYS_OF_GRAPH = 12

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csgraph
 
-from tasks.rca.calls import build_call_graph
-from tasks.rca.deviation import RESOLUTION, deviation_scores, require_windows
-from tasks.rca.golden_signals import GoldenSignal, golden_signal
+from tasks.rca.features.calls import build_call_graph
+from tasks.rca.features.deviation import RESOLUTION, deviation_scores, require_windows
+from tasks.rca.features.golden_signals import GoldenSignal, golden_signal
+from tasks.rca.features.panel import Panel, build_panel
+from tasks.rca.features.rows import with_past
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.pc import learn_pc
 from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.panel import Panel, build_panel
-from tasks.rca.rows import with_past
 from tasks.rca.view import CaseView
 
 _LEAST_NORMAL_ROWS = 4
@@ -60,19 +60,18 @@ def circa(
     more gets the largest score among its effects added, and among their effects where an effect itself scores less.
     Equal scores rank by topological order, causes first.
     Graph ``structural``: metrics stand for the golden signals of their service
-    (:mod:`tasks.rca.golden_signals`); traffic causes saturation, latency and errors, saturation causes latency and
-    errors, latency causes errors; the caller's traffic causes the callee's, the callee's latency and errors cause the
-    caller's. A signal without metrics hands on its causes. Graph ``pc``: PC on the normal window; only its directed
+    (:mod:`tasks.rca.features.golden_signals`); traffic causes saturation, latency and errors, saturation causes latency
+    and errors, latency causes errors; the caller's traffic causes the callee's, the callee's latency and errors cause
+    the caller's. A signal without metrics hands on its causes. Graph ``pc``: PC on the normal window; only its directed
     edges make causes (arXiv 2603.02057 ran CIRCA on a PC graph, over both windows). ``pc`` also stands in for
-    ``structural`` where no call between two services is known.
-    Ranks metrics, those without an edge too (by their own deviation); a service scores as its worst one. Inputs:
-    metrics, inject time, topology and spans (calls). Parameters: ``graph`` ``structural``, ``lags`` 0, ``threshold`` 3,
-    ``alpha`` 0.05 (of PC). Complexity: O(columns x rows x causes^2), or that of PC. Randomness: none. Source: Li et
-    al., KDD 2022.
-    Deviations: the residual's standard deviation counts the regression's degrees of freedom, else metrics with many
-    causes would seem to stray. A regression takes at most half as many causes as there are normal rows, the most
-    correlated ones; causes that do not move in the normal window tell it nothing. Calls in a circle make no edge, as
-    the graph must have no cycle. A metric that never moved in the normal window: see :mod:`tasks.rca.deviation`.
+    ``structural`` where no call between two services is known. Ranks metrics, those without an edge too (by their own
+    deviation); a service scores as its worst one. Inputs: metrics, inject time, topology and spans (calls). Parameters:
+    ``graph`` ``structural``, ``lags`` 0, ``threshold`` 3, ``alpha`` 0.05 (of PC). Complexity: O(columns x rows x
+    causes^2), or that of PC. Randomness: none. Source: Li et al., KDD 2022. Deviations: the residual's standard
+    deviation counts the regression's degrees of freedom, else metrics with many causes would seem to stray. A
+    regression takes at most half as many causes as there are normal rows, the most correlated ones; causes that do not
+    move in the normal window tell it nothing. Calls in a circle make no edge, as the graph must have no cycle. A metric
+    that never moved in the normal window: see :mod:`tasks.rca.features.deviation`.
     """
     require_windows(*view.split())
     panel = build_panel(view)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import comb, ndtr
 
-from tasks.rca.deviation import RESOLUTION, require_windows
+from tasks.rca.features.deviation import RESOLUTION, require_windows
+from tasks.rca.features.silence import find_silence
 from tasks.rca.method import Paper, Ranking, method
-from tasks.rca.silence import find_silence
 from tasks.rca.view import CaseView
 
 
@@ -35,12 +35,11 @@ def e_diagnosis(view: CaseView, rng: np.random.Generator, *, alpha: float = 0.01
     Source: Shan et al., WWW 2019 (test on epsilon statistics between a normal and an abnormal window); the statistic is
     that of Szekely and Rizzo, "Testing for equal distributions in high dimension", InterStat 2004.
     A metric whose samples stop or begin at the fault changed, too: its H is the share of the samples that are missing,
-    its p value that of its score by :mod:`tasks.rca.silence` (no less than a permutation of the rows could have); the
-    larger of both scores counts.
-    Deviations: the paper takes change as evidence and so do we; a widely used implementation takes similarity between
-    arbitrarily aligned rows. All metrics are ranked, not the first three. The windows are whole, not cut to equal
-    length. Like the paper's, the test takes samples as independent; neighbouring samples are not, so p values are
-    optimistic.
+    its p value that of its score by :mod:`tasks.rca.features.silence` (no less than a permutation of the rows could
+    have); the larger of both scores counts. Deviations: the paper takes change as evidence and so do we; a widely used
+    implementation takes similarity between arbitrarily aligned rows. All metrics are ranked, not the first three. The
+    windows are whole, not cut to equal length. Like the paper's, the test takes samples as independent; neighbouring
+    samples are not, so p values are optimistic.
     """
     normal, abnormal = view.split()
     require_windows(normal, abnormal)

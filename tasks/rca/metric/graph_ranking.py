@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from tasks.rca.features.panel import Panel, build_panel
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.fci import learn_fci
 from tasks.rca.graph.granger import learn_granger
@@ -22,7 +23,6 @@ from tasks.rca.graph.pagerank import rank_by_pagerank
 from tasks.rca.graph.pc import learn_pc
 from tasks.rca.graph.random_walk import rank_by_walk
 from tasks.rca.method import Cost, MethodError, Paper, Ranking, Signal, method
-from tasks.rca.panel import Panel, build_panel
 from tasks.rca.view import CaseView
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tasks.rca.deviation import deviation_scores
+from tasks.rca.features.deviation import deviation_scores
+from tasks.rca.features.panel import Panel, build_panel
+from tasks.rca.features.rows import too_few_rows
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix
 from tasks.rca.graph.pcmci import correlations_given, learn_pcmci
 from tasks.rca.graph.random_walk import cause_walk_weights, transition_matrix, visit_frequencies
 from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.panel import Panel, build_panel
-from tasks.rca.rows import too_few_rows
 from tasks.rca.view import CaseView
 
 STEPS = 1000
@@ -84,7 +84,7 @@ def microcause(
 def feasible_lag(ticks: np.ndarray, most: int) -> int:
     """The largest lag from 1 to ``most`` that leaves PCMCI four rows; (rows - 4) // 2 where there is no hole.
 
-    ``ticks``: (rows,) as of :class:`tasks.rca.panel.Panel`. 1 if none does: PCMCI then says what is missing.
+    ``ticks``: (rows,) as of :class:`tasks.rca.features.panel.Panel`. 1 if none does: PCMCI then says what is missing.
     """
     lags = range(min(most, (len(ticks) - _LEAST_ROWS) // 2 + 1), 1, -1)
     return next((lag for lag in lags if not too_few_rows(ticks, 2 * lag, 4, "")), 1)

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tasks.rca.calls import CallGraph, build_call_graph
-from tasks.rca.correlation import correlations, standardise_samples
-from tasks.rca.deviation import RESOLUTION
-from tasks.rca.golden_signals import golden_signal
+from tasks.rca.features.calls import CallGraph, build_call_graph
+from tasks.rca.features.correlation import correlations, standardise_samples
+from tasks.rca.features.deviation import RESOLUTION
+from tasks.rca.features.golden_signals import golden_signal
 from tasks.rca.graph.random_walk import stationary_distribution, transition_matrix
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView, column_names
@@ -49,19 +49,19 @@ def microrca(
     walk starts in callees of anomalous calls, by their mean edge weight times the best absolute correlation (0.01 at
     least) of their anomalous latency with their own resources; it runs against the calls (``walk``), from a service to
     its host, and starts afresh with ``restart_probability`` at each step.
-    Inputs: topology, spans or latency metrics, resource metrics (saturation by :mod:`tasks.rca.golden_signals`), the
-    front end's latency, inject time. Parameters: ``threshold`` 0.5, ``smoothing`` 10, ``alpha`` 0.55, ``walk``
-    ``to_callers`` (``to_callees``: along the calls), ``restart_probability`` 0.15. Complexity: O((services + hosts)^3 +
-    rows x edges), besides the call graph. Randomness: none. Source: Wu, Tordsson, Elmroth, Kao, NOMS 2020, and the
-    authors' public code for what the paper leaves open.
-    Deviations: the authors cluster the series at unit length with threshold 0.045, which for 120 samples is 0.5 of its
-    root mean square; here it is a share of the normal mean and both windows weigh the same, so neither unit nor number
-    of rows decides. Users' calls into the front end are an edge too (the paper has an ingress
-    gateway). A host's resources are the metrics ``node_*`` of the services on it or, as most cases have none, the means
-    of their own standardised resource metrics. Correlations are absolute, so no weight is negative, and the walk's
-    shares are computed, so it always converges. The authors' script lowers its threshold for two services by name,
-    rounds weights to three digits and meant to turn the edges to hosts round, but tests a variable left over from a
-    loop before; none of that is repeated. No anomalous call: an error, not a guess.
+    Inputs: topology, spans or latency metrics, resource metrics (saturation by
+    :mod:`tasks.rca.features.golden_signals`), the front end's latency, inject time. Parameters: ``threshold`` 0.5,
+    ``smoothing`` 10, ``alpha`` 0.55, ``walk`` ``to_callers`` (``to_callees``: along the calls), ``restart_probability``
+    0.15. Complexity: O((services + hosts)^3 + rows x edges), besides the call graph. Randomness: none. Source: Wu,
+    Tordsson, Elmroth, Kao, NOMS 2020, and the authors' public code for what the paper leaves open. Deviations: the
+    authors cluster the series at unit length with threshold 0.045, which for 120 samples is 0.5 of its root mean
+    square; here it is a share of the normal mean and both windows weigh the same, so neither unit nor number of rows
+    decides. Users' calls into the front end are an edge too (the paper has an ingress gateway). A host's resources are
+    the metrics ``node_*`` of the services on it or, as most cases have none, the means of their own standardised
+    resource metrics. Correlations are absolute, so no weight is negative, and the walk's shares are computed, so it
+    always converges. The authors' script lowers its threshold for two services by name, rounds weights to three digits
+    and meant to turn the edges to hosts round, but tests a variable left over from a loop before; none of that is
+    repeated. No anomalous call: an error, not a guess.
     """
     graph = build_call_graph(view)
     edges = _with_users(graph)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csgraph, csr_array
 
-from tasks.rca.calls import CallGraph, build_call_graph
-from tasks.rca.correlation import correlations
-from tasks.rca.deviation import deviation_scores
+from tasks.rca.features.calls import CallGraph, build_call_graph
+from tasks.rca.features.correlation import correlations
+from tasks.rca.features.deviation import deviation_scores
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 
@@ -34,8 +34,8 @@ def microscope(view: CaseView, rng: np.random.Generator, *, sigmas: float = 3.0,
     Randomness: none. Source: Lin, Chen, Zheng, ICSOC 2018.
     Deviations: the paper learns the edges between services from network connections with PC; here they are the calls of
     the case. It asks of each moment whether it is abnormal; ``share`` makes one answer of a window. Where the latency
-    was constant before the fault, see :mod:`tasks.rca.deviation`. No slow service next to the front end: an error, not
-    a guess.
+    was constant before the fault, see :mod:`tasks.rca.features.deviation`. No slow service next to the front end: an
+    error, not a guess.
     """
     graph = build_call_graph(view)
     candidates = unexplained(graph, slow_services(graph, sigmas, share))

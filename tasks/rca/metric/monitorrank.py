@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.rca.calls import CallGraph, build_call_graph
-from tasks.rca.correlation import correlations
-from tasks.rca.deviation import RESOLUTION
+from tasks.rca.features.calls import CallGraph, build_call_graph
+from tasks.rca.features.correlation import correlations
+from tasks.rca.features.deviation import RESOLUTION
 from tasks.rca.graph.random_walk import cause_walk_weights, stationary_distribution, transition_matrix
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView

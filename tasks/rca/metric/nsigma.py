@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.rca.deviation import Direction, change_scores
+from tasks.rca.features.deviation import Direction, change_scores
 from tasks.rca.method import Paper, Ranking, method
 from tasks.rca.view import CaseView
 
@@ -25,8 +25,8 @@ def nsigma(view: CaseView, rng: np.random.Generator, *, direction: Direction = "
     Ranks metrics; a service scores as its worst one. Inputs: metrics, inject time. Parameters: ``direction`` (``both``:
     |z| as in the paper; ``up``: only rises, as the code behind arXiv 2603.02057 ran it). Complexity: O(columns x rows).
     Randomness: none. Source: the n-sigma baseline of Li et al. (CIRCA), KDD 2022.
-    Deviations: a column that is constant in one window stays in the race (see :mod:`tasks.rca.deviation`); NaN are left
-    out rather than filled.
+    Deviations: a column that is constant in one window stays in the race (see :mod:`tasks.rca.features.deviation`); NaN
+    are left out rather than filled.
     """
     normal, abnormal = view.split()
     return Ranking.of_metrics(change_scores(normal, abnormal, centre="mean", direction=direction))

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from scipy.special import chdtrc, gammaln
 
-from tasks.rca.deviation import require_windows
+from tasks.rca.features.deviation import require_windows
+from tasks.rca.features.panel import build_panel
+from tasks.rca.features.separation import separation_scores
 from tasks.rca.graph.skeleton import combinations
 from tasks.rca.method import Paper, Ranking, method
-from tasks.rca.panel import build_panel
-from tasks.rca.separation import separation_scores
 from tasks.rca.view import CaseView
 
 ALPHA_STEP = 0.1

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tasks.rca.deviation import Direction, change_scores
+from tasks.rca.features.deviation import Direction, change_scores
+from tasks.rca.features.spans import SpanTable, numbered, span_table
+from tasks.rca.features.steps import Steps, steps_of
 from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.spans import SpanTable, numbered, span_table
-from tasks.rca.steps import Steps, steps_of
 from tasks.rca.view import CaseView
 
 
@@ -46,7 +46,7 @@ def mmbaro(
     Ha, Zhang (BARO), FSE 2024.
     Deviations: as in :mod:`tasks.rca.metric.baro` (no score depends on units, an interquartile range of 0 included). A
     step without an event counts 0, and has no duration; where metrics or durations stop or begin at the fault, see
-    :mod:`tasks.rca.silence`. Logs, or spans, that are there on one side of the inject time
+    :mod:`tasks.rca.features.silence`. Logs, or spans, that are there on one side of the inject time
     only were not recorded on the other, and are left out. Against a widely used implementation: latency is latency, not
     the number of successful requests; no step mixes before and after; a step without events is not lost; all normal
     steps of the error counts are used.

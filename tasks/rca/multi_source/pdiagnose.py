@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tasks.rca.deviation import FEW_SAMPLES, RESOLUTION, Direction, credible
-from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.panel import fill_gaps
-from tasks.rca.rows import with_past
-from tasks.rca.silence import find_silence
-from tasks.rca.silent_services import span_silence
-from tasks.rca.spans import (
+from tasks.rca.features.deviation import FEW_SAMPLES, RESOLUTION, Direction, credible
+from tasks.rca.features.panel import fill_gaps
+from tasks.rca.features.rows import with_past
+from tasks.rca.features.silence import find_silence
+from tasks.rca.features.silent_services import span_silence
+from tasks.rca.features.spans import (
     Duration,
     durations,
     link_traces,
     normal_mean_and_deviation,
     span_table,
 )
-from tasks.rca.steps import steps_of
+from tasks.rca.features.steps import steps_of
+from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView, column_names
 
 KEYWORDS = "error|fail|exception|timeout|problem|critical|fatal"
@@ -49,22 +49,21 @@ def pdiagnose(
     it is thinner than that of a normal distribution beyond ``n_sigma``, or if it departs from the weighted moving
     average of the ``window`` samples before it by more than ``n_sigma`` standard deviations of the normal departures.
     So is one that is missing, or new, because the metric stopped or began at the fault by at least ``n_sigma`` (see
-    :mod:`tasks.rca.silence`; with direction ``up`` beginnings only), and the share of its spans that a service has lost
-    when they stopped by as much. A
-    step is anomalous in the logs if a line's message or level contains one of the ``keywords``, in any case. A span is
-    anomalous if it took longer than its operation's normal mean + ``n_sigma`` standard deviations. Each source gives a
-    service its votes times the share of what the service showed after the inject time that is anomalous.
-    Inputs: inject time, and of metrics, logs and spans what there is (at least one). Parameters: ``n_sigma`` 3,
-    ``direction`` of metrics (``both``, ``up``), ``window`` 5, ``keywords`` (a regular expression), ``duration`` of
-    spans (``total``: a span contains its children, ``self``: not), ``metric_votes``, ``log_votes``, ``span_votes`` 1.
-    Complexity: O(columns x normal rows x abnormal rows + log lines + spans log spans). Randomness: none. Source: Hou et
-    al., ISPA 2021 (detectors: kernel density and weighted moving average for metrics, keywords for logs, run time for
-    spans; then a vote).
-    Deviations: the paper's thresholds belong to its data sets, ours are ``n_sigma``; its alarm that starts the
-    diagnosis is the inject time. The votes of a source are shares, not counts, so that neither the source with most
-    rows nor the service with most metrics wins by its number. Against a widely used implementation: nothing before the
-    inject time votes; a metric that never moves gives no vote; keywords are found in any case; the weights of the
-    sources have an effect; an operation that was not seen before has no normal and gives no vote.
+    :mod:`tasks.rca.features.silence`; with direction ``up`` beginnings only), and the share of its spans that a service
+    has lost when they stopped by as much. A step is anomalous in the logs if a line's message or level contains one of
+    the ``keywords``, in any case. A span is anomalous if it took longer than its operation's normal mean + ``n_sigma``
+    standard deviations. Each source gives a service its votes times the share of what the service showed after the
+    inject time that is anomalous. Inputs: inject time, and of metrics, logs and spans what there is (at least one).
+    Parameters: ``n_sigma`` 3, ``direction`` of metrics (``both``, ``up``), ``window`` 5, ``keywords`` (a regular
+    expression), ``duration`` of spans (``total``: a span contains its children, ``self``: not), ``metric_votes``,
+    ``log_votes``, ``span_votes`` 1. Complexity: O(columns x normal rows x abnormal rows + log lines + spans log spans).
+    Randomness: none. Source: Hou et al., ISPA 2021 (detectors: kernel density and weighted moving average for metrics,
+    keywords for logs, run time for spans; then a vote). Deviations: the paper's thresholds belong to its data sets,
+    ours are ``n_sigma``; its alarm that starts the diagnosis is the inject time. The votes of a source are shares, not
+    counts, so that neither the source with most rows nor the service with most metrics wins by its number. Against a
+    widely used implementation: nothing before the inject time votes; a metric that never moves gives no vote; keywords
+    are found in any case; the weights of the sources have an effect; an operation that was not seen before has no
+    normal and gives no vote.
     """
     sources = [
         (metric_votes, _metric_shares(view, n_sigma, direction, window)),

@@ -8,10 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.rca.deviation import RESOLUTION
-from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.silent_services import rank_with_silence
-from tasks.rca.spans import (
+from tasks.rca.features.deviation import RESOLUTION
+from tasks.rca.features.silent_services import rank_with_silence
+from tasks.rca.features.spans import (
     SpanTable,
     link_traces,
     normal_mean_and_deviation,
@@ -20,6 +19,7 @@ from tasks.rca.spans import (
     self_time,
     span_table,
 )
+from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 from tasks.span_links import Traces
 
@@ -59,8 +59,8 @@ def microrank(
 
     Ranks (service, operation); a service scores as its worst operation, and one without spans in the traces that are
     compared is left out. A trace is anomalous if it takes ``margin_s`` longer than the sum over its spans of the
-    operation's normal mean + ``n_sigma`` standard deviations (of self time, see :mod:`tasks.rca.spans`). PageRank runs
-    over operations and traces (an operation and the traces that cover it; caller to callee with weight
+    operation's normal mean + ``n_sigma`` standard deviations (of self time, see :mod:`tasks.rca.features.spans`).
+    PageRank runs over operations and traces (an operation and the traces that cover it; caller to callee with weight
     ``call_weight``), once for the anomalous and once for the normal traces, and prefers traces of a rare kind (set of
     operations) and, if anomalous, with few spans. An operation's rank times its number of covering and of not covering
     traces gives its weighted spectrum, and ``formula`` its score. Inputs: spans, inject time. Parameters: ``n_sigma`` 1
@@ -68,7 +68,7 @@ def microrank(
     1.5 and no margin, and arXiv 2603.02057 flags single spans at 3), ``formula`` dstar2, ``normal_traces`` (``after``:
     those after the inject time, as in the paper, or those before it if every later one is anomalous; ``all``: both),
     ``damping`` 0.85, ``call_weight`` 0.01, ``iterations`` 25, ``silence`` (services whose spans stop come first, see
-    :mod:`tasks.rca.silent_services`; the paper knows slow traces only). Complexity: O(spans x (log spans +
+    :mod:`tasks.rca.features.silent_services`; the paper knows slow traces only). Complexity: O(spans x (log spans +
     iterations)). Randomness: none. Source: Yu et al., WWW 2021, and the authors' public code. Deviations: self time
     leaves out the union of the children, not their sum, so that parallel calls do not make it negative; an operation
     that was not seen before is expected to take what it takes; a trace lasts from its first start to its last end,

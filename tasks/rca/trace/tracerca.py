@@ -10,10 +10,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tasks.rca.deviation import RESOLUTION, credible
-from tasks.rca.method import MethodError, Paper, Ranking, method
-from tasks.rca.silent_services import rank_with_silence
-from tasks.rca.spans import (
+from tasks.rca.features.deviation import RESOLUTION, credible
+from tasks.rca.features.silent_services import rank_with_silence
+from tasks.rca.features.spans import (
     Duration,
     SpanTable,
     durations,
@@ -23,6 +22,7 @@ from tasks.rca.spans import (
     require_spans,
     span_table,
 )
+from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 from tasks.span_links import Traces
 
@@ -71,18 +71,18 @@ def tracerca(
     ``anomaly_threshold`` 3 (the paper and the authors' script: 1; the "3 sigma" of the name of their function, and what
     arXiv 2603.02057 ran), ``feature_threshold`` 0.1, ``min_support`` 0.1, ``top_sets`` 100 (as in the paper),
     ``feature_margin`` 1 (as in the authors' code; 0 where no trace is abnormal otherwise), ``silence`` (services whose
-    spans stop come first, see :mod:`tasks.rca.silent_services`; the paper knows abnormal invocations only). Complexity:
-    O(spans x (log spans + features) + closed sets x services x kinds of traces); stops at ``MAX_SETS`` closed sets.
-    Randomness: none. Source: Li et al., IWQoS 2021. Deviations: the paper takes metrics in too; here that is an option,
-    so that the default reads traces only. Normal is what came before the inject time, without an earlier day. A pair of
-    services that was not seen before has no normal, so its invocations are not abnormal. The standard deviation is 1 %
-    of the mean at least (of an error flag 0.01 more, as in the authors' code, whose floors for durations depend on
-    their unit; a feature that was constantly 0 is abnormal as soon as it departs), and few normal samples vouch for
-    little (:mod:`tasks.rca.deviation`). Only closed sets are mined (a set with the same traces as a larger one scores
-    the same), and sets that tie with the last one kept are kept. A front-end span contains its children and so slows
-    down with them; where both are abnormal, the front end has as many abnormal invocations by it as of it, and scores
-    0. At ``anomaly_threshold`` 1 a third of the normal invocations are abnormal, too: where few traces meet the fault,
-    those add up in services that all pass.
+    spans stop come first, see :mod:`tasks.rca.features.silent_services`; the paper knows abnormal invocations only).
+    Complexity: O(spans x (log spans + features) + closed sets x services x kinds of traces); stops at ``MAX_SETS``
+    closed sets. Randomness: none. Source: Li et al., IWQoS 2021. Deviations: the paper takes metrics in too; here that
+    is an option, so that the default reads traces only. Normal is what came before the inject time, without an earlier
+    day. A pair of services that was not seen before has no normal, so its invocations are not abnormal. The standard
+    deviation is 1 % of the mean at least (of an error flag 0.01 more, as in the authors' code, whose floors for
+    durations depend on their unit; a feature that was constantly 0 is abnormal as soon as it departs), and few normal
+    samples vouch for little (:mod:`tasks.rca.features.deviation`). Only closed sets are mined (a set with the same
+    traces as a larger one scores the same), and sets that tie with the last one kept are kept. A front-end span
+    contains its children and so slows down with them; where both are abnormal, the front end has as many abnormal
+    invocations by it as of it, and scores 0. At ``anomaly_threshold`` 1 a third of the normal invocations are abnormal,
+    too: where few traces meet the fault, those add up in services that all pass.
     """
     table = span_table(view)
     require_spans(table)

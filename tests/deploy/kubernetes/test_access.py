@@ -16,8 +16,8 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.health import is_up
 from tasks.deploy.kubernetes import access
 from tasks.deploy.kubernetes.access import LOCALHOST, choose_urls, hold
-from tasks.deploy.kubernetes.address import ClusterAddress
 from tasks.deploy.kubernetes.runtime import Forward
+from tasks.kube.address import ClusterAddress
 from tests.deploy.kubernetes.conftest import MakeParams
 
 OUTSIDE = ClusterAddress(namespace="rcarena", context="c", kubeconfig="/nowhere/config")
@@ -138,7 +138,7 @@ class TestForwards:
         program = (
             "import time\n"
             "from tasks.deploy.kubernetes.access import hold\n"
-            "from tasks.deploy.kubernetes.address import ClusterAddress\n"
+            "from tasks.kube.address import ClusterAddress\n"
             "from tasks.deploy.kubernetes.runtime import Forward\n"
             f"with hold(ClusterAddress(**{OUTSIDE.model_dump()!r}), (Forward(**{forward(port).model_dump()!r}),)):\n"
             "    print('open', flush=True)\n"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tasks.deploy.kubernetes.address import ClusterAddress, find_cluster
-from tasks.deploy.kubernetes.client import ALL_NAMESPACES, Cluster
-from tasks.deploy.kubernetes.errors import (
+from tasks.kube.address import ClusterAddress, find_cluster
+from tasks.kube.client import ALL_NAMESPACES, Cluster
+from tasks.kube.errors import (
     ClusterError,
     ConflictError,
     ExpiredError,

@@ -13,8 +13,8 @@ import pytest
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import chart_index, lease
 from tasks.deploy.kubernetes.charts import ChartRelease, chart_releases, pinned_charts
-from tasks.deploy.kubernetes.client import Cluster
 from tasks.deploy.kubernetes.helm import Helm, install_charts
+from tasks.kube.client import Cluster
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from tasks.deploy.errors import DeployError
-from tasks.deploy.kubernetes import lifecycle, transport
-from tasks.deploy.kubernetes.address import ClusterAddress, load_configuration
-from tasks.deploy.kubernetes.client import Cluster
+from tasks.deploy.kubernetes import lifecycle
 from tasks.deploy.kubernetes.lifecycle import drop_lease, status, up
 from tasks.deploy.kubernetes.permissions import denied
 from tasks.deploy.kubernetes.plan import plan
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.teardown import down
+from tasks.kube import transport
+from tasks.kube.address import ClusterAddress, load_configuration
+from tasks.kube.client import Cluster
 from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tasks.deploy.kubernetes.lifecycle import up
-from tasks.deploy.kubernetes.manifest import stack_selector
 from tasks.deploy.kubernetes.teardown import down
 from tasks.deploy.runtime import read_runtime
+from tasks.kube.manifest import stack_selector
 from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks.deploy.kubernetes.client import Cluster
-from tasks.deploy.kubernetes.errors import InvalidError
-from tasks.deploy.kubernetes.manifest import Manifest
 from tasks.deploy.kubernetes.plan import changes_spec, plan, text
+from tasks.kube.client import Cluster
+from tasks.kube.errors import InvalidError
+from tasks.kube.manifest import Manifest
 from tests.kubernetes.cluster import EmulatedCluster
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tasks.deploy.kubernetes.manifest import Manifest
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.schemas import manifest_problems
+from tasks.kube.manifest import Manifest
 from tests.deploy.kubernetes.stacks import stack
 
 Path = tuple[str | int, ...]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.deploy.local.namespaces import enter_fabric, enter_service, join_network, new_fabric, service_address
-from tasks.deploy.local.process import ProcessId
+from tasks.system.process import ProcessId
 
 pytestmark = pytest.mark.privileged
 

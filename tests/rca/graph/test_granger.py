@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tasks.rca.features.panel import standardise
 from tasks.rca.graph.granger import granger_p_values, learn_granger
 from tasks.rca.method import MethodError
-from tasks.rca.panel import standardise
 
 
 def series(rows: int, columns: int, seed: int) -> np.ndarray:

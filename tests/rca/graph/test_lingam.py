@@ -2,10 +2,10 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from tasks.rca.features.panel import standardise
 from tasks.rca.graph import lingam
 from tasks.rca.graph.lingam import learn_lingam
 from tasks.rca.method import MethodError
-from tasks.rca.panel import standardise
 
 # effect: {cause: coefficient}; the order of the columns is not the causal order
 PLANTED = {1: {3: 0.9}, 0: {1: -0.8, 3: 0.7}, 4: {0: 1.1}, 2: {}}

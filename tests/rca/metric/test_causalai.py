@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from tasks.rca.features.panel import build_panel
 from tasks.rca.method import MethodError
 from tasks.rca.metric.causalai import causalai
-from tasks.rca.panel import build_panel
 from tasks.rca.view import CaseView
 from tests.rca.views import view_of
 

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.rca.features.panel import build_panel
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.method import MethodError, Ranking
 from tasks.rca.metric.circa import adjusted, causes_first, circa, residual_scores, structural_graph
-from tasks.rca.pair import order
-from tasks.rca.panel import build_panel
+from tasks.rca.run.pair import order
 from tasks.rca.view import CaseView
 from tests.rca.views import view_of
 

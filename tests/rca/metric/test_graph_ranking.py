@@ -8,8 +8,8 @@ import pytest
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.method import MethodError, Ranking
 from tasks.rca.metric import graph_ranking
-from tasks.rca.pair import run_pair
 from tasks.rca.registry import get_method
+from tasks.rca.run.pair import run_pair
 from tasks.rca.view import CaseView
 from tests.rca.views import view_of
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.rca.features.panel import build_panel
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.random_walk import cause_walk_weights, transition_matrix
 from tasks.rca.method import MethodError
 from tasks.rca.metric import microcause as module
 from tasks.rca.metric.microcause import anomaly_degrees, feasible_lag, microcause, relevance_to_first, visits_from_first
-from tasks.rca.panel import build_panel
 from tasks.rca.view import CaseView
 from tests.rca.views import view_of
 

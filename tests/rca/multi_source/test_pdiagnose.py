@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde, norm
 
-from tasks.rca.deviation import Direction
+from tasks.rca.features.deviation import Direction
 from tasks.rca.method import MethodError
 from tasks.rca.multi_source.pdiagnose import _in_tail, _sudden, pdiagnose
 from tasks.rca.view import CaseView

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.rca.features.spans import link_traces, span_table
 from tasks.rca.method import MethodError
-from tasks.rca.spans import link_traces, span_table
 from tasks.rca.trace.microrank import FORMULAS, Formula, microrank
 from tests.rca.traces import Call, call, no_metrics, with_traces
 

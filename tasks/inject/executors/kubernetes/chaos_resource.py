@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tasks.deploy.kubernetes.errors import ConflictError, NotFoundError
 from tasks.inject.executor import FaultError, Undone
 from tasks.inject.executors.kubernetes.injected import injected_metadata
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.kube.errors import ConflictError, NotFoundError
 
 log = logging.getLogger(__name__)
 

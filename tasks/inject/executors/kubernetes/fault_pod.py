@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.deploy.kubernetes.errors import ClusterError, ConflictError
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.kube.errors import ClusterError, ConflictError
 
 CONTAINER = "load"
 READY_FILE = "/tmp/ready"

@@ -8,7 +8,7 @@ from tasks.inject.executors.kubernetes.probes import LOOK_BACK_S, PrometheusMean
 from tasks.inject.executors.kubernetes.prometheus import raw_samples
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
 from tasks.inject.probe import Probe
-from tasks.node_agent.gpu_map import GpuState, NodeGpus, read_gpu_maps
+from tasks.kube.gpu_map import GpuState, NodeGpus, read_gpu_maps
 
 
 def gpus_of(target: KubernetesTarget) -> dict[str, tuple[GpuState, ...]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.deploy.kubernetes.manifest import stack_labels, stack_selector
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.kube.manifest import stack_labels, stack_selector
 
 INJECTION_LABEL = "rcarena.io/injection"
 SERVICE_LABEL = "rcarena.io/service"

@@ -12,7 +12,7 @@ from tasks.inject.executors.kubernetes.executor import KubernetesFault, name_of
 from tasks.inject.executors.kubernetes.node_fault_resource import NodeFaults
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S
 from tasks.inject.executors.kubernetes.undo import DeleteNodeFaults, KubernetesStep
-from tasks.node_agent.node_fault import Action, NodeFaultSpec
+from tasks.kube.node_fault import Action, NodeFaultSpec
 
 P = TypeVar("P", bound=FaultParameters)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.deploy.kubernetes.errors import ConflictError, NotFoundError
 from tasks.inject.executor import FaultError, Undone
 from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
-from tasks.node_agent.node_fault import API_VERSION, KIND, NodeFaultSpec, NodeFaultStatus
+from tasks.kube.errors import ConflictError, NotFoundError
+from tasks.kube.node_fault import API_VERSION, KIND, NodeFaultSpec, NodeFaultStatus
 
 log = logging.getLogger(__name__)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
-from tasks.deploy.kubernetes.errors import NotFoundError
-from tasks.deploy.kubernetes.manifest import stack_selector
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API, ChaosKind
 from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL, SERVICE_LABEL
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
 from tasks.inject.executors.kubernetes.undo import DeleteChaos, DeleteFaultPods, DeleteNodeFaults, KubernetesStep
-from tasks.node_agent.node_fault import API_VERSION, KIND
+from tasks.kube.errors import NotFoundError
+from tasks.kube.manifest import stack_selector
+from tasks.kube.node_fault import API_VERSION, KIND
 
 Trace = tuple[KubernetesTarget, KubernetesStep]
 """The step that removes a trace, and the service that it is on."""

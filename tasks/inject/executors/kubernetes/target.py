@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tasks.deploy.kubernetes.address import ClusterAddress, find_cluster
-from tasks.deploy.kubernetes.errors import ClusterError, NoClusterError
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.executor import FaultError, FaultTarget
+from tasks.kube.address import ClusterAddress, find_cluster
+from tasks.kube.errors import ClusterError, NoClusterError
 
 if TYPE_CHECKING:
-    from tasks.deploy.kubernetes.client import Cluster
+    from tasks.kube.client import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _own_way(address: ClusterAddress, stack_uid: str, problem: str) -> ClusterAd
 @cache
 def connection(address: ClusterAddress, deadline_s: float = REQUEST_DEADLINE_S) -> Cluster:
     """Raises ClusterError when there are no usable credentials."""
-    from tasks.deploy.kubernetes.client import Cluster
+    from tasks.kube.client import Cluster
 
     return Cluster(address, deadline_s=deadline_s)
 

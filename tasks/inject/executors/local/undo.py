@@ -16,7 +16,7 @@ from typing import Literal
 from tasks.inject.executor import FaultError, UndoStepBase
 from tasks.inject.executors.local.network import egress_residue, restore_egress
 from tasks.inject.executors.local.target import LocalTarget
-from tasks.inject.processes import MARKER, end_marked, marked_processes
+from tasks.system.marked_processes import MARKER, end_marked, marked_processes
 
 QUOTA_TOLERANCE_CORES = 0.005
 

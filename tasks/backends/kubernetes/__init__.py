@@ -1,0 +1,1 @@
+"""The Kubernetes backend: a stack in a namespace of a cluster."""

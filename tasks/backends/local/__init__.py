@@ -1,0 +1,1 @@
+"""The local backend: real processes in namespaces and cgroups of this machine."""

@@ -1,0 +1,1 @@
+"""Which cases a campaign has, when each of its phases is, and how a case is recorded."""

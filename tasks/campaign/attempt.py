@@ -1,0 +1,268 @@
+"""One attempt at a case, in steps: prepare -> load ‖ inject -> publish.
+
+``run_case`` does all of them in one process; pods call them one by one (``rcarena step``) and meet in the attempt's
+directory, a pure function of case and attempt. An attempt ends with a published case or with nothing but the journal.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import time
+from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter, ValidationError
+
+from tasks import __version__
+from tasks.backends.base import LiveStack, Say, backend_of
+from tasks.campaign.phases import Schedule, agree, fix_schedule, read_schedule
+from tasks.campaign.plan import CasePlan
+from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection, Sampling
+from tasks.export.exporter import export_case
+from tasks.export.metric_map import METRIC_MAP_VERSION
+from tasks.inject.injection import InjectionPlan, start_injection
+from tasks.inject.recover import recover, residue
+from tasks.load.run import load_record, read_run, start_generator
+from tasks.load.spec import LoadSpec
+from tasks.params import Params
+from tasks.stack import GATEWAY
+from tasks.system.durable import write_durably
+from tasks.system.lock import sole
+from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+STEADY_TIMEOUT_S = 240.0
+LOAD_NICENESS = -10
+REQUESTS_FILE = "requests.jsonl"
+INJECTIONS_FILE = "injections.json"
+LOAD_DONE_FILE = "load-done"
+INJECTIONS = TypeAdapter(tuple[Injection, ...])
+
+
+class AttemptError(RuntimeError):
+    """The case could not be recorded; the message says why. Nothing was published."""
+
+
+class Attempt:
+    """One attempt at ``plan`` on the stack that is up. Use it from a process of its own: it enters the stack's network.
+
+    Raises:
+        StackNotRunningError: no stack runs in this workspace.
+    """
+
+    def __init__(self, params: Params, workspace: Workspace, plan: CasePlan, say: Say, name: str = "local") -> None:
+        self.params = params
+        self.workspace = workspace
+        self.plan = plan
+        self.say = say
+        self.directory = workspace.run(plan.case_id, name)
+        self.stack: LiveStack = backend_of(params, workspace).live()
+        self.stack.enter()
+
+    def prepare(self) -> None:
+        """Remove what faults left, wait for a steady stack, make the attempt's directory.
+
+        Raises:
+            AttemptError: residue that cannot be removed, or no steady stack.
+        """
+        remove_residue(self.workspace)
+        wait_until_steady(self.stack, self.say)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+
+    def agree(self, partner: str, timeout_s: float) -> Schedule:
+        """Wait for the other process of this attempt. Raises ScheduleError when it does not come."""
+        self._check_prepared()
+        return agree(self.directory, partner, self.params.campaign.windows, timeout_s)
+
+    def start_load(self, schedule: Schedule) -> subprocess.Popen[bytes]:
+        self.say(f"load: {self.params.load.rate:g} requests/s for {schedule.load_seconds:g} s")
+        spec = LoadSpec(
+            params=self.params.load,
+            url=self.stack.gateway_url,
+            model=self.stack.model,
+            duration_s=schedule.load_seconds,
+            seed=self.plan.seed,
+            start_at=schedule.load_start.timestamp(),
+        )
+        return start_generator(
+            spec, self.directory / REQUESTS_FILE, nice=LOAD_NICENESS, log_file=self.directory / "load.log"
+        )
+
+    def await_load(self, generator: subprocess.Popen[bytes], schedule: Schedule) -> None:
+        """Raises AttemptError when the generator fails or does not end in time."""
+        remaining = (schedule.end - datetime.now(UTC)).total_seconds() + self.params.load.request_timeout_s + 30
+        try:
+            status = generator.wait(max(1.0, remaining))
+        except subprocess.TimeoutExpired:
+            raise AttemptError("the load generator did not end in time") from None
+        if status != 0:
+            raise AttemptError(f"the load generator ended with exit status {status}; see {self.directory}/load.log")
+        (self.directory / LOAD_DONE_FILE).touch()
+
+    def inject(self, schedule: Schedule) -> None:
+        """Carry out the faults of the case at their times and write what was done.
+
+        Raises:
+            FaultError: something of a fault is left.
+            AttemptError: a fault that is not part of the case was found at its end.
+        """
+        with ExitStack() as cleanup:
+            handles = []
+            for index, planned in enumerate(self.plan.injections):
+                injection = InjectionPlan(
+                    injection_id=f"{self.plan.case_id}-{index}",
+                    kind=planned.kind,
+                    target=planned.target,
+                    parameters=planned.parameters,
+                    start_at=schedule.fault_start + timedelta(seconds=planned.offset_s),
+                    duration_s=planned.duration_s,
+                )
+                handle = start_injection(self.stack.runtime, self.workspace, injection)
+                cleanup.callback(handle.stop)
+                handles.append(handle)
+            for phase in schedule.phases:
+                _sleep_until(phase.start)
+                what = f": {self.plan.label}" if phase.name == "fault" and self.plan.injections else ""
+                self.say(f"{phase.name}{what} ({(phase.end - phase.start).total_seconds():g} s)")
+            injections = tuple(handle.wait() for handle in handles)
+        for done in injections:
+            self.say(f"{done.kind} → {done.target}: {done.verdict} ({done.reason})")
+        _sleep_until(schedule.end)
+        stray = residue(self.workspace)
+        if stray:
+            recover(self.workspace)
+            raise AttemptError(f"a fault that is not part of the case was found at its end: {'; '.join(stray)}")
+        write_durably(self.directory / INJECTIONS_FILE, INJECTIONS.dump_json(injections, indent=1))
+
+    def publish(self) -> Case:
+        """Export the telemetry of the attempt and publish the case; the directories of all attempts at it are removed.
+
+        Raises:
+            AttemptError: load or injection did not finish.
+            ExportError: a telemetry source cannot be read.
+        """
+        self._check_prepared()
+        schedule = read_schedule(self.directory)
+        if schedule is None:
+            raise AttemptError(f"{self.plan.case_id}: neither load nor injection has run in {self.directory}")
+        injections = self._injections()
+        if not (self.directory / LOAD_DONE_FILE).exists():
+            raise AttemptError(f"{self.plan.case_id}: the load of this attempt did not finish")
+        self.say("export")
+        with CaseWriter(self.workspace.cases, self.plan.case_id) as writer:
+            run = read_run(self.directory / REQUESTS_FILE)
+            requests = _from(schedule.baseline_start, run.requests)
+            writer.write("requests", requests)
+            stack = self.stack.describe()
+            window = (schedule.baseline_start, schedule.end)
+            completeness = export_case(writer, self.stack.sources(), window, self.params.export, stack)
+            completeness["requests"] = Completeness(
+                status="complete" if requests.num_rows else "missing",
+                reason="" if requests.num_rows else NO_REQUEST,
+            )
+            software = {"rcarena": __version__, "metric_map": str(METRIC_MAP_VERSION), **self.stack.versions}
+            case = writer.finish(
+                CaseRecord(
+                    case_id=self.plan.case_id,
+                    campaign=self.params.campaign.name,
+                    stack=stack,
+                    front_end=GATEWAY,
+                    load=load_record(requests, self.params.load, run.oddities),
+                    phases=schedule.phases,
+                    injections=injections,
+                    completeness=completeness,
+                    sampling=Sampling(step_s=self.params.export.step_s, rate_window_s=self.params.export.rate_window_s),
+                    versions=software,
+                    seed=self.plan.seed,
+                    parameters=dict(self.plan.parameters),
+                )
+            )
+        shutil.rmtree(self.directory.parent, ignore_errors=True)
+        return case
+
+    def _injections(self) -> tuple[Injection, ...]:
+        try:
+            return INJECTIONS.validate_json((self.directory / INJECTIONS_FILE).read_bytes())
+        except FileNotFoundError:
+            raise AttemptError(f"{self.plan.case_id}: the injection of this attempt did not finish") from None
+        except ValidationError as error:
+            raise AttemptError(f"{self.directory / INJECTIONS_FILE}: {error.error_count()} problems") from error
+
+    def _check_prepared(self) -> None:
+        if not self.directory.is_dir():
+            raise AttemptError(f"{self.directory} does not exist: run `rcarena step prepare {self.plan.case_id}` first")
+
+
+def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> Case:
+    """Carry out ``plan`` on the running stack and publish the case: every step in this process.
+
+    Raises:
+        AttemptError: no steady stack, residue that cannot be removed, a load generator that failed.
+        StackNotRunningError: no stack runs in this workspace.
+    """
+    attempt = Attempt(params, workspace, plan, say)
+    with sole_experiment(workspace):
+        attempt.prepare()
+        schedule = fix_schedule(attempt.directory, Schedule.starting_soon(params.campaign.windows))
+        with ExitStack() as cleanup:
+            generator = attempt.start_load(schedule)
+            cleanup.callback(end_load, generator)
+            attempt.inject(schedule)
+            attempt.await_load(generator, schedule)
+        return attempt.publish()
+
+
+def sole_experiment(workspace: Workspace) -> AbstractContextManager[None]:
+    """One case or one injection by hand at a time: neither may disturb the other. Entering raises AttemptError."""
+    busy = AttemptError(f"a case or an injection is under way in {workspace.root}")
+    return sole(workspace.root / ".experiment.lock", busy)
+
+
+def end_load(generator: subprocess.Popen[bytes]) -> None:
+    if generator.poll() is None:
+        generator.kill()
+        generator.wait()
+
+
+def remove_residue(workspace: Workspace) -> None:
+    """Raises AttemptError when traces of a fault stay in spite of recovery: no case may start then."""
+    found = residue(workspace)
+    if not found:
+        return
+    logger.warning("residue of a fault: %s; recovering", "; ".join(found))
+    recover(workspace)
+    left = residue(workspace)
+    if left:
+        raise AttemptError(f"residue of a fault cannot be removed: {'; '.join(left)}")
+
+
+def wait_until_steady(stack: LiveStack, say: Say) -> None:
+    """Every replica serves, nothing is queued, and completions come back at once.
+
+    Raises:
+        AttemptError: that did not happen within ``STEADY_TIMEOUT_S``.
+    """
+    deadline = time.monotonic() + STEADY_TIMEOUT_S
+    told = False
+    while (problem := stack.unsteady()) is not None:
+        if time.monotonic() > deadline:
+            raise AttemptError(f"the stack is not steady after {STEADY_TIMEOUT_S:g} s: {problem}")
+        if not told:
+            say(f"waiting for a steady stack: {problem}")
+            told = True
+        time.sleep(1)
+
+
+def _from(start: datetime, requests: pa.Table) -> pa.Table:
+    """The warm-up is not part of the record."""
+    return requests.filter(pc.greater_equal(requests["scheduled"], pa.scalar(start, TIMESTAMP)))
+
+
+def _sleep_until(moment: datetime) -> None:
+    time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))

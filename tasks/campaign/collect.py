@@ -1,0 +1,331 @@
+"""A campaign: every planned case is collected. Killed at any point, it continues where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tasks.backends.base import Backend, backend_of
+from tasks.campaign.plan import CasePlan, plan_campaign
+from tasks.case import CaseError, is_finished, read_case, validate_case
+from tasks.console import Console
+from tasks.deploy.errors import DeployError
+from tasks.exit_status import HOPELESS
+from tasks.identity import differences
+from tasks.inject.recover import recover
+from tasks.params import Params
+from tasks.system.lock import sole
+from tasks.validation import some
+from tasks.workspace import Workspace
+
+ATTEMPTS_PER_CASE = 2
+ATTEMPTS_TO_BRING_BACK = 2
+LEASE_RENEWAL_S = 5.0
+CASE_STOP_TIMEOUT_S = 40.0
+RESOLVED_PARAMS_FILE = "params.resolved.yaml"
+
+
+class CampaignError(RuntimeError):
+    """The campaign could not be completed; what was finished is kept."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Case ids after ``collect``: there already, new, tried in vain, not tried because the stack was lost."""
+
+    kept: tuple[str, ...]
+    recorded: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+    not_tried: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        counts = {
+            "recorded": self.recorded,
+            "kept": self.kept,
+            "failed": self.failed,
+            "not tried": self.not_tried,
+        }
+        return ", ".join(f"{len(cases)} {what}" for what, cases in counts.items() if cases or what == "recorded")
+
+
+class IncompleteError(CampaignError):
+    """Some cases are missing; ``collected`` says which."""
+
+    def __init__(self, collected: Collected, message: str) -> None:
+        self.collected = collected
+        super().__init__(message)
+
+
+def collect(params: Params, workspace: Workspace, console: Console, *, keep_stack: bool = False) -> Collected:
+    """Bring the stack up, record every case that is not finished yet, take the stack down.
+
+    A case that fails keeps no other from being tried; only a stack that cannot be brought back does.
+
+    Raises:
+        CampaignError: another campaign uses the workspace.
+        IncompleteError: cases failed, or were not tried.
+        DeployError: the stack cannot be brought up in the first place.
+    """
+    with exclusive(workspace):
+        plans = plan_campaign(params)
+        workspace.cases.mkdir(parents=True, exist_ok=True)
+        resolved = workspace.root / RESOLVED_PARAMS_FILE
+        resolved.write_text(params.dump(), encoding="utf-8")
+        _settle(workspace, plans, console)
+        recover(workspace)
+        pending = [plan for plan in plans if not is_finished(workspace.cases / plan.case_id)]
+        kept = tuple(plan.case_id for plan in plans if plan not in pending)
+        if kept:
+            console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
+        if not pending:
+            return Collected(kept, ())
+        with _stack(params, workspace, console, keep_stack) as backend:
+            done = _record(backend, resolved, pending, console)
+    collected = Collected(kept, _ids(done.recorded), _ids(done.failed), _ids(done.not_tried))
+    if done.failed or done.not_tried:
+        raise IncompleteError(collected, _missing(done, collected))
+    return collected
+
+
+@dataclass
+class _Progress:
+    """Cases of one run of ``collect``; ``stopped``: why the rest was not tried."""
+
+    recorded: list[CasePlan] = field(default_factory=list)
+    failed: list[CasePlan] = field(default_factory=list)
+    not_tried: list[CasePlan] = field(default_factory=list)
+    stopped: str = ""
+
+
+def _ids(plans: list[CasePlan]) -> tuple[str, ...]:
+    return tuple(plan.case_id for plan in plans)
+
+
+def _missing(done: _Progress, collected: Collected) -> str:
+    """Short lines: counts, a few names, why, and what to do."""
+    lines = [f"not every case is there: {collected}"]
+    for what, plans in (("failed", done.failed), ("not tried", done.not_tried)):
+        if plans:
+            lines.append(f"{what}: {some(f'{plan.short_label} ({plan.case_id})' for plan in plans)}")
+    if done.stopped:
+        lines.append(f"the stack could not be brought back: {done.stopped}")
+    lines.append("run again to try only what is missing; `rcarena score` and `rcarena report` use what was recorded")
+    return "\n".join(lines)
+
+
+def settle_cases(params: Params, workspace: Workspace, console: Console) -> None:
+    """Let ``cases`` hold nothing but cases that ``params`` ask for, whole ones, and every such case there is.
+
+    Raises:
+        CampaignError: a campaign runs in the workspace.
+    """
+    workspace.cases.mkdir(parents=True, exist_ok=True)
+    with exclusive(workspace):
+        _settle(workspace, plan_campaign(params), console)
+
+
+def _settle(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
+    set_aside(workspace, plans, console)
+    bring_back(workspace, plans, console)
+
+
+def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
+    """Move cases that the parameters no longer ask for, and damaged ones, to ``superseded``: nothing is deleted."""
+    wanted = {plan.case_id: plan for plan in plans}
+    for path in sorted(workspace.cases.iterdir()):
+        if path.name.endswith(".partial"):
+            shutil.rmtree(path)
+            continue
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        if path.name not in wanted:
+            reason = "not asked for by the present parameters"
+        elif problem := _unusable(path, wanted[path.name]):
+            reason = problem
+        else:
+            continue
+        workspace.superseded.mkdir(parents=True, exist_ok=True)
+        target = next(
+            candidate
+            for number in range(1, 10_000)
+            if not (candidate := workspace.superseded / f"{path.name}.{number}").exists()
+        )
+        path.rename(target)
+        console.say(f"collect: {path.name} set aside in {workspace.superseded} ({reason})")
+
+
+def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
+    """Use whole cases that were set aside and are asked for again."""
+    for plan in plans:
+        target = workspace.cases / plan.case_id
+        candidates = sorted(workspace.superseded.glob(f"{plan.case_id}.*")) if not target.exists() else []
+        usable = next((path for path in candidates if not _unusable(path, plan)), None)
+        if usable is not None:
+            usable.rename(target)
+            console.say(f"collect: {plan.short_label} was recorded before: {usable.name} is used again")
+
+
+def _unusable(path: Path, plan: CasePlan) -> str | None:
+    """Why the case in ``path`` is not the one that is planned: damaged, or recorded when a default was another one."""
+    if problems := validate_case(path):
+        return problems[0]
+    others = differences(read_case(path).record.parameters, plan.parameters)
+    return f"recorded with {some(others)}" if others else None
+
+
+def exclusive(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
+    """One campaign per workspace. Entering raises CampaignError when another has it."""
+    return sole(workspace.root / ".campaign.lock", CampaignError(f"another campaign runs in {workspace.root}"))
+
+
+@contextlib.contextmanager
+def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -> Iterator[Backend]:
+    """The stack, up and leased while the campaign lives: should it be killed, the stack ends, too."""
+    backend = backend_of(params, workspace)
+    try:
+        try:
+            backend.up(console.say)
+        except DeployError:
+            console.say("collect: the stack does not come up; no case was tried")
+            raise
+        with _lease(backend):
+            yield backend
+    finally:
+        if keep:
+            backend.drop_lease()
+            console.say("stack: kept up; end it with `rcarena deploy down`")
+        else:
+            console.say("stack: taking it down")
+            take_down(backend)
+
+
+def take_down(backend: Backend) -> bool:
+    """Undo faults, then end the stack, whatever the undo says. False when there was no stack."""
+    try:
+        recover(backend.workspace)
+    finally:
+        found = backend.down()
+    return found
+
+
+@contextlib.contextmanager
+def _lease(backend: Backend) -> Iterator[None]:
+    stopped = threading.Event()
+
+    def renew() -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(OSError):  # a fresh stack is clearing its directory, or the disk is full
+                backend.renew_lease()
+            stopped.wait(LEASE_RENEWAL_S)
+
+    backend.renew_lease()
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _record(backend: Backend, resolved: Path, pending: list[CasePlan], console: Console) -> _Progress:
+    """Try every case; a stack that cannot be brought back ends it."""
+    done = _Progress()
+    with console.progress("cases", len(pending)) as advance:
+        for number, plan in enumerate(pending, start=1):
+            console.say(f"case {number}/{len(pending)}: {plan.short_label}")
+            try:
+                recorded = _record_case(backend, resolved, plan, console)
+            except _StackLostError as error:
+                tried = [plan] if error.tried else []
+                done.failed += tried
+                done.not_tried = pending[number - 1 + len(tried) :]
+                done.stopped = some(str(error).splitlines(), 1)
+                console.say(f"collect: the stack cannot be brought back; not trying the other {len(done.not_tried)}")
+                break
+            (done.recorded if recorded else done.failed).append(plan)
+            advance(1)
+    return done
+
+
+class _StackLostError(RuntimeError):
+    """The stack cannot be brought back. ``tried``: the case at hand has had an attempt."""
+
+    def __init__(self, tried: bool, reason: DeployError) -> None:
+        self.tried = tried
+        super().__init__(str(reason))
+
+
+def _record_case(backend: Backend, resolved: Path, plan: CasePlan, console: Console) -> bool:
+    for attempt in range(1, ATTEMPTS_PER_CASE + 1):
+        if attempt > 1:
+            console.say(f"case {plan.short_label}: attempt {attempt}, on a fresh stack")
+        try:
+            _ensure_stack(backend, console, fresh=attempt > 1)
+        except DeployError as error:
+            raise _StackLostError(attempt > 1, error) from error
+        outcome = _run_in_process(plan, resolved, backend.workspace, console)
+        if outcome == "hopeless":
+            console.say(f"case {plan.short_label}: not tried again, the next attempt would end the same way")
+        if outcome != "failed":
+            return outcome == "recorded"
+    return False
+
+
+def _ensure_stack(backend: Backend, console: Console, *, fresh: bool) -> None:
+    """A case that failed is tried again on a fresh stack. Raises DeployError when there is none after several tries."""
+    if not fresh and backend.is_up():
+        return
+    for attempt in range(1, ATTEMPTS_TO_BRING_BACK + 1):
+        try:
+            if fresh or attempt > 1:
+                backend.down()
+            backend.up(console.say)
+            return
+        except DeployError as error:
+            if attempt == ATTEMPTS_TO_BRING_BACK:
+                raise
+            console.say(f"stack: {some(str(error).splitlines(), 1)}; trying again")
+
+
+Outcome = Literal["recorded", "failed", "hopeless"]
+
+
+def _run_in_process(plan: CasePlan, resolved: Path, workspace: Workspace, console: Console) -> Outcome:
+    """Run ``rcarena case`` as a child; killing this process ends the child, too.
+
+    ``hopeless``: it failed for a reason that another attempt cannot cure.
+    """
+    command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "tasks.cli", "case", plan.case_id]
+    command += ["--params", str(resolved), "--workspace", str(workspace.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        try:
+            for line in child.stdout or ():
+                console.say("  " + line.rstrip())
+            child.wait()
+        except BaseException:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(CASE_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
+    if child.returncode == HOPELESS:
+        return "hopeless"
+    return "recorded" if child.returncode == 0 and _is_there(workspace, plan) else "failed"
+
+
+def _is_there(workspace: Workspace, plan: CasePlan) -> bool:
+    path = workspace.cases / plan.case_id
+    try:
+        return is_finished(path) and read_case(path).record.case_id == plan.case_id
+    except CaseError:
+        return False

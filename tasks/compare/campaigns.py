@@ -1,0 +1,67 @@
+"""Where the campaigns that are compared come from: commits, or the workspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.compare.side import Side, read_side
+from tasks.params import Params
+from tasks.record.campaign import campaign_id
+from tasks.record.fetch import fetch, find_commit
+from tasks.record.git import Commit, Git
+from tasks.record.message import CAMPAIGN, NAME
+from tasks.record.staging import PARAMS_FILE
+from tasks.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Campaigns:
+    """``branch``: where campaigns are recorded; ``params``, ``params_text``: of the campaign in ``workspace``."""
+
+    git: Git
+    branch: str
+    workspace: Workspace
+    params_text: str
+    params: Params
+
+    @property
+    def _store(self) -> Path:
+        return self.workspace.root / "compared"
+
+    def recorded(self, revision: str) -> Side:
+        """Raises CompareError if there is no such campaign, or its data cannot be had."""
+        return self._side(find_commit(self.git, revision, self.branch))
+
+    def later(self, revision: str | None) -> Side:
+        """The campaign of ``revision``, or the one in the workspace."""
+        if revision is not None:
+            return self.recorded(revision)
+        return read_side(self.workspace.root, self.params_text, f"{self.params.campaign.name} in {self.workspace.root}")
+
+    def previous(self, revision: str | None) -> Side | None:
+        """The last campaign of the same name that was recorded before ``revision``, or that is not the one in the
+        workspace; None if there is none."""
+        if revision is not None:
+            commit = find_commit(self.git, revision, self.branch)
+            name, identity, start = commit.trailers.get(NAME, ""), commit.trailers.get(CAMPAIGN, ""), commit.sha
+        else:
+            name, identity = self.params.campaign.name, campaign_id(self.workspace.cases, self.params)
+            start = self.git.resolve(f"refs/heads/{self.branch}") or ""
+        found = last_recorded(self.git, start, name, other_than=identity)
+        return None if found is None else self._side(found)
+
+    def _side(self, commit: Commit) -> Side:
+        folder = fetch(self.git, commit.sha, self._store)
+        label = f"{commit.trailers.get(NAME, commit.subject)} {commit.short} of {commit.time[:10]}"
+        return read_side(folder, (folder / PARAMS_FILE).read_text(encoding="utf-8"), label, commit.sha)
+
+
+def last_recorded(git: Git, start: str, name: str, *, other_than: str) -> Commit | None:
+    """The newest campaign called ``name``, from ``start`` back, whose id is not ``other_than`` (rescored or not)."""
+    for commit in git.history(start) if start else ():
+        identity = commit.trailers.get(CAMPAIGN, "")
+        same = identity.partition("-")[0] == other_than.partition("-")[0]
+        if identity and commit.trailers.get(NAME) == name and not same:
+            return commit
+    return None

@@ -1,0 +1,276 @@
+"""What changed between two campaigns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.compare.side import COMPARED_SCORES, Effect, Estimate, HealthyRequests, Side
+from tasks.compare.statistics import Difference, Dominance, Resampling, difference, dominance
+
+MEAN_OF_METHODS = "(mean of methods)"
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """One score of one method, ``difference`` over cases; the estimates are those of each campaign on its own."""
+
+    method: str
+    score: str
+    a: Estimate | None
+    b: Estimate | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class LatencyChange:
+    """One figure of healthy requests (s), geometric mean over cases; ``ratio`` with its interval is b / a.
+
+    ``logarithms``: the same as the difference of the logarithms.
+    """
+
+    figure: str
+    group: str
+    a: float
+    b: float
+    logarithms: Difference
+
+    @property
+    def ratio(self) -> tuple[float, float | None, float | None]:
+        change = self.logarithms
+        low, high = (None if bound is None else math.exp(bound) for bound in (change.low, change.high))
+        return math.exp(change.value), low, high
+
+
+@dataclass(frozen=True)
+class ShareChange:
+    """Share of healthy requests that failed, mean over cases."""
+
+    group: str
+    a: float
+    b: float
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class DominanceChange:
+    figure: str
+    group: str
+    delta: Dominance
+
+
+@dataclass(frozen=True)
+class EffectChange:
+    """One fault as its probe saw it: means over injections of before and during; ``difference`` of the effects."""
+
+    fault: str
+    probe: str
+    unit: str
+    a: tuple[float, float] | None
+    b: tuple[float, float] | None
+    effective_a: str
+    effective_b: str
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class ValueChange:
+    """Of a version or a parameter; an en dash where one has none."""
+
+    name: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``a`` is the earlier campaign, ``b`` the later."""
+
+    a: Side
+    b: Side
+    resampling: Resampling
+    scores: tuple[ScoreChange, ...]
+    latency: tuple[LatencyChange, ...]
+    dominance: tuple[DominanceChange, ...]
+    failed_requests: tuple[ShareChange, ...]
+    effects: tuple[EffectChange, ...]
+    versions: tuple[ValueChange, ...]
+    parameters: tuple[ValueChange, ...]
+    failures: tuple[ValueChange, ...]
+
+    def score(self, method: str, score: str) -> ScoreChange | None:
+        return next((change for change in self.scores if (change.method, change.score) == (method, score)), None)
+
+
+def compare(a: Side, b: Side, how: Resampling) -> Comparison:
+    """Everything that can be said about two campaigns, whatever they have in common."""
+    return Comparison(
+        a=a,
+        b=b,
+        resampling=how,
+        scores=_score_changes(a, b, how),
+        latency=tuple(change for group in GROUPS for change in _latency_changes(a, b, group, how)),
+        dominance=tuple(change for group in GROUPS for change in _dominance_changes(a, b, group, how)),
+        failed_requests=tuple(change for group in GROUPS if (change := _failed_share(a, b, group, how))),
+        effects=_effect_changes(a, b, how),
+        versions=value_changes(a.versions, b.versions),
+        parameters=value_changes(a.parameters, b.parameters),
+        failures=value_changes(*(_failure_texts(side) for side in (a, b))),
+    )
+
+
+def mean_of_methods(side: Side, methods: tuple[str, ...], score: str) -> dict[str, float]:
+    """Case id -> mean over ``methods``."""
+    cases: dict[str, list[float]] = {}
+    for method in methods:
+        for case, value in side.scores.get(method, {}).get(score, {}).items():
+            cases.setdefault(case, []).append(value)
+    return {case: float(np.mean(values)) for case, values in cases.items() if len(values) == len(methods)}
+
+
+def _score_changes(a: Side, b: Side, how: Resampling) -> tuple[ScoreChange, ...]:
+    methods = list(dict.fromkeys((*b.estimates, *a.estimates)))
+    methods.sort(key=lambda method: -_leading(b, a, method))
+    both = tuple(m for m in methods if m in a.scores and m in b.scores and m not in a.references | b.references)
+    changes = [_mean_change(a, b, both, score, how) for score in COMPARED_SCORES] if len(both) > 1 else []
+    for method in methods:
+        for score in COMPARED_SCORES:
+            values = [side.scores.get(method, {}).get(score, {}) for side in (a, b)]
+            before, after = (side.estimates.get(method, {}).get(score) for side in (a, b))
+            changes.append(
+                ScoreChange(method, score, before, after, difference(values[0], values[1], how, f"{method}|{score}"))
+            )
+    return tuple(changes)
+
+
+def _mean_change(a: Side, b: Side, methods: tuple[str, ...], score: str, how: Resampling) -> ScoreChange:
+    values = [mean_of_methods(side, methods, score) for side in (a, b)]
+    estimates = [Estimate(float(np.mean(list(v.values()))) if v else None, None, None, None) for v in values]
+    change = difference(values[0], values[1], how, f"{MEAN_OF_METHODS}|{score}")
+    return ScoreChange(MEAN_OF_METHODS, score, estimates[0], estimates[1], change)
+
+
+def _leading(b: Side, a: Side, method: str) -> float:
+    for side in (b, a):
+        estimate = side.estimates.get(method, {}).get(COMPARED_SCORES[0])
+        if estimate is not None and estimate.value is not None:
+            return estimate.value
+    return -1.0
+
+
+GROUPS: dict[str, Callable[[HealthyRequests], bool]] = {
+    "healthy": lambda requests: True,
+    "fault-free": lambda requests: requests.fault_free,
+}
+"""``healthy``: every request while no fault was on; ``fault-free``: only those of fault-free cases."""
+
+_VALUES: dict[str, Callable[[HealthyRequests], NDArray[np.float64]]] = {
+    "latency": lambda requests: requests.latency_s,
+    "TTFT": lambda requests: requests.ttft_s,
+}
+_QUANTILES = {"latency p50": ("latency", 0.5), "latency p90": ("latency", 0.9), "TTFT p50": ("TTFT", 0.5)} | {
+    "TTFT p90": ("TTFT", 0.9)
+}
+
+
+def _of(side: Side, group: str) -> dict[str, HealthyRequests]:
+    return {case: requests for case, requests in side.requests.items() if GROUPS[group](requests)}
+
+
+def _latency_changes(a: Side, b: Side, group: str, how: Resampling) -> list[LatencyChange]:
+    changes = []
+    for figure, (kind, quantile) in _QUANTILES.items():
+        logs = [
+            {case: math.log(value) for case, value in _quantiles(_of(side, group), kind, quantile).items() if value > 0}
+            for side in (a, b)
+        ]
+        change = difference(logs[0], logs[1], how, f"{group}|{figure}")
+        if change is not None:
+            means = [math.exp(float(np.mean(list(side.values())))) for side in logs]
+            changes.append(LatencyChange(figure, group, means[0], means[1], change))
+    return changes
+
+
+def _quantiles(requests: Mapping[str, HealthyRequests], kind: str, quantile: float) -> dict[str, float]:
+    values = {case: _VALUES[kind](each) for case, each in requests.items()}
+    return {case: float(np.quantile(each, quantile)) for case, each in values.items() if len(each)}
+
+
+def _dominance_changes(a: Side, b: Side, group: str, how: Resampling) -> list[DominanceChange]:
+    changes = []
+    for figure, values in _VALUES.items():
+        sides = [{case: values(each) for case, each in _of(side, group).items()} for side in (a, b)]
+        delta = dominance(sides[0], sides[1], how, f"{group}|{figure}|delta")
+        if delta is not None:
+            changes.append(DominanceChange(figure, group, delta))
+    return changes
+
+
+def _failed_share(a: Side, b: Side, group: str, how: Resampling) -> ShareChange | None:
+    shares = [
+        {case: each.failed / each.total for case, each in _of(side, group).items() if each.total} for side in (a, b)
+    ]
+    change = difference(shares[0], shares[1], how, f"{group}|failed")
+    if change is None:
+        return None
+    means = [float(np.mean(list(side.values()))) for side in shares]
+    return ShareChange(group, means[0], means[1], change)
+
+
+def _effect_changes(a: Side, b: Side, how: Resampling) -> tuple[EffectChange, ...]:
+    effects = (effect for side in (a, b) for found in side.effects.values() for effect in found)
+    keys = sorted({(effect.fault, effect.probe, effect.unit) for effect in effects})
+    return tuple(_effect_change(_effects_of(a, key), _effects_of(b, key), key, how) for key in keys)
+
+
+def _effect_change(
+    a: Mapping[str, list[Effect]], b: Mapping[str, list[Effect]], key: tuple[str, str, str], how: Resampling
+) -> EffectChange:
+    sizes = [
+        {case: float(np.mean([effect.during - effect.before for effect in each])) for case, each in side.items()}
+        for side in (a, b)
+    ]
+    change = difference(sizes[0], sizes[1], how, "|".join((*key, "effect")))
+    return EffectChange(*key, _levels(a), _levels(b), _effective(a), _effective(b), change)
+
+
+def _effects_of(side: Side, key: tuple[str, str, str]) -> dict[str, list[Effect]]:
+    found: dict[str, list[Effect]] = {}
+    for case, effects in side.effects.items():
+        for effect in effects:
+            if (effect.fault, effect.probe, effect.unit) == key:
+                found.setdefault(case, []).append(effect)
+    return found
+
+
+def _levels(effects: Mapping[str, list[Effect]]) -> tuple[float, float] | None:
+    each = [effect for found in effects.values() for effect in found]
+    if not each:
+        return None
+    return float(np.mean([effect.before for effect in each])), float(np.mean([effect.during for effect in each]))
+
+
+def _effective(effects: Mapping[str, list[Effect]]) -> str:
+    each = [effect.effective for found in effects.values() for effect in found]
+    return f"{sum(each)} of {len(each)}" if each else ABSENT
+
+
+def _failure_texts(side: Side) -> dict[str, str]:
+    return {
+        method: ", ".join(f"{count} × {status}" for status, count in sorted(found.items()))
+        for method, found in side.failures.items()
+    }
+
+
+def value_changes(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[ValueChange, ...]:
+    """What is not the same in both, by name."""
+    return tuple(
+        ValueChange(name, a.get(name, ABSENT), b.get(name, ABSENT))
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name)
+    )

@@ -1,0 +1,238 @@
+"""One of the two campaigns that are compared, as figures per case."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from tasks.case import Case, CaseError, read_case
+from tasks.identity import canonical
+from tasks.params import Params
+from tasks.record.campaign import finished
+from tasks.record.errors import CompareError
+from tasks.record.message import stack_line
+from tasks.report.latency import request_outcomes
+from tasks.score.accuracy import ranking_scores
+from tasks.score.files import ScoreFiles, ScoresError, number, read_score_files
+from tasks.yaml_core import YamlError, load
+
+COMPARED_SCORES = ("avg5", "ac1", "mrr")
+
+
+@dataclass(frozen=True)
+class HealthyRequests:
+    """Of one case, the requests scheduled while no fault was on: all of a fault-free case, else those of the baseline.
+
+    ``latency_s``, ``ttft_s``: of those that were answered, from the scheduled time; ``failed``: how many were not.
+    """
+
+    fault_free: bool
+    latency_s: NDArray[np.float64]
+    ttft_s: NDArray[np.float64]
+    failed: int
+
+    @property
+    def total(self) -> int:
+        return len(self.latency_s) + self.failed
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of one injection: what its probe saw before and while it was on."""
+
+    fault: str
+    target: str
+    probe: str
+    unit: str
+    before: float
+    during: float
+    effective: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over the scored cases with its interval, as the score stage wrote it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Side:
+    """``scores``: method -> score -> case id -> value, service level, scored cases only; ``estimates``: method ->
+    score; ``references``: methods that are yardsticks for the others; ``failures``: method -> status and reason ->
+    cases; ``parameters``: dotted key -> value."""
+
+    label: str
+    commit: str | None
+    campaign: str
+    stack: str
+    cases: tuple[str, ...]
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    estimates: Mapping[str, Mapping[str, Estimate]]
+    references: frozenset[str]
+    failures: Mapping[str, Mapping[str, int]]
+    requests: Mapping[str, HealthyRequests]
+    effects: Mapping[str, tuple[Effect, ...]]
+    versions: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+    @property
+    def scored(self) -> int:
+        return len(next(iter(self.scores.values()), {}).get(COMPARED_SCORES[0], {}))
+
+
+def read_side(folder: Path, params_text: str, label: str, commit: str | None = None) -> Side:
+    """``folder``: a workspace, or what ``fetch`` brought.
+
+    Raises:
+        CompareError: it has no scores, or a case that cannot be read.
+    """
+    try:
+        cases = [read_case(path) for path in finished(folder / "cases")]
+        files = read_score_files(folder / "scores")
+    except (CaseError, ScoresError) as error:
+        raise CompareError(f"{label}: {error}") from error
+    if not cases or files is None:
+        raise CompareError(f"{label}: {folder} has no {'scores' if cases else 'case'}")
+    return Side(
+        label=label,
+        commit=commit,
+        campaign=", ".join(sorted({case.record.campaign for case in cases})),
+        stack=stack_line(cases),
+        cases=tuple(case.record.case_id for case in cases),
+        scores=_scores(files.rankings),
+        estimates=_estimates(files),
+        references=frozenset(files.rankings.loc[files.rankings["reference"], "method"].astype(str)),
+        failures=_failures(files.rankings),
+        requests={case.record.case_id: healthy_requests(case) for case in cases},
+        effects={case.record.case_id: _effects(case) for case in cases},
+        versions=_versions(cases),
+        parameters=flat_parameters(params_text),
+    )
+
+
+def _scores(rankings: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    counted = rankings[rankings["excluded"] == ""]
+    for (method, case), rows in counted.groupby(["method", "case_id"], sort=False):
+        ok = rows["status"].iloc[0] == "ok"
+        right = rows.loc[rows["correct"].fillna(value=False).astype(bool), "rank"]
+        ranks = [int(rank) for rank in right] if ok else []
+        values = ranking_scores(ranks, len(str(rows["truth"].iloc[0]).split("+")))
+        for score in COMPARED_SCORES:
+            found.setdefault(str(method), {}).setdefault(score, {})[str(case)] = values[score]
+    return found
+
+
+def _estimates(files: ScoreFiles) -> dict[str, dict[str, Estimate]]:
+    table = files.scores
+    table = table[
+        (table["level"] == "overall") & (table["granularity"] == "service") & table["score"].isin(COMPARED_SCORES)
+    ]
+    found: dict[str, dict[str, Estimate]] = {}
+    for row in table.to_dict("records"):
+        estimate = Estimate(*(number(row[name]) for name in ("value", "low", "high", "chance")))
+        found.setdefault(str(row["method"]), {})[str(row["score"])] = estimate
+    return found
+
+
+def _failures(rankings: pd.DataFrame) -> dict[str, dict[str, int]]:
+    failed = rankings[rankings["status"] != "ok"].drop_duplicates(["case_id", "method"])
+    found: dict[str, dict[str, int]] = {}
+    for method, status in zip(failed["method"], failed["status"], strict=True):
+        by_status = found.setdefault(str(method), {})
+        by_status[str(status)] = by_status.get(str(status), 0) + 1
+    return found
+
+
+def healthy_requests(case: Case) -> HealthyRequests:
+    requests = case.requests
+    fault_free = not case.record.injections
+    inside = pd.Series(data=False, index=requests.index)
+    for phase in case.record.phases:
+        if fault_free or phase.name == "baseline":
+            inside |= (requests["scheduled"] >= phase.start) & (requests["scheduled"] < phase.end)
+    healthy = requests[inside]
+    outcomes = request_outcomes(healthy)
+    answered = ~outcomes["failed"]
+    ttft = (healthy["first_token"] - healthy["scheduled"]).dt.total_seconds()[answered].dropna()
+    return HealthyRequests(
+        fault_free=fault_free,
+        latency_s=np.asarray(outcomes.loc[answered, "latency_s"], dtype=np.float64),
+        ttft_s=np.asarray(ttft, dtype=np.float64),
+        failed=int((~answered).sum()),
+    )
+
+
+def _effects(case: Case) -> tuple[Effect, ...]:
+    return tuple(
+        Effect(
+            fault=injection.kind,
+            target=injection.target,
+            probe=injection.probe.name,
+            unit=injection.probe.unit,
+            before=injection.probe.before,
+            during=injection.probe.during,
+            effective=injection.verdict == "effective",
+        )
+        for injection in case.record.injections
+        if injection.probe and injection.probe.before is not None and injection.probe.during is not None
+    )
+
+
+def _versions(cases: list[Case]) -> dict[str, str]:
+    """Of everything that a case names; several, where cases differ."""
+    found: dict[str, set[str]] = {}
+    for case in cases:
+        for name, value in _named_versions(case):
+            found.setdefault(name, set()).add(value)
+    return {name: " | ".join(sorted(values)) for name, values in sorted(found.items())}
+
+
+def _named_versions(case: Case) -> Iterator[tuple[str, str]]:
+    stack = case.record.stack
+    yield from case.record.versions.items()
+    yield from ((f"stack: {name}", version) for name, version in stack.versions.items())
+    yield from ((f"stack: parallelism {name}", str(size)) for name, size in stack.parallelism.items())
+    yield "stack: backend", stack.backend
+    if stack.model:
+        yield "stack: model", stack.model
+    if stack.engine:
+        yield "stack: engine", stack.engine
+
+
+def flat_parameters(text: str) -> dict[str, str]:
+    """Every parameter with its default spelled out; as written, if this version does not know it.
+
+    Raises:
+        CompareError: the text is not YAML.
+    """
+    try:
+        document = load(text)
+    except YamlError as error:
+        raise CompareError(f"the recorded parameters: {error}") from error
+    with contextlib.suppress(ValidationError):
+        document = Params.model_validate(document).model_dump(mode="json")
+    return dict(_flattened(canonical(document), ""))
+
+
+def _flattened(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _flattened(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
+        for i, each in enumerate(value):
+            yield from _flattened(each, f"{key}[{i}]")
+    else:
+        yield key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)

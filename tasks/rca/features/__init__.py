@@ -1,0 +1,1 @@
+"""Building blocks that methods share: features of metrics, spans and calls."""

@@ -1,0 +1,1 @@
+"""Running methods: views of cases, pairs, processes, pools, and their confinement."""

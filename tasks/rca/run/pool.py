@@ -1,0 +1,91 @@
+"""What runs (method, case) pairs: a pool, and what it is given and gives back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from tasks.rca.run.pair import PairResult
+from tasks.rca.run.sandbox import Level
+from tasks.rca.run.worker import Job
+
+TICK_S = 0.1
+STALLED_FACTOR = 10
+"""A pair that uses less than 1 % of a CPU for this many times its limit waits for something that does not come. However
+busy the machine is, what has work to do gets more."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Per pair: CPU seconds, and resident memory, of the worker with its children. ``hidden``: files and folders that
+    no method may see, wherever they lie; what it may see is a list that knows no workspace
+    (:mod:`tasks.rca.run.sandbox`).
+    """
+
+    timeout_s: float
+    memory_mb: int
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def stalled_s(self) -> float:
+        """Wall-clock seconds without progress after which a pair hangs: see :data:`STALLED_FACTOR`."""
+        return STALLED_FACTOR * self.timeout_s
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one pair. ``case`` is the label that came with the view; methods never see it. ``level``: how the
+    process that ran the method was confined."""
+
+    case: str
+    method: str
+    result: PairResult
+    level: Level | None = None
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """One pair to run. ``view``: pickled; ``view_number``: the same for the pairs that share it. ``label``: what its
+    outcome is named, if not as the method is."""
+
+    case: str
+    view_number: int
+    view: bytes
+    job: Job
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or self.job.method
+
+
+class PairPool(Protocol):
+    """Runs pairs somewhere."""
+
+    size: int
+    """How many pairs it runs at once."""
+
+    @property
+    def busy(self) -> int:
+        """Pairs that are running."""
+
+    @property
+    def busy_here(self) -> int:
+        """CPUs of this machine that they take."""
+
+    def has_room(self) -> bool: ...
+
+    def start(self, job: PairJob) -> None: ...
+
+    def wait(self, timeout_s: float, also: Sequence[Connection]) -> list[Outcome]:
+        """Pairs that ended. Returns at the latest after ``timeout_s``, or when one of ``also`` has something."""
+
+    def close(self) -> None: ...
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

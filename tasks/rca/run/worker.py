@@ -1,0 +1,85 @@
+"""A child process that runs pairs, one after another, for :mod:`tasks.rca.run.local_pool`.
+
+It is confined (:mod:`tasks.rca.run.sandbox`), is sent views as bytes, never a path, and unpickles one afresh for each
+pair, so a method cannot spoil the telemetry of the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.rca.method import REGISTRY
+from tasks.rca.run.child import MIB, reset_peak_memory
+from tasks.rca.run.pair import PairResult, run_pair
+
+
+@dataclass(frozen=True)
+class NewView:
+    """The view of the pairs that follow, pickled."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Started:
+    """All that the pair needs is imported: from here on it counts. ``cpu_s``: what the worker had used by then."""
+
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pair: a method, where it is defined, its parameters; the case is the last view that was sent."""
+
+    method: str
+    module: str
+    parameters: Mapping[str, Any]
+    seed: int
+
+
+def main(connection: Connection) -> None:
+    """Answer each :class:`Job` with :class:`Started` and a :class:`PairResult` until the other side closes."""
+    view = b""
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return
+        if isinstance(message, NewView):
+            view = message.data
+        else:
+            connection.send(_run(message, view, connection))
+
+
+def _run(job: Job, view: bytes, connection: Connection) -> PairResult:
+    importlib.import_module(job.module)
+    method, seen = REGISTRY[job.method], pickle.loads(view)  # noqa: S301 (from our runner)
+    for package in method.packages:  # so that the first pair is not charged for it
+        with contextlib.suppress(Exception):  # the method will say what is wrong
+            importlib.import_module(package)
+    reset_peak_memory()
+    before = _peak_memory_mb()
+    connection.send(Started(sum(os.times()[:4])))
+    result = run_pair(method, seen, job.seed, job.parameters)
+    peak = _peak_memory_mb()
+    return replace(result, peak_mb=peak, grown_mb=peak - before)
+
+
+def _peak_memory_mb() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return float(psutil.Process().memory_info().rss) / MIB

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.campaign.plan import CasePlan, PlannedInjection, check_params, plan_campaign
+from tasks.commands.options import planned_case
+from tasks.inject.catalogue import kinds, list_faults
+from tasks.params import Params, load_params
+from tasks.stack import BackendName, KubernetesDeployParams, LocalDeployParams
+from tasks.validation import ParamsError
+from tests.test_identity import turned
+
+DEFAULT = Path(__file__).parents[2] / "params.yaml"
+
+
+def params(**changes: dict[str, Any]) -> Params:
+    document = yaml.safe_load(DEFAULT.read_text())
+    for section, values in changes.items():
+        document[section].update(values)
+    return Params.model_validate(document)
+
+
+def ids(parameters: Params) -> set[str]:
+    return {plan.case_id for plan in plan_campaign(parameters)}
+
+
+def test_the_default_campaign_is_four_kinds_on_two_targets_and_one_fault_free_case() -> None:
+    plans = plan_campaign(params())
+    labels = [plan.label for plan in plans]
+    assert len(plans) == 9
+    assert labels.count("fault-free") == 1
+    assert len({plan.injections[0].kind for plan in plans if plan.injections}) == 4
+
+
+def test_the_plan_is_a_pure_function_of_the_parameters() -> None:
+    assert plan_campaign(params()) == plan_campaign(params())
+
+
+def test_an_identifier_tells_nothing_about_the_fault() -> None:
+    for plan in plan_campaign(params()):
+        assert plan.case_id.startswith("case-")
+        assert not any(part in plan.case_id for injection in plan.injections for part in injection.kind.split("-"))
+
+
+def test_scoring_and_reporting_do_not_change_the_cases() -> None:
+    assert ids(params()) == ids(params(score={"seed": 7}, report={"title": "other"}))
+
+
+def test_what_shapes_the_telemetry_changes_every_case() -> None:
+    assert not ids(params()) & ids(params(load={"rate": 4}))
+    assert not ids(params()) & ids(params(campaign={"seed": 7}))
+
+
+def test_changing_one_fault_keeps_the_other_cases() -> None:
+    document = yaml.safe_load(DEFAULT.read_text())
+    document["inject"]["faults"][0]["parameters"] = {"workers": 3}
+    kept = ids(params()) & ids(Params.model_validate(document))
+    assert len(kept) == 7
+
+
+def test_a_default_spelled_out_is_the_same_case() -> None:
+    document = yaml.safe_load(DEFAULT.read_text())
+    document["inject"]["faults"][0]["parameters"]["load_percent"] = 100
+    assert ids(Params.model_validate(document)) == ids(params())
+
+
+def test_repetitions_are_distinct_cases_and_keep_the_first_ones() -> None:
+    once, twice = plan_campaign(params()), plan_campaign(params(campaign={"repetitions": 2}))
+    assert {plan.case_id for plan in once} < {plan.case_id for plan in twice}
+    assert len({plan.case_id for plan in twice}) == len(twice) == 17
+    assert len({plan.seed for plan in twice}) == 17
+
+
+def test_a_concurrent_case_has_all_its_injections() -> None:
+    both = [
+        {"kind": "cpu-stress", "target": "ray-replicas-0"},
+        {"kind": "network-delay", "target": "ray-head", "offset_s": 10, "duration_s": 5},
+    ]
+    plans = plan_campaign(params(inject={"faults": [], "concurrent": [{"injections": both}]}))
+    concurrent = next(plan for plan in plans if plan.injections)
+    assert [(i.offset_s, i.duration_s) for i in concurrent.injections] == [(0, 22), (10, 5)]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("campaign", "repetitions", 1.0),
+        ("campaign", "windows", {"warmup_s": 5.0, "baseline_s": 22.0, "fault_s": 22, "recovery_s": 8}),
+        ("deploy", "replicas", 3.0),
+        ("deploy", "start_timeout_s", 421),
+        ("load", "rate", 3.0),
+        ("load", "max_send_lag_ms", 50),
+        ("load", "output_tokens", {"mean": 16.0, "max": 128}),
+        ("export", "step_s", 1.0),
+        ("score", "timeout_s", 7),
+        ("inject", "concurrent", ()),
+    ],
+)
+def test_neither_the_type_of_a_number_nor_what_shapes_no_telemetry_changes_a_case(
+    section: str, key: str, value: Any
+) -> None:
+    assert ids(params(**{section: {key: value}})) == ids(params())
+
+
+def cluster(**changes: Any) -> Params:
+    document = yaml.safe_load(DEFAULT.read_text())
+    document["deploy"] = {"backend": "kubernetes", "replicas": 3, "scrape_interval_s": 2, **changes}
+    return Params.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"start_timeout_s": 60}, True),
+        ({"images": {"pull_policy": "Always", "tasks": "mine/tasks:2", "gpu_agent": "mine/agent:2"}}, True),
+        ({"model_token": None}, True),
+        ({"storage": {"size_gb": 5, "class_name": "fast"}}, True),
+        ({"endpoints": {"gateway": "http://10.0.0.1:80"}}, True),
+        ({"namespace": "elsewhere"}, True),
+        ({"telemetry": {"otlp_endpoint": "http://collector:4317"}}, True),
+        ({"parallelism": {"tensor": 1.0}, "engine_arguments": {}}, True),
+        ({"images": {"serve": "mine/ray:1"}}, False),
+        ({"engine_arguments": {"max_num_seqs": 8}}, False),
+        ({"telemetry": {"istio": False}}, False),
+        ({"resources": {"head": {"cpu_cores": 3, "memory_gb": 16}}}, False),
+        ({"parallelism": {"tensor": 2}}, False),
+    ],
+)
+def test_of_a_cluster_only_what_shapes_telemetry_counts(change: dict[str, Any], same: bool) -> None:
+    before, after = ids(cluster()), ids(cluster(**change))
+    assert before == after if same else not before & after
+
+
+def test_what_engines_are_told_has_no_type_of_numbers_and_no_order() -> None:
+    one = cluster(engine_arguments={"a": 1, "b": [2.0, {"c": 0}]})
+    assert ids(one) == ids(cluster(engine_arguments={"b": [2, {"c": -0.0}], "a": 1.0}))
+    assert not ids(one) & ids(cluster(engine_arguments={"a": True, "b": [2.0, {"c": 0}]}))
+
+
+def every_kind(backend: BackendName) -> Params:
+    """Every kind alone, in pairs at once and one after the other, and every key of ``inject``."""
+    document = yaml.safe_load(DEFAULT.read_text())
+    stack: LocalDeployParams | KubernetesDeployParams = LocalDeployParams(backend="local", replicas=3)
+    if backend == "kubernetes":
+        stack = KubernetesDeployParams(backend="kubernetes", replicas=3, scrape_interval_s=2)
+    roles = stack.roles()
+    fitting = {
+        each.kind: [service for service, role in roles.items() if role in each.roles]
+        for each in list_faults()
+        if backend in each.backends
+    }
+    first, *rest = kinds(backend)
+    pairs = [
+        [
+            {"kind": first, "target": fitting[first][-1]},
+            {"kind": kind, "target": fitting[kind][-2], "offset_s": offset, **duration},
+        ]
+        for kind in rest
+        for offset, duration in ((0, {}), (7, {}), (2.5, {"duration_s": 10}), (1e-7, {"duration_s": 3.0}))
+    ]
+    document["deploy"] = stack.model_dump(mode="json")
+    document["inject"] = {
+        "faults": [{"kind": kind, "targets": targets} for kind, targets in fitting.items()],
+        "concurrent": [{"injections": pair} for pair in pairs],
+    }
+    return Params.model_validate(document)
+
+
+@pytest.mark.parametrize("backend", ["local", "kubernetes"])
+def test_every_planned_case_is_found_again_in_the_resolved_parameters(tmp_path: Path, backend: BackendName) -> None:
+    """As the child of `collect` and the pods look for it: in a file with every default spelled out."""
+    asked = every_kind(backend)
+    plans = plan_campaign(asked)
+    assert len({plan.case_id for plan in plans}) == len(plans)
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(asked.dump())
+    again = load_params(resolved)
+    check_params(again, "resolved.yaml")
+    assert again == asked
+    assert again.dump() == asked.dump()
+    found = {plan.case_id: plan for plan in plan_campaign(again)}
+    for plan in plans:
+        assert repr(found[plan.case_id]) == repr(plan)
+        assert found[plan.case_id].parameters == plan.parameters
+    assert planned_case(again, plans[0].case_id) == plans[0]
+    other = Params.model_validate(turned(yaml.safe_load(resolved.read_text())))
+    assert ids(other) == {plan.case_id for plan in plans}
+
+
+def test_a_label_names_the_faults_and_the_short_one_not_all_of_many() -> None:
+    one, two, three = (PlannedInjection(kind, "ray-head", {}, 0, 1) for kind in ("a", "b", "c"))
+    assert CasePlan("case-0", 1, 0).label == CasePlan("case-0", 1, 0).short_label == "fault-free"
+    pair = CasePlan("case-0", 2, 0, (one, two))
+    assert pair.label == pair.short_label == "a → ray-head + b → ray-head #2"
+    several = CasePlan("case-0", 3, 0, (one, two, three))
+    assert several.label == "a → ray-head + b → ray-head + c → ray-head #3"
+    assert several.short_label == "a → ray-head + 2 more #3"
+
+
+def test_two_faults_at_once_need_no_float() -> None:
+    """`offset_s: 0` in the file, 0.0 in the resolved copy: one case."""
+    pair = [{"kind": "cpu-stress", "target": "ray-replicas-0"}, {"kind": "network-delay", "target": "ray-replicas-1"}]
+    spelled = [{**pair[0], "offset_s": 0}, {**pair[1], "offset_s": 0.0, "duration_s": 22, "parameters": {}}]
+
+    def planned(injections: list[dict[str, Any]]) -> CasePlan:
+        (case,) = plan_campaign(
+            params(campaign={"fault_free_cases": 0}, inject={"faults": [], "concurrent": [{"injections": injections}]})
+        )
+        return case
+
+    assert repr(planned(pair)) == repr(planned(spelled))
+    assert planned(pair).case_id != planned([pair[0], {**pair[1], "offset_s": 1}]).case_id
+
+
+def test_a_parameter_that_is_added_to_a_fault_changes_no_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import create_model
+
+    from tasks.inject import catalogue
+
+    before = ids(params())
+    cpu_stress = catalogue.fault("cpu-stress")
+    newer = create_model("Newer", __base__=cpu_stress.parameters, governor=(str, "performance"))
+    monkeypatch.setitem(catalogue._registry, "cpu-stress", dataclasses.replace(cpu_stress, parameters=newer))
+    assert any("governor" in each.parameters for plan in plan_campaign(params()) for each in plan.injections)
+    assert ids(params()) == before
+
+
+def test_a_section_that_gets_a_parameter_keeps_its_cases() -> None:
+    from pydantic import create_model
+
+    from tasks.params import LoadParams
+
+    newer_load = create_model("NewerLoad", __base__=LoadParams, think_time_s=(float, 0))
+    newer = create_model("NewerParams", __base__=Params, load=(newer_load, ...))
+    document = yaml.safe_load(DEFAULT.read_text())
+    assert ids(newer.model_validate(document)) == ids(params())
+    document["load"]["think_time_s"] = 1
+    assert not ids(newer.model_validate(document)) & ids(params())
+
+
+def test_an_unknown_case_is_told_in_a_short_line() -> None:
+    many = params(campaign={"repetitions": 50})
+    wanted = plan_campaign(many)[0].case_id
+    with pytest.raises(ParamsError) as caught:
+        planned_case(many, wanted[:-1] + ("0" if wanted[-1] != "0" else "1"))
+    (problem,) = caught.value.problems
+    assert f"did you mean '{wanted}'? " in problem
+    assert "lists the 401 there are" in problem
+    assert len(problem) < 150
+
+
+def test_planning_needs_nothing_but_pydantic_and_yaml() -> None:
+    heavy = "{'pandas', 'numpy', 'pyarrow', 'scipy', 'torch', 'ray', 'kubernetes', 'aiohttp'}"
+    code = (
+        "import sys; from pathlib import Path; from tasks.params import load_params; "
+        "from tasks.campaign.plan import plan_campaign; "
+        f"plan_campaign(load_params(Path({str(DEFAULT)!r}))); print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=DEFAULT.parent)
+    assert done.stdout.strip() == "[]"
