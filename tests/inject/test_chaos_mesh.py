@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.deploy.kubernetes.schemas import manifest_problems
+from tests.kubernetes.schemas import manifest_problems
 from tasks.inject import catalogue
 from tasks.inject.backend import stack_residue, sweep
 from tasks.inject.executor import FaultError

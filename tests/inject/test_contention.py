@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tasks.deploy.kubernetes.schemas import manifest_problems
+from tests.kubernetes.schemas import manifest_problems
 from tasks.inject.backend import stack_residue, sweep
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes import contention, fault_pod

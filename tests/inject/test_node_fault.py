@@ -20,9 +20,7 @@ from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
 from tasks.kube.node_fault import API_VERSION, FINALIZER, KIND
 from tests.inject.gpu_stack import GPU, NODE, GpuStack, gpu_stack
 
-SCHEMA = json.loads(
-    (Path(__file__).resolve().parents[2] / "tasks/deploy/kubernetes/schemas/nodefault.json").read_text()
-)
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "tests/kubernetes/schemas/nodefault.json").read_text())
 NAME = "fault-case-3-0-"
 
 

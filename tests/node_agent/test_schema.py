@@ -28,7 +28,7 @@ from tasks.stack import KubernetesDeployParams
 from tests.node_agent.machine import GPU, fault_document
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = json.loads((ROOT / "tasks/deploy/kubernetes/schemas/nodefault.json").read_text())
+SCHEMA = json.loads((ROOT / "tests/kubernetes/schemas/nodefault.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tasks.deploy.kubernetes import render
 from tasks.deploy.kubernetes.charts import chart_releases, prerequisites
 from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.render import dump, install_script, render_stack, write_manifests
-from tasks.deploy.kubernetes.schemas import manifest_problems
+from tests.kubernetes.schemas import manifest_problems
 from tasks.deploy.kubernetes.serve_config import route_prefixes, serve_config
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.kube.manifest import SHARED_LABELS, STACK_LABEL, Manifest, stack_labels

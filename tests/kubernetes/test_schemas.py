@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.deploy.kubernetes.render import render_stack
-from tasks.deploy.kubernetes.schemas import manifest_problems
+from tests.kubernetes.schemas import manifest_problems
 from tasks.kube.manifest import Manifest
 from tests.deploy.kubernetes.stacks import stack
 
