@@ -105,11 +105,6 @@ def test_there_are_four_dags_and_each_survives_serialization(dags: dict[str, DAG
         assert dag.doc_md
 
 
-def test_a_dag_file_fits_on_a_screen() -> None:
-    for name in DAGS:
-        assert len((ROOT / "dags" / f"{name}.py").read_text().splitlines()) <= 120
-
-
 # -- shape
 
 

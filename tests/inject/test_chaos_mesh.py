@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.schemas import manifest_problems
 from tasks.inject import catalogue
 from tasks.inject.backend import stack_residue, sweep
 from tasks.inject.executor import FaultError
@@ -20,6 +19,7 @@ from tasks.inject.executors.kubernetes.chaos_resource import ChaosResource, reso
 from tasks.inject.executors.kubernetes.target import connection
 from tasks.inject.executors.kubernetes.undo import DeleteChaos
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
+from tests.kubernetes.schemas import manifest_problems
 
 KINDS = ["cpu-stress", "memory-stress", "network-bandwidth", "network-delay", "network-loss", "network-partition"]
 KINDS += ["pod-failure", "pod-kill", "process-kill"]

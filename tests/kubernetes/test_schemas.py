@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tasks.deploy.kubernetes.render import render_stack
-from tests.kubernetes.schemas import manifest_problems
 from tasks.kube.manifest import Manifest
 from tests.deploy.kubernetes.stacks import stack
+from tests.kubernetes.schemas import manifest_problems
 
 Path = tuple[str | int, ...]
 

@@ -1,4 +1,4 @@
-"""The stacks that the golden renders are made of."""
+"""Three stacks that every render must be right for."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import yaml
 from tasks.deploy.kubernetes import charts, names
 from tasks.deploy.kubernetes.charts import ChartRelease, ContainerRuntime, chart_releases, prerequisites
 from tasks.deploy.kubernetes.render import render_stack
-from tests.kubernetes.schemas import values_problems
 from tests.deploy.kubernetes.stacks import stack
+from tests.kubernetes.schemas import values_problems
 
 K3S = ContainerRuntime("containerd", "/run/k3s/containerd/containerd.sock", "k3s")
 EVERYTHING = {"telemetry": {"deepflow": True, "gpu_operator": True}, "storage": {"class_name": "fast"}}

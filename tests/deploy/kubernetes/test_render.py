@@ -18,11 +18,12 @@ from tasks.deploy.kubernetes import render
 from tasks.deploy.kubernetes.charts import chart_releases, prerequisites
 from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.render import dump, install_script, render_stack, write_manifests
-from tests.kubernetes.schemas import manifest_problems
 from tasks.deploy.kubernetes.serve_config import route_prefixes, serve_config
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.kube.manifest import SHARED_LABELS, STACK_LABEL, Manifest, stack_labels
+from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.stacks import DOCUMENTS, stack
+from tests.kubernetes.schemas import manifest_problems
 
 GOLDEN = Path(__file__).with_name("golden")
 UPDATE = "RCARENA_UPDATE_GOLDEN"
@@ -55,6 +56,10 @@ def ray_service(name: str = "default", **changes: Any) -> dict[str, Any]:
     return manifest.document
 
 
+def replicas_of(params: KubernetesDeployParams) -> list[str]:
+    return [name for name, role in params.roles().items() if role == "replica"]
+
+
 def pod_templates(found: tuple[Manifest, ...]) -> list[dict[str, Any]]:
     templates = [manifest.document["spec"]["template"] for manifest in of_kind("Deployment", found)]
     for manifest in of_kind("RayService", found):
@@ -63,11 +68,12 @@ def pod_templates(found: tuple[Manifest, ...]) -> list[dict[str, Any]]:
     return templates
 
 
-def test_render_matches_the_golden_file(name: str) -> None:
-    documents = [dump(manifest.document) for manifest in manifests(name) if not manifest.name.startswith("dashboard-")]
-    values = [f"# values of {release.name}\n{dump(release.values)}" for release in chart_releases(stack(name))]
+def test_the_default_render_matches_the_golden_file() -> None:
+    """One whole render that a person reads in a diff; what must hold in every render, the tests below say."""
+    documents = [dump(manifest.document) for manifest in manifests() if not manifest.name.startswith("dashboard-")]
+    values = [f"# values of {release.name}\n{dump(release.values)}" for release in chart_releases(stack())]
     text = "---\n".join([*documents, *values])
-    file = GOLDEN / f"{name}.yaml"
+    file = GOLDEN / "default.yaml"
     if os.environ.get(UPDATE) == "1":
         file.write_text(text, encoding="utf-8")
     assert text == file.read_text(encoding="utf-8"), f"the render changed: look at it, then {UPDATE}=1"
@@ -153,25 +159,137 @@ def test_what_pods_refer_to_exists(name: str) -> None:
                 assert ("ConfigMap", volume["configMap"]["name"]) in have
             if "persistentVolumeClaim" in volume:
                 assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in have
-    for binding in of_kind("RoleBinding", found):
-        assert ("Role", binding.document["roleRef"]["name"]) in have
-        assert {("ServiceAccount", subject["name"]) for subject in binding.document["subjects"]} <= have
+        account = pod.get("serviceAccountName", "default")
+        assert account == "default" or ("ServiceAccount", account) in have
+        assert pod["automountServiceAccountToken"] is (account != "default")
+    for kind in ("RoleBinding", "ClusterRoleBinding"):
+        for binding in of_kind(kind, found):
+            role = binding.document["roleRef"]
+            assert (role["kind"], role["name"]) in have
+            assert {("ServiceAccount", subject["name"]) for subject in binding.document["subjects"]} <= have
 
 
-def test_services_select_pods_and_ports_that_exist(name: str) -> None:
+def test_secrets_are_those_that_the_user_is_asked_for(name: str) -> None:
+    params = stack(name)
+    wanted = {
+        variable["valueFrom"]["secretKeyRef"]["name"]
+        for template in pod_templates(manifests(name))
+        for container in template["spec"]["containers"]
+        for variable in container.get("env", ())
+        if "secretKeyRef" in variable.get("valueFrom", {})
+    }
+    assert wanted == ({params.model_token.secret} if params.model_token else set())
+
+
+def test_selectors_match_labels(name: str) -> None:
+    """Of services, controllers, monitors, policies and anti-affinities: each selects exactly what it is for."""
     found = manifests(name)
     templates = pod_templates(found)
+
+    def selected(labels: dict[str, str]) -> list[str]:
+        return [
+            template["metadata"]["labels"]["app"]
+            for template in templates
+            if labels.items() <= template["metadata"]["labels"].items()
+        ]
+
     for service in of_kind("Service", found):
-        selector = service.document["spec"]["selector"].items()
-        chosen = [template for template in templates if selector <= template["metadata"]["labels"].items()]
-        assert chosen, str(service)
-        for template in chosen:
-            ports = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
-            assert {port["targetPort"] for port in service.document["spec"]["ports"]} <= ports
+        selector = service.document["spec"]["selector"]
+        assert selected(selector), str(service)
+        for template in templates:
+            if selector.items() <= template["metadata"]["labels"].items():
+                ports = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
+                assert {port["targetPort"] for port in service.document["spec"]["ports"]} <= ports, str(service)
+    for deployment in of_kind("Deployment", found):
+        assert selected(deployment.document["spec"]["selector"]["matchLabels"]) == [deployment.name]
+    services = [*stack(name).services()]
     for monitor in of_kind("PodMonitor", found):
-        labels = monitor.document["spec"]["selector"]["matchLabels"].items()
-        if "rcarena.io/ray" in dict(labels):
-            assert sum(labels <= template["metadata"]["labels"].items() for template in templates) == len(templates) - 1
+        labels = monitor.document["spec"]["selector"]["matchLabels"]
+        if monitor.name in ("ray", "gateway"):
+            assert selected(labels) == (services[1:] if monitor.name == "ray" else services[:1])
+            for endpoint in monitor.document["spec"]["podMetricsEndpoints"]:
+                for template in templates:
+                    if labels.items() <= template["metadata"]["labels"].items():
+                        (container,) = template["spec"]["containers"]
+                        assert endpoint["port"] in {port["name"] for port in container["ports"]}, str(monitor)
+    for template in templates:
+        affinity = template["spec"].get("affinity", {}).get("podAntiAffinity", {})
+        for term in [
+            *affinity.get("requiredDuringSchedulingIgnoredDuringExecution", ()),
+            *(each["podAffinityTerm"] for each in affinity.get("preferredDuringSchedulingIgnoredDuringExecution", ())),
+        ]:
+            assert selected(term["labelSelector"]["matchLabels"]) == [template["metadata"]["labels"]["app"]]
+
+
+def test_every_container_has_its_resources_and_no_privilege(name: str) -> None:
+    params = stack(name)
+    for template in pod_templates(manifests(name)):
+        (container,) = template["spec"]["containers"]
+        resources = container["resources"]
+        assert resources["requests"] == resources["limits"], "guaranteed: nothing is evicted or throttled by neighbours"
+        assert {"cpu", "memory"} <= resources["limits"].keys()
+        is_replica = template["metadata"]["labels"]["app"] in replicas_of(params)
+        gpus = params.parallelism.tensor if is_replica and params.accelerator.kind != "none" else 0
+        assert resources["limits"].get("nvidia.com/gpu", "0") == str(gpus)
+        if is_replica:
+            assert resources["limits"]["cpu"] == f"{params.resources.replica.cpu_cores:g}"
+            assert resources["limits"]["memory"] == f"{params.resources.replica.memory_gb:g}G"
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert template["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_the_gateway_sends_to_a_service_and_port_that_exist(name: str) -> None:
+    found = manifests(name)
+    (gateway,) = [manifest for manifest in of_kind("ConfigMap", found) if manifest.name == "nginx-proxy"]
+    upstreams = re.findall(r"server ([\w-]+)\.([\w-]+)\.svc[\w.]*:(\d+)", gateway.document["data"]["nginx.conf"])
+    assert upstreams
+    ports = {
+        (service.name, service.namespace, str(port["port"]))
+        for service in of_kind("Service", found)
+        for port in service.document["spec"]["ports"]
+    }
+    assert set(upstreams) <= ports
+
+
+def test_every_replica_has_its_pods(name: str) -> None:
+    params = stack(name)
+    cluster = ray_service(name)["spec"]["rayClusterConfig"]
+    assert [group["groupName"] for group in cluster["workerGroupSpecs"]] == replicas_of(params)
+    for group in cluster["workerGroupSpecs"]:
+        assert group["numOfHosts"] == params.parallelism.pipeline, "pods per replica"
+        assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == 1
+        assert group["template"]["metadata"]["labels"]["app"] == group["groupName"]
+        assert group["rayStartParams"]["num-gpus"] == (
+            "0" if params.accelerator.kind == "none" else str(params.parallelism.tensor)
+        )
+
+
+def test_what_the_user_asks_for_reaches_the_pods() -> None:
+    """The parameters of the stack over several nodes, each where it takes effect."""
+    found = manifests("multi-node")
+    endpoint = "http://collector.observability:4317"
+    (service,) = of_kind("RayService", found)
+    for group in service.document["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        assert pod["runtimeClassName"] == "nvidia"
+        assert pod["nodeSelector"] == {"gpu": "h100"}
+        (container,) = pod["containers"]
+        assert {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint} in container["env"]
+    for application in serve_config(stack("multi-node"))["applications"]:
+        (engine,) = application["args"]["llm_configs"]
+        assert engine["engine_kwargs"]["max_num_seqs"] == 128
+        assert engine["engine_kwargs"]["otlp_traces_endpoint"] == endpoint
+        assert engine["placement_group_config"]["strategy"] == "SPREAD"
+        assert engine["model_loading_config"]["model_source"].startswith("meta-llama/")
+    (gateway,) = [manifest for manifest in of_kind("ConfigMap", found) if manifest.name == "nginx-proxy"]
+    assert endpoint.removeprefix("http://") in gateway.document["data"]["nginx.conf"]
+    for monitor in of_kind("PodMonitor", found):
+        assert {each["interval"] for each in monitor.document["spec"]["podMetricsEndpoints"]} == {"10s"}, str(monitor)
+    (head, *workers) = [
+        each for each in pod_templates(manifests("cpu-toy")) if each["metadata"]["labels"]["app"] != "nginx-proxy"
+    ]
+    assert {each["spec"]["containers"][0]["image"] for each in (head, *workers)} == {"rcarena/serve-cpu:0.1.0"}
 
 
 def test_every_series_of_a_pod_gets_the_service_of_its_pod() -> None:

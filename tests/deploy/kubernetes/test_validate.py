@@ -18,7 +18,7 @@ KIND = Path(__file__).parents[3] / "kind"
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_the_golden_stacks_have_no_problem(name: str) -> None:
+def test_the_stacks_of_the_renders_have_no_problem(name: str) -> None:
     assert validate_deploy_params(stack(name)) == []
 
 
