@@ -28,6 +28,7 @@ from tasks.export.prometheus import PrometheusClient
 from tasks.export.span_metrics import derive_metrics
 from tasks.export.spans import read_spans
 from tasks.params import ExportParams
+from tasks.plugins import Registry
 from tasks.stack import Role
 
 ROWS_PER_GROUP = 65_536
@@ -330,7 +331,7 @@ class RegisteredExporter:
     export: Exporter
 
 
-_REGISTRY: dict[str, RegisteredExporter] = {}
+EXPORTERS: Registry[RegisteredExporter] = Registry("exporter", "rcarena.exporters", ["tasks.export.signals"])
 
 
 def exporter(name: str, signal: SignalName) -> Callable[[Exporter], Exporter]:
@@ -343,15 +344,18 @@ def exporter(name: str, signal: SignalName) -> Callable[[Exporter], Exporter]:
         raise ValueError(f"exporter '{name}': unknown signal '{signal}'; allowed: {', '.join(SIGNALS)}")
 
     def register(function: Exporter) -> Exporter:
-        known = _REGISTRY.get(name)
-        if known is not None and known.export.__module__ != function.__module__:
-            raise ValueError(f"exporter '{name}' is already registered by {known.export.__module__}")
-        _REGISTRY[name] = RegisteredExporter(name, signal, function)
+        EXPORTERS.register(name, RegisteredExporter(name, signal, function), function.__module__)
         return function
 
     return register
 
 
 def registered_exporters(signal: SignalName) -> list[RegisteredExporter]:
-    """In order of name, so that files come out the same whatever was imported first."""
-    return sorted((entry for entry in _REGISTRY.values() if entry.signal == signal), key=lambda entry: entry.name)
+    """Return the exporters of ``signal`` in order of name, whatever was imported first.
+
+    Raises:
+        ExportError: another package offers an exporter that cannot be used. Leaving it out would lose what it records.
+    """
+    if EXPORTERS.broken():
+        raise ExportError("; ".join(f"exporter {broken}" for broken in EXPORTERS.broken()))
+    return [entry for _, entry in sorted(EXPORTERS.all().items()) if entry.signal == signal]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import pkgutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +11,6 @@ from tempfile import TemporaryDirectory
 import pyarrow.parquet as pq
 
 from tasks.case import NO_ROW, SIGNALS, CaseWriter, Completeness, SignalName, Stack
-from tasks.export import signals
 from tasks.export.base import (
     ExportContext,
     ExportError,
@@ -65,7 +62,6 @@ def export_case(
         raise ValueError("window: both times need a time zone")
     time.sleep(min(max(0.0, end.timestamp() + sources.settle_s - time.time()), sources.settle_s))
     context = ExportContext(sources, start, end, params, stack)
-    load_exporters()
     return {signal: _export_signal(signal, writer, context) for signal in SIGNALS if registered_exporters(signal)}
 
 
@@ -79,7 +75,6 @@ def check_metrics(
         ExportError: Prometheus does not answer.
     """
     context = ExportContext(sources, *window, params, stack)
-    load_exporters()
     with TemporaryDirectory() as directory:
         file = Path(directory) / "metrics.parquet"
         with Sink("metrics", file) as sink:
@@ -107,12 +102,6 @@ def check_series(
     with context.prometheus() as client:
         names = client.series_names(window[0].timestamp(), window[1].timestamp())
     return absent_metrics(names, context.roles, stack.backend, gpus=sources.gpus)
-
-
-def load_exporters() -> None:
-    """Import every module of ``tasks.export.signals``; each registers itself."""
-    for module in pkgutil.iter_modules(signals.__path__):
-        importlib.import_module(f"{signals.__name__}.{module.name}")
 
 
 def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContext) -> Completeness:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -15,6 +12,7 @@ from tasks.inject.executor import FaultExecutor, FaultParameters
 from tasks.inject.executors.kubernetes.executor import KubernetesFault
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.params import InjectionSpec, Params
+from tasks.plugins import Registry
 from tasks.stack import BackendName, Role
 from tasks.validation import suggest, validation_problems
 
@@ -75,39 +73,48 @@ class PlannedFault:
     where: str
 
 
-_registry: dict[str, FaultKind] = {}
+def kind_problems(kind: FaultKind) -> list[str]:
+    """Return what every kind must have and this one lacks, one line each."""
+    problems = [
+        f"it must say its {name}" for name in ("summary", "probe", "signals", "roles") if not getattr(kind, name)
+    ]
+    problems += [] if kind.backends else ["no backend can carry it out"]
+    problems += [
+        f"its parameter '{name}' must have a description"
+        for name, field in kind.parameters.model_fields.items()
+        if not field.description
+    ]
+    for backend in kind.backends:
+        problems += _parameter_problems(kind, {}, kind.kind, backend)
+    return problems
 
 
-def register(fault: FaultKind) -> FaultKind:
-    """Add a kind; called by its file in ``tasks/inject/faults``.
+FAULT_KINDS: Registry[FaultKind] = Registry("fault", "rcarena.faults", ["tasks.inject.faults"], kind_problems)
+
+
+def register(kind: FaultKind) -> FaultKind:
+    """Add a kind; called by the file that defines it.
 
     Raises:
-        ValueError: the kind exists.
+        ValueError: another file has registered it.
     """
-    if fault.kind in _registry:
-        raise ValueError(f"fault kind '{fault.kind}' is registered twice")
-    _registry[fault.kind] = fault
-    return fault
-
-
-@cache
-def _discover() -> None:
-    from tasks.inject import faults
-
-    for module in pkgutil.iter_modules(faults.__path__):
-        importlib.import_module(f"{faults.__name__}.{module.name}")
+    FAULT_KINDS.register(kind.kind, kind, kind.parameters.__module__)
+    return kind
 
 
 def list_faults() -> list[FaultKind]:
-    """Every kind, by name."""
-    _discover()
-    return [_registry[kind] for kind in sorted(_registry)]
+    """Return every kind that can be used, by name."""
+    return [kind for _, kind in sorted(FAULT_KINDS.all().items())]
 
 
 def fault(kind: str) -> FaultKind:
-    """Raises KeyError for an unknown kind."""
-    _discover()
-    return _registry[kind]
+    """Return the kind of that name.
+
+    Raises:
+        KeyError: there is none.
+        PluginError: another package offers it, and it cannot be used.
+    """
+    return FAULT_KINDS.get(kind)
 
 
 def kinds(backend: BackendName | None = None) -> list[str]:
@@ -126,9 +133,11 @@ def validate_injection(
     backend: BackendName,
 ) -> list[str]:
     """Problems of one injection, one line each, below the key ``where``; empty when it can be carried out."""
-    if kind not in kinds():
+    if kind not in FAULT_KINDS:
         return [f"{where}.kind: unknown fault '{kind}'; {suggest(kind, kinds(backend))}"]
-    if kind not in kinds(backend):
+    if unusable := FAULT_KINDS.problem(kind):
+        return [f"{where}.kind: {unusable}"]
+    if backend not in fault(kind).backends:
         return [f"{where}.kind: the {backend} backend has no {kind}; {suggest(kind, kinds(backend))}"]
     return [
         *_target_problems(fault(kind), target, roles, f"{where}.{target_key}"),
@@ -143,7 +152,7 @@ def validate_overlaps(planned: Sequence[PlannedFault]) -> list[str]:
         for other in planned[:i]:
             if one.target != other.target or one.start_s >= other.end_s or other.start_s >= one.end_s:
                 continue
-            if {one.kind, other.kind} - set(kinds()):
+            if FAULT_KINDS.problem(one.kind) or FAULT_KINDS.problem(other.kind):
                 continue
             shared = fault(one.kind).resources & fault(other.kind).resources
             if shared:

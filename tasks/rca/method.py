@@ -1,6 +1,7 @@
 """The method interface: a function from a :class:`CaseView` and a random generator to a :class:`Ranking`.
 
-A new method is one new file in ``metric/``, ``trace/`` or ``multi_source/`` with one decorated function.
+A method is one decorated function: in a file of ``metric/``, ``trace/`` or ``multi_source/``, or in another package
+that offers it by an entry point of the group ``rcarena.methods`` (:mod:`tasks.plugins`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from typing import Any, Concatenate, Literal, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from tasks.plugins import Registry
 from tasks.rca.view import METRIC_NEED, CaseView
 from tasks.validation import suggest
 
 Family = Literal["metric", "trace", "multi-source"]
 Signal = Literal["metrics", "sli", "ttft", "error_rate", "logs", "spans", "requests", "topology"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+FAMILY_PACKAGES = tuple(f"{__name__.rpartition('.')[0]}.{family.replace('-', '_')}" for family in FAMILIES)
+"""Where the methods of each family are, in the order of ``FAMILIES``."""
 Cost = Literal["cheap", "moderate", "expensive"]
+COSTS: tuple[Cost, ...] = get_args(Cost)
 Run = Callable[Concatenate[CaseView, np.random.Generator, ...], "Ranking"]
 """View, random numbers, then parameters by keyword, each with a default."""
 
@@ -81,6 +88,18 @@ class Parameter:
         """The annotation as a person would write it."""
         return self.annotation.__name__ if isinstance(self.annotation, type) else _plain(self.annotation)
 
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+    def problems(self, value: Any) -> list[str]:
+        """Return why ``value`` cannot be given, one line each."""
+        try:
+            self.adapter.validate_python(value)
+        except ValidationError as error:
+            return [f"{detail['msg']} (got {value!r})" for detail in error.errors()]
+        return []
+
 
 def _plain(annotation: Any) -> str:
     return str(annotation).replace("typing.", "")
@@ -122,7 +141,34 @@ class Method:
         }
 
 
-REGISTRY: dict[str, Method] = {}
+DOCUMENTED = ("Ranks", "Inputs", "Parameters", "Complexity", "Randomness", "Source", "Deviation")
+"""What the docstring of a method must say."""
+
+
+def method_problems(method: Method) -> list[str]:
+    """Return what every method must have and this one lacks, one line each."""
+    text = method.run.__doc__ or ""
+    lacking = [word for word in DOCUMENTED if word not in text]
+    problems = []
+    if not method.summary.endswith("."):
+        problems.append("its docstring must begin with a line that ends with '.'")
+    if lacking:
+        problems.append(f"its docstring must say: {', '.join(lacking)}")
+    if not (method.paper.title and method.paper.venue and method.paper.year > 1950):
+        problems.append("its paper must have a title, a venue and a year")
+    if method.family not in FAMILIES:
+        problems.append(f"unknown family '{method.family}'; {suggest(method.family, FAMILIES)}")
+    if method.cost not in COSTS:
+        problems.append(f"unknown cost '{method.cost}'; {suggest(method.cost, COSTS)}")
+    for name, parameter in method.parameters.items():
+        if parameter.default is inspect.Parameter.empty or parameter.annotation is Any:
+            problems.append(f"its parameter '{name}' must have a default and an annotation")
+        else:
+            problems += [f"the default of '{name}': {problem}" for problem in parameter.problems(parameter.default)]
+    return problems
+
+
+METHODS: Registry[Method] = Registry("method", "rcarena.methods", FAMILY_PACKAGES, method_problems)
 
 
 def need_problems(needs: Collection[str]) -> list[str]:
@@ -169,11 +215,8 @@ def method(
         raise ValueError(f"method '{name}': {'; '.join(problems)}")
 
     def register(run: Run) -> Run:
-        known = REGISTRY.get(name)
-        if known is not None and known.module != run.__module__:
-            raise ValueError(f"method '{name}' is registered twice: in {known.module} and {run.__module__}")
         summary = (run.__doc__ or "").strip().split("\n")[0]
-        REGISTRY[name] = Method(
+        defined = Method(
             name=name,
             family=family,
             needs=frozenset(needs),
@@ -186,6 +229,7 @@ def method(
             run=run,
             reference=reference,
         )
+        METHODS.register(name, defined, run.__module__)
         return run
 
     return register

@@ -1,47 +1,29 @@
-"""Finds the methods: every module of the family packages is imported and registers what it defines."""
+"""The methods by name, and the entries of ``score.methods``."""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from tasks.rca import metric, multi_source, trace
-from tasks.rca.method import REGISTRY, Method, Parameter
+from tasks.rca.method import FAMILIES, METHODS, Method
 from tasks.rca.profile import PROFILES, Profile
 from tasks.validation import suggest
 
-_FAMILIES = ("metric", "trace", "multi-source")
-
-
-@functools.cache
-def _discover() -> None:
-    for package in (metric, trace, multi_source):
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
-
 
 def list_methods() -> list[Method]:
-    """Every method, by family and name."""
-    _discover()
-    return sorted(REGISTRY.values(), key=lambda known: (_FAMILIES.index(known.family), known.name))
+    """Return every method that can be used, by family and name."""
+    return sorted(METHODS.all().values(), key=lambda known: (FAMILIES.index(known.family), known.name))
 
 
 def get_method(name: str) -> Method:
-    """The method called ``name``.
+    """Return the method called ``name``.
 
     Raises:
         KeyError: there is none; the message names the allowed ones.
+        PluginError: another package offers it, and it cannot be used.
     """
-    _discover()
-    if name not in REGISTRY:
-        raise KeyError(f"unknown method '{name}'; {suggest(name, REGISTRY)}")
-    return REGISTRY[name]
+    return METHODS.get(name)
 
 
 @dataclass(frozen=True)
@@ -79,14 +61,13 @@ def entry_of(label: str, profile: Profile) -> Entry:
 def validate_methods(entries: Sequence[str], profile: Profile = "paper") -> list[str]:
     """Problems of ``score.methods``, one line each; empty when every entry is ``name`` or ``name@profile``, both known,
     and no two are the same method under the same profile. ``profile``: that of entries without one."""
-    _discover()
     problems = []
     seen: dict[tuple[str, str], str] = {}
     for i, entry in enumerate(entries):
         name, at, own = entry.partition("@")
         effective = (name, own if at else profile)
-        if name not in REGISTRY:
-            problems.append(f"score.methods[{i}]: unknown method '{name}'; {suggest(name, REGISTRY)}")
+        if unusable := METHODS.problem(name):
+            problems.append(f"score.methods[{i}]: {unusable}")
         elif effective[1] not in PROFILES:
             problems.append(f"score.methods[{i}]: '{entry}': unknown profile '{own}'; {suggest(own, PROFILES)}")
         elif seen.setdefault(effective, entry) == entry and entry in entries[:i]:
@@ -94,15 +75,14 @@ def validate_methods(entries: Sequence[str], profile: Profile = "paper") -> list
         elif seen[effective] != entry:
             same = f"'{entry}' is '{seen[effective]}' again: score.profile is {profile}"
             problems.append(f"score.methods[{i}]: {same}")
-        elif not REGISTRY[name].installed:
-            packages = ", ".join(REGISTRY[name].missing_packages)
+        elif not get_method(name).installed:
+            packages = ", ".join(get_method(name).missing_packages)
             problems.append(f"score.methods[{i}]: '{name}' needs packages that are not installed: {packages}")
     return problems
 
 
 def validate_method_parameters(given: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Problems of ``score.method_parameters`` (by method or method@profile, then by parameter), one line each."""
-    _discover()
     problems = []
     for entry, values in given.items():
         key = f"score.method_parameters.{entry}"
@@ -110,35 +90,23 @@ def validate_method_parameters(given: Mapping[str, Mapping[str, Any]]) -> list[s
         if at and own not in PROFILES:
             problems.append(f"{key}: unknown profile '{own}'; {suggest(own, PROFILES)}")
             continue
-        if name not in REGISTRY:
-            problems.append(f"{key}: unknown method '{name}'; {suggest(name, REGISTRY)}")
+        if unusable := METHODS.problem(name):
+            problems.append(f"{key}: {unusable}")
             continue
-        known = REGISTRY[name].parameters
+        known = get_method(name).parameters
         for parameter, value in values.items():
             if not known:
                 problems.append(f"{key}.{parameter}: '{name}' has no parameters")
             elif parameter not in known:
                 problems.append(f"{key}.{parameter}: unknown parameter '{parameter}'; {suggest(parameter, known)}")
             else:
-                problems += [f"{key}.{parameter}: {problem}" for problem in _value_problems(known[parameter], value)]
+                problems += [f"{key}.{parameter}: {problem}" for problem in known[parameter].problems(value)]
     return problems
 
 
 def resolve_parameters(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter of ``method`` with its value: the given one (which must be valid), else the default."""
     return {
-        name: _adapter(parameter).validate_python(given[name]) if name in given else parameter.default
+        name: parameter.adapter.validate_python(given[name]) if name in given else parameter.default
         for name, parameter in method.parameters.items()
     }
-
-
-def _value_problems(parameter: Parameter, value: Any) -> list[str]:
-    try:
-        _adapter(parameter).validate_python(value)
-    except ValidationError as error:
-        return [f"{detail['msg']} (got {value!r})" for detail in error.errors()]
-    return []
-
-
-def _adapter(parameter: Parameter) -> TypeAdapter[Any]:
-    return TypeAdapter(parameter.annotation, config=ConfigDict(strict=True, allow_inf_nan=False))

@@ -227,7 +227,9 @@ def test_a_parameter_that_is_added_to_a_fault_changes_no_case(monkeypatch: pytes
     before = ids(params())
     cpu_stress = catalogue.fault("cpu-stress")
     newer = create_model("Newer", __base__=cpu_stress.parameters, governor=(str, "performance"))
-    monkeypatch.setitem(catalogue._registry, "cpu-stress", dataclasses.replace(cpu_stress, parameters=newer))
+    monkeypatch.setitem(
+        catalogue.FAULT_KINDS.registered, "cpu-stress", dataclasses.replace(cpu_stress, parameters=newer)
+    )
     assert any("governor" in each.parameters for plan in plan_campaign(params()) for each in plan.injections)
     assert ids(params()) == before
 

@@ -332,7 +332,7 @@ def test_a_new_exporter_registers_itself(tmp_path: Path, window: tuple[datetime,
         with pytest.raises(ValueError, match="unknown signal 'metric'; allowed: metrics"):
             exporter("x", "metric")  # type: ignore[arg-type]
     finally:
-        base._REGISTRY.pop("test-extra")
+        base.EXPORTERS.registered.pop("test-extra")
 
 
 def test_engine_means_weigh_tokens_and_skip_spans_without_figures() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.rca.method import REGISTRY, MethodError, Paper, Ranking, method
+from tasks.rca.method import METHODS, MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 
 Look = Callable[[], Iterable[str]]
@@ -182,4 +182,4 @@ class _Trap:
         return exec, ("import os; os.environ['RCARENA_TEST_TRAP'] = 'sprung'",)
 
 
-NAMES = tuple(sorted(name for name in REGISTRY if name.startswith("test_pries_")))
+NAMES = tuple(sorted(name for name in METHODS.registered if name.startswith("test_pries_")))

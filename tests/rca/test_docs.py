@@ -12,7 +12,7 @@ import pytest
 
 from tasks.rca import metric
 from tasks.rca.context import Context, ServiceFacts, SignalFacts
-from tasks.rca.method import REGISTRY
+from tasks.rca.method import METHODS
 from tasks.rca.registry import list_methods
 from tasks.rca.run.pair import run_pair
 from tests.rca.views import view_of
@@ -27,9 +27,9 @@ def test_the_example_method_registers_and_passes_its_test(tmp_path: Path, monkey
     monkeypatch.setattr(metric, "__path__", [*metric.__path__, str(tmp_path)])
     try:
         runpy.run_path(str(tmp_path / "example_test.py"))["test_known_answer"]()
-        assert REGISTRY["mean_shift"].summary.startswith("Metrics by how far")
+        assert METHODS.registered["mean_shift"].summary.startswith("Metrics by how far")
     finally:
-        REGISTRY.pop("mean_shift", None)
+        METHODS.registered.pop("mean_shift", None)
         sys.modules.pop("tasks.rca.metric.mean_shift", None)
 
 
@@ -43,12 +43,12 @@ def test_the_example_for_llm_stacks_ranks(tmp_path: Path) -> None:
         )
         sizes = {"a": ServiceFacts(kv_cache_bytes=1e9), "b": ServiceFacts(kv_cache_bytes=1e8)}
         context = Context(services=sizes, signals={"metrics": SignalFacts("complete", 6)})
-        result = run_pair(REGISTRY["kv_pressure"], replace(view, context=context), seed=1)
+        result = run_pair(METHODS.registered["kv_pressure"], replace(view, context=context), seed=1)
         assert [suspect.service for suspect in result.suspects] == ["a", "b"]
         other = view_of({("a", "latency_p90"): [1.0, 2.0]}, normal_rows=1)
-        assert run_pair(REGISTRY["kv_pressure"], other, seed=1).status == "missing"
+        assert run_pair(METHODS.registered["kv_pressure"], other, seed=1).status == "missing"
     finally:
-        REGISTRY.pop("kv_pressure", None)
+        METHODS.registered.pop("kv_pressure", None)
 
 
 def test_every_method_has_its_line_in_the_table() -> None:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from tasks.rca.method import REGISTRY, Paper, Ranking, method
+from tasks.rca.method import METHODS, Paper, Ranking, method, method_problems
 from tasks.rca.registry import (
     get_method,
     list_methods,
@@ -24,11 +24,8 @@ def test_the_first_methods_are_there() -> None:
 def test_every_method_says_what_it_is() -> None:
     for known in list_methods():
         if known.module.startswith("tasks."):
-            assert known.summary.endswith((".", "."))
-            assert known.paper.year > 1950
             assert known.installed
-            for word in ("Ranks", "Inputs", "Parameters", "Complexity", "Randomness", "Source", "Deviation"):
-                assert word in (known.run.__doc__ or ""), f"{known.name}: docstring lacks '{word}'"
+            assert method_problems(known) == [], known.name
 
 
 def test_problems_name_the_key_and_the_closest_name() -> None:
@@ -83,7 +80,7 @@ def test_a_missing_optional_package_is_named(monkeypatch: pytest.MonkeyPatch) ->
             "score.methods[0]: 'test_needs' needs packages that are not installed: no_such_pkg"
         ]
     finally:
-        REGISTRY.pop("test_needs")
+        METHODS.registered.pop("test_needs")
 
 
 def test_unknown_name() -> None:
@@ -102,7 +99,7 @@ def test_needs_name_signals_and_metrics_of_the_metric_map() -> None:
         method(name="test_needs", family="metric", needs=known, paper=Paper("", "", 2026))(_rank_nothing)
         assert get_method("test_needs").needs == known
     finally:
-        REGISTRY.pop("test_needs", None)
+        METHODS.registered.pop("test_needs", None)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +115,7 @@ def test_needs_name_signals_and_metrics_of_the_metric_map() -> None:
 def test_an_unknown_need_is_an_error_at_registration(need: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"method 'test_needs': {re.escape(problem)}"):
         method(name="test_needs", family="metric", needs={"metrics", need}, paper=Paper("", "", 2026))
-    assert "test_needs" not in REGISTRY
+    assert "test_needs" not in METHODS.registered
 
 
 def _rank_nothing(view: CaseView, rng: np.random.Generator) -> Ranking:

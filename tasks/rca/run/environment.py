@@ -16,10 +16,11 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from tasks.rca.method import FAMILY_PACKAGES
+
 _LIBRARIES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn")
 _OURS = __name__.partition(".")[0]
 _WORKER = "tasks.rca.run.worker"
-_FAMILIES = ("tasks.rca.metric", "tasks.rca.trace", "tasks.rca.multi_source")
 
 
 def libraries() -> dict[str, str]:
@@ -32,7 +33,7 @@ def libraries() -> dict[str, str]:
 def _environment() -> tuple[tuple[str, str], ...]:
     methods = [
         f"{family}.{module.name}"
-        for family in _FAMILIES
+        for family in FAMILY_PACKAGES
         for module in pkgutil.iter_modules(importlib.import_module(family).__path__)
     ]
     return tuple(({"rcarena's RCA code": code_digest(_WORKER, *methods)[:12]} | libraries()).items())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.rca.method import REGISTRY
+from tasks.rca.method import METHODS
 from tasks.rca.run.child import MIB, START_TIMEOUT_S, Child, Confinement, Ready, RunnerError
 from tasks.rca.run.pair import MetricSuspect, PairResult, Status, Suspect
 from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
@@ -90,7 +90,7 @@ class WorkerPlace:
         self._folder = self._files.enter_context(scratch_directory("workers", Path(tempfile.gettempdir())))
         hidden = [Path(path) for path in limits.hidden]
         self._hidden = tuple(sorted({str(name) for path in hidden for name in (path.absolute(), path.resolve())}))
-        self._paths = visible_paths(self._hidden, [method.module for method in REGISTRY.values()])
+        self._paths = visible_paths(self._hidden, [method.module for method in METHODS.registered.values()])
 
     def confinement(self) -> Confinement:
         scratch = tempfile.mkdtemp(dir=self._folder)

@@ -26,7 +26,7 @@ from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
 from tasks.system.scratch import scratch_directory
 
 OWN_CLUSTER = "local"
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _LOST_AT_MOST = 3
 _SHORT_PATH = Path("/tmp")
 """Ray's sockets lie deep below it, and the path of a socket has at most 107 characters."""

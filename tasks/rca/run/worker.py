@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from tasks.rca.method import REGISTRY
+from tasks.rca.method import METHODS
 from tasks.rca.run.child import MIB, reset_peak_memory
 from tasks.rca.run.pair import PairResult, run_pair
 
@@ -63,7 +63,7 @@ def main(connection: Connection) -> None:
 
 def _run(job: Job, view: bytes, connection: Connection) -> PairResult:
     importlib.import_module(job.module)
-    method, seen = REGISTRY[job.method], pickle.loads(view)  # noqa: S301 (from our runner)
+    method, seen = METHODS.registered[job.method], pickle.loads(view)  # noqa: S301 (from our runner)
     for package in method.packages:  # so that the first pair is not charged for it
         with contextlib.suppress(Exception):  # the method will say what is wrong
             importlib.import_module(package)
