@@ -77,7 +77,7 @@ def prometheus(directory: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 def export_ours(url: str, out: Path, seconds: int, step: int) -> None:
     from tasks.export.base import Sink
-    from tasks.export.prometheus import PrometheusClient, TimeGrid, metrics_table
+    from tasks.export.sources.prometheus import PrometheusClient, TimeGrid, metrics_table
 
     grid = TimeGrid(START * 1000, step * 1000, seconds // step + 1)
     with PrometheusClient(url) as client, Sink("metrics", out) as sink:

@@ -23,7 +23,7 @@ from tasks.campaign.phases import Schedule, agree, fix_schedule, read_schedule
 from tasks.campaign.plan import CasePlan
 from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection, Sampling
 from tasks.export.exporter import export_case
-from tasks.export.metric_map import METRIC_MAP_VERSION
+from tasks.export.questions.metrics import METRIC_MAP_VERSION
 from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.recover import recover, residue
 from tasks.load.run import load_record, read_run, start_generator

@@ -176,7 +176,7 @@ def _series_check(params: Params, place: Workspace) -> Callable[[], list[str]] |
         from tasks.deploy.errors import DeployError, StackNotRunningError
         from tasks.export.base import ExportError
         from tasks.export.exporter import check_series
-        from tasks.export.metric_map import explain_missing
+        from tasks.export.questions.metrics import explain_missing
 
         now = datetime.now(UTC)
         try:

@@ -67,7 +67,7 @@ from tasks.datasets.tables import (
     read_series,
     visible_files,
 )
-from tasks.export.metric_map import SPECS
+from tasks.export.questions.metrics import SPECS
 
 IMPORTER = "rcaeval 1"
 METRIC_FILES = (

@@ -16,17 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
-from tasks.export.collector import CollectorFiles
-from tasks.export.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.grid import TimeGrid
-from tasks.export.http import NO_ACCESS, HttpAccess, SourceError
 from tasks.export.left_out import LeftOut
-from tasks.export.loki import LokiClient, access_log_entries
-from tasks.export.placement import Placement, PodPlacement, inherit_gpus, merge_pods
-from tasks.export.pods import discover_pods
-from tasks.export.prometheus import PrometheusClient
-from tasks.export.span_metrics import derive_metrics
-from tasks.export.spans import read_spans
+from tasks.export.questions.spans import derive_metrics
+from tasks.export.sources.collector import CollectorFiles
+from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
+from tasks.export.sources.http import NO_ACCESS, HttpAccess, SourceError
+from tasks.export.sources.loki import LokiClient, access_log_entries
+from tasks.export.sources.placement import Placement, PodPlacement, inherit_gpus, merge_pods
+from tasks.export.sources.pods import discover_pods
+from tasks.export.sources.prometheus import PrometheusClient
+from tasks.export.sources.spans import read_spans
 from tasks.params import ExportParams
 from tasks.plugins import Registry
 from tasks.stack import Role

@@ -19,7 +19,7 @@ from tasks.export.base import (
     exporter,
     registered_exporters,
 )
-from tasks.export.metric_map import absent_metrics, explain_missing, missing_metrics
+from tasks.export.questions.metrics import absent_metrics, explain_missing, missing_metrics
 from tasks.params import ExportParams
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tasks.export.matrix import Series
+from tasks.export.sources.matrix import Series
 
 MS_NS = 1_000_000
 

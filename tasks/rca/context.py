@@ -161,7 +161,7 @@ def _load_profile(parameters: Mapping[str, Any]) -> LoadProfile:
 
 
 def _metric_facts(samples: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> dict[tuple[str, str], MetricFacts]:
-    from tasks.export.metric_map import METRIC_MAP, SPANS_SOURCE
+    from tasks.export.questions.metrics import METRIC_MAP, SPANS_SOURCE
 
     known = {variant.source for spec in METRIC_MAP for variant in spec.variants} | {SPANS_SOURCE}
     distinct = samples[["service", "metric", "unit", "source"]].drop_duplicates(["service", "metric"])

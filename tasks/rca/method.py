@@ -181,7 +181,7 @@ def need_problems(needs: Collection[str]) -> list[str]:
             if need not in known:
                 problems.append(f"unknown signal '{need}' in needs; {suggest(need, known)}")
             continue
-        from tasks.export.metric_map import SPECS
+        from tasks.export.questions.metrics import SPECS
 
         metric = need.removeprefix(METRIC_NEED)
         if metric not in SPECS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from tasks.export.metric_map import Profile, metric_names
+from tasks.export.questions.metrics import Profile, metric_names
 
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 PAPER_METRICS = frozenset(metric_names("paper"))

@@ -19,7 +19,7 @@ from tasks.case import SIGNALS, Case, Completeness, SignalName, read_cases
 from tasks.datasets.dataset import DatasetError, Overrides
 from tasks.datasets.rcaeval import METRICS, find, split_column
 from tasks.datasets.rcaeval_export import export_cases
-from tasks.export.metric_map import SPECS
+from tasks.export.questions.metrics import SPECS
 from tests.copies import copied
 from tests.datasets.layouts import RCAEVAL_INJECT, as_json, as_parquet, imported, imported_cases, rcaeval
 from tests.score.cases import with_injections

@@ -14,7 +14,7 @@ import pytest
 from tasks.case import CaseRecord, CaseWriter, Completeness, Phase, read_case
 from tasks.export.base import TelemetrySources
 from tasks.export.exporter import ExportError, export_case
-from tasks.export.http import HttpAccess
+from tasks.export.sources.http import HttpAccess
 from tests.export.emulators import DeepFlowEmulator, FilesEmulator, LokiEmulator, Response, serving
 from tests.export.test_cluster_metrics import LENGTH, LIVES, PARAMS, PODS, STACK, START, T0, WINDOW, _cluster
 from tests.export.test_deepflow import _row

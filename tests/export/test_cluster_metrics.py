@@ -16,11 +16,11 @@ import pytest
 from tasks.case import Service, Stack
 from tasks.export.base import ExportContext, Sink, TelemetrySources
 from tasks.export.exporter import check_metrics, check_series, explain_missing
-from tasks.export.metric_map import METRIC_MAP, SPECS, absent_metrics
-from tasks.export.placement import PodPlacement
-from tasks.export.prometheus import PrometheusClient
+from tasks.export.questions.metrics import METRIC_MAP, SPECS, absent_metrics
 from tasks.export.signals.prometheus_metrics import _by_service, export_prometheus_metrics
 from tasks.export.signals.topology import export_topology
+from tasks.export.sources.placement import PodPlacement
+from tasks.export.sources.prometheus import PrometheusClient
 from tasks.params import ExportParams
 from tasks.stack import LocalDeployParams, Role
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import SPANS, as_signal
-from tasks.export.deepflow import COLUMNS, DeepFlowClient, deepflow_calls, deepflow_spans
-from tasks.export.http import SourceError
-from tasks.export.placement import Placement, PodPlacement
+from tasks.export.sources.deepflow import COLUMNS, DeepFlowClient, deepflow_calls, deepflow_spans
+from tasks.export.sources.http import SourceError
+from tasks.export.sources.placement import Placement, PodPlacement
 from tests.export.emulators import DeepFlowEmulator, Response, failing_first, json_response, serving
 
 T0 = 1_760_000_000

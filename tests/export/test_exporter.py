@@ -26,8 +26,8 @@ from tasks.deploy.local.otlp_receiver import SpanFile
 from tasks.export import base
 from tasks.export.base import Sink, exporter
 from tasks.export.exporter import ExportError, TelemetrySources, check_metrics, export_case
-from tasks.export.prometheus import TimeGrid
-from tasks.export.span_metrics import engine_metrics, number_attribute, serve_metrics
+from tasks.export.questions.spans import engine_metrics, number_attribute, serve_metrics
+from tasks.export.sources.prometheus import TimeGrid
 from tasks.params import ExportParams
 from tasks.stack import LocalDeployParams
 
@@ -287,7 +287,7 @@ def test_odd_spans_and_log_lines_are_counted_in_the_case(
 def test_prometheus_that_does_not_answer_fails_the_export(
     tmp_path: Path, sources: TelemetrySources, window: tuple[datetime, datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.export.prometheus.PrometheusClient.__init__.__defaults__", (1, 1, 0.01, None))
+    monkeypatch.setattr("tasks.export.sources.prometheus.PrometheusClient.__init__.__defaults__", (1, 1, 0.01, None))
     sources = TelemetrySources(**{**vars(sources), "prometheus_url": "http://127.0.0.1:1"})
     with CaseWriter(tmp_path / "cases", "c") as writer, pytest.raises(ExportError, match="no answer after retries"):
         export_case(writer, sources, window, PARAMS, STACK)

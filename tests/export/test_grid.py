@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.export.grid import Misplaced, TimeGrid, on_grid
-from tasks.export.matrix import Series
+from tasks.export.sources.matrix import Series
 
 T0_MS = 1_760_000_003_217
 STEP_MS = 5000

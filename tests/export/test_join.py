@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.export.join import Row, bucket_quantile, join_buckets, join_series, ratio_of
-from tasks.export.matrix import Series
-from tasks.export.placement import Placement, PodPlacement
-from tasks.export.prometheus import PrometheusClient, TimeGrid
+from tasks.export.questions.join import Row, bucket_quantile, join_buckets, join_series, ratio_of
+from tasks.export.sources.matrix import Series
+from tasks.export.sources.placement import Placement, PodPlacement
+from tasks.export.sources.prometheus import PrometheusClient, TimeGrid
 
 T0 = 1_760_000_000
 STEPS = 6

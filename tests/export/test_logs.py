@@ -13,8 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import as_signal
-from tasks.export import logs
-from tasks.export.logs import LEVELS, LogWindow, log_files, mask_message, parse_lines, read_log, template_ids
+from tasks.export.sources import log_lines
+from tasks.export.sources.log_lines import (
+    LEVELS,
+    LogWindow,
+    log_files,
+    mask_message,
+    parse_lines,
+    read_log,
+    template_ids,
+)
 
 AT = datetime(2026, 11, 22, 10, 57, 1, tzinfo=UTC)
 WINDOW = LogWindow(AT - timedelta(hours=1), AT + timedelta(hours=1), 0.0)
@@ -114,7 +122,7 @@ def test_any_text_is_parsed_without_error_and_rows_fit_the_contract(text: str) -
     rows = _parse(text + "\n2026-11-22 10:57:01,000\tINFO a -- b\n" + text)
     assert rows["time_ns"].notna().all()
     assert set(rows["level"].dropna()) <= set(LEVELS)
-    assert rows["message"].str.len().between(1, logs.MAX_MESSAGE_CHARACTERS).all()
+    assert rows["message"].str.len().between(1, log_lines.MAX_MESSAGE_CHARACTERS).all()
     assert template_ids(rows["message"]).notna().all()
 
 
@@ -175,7 +183,7 @@ def test_only_the_window_is_read_whatever_the_block_size(tmp_path: Path, monkeyp
     assert whole["time"].tolist() == [AT + timedelta(seconds=i) for i in range(10)]
     assert whole["message"].iloc[0] == "a.py:1 -- n�50"
     as_signal("logs", whole)
-    monkeypatch.setattr(logs, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(log_lines, "BLOCK_BYTES", 64)
     blocks = pd.concat(read_log(file, "ray-head", window))
     pd.testing.assert_frame_equal(blocks.reset_index(drop=True), whole.reset_index(drop=True))
 
@@ -188,4 +196,4 @@ def test_file_that_ended_before_the_window_is_not_read(tmp_path: Path) -> None:
 
 
 def test_no_log_pattern_has_a_lookaround() -> None:
-    assert all(not re.search(r"\(\?[=!<][^P]", pattern) for pattern in logs.HEADERS)
+    assert all(not re.search(r"\(\?[=!<][^P]", pattern) for pattern in log_lines.HEADERS)

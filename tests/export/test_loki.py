@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.export.http import RefusedError, SourceError
-from tasks.export.loki import LokiClient, access_log_entries, service_of_stream
-from tasks.export.placement import Placement, PodPlacement
+from tasks.export.sources.http import RefusedError, SourceError
+from tasks.export.sources.loki import LokiClient, access_log_entries, service_of_stream
+from tasks.export.sources.placement import Placement, PodPlacement
 from tests.export.emulators import LokiEmulator, Response, failing_first, json_response, serving
 
 T0 = 1_760_000_000

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.export.matrix import decode_answer, matrix_series
+from tasks.export.sources.matrix import decode_answer, matrix_series
 
 _GO = {math.inf: "+Inf", -math.inf: "-Inf"}
 _VALUES = st.floats(allow_nan=True, allow_infinity=True)

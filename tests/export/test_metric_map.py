@@ -5,14 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tasks.export.metric_map import (
+from tasks.export.questions.metrics import (
     METRIC_MAP,
     SPECS,
     expected_services,
     metric_names,
     missing_metrics,
 )
-from tasks.export.prometheus import PrometheusClient, TimeGrid
+from tasks.export.sources.prometheus import PrometheusClient, TimeGrid
 from tasks.stack import LocalDeployParams
 
 PAPER = {

@@ -15,10 +15,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tasks.deploy.local.otlp_receiver import SpanFile
-from tasks.export.collector import CollectorFiles
-from tasks.export.http import SourceError
 from tasks.export.left_out import LeftOut
-from tasks.export.otlp import SpanFilter, decode_requests, read_otlp, span_frame
+from tasks.export.sources.collector import CollectorFiles
+from tasks.export.sources.http import SourceError
+from tasks.export.sources.otlp import SpanFilter, decode_requests, read_otlp, span_frame
 from tests.export.emulators import FilesEmulator, Request, Response, failing_first, json_response, serving
 
 T0 = 1_760_000_000

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.export.placement import Placement, PodPlacement, inherit_gpus, merge_pods
+from tasks.export.sources.placement import Placement, PodPlacement, inherit_gpus, merge_pods
 
 T0 = 1_760_000_000
 SERVICES = ("ray-head", "ray-replicas-0", "ray-replicas-1")

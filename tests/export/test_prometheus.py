@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import METRICS
-from tasks.export.http import HttpAccess, RefusedError, SourceError
-from tasks.export.matrix import Series
-from tasks.export.prometheus import PrometheusClient, TimeGrid, metrics_table
+from tasks.export.sources.http import HttpAccess, RefusedError, SourceError
+from tasks.export.sources.matrix import Series
+from tasks.export.sources.prometheus import PrometheusClient, TimeGrid, metrics_table
 from tests.export.emulators import PrometheusEmulator, Request, Response, json_response, serving
 
 T0 = 1_760_000_000

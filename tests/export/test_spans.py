@@ -15,10 +15,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tasks.case import SPANS, as_signal
 from tasks.deploy.local.otlp_receiver import SpanFile
-from tasks.export.otlp import SpanFilter, decode_requests
-from tasks.export.prometheus import TimeGrid
-from tasks.export.span_metrics import calls_into_services, gateway_metrics, latency_metrics, windows_of
-from tasks.export.spans import read_access_log, read_spans
+from tasks.export.questions.spans import calls_into_services, gateway_metrics, latency_metrics, windows_of
+from tasks.export.sources.access_log import read_access_log
+from tasks.export.sources.otlp import SpanFilter, decode_requests
+from tasks.export.sources.prometheus import TimeGrid
+from tasks.export.sources.spans import read_spans
 from tasks.span_links import link_spans
 
 GATEWAY, HEAD = "nginx-proxy", "ray-head"
@@ -119,7 +120,7 @@ def _whole_trace() -> OtlpTrace:
 
 @pytest.fixture(autouse=True)
 def _arrival_is_not_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.export.spans.ARRIVAL_SLACK_S", 1e9)
+    monkeypatch.setattr("tasks.export.sources.spans.ARRIVAL_SLACK_S", 1e9)
 
 
 def _read(tmp_path: Path, trace: OtlpTrace | None, access: str | None, length: float = 10, margin: float = 5) -> Any:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 
 from tasks.case import Service, Stack
-from tasks.export.topology import call_edges, placement_edges
+from tasks.export.signals.topology import call_edges, placement_edges
 
 
 def test_declared_and_seen_edges_are_joined_once() -> None:

@@ -13,7 +13,7 @@ from tasks.deploy.kubernetes.access import enter
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, ServiceRuntime, read_runtime
 from tasks.export.base import TelemetrySources
-from tasks.export.placement import PodPlacement
+from tasks.export.sources.placement import PodPlacement
 from tasks.params import Params
 from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams
 from tasks.workspace import Workspace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.export.base import ExportContext, ExportError, Sink, exporter
-from tasks.export.logs import LogWindow, log_files, read_log
+from tasks.export.sources.log_lines import LogWindow, log_files, read_log
 
 
 @exporter("logs", "logs")

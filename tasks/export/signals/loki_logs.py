@@ -7,8 +7,8 @@ from datetime import timedelta
 import orjson
 
 from tasks.export.base import ExportContext, Sink, exporter
-from tasks.export.logs import READ_DELAY_NS, LogWindow, timed_rows
-from tasks.export.loki import service_of_stream
+from tasks.export.sources.log_lines import READ_DELAY_NS, LogWindow, timed_rows
+from tasks.export.sources.loki import service_of_stream
 
 WRAPPED_IN = ("log", "message")
 """Keys of the JSON object that some collectors put around a line."""

@@ -9,13 +9,13 @@ import numpy as np
 
 from tasks.export.base import ExportContext, Sink, exporter
 from tasks.export.grid import TimeGrid
-from tasks.export.http import RefusedError
-from tasks.export.join import Row, join_buckets, join_series, ratio_of, row_series
-from tasks.export.matrix import Series
-from tasks.export.metric_map import METRIC_MAP, MetricSpec
-from tasks.export.placement import Placement
-from tasks.export.prometheus import PrometheusClient, metrics_table
-from tasks.export.promql import Variant
+from tasks.export.questions.join import Row, join_buckets, join_series, ratio_of, row_series
+from tasks.export.questions.metrics import METRIC_MAP, MetricSpec
+from tasks.export.questions.promql import Variant
+from tasks.export.sources.http import RefusedError
+from tasks.export.sources.matrix import Series
+from tasks.export.sources.placement import Placement
+from tasks.export.sources.prometheus import PrometheusClient, metrics_table
 
 TOLERATED_GAP = 0.05
 """Share of the grid that may lack samples before a series is called incomplete."""

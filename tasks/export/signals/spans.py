@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.case import SPANS
 from tasks.export.base import ExportContext, Sink, exporter
-from tasks.export.promql import CLUSTER
+from tasks.export.questions.promql import CLUSTER
 
 
 @exporter("spans", "spans")

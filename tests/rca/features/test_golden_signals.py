@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.export.metric_map import METRIC_MAP
+from tasks.export.questions.metrics import METRIC_MAP
 from tasks.rca.features.golden_signals import golden_signal
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.export.sources.placement import Join
 from tasks.stack import Role
 
 ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
@@ -17,14 +18,8 @@ LOCAL: frozenset[str] = frozenset({"local"})
 CLUSTER: frozenset[str] = frozenset({"kubernetes"})
 
 Profile = Literal["paper", "llm"]
-Join = Literal["service", "pod", "gpu", "callee"]
-"""What tells the service of a series: its label ``service``, its pod, its GPU, or the callee of a call."""
 Combine = Literal["sum", "mean", "max", "min"]
 Accelerator = Literal["any", "gpu", "none"]
-
-PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
-"""Ends of Istio's labels ``source_*`` and ``destination_*``, the ones that tell replicas apart first. ``pod``,
-``address`` and ``pod_ip`` are there where a Telemetry resource adds them."""
 
 _SERIES = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)\{")
 

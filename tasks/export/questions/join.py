@@ -19,9 +19,9 @@ from typing import TypeVar
 import numpy as np
 
 from tasks.export.grid import TimeGrid, on_grid
-from tasks.export.matrix import Series
-from tasks.export.placement import Placement
-from tasks.export.promql import Combine, Join
+from tasks.export.questions.promql import Combine
+from tasks.export.sources.matrix import Series
+from tasks.export.sources.placement import Join, Placement
 from tasks.export.values import real_number
 
 Kind = TypeVar("Kind", bound=Hashable)

@@ -18,10 +18,18 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line, said_lines
 from tasks.export.left_out import LeftOut
-from tasks.export.placement import Placement
-from tasks.export.spans import access_entries
+from tasks.export.sources.access_log import access_entries
+from tasks.export.sources.http import (
+    Answer,
+    Connection,
+    RefusedError,
+    SourceError,
+    TelemetryClient,
+    one_line,
+    said_lines,
+)
+from tasks.export.sources.placement import Placement
 from tasks.export.values import whole_number
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from io import BufferedReader, RawIOBase
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from tasks.export.http import Connection, HttpClient, SourceError, TelemetryClient
 from tasks.export.left_out import LeftOut
-from tasks.export.otlp import Row, SpanFilter, SpanReader
+from tasks.export.sources.http import Connection, HttpClient, SourceError, TelemetryClient
+from tasks.export.sources.otlp import Row, SpanFilter, SpanReader
 
 PIECE_BYTES = 8 * 2**20
 LISTINGS = 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from tasks.export.cluster_metrics import (
+from tasks.export.questions.cluster import (
     MIB,
     POD,
     container_gauge,
@@ -27,7 +27,7 @@ from tasks.export.cluster_metrics import (
     waypoint_quantile,
     waypoint_requests,
 )
-from tasks.export.promql import (
+from tasks.export.questions.promql import (
     ALL_ROLES,
     GATEWAY_ONLY,
     HEAD_ONLY,
@@ -36,7 +36,7 @@ from tasks.export.promql import (
     Profile,
     Variant,
 )
-from tasks.export.ray_metrics import (
+from tasks.export.questions.ray import (
     HTTP_WITNESS,
     REPLICA_WITNESS,
     by_proxy,
@@ -50,13 +50,13 @@ from tasks.export.ray_metrics import (
     vllm_mean,
     vllm_rate,
 )
-from tasks.export.series_names import NOTES
+from tasks.export.questions.series_names import NOTES
 from tasks.stack import Role
 
 METRIC_MAP_VERSION = 2
 
 SPANS_SOURCE = "spans"
-"""Source of the metrics that ``tasks.export.span_metrics`` derives from spans."""
+"""Source of the metrics that ``tasks.export.questions.spans`` derives from spans."""
 
 
 def _local_rate(series: str) -> str:

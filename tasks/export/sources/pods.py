@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from tasks.export.grid import TimeGrid
-from tasks.export.matrix import Series
-from tasks.export.placement import PodPlacement
-from tasks.export.prometheus import PrometheusClient
+from tasks.export.sources.matrix import Series
+from tasks.export.sources.placement import PodPlacement
+from tasks.export.sources.prometheus import PrometheusClient
 
 MOST_LOOKS = 400
 """Pods are looked at this often over the window at most."""

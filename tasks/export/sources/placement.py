@@ -9,9 +9,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
-from tasks.export.promql import PEER_LABELS, Join
-
 SINCE_EVER, FOR_EVER = -(2**62), 2**62
+
+Join = Literal["service", "pod", "gpu", "callee"]
+"""What tells the service of a series: its label ``service``, its pod, its GPU, or the callee of a call."""
+PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
+"""Ends of Istio's labels ``source_*`` and ``destination_*``, the ones that tell replicas apart first. ``pod``,
+``address`` and ``pod_ip`` are there where a Telemetry resource adds them."""
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tasks.export.promql import (
+from tasks.export.questions.promql import (
     CLUSTER,
     GATEWAY_ONLY,
     HEAD_ONLY,
-    PEER_LABELS,
     REPLICA_ONLY,
     Accelerator,
     Combine,
     Variant,
 )
-from tasks.export.ray_metrics import late_counter_rate
+from tasks.export.questions.ray import late_counter_rate
+from tasks.export.sources.placement import PEER_LABELS
 from tasks.stack import Role
 
 POD = "pod, service"

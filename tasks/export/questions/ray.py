@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tasks.export.promql import CLUSTER, HEAD_ONLY, LOCAL, REPLICA_ONLY, Combine, Variant
-from tasks.export.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vllm_names
+from tasks.export.questions.promql import CLUSTER, HEAD_ONLY, LOCAL, REPLICA_ONLY, Combine, Variant
+from tasks.export.questions.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vllm_names
 from tasks.stack import Role
 
 RAY_GAUGE_HOLD_S = 30

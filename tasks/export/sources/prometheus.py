@@ -16,9 +16,17 @@ import pyarrow as pa
 
 from tasks.case import METRICS, TIMESTAMP
 from tasks.export.grid import Misplaced, TimeGrid, on_grid
-from tasks.export.http import Answer, Connection, RefusedError, SourceError, TelemetryClient, one_line, said_lines
 from tasks.export.left_out import LeftOut
-from tasks.export.matrix import OddAnswerError, Series, decode_answer, matrix_series
+from tasks.export.sources.http import (
+    Answer,
+    Connection,
+    RefusedError,
+    SourceError,
+    TelemetryClient,
+    one_line,
+    said_lines,
+)
+from tasks.export.sources.matrix import OddAnswerError, Series, decode_answer, matrix_series
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.export.grid import TimeGrid
-from tasks.export.metric_map import SPANS_SOURCE, SPECS
-from tasks.export.spans import span_ends
+from tasks.export.questions.metrics import SPANS_SOURCE, SPECS
+from tasks.export.sources.spans import span_ends
 from tasks.span_links import link_spans
 
 LATENCY_QUANTILES = {"latency_p50": 0.5, "latency_p90": 0.9}

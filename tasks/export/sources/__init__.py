@@ -1,0 +1,1 @@
+"""Clients of the telemetry servers and readers of telemetry files."""
