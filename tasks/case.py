@@ -483,11 +483,16 @@ def read_case(path: Path) -> Case:
         raise CaseError(path, [f"{RECORD_FILE}: {p}" for p in validation_problems(error, CaseRecord)]) from error
 
 
-def read_cases(cases_dir: Path) -> list[Case]:
-    """Every finished case below ``cases_dir``, ordered by case id."""
+def finished_cases(cases_dir: Path) -> list[Path]:
+    """Return the directories of the finished cases below ``cases_dir``, ordered by name; hidden ones are being made."""
     if not cases_dir.is_dir():
         return []
-    return [read_case(path) for path in sorted(cases_dir.iterdir()) if path.is_dir() and is_finished(path)]
+    return [path for path in sorted(cases_dir.iterdir()) if not path.name.startswith(".") and is_finished(path)]
+
+
+def read_cases(cases_dir: Path) -> list[Case]:
+    """Every finished case below ``cases_dir``, ordered by case id."""
+    return [read_case(path) for path in finished_cases(cases_dir)]
 
 
 def validate_case(path: Path) -> list[str]:

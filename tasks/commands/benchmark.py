@@ -16,9 +16,9 @@ from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
-    from tasks.benchmark.figures import Benchmark, DatasetFigures
-    from tasks.benchmark.sources import Source
     from tasks.console import Console
+    from tasks.dataset_table.figures import DatasetFigures, DatasetTable
+    from tasks.dataset_table.sources import Source
 
 DEFAULT_PLACE = DEFAULT_WORKSPACE / "benchmark"
 _LINE_EVERY_S = 60.0
@@ -73,10 +73,10 @@ def benchmark(
 
     Killed or interrupted, the same command goes on where it stopped. Of the parameters only `score` matters.
     """
-    from tasks.benchmark.figures import Benchmark, changes, read_figures
-    from tasks.benchmark.page import check_markers, markdown, write_into
     from tasks.case import CaseError
     from tasks.console import Console
+    from tasks.dataset_table.figures import DatasetTable, changes, read_figures
+    from tasks.dataset_table.markdown import check_markers, markdown, write_into
     from tasks.datasets.dataset import DatasetError
     from tasks.rca.run.child import RunnerError
     from tasks.score.campaign import ScoreError
@@ -102,7 +102,7 @@ def benchmark(
     if len(datasets) < len(parsed):
         fail("\n".join([*problems, "no table: a data set is missing; what was ranked is kept"]), EXIT_FAILED)
     settings = {"profile": score.profile, "inject_time": score.inject_time, "seed": score.seed}
-    result = Benchmark(settings=settings, datasets=datasets)
+    result = DatasetTable(settings=settings, datasets=datasets)
     table = markdown(result)
     if json_file is not None:
         result.write(json_file)
@@ -121,7 +121,7 @@ def benchmark(
 
 
 def _parsed(texts: list[str]) -> list[Source]:
-    from tasks.benchmark.sources import Source
+    from tasks.dataset_table.sources import Source
 
     problems, found = [], []
     for text in texts:
@@ -150,20 +150,20 @@ def _score_params(file: Path, profile: Literal["paper", "llm"], methods: str | N
     return score
 
 
-def _earlier(against: Path | None, json_file: Path | None) -> Benchmark | None:
-    from tasks.benchmark.figures import Benchmark
+def _earlier(against: Path | None, json_file: Path | None) -> DatasetTable | None:
+    from tasks.dataset_table.figures import DatasetTable
 
     if against is not None:
-        return Benchmark.read(against)
-    return Benchmark.read(json_file) if json_file is not None and json_file.exists() else None
+        return DatasetTable.read(against)
+    return DatasetTable.read(json_file) if json_file is not None and json_file.exists() else None
 
 
 def _scored(
     source: Source, place: Path, score: ScoreParams, console: Console, workers: int | None, problems: list[str]
 ) -> DatasetFigures:
-    from tasks.benchmark.figures import read_figures
-    from tasks.benchmark.sources import gather
     from tasks.case import is_finished
+    from tasks.dataset_table.figures import read_figures
+    from tasks.dataset_table.sources import gather
     from tasks.score.campaign import score_campaign
     from tasks.score.store import PairStore
 

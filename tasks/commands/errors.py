@@ -45,6 +45,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.campaign.collect import CampaignError
     from tasks.campaign.phases import ScheduleError
     from tasks.case import CaseError
+    from tasks.compare.errors import CompareError
     from tasks.deploy.errors import DeployError, StackNotRunningError
     from tasks.export.base import ExportError
     from tasks.inject.executor import FaultError
@@ -53,7 +54,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from tasks.kube.errors import ClusterError
     from tasks.load.run import LoadError
     from tasks.rca.run.child import RunnerError
-    from tasks.record.errors import CompareError, RecordError
+    from tasks.record.errors import RecordError
     from tasks.report.performance import PerformanceError
     from tasks.score.campaign import ScoreError
     from tasks.score.files import ScoresError

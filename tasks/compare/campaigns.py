@@ -8,10 +8,10 @@ from pathlib import Path
 from tasks.compare.side import Side, read_side
 from tasks.params import Params
 from tasks.record.campaign import campaign_id
-from tasks.record.fetch import fetch, find_commit
+from tasks.record.dvc_cli import PARAMS_FILE
+from tasks.record.fetch import fetch
 from tasks.record.git import Commit, Git
-from tasks.record.message import CAMPAIGN, NAME
-from tasks.record.staging import PARAMS_FILE
+from tasks.record.history import CAMPAIGN, NAME, find_commit, last_recorded
 from tasks.workspace import Workspace
 
 
@@ -30,7 +30,7 @@ class Campaigns:
         return self.workspace.root / "compared"
 
     def recorded(self, revision: str) -> Side:
-        """Raises CompareError if there is no such campaign, or its data cannot be had."""
+        """Return a recorded campaign. Raises RecordError: there is none, or its data cannot be had."""
         return self._side(find_commit(self.git, revision, self.branch))
 
     def later(self, revision: str | None) -> Side:
@@ -44,24 +44,15 @@ class Campaigns:
         workspace; None if there is none."""
         if revision is not None:
             commit = find_commit(self.git, revision, self.branch)
-            name, identity, start = commit.trailers.get(NAME, ""), commit.trailers.get(CAMPAIGN, ""), commit.sha
+            name, identity = commit.trailers.get(NAME, ""), commit.trailers.get(CAMPAIGN, "")
+            tip: str | None = commit.sha
         else:
             name, identity = self.params.campaign.name, campaign_id(self.workspace.cases, self.params)
-            start = self.git.resolve(f"refs/heads/{self.branch}") or ""
-        found = last_recorded(self.git, start, name, other_than=identity)
+            tip = self.git.resolve(f"refs/heads/{self.branch}")
+        found = last_recorded(self.git, tip, name, other_than=identity)
         return None if found is None else self._side(found)
 
     def _side(self, commit: Commit) -> Side:
         folder = fetch(self.git, commit.sha, self._store)
         label = f"{commit.trailers.get(NAME, commit.subject)} {commit.short} of {commit.time[:10]}"
         return read_side(folder, (folder / PARAMS_FILE).read_text(encoding="utf-8"), label, commit.sha)
-
-
-def last_recorded(git: Git, start: str, name: str, *, other_than: str) -> Commit | None:
-    """The newest campaign called ``name``, from ``start`` back, whose id is not ``other_than`` (rescored or not)."""
-    for commit in git.history(start) if start else ():
-        identity = commit.trailers.get(CAMPAIGN, "")
-        same = identity.partition("-")[0] == other_than.partition("-")[0]
-        if identity and commit.trailers.get(NAME) == name and not same:
-            return commit
-    return None

@@ -32,7 +32,7 @@ def write_page(comparison: Comparison, verdict: Verdict | None, file: Path) -> N
 def render(comparison: Comparison, verdict: Verdict | None) -> str:
     """The page as a string."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.record"),
+        loader=jinja2.PackageLoader("tasks.compare"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -49,7 +49,7 @@ def render(comparison: Comparison, verdict: Verdict | None) -> str:
         figures={name: packed(json.dumps(figure, allow_nan=False).encode()) for name, figure in figures.items()},
         plotting_library=packed(_plotting_library()),
         stylesheet=_text("tasks.report", "report.css"),
-        behaviour=_text("tasks.record", "compare.js"),
+        behaviour=_text("tasks.compare", "compare.js"),
     )
 
 

@@ -13,11 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from tasks.case import Case, CaseError, read_case
+from tasks.case import Case, CaseError, read_cases
+from tasks.compare.errors import CompareError
 from tasks.identity import canonical
 from tasks.params import Params
-from tasks.record.campaign import finished
-from tasks.record.errors import CompareError
 from tasks.record.message import stack_line
 from tasks.report.latency import request_outcomes
 from tasks.score.accuracy import ranking_scores
@@ -99,7 +98,7 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
         CompareError: it has no scores, or a case that cannot be read.
     """
     try:
-        cases = [read_case(path) for path in finished(folder / "cases")]
+        cases = read_cases(folder / "cases")
         files = read_score_files(folder / "scores")
     except (CaseError, ScoresError) as error:
         raise CompareError(f"{label}: {error}") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.campaign.plan import CasePlan, plan_campaign
-from tasks.case import MANIFEST_FILE, Case, is_finished, read_case, validate_case
+from tasks.case import MANIFEST_FILE, Case, finished_cases, read_case, validate_case
 from tasks.identity import differing, digest
 from tasks.params import Params
 from tasks.record.errors import RecordError
@@ -33,7 +33,7 @@ def campaign_id(cases_dir: Path, params: Params) -> str:
         RecordError: there is no finished case.
     """
     manifests = {
-        path.name: hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest() for path in finished(cases_dir)
+        path.name: hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest() for path in finished_cases(cases_dir)
     }
     if not manifests:
         raise RecordError(f"{cases_dir}: no finished case to record; collect some first")
@@ -45,24 +45,13 @@ def campaign_id(cases_dir: Path, params: Params) -> str:
     return digest(what)[:16]
 
 
-def finished(cases_dir: Path) -> list[Path]:
-    """The directories of finished cases, by name."""
-    if not cases_dir.is_dir():
-        return []
-    return [
-        path
-        for path in sorted(cases_dir.iterdir())
-        if path.is_dir() and not path.name.startswith(".") and is_finished(path)
-    ]
-
-
 def check_cases(cases_dir: Path, params: Params, *, allow_missing: bool) -> CheckedCases:
     """Every case keeps the contract and is one that ``params`` asks for.
 
     Raises:
         RecordError: one line per problem.
     """
-    paths = finished(cases_dir)
+    paths = finished_cases(cases_dir)
     problems = [f"{path.name}: {problem}" for path in paths for problem in validate_case(path)]
     plans = {plan.case_id: plan for plan in plan_campaign(params)}
     foreign = [path.name for path in paths if path.name not in plans]

@@ -20,6 +20,7 @@ from tasks.record.errors import RecordError
 
 log = logging.getLogger(__name__)
 
+PARAMS_FILE, LOCK_FILE, PIPELINE_FILE = "params.yaml", "dvc.lock", "dvc.yaml"
 LIVE_STAGE = "collect"
 OFFLINE_STAGES = ("score", "report")
 _RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)

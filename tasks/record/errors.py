@@ -1,11 +1,10 @@
-"""What recording and comparing can tell a person."""
+"""The error of recording and of reading what is recorded."""
 
 from __future__ import annotations
 
 
 class RecordError(RuntimeError):
-    """The campaign was not recorded; nothing is half-recorded, and the same command may be run again."""
+    """A campaign was not recorded, or a recorded one cannot be read.
 
-
-class CompareError(RuntimeError):
-    """Two campaigns cannot be compared."""
+    Nothing is half-recorded, and the same command may be run again.
+    """

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.case import MANIFEST_FILE, RECORD_FILE
-from tasks.record.dvc_cli import read_settings, require_dvc
-from tasks.record.errors import CompareError
-from tasks.record.git import Commit, Git
-from tasks.record.message import CAMPAIGN
-from tasks.record.staging import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE
+from tasks.record.dvc_cli import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, read_settings, require_dvc
+from tasks.record.errors import RecordError
+from tasks.record.git import Git
 from tasks.score.results import METRICS_FILE, MISATTRIBUTION_FILE, RANKINGS_FILE, SCORES_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -32,33 +30,17 @@ _PARALLEL = 8
 _FORMAT = "1"
 
 
-def find_commit(git: Git, revision: str, branch: str) -> Commit:
-    """By revision, or by (the beginning of) the id of a campaign on ``branch``.
-
-    Raises:
-        CompareError: there is none.
-    """
-    commit = git.resolve(revision)
-    if commit is not None:
-        return next(git.history(commit))
-    tip = git.resolve(f"refs/heads/{branch}")
-    for found in git.history(tip) if tip else ():
-        if len(revision) >= 4 and found.trailers.get(CAMPAIGN, "").startswith(revision):
-            return found
-    raise CompareError(f"'{revision}': neither a revision nor a campaign id on '{branch}'")
-
-
 def fetch(git: Git, commit: str, store: Path) -> Path:
     """A folder with ``cases/<id>/``, ``scores/``, ``params.yaml`` of the campaign that ``commit`` records.
 
     Raises:
-        CompareError: the commit records none, or its data is neither in the cache nor in the remote.
+        RecordError: the commit records none, or its data is neither in the cache nor in the remote.
     """
     lock, params, metrics = (
         git.show(commit, path) for path in (LOCK_FILE, PARAMS_FILE, f"{DEFAULT_WORKSPACE}/scores/{METRICS_FILE}")
     )
     if lock is None or params is None or metrics is None:
-        raise CompareError(
+        raise RecordError(
             f"{commit[:10]} records no campaign ({LOCK_FILE}, {PARAMS_FILE} or {METRICS_FILE} is missing)"
         )
     key = hashlib.sha256(b"\0".join((_FORMAT.encode(), lock, params, metrics))).hexdigest()[:20]
@@ -108,7 +90,7 @@ def _download(git: Git, commit: str, folder: Path) -> None:
                 list(pool.map(lambda pair: files.get_file(pair[0], str(folder / pair[1])), wanted))
     except (DvcException, DataIndexDirError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         reason = str(error).strip().splitlines()
-        raise CompareError(
+        raise RecordError(
             f"the data of {commit[:10]} is neither in the cache of {git.directory} nor in its remote"
             + (f": {reason[0]}" if reason else "")
         ) from error

@@ -11,11 +11,10 @@ import pandas as pd
 from tasks.case import Case
 from tasks.params import Params
 from tasks.record.campaign import CheckedCases
+from tasks.record.history import CAMPAIGN, CASES, CODE, DATA, NAME, NOT_PUSHED, PUSHED
 from tasks.score.files import ScoreFiles, read_score_files
 from tasks.validation import some
 
-CAMPAIGN, NAME, CASES, CODE, DATA = (f"RCArena-{word}" for word in ("Campaign", "Name", "Cases", "Code", "Data"))
-PUSHED, NOT_PUSHED = "pushed", "not-pushed"
 _BEST = 3
 _VERSIONS = ("vllm", "ray", "nginx")
 
@@ -33,7 +32,7 @@ class Provenance:
 
 def commit_message(identity: str, params: Params, checked: CheckedCases, scores_dir: Path, facts: Provenance) -> str:
     files = read_score_files(scores_dir)
-    leaders, chance = _leaders(files, params) if files else ([], None)
+    leaders, chance = _leaders(files) if files else ([], None)
     headline = f", {leaders[0][0]} Avg@5 {leaders[0][2]}" if leaders else ""
     against = f" (chance {chance['avg5']:.2f})" if chance else ""
     lines = [
@@ -44,10 +43,10 @@ def commit_message(identity: str, params: Params, checked: CheckedCases, scores_
     ]
     if checked.missing:
         lines.append(f"missing: {some([plan.short_label for plan in checked.missing])}")
-    if leaders and chance:
+    if files and leaders and chance:
         lines += [
             "",
-            f"best of {_methods(files)} methods, AC@1 and Avg@5 with {params.score.confidence:.0%} intervals:",
+            f"best of {len(_methods(files))} methods, AC@1 and Avg@5 with {params.score.confidence:.0%} intervals:",
         ]
         width = max(len(name) for name, *_ in leaders)
         lines += [f"  {name:<{width}}  {ac1}  {avg5}" for name, ac1, avg5 in leaders]
@@ -93,18 +92,21 @@ def _cases_line(checked: CheckedCases, files: ScoreFiles | None) -> str:
     return f"{line}: {scored} scored, {fault_free} fault-free, {len(kinds) - scored - fault_free} ineffective"
 
 
-def _methods(files: ScoreFiles | None) -> int:
-    return 0 if files is None else int(files.rankings["method"].nunique())
+def _methods(files: ScoreFiles) -> list[str]:
+    """Return the methods without those that are yardsticks for the others."""
+    rankings = files.rankings
+    return [str(name) for name in rankings.loc[~rankings["reference"], "method"].unique()]
 
 
-def _leaders(files: ScoreFiles, params: Params) -> tuple[list[tuple[str, str, str]], dict[str, float] | None]:
-    """The best methods by Avg@5 with their AC@1 and Avg@5, and what chance would score."""
+def _leaders(files: ScoreFiles) -> tuple[list[tuple[str, str, str]], dict[str, float] | None]:
+    """Return the best methods by Avg@5 with their AC@1 and Avg@5, and what chance would score."""
     table = files.scores
     table = table[(table["level"] == "overall") & (table["granularity"] == "service")]
     if table.empty:
         return [], None
     rows = {score: table[table["score"] == score].set_index("method") for score in ("ac1", "avg5")}
-    order = rows["avg5"].sort_values("value", ascending=False, kind="stable").index[:_BEST]
+    ranked = rows["avg5"].sort_values("value", ascending=False, kind="stable").index
+    order = ranked[ranked.isin(_methods(files))][:_BEST]
     best = [(str(name), _estimate(rows["ac1"].loc[name]), _estimate(rows["avg5"].loc[name])) for name in order]
     return best, {score: float(rows[score]["chance"].iloc[0]) for score in rows}
 

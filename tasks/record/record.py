@@ -14,13 +14,14 @@ from pathlib import Path
 
 from tasks.params import Params
 from tasks.record.campaign import CheckedCases, campaign_id, check_cases
-from tasks.record.dvc_cli import LIVE_STAGE, OFFLINE_STAGES, DvcSettings, read_settings
+from tasks.record.dvc_cli import LIVE_STAGE, LOCK_FILE, OFFLINE_STAGES, PARAMS_FILE, DvcSettings, read_settings
 from tasks.record.errors import RecordError
 from tasks.record.git import Commit, Git, GitError, open_repository
+from tasks.record.history import CASES, DATA, PUSHED, find_campaign
 from tasks.record.lock import held
-from tasks.record.message import CAMPAIGN, DATA, PUSHED, Provenance, commit_message
+from tasks.record.message import Provenance, commit_message
 from tasks.record.outputs import doubt_about_report, doubt_about_scores, foreign_code
-from tasks.record.staging import LOCK_FILE, PARAMS_FILE, Staging, staged, take_outputs
+from tasks.record.staging import Staging, staged, take_outputs
 from tasks.score.results import METRICS_FILE
 from tasks.validation import some
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
@@ -124,11 +125,11 @@ class _Recording:
     def run(self) -> Recorded:
         identity = campaign_id(self.workspace.cases, self.params)
         tip = self._tip()
-        found = _find(self.git, tip, identity)
+        found = find_campaign(self.git, tip, identity)
         scores = self._metrics_of_workspace()
         if found is not None and self.options.rescored and scores not in (None, self._metrics_of(found)):
             identity = f"{identity}-{self.git.run('hash-object', '--no-filters', '--stdin', stdin=scores)[:8]}"
-            found = _find(self.git, tip, identity)
+            found = find_campaign(self.git, tip, identity)
         if found is not None:
             return self._known(identity, found, scores)
         return self._new(identity)
@@ -173,7 +174,7 @@ class _Recording:
             pushed = True
         if self.options.git_remote is not None:
             self._publish_to_remote(self.git.resolve(self.ref) or found.sha)
-        count, _, planned = found.trailers.get("RCArena-Cases", "0 of 0").partition(" of ")
+        count, _, planned = found.trailers.get(CASES, "0 of 0").partition(" of ")
         return Recorded(
             identity, found.sha, self.options.branch, new=False, pushed=pushed, cases=int(count),
             missing=int(planned) - int(count), ran_again={}, differs=differs,
@@ -238,7 +239,7 @@ class _Recording:
         """The commit of the campaign, and whether it is this one: another clone may have been faster."""
         for _ in range(_ATTEMPTS):
             tip = self._tip()
-            found = _find(self.git, tip, identity)
+            found = find_campaign(self.git, tip, identity)
             if found is not None:
                 self.say(f"record: another recording was faster: {found.short}")
                 return found.sha, False
@@ -264,9 +265,3 @@ class _Recording:
                 raise
             return False
         return not any(line.startswith("=") for line in said.splitlines())
-
-
-def _find(git: Git, tip: str | None, identity: str) -> Commit | None:
-    if tip is None:
-        return None
-    return next((commit for commit in git.history(tip) if commit.trailers.get(CAMPAIGN) == identity), None)

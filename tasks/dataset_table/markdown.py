@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.benchmark.figures import Benchmark, DatasetFigures, MethodFigures, Values
+from tasks.dataset_table.figures import DatasetFigures, DatasetTable, MethodFigures, Values
 from tasks.score.references import REFERENCE_LABELS
 from tasks.system.durable import write_durably
 from tasks.validation import ParamsError
@@ -15,7 +15,7 @@ _SAME = 0.005
 """Scores that are closer look the same in the table."""
 
 
-def markdown(benchmark: Benchmark) -> str:
+def markdown(benchmark: DatasetTable) -> str:
     """A row per reference and method, a column per data set; then the methods whose lists leave out services."""
     names = list(benchmark.datasets)
     methods = list(dict.fromkeys(m for dataset in benchmark.datasets.values() for m in dataset.methods))
@@ -48,7 +48,7 @@ def markdown(benchmark: Benchmark) -> str:
     return "\n".join(lines)
 
 
-def _tails(benchmark: Benchmark, methods: list[str]) -> Iterator[str]:
+def _tails(benchmark: DatasetTable, methods: list[str]) -> Iterator[str]:
     for method in methods:
         cells = []
         for dataset in benchmark.datasets.values():

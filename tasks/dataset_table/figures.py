@@ -47,7 +47,7 @@ class DatasetFigures(Frozen):
     methods: dict[str, MethodFigures]
 
 
-class Benchmark(Frozen):
+class DatasetTable(Frozen):
     """``settings``: of the section ``score`` that decides the figures."""
 
     schema_version: Literal[1] = 1
@@ -58,7 +58,7 @@ class Benchmark(Frozen):
         write_durably(file, (self.model_dump_json(indent=1, exclude_none=True) + "\n").encode())
 
     @classmethod
-    def read(cls, file: Path) -> Benchmark:
+    def read(cls, file: Path) -> DatasetTable:
         """Raises ParamsError: not such a file."""
         try:
             return cls.model_validate_json(file.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def _values(rows: pd.DataFrame, column: str) -> Values:
     return Values(**{score: number(rows.loc[score, column]) for score in SHOWN})
 
 
-def changes(before: Benchmark, after: Benchmark) -> list[str]:
+def changes(before: DatasetTable, after: DatasetTable) -> list[str]:
     """One line per method and data set of both whose AC@1 or Avg@5 moved by more than ``CHANGE``, the largest first in
     each data set; then what only one of them has, and settings that differ."""
     lines = []

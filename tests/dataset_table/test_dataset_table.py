@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.benchmark.figures import Benchmark, DatasetFigures, MethodFigures, Values, changes, read_figures
-from tasks.benchmark.page import BEGIN, END, markdown, write_into
-from tasks.benchmark.sources import _READING_CODE, Source, gather
 from tasks.case import read_cases
+from tasks.dataset_table.figures import DatasetFigures, DatasetTable, MethodFigures, Values, changes, read_figures
+from tasks.dataset_table.markdown import BEGIN, END, markdown, write_into
+from tasks.dataset_table.sources import _READING_CODE, Source, gather
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.registry import Layout
 from tasks.rca.run.environment import code_of
@@ -97,7 +97,7 @@ def test_what_is_there_stays_until_the_source_or_its_reader_changes(
     assert len(read_cases(first.cases)) == 2
 
     stranger = synthetic_case(first.cases, "of-an-older-reader")
-    monkeypatch.setattr("tasks.benchmark.sources.code_digest", lambda *modules: "other readers")
+    monkeypatch.setattr("tasks.dataset_table.sources.code_digest", lambda *modules: "other readers")
     (tmp_path / "other" / "readers").mkdir(parents=True)
     (tmp_path / "other" / "case.py").write_text("")
     gather(source, place)
@@ -218,10 +218,10 @@ def figures(ac1: float, avg5: float, *, failures: int = 0, tail: float | None = 
     )
 
 
-def benchmark_of(**methods: MethodFigures) -> Benchmark:
+def benchmark_of(**methods: MethodFigures) -> DatasetTable:
     chance = {"chance": Values(ac1=0.2, avg5=0.6), "role_prior": Values(ac1=1 / 3, avg5=0.8)}
     shop = DatasetFigures(cases=12, scored=10, references=chance, methods=methods)
-    return Benchmark(settings={"profile": "llm"}, datasets={"shop": shop})
+    return DatasetTable(settings={"profile": "llm"}, datasets={"shop": shop})
 
 
 def test_the_table_says_what_failed_and_where_a_tail_matters() -> None:
@@ -253,7 +253,7 @@ def test_changes_of_more_than_a_twentieth_are_told_largest_first() -> None:
 def test_other_settings_data_sets_and_cases_are_told() -> None:
     before = benchmark_of(a=figures(1, 1))
     more = before.datasets["shop"].model_copy(update={"scored": 11})
-    after = Benchmark(settings={"profile": "paper", "seed": 1}, datasets={"shop": more, "other": more})
+    after = DatasetTable(settings={"profile": "paper", "seed": 1}, datasets={"shop": more, "other": more})
     assert changes(before, after) == [
         "shop: 10 of 12 cases scored → 11 of 12",
         "data sets not there before: other",
@@ -266,10 +266,10 @@ def test_other_settings_data_sets_and_cases_are_told() -> None:
 def test_figures_come_back_as_they_were(tmp_path: Path) -> None:
     benchmark = benchmark_of(a=figures(0.5, 0.5), b=figures(0, 0, failures=3))
     benchmark.write(tmp_path / "b.json")
-    assert Benchmark.read(tmp_path / "b.json") == benchmark
+    assert DatasetTable.read(tmp_path / "b.json") == benchmark
     (tmp_path / "b.json").write_text('{"settings": {}, "datasets": {"x": {}}}')
     with pytest.raises(ParamsError, match=r"datasets\.x\.cases: missing"):
-        Benchmark.read(tmp_path / "b.json")
+        DatasetTable.read(tmp_path / "b.json")
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{END}\n{BEGIN}", f"{BEGIN}\n", f"{BEGIN}{END}{BEGIN}{END}"])

@@ -1,0 +1,1 @@
+"""The table of scores on many data sets (``rcarena benchmark``, docs/datasets.md)."""
