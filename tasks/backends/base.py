@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from tasks.deploy.health import complete
-from tasks.params import Params
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.case import Stack
     from tasks.export.base import TelemetrySources
+    from tasks.inject.executor import FaultExecutor
 
 Say = Callable[[str], None]
+P = TypeVar("P")
 
 
 class LiveStack(ABC):
@@ -70,12 +71,22 @@ class LiveStack(ABC):
         """Where the telemetry of this stack is."""
 
 
-class Backend(ABC):
-    """The stack of one workspace. ``up`` leases it: an owner that neither renews nor drops the lease loses it."""
+class Backend(ABC, Generic[P]):
+    """The stack of one workspace. ``up`` leases it: an owner that neither renews nor drops the lease loses it.
 
-    def __init__(self, params: Params, workspace: Workspace) -> None:
-        self.params = params
+    Importing its module must be cheap: what it needs to work is imported by the methods.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, deploy: P, workspace: Workspace) -> None:
+        self.deploy = deploy
         self.workspace = workspace
+
+    @classmethod
+    def executors(cls) -> Mapping[str, type[FaultExecutor[Any, Any]]]:
+        """What carries out, here, fault kinds whose own file does not know this backend: executor by kind."""
+        return {}
 
     @abstractmethod
     def up(self, say: Say) -> None:
@@ -106,14 +117,3 @@ class Backend(ABC):
     @abstractmethod
     def live(self) -> LiveStack:
         """Raises StackNotRunningError when no stack is up."""
-
-
-def backend_of(params: Params, workspace: Workspace) -> Backend:
-    """The backend that ``deploy.backend`` names."""
-    if params.deploy.backend == "local":
-        from tasks.backends.local.backend import LocalBackend
-
-        return LocalBackend(params, workspace)
-    from tasks.backends.kubernetes.backend import KubernetesBackend
-
-    return KubernetesBackend(params, workspace)

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
 from tasks import __version__
-from tasks.backends.base import LiveStack, Say, backend_of
+from tasks.backends import backend_of
+from tasks.backends.base import LiveStack, Say
 from tasks.campaign.phases import Schedule, agree, fix_schedule, read_schedule
 from tasks.campaign.plan import CasePlan
 from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection, Sampling

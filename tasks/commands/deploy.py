@@ -31,7 +31,7 @@ def deploy_up(
     ] = 0,
 ) -> None:
     """Bring the stack up (or find it up); done when a completion came back through the gateway."""
-    from tasks.backends.base import backend_of
+    from tasks.backends import backend_of
 
     console = Console()
     backend = backend_of(checked_params(params), workspace_at(workspace))
@@ -41,7 +41,7 @@ def deploy_up(
     else:
         backend.drop_lease()
     runtime = backend.live().runtime
-    inside = " (inside: rcarena deploy exec)" if backend.params.deploy.backend == "local" else ""
+    inside = " (inside: rcarena deploy exec)" if backend.name == "local" else ""
     console.say(f"gateway {runtime.gateway_url}, prometheus {runtime.prometheus_url}{inside}")
 
 
@@ -123,7 +123,7 @@ def deploy_status(
 @stage
 def deploy_release(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Leave the stack up for whoever wants it next: undo what is left of faults, give the lease up."""
-    from tasks.backends.base import backend_of
+    from tasks.backends import backend_of
 
     place = workspace_at(workspace)
     backend = backend_of(load_params(params), place)
@@ -143,7 +143,7 @@ def deploy_down(
     ] = False,
 ) -> None:
     """End the stack and remove everything it left outside the workspace."""
-    from tasks.backends.base import backend_of
+    from tasks.backends import backend_of
     from tasks.campaign.collect import take_down
     from tasks.commands import kubernetes
 

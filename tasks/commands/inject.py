@@ -53,7 +53,7 @@ def _inject_once(
     import time
     from datetime import UTC, datetime, timedelta
 
-    from tasks.backends.base import backend_of
+    from tasks.backends import backend_of
     from tasks.campaign.attempt import sole_experiment
     from tasks.inject.catalogue import resolve_parameters, validate_injection
     from tasks.inject.injection import LEAD_S, InjectionPlan, start_injection

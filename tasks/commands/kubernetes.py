@@ -172,7 +172,7 @@ def _series_check(params: Params, place: Workspace) -> Callable[[], list[str]] |
     def missing() -> list[str]:
         from datetime import UTC, datetime, timedelta
 
-        from tasks.backends.kubernetes.backend import KubernetesBackend
+        from tasks.backends import backend_of
         from tasks.deploy.errors import DeployError, StackNotRunningError
         from tasks.export.base import ExportError
         from tasks.export.exporter import check_series
@@ -180,7 +180,7 @@ def _series_check(params: Params, place: Workspace) -> Callable[[], list[str]] |
 
         now = datetime.now(UTC)
         try:
-            live = KubernetesBackend(params, place).live()
+            live = backend_of(params, place).live()
             live.enter()
             sources = live.sources()
             window = (now - timedelta(seconds=SERIES_WINDOW_S), now)

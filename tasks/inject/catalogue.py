@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
+from tasks.backends import BACKENDS, find
 from tasks.inject.executor import FaultExecutor, FaultParameters
-from tasks.inject.executors.kubernetes.executor import KubernetesFault
-from tasks.inject.executors.local.executor import LocalFault
 from tasks.params import InjectionSpec, Params
 from tasks.plugins import Registry
-from tasks.stack import BackendName, Role
+from tasks.stack import Role
 from tasks.validation import suggest, validation_problems
 
 ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
-BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 
 
 @dataclass(frozen=True)
 class FaultKind:
-    """One kind. The fields above ``local`` say what it is on every backend; ``local`` and ``kubernetes`` carry it out
-    there, None where it cannot be. ``kubernetes_defaults`` replace the defaults of parameters on that backend.
+    """What a kind is on every backend. ``executors``: by backend name, what carries it out there; a backend can bring
+    executors of its own for kinds that do not name it (``Backend.executors``).
 
     ``resources`` are the parts of a service that the fault needs for itself: two faults that share one cannot act
     on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it shows.
@@ -38,28 +36,28 @@ class FaultKind:
     probe: str
     signals: str
     metrics: tuple[str, ...]
-    local: type[LocalFault[Any]] | None = None
-    kubernetes: type[KubernetesFault[Any]] | None = None
-    kubernetes_defaults: Mapping[str, Any] = field(default_factory=dict)
+    executors: Mapping[str, type[FaultExecutor[Any, Any]]]
 
     @property
-    def backends(self) -> tuple[BackendName, ...]:
+    def backends(self) -> tuple[str, ...]:
         """Where it can be carried out."""
-        return tuple(backend for backend in BACKENDS if self._on(backend) is not None)
+        others = {name for name, backend in BACKENDS.all().items() if self.kind in backend.executors()}
+        return (*self.executors, *sorted(others - set(self.executors)))
 
-    def executor(self, backend: BackendName) -> type[FaultExecutor[Any, Any]]:
+    def executor(self, backend: str) -> type[FaultExecutor[Any, Any]]:
         """Raises KeyError when the backend has none."""
         found = self._on(backend)
         if found is None:
             raise KeyError(f"{self.kind} on {backend}")
         return found
 
-    def defaults(self, backend: BackendName) -> dict[str, Any]:
+    def defaults(self, backend: str) -> dict[str, Any]:
         """Values of parameters that differ from the defaults of the model."""
-        return dict(self.kubernetes_defaults) if backend == "kubernetes" else {}
+        found = self._on(backend)
+        return dict(found.defaults) if found else {}
 
-    def _on(self, backend: BackendName) -> type[FaultExecutor[Any, Any]] | None:
-        return self.local if backend == "local" else self.kubernetes
+    def _on(self, backend: str) -> type[FaultExecutor[Any, Any]] | None:
+        return self.executors.get(backend) or find(backend).executors().get(self.kind)
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def fault(kind: str) -> FaultKind:
     return FAULT_KINDS.get(kind)
 
 
-def kinds(backend: BackendName | None = None) -> list[str]:
+def kinds(backend: str | None = None) -> list[str]:
     """Every kind, or those that a backend can carry out."""
     return [each.kind for each in list_faults() if backend is None or backend in each.backends]
 
@@ -130,7 +128,7 @@ def validate_injection(
     where: str,
     target_key: str = "target",
     *,
-    backend: BackendName,
+    backend: str,
 ) -> list[str]:
     """Problems of one injection, one line each, below the key ``where``; empty when it can be carried out."""
     if kind not in FAULT_KINDS:
@@ -186,7 +184,7 @@ def validate_inject_params(params: Params) -> list[str]:
     return problems
 
 
-def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: BackendName) -> FaultParameters:
+def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: str) -> FaultParameters:
     """The parameters with every default of the backend.
 
     Raises:
@@ -211,11 +209,11 @@ def _target_problems(kind: FaultKind, target: str, roles: Mapping[str, Role], wh
     return []
 
 
-def _validated(kind: FaultKind, parameters: Mapping[str, Any], backend: BackendName) -> FaultParameters:
+def _validated(kind: FaultKind, parameters: Mapping[str, Any], backend: str) -> FaultParameters:
     return kind.parameters.model_validate({**kind.defaults(backend), **parameters})
 
 
-def _parameter_problems(kind: FaultKind, parameters: Mapping[str, Any], where: str, backend: BackendName) -> list[str]:
+def _parameter_problems(kind: FaultKind, parameters: Mapping[str, Any], where: str, backend: str) -> list[str]:
     where = f"{where}.parameters"
     if not kind.parameters.model_fields and parameters:
         unknown = ", ".join(f"'{key}'" for key in parameters)

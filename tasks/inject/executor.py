@@ -6,6 +6,7 @@ The guardian, the dead-man timer and the recovery know a fault only by these.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -110,6 +111,9 @@ class FaultExecutor(ABC, Generic[T, P]):
     Life: ``undo_steps`` goes to the journal, then ``refusal`` may stop it, then ``apply``; the steps undo it. The
     guardian compares the probe's figures before, during and after with ``shows_effect`` and ``is_normal``.
     """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Values of parameters that differ from the defaults of the kind on this backend."""
 
     settle_s: float = 8.0
     """How long after the undo the probe may take to be normal again."""

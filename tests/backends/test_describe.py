@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.backends.kubernetes.backend import KubernetesStack
-from tasks.backends.local.backend import LocalStack
+from tasks.backends.kubernetes.stack import KubernetesStack
+from tasks.backends.local.stack import LocalStack
 from tasks.case import Limits
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, PodRuntime
 from tasks.deploy.kubernetes.runtime import ServiceRuntime as KubernetesService

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,11 +114,11 @@ def test_a_case_that_was_recorded_with_another_default_is_set_aside(params: Para
     assert is_finished(place.superseded / f"{old}.1")
 
 
-class PretendBackend(Backend):
+class PretendBackend(Backend[Any]):
     """Counts; ``ups`` says of each attempt to bring the stack up whether it succeeds (then: always)."""
 
-    def __init__(self, params: Params, workspace: Workspace, ups: list[bool]) -> None:
-        super().__init__(params, workspace)
+    def __init__(self, deploy: Any, workspace: Workspace, ups: list[bool]) -> None:
+        super().__init__(deploy, workspace)
         self.ups = ups
         self.calls: list[str] = []
         self.running = False
@@ -154,7 +155,7 @@ def pretended(
     params: Params, place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[PretendBackend, Attempts, list[str]]:
     """The backend; by case, how its attempts end (then: recorded); the cases in the order of the attempts."""
-    backend, attempts, tried = PretendBackend(params, place, []), {}, []
+    backend, attempts, tried = PretendBackend(params.deploy, place, []), {}, []
 
     def run(plan: CasePlan, resolved: Path, workspace: Workspace, console: Console) -> Outcome:
         tried.append(plan.case_id)

@@ -2,153 +2,58 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from tasks.backends.base import Backend, LiveStack, Say
-from tasks.backends.prometheus import instant_value
-from tasks.case import Limits, Service, Stack
-from tasks.deploy.errors import DeployError, StackNotRunningError
-from tasks.deploy.kubernetes import lifecycle, teardown
-from tasks.deploy.kubernetes.access import enter
-from tasks.deploy.kubernetes.models import model_preset
-from tasks.deploy.kubernetes.runtime import KubernetesRuntime, ServiceRuntime, read_runtime
-from tasks.export.base import TelemetrySources
-from tasks.export.sources.placement import PodPlacement
-from tasks.params import Params
-from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams
-from tasks.workspace import Workspace
+from tasks.backends import register
+from tasks.backends.base import Backend, Say
+from tasks.deploy.errors import StackNotRunningError
+from tasks.stack import KubernetesDeployParams
 
-STEADY_LATENCY_S = 5.0
-OPEN_REQUESTS = (
-    'sum(last_over_time({{__name__=~"(ray_)?vllm[_:]num_requests_(running|waiting)",namespace="{namespace}"}}[30s]))'
-)
-LAST_TELEMETRY_S = 10.0
-"""Spans leave an engine in batches every five seconds, and log collectors send when they have enough."""
+if TYPE_CHECKING:
+    from tasks.backends.kubernetes.stack import KubernetesStack
 
 
-class KubernetesStack(LiveStack):
-    def __init__(self, runtime: KubernetesRuntime, params: KubernetesDeployParams) -> None:
-        self.runtime: KubernetesRuntime = runtime
-        self._params = params
-        self._ways = ExitStack()
-
-    def enter(self) -> None:
-        """Opens the port-forwards that this process needs, if any; they end with it."""
-        self._ways = enter(self.runtime)
-
-    def unsteady(self) -> str | None:
-        if not self.runtime.alive:
-            raise StackNotRunningError(f"the stack in namespace {self.runtime.namespace} is gone")
-        try:
-            found = lifecycle.status(self._params, self.runtime.directory)
-            if found.state != "ready":
-                return found.detail
-            open_requests = instant_value(
-                self.runtime.prometheus_url, OPEN_REQUESTS.format(namespace=self.runtime.namespace)
-            )
-        except DeployError as error:
-            return str(error)
-        except (OSError, ValueError, KeyError) as error:
-            return f"Prometheus does not answer: {error}"
-        if open_requests > 0:
-            return f"{open_requests:g} requests still open"
-        return self.slow_or_failing(self._params.replicas, STEADY_LATENCY_S)
-
-    def describe(self) -> Stack:
-        parallelism = self._params.parallelism
-        return Stack(
-            backend="kubernetes",
-            model=model_preset(self._params.model).source,
-            engine="vllm",
-            parallelism={
-                "data": self._params.replicas,
-                "tensor": parallelism.tensor,
-                "pipeline": parallelism.pipeline,
-            },
-            versions=self.runtime.versions,
-            services=tuple(
-                Service(
-                    name=service.name,
-                    role=service.role,
-                    node=service.node,
-                    address=service.address,
-                    limits=self._limits(service),
-                    devices=tuple(gpu for pod in service.pods for gpu in pod.gpus),
-                )
-                for service in self.runtime.services
-            ),
-        )
-
-    def _limits(self, service: ServiceRuntime) -> Limits:
-        """Of all pods of a service together: a replica has one per pipeline stage."""
-        resources = self._params.resources
-        of_pod = {"gateway": resources.gateway, "head": resources.head}.get(service.role, resources.replica)
-        pods = len(service.pods)
-        engine = {**model_preset(self._params.model).engine, **self._params.engine_arguments}
-        arguments = engine if service.role == "replica" else {}
-        return Limits(
-            cpu_cores=of_pod.cpu_cores * pods,
-            memory_bytes=of_pod.memory_gb * 1e9 * pods,
-            kv_cache_bytes=_positive(arguments.get("kv_cache_memory_bytes")),
-            max_model_len=_positive(arguments.get("max_model_len")),
-            max_num_seqs=_positive(arguments.get("max_num_seqs")),
-        )
-
-    def sources(self) -> TelemetrySources:
-        """The gateway reaches Ray Serve's proxies in the replicas' pods; the head only controls the replicas."""
-        replicas = [service.name for service in self.runtime.services if service.role == "replica"]
-        return TelemetrySources(
-            prometheus_url=self.runtime.prometheus_url,
-            loki_url=self.runtime.loki_url,
-            spans_url=self.runtime.spans_url,
-            deepflow_url=self.runtime.deepflow_url,
-            calls=tuple((caller, replica) for caller in (GATEWAY, HEAD) for replica in replicas),
-            settle_s=max(LAST_TELEMETRY_S, 2.0 * self._params.scrape_interval_s),
-            namespace=self.runtime.namespace,
-            pods=tuple(
-                PodPlacement(
-                    service=service.name, pod=pod.name, uid=pod.uid, node=pod.node, address=pod.ip, gpus=pod.gpus
-                )
-                for service in self.runtime.services
-                for pod in service.pods
-            ),
-            gpus=self._params.accelerator.kind == "nvidia",
-        )
-
-
-class KubernetesBackend(Backend):
-    def __init__(self, params: Params, workspace: Workspace) -> None:
-        super().__init__(params, workspace)
-        assert isinstance(params.deploy, KubernetesDeployParams)
-        self._deploy = params.deploy
+@register
+class KubernetesBackend(Backend[KubernetesDeployParams]):
+    name = "kubernetes"
 
     def up(self, say: Say) -> None:
-        lifecycle.up(self._deploy, self.workspace.stack, say)
+        from tasks.deploy.kubernetes import lifecycle
+
+        lifecycle.up(self.deploy, self.workspace.stack, say)
 
     def down(self) -> bool:
-        return teardown.down(self._deploy, self.workspace.stack)
+        from tasks.deploy.kubernetes import teardown
+
+        return teardown.down(self.deploy, self.workspace.stack)
 
     def is_up(self) -> bool:
+        from tasks.deploy.kubernetes.runtime import read_runtime
+
         runtime = read_runtime(self.workspace.stack)
         return runtime is not None and runtime.alive
 
     def renew_lease(self) -> None:
+        from tasks.deploy.kubernetes import lifecycle
+
         lifecycle.renew_lease(self.workspace.stack)
 
     def hold_lease(self, duration_s: int) -> None:
+        from tasks.deploy.kubernetes import lifecycle
+
         lifecycle.hold_lease(self.workspace.stack, duration_s)
 
     def drop_lease(self) -> None:
+        from tasks.deploy.kubernetes import lifecycle
+
         lifecycle.drop_lease(self.workspace.stack)
 
     def live(self) -> KubernetesStack:
-        """The published runtime is that of the last ``up``: pods that were replaced since are found by the exporter."""
+        """Return the stack as the last ``up`` published it; pods that were replaced since are found by the exporter."""
+        from tasks.backends.kubernetes.stack import KubernetesStack
+        from tasks.deploy.kubernetes.runtime import read_runtime
+
         runtime = read_runtime(self.workspace.stack)
         if runtime is None or not runtime.alive:
             raise StackNotRunningError(f"no stack runs in {self.workspace.root}: start one with `rcarena deploy up`")
-        return KubernetesStack(runtime, self._deploy)
-
-
-def _positive(value: object) -> int | None:
-    """An engine argument as a whole number; None if it is not given as one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+        return KubernetesStack(runtime, self.deploy)

@@ -2,121 +2,52 @@
 
 from __future__ import annotations
 
-from tasks.backends.base import Backend, LiveStack, Say
-from tasks.backends.prometheus import instant_value
-from tasks.case import Limits, Service, Stack
-from tasks.deploy.local import lifecycle
-from tasks.deploy.local.layout import Layout
-from tasks.deploy.local.namespaces import join_network
-from tasks.deploy.local.runtime import (
-    ServiceRuntime,
-    StackNotRunningError,
-    StackRuntime,
-    read_runtime,
-    running_stack,
-)
-from tasks.export.base import TelemetrySources
-from tasks.params import Params
-from tasks.stack import GATEWAY, HEAD, LocalDeployParams
-from tasks.workspace import Workspace
+from typing import TYPE_CHECKING
 
-STEADY_LATENCY_S = 2.0
-HEALTHY_REPLICAS = "count(last_over_time(ray_serve_deployment_replica_healthy[15s]) == 1)"
-OPEN_REQUESTS = 'sum({__name__=~"ray_vllm_num_requests_(running|waiting)"})'
-"""Ray reports a gauge only while it is being set: an idle engine has none."""
+from tasks.backends import register
+from tasks.backends.base import Backend, Say
+from tasks.stack import LocalDeployParams
+
+if TYPE_CHECKING:
+    from tasks.backends.local.stack import LocalStack
 
 
-class LocalStack(LiveStack):
-    def __init__(self, runtime: StackRuntime, params: LocalDeployParams) -> None:
-        self.runtime: StackRuntime = runtime
-        self._params = params
-
-    def enter(self) -> None:
-        """Moves the calling thread into the stack's network."""
-        join_network(self.runtime.supervisor.pid)
-
-    def unsteady(self) -> str | None:
-        if not self.runtime.alive:
-            raise StackNotRunningError("the stack has died")
-        try:
-            replicas = instant_value(self.runtime.prometheus_url, HEALTHY_REPLICAS)
-            open_requests = instant_value(self.runtime.prometheus_url, OPEN_REQUESTS)
-        except (OSError, ValueError, KeyError) as error:
-            return f"Prometheus does not answer: {error}"
-        if replicas < self._params.replicas:
-            return f"{replicas:g} of {self._params.replicas} replicas are healthy"
-        if open_requests > 0:
-            return f"{open_requests:g} requests still open"
-        return self.slow_or_failing(self._params.replicas, STEADY_LATENCY_S)
-
-    def describe(self) -> Stack:
-        model = self._params.model
-        return Stack(
-            backend="local",
-            model=f"{model.architecture} (toy: {model.layers} layers, hidden size {model.hidden_size}, random weights)",
-            engine="vllm",
-            parallelism={"data": self._params.replicas, "tensor": 1, "pipeline": 1},
-            versions=self.runtime.versions,
-            services=tuple(
-                Service(
-                    name=service.name,
-                    role=service.role,
-                    node="local",
-                    address=service.address,
-                    limits=self._limits(service),
-                )
-                for service in self.runtime.services
-            ),
-        )
-
-    def _limits(self, service: ServiceRuntime) -> Limits:
-        """The CPU quota of the service's cgroup; memory is not limited unless a fault does it."""
-        if service.role != "replica":
-            return Limits(cpu_cores=service.cpu_cores)
-        model = self._params.model
-        return Limits(
-            cpu_cores=service.cpu_cores,
-            kv_cache_bytes=model.kv_cache_mb * 2**20,
-            max_model_len=model.max_model_len,
-            max_num_seqs=model.max_num_seqs,
-        )
-
-    def sources(self) -> TelemetrySources:
-        layout = Layout(self._params, self.runtime.directory)
-        return TelemetrySources(
-            prometheus_url=self.runtime.prometheus_url,
-            otlp_file=layout.otlp_file,
-            nginx_access_log=layout.access_log,
-            log_dirs=layout.log_directories(),
-            calls=((GATEWAY, HEAD), *((HEAD, replica) for replica in layout.replicas)),
-        )
-
-
-class LocalBackend(Backend):
-    def __init__(self, params: Params, workspace: Workspace) -> None:
-        super().__init__(params, workspace)
-        assert isinstance(params.deploy, LocalDeployParams)
-        self._deploy = params.deploy
+@register
+class LocalBackend(Backend[LocalDeployParams]):
+    name = "local"
 
     def up(self, say: Say) -> None:
-        lifecycle.up(self._deploy, self.workspace.stack, say)
+        from tasks.deploy.local import lifecycle
+
+        lifecycle.up(self.deploy, self.workspace.stack, say)
 
     def down(self) -> bool:
+        from tasks.deploy.local import lifecycle
+
         return lifecycle.down(self.workspace.stack)
 
     def is_up(self) -> bool:
+        from tasks.deploy.local.runtime import read_runtime
+
         runtime = read_runtime(self.workspace.stack)
         return runtime is not None and runtime.alive
 
     def renew_lease(self) -> None:
+        from tasks.deploy.local import lifecycle
+
         lifecycle.renew_lease(self.workspace.stack)
 
     def hold_lease(self, duration_s: int) -> None:
-        """Without a time: no other workspace can reach this stack."""
-        lifecycle.drop_lease(self.workspace.stack)
+        """Hold it for ever: no other workspace can reach this stack."""
+        self.drop_lease()
 
     def drop_lease(self) -> None:
+        from tasks.deploy.local import lifecycle
+
         lifecycle.drop_lease(self.workspace.stack)
 
     def live(self) -> LocalStack:
-        return LocalStack(running_stack(self.workspace.stack), self._deploy)
+        from tasks.backends.local.stack import LocalStack
+        from tasks.deploy.local.runtime import running_stack
+
+        return LocalStack(running_stack(self.workspace.stack), self.deploy)

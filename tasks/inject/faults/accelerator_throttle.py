@@ -57,6 +57,6 @@ FAULT = register(
         probe="seconds per second that the service waited because its quota was spent; an idle target shows no effect",
         signals="engine time per request, inter-token latency and queue of the target; its utilisation stays high",
         metrics=("accelerator_utilization", "cpu_throttled", "inter_token_latency_mean"),
-        local=LocalAcceleratorThrottle,
+        executors={"local": LocalAcceleratorThrottle},
     )
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -52,6 +52,8 @@ class LocalCpuStress(LocalFault[Parameters]):
 class ChaosCpuStress(StressFault[Parameters]):
     """The container's limit caps what the workers get; without one, the node does."""
 
+    defaults: ClassVar = {"workers": 16, "load_percent": 100}
+
     def stressors(self) -> dict[str, Any]:
         return {"cpu": {"workers": self.parameters.workers, "load": self.parameters.load_percent}}
 
@@ -80,8 +82,6 @@ FAULT = register(
         probe="cores that the threads of the service's cgroup ran on or, runnable, waited for",
         signals="CPU usage and throttling of the target; its latency per request",
         metrics=("cpu_usage", "cpu_throttled"),
-        local=LocalCpuStress,
-        kubernetes=ChaosCpuStress,
-        kubernetes_defaults={"workers": 16, "load_percent": 100},
+        executors={"local": LocalCpuStress, "kubernetes": ChaosCpuStress},
     )
 )

@@ -63,6 +63,6 @@ FAULT = register(
         probe="SM clock of the GPU (DCGM)",
         signals="SM clock and power of the GPU; engine time, inter-token latency and queue of the target",
         metrics=("gpu_sm_clock", "gpu_power", "inter_token_latency_mean"),
-        kubernetes=GpuClockLock,
+        executors={"kubernetes": GpuClockLock},
     )
 )

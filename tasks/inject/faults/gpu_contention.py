@@ -61,6 +61,6 @@ FAULT = register(
         probe="SM activity of the GPU (DCGM), or its utilisation where the GPU has no profiling counters",
         signals="SM activity, utilisation and power of the GPU; engine time and inter-token latency of the target",
         metrics=("gpu_sm_active", "accelerator_utilization", "gpu_power", "inter_token_latency_mean"),
-        kubernetes=GpuContention,
+        executors={"kubernetes": GpuContention},
     )
 )

@@ -48,6 +48,6 @@ FAULT = register(
         probe="memory used on the GPU (DCGM)",
         signals="memory of the GPU; the engine keeps what it reserved at its start, so little else",
         metrics=("gpu_memory_used",),
-        kubernetes=GpuMemory,
+        executors={"kubernetes": GpuMemory},
     )
 )

@@ -65,6 +65,6 @@ FAULT = register(
         probe="power draw of the GPU (DCGM)",
         signals="power, SM clock and power violation of the GPU; engine time, queue and inter-token latency",
         metrics=("gpu_power", "gpu_power_limit", "gpu_power_violation", "gpu_sm_clock", "inter_token_latency_mean"),
-        kubernetes=GpuPowerLimit,
+        executors={"kubernetes": GpuPowerLimit},
     )
 )

@@ -50,6 +50,6 @@ FAULT = register(
         probe="KV cache in use (vLLM)",
         signals="KV cache, queue and preemptions of the target; time to first token",
         metrics=("kv_cache_usage", "requests_waiting", "preemptions_rate"),
-        kubernetes=KvCacheSqueeze,
+        executors={"kubernetes": KvCacheSqueeze},
     )
 )

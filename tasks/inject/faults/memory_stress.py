@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -82,6 +82,8 @@ class ChaosMemoryStress(StressFault[Parameters]):
     """No more than the container's limit leaves beside its working set and the headroom: the kernel would end the
     service. The stressors are the first victims should it come to that."""
 
+    defaults: ClassVar = {"size_mb": 8192}
+
     size_mb: int = 0
 
     def refusal(self) -> str | None:
@@ -139,8 +141,6 @@ FAULT = register(
         probe="memory charged to the service's cgroup",
         signals="memory of the target; with a limit also reclaim and refaults",
         metrics=("memory_working_set", "memory_rss", "memory_limit_hits"),
-        local=LocalMemoryStress,
-        kubernetes=ChaosMemoryStress,
-        kubernetes_defaults={"size_mb": 8192},
+        executors={"local": LocalMemoryStress, "kubernetes": ChaosMemoryStress},
     )
 )

@@ -70,7 +70,6 @@ FAULT = register(
         probe="rate at which the service's link sends back a short burst of full-size ICMP echoes",
         signals="gap between the spans of caller and target, bytes sent; engine time stays normal",
         metrics=("network_transmit", "network_receive", "latency_p50", "latency_p90"),
-        local=LocalNetworkBandwidth,
-        kubernetes=ChaosNetworkBandwidth,
+        executors={"local": LocalNetworkBandwidth, "kubernetes": ChaosNetworkBandwidth},
     )
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,8 @@ class LocalNetworkDelay(LocalFault[Parameters]):
 
 
 class ChaosNetworkDelay(NetworkFault[Parameters]):
+    defaults: ClassVar = {"delay_ms": 1000, "jitter_ms": 100, "correlation_percent": 25}
+
     kind = "delay"
 
     def impairment(self) -> dict[str, Any]:
@@ -78,8 +80,6 @@ FAULT = register(
         probe="median round trip of ICMP echoes from the fabric to the service",
         signals="gap between the spans of caller and target; engine time stays normal",
         metrics=("latency_p50", "latency_p90"),
-        local=LocalNetworkDelay,
-        kubernetes=ChaosNetworkDelay,
-        kubernetes_defaults={"delay_ms": 1000, "jitter_ms": 100, "correlation_percent": 25},
+        executors={"local": LocalNetworkDelay, "kubernetes": ChaosNetworkDelay},
     )
 )

@@ -64,7 +64,6 @@ FAULT = register(
         probe="share of ICMP echoes from the fabric to the service without an answer",
         signals="gap between the spans of caller and target, TCP retransmissions; below some 20 % little is to be seen",
         metrics=("network_dropped", "latency_p50", "latency_p90"),
-        local=LocalNetworkLoss,
-        kubernetes=ChaosNetworkLoss,
+        executors={"local": LocalNetworkLoss, "kubernetes": ChaosNetworkLoss},
     )
 )

@@ -58,7 +58,6 @@ FAULT = register(
         probe="share of ICMP echoes from the fabric to the service without an answer",
         signals="requests to the target fail or hang, its samples are missing; a long one ends cluster membership",
         metrics=("network_receive", "network_transmit", "latency_p50", "latency_p90", "error_rate"),
-        local=LocalNetworkPartition,
-        kubernetes=ChaosNetworkPartition,
+        executors={"local": LocalNetworkPartition, "kubernetes": ChaosNetworkPartition},
     )
 )

@@ -35,6 +35,6 @@ FAULT = register(
         probe="share of the first containers that still run; the service is back when as many pods are ready",
         signals="requests to the target fail, it is not ready, its samples are missing; it restarts twice",
         metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
-        kubernetes=ChaosPodFailure,
+        executors={"kubernetes": ChaosPodFailure},
     )
 )

@@ -35,6 +35,6 @@ FAULT = register(
         probe="share of the first containers that still run; the service is back when as many pods are ready",
         signals="broken streams and errors, a new pod (name, address, perhaps node), a gap in the target's samples",
         metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
-        kubernetes=ChaosPodKill,
+        executors={"kubernetes": ChaosPodKill},
     )
 )

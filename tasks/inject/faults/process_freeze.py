@@ -61,7 +61,6 @@ FAULT = register(
         probe="share of the service's processes that are stopped",
         signals="the target completes nothing, its CPU is at zero, its samples are missing",
         metrics=("cpu_usage", "latency_p50", "latency_p90"),
-        local=LocalProcessFreeze,
-        kubernetes=EnginePause,
+        executors={"local": LocalProcessFreeze, "kubernetes": EnginePause},
     )
 )

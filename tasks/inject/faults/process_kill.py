@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -81,6 +81,8 @@ class LocalProcessKill(LocalFault[Parameters]):
 class ChaosContainerKill(PodFault[Parameters]):
     """The container is killed and the kubelet starts it again in the same pod."""
 
+    defaults: ClassVar = {"healthy_within_s": 900}
+
     kind = "container-kill"
 
     @property
@@ -98,8 +100,6 @@ FAULT = register(
         probe="share of the first processes that still run; the service is back when its TCP ports listen again",
         signals="broken streams and errors, restart in the logs, a gap in the target's samples",
         metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
-        local=LocalProcessKill,
-        kubernetes=ChaosContainerKill,
-        kubernetes_defaults={"healthy_within_s": 900},
+        executors={"local": LocalProcessKill, "kubernetes": ChaosContainerKill},
     )
 )
