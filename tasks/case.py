@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tasks.errors import RCArenaError
 from tasks.stack import Role
 from tasks.system.durable import sync
 from tasks.validation import validation_problems
@@ -104,7 +105,7 @@ SIGNALS: dict[SignalName, pa.Schema] = {
 }
 
 
-class CaseError(ValueError):
+class CaseError(RCArenaError):
     """A case directory that does not keep the contract. ``problems`` holds one line per problem."""
 
     def __init__(self, path: Path, problems: list[str]) -> None:

@@ -21,7 +21,7 @@ from tasks import __version__
 from tasks.commands.benchmark import benchmark
 from tasks.commands.datasets import export_dataset, import_dataset
 from tasks.commands.deploy import deploy_app, preflight
-from tasks.commands.errors import EXIT_FAILED, stage
+from tasks.commands.errors import Commands
 from tasks.commands.inject import inject
 from tasks.commands.listing import faults, methods
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
@@ -30,6 +30,7 @@ from tasks.commands.performance import performance
 from tasks.commands.record import compare, record
 from tasks.commands.step import step_app
 from tasks.console import Console
+from tasks.errors import EXIT_FAILED
 from tasks.params import DEFAULT_PARAMS_FILE, Params, load_params
 from tasks.validation import ParamsError, validation_problems
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from tasks.score.campaign import OpenPool
 
 app = typer.Typer(
+    cls=Commands,
     help="Break a known component of an LLM inference stack and score which RCA method names it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -72,7 +74,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-@stage
 def campaign(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -89,7 +90,6 @@ def campaign(
     console.show(f"report: {page}")
 
 
-@stage
 def collect(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -99,7 +99,6 @@ def collect(
     _collect(checked_params(params), workspace_at(workspace), Console(), keep_stack)
 
 
-@stage
 def plan(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
@@ -126,7 +125,6 @@ def plan(
     )
 
 
-@stage
 def case(
     case_id: Annotated[str, typer.Argument(help="A case id of `rcarena plan`.")],
     params: ParamsFile = DEFAULT_PARAMS_FILE,
@@ -145,7 +143,6 @@ def case(
     console.say(f"recorded {finished.path.name}: {finished.record.load.requests} requests")
 
 
-@stage
 def load(
     url: Annotated[str, typer.Option("--url", help="An OpenAI-compatible server; a ?query is kept.")],
     model: Annotated[str, typer.Option("--model", help="The model name it serves.")],
@@ -203,7 +200,6 @@ def load(
     )
 
 
-@stage
 def score(
     fresh: Annotated[bool, typer.Option("--fresh", help="Run every pair again, also those that are kept.")] = False,
     engine: Annotated[
@@ -248,14 +244,12 @@ def score(
     console.show(_score(checked, place, console, fresh=fresh, open_pool=on_ray))
 
 
-@stage
 def report(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Write the HTML report from the recorded cases and their scores."""
     console = Console()
     console.show(f"report: {_report(checked_params(params), workspace_at(workspace), console)}")
 
 
-@stage
 def validate(
     paths: Annotated[list[Path], typer.Argument(help="Case directories.")],
     params: ParamsFile = DEFAULT_PARAMS_FILE,

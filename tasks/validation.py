@@ -21,11 +21,15 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+from tasks.errors import EXIT_USAGE, RCArenaError
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-class ParamsError(ValueError):
+class ParamsError(RCArenaError):
     """Parameters that cannot be used. ``problems`` holds one line per problem, each naming the key."""
+
+    exit_status = EXIT_USAGE
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)

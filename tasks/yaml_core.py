@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from tasks.errors import RCArenaError
+
 MAX_NODES = 100_000
 MAX_DEPTH = 60
 MAX_DIGITS = 300
@@ -26,7 +28,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 _FORMS = {"null": _NULL, "bool": _BOOL, "int": _INT, "float": _FLOAT}
 
 
-class YamlError(ValueError):
+class YamlError(RCArenaError):
     """The text is not a document that can be used; the message is one line and says where."""
 
 

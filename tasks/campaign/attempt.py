@@ -23,6 +23,7 @@ from tasks.backends.base import LiveStack, Say
 from tasks.campaign.phases import Schedule, agree, fix_schedule, read_schedule
 from tasks.campaign.plan import CasePlan
 from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection, Sampling
+from tasks.errors import RCArenaError
 from tasks.export.exporter import export_case
 from tasks.export.questions.metrics import METRIC_MAP_VERSION
 from tasks.inject.injection import InjectionPlan, start_injection
@@ -45,7 +46,7 @@ LOAD_DONE_FILE = "load-done"
 INJECTIONS = TypeAdapter(tuple[Injection, ...])
 
 
-class AttemptError(RuntimeError):
+class AttemptError(RCArenaError):
     """The case could not be recorded; the message says why. Nothing was published."""
 
 

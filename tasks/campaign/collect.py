@@ -19,7 +19,7 @@ from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import CaseError, is_finished, read_case, validate_case
 from tasks.console import Console
 from tasks.deploy.errors import DeployError
-from tasks.exit_status import HOPELESS
+from tasks.errors import EXIT_USAGE, RCArenaError
 from tasks.identity import differences
 from tasks.inject.recover import recover
 from tasks.params import Params
@@ -34,7 +34,7 @@ CASE_STOP_TIMEOUT_S = 40.0
 RESOLVED_PARAMS_FILE = "params.resolved.yaml"
 
 
-class CampaignError(RuntimeError):
+class CampaignError(RCArenaError):
     """The campaign could not be completed; what was finished is kept."""
 
 
@@ -257,7 +257,7 @@ def _record(backend: Backend, resolved: Path, pending: list[CasePlan], console: 
     return done
 
 
-class _StackLostError(RuntimeError):
+class _StackLostError(RCArenaError):
     """The stack cannot be brought back. ``tried``: the case at hand has had an attempt."""
 
     def __init__(self, tried: bool, reason: DeployError) -> None:
@@ -319,7 +319,7 @@ def _run_in_process(plan: CasePlan, resolved: Path, workspace: Workspace, consol
             except subprocess.TimeoutExpired:
                 child.kill()
             raise
-    if child.returncode == HOPELESS:
+    if child.returncode == EXIT_USAGE:
         return "hopeless"
     return "recorded" if child.returncode == 0 and _is_there(workspace, plan) else "failed"
 

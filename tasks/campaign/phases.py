@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from tasks.case import Phase
+from tasks.errors import RCArenaError
 from tasks.params import Windows
 from tasks.system.durable import create_once
 from tasks.validation import Frozen
@@ -20,7 +21,7 @@ LEAD_TIME_S = 3.0
 PARTNERS = ("load", "inject")
 
 
-class ScheduleError(RuntimeError):
+class ScheduleError(RCArenaError):
     """No common schedule: a partner did not come, or the file is damaged."""
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, fail, stage
+from tasks.commands.errors import fail
 from tasks.commands.options import ParamsFile
+from tasks.errors import EXIT_FAILED, RCArenaError
 from tasks.params import DEFAULT_PARAMS_FILE, ScoreParams, load_params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
@@ -24,7 +25,6 @@ DEFAULT_PLACE = DEFAULT_WORKSPACE / "benchmark"
 _LINE_EVERY_S = 60.0
 
 
-@stage
 def benchmark(
     sources: Annotated[
         list[str],
@@ -73,14 +73,9 @@ def benchmark(
 
     Killed or interrupted, the same command goes on where it stopped. Of the parameters only `score` matters.
     """
-    from tasks.case import CaseError
     from tasks.console import Console
     from tasks.dataset_table.figures import DatasetTable, changes, read_figures
     from tasks.dataset_table.markdown import check_markers, markdown, write_into
-    from tasks.datasets.dataset import DatasetError
-    from tasks.rca.run.child import RunnerError
-    from tasks.score.campaign import ScoreError
-    from tasks.score.files import ScoresError
 
     console = Console()
     parsed = _parsed(sources)
@@ -97,7 +92,7 @@ def benchmark(
                 datasets[source.name] = read_figures(source.path / "scores")
             else:
                 datasets[source.name] = _scored(source, workspace / source.name, score, console, workers, problems)
-        except (DatasetError, CaseError, RunnerError, ScoreError, ScoresError) as error:
+        except RCArenaError as error:
             problems.append(f"{source.name}: {error}")
     if len(datasets) < len(parsed):
         fail("\n".join([*problems, "no table: a data set is missing; what was ranked is kept"]), EXIT_FAILED)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, EXIT_USAGE, stage
 from tasks.commands.options import ParamsFile, WorkspaceDir
 from tasks.datasets.registry import ExportLayout, Layout
+from tasks.errors import EXIT_FAILED, EXIT_USAGE
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
@@ -21,7 +21,6 @@ LINE_LENGTH = 240
 """Characters of the line that says what was left out of a case."""
 
 
-@stage
 def import_dataset(
     layout: Annotated[Layout, typer.Argument(metavar="LAYOUT", help="rcaeval, petshop or nezha.")],
     source: Annotated[Path, typer.Argument(metavar="DIR", help="The data set: a directory, or a tar or zip archive.")],
@@ -39,22 +38,19 @@ def import_dataset(
 ) -> None:
     """Turn a data set of other people into cases; what is there already is kept."""
     from tasks.console import Console
-    from tasks.datasets.dataset import DatasetError, Overrides
+    from tasks.datasets.dataset import Overrides
     from tasks.datasets.importing import import_cases, unpacked
     from tasks.datasets.registry import reader
 
     place, console = cases or Workspace(workspace).cases, Console()
     overrides = Overrides(service, fault, inject_time, front_end)
-    try:
-        with unpacked(source) as directory:
-            found = reader(layout)(directory, overrides)
-            for line in found.skipped:
-                console.say(line)
-            with console.progress("cases", len(found.cases)) as advance:
-                result = import_cases(found, place, advance)
-            failed = [line.replace(f"{directory}/", "") for line in result.failed]
-    except DatasetError as error:
-        raise ParamsError([str(error)]) from error
+    with unpacked(source) as directory:
+        found = reader(layout)(directory, overrides)
+        for line in found.skipped:
+            console.say(line)
+        with console.progress("cases", len(found.cases)) as advance:
+            result = import_cases(found, place, advance)
+        failed = [line.replace(f"{directory}/", "") for line in result.failed]
     for line in result.left_out:
         console.say(textwrap.shorten(line, LINE_LENGTH, placeholder=" … (see completeness in its case.json)"))
     for line in failed:
@@ -66,7 +62,6 @@ def import_dataset(
         raise typer.Exit(EXIT_FAILED if result.imported or result.kept else EXIT_USAGE)
 
 
-@stage
 def export_dataset(
     layout: Annotated[ExportLayout, typer.Argument(metavar="LAYOUT", help="rcaeval.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the folders go.")],

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, fail, stage
+from tasks.commands.errors import fail
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.commands.recovery import undo_faults
 from tasks.console import Console
+from tasks.errors import EXIT_FAILED
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
@@ -21,7 +22,6 @@ deploy_app = typer.Typer(help="Bring the stack up and down.", no_args_is_help=Tr
 
 
 @deploy_app.command("up")
-@stage
 def deploy_up(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -46,7 +46,6 @@ def deploy_up(
 
 
 @deploy_app.command("render")
-@stage
 def deploy_render(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -62,7 +61,6 @@ def deploy_render(
 
 
 @deploy_app.command("plan")
-@stage
 def deploy_plan(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
@@ -73,7 +71,6 @@ def deploy_plan(
 
 
 @deploy_app.command("charts")
-@stage
 def deploy_charts(
     check: Annotated[
         bool, typer.Option("--check", help="Ask every repository whether its pinned version is there.")
@@ -90,7 +87,6 @@ def deploy_charts(
 
 
 @deploy_app.command("status")
-@stage
 def deploy_status(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
@@ -120,7 +116,6 @@ def deploy_status(
 
 
 @deploy_app.command("release")
-@stage
 def deploy_release(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Leave the stack up for whoever wants it next: undo what is left of faults, give the lease up."""
     from tasks.backends import backend_of
@@ -133,7 +128,6 @@ def deploy_release(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: Workspac
 
 
 @deploy_app.command("down")
-@stage
 def deploy_down(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -158,7 +152,6 @@ def deploy_down(
 
 
 @deploy_app.command("exec", context_settings={"ignore_unknown_options": True})
-@stage
 def deploy_exec(
     service: Annotated[str, typer.Argument(help="A service, or `fabric` for the side of Prometheus and the load.")],
     command: Annotated[list[str], typer.Argument(help="What to run there, for example: ip address")],
@@ -182,7 +175,6 @@ def deploy_exec(
     os.execvp(prefix[0], [*prefix, *command])  # noqa: S606 (the user's own command)
 
 
-@stage
 def preflight(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from tasks.commands.errors import stage
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.commands.recovery import undo_faults
 from tasks.console import Console
@@ -16,7 +15,6 @@ from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 from tasks.yaml_core import YamlError, load
 
 
-@stage
 def inject(
     kind: Annotated[str | None, typer.Argument(help="A fault kind of `rcarena faults`.")] = None,
     target: Annotated[str | None, typer.Argument(help="The service to break.")] = None,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, EXIT_USAGE, fail
+from tasks.commands.errors import fail
+from tasks.errors import EXIT_FAILED, EXIT_USAGE
 from tasks.params import Params, load_params
 from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError, suggest

@@ -7,13 +7,11 @@ from typing import Any
 
 import typer
 
-from tasks.commands.errors import stage
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
 
-@stage
 def methods(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
@@ -54,7 +52,6 @@ def methods(
     typer.echo(f"In score.methods: a name, or name@profile for a profile of its own ({', '.join(PROFILES)}).")
 
 
-@stage
 def faults(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:

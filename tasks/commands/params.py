@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from tasks.commands.errors import stage
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.params import DEFAULT_PARAMS_FILE, overridden, read_document, validated
 from tasks.validation import ParamsError
@@ -19,7 +18,6 @@ params_app = typer.Typer(help="Look at the parameters.", no_args_is_help=True)
 
 
 @params_app.command("check")
-@stage
 def params_check(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Check a parameter file; exit status 2 when it cannot be used."""
     checked_params(params)
@@ -27,14 +25,12 @@ def params_check(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceD
 
 
 @params_app.command("show")
-@stage
 def params_show(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Print the resolved parameters: every default spelled out."""
     typer.echo(checked_params(params).dump(), nl=False)
 
 
 @params_app.command("resolve")
-@stage
 def params_resolve(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the checked parameters are written.")],
     base: Annotated[Path | None, typer.Option("--base", metavar="FILE", help="Parameters to start from.")] = None,

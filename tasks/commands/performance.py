@@ -9,13 +9,11 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.errors import stage
 from tasks.commands.options import AsJson, WorkspaceDir
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 
-@stage
 def performance(
     folders: Annotated[
         list[str] | None,

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.errors import stage
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.validation import ParamsError
@@ -23,7 +22,6 @@ RepositoryDir = Annotated[
 Branch = Annotated[str, typer.Option("--branch", help="Where campaigns are recorded.")]
 
 
-@stage
 def record(
     repository: RepositoryDir = Path(),
     branch: Branch = DEFAULT_BRANCH,
@@ -59,7 +57,6 @@ def record(
         typer.echo(json.dumps(asdict(recorded), indent=1))
 
 
-@stage
 def compare(
     rev_a: Annotated[
         str | None, typer.Argument(metavar="REV_A", help="Earlier: a revision or a campaign id; default: see --gate.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tasks.commands.errors import EXIT_FAILED, fail
+from tasks.commands.errors import fail
+from tasks.errors import EXIT_FAILED
 from tasks.workspace import Workspace
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasks.commands.errors import EXIT_FAILED, stage
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
 from tasks.commands.recovery import undo_faults
 from tasks.console import Console
+from tasks.errors import EXIT_FAILED
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
@@ -49,7 +49,6 @@ def _attempt(case_id: str, name: str, params: Path, workspace: Path) -> Attempt:
 
 
 @step_app.command()
-@stage
 def prepare(
     case_id: CaseId,
     attempt: AttemptName = "local",
@@ -73,7 +72,6 @@ def prepare(
 
 
 @step_app.command()
-@stage
 def load(
     case_id: CaseId,
     attempt: AttemptName = "local",
@@ -94,7 +92,6 @@ def load(
 
 
 @step_app.command()
-@stage
 def inject(
     case_id: CaseId,
     attempt: AttemptName = "local",
@@ -111,7 +108,6 @@ def inject(
 
 
 @step_app.command()
-@stage
 def export(
     case_id: CaseId,
     attempt: AttemptName = "local",
@@ -130,7 +126,6 @@ def export(
 
 
 @step_app.command()
-@stage
 def verify(
     case_id: CaseId,
     params: ParamsFile = DEFAULT_PARAMS_FILE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tasks.errors import RCArenaError
 
-class CompareError(RuntimeError):
+
+class CompareError(RCArenaError):
     """Two campaigns cannot be compared."""

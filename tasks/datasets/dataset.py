@@ -28,6 +28,7 @@ from tasks.case import (
     SignalName,
     as_signal,
 )
+from tasks.errors import EXIT_USAGE, RCArenaError
 from tasks.span_links import link_spans
 
 STATED = "stated by the data set"
@@ -35,8 +36,10 @@ ID_LENGTH = 16
 NANOSECONDS = 1_000_000_000
 
 
-class DatasetError(ValueError):
-    """A file or directory that is not what the layout asks for: one line that names it and says what was expected."""
+class DatasetError(RCArenaError):
+    """A file or directory that is not what the layout asks for. The message names it and says what was expected."""
+
+    exit_status = EXIT_USAGE
 
 
 @dataclass(frozen=True)

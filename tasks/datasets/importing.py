@@ -24,6 +24,7 @@ Progress = Callable[[int], None]
 
 _LOG = logging.getLogger(__name__)
 _CONTENT_ERRORS = (
+    DatasetError,
     ValueError,
     TypeError,
     AttributeError,
@@ -99,7 +100,7 @@ def _write(draft: Draft, case_id: str, cases_dir: Path) -> None:
 def _said_by(error: Exception) -> str:
     """The message, after the name of the error if it is none that a reader words itself."""
     text = str(error)
-    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__} {text}"
+    return text if isinstance(error, DatasetError | ValueError | OSError) and text else f"{type(error).__name__} {text}"
 
 
 def _one_line(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from tasks.errors import RCArenaError
 
-class DeployError(RuntimeError):
+
+class DeployError(RCArenaError):
     """The stack is not up; the message says why and what to do."""
 
 
-class StackNotRunningError(RuntimeError):
+class StackNotRunningError(RCArenaError):
     """No stack runs in this workspace."""

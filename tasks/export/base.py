@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
+from tasks.errors import RCArenaError
 from tasks.export.grid import TimeGrid
 from tasks.export.left_out import LeftOut
 from tasks.export.questions.spans import derive_metrics
@@ -34,7 +35,7 @@ from tasks.stack import Role
 ROWS_PER_GROUP = 65_536
 
 
-class ExportError(RuntimeError):
+class ExportError(RCArenaError):
     """A telemetry source that was named could not be read: the case should be tried again."""
 
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.errors import RCArenaError
 from tasks.validation import Frozen
 
 if TYPE_CHECKING:
     from tasks.inject.probe import Probe
 
 
-class FaultError(RuntimeError):
+class FaultError(RCArenaError):
     """A fault could not be carried out or undone; the message says what and why."""
 
 

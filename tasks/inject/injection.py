@@ -27,6 +27,7 @@ from typing import Any
 
 import tasks
 from tasks.case import Injection, Interval, Probe
+from tasks.errors import EXIT_USAGE
 from tasks.inject import catalogue
 from tasks.inject.backend import Runtime, backend_name, target_of
 from tasks.inject.executor import FaultError
@@ -63,7 +64,9 @@ class InjectionError(FaultError):
 
 
 class InjectionRefusedError(InjectionError):
-    """The stack has no such service, or the kind cannot be carried out on it: so it will be at the next try."""
+    """The stack has no such service, or the kind cannot be carried out on it; another try would end the same way."""
+
+    exit_status = EXIT_USAGE
 
 
 @dataclass(frozen=True)

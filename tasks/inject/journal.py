@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from tasks.errors import RCArenaError
 from tasks.inject.steps import Target, UndoStep
 from tasks.system.durable import write_durably
 from tasks.system.marked_processes import machine_id
@@ -25,7 +26,7 @@ ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}"
 SUFFIX = ".json"
 
 
-class JournalError(RuntimeError):
+class JournalError(RCArenaError):
     """A journal cannot be read, or somebody else holds it."""
 
 

@@ -6,8 +6,10 @@ import http.client
 import json
 from typing import Any
 
+from tasks.errors import RCArenaError
 
-class ClusterError(RuntimeError):
+
+class ClusterError(RCArenaError):
     """The cluster did not do what was asked. ``status`` is the HTTP status, None when there was no answer."""
 
     def __init__(self, message: str, status: int | None = None, details: dict[str, Any] | None = None) -> None:

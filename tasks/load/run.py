@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.errors import RCArenaError
 from tasks.load.api_key import ApiKey
 from tasks.load.spec import LoadSpec
 from tasks.params import LoadParams
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tasks.case import LoadRecord
 
 
-class LoadError(RuntimeError):
+class LoadError(RCArenaError):
     """The generator ended without writing its rows, or what it wrote cannot be read."""
 
 

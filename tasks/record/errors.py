@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tasks.errors import RCArenaError
 
-class RecordError(RuntimeError):
+
+class RecordError(RCArenaError):
     """A campaign was not recorded, or a recorded one cannot be read.
 
     Nothing is half-recorded, and the same command may be run again.

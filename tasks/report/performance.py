@@ -11,6 +11,7 @@ import rich.console
 from rich.table import Table
 
 from tasks.case import Case, CaseError, read_cases
+from tasks.errors import RCArenaError
 from tasks.report.formatting import quantity
 from tasks.report.latency import request_outcomes
 
@@ -18,7 +19,7 @@ LOG_WIDTH = 200
 QUANTILES = (0.5, 0.9, 0.99)
 
 
-class PerformanceError(RuntimeError):
+class PerformanceError(RCArenaError):
     """There is nothing to compare."""
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tasks.case import Case, read_cases
+from tasks.errors import RCArenaError
 from tasks.params import ScoreParams
 from tasks.rca.registry import entry_of, validate_method_parameters, validate_methods
 from tasks.rca.run.builder import ViewFacts
@@ -38,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 OpenPool = Callable[[Limits], PairPool]
 
 
-class ScoreError(ValueError):
+class ScoreError(RCArenaError):
     """There is nothing to score, or somebody else is at it."""
 
 

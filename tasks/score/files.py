@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from tasks.errors import RCArenaError
 from tasks.score.results import (
     AVERAGE_RANKS_FILE,
     COMPARISONS_FILE,
@@ -38,7 +39,7 @@ _COSTS = ("cases", "wall_s_mean", "wall_s_max", "peak_mb_mean", "peak_mb_max")
 _LATER_COSTS = ("cpu_s_mean", "cpu_s_max")
 
 
-class ScoresError(ValueError):
+class ScoresError(RCArenaError):
     """A result file of the score stage that cannot be used."""
 
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.errors import RCArenaError
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "freezer")
 V1_TRACKER = "freezer"
@@ -22,7 +24,7 @@ PERIOD_US = 100_000
 STACKS_PREFIX = "rcarena-"
 
 
-class CgroupError(RuntimeError):
+class CgroupError(RCArenaError):
     """The machine offers no usable cgroup controllers."""
 
 

@@ -27,6 +27,7 @@ from tasks.deploy.health import complete, is_up
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.layout import MODEL_NAME, RAY_METRICS_PORT, RAY_TEMP, TELEMETRY_PORTS, Layout, Process
 from tasks.deploy.local.namespaces import FABRIC_ADDRESS, build_network
+from tasks.errors import RCArenaError
 from tasks.stack import GATEWAY, LocalDeployParams
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class StackStatus(BaseModel):
         staging.replace(directory / STATUS_FILE)
 
 
-class StackError(RuntimeError):
+class StackError(RCArenaError):
     """The stack cannot come or stay up; the message says why and where the log is."""
 
 

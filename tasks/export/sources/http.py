@@ -15,13 +15,15 @@ import orjson
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError
 
+from tasks.errors import RCArenaError
+
 RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
 LONGEST_PAUSE_S = 10.0
 LONGEST_URL_QUERY = 4000
 """Longer fields go into the body of a POST: proxies refuse long addresses."""
 
 
-class SourceError(RuntimeError):
+class SourceError(RCArenaError):
     """A telemetry server could not be asked, or refused."""
 
 

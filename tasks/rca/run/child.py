@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tasks.errors import RCArenaError
 from tasks.rca.run.sandbox import Level, enter
 
 START_TIMEOUT_S = 120.0
@@ -32,7 +33,7 @@ _DATA_LIMIT_SLACK_MB = 512
 _clear_references: int | None = None
 
 
-class RunnerError(RuntimeError):
+class RunnerError(RCArenaError):
     """The processes that run the pairs cannot do their work: the campaign cannot be scored."""
 
 

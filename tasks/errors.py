@@ -1,0 +1,17 @@
+"""The base of every error that a user can cause or cure, and the exit statuses of the commands."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_FAILED = 1
+"""The command failed; the next try may succeed."""
+
+EXIT_USAGE = 2
+"""Wrong usage or parameters, or a fault that this stack cannot have: the next try would end the same way."""
+
+
+class RCArenaError(Exception):
+    """An error that a user can cause or cure. ``rcarena`` shows its message and ends with ``exit_status``."""
+
+    exit_status: ClassVar[int] = EXIT_FAILED
