@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.compare.side import COMPARED_SCORES, Effect, Estimate, HealthyRequests, Side
+from tasks.compare.side import Effect, Estimate, HealthyRequests, Side
 from tasks.compare.statistics import Difference, Dominance, Resampling, difference, dominance
+from tasks.score.accuracy import COMPARED_SCORES
 
 MEAN_OF_METHODS = "(mean of methods)"
 ABSENT = "–"

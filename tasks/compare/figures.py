@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tasks.compare.compare import Comparison, ScoreChange
-from tasks.compare.side import COMPARED_SCORES, Estimate, HealthyRequests
+from tasks.compare.side import Estimate, HealthyRequests
 from tasks.report.rounding import json_numbers
-from tasks.report.scoreboard import SCORE_LABELS
+from tasks.score.accuracy import COMPARED_SCORES, SCORE_LABELS
 
 A_COLOUR, B_COLOUR, CHANCE_COLOUR = "--target-2", "--target", "--edge"
 _ROW_HEIGHT, _FRAME = 26, 110

@@ -19,11 +19,9 @@ from tasks.identity import canonical
 from tasks.params import Params
 from tasks.record.message import stack_line
 from tasks.report.latency import request_outcomes
-from tasks.score.accuracy import ranking_scores
+from tasks.score.accuracy import COMPARED_SCORES, ranking_scores
 from tasks.score.files import ScoreFiles, ScoresError, number, read_score_files
 from tasks.yaml_core import YamlError, load
-
-COMPARED_SCORES = ("avg5", "ac1", "mrr")
 
 
 @dataclass(frozen=True)

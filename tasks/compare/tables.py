@@ -20,11 +20,11 @@ from tasks.compare.compare import (
     ValueChange,
 )
 from tasks.compare.regression import Verdict, line
-from tasks.compare.side import COMPARED_SCORES, Estimate, Side
+from tasks.compare.side import Estimate, Side
 from tasks.compare.statistics import Difference, Dominance
 from tasks.report.formatting import difference as signed
 from tasks.report.formatting import quantity, score
-from tasks.report.scoreboard import SCORE_LABELS
+from tasks.score.accuracy import COMPARED_SCORES, SCORE_LABELS
 
 LOG_WIDTH = 200
 NO_CHANGE = "nothing changed"

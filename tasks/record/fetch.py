@@ -19,13 +19,13 @@ from tasks.case import MANIFEST_FILE, RECORD_FILE
 from tasks.record.dvc_cli import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, read_settings, require_dvc
 from tasks.record.errors import RecordError
 from tasks.record.git import Git
-from tasks.score.results import METRICS_FILE, MISATTRIBUTION_FILE, RANKINGS_FILE, SCORES_FILE
+from tasks.score.files import METRICS_FILE, TABLES
 from tasks.workspace import DEFAULT_WORKSPACE
 
 log = logging.getLogger(__name__)
 
 CASE_FILES = (RECORD_FILE, "requests.parquet", MANIFEST_FILE)
-SCORE_FILES = (SCORES_FILE, RANKINGS_FILE, MISATTRIBUTION_FILE)
+SCORE_FILES = tuple(table.file for table in TABLES if table.first)
 _PARALLEL = 8
 _FORMAT = "1"
 

@@ -15,25 +15,12 @@ from tasks.params import Params
 from tasks.rca.run.runner import Limits, PairPool
 from tasks.report.page import PAGE_FILE, write_report
 from tasks.score.campaign import score_campaign
-from tasks.score.results import (
-    AVERAGE_RANKS_FILE,
-    COMPARISONS_FILE,
-    DETECTIONS_FILE,
-    METRIC_RANKINGS_FILE,
-    METRICS_FILE,
-    MISATTRIBUTION_FILE,
-    RANKINGS_FILE,
-    SCORES_FILE,
-    TIMINGS_FILE,
-)
+from tasks.score.files import METRICS_FILE, TABLES, TIMINGS_FILE
 from tasks.score.store import PairStore
 from tasks.validation import some
 from tasks.workspace import Workspace
 
-_SCORE_FILES = (
-    *(RANKINGS_FILE, METRIC_RANKINGS_FILE, SCORES_FILE, MISATTRIBUTION_FILE, COMPARISONS_FILE),
-    *(AVERAGE_RANKS_FILE, DETECTIONS_FILE, METRICS_FILE),
-)
+_SCORE_FILES = (*(table.file for table in TABLES), METRICS_FILE)
 _CODE = ("rca", "score", "report")
 
 

@@ -22,7 +22,7 @@ from tasks.record.lock import held
 from tasks.record.message import Provenance, commit_message
 from tasks.record.outputs import doubt_about_report, doubt_about_scores, foreign_code
 from tasks.record.staging import Staging, staged, take_outputs
-from tasks.score.results import METRICS_FILE
+from tasks.score.files import METRICS_FILE
 from tasks.validation import some
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 

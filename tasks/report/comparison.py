@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tasks.score.accuracy import COMPARED_SCORES
 from tasks.score.files import number
-
-COMPARED_SCORES = ("avg5", "ac1", "mrr")
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import pyarrow as pa
 from tasks.case import Case, CaseError, CaseRecord, Injection, Interval, Probe, is_finished, read_case
 from tasks.params import Params
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
-from tasks.report.scoreboard import LEADING_SCORE, SCORE_LABELS, MethodResult, Scoreboard, read_scoreboard
+from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
 from tasks.report.signals import CaseSignals, case_signals
 from tasks.report.standings import FirstNamed, Standing, first_named, standings
+from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 
 log = logging.getLogger(__name__)
 

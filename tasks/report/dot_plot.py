@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.report.scoreboard import SCORE_LABELS, Estimate, ScoreRow, Scores
+from tasks.report.scoreboard import Estimate, ScoreRow, Scores
+from tasks.score.accuracy import SCORE_LABELS
 
 LABEL_WIDTH, AXIS_WIDTH, GUTTER, TITLE_HEIGHT, AXIS_HEIGHT = 150.0, 170.0, 26.0, 26.0, 26.0
 ROW_HEIGHT, NARROW_ROW_HEIGHT, NARROW_FROM = 22.0, 17.0, 12

@@ -22,8 +22,8 @@ from tasks.report.dot_plot import dot_plot
 from tasks.report.figures import case_figure, packed
 from tasks.report.latency import PHASES
 from tasks.report.misattribution import NAMED_ROLES, OTHERS
-from tasks.report.scoreboard import LEADING_SCORE, SCORE_LABELS
 from tasks.report.signals import MAX_SIGMAS
+from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 
 log = logging.getLogger(__name__)
 

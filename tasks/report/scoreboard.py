@@ -15,11 +15,10 @@ from tasks.report.comparison import Comparison, comparisons
 from tasks.report.costs import Failures, MethodCost, failures, method_costs
 from tasks.report.detection import Detections, detections
 from tasks.report.misattribution import Misattribution, misattribution
+from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 from tasks.score.files import ScoreFiles, number, read_score_files
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
 
-SCORE_LABELS = {"ac1": "AC@1", "ac3": "AC@3", "ac5": "AC@5", "avg5": "Avg@5", "mrr": "MRR"}
-LEADING_SCORE = "avg5"
 LEVELS = ("overall", "fault", "target", "family")
 RANKED = "ok"
 _ORDER = ("avg5", "mrr", "ac1")

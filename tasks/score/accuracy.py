@@ -12,8 +12,11 @@ from types import MappingProxyType
 import numpy as np
 
 TOP = 5
-SCORES = ("ac1", "ac3", "ac5", "avg5", "mrr")
-"""AC@1, AC@3, AC@5, Avg@5, MRR."""
+SCORE_LABELS = {"ac1": "AC@1", "ac3": "AC@3", "ac5": "AC@5", "avg5": "Avg@5", "mrr": "MRR"}
+SCORES = tuple(SCORE_LABELS)
+LEADING_SCORE = "avg5"
+COMPARED_SCORES = (LEADING_SCORE, "ac1", "mrr")
+"""Scores by which methods and campaigns are compared; methods are ordered by the first."""
 _EXACT_NODES = 512
 _PANELS, _PANEL_NODES = 40, 32
 

@@ -8,15 +8,7 @@ import pandas as pd
 
 from tasks.case import CaseRecord
 from tasks.rca.run.builder import ViewFacts
-
-DETECTION_COLUMNS = {
-    "case_id": "str",
-    "fault": "str",
-    "true_time": "datetime64[ns, UTC]",
-    "detected_time": "datetime64[ns, UTC]",
-    "error_s": "float64",
-    "detected": "bool",
-}
+from tasks.score.files import DETECTION_TABLE
 
 
 def detection_table(
@@ -36,8 +28,8 @@ def detection_table(
         true_time = record.injection_time_of(counted) if counted else None
         fault = record.labels_of(counted).fault
         rows.append((record.case_id, fault, true_time, found.inject_time or None, not found.problem))
-    table = pd.DataFrame(rows, columns=[name for name in DETECTION_COLUMNS if name != "error_s"])
+    table = pd.DataFrame(rows, columns=[name for name in DETECTION_TABLE.columns if name != "error_s"])
     for name in ("true_time", "detected_time"):
         table[name] = pd.to_datetime(table[name], utc=True, format="ISO8601")
     error_s = (table["detected_time"] - table["true_time"]).dt.total_seconds()
-    return table.assign(error_s=error_s).astype(DETECTION_COLUMNS)[list(DETECTION_COLUMNS)]
+    return table.assign(error_s=error_s).astype(dict(DETECTION_TABLE.columns))[list(DETECTION_TABLE.columns)]

@@ -1,8 +1,10 @@
-"""Reads what the score stage wrote. Columns: docs/scores.md."""
+"""The files of the score stage: their names and columns, and how they are written and read. Columns: docs/scores.md."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,30 +13,11 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.errors import RCArenaError
-from tasks.score.results import (
-    AVERAGE_RANKS_FILE,
-    COMPARISONS_FILE,
-    DETECTIONS_FILE,
-    METRIC_RANKINGS_FILE,
-    MISATTRIBUTION_FILE,
-    RANKINGS_FILE,
-    SCORES_FILE,
-    TIMINGS_FILE,
-)
+from tasks.score.references import REFERENCES
 
-_RANKINGS = (
-    *("case_id", "fault", "target", "excluded", "method", "family", "status", "message"),
-    *("rank", "service", "metric", "score", "tied", "correct"),
-)
-_METRIC_RANKINGS = ("case_id", "method", "rank", "correct")
-_SCORES = ("level", "group", "method", "score", "value", "low", "high", "chance", "lift", "cases")
-_MISATTRIBUTION = ("method", "fault", "truth", "predicted", "cases")
-_COMPARISONS = (
-    *("score", "method_a", "method_b", "difference", "wins", "ties", "losses"),
-    *("p", "p_holm", "significant"),
-)
-_AVERAGE_RANKS = ("score", "method", "average_rank", "cases", "friedman_p", "cliques")
-_DETECTIONS = ("case_id", "fault", "true_time", "detected_time", "error_s", "detected")
+METRICS_FILE = "metrics.json"
+TIMINGS_FILE = "timings.json"
+_STAGING = ".partial"
 _COSTS = ("cases", "wall_s_mean", "wall_s_max", "peak_mb_mean", "peak_mb_max")
 _LATER_COSTS = ("cpu_s_mean", "cpu_s_max")
 
@@ -44,8 +27,152 @@ class ScoresError(RCArenaError):
 
 
 @dataclass(frozen=True)
+class Table:
+    """A Parquet file. ``columns``: dtype by name; ``later``: those that an older score stage did not write.
+
+    ``first``: every score stage has written the file; the others may be missing.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    later: frozenset[str] = frozenset()
+    first: bool = False
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.parquet"
+
+    def of(self, rows: Sequence[Sequence[object]]) -> pd.DataFrame:
+        """Return ``rows`` (values in the order of ``columns``) as a table with the dtypes of the file."""
+        return pd.DataFrame(rows, columns=list(self.columns)).astype(dict(self.columns))
+
+    def read(self, scores_dir: Path) -> pd.DataFrame | None:
+        """Return the table; None if it is missing and may be. Raises ScoresError."""
+        file = scores_dir / self.file
+        if not self.first and not file.exists():
+            return None
+        try:
+            table = pd.read_parquet(file)
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(self.file, error) from error
+        missing = [name for name in self.columns if name not in table.columns and name not in self.later]
+        if missing:
+            raise ScoresError(f"{self.file}: has no column {', '.join(missing)}; run the score stage again")
+        return table
+
+
+def _unreadable(file: str, error: Exception) -> ScoresError:
+    return ScoresError(f"{file}: cannot be read ({error}); run the score stage again")
+
+
+RANKING_TABLE = Table(
+    "rankings",
+    {
+        "case_id": "str",
+        "fault": "str",
+        "target": "str",
+        "truth": "str",
+        "excluded": "str",
+        "metric_excluded": "str",
+        "method": "str",
+        "family": "str",
+        "reference": "bool",
+        "status": "str",
+        "message": "str",
+        "rank": "Int32",
+        "service": "str",
+        "metric": "str",
+        "score": "float64",
+        "tied": "boolean",
+        "correct": "boolean",
+    },
+    later=frozenset({"metric_excluded", "reference"}),
+    first=True,
+)
+METRIC_RANKING_TABLE = Table(
+    "metric_rankings",
+    {
+        "case_id": "str",
+        "method": "str",
+        "rank": "int32",
+        "service": "str",
+        "metric": "str",
+        "score": "float64",
+        "tied": "bool",
+        "correct": "bool",
+    },
+)
+_LATER_SCORES = ("tail", "tail_low", "tail_high", *REFERENCES[1:])
+SCORE_TABLE = Table(
+    "scores",
+    {
+        "level": "str",
+        "group": "str",
+        "granularity": "str",
+        "method": "str",
+        "score": "str",
+        **dict.fromkeys(("value", "low", "high", "chance", "lift"), "float64"),
+        "cases": "int64",
+        **dict.fromkeys(_LATER_SCORES, "float64"),
+    },
+    later=frozenset({"granularity", *_LATER_SCORES}),
+    first=True,
+)
+MISATTRIBUTION_TABLE = Table(
+    "misattribution",
+    {"method": "str", "fault": "str", "truth": "str", "predicted": "str", "cases": "int64"},
+    first=True,
+)
+COMPARISON_TABLE = Table(
+    "comparisons",
+    {
+        "score": "str",
+        "method_a": "str",
+        "method_b": "str",
+        "cases": "int64",
+        "difference": "float64",
+        **dict.fromkeys(("wins", "ties", "losses"), "int64"),
+        "p": "float64",
+        "p_holm": "float64",
+        "significant": "bool",
+    },
+)
+AVERAGE_RANK_TABLE = Table(
+    "average_ranks",
+    {
+        "score": "str",
+        "method": "str",
+        "average_rank": "float64",
+        "cases": "int64",
+        "friedman_p": "float64",
+        "cliques": "str",
+    },
+)
+DETECTION_TABLE = Table(
+    "detections",
+    {
+        "case_id": "str",
+        "fault": "str",
+        "true_time": "datetime64[ns, UTC]",
+        "detected_time": "datetime64[ns, UTC]",
+        "error_s": "float64",
+        "detected": "bool",
+    },
+)
+TABLES = (
+    RANKING_TABLE,
+    METRIC_RANKING_TABLE,
+    SCORE_TABLE,
+    MISATTRIBUTION_TABLE,
+    COMPARISON_TABLE,
+    AVERAGE_RANK_TABLE,
+    DETECTION_TABLE,
+)
+
+
+@dataclass(frozen=True)
 class ScoreFiles:
-    """The tables as written. None: not there, because an older score stage wrote the others.
+    """The tables as written, by their names. None: missing, because an older score stage wrote the others.
 
     ``costs``: one row per method (index).
     """
@@ -60,52 +187,42 @@ class ScoreFiles:
     costs: pd.DataFrame | None
 
 
+def write_score_files(out_dir: Path, tables: Mapping[str, pd.DataFrame], documents: Mapping[str, Any]) -> None:
+    """Write ``tables`` (by name) and ``documents`` (JSON, by file name), then put all in place at once."""
+    staging = out_dir / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    for table in TABLES:
+        tables[table.name].to_parquet(staging / table.file, index=False)
+    for name, document in documents.items():
+        (staging / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for name in (*(table.file for table in TABLES), *documents):
+        (staging / name).replace(out_dir / name)
+    staging.rmdir()
+
+
 def read_score_files(scores_dir: Path) -> ScoreFiles | None:
-    """None when the score stage has not run.
+    """Return None when the score stage has not run.
 
     Raises:
         ScoresError: a file is missing that every score stage writes, or is not what it writes.
     """
-    if not (scores_dir / RANKINGS_FILE).exists() and not (scores_dir / SCORES_FILE).exists():
+    if not (scores_dir / RANKING_TABLE.file).exists() and not (scores_dir / SCORE_TABLE.file).exists():
         return None
-    rankings = _table(scores_dir / RANKINGS_FILE, _RANKINGS)
-    scores = _table(scores_dir / SCORES_FILE, _SCORES)
+    tables: dict[str, Any] = {table.name: table.read(scores_dir) for table in TABLES}
+    rankings, scores = tables["rankings"], tables["scores"]
     if "metric_excluded" not in rankings:
-        rankings = rankings.assign(metric_excluded="")
+        tables["rankings"] = rankings = rankings.assign(metric_excluded="")
     if "reference" not in rankings:
-        rankings = rankings.assign(reference=rankings["method"] == "random")
+        tables["rankings"] = rankings.assign(reference=rankings["method"] == "random")
     if "granularity" not in scores:
-        scores = scores.assign(granularity="service")
-    return ScoreFiles(
-        rankings=rankings,
-        scores=scores,
-        misattribution=_table(scores_dir / MISATTRIBUTION_FILE, _MISATTRIBUTION),
-        metric_rankings=_later_table(scores_dir / METRIC_RANKINGS_FILE, _METRIC_RANKINGS),
-        comparisons=_later_table(scores_dir / COMPARISONS_FILE, _COMPARISONS),
-        average_ranks=_later_table(scores_dir / AVERAGE_RANKS_FILE, _AVERAGE_RANKS),
-        detections=_later_table(scores_dir / DETECTIONS_FILE, _DETECTIONS),
-        costs=_costs(scores_dir / TIMINGS_FILE),
-    )
+        tables["scores"] = scores.assign(granularity="service")
+    return ScoreFiles(**tables, costs=_costs(scores_dir / TIMINGS_FILE))
 
 
 def number(value: Any) -> float | None:
     """A cell as a number; None where there is none."""
     return None if pd.isna(value) else float(value)
-
-
-def _later_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
-    return _table(file, columns) if file.exists() else None
-
-
-def _table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, pa.ArrowException) as error:
-        raise ScoresError(f"{file.name}: cannot be read ({error}); run the score stage again") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise ScoresError(f"{file.name}: has no column {', '.join(missing)}; run the score stage again")
-    return table
 
 
 def _costs(file: Path) -> pd.DataFrame | None:
@@ -118,4 +235,4 @@ def _costs(file: Path) -> pd.DataFrame | None:
         table = pd.DataFrame.from_dict(costs, orient="index").astype(float)
         return table[[*_COSTS, *(name for name in _LATER_COSTS if name in table)]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ScoresError(f"{file.name}: cannot be read ({error}); run the score stage again") from error
+        raise _unreadable(file.name, error) from error

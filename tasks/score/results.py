@@ -1,10 +1,8 @@
-"""What the score stage writes: tables as Parquet, a small JSON for ``dvc metrics``, and a table for people."""
+"""The result of the score stage: its tables, a small JSON for ``dvc metrics``, and a table for people."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +13,12 @@ import pandas as pd
 
 from tasks.rca.run.sandbox import Level
 from tasks.score.accuracy import SCORES
+from tasks.score.files import METRICS_FILE, TABLES, TIMINGS_FILE, write_score_files
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
 from tasks.score.tables import Scored
 from tasks.score.truth import Truth
 
-RANKINGS_FILE = "rankings.parquet"
-METRIC_RANKINGS_FILE = "metric_rankings.parquet"
-SCORES_FILE = "scores.parquet"
-MISATTRIBUTION_FILE = "misattribution.parquet"
-COMPARISONS_FILE = "comparisons.parquet"
-AVERAGE_RANKS_FILE = "average_ranks.parquet"
-DETECTIONS_FILE = "detections.parquet"
-METRICS_FILE = "metrics.json"
-TIMINGS_FILE = "timings.json"
-
 TABLE_WIDTH = 120
-_STAGING = ".partial"
 _CASES_NAMED = 3
 _POLICY = (
     "scores take each list as given: what it leaves out is not found; 'Avg@5 tail' puts that behind the list in random "
@@ -189,27 +177,9 @@ class _Cells:
 
 def write_results(result: ScoreResult, pairs: Sequence[Scored]) -> None:
     """Write every file, then put all in place at once."""
-    staging = result.out_dir / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    tables = {
-        RANKINGS_FILE: result.rankings,
-        METRIC_RANKINGS_FILE: result.metric_rankings,
-        SCORES_FILE: result.scores,
-        MISATTRIBUTION_FILE: result.misattribution,
-        COMPARISONS_FILE: result.comparisons,
-        AVERAGE_RANKS_FILE: result.average_ranks,
-        DETECTIONS_FILE: result.detections,
-    }
     timings = {"method_costs": result.costs, "pairs": [_timing(pair) for pair in pairs]}
-    documents = {TIMINGS_FILE: timings, METRICS_FILE: _metrics(result)}
-    for name, table in tables.items():
-        table.to_parquet(staging / name, index=False)
-    for name, document in documents.items():
-        (staging / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    for name in (*tables, *documents):
-        (staging / name).replace(result.out_dir / name)
-    staging.rmdir()
+    tables = {table.name: getattr(result, table.name) for table in TABLES}
+    write_score_files(result.out_dir, tables, {TIMINGS_FILE: timings, METRICS_FILE: _metrics(result)})
 
 
 def method_costs(pairs: Sequence[Scored]) -> dict[str, dict[str, float]]:

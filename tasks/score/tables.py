@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -16,7 +17,15 @@ from tasks.rca.run.pool import Outcome
 from tasks.score.accuracy import SCORES, ranking_scores, tail_scores
 from tasks.score.bootstrap import bootstrap_interval
 from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values
-from tasks.score.references import REFERENCES, mean_references, targeted_roles
+from tasks.score.files import (
+    AVERAGE_RANK_TABLE,
+    COMPARISON_TABLE,
+    METRIC_RANKING_TABLE,
+    MISATTRIBUTION_TABLE,
+    RANKING_TABLE,
+    SCORE_TABLE,
+)
+from tasks.score.references import mean_references, targeted_roles
 from tasks.score.truth import Truth
 from tasks.stack import Role
 
@@ -27,65 +36,6 @@ NOTHING = "(nothing)"
 METRICS_KEPT = 50
 """Of each ranking of metrics the first that many are kept, and every correct one further down."""
 _DECIMALS = 9
-
-RANKING_COLUMNS = {
-    "case_id": "str",
-    "fault": "str",
-    "target": "str",
-    "truth": "str",
-    "excluded": "str",
-    "metric_excluded": "str",
-    "method": "str",
-    "family": "str",
-    "reference": "bool",
-    "status": "str",
-    "message": "str",
-    "rank": "Int32",
-    "service": "str",
-    "metric": "str",
-    "score": "float64",
-    "tied": "boolean",
-    "correct": "boolean",
-}
-METRIC_RANKING_COLUMNS = {
-    "case_id": "str",
-    "method": "str",
-    "rank": "int32",
-    "service": "str",
-    "metric": "str",
-    "score": "float64",
-    "tied": "bool",
-    "correct": "bool",
-}
-SCORE_COLUMNS = {
-    "level": "str",
-    "group": "str",
-    "granularity": "str",
-    "method": "str",
-    "score": "str",
-    **dict.fromkeys(("value", "low", "high", "chance", "lift"), "float64"),
-    "cases": "int64",
-    **dict.fromkeys(("tail", "tail_low", "tail_high", *REFERENCES[1:]), "float64"),
-}
-COMPARISON_COLUMNS = {
-    "score": "str",
-    "method_a": "str",
-    "method_b": "str",
-    "cases": "int64",
-    "difference": "float64",
-    **dict.fromkeys(("wins", "ties", "losses"), "int64"),
-    "p": "float64",
-    "p_holm": "float64",
-    "significant": "bool",
-}
-AVERAGE_RANK_COLUMNS = {
-    "score": "str",
-    "method": "str",
-    "average_rank": "float64",
-    "cases": "int64",
-    "friedman_p": "float64",
-    "cliques": "str",
-}
 
 
 @dataclass(frozen=True)
@@ -195,7 +145,7 @@ def ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
             rows.append((*head, s.rank, s.service, s.metric, s.score, s.tied, s.service in truth.services))
         if not result.suspects:
             rows.append((*head, None, None, None, np.nan, None, None))
-    return _table(rows, RANKING_COLUMNS)
+    return RANKING_TABLE.of(rows)
 
 
 def metric_ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
@@ -206,7 +156,7 @@ def metric_ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
         for s in pair.result.metrics:
             named = s.service, s.metric
             rows.append((pair.truth.case, pair.method.name, s.rank, *named, s.score, s.tied, named in correct))
-    return _table(rows, METRIC_RANKING_COLUMNS)
+    return METRIC_RANKING_TABLE.of(rows)
 
 
 def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
@@ -222,8 +172,8 @@ def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
         for level, group, members in _groups([pair for pair in pairs if granularity in pair.scores]):
             for alike in [members] if level == "family" else _by_profile(members):
                 rows += _group_rows(level, group, granularity, alike, roles, params)
-    table = _table(rows, SCORE_COLUMNS)
-    numbers = [name for name, kind in SCORE_COLUMNS.items() if kind == "float64"]
+    table = SCORE_TABLE.of(rows)
+    numbers = [name for name, kind in SCORE_TABLE.columns.items() if kind == "float64"]
     table[numbers] = table[numbers].round(_DECIMALS)
     return table
 
@@ -236,7 +186,7 @@ def _by_profile(pairs: Sequence[Scored]) -> list[list[Scored]]:
 
 def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
     """How often each service was blamed first, per method, fault and true root cause (the label of the target)."""
-    rows = [
+    counts = Counter(
         (
             pair.method.name,
             pair.truth.fault,
@@ -245,10 +195,8 @@ def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
         )
         for pair in pairs
         if pair.scores
-    ]
-    columns = ["method", "fault", "truth", "predicted"]
-    table = pd.DataFrame(rows, columns=columns).astype("str")
-    return table.groupby(columns, sort=True).size().rename("cases").reset_index().astype({"cases": "int64"})
+    )
+    return MISATTRIBUTION_TABLE.of([(*key, cases) for key, cases in sorted(counts.items())])
 
 
 def comparison_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
@@ -270,7 +218,7 @@ def comparison_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFra
             mean = round(float(differences[:, c].mean()), _DECIMALS)
             significant = corrected[c] <= 1 - params.confidence
             rows.append((score, methods[a], methods[b], len(values), mean, *counts, p[c], corrected[c], significant))
-    return _table(rows, COMPARISON_COLUMNS)
+    return COMPARISON_TABLE.of(rows)
 
 
 def average_rank_table(pairs: Sequence[Scored], comparisons: pd.DataFrame) -> pd.DataFrame:
@@ -294,7 +242,7 @@ def average_rank_table(pairs: Sequence[Scored], comparisons: pd.DataFrame) -> pd
         for m in np.argsort(ranks, kind="stable"):
             member_of = "+".join(str(number) for number, group in enumerate(groups, 1) if m in group)
             rows.append((score, methods[m], round(float(ranks[m]), _DECIMALS), len(values), friedman, member_of))
-    return _table(rows, AVERAGE_RANK_COLUMNS)
+    return AVERAGE_RANK_TABLE.of(rows)
 
 
 def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
@@ -350,7 +298,3 @@ def _group_rows(
             lift = figures[name][0] / chance
             rows.append((level, group, granularity, method, name, *figures[name], chance, lift, cases, *tail, *others))
     return rows
-
-
-def _table(rows: Sequence[tuple[object, ...]], columns: Mapping[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns)).astype(dict(columns))

@@ -17,17 +17,8 @@ from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
 from tasks.rca.run.pool import Outcome
 from tasks.score.detection import detection_table
-from tasks.score.results import (
-    AVERAGE_RANKS_FILE,
-    COMPARISONS_FILE,
-    DETECTIONS_FILE,
-    METRIC_RANKINGS_FILE,
-    MISATTRIBUTION_FILE,
-    RANKINGS_FILE,
-    SCORES_FILE,
-    TIMINGS_FILE,
-    method_costs,
-)
+from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TABLES, TIMINGS_FILE, write_score_files
+from tasks.score.results import method_costs
 from tasks.score.tables import (
     average_rank_table,
     comparison_table,
@@ -41,7 +32,7 @@ from tasks.score.truth import Column, truth_of
 from tests.synthetic import LEVELS
 
 Ranker = Callable[[CaseRecord], list[str] | PairResult]
-NEW_FILES = (METRIC_RANKINGS_FILE, COMPARISONS_FILE, AVERAGE_RANKS_FILE, DETECTIONS_FILE)
+NEW_FILES = tuple(table.file for table in TABLES if not table.first)
 
 
 def write_scores(
@@ -68,29 +59,26 @@ def write_scores(
     compared = comparison_table(pairs, params)
     facts = {record.case_id: _facts(record, (late_s or {}).get(record.case_id)) for record in records}
     tables = {
-        RANKINGS_FILE: ranking_table(pairs),
-        METRIC_RANKINGS_FILE: metric_ranking_table(pairs),
-        SCORES_FILE: score_table(pairs, params),
-        MISATTRIBUTION_FILE: misattribution_table(pairs),
-        COMPARISONS_FILE: compared,
-        AVERAGE_RANKS_FILE: average_rank_table(pairs, compared),
-        DETECTIONS_FILE: detection_table(records if late_s else [], facts),
+        "rankings": ranking_table(pairs),
+        "metric_rankings": metric_ranking_table(pairs),
+        "scores": score_table(pairs, params),
+        "misattribution": misattribution_table(pairs),
+        "comparisons": compared,
+        "average_ranks": average_rank_table(pairs, compared),
+        "detections": detection_table(records if late_s else [], facts),
     }
-    scores_dir.mkdir(parents=True)
-    for name, table in tables.items():
-        table.to_parquet(scores_dir / name, index=False)
-    (scores_dir / TIMINGS_FILE).write_text(json.dumps({"method_costs": method_costs(pairs), "pairs": []}))
+    write_score_files(scores_dir, tables, {TIMINGS_FILE: {"method_costs": method_costs(pairs), "pairs": []}})
 
 
 def as_an_older_stage_wrote(scores_dir: Path) -> None:
     """Without what scores had not before there were metric-level scores and comparisons."""
     for name in NEW_FILES:
         (scores_dir / name).unlink()
-    scores = pd.read_parquet(scores_dir / SCORES_FILE)
+    scores = pd.read_parquet(scores_dir / SCORE_TABLE.file)
     later = ["granularity", "role_prior", "chance_per_column", "tail", "tail_low", "tail_high"]
-    scores[scores["granularity"] == "service"].drop(columns=later).to_parquet(scores_dir / SCORES_FILE)
-    rankings = pd.read_parquet(scores_dir / RANKINGS_FILE)
-    rankings.drop(columns=["metric_excluded", "reference"]).to_parquet(scores_dir / RANKINGS_FILE)
+    scores[scores["granularity"] == "service"].drop(columns=later).to_parquet(scores_dir / SCORE_TABLE.file)
+    rankings = pd.read_parquet(scores_dir / RANKING_TABLE.file)
+    rankings.drop(columns=["metric_excluded", "reference"]).to_parquet(scores_dir / RANKING_TABLE.file)
     (scores_dir / TIMINGS_FILE).write_text(json.dumps({"pairs": []}))
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from tasks.case import CaseRecord
 from tasks.report.scoreboard import Estimate, Scoreboard, read_scoreboard
-from tasks.score.files import ScoresError
-from tasks.score.results import RANKINGS_FILE, SCORES_FILE, TIMINGS_FILE
+from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TIMINGS_FILE, ScoresError
 from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
 from tests.score.cases import with_metrics
 from tests.synthetic import synthetic_case
@@ -195,7 +194,7 @@ def test_costs_are_optional(campaign: Path) -> None:
 
 
 def test_unusable_files_are_named(campaign: Path) -> None:
-    file = campaign / "scores" / SCORES_FILE
+    file = campaign / "scores" / SCORE_TABLE.file
     pd.read_parquet(file).drop(columns="chance").to_parquet(file)
     with pytest.raises(ScoresError, match=r"scores\.parquet: has no column chance"):
         read_scoreboard(campaign / "scores")
@@ -221,4 +220,4 @@ def test_only_fault_free_cases_give_no_group(tmp_path: Path) -> None:
     assert board.services.groups == ()
     assert board.comparisons == ()
     assert board.methods == ("good",)
-    assert (tmp_path / "scores" / RANKINGS_FILE).exists()
+    assert (tmp_path / "scores" / RANKING_TABLE.file).exists()
