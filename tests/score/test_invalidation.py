@@ -82,21 +82,21 @@ def test_an_edit_invalidates_what_it_may_change_and_no_more(ranked: Callable[[],
         path.write_text(path.read_text().replace(old, new, 1))
 
     assert ranked() == sorted(METHODS)
-    add("rca/local_pool.py", "\n# A remark.\n")
+    add("rca/run/local_pool.py", "\n# A remark.\n")
     assert ranked() == []
-    for file in ("rca/ray_pool.py", "rca/runner.py", "rca/metric/rcd.py", "params.py", "score/tables.py"):
+    for file in ("rca/run/ray_pool.py", "rca/run/runner.py", "rca/metric/rcd.py", "params.py", "score/tables.py"):
         add(file, "\nMORE = 1\n")
-    for file in ("rca/metric/nsigma.py", "rca/deviation.py", "export/metric_map.py"):
+    for file in ("rca/metric/nsigma.py", "rca/features/deviation.py", "export/metric_map.py"):
         add(file, "\n# A remark.\n")
         edit(file, '"""', '"""Other words. ')
     assert ranked() == []
     add("rca/metric/nsigma.py", "\nMORE = 1\n")
     assert ranked() == ["nsigma"]
-    add("rca/deviation.py", "\nMORE = 1\n")
+    add("rca/features/deviation.py", "\nMORE = 1\n")
     assert ranked() == sorted(name for name in METHODS if name != "random")
     edit("export/metric_map.py", '        "paper",\n', '        "llm",\n')
     assert ranked() == sorted(METHODS)
-    add("rca/pair.py", "\nMORE = 1\n")
+    add("rca/run/pair.py", "\nMORE = 1\n")
     assert ranked() == sorted(METHODS)
 
 

@@ -142,7 +142,7 @@ def test_workers_that_cannot_start_are_an_error_not_a_score(monkeypatch: pytest.
 
 def test_workers_die_with_a_killed_caller() -> None:
     script = (
-        "from tests.rca.test_runner import *\n"
+        "from tests.rca.run.test_runner import *\n"
         "methods = [get_method('nsigma'), get_method('test_sleeps')]\n"
         "for _ in run_pairs([('c', VIEW)], methods, limits=LIMITS, seed=1, workers=1):\n"
         "    print(*children(), flush=True)\n"
