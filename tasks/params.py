@@ -9,14 +9,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, create_model, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from tasks.backends import BACKENDS, find
 from tasks.identity import NO_TELEMETRY
-from tasks.stack import DeployParams, DnsLabel
-from tasks.validation import Frozen, ParamsError, Plain, Seconds, validation_problems
+from tasks.stack import DnsLabel, StackParams
+from tasks.validation import Frozen, ParamsError, Plain, Seconds, suggest, validation_problems
 from tasks.yaml_core import YamlError, dump, load
 
 DEFAULT_PARAMS_FILE = Path("params.yaml")
+
+
+def _of_its_backend(value: Any) -> Any:
+    """Validate a section ``deploy`` by the model of the backend that it names."""
+    if not isinstance(value, dict):
+        return value
+    if "backend" not in value:
+        raise _at_backend("missing", value)
+    name = str(value["backend"])
+    if problem := BACKENDS.problem(name):
+        if name not in BACKENDS:
+            problem = f"unknown value '{name}'; {suggest(name, BACKENDS.names())}"
+        raise _at_backend(PydanticCustomError("backend", "{problem}", {"problem": problem}), value)
+    return find(name).parameters.model_validate(value)
+
+
+def _at_backend(problem: str | PydanticCustomError, section: dict[str, Any]) -> ValidationError:
+    details = InitErrorDetails(type=problem, loc=("backend",), input=section)
+    return ValidationError.from_exception_data("deploy", [details])
+
+
+DeployParams = Annotated[SerializeAsAny[StackParams], BeforeValidator(_of_its_backend)]
 
 
 class Windows(Frozen):
@@ -249,4 +273,14 @@ def validated(document: dict[str, Any], source: str) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        raise ParamsError(f"{source}: {problem}" for problem in validation_problems(error, Params)) from error
+        problems = validation_problems(error, _model_of(document))
+        raise ParamsError(f"{source}: {problem}" for problem in problems) from error
+
+
+def _model_of(document: dict[str, Any]) -> type[Params]:
+    """``Params`` with the fields of the backend that ``document`` names, to explain problems by."""
+    section = document.get("deploy")
+    name = str(section.get("backend")) if isinstance(section, dict) else ""
+    if BACKENDS.problem(name):
+        return Params
+    return create_model("Params", __base__=Params, deploy=(find(name).parameters, ...))

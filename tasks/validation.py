@@ -138,12 +138,10 @@ def validation_problems(error: ValidationError, model: type[BaseModel], prefix: 
 
 
 def _problem(detail: dict[str, Any], model: type[BaseModel]) -> str:
-    location = _without_tags(model, detail["loc"])
+    location = detail["loc"]
     key = _dotted(location)
-    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return _tag_problem(detail, key)
     if detail["type"] == "extra_forbidden":
-        allowed = _model_at(model, detail["loc"][:-1]).model_fields
+        allowed = _model_at(model, location[:-1]).model_fields
         return f"{key}: unknown key; {suggest(str(location[-1]), allowed)}"
     if detail["type"] == "missing":
         return f"{key}: missing; it must be given"
@@ -159,16 +157,6 @@ def _harmless(value: Any) -> Any:
     return re.sub(r"[^\s/]+@", "***@", value) if isinstance(value, str) and "://" in value else value
 
 
-def _tag_problem(detail: dict[str, Any], key: str) -> str:
-    """The key that chooses between several models (``backend``) is missing or has an unknown value."""
-    context = detail["ctx"]
-    tag_key = f"{key}.{str(context['discriminator']).strip(chr(39))}"
-    if detail["type"] == "union_tag_not_found":
-        return f"{tag_key}: missing; it must be given"
-    allowed = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-    return f"{tag_key}: unknown value '{context['tag']}'; {suggest(str(context['tag']), allowed)}"
-
-
 def _dotted(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
@@ -176,39 +164,13 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def _without_tags(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """``location`` as the user wrote it: pydantic puts the tag of a union of models behind the key."""
-    return tuple(part for n, part in enumerate(location) if not _is_tag(model, location[:n], part))
-
-
-def _is_tag(model: type[BaseModel], above: tuple[int | str, ...], part: int | str) -> bool:
-    return bool(above) and isinstance(part, str) and part in _tagged(model, above)
-
-
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that sits at ``location`` (with tags) below ``model``."""
+    """The model that sits at ``location`` below ``model``."""
     current = model
-    for n, part in enumerate(location):
-        if isinstance(part, int):
-            continue
-        tagged = _tagged(model, location[:n]) if n else {}
-        if part in tagged:
-            current = tagged[part]
-        elif part in current.model_fields:
+    for part in location:
+        if isinstance(part, str) and part in current.model_fields:
             current = next(iter(_models_in(current.model_fields[part].annotation)), current)
     return current
-
-
-def _tagged(model: type[BaseModel], location: tuple[int | str, ...]) -> dict[str, type[BaseModel]]:
-    """Tag -> model, if ``location`` is a union of models that a key tells apart."""
-    key = location[-1]
-    field = None if isinstance(key, int) else _model_at(model, location[:-1]).model_fields.get(key)
-    if field is None or not field.discriminator:
-        return {}
-    candidates = _models_in(field.annotation)
-    return {
-        tag: each for each in candidates for tag in get_args(each.model_fields[str(field.discriminator)].annotation)
-    }
 
 
 def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:

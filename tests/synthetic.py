@@ -23,7 +23,7 @@ from tasks.case import (
     Service,
     Stack,
 )
-from tasks.stack import LocalDeployParams
+from tasks.deploy.local.params import LocalDeployParams
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UNITS = {

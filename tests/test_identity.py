@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError, create_model
 
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.identity import NO_TELEMETRY, canonical, differences, differing, digest, resolved
 from tasks.inject.catalogue import list_faults
 from tasks.params import (
@@ -20,7 +22,6 @@ from tasks.params import (
     ReportParams,
     ScoreParams,
 )
-from tasks.stack import KubernetesDeployParams, LocalDeployParams
 from tasks.validation import Frozen, validation_problems
 from tasks.yaml_core import dump, load
 from tests.parameter_values import PLAIN, documents

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from tasks.deploy.health import complete
+from tasks.stack import StackParams
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.inject.executor import FaultExecutor
 
 Say = Callable[[str], None]
-P = TypeVar("P")
+P = TypeVar("P", bound=StackParams)
 
 
 class LiveStack(ABC):
@@ -78,6 +79,8 @@ class Backend(ABC, Generic[P]):
     """
 
     name: ClassVar[str]
+    parameters: ClassVar[type[StackParams]]
+    """The model of the section ``deploy``."""
 
     def __init__(self, deploy: P, workspace: Workspace) -> None:
         self.deploy = deploy

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.identity import differing, digest, resolved
 from tasks.inject.catalogue import fault, resolve_parameters, validate_inject_params
 from tasks.params import InjectionSpec, Params
-from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError
 
 SHAPING_SECTIONS = ("campaign", "deploy", "load", "export")

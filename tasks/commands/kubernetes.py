@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from tasks.commands.errors import fail
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.errors import EXIT_FAILED, EXIT_USAGE
 from tasks.params import Params, load_params
-from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError, suggest
 from tasks.workspace import Workspace
 

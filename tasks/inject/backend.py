@@ -12,7 +12,6 @@ from tasks.inject.executors.kubernetes.target import KubernetesTarget
 from tasks.inject.executors.local import sweep as local_sweep
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.steps import Target
-from tasks.stack import BackendName
 
 Runtime = StackRuntime | KubernetesRuntime
 
@@ -22,7 +21,7 @@ def published_runtime(directory: Path) -> Runtime | None:
     return read_runtime(directory)
 
 
-def backend_name(runtime: Runtime) -> BackendName:
+def backend_name(runtime: Runtime) -> str:
     return "local" if isinstance(runtime, StackRuntime) else "kubernetes"
 
 

@@ -36,6 +36,7 @@ from rcarena_dags.campaign_tasks import (
 from rcarena_dags.form import campaign_form, document, presets, sweep_changes
 from rcarena_dags.pods import GRACE_S, StepPod
 from rcarena_dags.settings import POOL, Settings, SettingsError
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.params import Params, validated
 
 ROOT = Path(__file__).parents[2]
@@ -471,7 +472,8 @@ def test_every_field_says_what_it_is(dags: dict[str, DAG]) -> None:
 
 
 def test_limits_are_those_of_the_parameters() -> None:
-    schema = Params.model_json_schema()["$defs"]
+    schema = {**Params.model_json_schema()["$defs"], **KubernetesDeployParams.model_json_schema()["$defs"]}
+    schema["KubernetesDeployParams"] = KubernetesDeployParams.model_json_schema()
     fields = {key: param.schema for key, param in campaign_form().items()}
 
     def limits(model: str, key: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from tasks.backends.kubernetes.stack import KubernetesStack
 from tasks.backends.local.stack import LocalStack
 from tasks.case import Limits
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, PodRuntime
 from tasks.deploy.kubernetes.runtime import ServiceRuntime as KubernetesService
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
-from tasks.stack import KubernetesDeployParams, LocalDeployParams
 
 
 def test_a_local_stack_says_its_limits(tmp_path: Path) -> None:

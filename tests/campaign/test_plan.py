@@ -11,9 +11,10 @@ import yaml
 
 from tasks.campaign.plan import CasePlan, PlannedInjection, check_params, plan_campaign
 from tasks.commands.options import planned_case
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.inject.catalogue import kinds, list_faults
 from tasks.params import Params, load_params
-from tasks.stack import BackendName, KubernetesDeployParams, LocalDeployParams
 from tasks.validation import ParamsError
 from tests.test_identity import turned
 
@@ -144,7 +145,7 @@ def test_what_engines_are_told_has_no_type_of_numbers_and_no_order() -> None:
     assert not ids(one) & ids(cluster(engine_arguments={"a": True, "b": [2.0, {"c": 0}]}))
 
 
-def every_kind(backend: BackendName) -> Params:
+def every_kind(backend: str) -> Params:
     """Every kind alone, in pairs at once and one after the other, and every key of ``inject``."""
     document = yaml.safe_load(DEFAULT.read_text())
     stack: LocalDeployParams | KubernetesDeployParams = LocalDeployParams(backend="local", replicas=3)
@@ -174,7 +175,7 @@ def every_kind(backend: BackendName) -> Params:
 
 
 @pytest.mark.parametrize("backend", ["local", "kubernetes"])
-def test_every_planned_case_is_found_again_in_the_resolved_parameters(tmp_path: Path, backend: BackendName) -> None:
+def test_every_planned_case_is_found_again_in_the_resolved_parameters(tmp_path: Path, backend: str) -> None:
     """As the child of `collect` and the pods look for it: in a file with every default spelled out."""
     asked = every_kind(backend)
     plans = plan_campaign(asked)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.case import Service, Stack
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.export.base import ExportContext, Sink, TelemetrySources
 from tasks.export.exporter import check_metrics, check_series, explain_missing
 from tasks.export.questions.metrics import METRIC_MAP, SPECS, absent_metrics
@@ -22,7 +23,7 @@ from tasks.export.signals.topology import export_topology
 from tasks.export.sources.placement import PodPlacement
 from tasks.export.sources.prometheus import PrometheusClient
 from tasks.params import ExportParams
-from tasks.stack import LocalDeployParams, Role
+from tasks.stack import Role
 
 T0 = 1_760_000_000
 LENGTH = 60

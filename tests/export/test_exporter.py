@@ -23,13 +23,13 @@ from tasks.case import (
     read_case,
 )
 from tasks.deploy.local.otlp_receiver import SpanFile
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.export import base
 from tasks.export.base import Sink, exporter
 from tasks.export.exporter import ExportError, TelemetrySources, check_metrics, export_case
 from tasks.export.questions.spans import engine_metrics, number_attribute, serve_metrics
 from tasks.export.sources.prometheus import TimeGrid
 from tasks.params import ExportParams
-from tasks.stack import LocalDeployParams
 
 ROLES = LocalDeployParams(backend="local", replicas=2).roles()
 STACK = Stack(backend="local", services=tuple(Service(name=s, role=r, node="n") for s, r in ROLES.items()))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.export.questions.metrics import (
     METRIC_MAP,
     SPECS,
@@ -13,7 +14,6 @@ from tasks.export.questions.metrics import (
     missing_metrics,
 )
 from tasks.export.sources.prometheus import PrometheusClient, TimeGrid
-from tasks.stack import LocalDeployParams
 
 PAPER = {
     "cpu_usage": "cores",

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.inject import catalogue
 from tasks.inject.catalogue import PlannedFault, validate_inject_params, validate_overlaps
 from tasks.params import Params, load_params
-from tasks.stack import LocalDeployParams
 
 ROLES = LocalDeployParams(backend="local", replicas=3).roles()
 ROOT = Path(__file__).resolve().parents[2]

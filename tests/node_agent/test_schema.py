@@ -10,6 +10,7 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.kube.node_fault import (
     API_VERSION,
@@ -24,7 +25,6 @@ from tasks.kube.node_fault import (
     SavedGpu,
     SavedProcess,
 )
-from tasks.stack import KubernetesDeployParams
 from tests.node_agent.machine import GPU, fault_document
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.backends import register
 from tasks.backends.base import Backend, Say
 from tasks.deploy.errors import StackNotRunningError
-from tasks.stack import KubernetesDeployParams
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 
 if TYPE_CHECKING:
     from tasks.backends.kubernetes.stack import KubernetesStack
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @register
 class KubernetesBackend(Backend[KubernetesDeployParams]):
     name = "kubernetes"
+    parameters = KubernetesDeployParams
 
     def up(self, say: Say) -> None:
         from tasks.deploy.kubernetes import lifecycle

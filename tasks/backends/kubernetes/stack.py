@@ -11,10 +11,11 @@ from tasks.deploy.errors import DeployError, StackNotRunningError
 from tasks.deploy.kubernetes import lifecycle
 from tasks.deploy.kubernetes.access import enter
 from tasks.deploy.kubernetes.models import model_preset
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, ServiceRuntime
 from tasks.export.base import TelemetrySources
 from tasks.export.sources.placement import PodPlacement
-from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams
+from tasks.stack import GATEWAY, HEAD
 
 STEADY_LATENCY_S = 5.0
 OPEN_REQUESTS = (

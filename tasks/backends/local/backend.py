@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.backends import register
 from tasks.backends.base import Backend, Say
-from tasks.stack import LocalDeployParams
+from tasks.deploy.local.params import LocalDeployParams
 
 if TYPE_CHECKING:
     from tasks.backends.local.stack import LocalStack
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @register
 class LocalBackend(Backend[LocalDeployParams]):
     name = "local"
+    parameters = LocalDeployParams
 
     def up(self, say: Say) -> None:
         from tasks.deploy.local import lifecycle

@@ -7,13 +7,14 @@ from tasks.backends.prometheus import instant_value
 from tasks.case import Limits, Service, Stack
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.runtime import (
     ServiceRuntime,
     StackNotRunningError,
     StackRuntime,
 )
 from tasks.export.base import TelemetrySources
-from tasks.stack import GATEWAY, HEAD, LocalDeployParams
+from tasks.stack import GATEWAY, HEAD
 
 STEADY_LATENCY_S = 2.0
 HEALTHY_REPLICAS = "count(last_over_time(ray_serve_deployment_replica_healthy[15s]) == 1)"

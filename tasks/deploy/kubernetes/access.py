@@ -24,9 +24,10 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.health import is_up
 from tasks.deploy.kubernetes import names
 from tasks.deploy.kubernetes.names import ServiceAddress
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.runtime import Forward, KubernetesRuntime
 from tasks.kube.address import ClusterAddress
-from tasks.stack import GATEWAY, KubernetesDeployParams
+from tasks.stack import GATEWAY
 
 logger = logging.getLogger(__name__)
 

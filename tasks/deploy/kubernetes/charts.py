@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.deploy.kubernetes import names
-from tasks.stack import KubernetesDeployParams
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DIRECTORY = Path(__file__).parent

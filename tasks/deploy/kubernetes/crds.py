@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tasks.deploy.kubernetes.charts import Prerequisite, chart_releases, prerequisites
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.kube.client import Cluster
 from tasks.kube.errors import NotFoundError
-from tasks.stack import KubernetesDeployParams
 
 
 def missing_prerequisites(cluster: Cluster, params: KubernetesDeployParams) -> list[Prerequisite]:

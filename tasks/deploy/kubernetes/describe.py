@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes.access import choose_urls
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import RAY_VERSION
 from tasks.deploy.kubernetes.runtime import (
     KubernetesRuntime,
@@ -16,7 +17,7 @@ from tasks.deploy.kubernetes.runtime import (
 )
 from tasks.deploy.kubernetes.waiting import is_ready
 from tasks.kube.client import Cluster
-from tasks.stack import KubernetesDeployParams, Role
+from tasks.stack import Role
 
 CONTAINERS: dict[Role, str] = {"gateway": "nginx", "head": "ray-head", "replica": "ray-worker"}
 

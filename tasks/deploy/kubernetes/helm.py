@@ -20,10 +20,10 @@ from tasks.deploy.kubernetes.chart_index import check_charts
 from tasks.deploy.kubernetes.charts import SAFE_LOADER, ChartRelease, chart_releases
 from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
 from tasks.deploy.kubernetes.nodes import container_runtime
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.waiting import available
 from tasks.kube.address import ClusterAddress
 from tasks.kube.client import Cluster
-from tasks.stack import KubernetesDeployParams
 
 Progress = Callable[[str], None]
 READ_TIMEOUT_S = 60.0

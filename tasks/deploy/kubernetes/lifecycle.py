@@ -21,6 +21,7 @@ from tasks.deploy.kubernetes.describe import describe
 from tasks.deploy.kubernetes.diagnosis import Watcher
 from tasks.deploy.kubernetes.helm import install_charts
 from tasks.deploy.kubernetes.nodes import gpu_nodes
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.plan import changes_spec
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime, service_selector
@@ -31,7 +32,7 @@ from tasks.kube.address import ClusterAddress, find_cluster
 from tasks.kube.client import Cluster
 from tasks.kube.errors import ClusterError, ForbiddenError, NotFoundError
 from tasks.kube.manifest import Manifest, stack_labels
-from tasks.stack import KubernetesDeployParams, Role
+from tasks.stack import Role
 from tasks.system.durable import write_durably
 from tasks.system.lock import sole
 from tasks.validation import ParamsError

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.deploy.kubernetes.charts import ContainerRuntime, Distribution
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.kube.client import ALL_NAMESPACES, Cluster, Object
 from tasks.kube.errors import ForbiddenError
-from tasks.stack import KubernetesDeployParams
 
 SOCKETS: dict[str, str] = {
     "containerd": "/run/containerd/containerd.sock",

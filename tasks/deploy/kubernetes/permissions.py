@@ -5,8 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.kube.client import Cluster
-from tasks.stack import KubernetesDeployParams
 
 READ = ("get", "list")
 WRITE = ("create", "patch", "delete")

@@ -12,11 +12,11 @@ from tasks.deploy.kubernetes.charts import chart_releases
 from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.nodes import NodeGpus, container_runtimes, gpu_nodes
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.permissions import denied
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.kube.client import Cluster, Object
 from tasks.kube.errors import ClusterError, ForbiddenError
-from tasks.stack import KubernetesDeployParams
 
 Verdict = Literal["ok", "warning", "failed"]
 MissingSeries = Callable[[], Iterable[str]]

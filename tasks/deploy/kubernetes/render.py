@@ -25,9 +25,10 @@ from tasks.deploy.kubernetes.charts import (
     prerequisites,
 )
 from tasks.deploy.kubernetes.models import model_preset
+from tasks.deploy.kubernetes.params import KubernetesDeployParams, PodResources
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
 from tasks.kube.manifest import SHARED_LABELS, Manifest, stack_labels, with_fingerprint
-from tasks.stack import GATEWAY, HEAD, KubernetesDeployParams, PodResources
+from tasks.stack import GATEWAY, HEAD
 
 DIRECTORY = Path(__file__).parent
 TEMPLATES = (

@@ -11,7 +11,8 @@ from typing import Any
 
 from tasks.deploy.kubernetes.models import ModelPreset, model_preset
 from tasks.deploy.kubernetes.names import ENGINE_SLOT, NODE_MARKER, SERVE_PORT
-from tasks.stack import REPLICA_PREFIX, KubernetesDeployParams
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
+from tasks.stack import REPLICA_PREFIX
 
 APPLICATION = "llm"
 IMPORT_PATH = "ray.serve.llm:build_openai_app"

@@ -20,11 +20,11 @@ from tasks.deploy.kubernetes.charts import chart_releases
 from tasks.deploy.kubernetes.helm import Helm
 from tasks.deploy.kubernetes.lifecycle import ADDRESS_FILE, address_of, exclusive
 from tasks.deploy.kubernetes.nodes import container_runtime
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.runtime import RUNTIME_FILE
 from tasks.kube.client import ALL_NAMESPACES, Cluster, Object
 from tasks.kube.errors import ClusterError, ForbiddenError, NotFoundError
 from tasks.kube.manifest import MANAGED_BY_LABEL, OWNER, SHARED_SELECTOR, stack_labels, stack_selector
-from tasks.stack import KubernetesDeployParams
 
 logger = logging.getLogger(__name__)
 

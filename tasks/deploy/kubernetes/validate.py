@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from tasks.deploy.kubernetes.models import ModelPreset, model_presets
 from tasks.deploy.kubernetes.names import FOREIGN_NAMESPACES
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.serve_config import MANAGED_ENGINE_ARGUMENTS
-from tasks.stack import KubernetesDeployParams
 from tasks.validation import suggest
 
 _IMAGE = re.compile(r"^[a-z0-9][\w.\-/:]*?(?P<version>:[\w][\w.\-]{0,127}|@sha256:[0-9a-f]{64})$")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import names
 from tasks.deploy.kubernetes.diagnosis import Trouble, Watcher
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.kube.client import Cluster, Object
 from tasks.kube.manifest import Manifest, stack_selector
-from tasks.stack import KubernetesDeployParams
 
 Progress = Callable[[str], None]
 

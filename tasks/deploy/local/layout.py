@@ -14,7 +14,8 @@ import yaml
 
 from tasks.deploy.local import serving
 from tasks.deploy.local.namespaces import FABRIC_ADDRESS, service_address
-from tasks.stack import GATEWAY, HEAD, LocalDeployParams, Role
+from tasks.deploy.local.params import LocalDeployParams
+from tasks.stack import GATEWAY, HEAD, Role
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SERVE_PYTHON_VARIABLE = "RCARENA_SERVE_PYTHON"

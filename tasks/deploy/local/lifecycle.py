@@ -23,10 +23,10 @@ from tasks.deploy.local import preflight
 from tasks.deploy.local.cgroups import CGROUP_ROOT, STACKS_PREFIX, Cgroup, CgroupError, detect_hierarchy
 from tasks.deploy.local.layout import MODEL_NAME, Layout
 from tasks.deploy.local.namespaces import join_network, new_fabric
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime, read_runtime
 from tasks.deploy.local.supervisor import LEASE_FILE, STATUS_FILE, StackStatus, clear_directory
 from tasks.identity import digest, resolved
-from tasks.stack import LocalDeployParams
 from tasks.system.lock import sole
 from tasks.system.process import ProcessId
 

@@ -27,8 +27,9 @@ from tasks.deploy.health import complete, is_up
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.layout import MODEL_NAME, RAY_METRICS_PORT, RAY_TEMP, TELEMETRY_PORTS, Layout, Process
 from tasks.deploy.local.namespaces import FABRIC_ADDRESS, build_network
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.errors import RCArenaError
-from tasks.stack import GATEWAY, LocalDeployParams
+from tasks.stack import GATEWAY
 
 logger = logging.getLogger(__name__)
 

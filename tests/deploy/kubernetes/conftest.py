@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.stack import KubernetesDeployParams
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tests.deploy.kubernetes.gateway import Gateway
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.workloads import DeploymentController, Kubelet, RayServiceController

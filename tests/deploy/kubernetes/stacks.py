@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.stack import KubernetesDeployParams
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "default": {"replicas": 3},

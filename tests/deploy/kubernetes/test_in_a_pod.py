@@ -10,6 +10,7 @@ import pytest
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lifecycle
 from tasks.deploy.kubernetes.lifecycle import drop_lease, status, up
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.permissions import denied
 from tasks.deploy.kubernetes.plan import plan
 from tasks.deploy.kubernetes.render import render_stack
@@ -17,7 +18,6 @@ from tasks.deploy.kubernetes.teardown import down
 from tasks.kube import transport
 from tasks.kube.address import ClusterAddress, load_configuration
 from tasks.kube.client import Cluster
-from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.rbac import Access, is_allowed

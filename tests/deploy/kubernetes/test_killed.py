@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tasks.deploy.kubernetes.lifecycle import up
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.teardown import down
 from tasks.deploy.runtime import read_runtime
 from tasks.kube.manifest import stack_selector
-from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
 
@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 from tasks.deploy.kubernetes.lifecycle import up
 from tasks.deploy.kubernetes.teardown import down
-from tasks.stack import KubernetesDeployParams
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 action, params, stack = sys.argv[1:]
 {"up": up, "down": down}[action](KubernetesDeployParams.model_validate_json(params), Path(stack))
 """

@@ -14,13 +14,13 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lease, lifecycle, teardown, waiting
 from tasks.deploy.kubernetes.diagnosis import Watcher
 from tasks.deploy.kubernetes.lifecycle import drop_lease, hold_lease, renew_lease, status, up
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.deploy.kubernetes.teardown import down
 from tasks.deploy.runtime import StackNotRunningError, read_runtime, running_stack
 from tasks.kube.client import Cluster
 from tasks.kube.manifest import Manifest, stack_selector
-from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.deploy.kubernetes.gateway import Gateway

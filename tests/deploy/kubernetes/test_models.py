@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tasks.deploy.kubernetes.models import ModelPreset, model_preset, model_presets
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.serve_config import MANAGED_ENGINE_ARGUMENTS, engine_arguments
-from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.stacks import stack
 
 PAPER = {"falcon-h1-7b", "llama-3.1-8b", "mistral-7b-v0.3", "qwen2.5-7b", "gemma-2-9b", "phi-4", "falcon-2-11b"}

@@ -9,12 +9,12 @@ import pytest
 
 from tasks.deploy.kubernetes import chart_index
 from tasks.deploy.kubernetes.charts import pinned_charts
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.preflight import Check, preflight
 from tasks.kube.address import ClusterAddress
 from tasks.kube.client import Cluster
 from tasks.kube.errors import UnreachableError
 from tasks.kube.gpu_map import GpuState, NodeGpus, _config_map
-from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tasks.deploy.kubernetes import render
 from tasks.deploy.kubernetes.charts import chart_releases, prerequisites
 from tasks.deploy.kubernetes.models import model_presets
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import dump, install_script, render_stack, write_manifests
 from tasks.deploy.kubernetes.serve_config import route_prefixes, serve_config
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.kube.manifest import SHARED_LABELS, STACK_LABEL, Manifest, stack_labels
-from tasks.stack import KubernetesDeployParams
 from tests.deploy.kubernetes.stacks import DOCUMENTS, stack
 from tests.kubernetes.schemas import manifest_problems
 

@@ -7,10 +7,10 @@ import pytest
 
 from tasks.campaign.plan import check_params
 from tasks.deploy.kubernetes.models import model_presets
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.params import load_params
-from tasks.stack import KubernetesDeployParams
 from tasks.validation import ParamsError
 from tests.deploy.kubernetes.stacks import DOCUMENTS, stack
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from tasks.deploy.local.layout import Layout
+from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.toy_model import build_model
-from tasks.stack import LocalDeployParams
 
 
 @pytest.fixture
