@@ -24,7 +24,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from tasks.errors import RCArenaError
 from tasks.stack import Role
-from tasks.system.durable import sync
+from tasks.system.durable import publish_directory
 from tasks.validation import validation_problems
 
 RECORD_FILE = "case.json"
@@ -419,13 +419,7 @@ class CaseWriter:
         problems = validate_case(self.staging)
         if problems:
             raise CaseError(self.final, problems)
-        for file in self.staging.iterdir():
-            sync(file)
-        sync(self.staging)
-        if self.final.exists():
-            shutil.rmtree(self.final)
-        self.staging.rename(self.final)
-        sync(self.final.parent)
+        publish_directory(self.staging, self.final)
         return Case(self.final, record)
 
 

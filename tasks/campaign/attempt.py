@@ -10,7 +10,7 @@ import logging
 import shutil
 import subprocess
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -33,7 +33,7 @@ from tasks.load.spec import LoadSpec
 from tasks.params import Params
 from tasks.stack import GATEWAY
 from tasks.system.durable import write_durably
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -220,10 +220,10 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
         return attempt.publish()
 
 
-def sole_experiment(workspace: Workspace) -> AbstractContextManager[None]:
+def sole_experiment(workspace: Workspace) -> FileLock:
     """One case or one injection by hand at a time: neither may disturb the other. Entering raises AttemptError."""
     busy = AttemptError(f"a case or an injection is under way in {workspace.root}")
-    return sole(workspace.root / ".experiment.lock", busy)
+    return FileLock(workspace.root / ".experiment.lock", busy)
 
 
 def end_load(generator: subprocess.Popen[bytes]) -> None:

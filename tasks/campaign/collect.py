@@ -23,7 +23,7 @@ from tasks.errors import EXIT_USAGE, RCArenaError
 from tasks.identity import differences
 from tasks.inject.recover import recover
 from tasks.params import Params
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.validation import some
 from tasks.workspace import Workspace
 
@@ -182,9 +182,9 @@ def _unusable(path: Path, plan: CasePlan) -> str | None:
     return f"recorded with {some(others)}" if others else None
 
 
-def exclusive(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
+def exclusive(workspace: Workspace) -> FileLock:
     """One campaign per workspace. Entering raises CampaignError when another has it."""
-    return sole(workspace.root / ".campaign.lock", CampaignError(f"another campaign runs in {workspace.root}"))
+    return FileLock(workspace.root / ".campaign.lock", CampaignError(f"another campaign runs in {workspace.root}"))
 
 
 @contextlib.contextmanager

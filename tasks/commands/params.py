@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.params import DEFAULT_PARAMS_FILE, overridden, read_document, validated
+from tasks.system.durable import write_durably
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -55,9 +55,7 @@ def params_resolve(
     checked = validated(document, source)
     check_params(checked, source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.with_name(f".{out.name}.{os.getpid()}")
-    staging.write_text(checked.dump(), encoding="utf-8")
-    staging.replace(out)
+    write_durably(out, checked.dump().encode())
     typer.echo(f"{out}: campaign {checked.campaign.name}")
     if settle:
         from tasks.campaign.collect import settle_cases

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib import resources
 from pathlib import Path
 
@@ -15,18 +14,14 @@ from tasks.compare.figures import latency_figure, score_figure
 from tasks.compare.regression import Verdict
 from tasks.compare.tables import NO_CHANGE, blocks, heading, verdict_lines
 from tasks.report.figures import packed
+from tasks.system.durable import write_durably
 
 
 def write_page(comparison: Comparison, verdict: Verdict | None, file: Path) -> None:
     """The same comparison gives the same bytes. The file appears whole or not at all."""
     html = render(comparison, verdict)
     file.parent.mkdir(parents=True, exist_ok=True)
-    staging = file.with_name(f".{file.name}.partial")
-    with staging.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(html)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(file)
+    write_durably(file, html.encode())
 
 
 def render(comparison: Comparison, verdict: Verdict | None) -> str:

@@ -16,8 +16,8 @@ from tasks.datasets.dataset import DatasetError, Found, Overrides
 from tasks.datasets.importing import import_cases, unpacked
 from tasks.datasets.registry import Layout, reader
 from tasks.rca.run.environment import code_digest
-from tasks.system.durable import write_durably
-from tasks.system.lock import sole
+from tasks.system.durable import publish_directory, write_durably
+from tasks.system.file_lock import FileLock
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
 _MARKER = "source.json"
@@ -74,7 +74,7 @@ def gather(source: Source, place: Path, progress: Progress = _silent) -> Gathere
         if found is not None:
             return Gathered(found)
     place.mkdir(parents=True, exist_ok=True)
-    with sole(place / ".gather.lock", DatasetError(f"{place}: another process is importing there")):
+    with FileLock(place / ".gather.lock", DatasetError(f"{place}: another process is importing there")):
         cases, identity = place / "cases", _identity(source)
         known = _read_marker(place)
         if known is None or known.identity != identity:
@@ -137,7 +137,7 @@ def _copy(case: Path, to: Path) -> None:
     staging = to.with_name(f".{to.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(case, staging)
-    staging.rename(to)
+    publish_directory(staging, to)
 
 
 @dataclass(frozen=True)

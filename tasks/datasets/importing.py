@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tasks.case import CaseError, CaseWriter, is_finished
 from tasks.datasets.dataset import DatasetError, Draft, Found
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.system.scratch import scratch_directory
 
 Progress = Callable[[int], None]
@@ -69,7 +69,7 @@ def import_cases(found: Found, cases_dir: Path, progress: Progress = lambda step
         DatasetError: another import is writing there.
     """
     imported, kept, failed, left_out = [], [], [], []
-    with sole(cases_dir / ".import.lock", DatasetError(f"{cases_dir}: another import is writing there")):
+    with FileLock(cases_dir / ".import.lock", DatasetError(f"{cases_dir}: another import is writing there")):
         for each in found.cases:
             try:
                 case_id = each.case_id()

@@ -27,6 +27,7 @@ from tasks.case import SIGNALS, Case, SignalName
 from tasks.datasets.dataset import NANOSECONDS, Column
 from tasks.datasets.rcaeval import INJECT_TIME_FILE, LOGS_FILE, TRACES_FILE
 from tasks.datasets.rcaeval_sidecar import SIDECAR_FILE, Sidecar, digest, table_file
+from tasks.system.durable import publish_directory
 
 METRICS_FILE = "data.csv"
 METRIC_NAMES = {
@@ -117,8 +118,7 @@ def _write(case: Case, short: Mapping[str, str], folder: Path) -> None:
         digests={name: found for name in own.values() if (found := digest(staging / name)) is not None},
     )
     (staging / SIDECAR_FILE).write_text(json.dumps(sidecar.document(), indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
+    publish_directory(staging, folder)
 
 
 def _write_metrics(metrics: pd.DataFrame, short: Mapping[str, str], file: Path) -> dict[str, Column]:

@@ -23,7 +23,7 @@ from typing import Any
 import tasks
 from tasks.inject import catalogue
 from tasks.inject.executor import FaultError, FaultExecutor
-from tasks.inject.journal import CLOSED, Journal, JournalError, ProbeRecord, locked, read_journal, write_journal
+from tasks.inject.journal import CLOSED, Journal, JournalError, ProbeRecord, journal_lock, read_journal, write_journal
 from tasks.inject.probe import Probe, Sample
 from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked
@@ -58,7 +58,7 @@ class Guardian:
         signal.set_wakeup_fd(wake_write)
 
     def run(self) -> int:
-        with locked(self.path):
+        with journal_lock(self.path):
             self.journal = self._still("planned")
             self.journal.guardian = ProcessId.current()
             start_dead_man(self.path, self.journal)
@@ -139,7 +139,7 @@ class Guardian:
             self._write()
 
     def _apply(self, fault: FaultExecutor[Any, Any]) -> bool:
-        with locked(self.path):
+        with journal_lock(self.path):
             self.journal = self._still("planned", self.journal)
             refusal = fault.refusal()
             if refusal:

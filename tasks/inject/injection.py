@@ -35,8 +35,8 @@ from tasks.inject.journal import (
     Journal,
     JournalError,
     journal_files,
+    journal_lock,
     journal_path,
-    locked,
     read_journal,
     write_journal,
 )
@@ -167,7 +167,7 @@ def start_injection(runtime: Runtime, workspace: Workspace, plan: InjectionPlan)
     journal = _plan_journal(runtime, plan, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_name("directory")):
+        with journal_lock(path.with_name("directory")):
             in_the_way = _conflicts(journal, path)
             if in_the_way:
                 raise InjectionError(in_the_way)

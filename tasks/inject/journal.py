@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import re
-import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from tasks.errors import RCArenaError
 from tasks.inject.steps import Target, UndoStep
 from tasks.system.durable import write_durably
+from tasks.system.file_lock import FileLock
 from tasks.system.marked_processes import machine_id
 from tasks.system.process import ProcessId
 
@@ -126,25 +122,7 @@ def write_journal(path: Path, journal: Journal) -> None:
     write_durably(path, journal.model_dump_json(indent=1).encode())
 
 
-@contextlib.contextmanager
-def locked(path: Path, timeout_s: float = 10) -> Iterator[None]:
-    """Hold the lock of a journal: whoever acts or undoes has it. The kernel frees it with its holder.
-
-    Raises:
-        JournalError: somebody else holds it for longer than ``timeout_s``.
-        OSError: the lock file cannot be opened.
-    """
-    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise JournalError(f"{path.name}: its lock is held by another process") from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
+def journal_lock(path: Path, timeout_s: float = 10) -> FileLock:
+    """Return the lock that whoever acts or undoes holds. Entering it raises JournalError after ``timeout_s``."""
+    busy = JournalError(f"{path.name}: its lock is held by another process")
+    return FileLock(path.with_suffix(".lock"), busy, timeout_s=timeout_s)

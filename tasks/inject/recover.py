@@ -24,7 +24,7 @@ from tasks.inject.journal import (
     Journal,
     JournalError,
     journal_files,
-    locked,
+    journal_lock,
     read_journal,
     write_journal,
 )
@@ -78,7 +78,7 @@ def locked_if_possible(path: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(locked(path))
+            held.enter_context(journal_lock(path))
         except OSError as error:
             log.error("%s: undoing without the lock: %s", path.name, error)
         yield

@@ -5,9 +5,7 @@ The thread that runs it is the watchdog: it ends faults in time and needs no API
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from tasks.node_agent.actions import Node
 from tasks.node_agent.journal import Journal
 from tasks.node_agent.keeper import Keeper
 from tasks.node_agent.reconciler import LINGER_S, Reconciler
+from tasks.system.file_lock import FileLock
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Agent:
     def run(self) -> int:
         """Until ``stop``. Returns the exit status: 1 when a fault is left. Raises OSError for the journal."""
         self._settings.journal.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = self._take_journal()
+        lock = self._take_journal()
         try:
             self._keeper.load()
             talker = threading.Thread(target=self._talk, name="api", daemon=True)
@@ -67,28 +66,25 @@ class Agent:
             self._stop.set()
             return self._leave(talker) or int(failed)
         finally:
-            os.close(descriptor)
+            lock.release()
 
     def stop(self) -> None:
         """From another thread or a signal handler."""
         self._stop.set()
         self._wake.set()
 
-    def _take_journal(self) -> int:
-        """One agent a node: another waits, alive, until the first has ended."""
-        descriptor = os.open(self._settings.journal / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _take_journal(self) -> FileLock:
+        """Let one agent a node work: another waits, alive, until the first has ended or ``stop`` is called."""
+        busy = RuntimeError(f"another agent holds {self._settings.journal}")
+        lock = FileLock(self._settings.journal / ".lock", busy)
         said = False
-        while not self._stop.is_set():
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not said:
-                    log.warning("another agent holds %s: waiting for its end", self._settings.journal)
-                    said = True
-                health.touch(self._settings.health_file)
-                time.sleep(TICK_S)
-        return descriptor
+        while not self._stop.is_set() and not lock.try_acquire():
+            if not said:
+                log.warning("%s: waiting for its end", busy)
+                said = True
+            health.touch(self._settings.health_file)
+            time.sleep(TICK_S)
+        return lock
 
     def _talk(self) -> None:
         cluster = self._reach()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from tasks.record.dvc_cli import LIVE_STAGE, LOCK_FILE, OFFLINE_STAGES, PARAMS_F
 from tasks.record.errors import RecordError
 from tasks.record.git import Commit, Git, GitError, open_repository
 from tasks.record.history import CASES, DATA, PUSHED, find_campaign
-from tasks.record.lock import held
 from tasks.record.message import Provenance, commit_message
 from tasks.record.outputs import doubt_about_report, doubt_about_scores, foreign_code
 from tasks.record.staging import Staging, staged, take_outputs
 from tasks.score.files import METRICS_FILE
+from tasks.system.file_lock import FileLock
 from tasks.validation import some
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
@@ -75,7 +75,7 @@ def record_campaign(
     git = open_repository(options.repository)
     settings = read_settings(git.directory)
     _check(git, settings, options)
-    with _sole(git, workspace, options) as locked:
+    with _only_recording(git, workspace, options) as locked:
         return _Recording(locked, settings, params, params_text, workspace, options, say).run()
 
 
@@ -98,13 +98,21 @@ def _check(git: Git, settings: DvcSettings, options: RecordOptions) -> None:
 
 
 @contextmanager
-def _sole(git: Git, workspace: Workspace, options: RecordOptions) -> Iterator[Git]:
-    """One recording per workspace and one per clone. Gives a ``git`` whose children keep the locks."""
-    with (
-        held(workspace.root / ".record.lock", wait_s=options.wait_s) as first,
-        held(git.common_dir() / "rcarena" / "record.lock", wait_s=options.wait_s) as second,
-    ):
-        yield dataclasses.replace(git, inherit=(first, second))
+def _only_recording(git: Git, workspace: Workspace, options: RecordOptions) -> Iterator[Git]:
+    """Allow one recording per workspace and one per clone. Yields a ``git`` whose children keep the locks: what a
+    killed recording left running is over before the next one begins."""
+    files = (workspace.root / ".record.lock", git.common_dir() / "rcarena" / "record.lock")
+    with ExitStack() as held:
+        locks = tuple(
+            held.enter_context(FileLock(file, _busy(file, options), timeout_s=options.wait_s)) for file in files
+        )
+        yield dataclasses.replace(git, inherit=tuple(lock.descriptor for lock in locks))
+
+
+def _busy(file: Path, options: RecordOptions) -> RecordError:
+    return RecordError(
+        f"another process is recording ({file}) and did not end within {options.wait_s:g} s; run again later"
+    )
 
 
 class _Recording:

@@ -19,7 +19,7 @@ from tasks.case import finished_cases
 from tasks.record.dvc_cli import LIVE_STAGE, LOCK_FILE, OFFLINE_STAGES, PARAMS_FILE, PIPELINE_FILE, Dvc, DvcSettings
 from tasks.record.errors import RecordError
 from tasks.record.git import Git
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 _FOLDER, _INDEX = ".recording.partial", ".recording.index"
@@ -89,7 +89,7 @@ def take_outputs(workspace: Workspace, staging: Staging, params_text: str) -> No
     place.cases.mkdir(parents=True)
     collecting = RecordError(f"a campaign is being collected in {workspace.root}; record it when it is done")
     scoring = RecordError(f"scores are being written in {workspace.root}; record them when that is done")
-    with sole(workspace.root / ".campaign.lock", collecting), sole(workspace.root / ".scores.lock", scoring):
+    with FileLock(workspace.root / ".campaign.lock", collecting), FileLock(workspace.root / ".scores.lock", scoring):
         for case in finished_cases(workspace.cases):
             _link_tree(case, place.cases / case.name)
         for source, target in ((workspace.scores, place.scores), (workspace.report, place.report)):

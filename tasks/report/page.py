@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable
 from datetime import datetime
 from importlib import resources
@@ -24,6 +23,7 @@ from tasks.report.latency import PHASES
 from tasks.report.misattribution import NAMED_ROLES, OTHERS
 from tasks.report.signals import MAX_SIGMAS
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
+from tasks.system.durable import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +67,8 @@ def write_report(cases_dir: Path, scores_dir: Path, out_dir: Path, *, title: str
     """
     html = render(report_data(cases_dir, scores_dir, title=title, params=params))
     out_dir.mkdir(parents=True, exist_ok=True)
-    page, staging = out_dir / PAGE_FILE, out_dir / f".{PAGE_FILE}.partial"
-    with staging.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(html)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(page)
+    page = out_dir / PAGE_FILE
+    write_durably(page, html.encode())
     log.info("report of %d cases: %s (%.1f MB)", html.count('<details class="case"'), page, len(html) / 1e6)
     return page
 

@@ -32,7 +32,7 @@ from tasks.score.tables import (
     score_table,
 )
 from tasks.score.truth import Truth, truth_of
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.validation import ParamsError
 
 Progress = Callable[[int, int, str], None]
@@ -73,7 +73,7 @@ def score_campaign(
     """
     run = _started(cases_dir, params, store, progress)
     busy = ScoreError(f"{out_dir}: another process is writing scores there; wait for it")
-    with sole(out_dir.with_name(f".{out_dir.name}.lock"), busy):
+    with FileLock(out_dir.with_name(f".{out_dir.name}.lock"), busy):
         run.complete(open_pool or (lambda limits: LocalPool(limits, workers)))
         result, pairs = _result(run, params, out_dir)
         write_results(result, pairs)

@@ -1,14 +1,15 @@
-"""Files that are whole or not there, also after a crash of the process or of the machine."""
+"""Files and directories that are whole or not there, also after a crash of the process or of the machine."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """A reader sees the old content or the new one.
+    """Write or replace a file: a reader sees the old content or the new one.
 
     Raises:
         OSError: it cannot be written; the old content stays.
@@ -17,15 +18,14 @@ def write_durably(path: Path, content: bytes) -> None:
     try:
         _write_synced(staging, content)
         staging.replace(path)
-    except OSError:
+    finally:
         with contextlib.suppress(OSError):
             staging.unlink()
-        raise
     sync(path.parent)
 
 
 def create_once(path: Path, content: bytes) -> bool:
-    """Create the file whole, unless it is there: of several that try one succeeds. False when it was there.
+    """Create a file unless it exists: one of several processes succeeds. Return False when it exists.
 
     Raises:
         OSError: it cannot be written; nothing is left.
@@ -34,12 +34,33 @@ def create_once(path: Path, content: bytes) -> bool:
     try:
         _write_synced(staging, content)
         os.link(staging, path)
-        sync(path.parent)
     except FileExistsError:
         return False
     finally:
-        staging.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            staging.unlink()
+    sync(path.parent)
     return True
+
+
+def publish_directory(staging: Path, final: Path) -> None:
+    """Put a flat directory that is complete in the place of ``final``, on the same file system. Raises OSError."""
+    for file in staging.iterdir():
+        sync(file)
+    sync(staging)
+    if final.exists():
+        shutil.rmtree(final)
+    staging.rename(final)
+    sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush the content of a file, or the names in a directory, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_synced(file: Path, content: bytes) -> None:
@@ -47,12 +68,3 @@ def _write_synced(file: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def sync(path: Path) -> None:
-    """Of a file its content, of a directory its names: on the disk when this returns. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from tasks.system.file_lock import try_flock
 
 
 @contextlib.contextmanager
@@ -53,11 +54,10 @@ def _lock(directory: Path) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         held = os.fstat(descriptor)
-        if held.st_uid == os.geteuid() and os.path.samestat(held, directory.lstat()):
+        if try_flock(descriptor) and held.st_uid == os.geteuid() and os.path.samestat(held, directory.lstat()):
             return descriptor
-    except OSError:  # held by another, or removed in the meantime
+    except OSError:  # removed in the meantime
         pass
     os.close(descriptor)
     return None

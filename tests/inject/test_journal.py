@@ -15,8 +15,8 @@ from tasks.inject.journal import (
     Journal,
     JournalError,
     journal_files,
+    journal_lock,
     journal_path,
-    locked,
     read_journal,
     write_journal,
 )
@@ -84,7 +84,7 @@ def test_an_unknown_undo_step_is_an_error(tmp_path: Path):
 
 def test_a_lock_is_held_by_one(tmp_path: Path):
     path = journal_path(tmp_path, "case-0")
-    with locked(path), pytest.raises(JournalError, match="held by another"), locked(path, timeout_s=0.1):
+    with journal_lock(path), pytest.raises(JournalError, match="held by another"), journal_lock(path, timeout_s=0.1):
         pass
-    with locked(path, timeout_s=0.1):
+    with journal_lock(path, timeout_s=0.1):
         pass

@@ -14,7 +14,7 @@ import pytest
 
 from tasks.params import load_params
 from tasks.record.errors import RecordError
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.workspace import Workspace
 from tests.record.campaigns import ROOT, Campaign, git, params_text
 from tests.record.conftest import copied
@@ -159,7 +159,7 @@ def test_what_cannot_be_recorded(repository: Path, campaign: Campaign, tmp_path:
     refused("no name for a branch", branch="a..b")
     refused("no remote 'nowhere'", git_remote="nowhere")
     refused("cannot be used", where=tmp_path)
-    with sole(campaign.workspace.root / ".campaign.lock", AssertionError()):
+    with FileLock(campaign.workspace.root / ".campaign.lock", AssertionError()):
         refused("being collected")
     settings = repository / ".dvc" / "config.local"
     settings.rename(tmp_path / "aside")

@@ -9,7 +9,6 @@ import pytest
 
 from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Injection, Interval, Phase, Service, Stack
 from tasks.params import load_params
-from tasks.report import page
 from tasks.report.page import write_report
 from tasks.score.files import ScoresError
 from tests.copies import copied
@@ -104,7 +103,7 @@ def test_the_file_is_replaced_whole(workspace: Path, monkeypatch: pytest.MonkeyP
     def killed(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(page.os, "fsync", killed)
+    monkeypatch.setattr("os.fsync", killed)
     with pytest.raises(OSError, match="disk full"):
         write_report(workspace / "cases", workspace / "scores", workspace / "report", title="Another")
     assert (workspace / "report" / "index.html").read_text() == "the page before"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.system.durable import create_once, write_durably
+from tasks.system.durable import create_once, publish_directory, write_durably
 
 
 def test_a_write_replaces_the_whole_content(tmp_path: Path) -> None:
@@ -45,3 +45,12 @@ def test_of_many_creators_one_wins_and_all_read_the_same(tmp_path: Path) -> None
     assert len(file.read_bytes()) == 1000
     assert len(set(file.read_bytes())) == 1
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_published_directory_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    staging, final = tmp_path / ".case.partial", tmp_path / "case"
+    for directory, name in ((final, "old"), (staging, "new")):
+        directory.mkdir()
+        (directory / name).write_text(name)
+    publish_directory(staging, final)
+    assert [file.relative_to(tmp_path) for file in tmp_path.rglob("*")] == [Path("case"), Path("case/new")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from tasks.kube.errors import ClusterError, ForbiddenError, NotFoundError
 from tasks.kube.manifest import Manifest, stack_labels
 from tasks.stack import Role
 from tasks.system.durable import write_durably
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.validation import ParamsError
 
 logger = logging.getLogger(__name__)
@@ -147,10 +146,10 @@ def address_of(params: KubernetesDeployParams, directory: Path) -> ClusterAddres
     return read_address(directory) or find_cluster(params.context, params.namespace)
 
 
-def exclusive(directory: Path) -> contextlib.AbstractContextManager[None]:
+def exclusive(directory: Path) -> FileLock:
     """One ``up`` or ``down`` at a time per workspace."""
     busy = DeployError(f"another process is bringing the stack of {directory.parent} up or down")
-    return sole(directory.parent / ".stack.lock", busy)
+    return FileLock(directory.parent / ".stack.lock", busy)
 
 
 def _up(cluster: Cluster, params: KubernetesDeployParams, directory: Path, progress: Progress) -> KubernetesRuntime:

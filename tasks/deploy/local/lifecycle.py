@@ -27,7 +27,7 @@ from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime, read_runtime
 from tasks.deploy.local.supervisor import LEASE_FILE, STATUS_FILE, StackStatus, clear_directory
 from tasks.identity import digest, resolved
-from tasks.system.lock import sole
+from tasks.system.file_lock import FileLock
 from tasks.system.process import ProcessId
 
 logger = logging.getLogger(__name__)
@@ -296,7 +296,7 @@ def _service_status(service: ServiceRuntime) -> ServiceStatus:
     )
 
 
-def _exclusive(directory: Path) -> contextlib.AbstractContextManager[None]:
+def _exclusive(directory: Path) -> FileLock:
     """One ``up`` or ``down`` at a time per workspace."""
     busy = DeployError(f"another process is bringing the stack of {directory.parent} up or down")
-    return sole(directory.parent / ".stack.lock", busy)
+    return FileLock(directory.parent / ".stack.lock", busy)
