@@ -147,6 +147,16 @@ class Registry(Generic[T]):
             return OURS
         return self.offers[name].origin if name in self.offers else Origin()
 
+    @property
+    def our_modules(self) -> list[str]:
+        """The modules that define our entries."""
+        return sorted({self._modules[name] for name in self._ours})
+
+    @property
+    def other_modules(self) -> list[str]:
+        """The modules that define entries of others, as far as they are imported."""
+        return sorted({self._modules[name] for name in self.registered.keys() - self._ours})
+
     @cached_property
     def offers(self) -> Mapping[str, Offer]:
         """What other distributions offer, by name; nothing of it is imported yet."""

@@ -15,7 +15,7 @@ from tasks.case import is_finished
 from tasks.datasets.dataset import DatasetError, Found, Overrides
 from tasks.datasets.importing import import_cases, unpacked
 from tasks.datasets.registry import Layout, reader
-from tasks.rca.run.environment import code_digest
+from tasks.imports import code_digest
 from tasks.system.durable import publish_directory, write_durably
 from tasks.system.file_lock import FileLock
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from tasks.case import MANIFEST_FILE
 from tasks.identity import canonical
+from tasks.imports import code_digest, library_versions, version_of
 from tasks.params import ScoreParams
 from tasks.rca.method import Method
 from tasks.rca.profile import Profile
-from tasks.rca.run.environment import code_digest, libraries, version_of
+from tasks.rca.run.environment import libraries
 
 _VIEW_CODE = "tasks.rca.run.builder"
 """What makes a view of a case."""
@@ -38,7 +39,7 @@ def pair_key(view: str, method: Method, parameters: Mapping[str, Any], params: S
             "parameters": parameters,
             "source": code_digest(method.module),
             "result": code_digest(_RESULT_CODE),
-            "packages": {package: version_of(package) for package in method.packages},
+            "packages": library_versions(method.module) | {name: version_of(name) for name in method.packages},
             "seed": params.seed,
             "limits": [params.timeout_s, params.memory_mb],
         }

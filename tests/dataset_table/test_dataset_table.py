@@ -15,7 +15,7 @@ from tasks.dataset_table.markdown import BEGIN, END, markdown, write_into
 from tasks.dataset_table.sources import _READING_CODE, Source, gather
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.registry import Layout
-from tasks.rca.run.environment import code_of
+from tasks.imports import code_of
 from tasks.score.files import ScoresError
 from tasks.validation import ParamsError
 from tests.command import params_with_score, rcarena_here

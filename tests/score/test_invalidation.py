@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.imports import code_of
 from tasks.rca.registry import list_methods
-from tasks.rca.run.environment import code_of
 from tests.command import ROOT
 from tests.synthetic import synthetic_case
 

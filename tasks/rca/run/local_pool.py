@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from tasks.imports import imported_packages
 from tasks.rca.method import METHODS
 from tasks.rca.run.child import MIB, START_TIMEOUT_S, Child, Confinement, Ready, RunnerError
 from tasks.rca.run.pair import MetricSuspect, PairResult, Status, Suspect
@@ -34,7 +35,7 @@ class LocalPool:
 
     def __init__(self, limits: Limits, workers: int | None = None) -> None:
         self.size = workers or usable_cpus()
-        self._place = WorkerPlace(limits)
+        self._place = WorkerPlace(limits, METHODS.other_modules)
         self._workers: list[PairWorker] = []
 
     @property
@@ -82,7 +83,7 @@ class LocalPool:
 class WorkerPlace:
     """Where the workers of this machine work: what they may read, a folder for each, and how they are confined."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, modules: Collection[str] = ()) -> None:
         self.limits = limits
         self.levels: tuple[Level, ...] = LEVELS
         """Those to try; once a worker has started, the one that it got."""
@@ -90,7 +91,7 @@ class WorkerPlace:
         self._folder = self._files.enter_context(scratch_directory("workers", Path(tempfile.gettempdir())))
         hidden = [Path(path) for path in limits.hidden]
         self._hidden = tuple(sorted({str(name) for path in hidden for name in (path.absolute(), path.resolve())}))
-        self._paths = visible_paths(self._hidden, [method.module for method in METHODS.registered.values()])
+        self._paths = visible_paths(self._hidden, [*modules, *imported_packages(*modules)])
 
     def confinement(self) -> Confinement:
         scratch = tempfile.mkdtemp(dir=self._folder)

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from tasks.rca.method import METHODS
 from tasks.rca.run.child import START_TIMEOUT_S, RunnerError
 from tasks.rca.run.environment import environment
 from tasks.rca.run.local_pool import PairWorker, WorkerPlace
@@ -26,7 +28,6 @@ from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
 from tasks.system.scratch import scratch_directory
 
 OWN_CLUSTER = "local"
-_PACKAGE = Path(__file__).parents[2]
 _LOST_AT_MOST = 3
 _SHORT_PATH = Path("/tmp")
 """Ray's sockets lie deep below it, and the path of a socket has at most 107 characters."""
@@ -35,12 +36,13 @@ _SHORT_PATH = Path("/tmp")
 class PairActor:
     """On a node of the cluster: runs one pair at a time in a child process."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._place = WorkerPlace(limits)
+    def __init__(self, limits: Limits, modules: Sequence[str]) -> None:
+        self._place = WorkerPlace(limits, modules)
+        self._modules = modules
         self._worker: PairWorker | None = None
 
     def environment(self) -> dict[str, str]:
-        return environment()
+        return environment(self._modules)
 
     def run(self, job: PairJob, view: bytes) -> Outcome:
         if self._worker is None or not self._worker.child.running():
@@ -140,7 +142,7 @@ class RayPool:
         return next((seat for seat in self._seats if seat.ready and seat.job is None), None)
 
     def _new_seat(self) -> _Seat:
-        actor = self._actor_class.remote(self._limits)
+        actor = self._actor_class.remote(self._limits, METHODS.other_modules)
         return _Seat(actor, actor.environment.remote())
 
     def _answer(self, seat: _Seat) -> Outcome | None:
@@ -201,7 +203,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> ExitStack | 
         directory = scratch.enter_context(scratch_directory("ray", _SHORT_PATH))
         options = {"num_cpus": workers or usable_cpus(), "include_dashboard": False, "_temp_dir": str(directory)}
     else:  # the cluster runs our code, not what it may have installed
-        options = {"runtime_env": {"py_modules": [str(_PACKAGE)], "excludes": ["__pycache__"]}}
+        options = {"runtime_env": {"py_modules": _packages(), "excludes": ["__pycache__"]}}
     with _signal_handlers_kept():
         try:
             ray.init(address=address, **quiet, **options)
@@ -210,6 +212,12 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> ExitStack | 
                 scratch.close()
             raise RunnerError(f"no Ray cluster ({address}): {_one_line(error)}") from error
     return scratch
+
+
+def _packages() -> list[str]:
+    """Return the folders of our package and of those that the methods of others are in."""
+    tops = {module.partition(".")[0] for module in (__name__, *METHODS.other_modules)}
+    return sorted(str(folder) for top in tops for folder in getattr(sys.modules[top], "__path__", ()))
 
 
 @contextmanager
@@ -225,7 +233,7 @@ def _signal_handlers_kept() -> Iterator[None]:
 
 
 def _check_environment(theirs: dict[str, str]) -> None:
-    for name, ours in environment().items():
+    for name, ours in environment(METHODS.other_modules).items():
         if theirs.get(name) != ours:
             raise RunnerError(
                 f"the Ray cluster would not give the same results: its {name} is {theirs.get(name) or 'missing'}, "

@@ -20,6 +20,7 @@ plain strings: of two file systems at a time.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import re
 import struct
@@ -107,12 +108,14 @@ def _is_module(file: os.DirEntry[str]) -> bool:
 
 
 def _locations(packages: Iterable[str]) -> list[str]:
-    """Where packages that are imported already lie, however they were found."""
-    return [
-        location
-        for package in {name.partition(".")[0] for name in packages}
-        for location in getattr(sys.modules.get(package), "__path__", ())
-    ]
+    """Return where packages lie, however they are found, and all that this process has imported by now."""
+    found: list[str] = []
+    for package in {name.partition(".")[0] for name in (*packages, *sys.modules)} - {"__main__"}:
+        with suppress(ImportError, ValueError):  # no such package, or one without a specification
+            spec = importlib.util.find_spec(package)
+            if spec is not None:
+                found += spec.submodule_search_locations or ([str(spec.origin)] if spec.has_location else [])
+    return found
 
 
 def _library_folders() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tasks.rca import method
 from tasks.rca.run import ray_pool
 from tasks.rca.run.child import RunnerError
 from tasks.rca.run.environment import environment
@@ -65,7 +66,7 @@ class FakeRay:
 
     def __init__(self, dies: int = 0, theirs: dict[str, str] | None = None) -> None:
         self.dies = dies
-        self.theirs = theirs if theirs is not None else environment()
+        self.theirs = theirs if theirs is not None else environment(method.METHODS.other_modules)
         self.actors = 0
         self.killed = 0
         self.exceptions = SimpleNamespace(RayActorError=LostActorError, RayTaskError=ZeroDivisionError)
@@ -77,7 +78,7 @@ class FakeRay:
         return {"CPU": 2.0}
 
     def remote(self, **options: Any) -> Any:
-        def make(limits: Limits) -> Any:
+        def make(limits: Limits, modules: Sequence[str]) -> Any:
             self.actors += 1
             return SimpleNamespace(
                 environment=SimpleNamespace(remote=lambda: SimpleFuture(None)),
@@ -130,7 +131,7 @@ def test_actors_that_are_lost_again_and_again_end_the_run(monkeypatch: pytest.Mo
 
 
 def test_a_cluster_with_other_software_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = environment() | {"numpy": "1.0"}
+    theirs = environment(method.METHODS.other_modules) | {"numpy": "1.0"}
     with pytest.raises(RunnerError, match=r"would not give the same results: its numpy is 1\.0, here it is \d"):
         finished(FakeRay(theirs=theirs), monkeypatch)
 
