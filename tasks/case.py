@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tasks.errors import RCArenaError
+from tasks.injection import GroupLabels, Injection, Interval, group_labels
 from tasks.stack import Role
 from tasks.system.durable import publish_directory
-from tasks.validation import validation_problems
+from tasks.validation import Record, validation_problems
 
 RECORD_FILE = "case.json"
 MANIFEST_FILE = "manifest.json"
@@ -114,59 +115,8 @@ class CaseError(RCArenaError):
         super().__init__("\n".join(f"{path.name}: {problem}" for problem in problems))
 
 
-class Record(BaseModel):
-    """Base of the models inside ``case.json``. What a newer version has added is left out."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Interval(Record):
-    start: AwareDatetime
-    end: AwareDatetime
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Interval:
-        if self.end < self.start:
-            raise ValueError(f"end {self.end.isoformat()} is before start {self.start.isoformat()}")
-        return self
-
-
 class Phase(Interval):
     name: Literal["baseline", "fault", "recovery"]
-
-
-class Probe(Record):
-    """The fault's own measure of its effect: one figure before, during and after. None: could not be measured."""
-
-    name: str
-    unit: str
-    before: float | None = None
-    during: float | None = None
-    after: float | None = None
-
-
-class Injection(Record):
-    """One fault carried out. ``planned``: what the plan asked; ``observed``: when the executor acted and undid;
-    ``verified``: when the probe saw the effect begin and the target restored. ``metrics``: the metrics of the target
-    that name the fault, the truth at metric level; empty if nobody knows."""
-
-    kind: str
-    target: str
-    parameters: dict[str, Any] = {}
-    executor: str | None = None
-    planned: Interval
-    observed: Interval | None = None
-    verified: Interval | None = None
-    probe: Probe | None = None
-    verdict: Literal["effective", "ineffective"]
-    reason: str
-    metrics: tuple[str, ...] = ()
-
-    @property
-    def begin(self) -> datetime:
-        """When the fault began, by the best that the record has: the executor acted; else the probe first saw the
-        effect; else the plan."""
-        return (self.observed or self.verified or self.planned).start
 
 
 class Limits(Record):
@@ -196,8 +146,8 @@ class Stack(Record):
     backend: str
     model: str | None = None
     engine: str | None = None
-    parallelism: dict[str, int] = {}
-    versions: dict[str, str] = {}
+    parallelism: dict[str, int] = Field(default={})
+    versions: dict[str, str] = Field(default={})
     services: tuple[Service, ...] = Field(min_length=1)
 
 
@@ -208,10 +158,10 @@ class LoadRecord(Record):
     number of answers.
     """
 
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
     requests: int = 0
     failed: int = 0
-    oddities: dict[str, int] = {}
+    oddities: dict[str, int] = Field(default={})
     send_lag_p50_ms: float | None = None
     send_lag_p99_ms: float | None = None
     verdict: Literal["on-schedule", "fell-behind", "unknown"] = "unknown"
@@ -238,24 +188,6 @@ class Sampling(Record):
     rate_window_s: float | None = None
 
 
-class Labels(NamedTuple):
-    """What a case is grouped by: kinds and targets of its injections, joined by ``+``; ``none`` without any.
-
-    Beside injections that count, those that do not stand in brackets: ``cpu-stress+(network-delay)`` is neither a
-    ``cpu-stress`` nor a ``cpu-stress+network-delay``.
-    """
-
-    fault: str
-    target: str
-
-
-NO_FAULT = "none"
-
-
-def _label(counted: Sequence[str], others: Sequence[str]) -> str:
-    return "+".join([*counted, *(f"({name})" for name in others)]) or NO_FAULT
-
-
 class CaseRecord(Record):
     """``case.json``. ``front_end`` is the service whose latency users see (the SLI).
 
@@ -273,9 +205,9 @@ class CaseRecord(Record):
     injections: tuple[Injection, ...] = ()
     completeness: dict[SignalName, Completeness]
     sampling: Sampling = Sampling()
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default={})
     seed: int = 0
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
 
     @field_validator("schema_version", mode="before")
     @classmethod
@@ -322,14 +254,10 @@ class CaseRecord(Record):
         starts = [injection.begin for injection in counted or self.injections]
         return min(starts, default=(self.phase("fault") or self.phases[-1]).start)
 
-    def labels_of(self, counted: Sequence[Injection]) -> Labels:
-        """``counted``: the injections that count."""
+    def labels_of(self, counted: Sequence[Injection]) -> GroupLabels:
+        """The labels of the case when the injections ``counted`` count; without any, all do."""
         counted = counted or self.injections
-        others = [injection for injection in self.injections if injection not in counted]
-        return Labels(
-            _label(sorted(i.kind for i in counted), sorted(i.kind for i in others)),
-            _label(sorted({i.target for i in counted}), sorted({i.target for i in others})),
-        )
+        return group_labels(counted, [injection for injection in self.injections if injection not in counted])
 
     @property
     def injection_time(self) -> datetime:

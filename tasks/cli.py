@@ -103,17 +103,22 @@ def plan(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
     """List the cases of the campaign and which are finished."""
-    from dataclasses import asdict
-
     from tasks.campaign.plan import plan_campaign
     from tasks.case import is_finished
 
     checked, place = checked_params(params), workspace_at(workspace)
     plans = [(each, is_finished(place.cases / each.case_id)) for each in plan_campaign(checked)]
     if as_json:
-        rows = [{**asdict(each), "finished": finished} for each, finished in plans]
-        for row in rows:
-            del row["parameters"]  # the same in every case but for its faults: `rcarena params show`
+        rows = [
+            {
+                "case_id": each.case_id,
+                "repetition": each.repetition,
+                "seed": each.seed,
+                "injections": [injection.model_dump(mode="json") for injection in each.injections],
+                "finished": finished,
+            }
+            for each, finished in plans
+        ]
         typer.echo(json.dumps(rows, indent=1))
         return
     for each, finished in plans:

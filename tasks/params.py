@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tasks.backends import BACKENDS, find
 from tasks.identity import NO_TELEMETRY
+from tasks.injection import InjectionSpec
 from tasks.stack import DnsLabel, StackParams
 from tasks.validation import Frozen, ParamsError, Plain, Seconds, suggest, validation_problems
 from tasks.yaml_core import YamlError, dump, load
@@ -96,33 +97,36 @@ class LoadParams(Frozen):
     ignore_eos: bool = True
 
 
-class InjectionSpec(Frozen):
-    """One fault on one target inside a case; ``offset_s`` counts from the start of the fault window."""
-
-    kind: str
-    target: str
-    parameters: dict[str, Plain] = Field(default={})
-    offset_s: Annotated[float, Field(ge=0, le=86_400)] = 0
-    duration_s: Seconds | None = None
-
-
-class FaultSpec(Frozen):
-    """A fault kind to inject on each target in turn: one case per target and repetition."""
+class _OnEachTarget(Frozen):
+    """Short for one case per target, each with this injection alone."""
 
     kind: str
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
     parameters: dict[str, Plain] = Field(default={})
 
 
-class ConcurrentFaultSpec(Frozen):
+class _Together(Frozen):
     """Several injections in one case: concurrent or, with offsets, cascading failures."""
 
     injections: Annotated[tuple[InjectionSpec, ...], Field(min_length=2)]
 
 
 class InjectParams(Frozen):
-    faults: tuple[FaultSpec, ...]
-    concurrent: tuple[ConcurrentFaultSpec, ...] = ()
+    faults: tuple[_OnEachTarget, ...]
+    concurrent: tuple[_Together, ...] = ()
+
+    def cases(self) -> list[dict[str, InjectionSpec]]:
+        """The injections of each case with faults, by the key of the file that names the target."""
+        alone = [
+            {f"inject.faults[{f}].targets[{t}]": InjectionSpec(kind=each.kind, target=name, parameters=each.parameters)}
+            for f, each in enumerate(self.faults)
+            for t, name in enumerate(each.targets)
+        ]
+        together = [
+            {f"inject.concurrent[{c}].injections[{i}].target": spec for i, spec in enumerate(each.injections)}
+            for c, each in enumerate(self.concurrent)
+        ]
+        return alone + together
 
 
 class ExportParams(Frozen):
@@ -202,12 +206,11 @@ class Params(Frozen):
     @model_validator(mode="after")
     def _offsets_fit(self) -> Params:
         window = self.campaign.windows.fault_s
-        for c, spec in enumerate(self.inject.concurrent):
-            for i, injection in enumerate(spec.injections):
-                end = injection.offset_s + (injection.duration_s or 0)
-                if injection.offset_s >= window or end > window:
+        for case in self.inject.cases():
+            for key, spec in case.items():
+                if spec.offset_s >= window or spec.offset_s + (spec.duration_s or 0) > window:
                     raise ValueError(
-                        f"inject.concurrent[{c}].injections[{i}]: offset_s + duration_s must end within "
+                        f"{key.rpartition('.')[0]}: offset_s + duration_s must end within "
                         f"campaign.windows.fault_s ({window:g} s)"
                     )
         return self

@@ -1,4 +1,4 @@
-"""Base of every parameter model, and problems of parameters in words: one line each, naming the key."""
+"""Bases of the models of parameters and of records, and problems in words: one line each, naming the key."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ class Frozen(BaseModel):
                 for each in others
             ]
         raise ValidationError.from_exception_data(cls.__name__, errors)
+
+
+class Record(BaseModel):
+    """Base of the models inside ``case.json``. What a newer version has added is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 _KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

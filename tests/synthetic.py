@@ -10,20 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.case import (
-    Case,
-    CaseRecord,
-    CaseWriter,
-    Completeness,
-    Injection,
-    Interval,
-    LoadRecord,
-    Phase,
-    Probe,
-    Service,
-    Stack,
-)
+from tasks.case import Case, CaseRecord, CaseWriter, Completeness, LoadRecord, Phase, Service, Stack
 from tasks.deploy.local.params import LocalDeployParams
+from tasks.injection import Injection, Interval, ProbeRecord
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UNITS = {
@@ -161,7 +150,7 @@ def synthetic_case(
                 planned=window,
                 observed=window,
                 verified=window,
-                probe=Probe(name="synthetic", unit="ratio", before=0.1, during=0.9, after=0.1),
+                probe=ProbeRecord(name="synthetic", unit="ratio", before=0.1, during=0.9, after=0.1),
                 verdict=verdict,
                 reason="planted",
             ),

@@ -28,13 +28,13 @@ from tasks.case import (
     CaseRecord,
     CaseWriter,
     Completeness,
-    Interval,
     as_signal,
     is_finished,
     read_case,
     read_cases,
     validate_case,
 )
+from tasks.injection import Interval
 from tests.synthetic import synthetic_case
 
 

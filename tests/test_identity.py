@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.identity import NO_TELEMETRY, canonical, differences, differing, digest, resolved
-from tasks.inject.catalogue import list_faults
+from tasks.inject.catalogue import list_fault_kinds
 from tasks.params import (
     CampaignParams,
     ExportParams,
@@ -37,7 +37,7 @@ SECTIONS: list[type[BaseModel]] = [
     ReportParams,
     GateParams,
 ]
-PARAMETERS = {f"{fault.kind}": fault.parameters for fault in list_faults()}
+PARAMETERS = {kind.name: kind.parameters for kind in list_fault_kinds()}
 MODELS = [pytest.param(each, id=each.__name__) for each in SECTIONS]
 MODELS += [pytest.param(each, id=kind) for kind, each in PARAMETERS.items()]
 

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,12 +22,13 @@ from tasks.backends import backend_of
 from tasks.backends.base import LiveStack, Say
 from tasks.campaign.phases import Schedule, agree, fix_schedule, read_schedule
 from tasks.campaign.plan import CasePlan
-from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Injection, Sampling
+from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Sampling
 from tasks.errors import RCArenaError
 from tasks.export.exporter import export_case
 from tasks.export.questions.metrics import METRIC_MAP_VERSION
-from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.recover import recover, residue
+from tasks.inject.start import start_injection
+from tasks.injection import Injection
 from tasks.load.run import load_record, read_run, start_generator
 from tasks.load.spec import LoadSpec
 from tasks.params import Params
@@ -117,15 +118,13 @@ class Attempt:
         with ExitStack() as cleanup:
             handles = []
             for index, planned in enumerate(self.plan.injections):
-                injection = InjectionPlan(
+                handle = start_injection(
+                    self.stack.runtime,
+                    self.workspace,
+                    planned,
                     injection_id=f"{self.plan.case_id}-{index}",
-                    kind=planned.kind,
-                    target=planned.target,
-                    parameters=planned.parameters,
-                    start_at=schedule.fault_start + timedelta(seconds=planned.offset_s),
-                    duration_s=planned.duration_s,
+                    window_start=schedule.fault_start,
                 )
-                handle = start_injection(self.stack.runtime, self.workspace, injection)
                 cleanup.callback(handle.stop)
                 handles.append(handle)
             for phase in schedule.phases:
@@ -134,7 +133,7 @@ class Attempt:
                 self.say(f"{phase.name}{what} ({(phase.end - phase.start).total_seconds():g} s)")
             injections = tuple(handle.wait() for handle in handles)
         for done in injections:
-            self.say(f"{done.kind} → {done.target}: {done.verdict} ({done.reason})")
+            self.say(f"{done}: {done.verdict} ({done.reason})")
         _sleep_until(schedule.end)
         stray = residue(self.workspace)
         if stray:

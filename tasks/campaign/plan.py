@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.identity import differing, digest, resolved
-from tasks.inject.catalogue import fault, resolve_parameters, validate_inject_params
-from tasks.params import InjectionSpec, Params
+from tasks.inject.catalogue import fault_kind, resolve_parameters, validate_inject_params
+from tasks.injection import InjectionSpec, PlannedInjection, case_label
+from tasks.params import Params
 from tasks.validation import ParamsError
 
 SHAPING_SECTIONS = ("campaign", "deploy", "load", "export")
 """Sections of the parameters that every case depends on; ``inject`` is split into the cases."""
-
-
-@dataclass(frozen=True)
-class PlannedInjection:
-    """One fault of a case; times in seconds, the offset from the start of the fault window."""
-
-    kind: str
-    target: str
-    parameters: dict[str, Any]
-    offset_s: float
-    duration_s: float
-
-    def __str__(self) -> str:
-        return f"{self.kind} → {self.target}"
 
 
 @dataclass(frozen=True)
@@ -46,14 +33,12 @@ class CasePlan:
 
     @property
     def label(self) -> str:
-        return self._numbered(" + ".join(map(str, self.injections)) or "fault-free")
+        return self._numbered(case_label(self.injections))
 
     @property
     def short_label(self) -> str:
         """As ``label``, but one of three or more faults stands for all."""
-        if len(self.injections) < 3:
-            return self.label
-        return self._numbered(f"{self.injections[0]} + {len(self.injections) - 1} more")
+        return self._numbered(case_label(self.injections, most=2))
 
     def _numbered(self, faults: str) -> str:
         return faults if self.repetition == 1 else f"{faults} #{self.repetition}"
@@ -70,7 +55,7 @@ def check_params(params: Params, source: str) -> None:
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
     if isinstance(params.deploy, KubernetesDeployParams):
         problems += validate_deploy_params(params.deploy)
-    if not params.inject.faults and not params.inject.concurrent and not params.campaign.fault_free_cases:
+    if not params.inject.cases() and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")
     if problems:
         raise ParamsError(f"{source}: {problem}" for problem in problems)
@@ -78,13 +63,7 @@ def check_params(params: Params, source: str) -> None:
 
 def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
     """Every case of the campaign, in a seeded random order so that no fault is always early or late."""
-    combinations: list[tuple[InjectionSpec, ...]] = [
-        (InjectionSpec(kind=spec.kind, target=target, parameters=spec.parameters),)
-        for spec in params.inject.faults
-        for target in spec.targets
-    ]
-    combinations += [spec.injections for spec in params.inject.concurrent]
-    faults = [_planned(params, injections) for injections in combinations]
+    faults = [_planned(params, specs.values()) for specs in params.inject.cases()]
     planned = [_planned(params, ())] * params.campaign.fault_free_cases + faults * params.campaign.repetitions
     repetitions: dict[str, int] = {}
     cases = []
@@ -97,22 +76,17 @@ def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
 
 
 def _planned(
-    params: Params, specs: tuple[InjectionSpec, ...]
+    params: Params, specs: Iterable[InjectionSpec]
 ) -> tuple[tuple[PlannedInjection, ...], list[dict[str, Any]]]:
     """What is injected, and what of it makes the case another one."""
     window, backend = params.campaign.windows.fault_s, params.deploy.backend
     injections, identity = [], []
     for spec in specs:
         parameters = resolve_parameters(spec.kind, spec.parameters, backend)
-        injection = PlannedInjection(
-            spec.kind,
-            spec.target,
-            parameters.model_dump(mode="json"),
-            spec.offset_s,
-            window - spec.offset_s if spec.duration_s is None else spec.duration_s,
-        )
+        injection = spec.planned(window, parameters.model_dump(mode="json"))
+        differs = differing(parameters, fault_kind(spec.kind).defaults(backend))
         injections.append(injection)
-        identity.append(asdict(injection) | {"parameters": differing(parameters, fault(spec.kind).defaults(backend))})
+        identity.append(injection.model_dump() | {"parameters": differs})
     return tuple(injections), identity
 
 
@@ -124,6 +98,6 @@ def _case(
     found = digest({**differs, "injections": identity, "repetition": repetition})
     parameters = {
         **{name: resolved(section) for name, section in sections.items()},
-        "injections": [asdict(injection) for injection in injections],
+        "injections": [injection.model_dump() for injection in injections],
     }
     return CasePlan(f"case-{found[:12]}", repetition, int(found[12:20], 16), injections, parameters)

@@ -54,24 +54,23 @@ def _inject_once(
     from tasks.backends import backend_of
     from tasks.campaign.attempt import sole_experiment
     from tasks.inject.catalogue import resolve_parameters, validate_injection
-    from tasks.inject.injection import LEAD_S, InjectionPlan, start_injection
+    from tasks.inject.start import LEAD_S, start_injection
+    from tasks.injection import InjectionSpec
 
     backend = params.deploy.backend
-    problems = validate_injection(kind, target, parameters, params.deploy.roles(), "inject", backend=backend)
+    problems = validate_injection(kind, target, parameters, params.deploy.roles(), "inject.target", backend=backend)
     if problems:
         raise ParamsError(problems)
     stack = backend_of(params, place).live()
     stack.enter()
-    plan = InjectionPlan(
-        injection_id=f"manual-{time.time_ns()}",
-        kind=kind,
-        target=target,
-        parameters=resolve_parameters(kind, parameters, backend).model_dump(mode="json"),
-        start_at=datetime.now(UTC) + timedelta(seconds=LEAD_S),
-        duration_s=duration_s,
-    )
-    console.say(f"{kind} → {target} for {duration_s:g} s; Ctrl-C undoes it at once")
-    with sole_experiment(place), start_injection(stack.runtime, place, plan) as handle:
+    resolved = resolve_parameters(kind, parameters, backend).model_dump(mode="json")
+    planned = InjectionSpec(kind=kind, target=target).planned(duration_s, resolved)
+    console.say(f"{planned} for {duration_s:g} s; Ctrl-C undoes it at once")
+    injection_id, start = f"manual-{time.time_ns()}", datetime.now(UTC) + timedelta(seconds=LEAD_S)
+    with (
+        sole_experiment(place),
+        start_injection(stack.runtime, place, planned, injection_id=injection_id, window_start=start) as handle,
+    ):
         injection = handle.wait()
     console.say(f"{injection.verdict}: {injection.reason}")
 

@@ -56,11 +56,11 @@ def faults(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
     """List the fault kinds and their parameters."""
-    from tasks.inject.catalogue import list_faults
+    from tasks.inject.catalogue import list_fault_kinds
 
     rows: list[dict[str, Any]] = [
         {
-            "kind": each.kind,
+            "kind": each.name,
             "summary": each.summary,
             "roles": sorted(each.roles),
             "backends": {backend: each.defaults(backend) for backend in each.backends},
@@ -69,7 +69,7 @@ def faults(
                 for name, field in each.parameters.model_fields.items()
             },
         }
-        for each in list_faults()
+        for each in list_fault_kinds()
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))

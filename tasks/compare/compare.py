@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.compare.side import Effect, Estimate, HealthyRequests, Side
+from tasks.compare.side import Estimate, HealthyRequests, Side
 from tasks.compare.statistics import Difference, Dominance, Resampling, difference, dominance
+from tasks.injection import FAULT_FREE
 from tasks.score.accuracy import COMPARED_SCORES
 
 MEAN_OF_METHODS = "(mean of methods)"
@@ -166,7 +167,7 @@ def _leading(b: Side, a: Side, method: str) -> float:
 
 GROUPS: dict[str, Callable[[HealthyRequests], bool]] = {
     "healthy": lambda requests: True,
-    "fault-free": lambda requests: requests.fault_free,
+    FAULT_FREE: lambda requests: requests.fault_free,
 }
 """``healthy``: every request while no fault was on; ``fault-free``: only those of fault-free cases."""
 
@@ -223,41 +224,50 @@ def _failed_share(a: Side, b: Side, group: str, how: Resampling) -> ShareChange 
     return ShareChange(group, means[0], means[1], change)
 
 
+_Key = tuple[str, str, str]
+"""Fault kind, probe and unit."""
+
+_Measured = Mapping[str, list[tuple[float, float, bool]]]
+"""Case id -> the probe's figures before and during, and whether the injection was effective."""
+
+
 def _effect_changes(a: Side, b: Side, how: Resampling) -> tuple[EffectChange, ...]:
-    effects = (effect for side in (a, b) for found in side.effects.values() for effect in found)
-    keys = sorted({(effect.fault, effect.probe, effect.unit) for effect in effects})
-    return tuple(_effect_change(_effects_of(a, key), _effects_of(b, key), key, how) for key in keys)
+    sides = _measured(a), _measured(b)
+    keys = sorted({*sides[0], *sides[1]})
+    return tuple(_effect_change(key, sides[0].get(key, {}), sides[1].get(key, {}), how) for key in keys)
 
 
-def _effect_change(
-    a: Mapping[str, list[Effect]], b: Mapping[str, list[Effect]], key: tuple[str, str, str], how: Resampling
-) -> EffectChange:
+def _effect_change(key: _Key, a: _Measured, b: _Measured, how: Resampling) -> EffectChange:
     sizes = [
-        {case: float(np.mean([effect.during - effect.before for effect in each])) for case, each in side.items()}
+        {case: float(np.mean([during - before for before, during, _ in each])) for case, each in side.items()}
         for side in (a, b)
     ]
     change = difference(sizes[0], sizes[1], how, "|".join((*key, "effect")))
     return EffectChange(*key, _levels(a), _levels(b), _effective(a), _effective(b), change)
 
 
-def _effects_of(side: Side, key: tuple[str, str, str]) -> dict[str, list[Effect]]:
-    found: dict[str, list[Effect]] = {}
-    for case, effects in side.effects.items():
-        for effect in effects:
-            if (effect.fault, effect.probe, effect.unit) == key:
-                found.setdefault(case, []).append(effect)
-    return found
+def _measured(side: Side) -> dict[_Key, _Measured]:
+    """Injections whose probe has a figure before and during."""
+    found: dict[_Key, dict[str, list[tuple[float, float, bool]]]] = {}
+    for case, injections in side.injections.items():
+        for injection in injections:
+            probe = injection.probe
+            if probe and probe.before is not None and probe.during is not None:
+                of_key = found.setdefault((injection.kind, probe.name, probe.unit), {})
+                effective = injection.verdict == "effective"
+                of_key.setdefault(case, []).append((probe.before, probe.during, effective))
+    return dict(found)
 
 
-def _levels(effects: Mapping[str, list[Effect]]) -> tuple[float, float] | None:
-    each = [effect for found in effects.values() for effect in found]
+def _levels(measured: _Measured) -> tuple[float, float] | None:
+    each = [figures for found in measured.values() for figures in found]
     if not each:
         return None
-    return float(np.mean([effect.before for effect in each])), float(np.mean([effect.during for effect in each]))
+    return float(np.mean([before for before, _, _ in each])), float(np.mean([during for _, during, _ in each]))
 
 
-def _effective(effects: Mapping[str, list[Effect]]) -> str:
-    each = [effect.effective for found in effects.values() for effect in found]
+def _effective(measured: _Measured) -> str:
+    each = [effective for found in measured.values() for _, _, effective in found]
     return f"{sum(each)} of {len(each)}" if each else ABSENT
 
 

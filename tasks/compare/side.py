@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from tasks.case import Case, CaseError, read_cases
 from tasks.compare.errors import CompareError
 from tasks.identity import canonical
+from tasks.injection import Injection
 from tasks.params import Params
 from tasks.record.message import stack_line
 from tasks.report.latency import request_outcomes
@@ -39,19 +40,6 @@ class HealthyRequests:
     @property
     def total(self) -> int:
         return len(self.latency_s) + self.failed
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Of one injection: what its probe saw before and while it was on."""
-
-    fault: str
-    target: str
-    probe: str
-    unit: str
-    before: float
-    during: float
-    effective: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ class Side:
     references: frozenset[str]
     failures: Mapping[str, Mapping[str, int]]
     requests: Mapping[str, HealthyRequests]
-    effects: Mapping[str, tuple[Effect, ...]]
+    injections: Mapping[str, tuple[Injection, ...]]
     versions: Mapping[str, str]
     parameters: Mapping[str, str]
 
@@ -113,7 +101,7 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
         references=frozenset(files.rankings.loc[files.rankings["reference"], "method"].astype(str)),
         failures=_failures(files.rankings),
         requests={case.record.case_id: healthy_requests(case) for case in cases},
-        effects={case.record.case_id: _effects(case) for case in cases},
+        injections={case.record.case_id: case.record.injections for case in cases},
         versions=_versions(cases),
         parameters=flat_parameters(params_text),
     )
@@ -169,22 +157,6 @@ def healthy_requests(case: Case) -> HealthyRequests:
         latency_s=np.asarray(outcomes.loc[answered, "latency_s"], dtype=np.float64),
         ttft_s=np.asarray(ttft, dtype=np.float64),
         failed=int((~answered).sum()),
-    )
-
-
-def _effects(case: Case) -> tuple[Effect, ...]:
-    return tuple(
-        Effect(
-            fault=injection.kind,
-            target=injection.target,
-            probe=injection.probe.name,
-            unit=injection.probe.unit,
-            before=injection.probe.before,
-            during=injection.probe.during,
-            effective=injection.verdict == "effective",
-        )
-        for injection in case.record.injections
-        if injection.probe and injection.probe.before is not None and injection.probe.during is not None
     )
 
 

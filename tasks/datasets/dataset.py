@@ -22,13 +22,12 @@ from tasks.case import (
     TOPOLOGY,
     CaseRecord,
     Completeness,
-    Injection,
-    Interval,
     Phase,
     SignalName,
     as_signal,
 )
 from tasks.errors import EXIT_USAGE, RCArenaError
+from tasks.injection import Injection, Interval
 from tasks.span_links import link_spans
 
 STATED = "stated by the data set"

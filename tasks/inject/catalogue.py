@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from pydantic import ValidationError
 
 from tasks.backends import BACKENDS, find
 from tasks.inject.executor import FaultExecutor, FaultParameters
-from tasks.params import InjectionSpec, Params
+from tasks.injection import PlannedInjection
+from tasks.params import Params
 from tasks.plugins import Registry
 from tasks.stack import Role
 from tasks.validation import suggest, validation_problems
@@ -28,7 +30,7 @@ class FaultKind:
     ``metrics`` are the canonical metrics of the target that name the fault: the truth at metric level.
     """
 
-    kind: str
+    name: str
     summary: str
     parameters: type[FaultParameters]
     roles: frozenset[Role]
@@ -41,14 +43,14 @@ class FaultKind:
     @property
     def backends(self) -> tuple[str, ...]:
         """Where it can be carried out."""
-        others = {name for name, backend in BACKENDS.all().items() if self.kind in backend.executors()}
+        others = {name for name, backend in BACKENDS.all().items() if self.name in backend.executors()}
         return (*self.executors, *sorted(others - set(self.executors)))
 
     def executor(self, backend: str) -> type[FaultExecutor[Any, Any]]:
         """Raises KeyError when the backend has none."""
         found = self._on(backend)
         if found is None:
-            raise KeyError(f"{self.kind} on {backend}")
+            raise KeyError(f"{self.name} on {backend}")
         return found
 
     def defaults(self, backend: str) -> dict[str, Any]:
@@ -57,18 +59,7 @@ class FaultKind:
         return dict(found.defaults) if found else {}
 
     def _on(self, backend: str) -> type[FaultExecutor[Any, Any]] | None:
-        return self.executors.get(backend) or find(backend).executors().get(self.kind)
-
-
-@dataclass(frozen=True)
-class PlannedFault:
-    """When a fault acts within a case, for the check of overlaps; ``where`` names it in problems."""
-
-    kind: str
-    target: str
-    start_s: float
-    end_s: float
-    where: str
+        return self.executors.get(backend) or find(backend).executors().get(self.name)
 
 
 def kind_problems(kind: FaultKind) -> list[str]:
@@ -83,7 +74,7 @@ def kind_problems(kind: FaultKind) -> list[str]:
         if not field.description
     ]
     for backend in kind.backends:
-        problems += _parameter_problems(kind, {}, kind.kind, backend)
+        problems += _parameter_problems(kind, {}, kind.name, backend)
     return problems
 
 
@@ -96,28 +87,28 @@ def register(kind: FaultKind) -> FaultKind:
     Raises:
         ValueError: another file has registered it.
     """
-    FAULT_KINDS.register(kind.kind, kind, kind.parameters.__module__)
+    FAULT_KINDS.register(kind.name, kind, kind.parameters.__module__)
     return kind
 
 
-def list_faults() -> list[FaultKind]:
+def list_fault_kinds() -> list[FaultKind]:
     """Return every kind that can be used, by name."""
     return [kind for _, kind in sorted(FAULT_KINDS.all().items())]
 
 
-def fault(kind: str) -> FaultKind:
+def fault_kind(name: str) -> FaultKind:
     """Return the kind of that name.
 
     Raises:
         KeyError: there is none.
         PluginError: another package offers it, and it cannot be used.
     """
-    return FAULT_KINDS.get(kind)
+    return FAULT_KINDS.get(name)
 
 
-def kinds(backend: str | None = None) -> list[str]:
+def fault_kind_names(backend: str | None = None) -> list[str]:
     """Every kind, or those that a backend can carry out."""
-    return [each.kind for each in list_faults() if backend is None or backend in each.backends]
+    return [kind.name for kind in list_fault_kinds() if backend is None or backend in kind.backends]
 
 
 def validate_injection(
@@ -125,63 +116,55 @@ def validate_injection(
     target: str,
     parameters: Mapping[str, Any],
     roles: Mapping[str, Role],
-    where: str,
-    target_key: str = "target",
+    key: str,
     *,
     backend: str,
 ) -> list[str]:
-    """Problems of one injection, one line each, below the key ``where``; empty when it can be carried out."""
+    """Problems of one injection, one line each; empty when it can be carried out.
+
+    ``key`` names the target in problems; the other keys stand beside it.
+    """
+    where = key.rpartition(".")[0]
     if kind not in FAULT_KINDS:
-        return [f"{where}.kind: unknown fault '{kind}'; {suggest(kind, kinds(backend))}"]
+        return [f"{where}.kind: unknown fault '{kind}'; {suggest(kind, fault_kind_names(backend))}"]
     if unusable := FAULT_KINDS.problem(kind):
         return [f"{where}.kind: {unusable}"]
-    if backend not in fault(kind).backends:
-        return [f"{where}.kind: the {backend} backend has no {kind}; {suggest(kind, kinds(backend))}"]
-    return [
-        *_target_problems(fault(kind), target, roles, f"{where}.{target_key}"),
-        *_parameter_problems(fault(kind), parameters, where, backend),
-    ]
+    known = fault_kind(kind)
+    if backend not in known.backends:
+        return [f"{where}.kind: the {backend} backend has no {kind}; {suggest(kind, fault_kind_names(backend))}"]
+    return [*_target_problems(known, target, roles, key), *_parameter_problems(known, parameters, where, backend)]
 
 
-def validate_overlaps(planned: Sequence[PlannedFault]) -> list[str]:
-    """Problems of faults that need the same part of the same service at the same time."""
+def validate_overlaps(planned: Mapping[str, PlannedInjection]) -> list[str]:
+    """Problems of injections that need the same part of the same service at the same time; keys name them."""
     problems = []
-    for i, one in enumerate(planned):
-        for other in planned[:i]:
-            if one.target != other.target or one.start_s >= other.end_s or other.start_s >= one.end_s:
-                continue
-            if FAULT_KINDS.problem(one.kind) or FAULT_KINDS.problem(other.kind):
-                continue
-            shared = fault(one.kind).resources & fault(other.kind).resources
-            if shared:
-                problems.append(
-                    f"{one.where}: {one.kind} and {other.kind} ({other.where}) both need the {_join(shared)} of "
-                    f"{one.target} at the same time; use another target or another time"
-                )
+    for (other_where, other), (where, one) in itertools.combinations(planned.items(), 2):
+        if one.target != other.target or one.offset_s >= other.end_s or other.offset_s >= one.end_s:
+            continue
+        if FAULT_KINDS.problem(one.kind) or FAULT_KINDS.problem(other.kind):
+            continue
+        shared = fault_kind(one.kind).resources & fault_kind(other.kind).resources
+        if shared:
+            problems.append(
+                f"{where}: {one.kind} and {other.kind} ({other_where}) both need the {' and '.join(sorted(shared))} of "
+                f"{one.target} at the same time; use another target or another time"
+            )
     return problems
 
 
 def validate_inject_params(params: Params) -> list[str]:
     """Every problem of the section ``inject`` that the catalogue can see."""
-    roles = params.deploy.roles()
-    problems: list[str] = []
-    for f, spec in enumerate(params.inject.faults):
-        where = f"inject.faults[{f}]"
-        for t, target in enumerate(spec.targets):
+    roles, window = params.deploy.roles(), params.campaign.windows.fault_s
+    problems: dict[str, None] = {}  # a kind with several targets has a problem of its parameters once
+    for case in params.inject.cases():
+        for key, spec in case.items():
             found = validate_injection(
-                spec.kind, target, spec.parameters, roles, where, f"targets[{t}]", backend=params.deploy.backend
+                spec.kind, spec.target, spec.parameters, roles, key, backend=params.deploy.backend
             )
-            problems += [problem for problem in found if problem not in problems]
-    for c, concurrent in enumerate(params.inject.concurrent):
-        planned = []
-        for i, injection in enumerate(concurrent.injections):
-            where = f"inject.concurrent[{c}].injections[{i}]"
-            problems += validate_injection(
-                injection.kind, injection.target, injection.parameters, roles, where, backend=params.deploy.backend
-            )
-            planned.append(_planned(injection, params.campaign.windows.fault_s, where))
-        problems += validate_overlaps(planned)
-    return problems
+            problems |= dict.fromkeys(found)
+        planned = {key.rpartition(".")[0]: spec.planned(window, spec.parameters) for key, spec in case.items()}
+        problems |= dict.fromkeys(validate_overlaps(planned))
+    return list(problems)
 
 
 def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: str) -> FaultParameters:
@@ -191,12 +174,7 @@ def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: str) -
         KeyError: unknown kind.
         pydantic.ValidationError: a parameter is unknown or out of its limits.
     """
-    return _validated(fault(kind), parameters, backend)
-
-
-def _planned(injection: InjectionSpec, window_s: float, where: str) -> PlannedFault:
-    duration = window_s - injection.offset_s if injection.duration_s is None else injection.duration_s
-    return PlannedFault(injection.kind, injection.target, injection.offset_s, injection.offset_s + duration, where)
+    return _validated(fault_kind(kind), parameters, backend)
 
 
 def _target_problems(kind: FaultKind, target: str, roles: Mapping[str, Role], where: str) -> list[str]:
@@ -205,7 +183,7 @@ def _target_problems(kind: FaultKind, target: str, roles: Mapping[str, Role], wh
     if roles[target] not in kind.roles:
         fitting = [service for service, role in roles.items() if role in kind.roles]
         allowed = ", ".join(fitting) or "none"
-        return [f"{where}: {kind.kind} cannot act on '{target}' (role {roles[target]}); allowed: {allowed}"]
+        return [f"{where}: {kind.name} cannot act on '{target}' (role {roles[target]}); allowed: {allowed}"]
     return []
 
 
@@ -217,14 +195,10 @@ def _parameter_problems(kind: FaultKind, parameters: Mapping[str, Any], where: s
     where = f"{where}.parameters"
     if not kind.parameters.model_fields and parameters:
         unknown = ", ".join(f"'{key}'" for key in parameters)
-        return [f"{where}: {kind.kind} takes no parameters (got {unknown})"]
+        return [f"{where}: {kind.name} takes no parameters (got {unknown})"]
     try:
         _validated(kind, parameters, backend)
     except ValidationError as error:
         problems = zip(error.errors(), validation_problems(error, kind.parameters), strict=True)
         return [f"{where}.{problem}" if detail["loc"] else f"{where}: {problem}" for detail, problem in problems]
     return []
-
-
-def _join(words: frozenset[str]) -> str:
-    return " and ".join(sorted(words))

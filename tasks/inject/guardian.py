@@ -23,9 +23,10 @@ from typing import Any
 import tasks
 from tasks.inject import catalogue
 from tasks.inject.executor import FaultError, FaultExecutor
-from tasks.inject.journal import CLOSED, Journal, JournalError, ProbeRecord, journal_lock, read_journal, write_journal
+from tasks.inject.journal import CLOSED, Journal, JournalError, journal_lock, read_journal, write_journal
 from tasks.inject.probe import Probe, Sample
 from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
+from tasks.injection import ProbeRecord
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked
 from tasks.system.process import ProcessId
 
@@ -97,7 +98,7 @@ class Guardian:
         return left
 
     def _carry_out(self) -> None:
-        kind = catalogue.fault(self.journal.kind)
+        kind = catalogue.fault_kind(self.journal.kind)
         parameters = kind.parameters.model_validate(self.journal.parameters)
         fault = kind.executor(self.journal.target.backend)(self.journal.target, parameters, self.path)
         try:

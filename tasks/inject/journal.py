@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import RCArenaError
 from tasks.inject.steps import Target, UndoStep
+from tasks.injection import ProbeRecord, phrase
 from tasks.system.durable import write_durably
 from tasks.system.file_lock import FileLock
 from tasks.system.marked_processes import machine_id
@@ -24,16 +25,6 @@ SUFFIX = ".json"
 
 class JournalError(RCArenaError):
     """A journal cannot be read, or somebody else holds it."""
-
-
-class ProbeRecord(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    unit: str
-    before: float | None = None
-    during: float | None = None
-    after: float | None = None
 
 
 class Journal(BaseModel):
@@ -73,6 +64,10 @@ class Journal(BaseModel):
     recovered_by: str | None = None
     notes: list[str] = []
     unconfirmed: list[str] = []
+
+    @property
+    def phrase(self) -> str:
+        return phrase(self.kind, self.target.name)
 
     @property
     def end_monotonic(self) -> float:

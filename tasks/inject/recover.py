@@ -114,7 +114,7 @@ def recover_journal(
     with locked_if_possible(path):
         with contextlib.suppress(JournalError):
             journal = read_journal(path)
-        done = f"{journal.injection_id}: {journal.kind} on {journal.target.name}"
+        done = f"{journal.injection_id}: {journal.phrase}"
         if journal.open:
             if not journal.reason or journal.state == "failed":
                 journal.reason = f"cut short and undone by {by}"
@@ -172,7 +172,7 @@ def residue(workspace: Workspace) -> list[str]:
             found.append(f"journal {error}")
             continue
         if journal.open:
-            found.append(f"journal {path.name}: {journal.kind} on {journal.target.name} is {journal.state}")
+            found.append(f"journal {path.name}: {journal.phrase} is {journal.state}")
     for pid, journal_file in sorted(marked_processes(MARKER, workspace.journal.resolve()).items()):
         found.append(f"process {pid} ({process_name(pid)}) of the injection {journal_file.stem} runs")
     runtime = published_runtime(workspace.stack)

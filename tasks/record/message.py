@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from tasks.case import Case
+from tasks.injection import FAULT_FREE
 from tasks.params import Params
 from tasks.record.campaign import CheckedCases
 from tasks.record.history import CAMPAIGN, CASES, CODE, DATA, NAME, NOT_PUSHED, PUSHED
@@ -88,8 +89,8 @@ def _cases_line(checked: CheckedCases, files: ScoreFiles | None) -> str:
     if files is None:
         return line
     kinds = files.rankings.drop_duplicates("case_id")["excluded"]
-    scored, fault_free = int((kinds == "").sum()), int((kinds == "fault-free").sum())
-    return f"{line}: {scored} scored, {fault_free} fault-free, {len(kinds) - scored - fault_free} ineffective"
+    scored, fault_free = int((kinds == "").sum()), int((kinds == FAULT_FREE).sum())
+    return f"{line}: {scored} scored, {fault_free} {FAULT_FREE}, {len(kinds) - scored - fault_free} ineffective"
 
 
 def _methods(files: ScoreFiles) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from tasks.case import Case, CaseError, CaseRecord, Injection, Interval, Probe, is_finished, read_case
+from tasks.case import Case, CaseError, CaseRecord, is_finished, read_case
+from tasks.injection import FAULT_FREE, Injection
 from tasks.params import Params
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
@@ -30,28 +31,6 @@ Verdict = Literal["effective", "partly effective", "ineffective", "fault-free"]
 
 
 @dataclass(frozen=True)
-class Window:
-    """Seconds since injection."""
-
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True)
-class InjectionSummary:
-    kind: str
-    target: str
-    parameters: str
-    executor: str | None
-    verdict: str
-    reason: str
-    probe: Probe | None
-    planned: Window
-    observed: Window | None
-    verified: Window | None
-
-
-@dataclass(frozen=True)
 class CaseSummary:
     """One row of the case table and the text of its detail section."""
 
@@ -59,7 +38,7 @@ class CaseSummary:
     fault: str
     targets: tuple[str, ...]
     verdict: Verdict
-    injections: tuple[InjectionSummary, ...]
+    injections: tuple[Injection, ...]
     front_end: str
     injection_time: datetime
     start: datetime
@@ -73,6 +52,10 @@ class CaseSummary:
     results: tuple[MethodResult, ...]
     services: tuple[str, ...]
     seed: int
+
+    def seconds(self, moment: datetime) -> float:
+        """Seconds from the injection time to ``moment``."""
+        return (moment - self.injection_time).total_seconds()
 
     def result(self, method: str) -> MethodResult | None:
         return next((result for result in self.results if result.method == method), None)
@@ -157,9 +140,7 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
         except (CaseError, OSError, pa.ArrowException) as error:
             log.warning("%s cannot be read: %s", path.name, error)
             unreadable.append(f"{path.name}: cannot be read and is left out: {str(error).splitlines()[0]}")
-    summaries.sort(
-        key=lambda summary: (summary.verdict == "fault-free", summary.fault, summary.targets, summary.case_id)
-    )
+    summaries.sort(key=lambda summary: (summary.verdict == FAULT_FREE, summary.fault, summary.targets, summary.case_id))
     return ReportData(
         title=title,
         campaigns=tuple(sorted({record.campaign for record in records})),
@@ -188,7 +169,7 @@ def _case_notices(summaries: list[CaseSummary], unfinished: list[str], unreadabl
     for summary in summaries:
         for injection in summary.injections:
             if injection.verdict == "ineffective":
-                text = f"Ineffective injection: {injection.kind} on {injection.target}: {injection.reason}"
+                text = f"Ineffective injection: {injection.phrase}: {injection.reason}"
                 yield Notice(text, (summary.case_id,))
     late = tuple(summary.case_id for summary in summaries if summary.load_verdict == "fell-behind")
     if late:
@@ -293,7 +274,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         fault=record.labels_of(counted).fault,
         targets=tuple(dict.fromkeys(injection.target for injection in record.injections)),
         verdict=_verdict(record),
-        injections=tuple(_injection(injection, origin) for injection in record.injections),
+        injections=record.injections,
         front_end=record.front_end,
         injection_time=origin.astimezone(UTC),
         start=min(phase.start for phase in record.phases).astimezone(UTC),
@@ -313,27 +294,8 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
 def _verdict(record: CaseRecord) -> Verdict:
     verdicts = {injection.verdict for injection in record.injections}
     if not verdicts:
-        return "fault-free"
+        return FAULT_FREE
     return verdicts.pop() if len(verdicts) == 1 else "partly effective"
-
-
-def _injection(injection: Injection, origin: datetime) -> InjectionSummary:
-    return InjectionSummary(
-        kind=injection.kind,
-        target=injection.target,
-        parameters=one_line(injection.parameters),
-        executor=injection.executor,
-        verdict=injection.verdict,
-        reason=injection.reason,
-        probe=injection.probe,
-        planned=_window(injection.planned, origin),
-        observed=_window(injection.observed, origin) if injection.observed else None,
-        verified=_window(injection.verified, origin) if injection.verified else None,
-    )
-
-
-def _window(interval: Interval, origin: datetime) -> Window:
-    return Window((interval.start - origin).total_seconds(), (interval.end - origin).total_seconds())
 
 
 def _gaps(record: CaseRecord) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.report.data import CaseSummary, Window
+from tasks.injection import Interval
+from tasks.report.data import CaseSummary
 from tasks.report.formatting import PREFIXED_UNITS, quantity
 from tasks.report.latency import LatencyScatter
 from tasks.report.rounding import json_numbers
@@ -33,16 +34,16 @@ def case_figure(case: CaseSummary) -> str | None:
         return None
     document: dict[str, Any] = {
         "t0": round(case.injection_time.timestamp() * 1000),
-        "span": [(moment - case.injection_time).total_seconds() for moment in (case.start, case.end)],
+        "span": [case.seconds(moment) for moment in (case.start, case.end)],
         "services": case.services,
         "targets": case.targets,
         "windows": [
             {
-                "label": f"{injection.kind} on {injection.target}",
+                "label": injection.phrase,
                 "target": injection.target,
-                "planned": _ends(injection.planned),
-                "observed": _ends(injection.observed),
-                "verified": _ends(injection.verified),
+                "planned": _ends(injection.planned, case),
+                "observed": _ends(injection.observed, case),
+                "verified": _ends(injection.verified, case),
             }
             for injection in case.injections
         ],
@@ -52,8 +53,8 @@ def case_figure(case: CaseSummary) -> str | None:
     return packed(json.dumps(document, separators=(",", ":"), allow_nan=False).encode())
 
 
-def _ends(window: Window | None) -> list[float] | None:
-    return [round(window.start_s, 3), round(window.end_s, 3)] if window else None
+def _ends(interval: Interval | None, case: CaseSummary) -> list[float] | None:
+    return [round(case.seconds(moment), 3) for moment in (interval.start, interval.end)] if interval else None
 
 
 def _requests(scatter: LatencyScatter) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tasks.params import Params
 from tasks.report import formatting
 from tasks.report.comparison import p_value
 from tasks.report.critical_difference import critical_difference
-from tasks.report.data import ReportData, report_data
+from tasks.report.data import ReportData, one_line, report_data
 from tasks.report.dot_plot import dot_plot
 from tasks.report.figures import case_figure, packed
 from tasks.report.latency import PHASES
@@ -118,6 +118,7 @@ def _environment() -> jinja2.Environment:
     }
     filters: dict[str, Callable[..., str]] = {
         "coordinate": lambda value: f"{value:.4g}",
+        "one_line": one_line,
         "p_value": p_value,
         "rank_style": _rank_style,
         "short": formatting.short_difference,

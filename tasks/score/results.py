@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.injection import FAULT_FREE
 from tasks.rca.run.sandbox import Level
 from tasks.score.accuracy import SCORES
 from tasks.score.files import METRICS_FILE, TABLES, TIMINGS_FILE, write_score_files
@@ -201,8 +202,8 @@ def _metrics(result: ScoreResult) -> dict[str, Any]:
     document: dict[str, Any] = {
         "cases": {
             "scored": sum(not truth.excluded for truth in result.truths),
-            "fault_free": sum(truth.excluded == "fault-free" for truth in result.truths),
-            "ineffective": sum(truth.excluded not in ("", "fault-free") for truth in result.truths),
+            "fault_free": sum(truth.excluded == FAULT_FREE for truth in result.truths),
+            "ineffective": sum(truth.excluded not in ("", FAULT_FREE) for truth in result.truths),
             "scored_at_metric_level": sum(not truth.metrics.excluded for truth in result.truths),
         },
         **{reference: {} for reference in REFERENCES},

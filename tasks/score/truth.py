@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tasks.case import CaseRecord, Injection
+from tasks.case import CaseRecord
+from tasks.injection import FAULT_FREE, Injection
 from tasks.stack import Role
 
 Column = tuple[str, str]
@@ -44,7 +45,7 @@ class Truth:
     """The answer of one case.
 
     ``services``: root causes, each once; empty for a fault-free case or one without an effective injection. ``fault``,
-    ``target``: labels to group by (``tasks.case.Labels``). ``excluded``: why the case is not scored; empty if it is.
+    ``target``: ``GroupLabels``. ``excluded``: why the case is not scored; empty if it is.
     ``notes``: injections that were left out of the truth. ``profile``: what the metrics are seen under.
     """
 
@@ -72,11 +73,10 @@ def truth_of(
     grouped = f"; the case is grouped as {labels.fault} on {labels.target}" if counted else ""
     services = tuple(sorted({injection.target for injection in counted}))
     notes = tuple(
-        f"{record.case_id}: {injection.kind} on {injection.target} was not effective ({injection.reason}){grouped}"
-        for injection in dropped
+        f"{record.case_id}: {injection.phrase} was not effective ({injection.reason}){grouped}" for injection in dropped
     )
     if not record.injections:
-        excluded = "fault-free"
+        excluded = FAULT_FREE
     elif not counted:
         excluded = "no effective injection"
     else:

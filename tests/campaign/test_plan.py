@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.campaign.plan import CasePlan, PlannedInjection, check_params, plan_campaign
+from tasks.campaign.plan import CasePlan, check_params, plan_campaign
 from tasks.commands.options import planned_case
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.local.params import LocalDeployParams
-from tasks.inject.catalogue import kinds, list_faults
+from tasks.inject.catalogue import fault_kind_names, list_fault_kinds
+from tasks.injection import PlannedInjection
 from tasks.params import Params, load_params
 from tasks.validation import ParamsError
 from tests.test_identity import turned
@@ -153,11 +154,11 @@ def every_kind(backend: str) -> Params:
         stack = KubernetesDeployParams(backend="kubernetes", replicas=3, scrape_interval_s=2)
     roles = stack.roles()
     fitting = {
-        each.kind: [service for service, role in roles.items() if role in each.roles]
-        for each in list_faults()
+        each.name: [service for service, role in roles.items() if role in each.roles]
+        for each in list_fault_kinds()
         if backend in each.backends
     }
-    first, *rest = kinds(backend)
+    first, *rest = fault_kind_names(backend)
     pairs = [
         [
             {"kind": first, "target": fitting[first][-1]},
@@ -196,7 +197,7 @@ def test_every_planned_case_is_found_again_in_the_resolved_parameters(tmp_path: 
 
 
 def test_a_label_names_the_faults_and_the_short_one_not_all_of_many() -> None:
-    one, two, three = (PlannedInjection(kind, "ray-head", {}, 0, 1) for kind in ("a", "b", "c"))
+    one, two, three = (PlannedInjection(kind=kind, target="ray-head", duration_s=1) for kind in ("a", "b", "c"))
     assert CasePlan("case-0", 1, 0).label == CasePlan("case-0", 1, 0).short_label == "fault-free"
     pair = CasePlan("case-0", 2, 0, (one, two))
     assert pair.label == pair.short_label == "a → ray-head + b → ray-head #2"
@@ -226,7 +227,7 @@ def test_a_parameter_that_is_added_to_a_fault_changes_no_case(monkeypatch: pytes
     from tasks.inject import catalogue
 
     before = ids(params())
-    cpu_stress = catalogue.fault("cpu-stress")
+    cpu_stress = catalogue.fault_kind("cpu-stress")
     newer = create_model("Newer", __base__=cpu_stress.parameters, governor=(str, "performance"))
     monkeypatch.setitem(
         catalogue.FAULT_KINDS.registered, "cpu-stress", dataclasses.replace(cpu_stress, parameters=newer)

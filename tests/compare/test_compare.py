@@ -60,7 +60,7 @@ def test_a_side_has_the_figures_that_the_score_stage_wrote(finished: Campaign, f
         assert len(values) == row["cases"] == 6
         assert sum(values.values()) / 6 == pytest.approx(row["value"])
     assert sum(each.fault_free for each in first.requests.values()) == 1
-    assert {effect.fault for effects in first.effects.values() for effect in effects} == {"cpu-stress"}
+    assert {each.kind for injections in first.injections.values() for each in injections} == {"cpu-stress"}
     assert first.parameters["score.methods"] == "random, nsigma"
 
 

@@ -82,7 +82,7 @@ class GpuStack:
 
     def fault(self, kind: str, injection_id: str = "case-3.0", service: str = REPLICA, **parameters: Any) -> Any:
         resolved = catalogue.resolve_parameters(kind, parameters, "kubernetes")
-        made = catalogue.fault(kind).executor("kubernetes")(
+        made = catalogue.fault_kind(kind).executor("kubernetes")(
             self.target(service), resolved, self.directory / f"{injection_id}.json"
         )
         assert isinstance(made, KubernetesFault)

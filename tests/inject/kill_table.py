@@ -23,9 +23,10 @@ from typing import Any, Literal, Protocol
 from tasks.inject import catalogue
 from tasks.inject.backend import Runtime, backend_name
 from tasks.inject.executor import FaultError
-from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.journal import JournalError, journal_path, read_journal
 from tasks.inject.recover import recover, residue
+from tasks.inject.start import start_injection
+from tasks.injection import PlannedInjection
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tasks.workspace import Workspace
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
@@ -45,7 +46,7 @@ LEAD_S, WINDOW_S = 1.5, 4.0
 STATE_TIMEOUT_S = 30.0
 
 _owners = multiprocessing.get_context("forkserver")
-_owners.set_forkserver_preload(["tasks.inject.injection"])
+_owners.set_forkserver_preload(["tasks.inject.start"])
 
 
 class Stack(Protocol):
@@ -80,9 +81,10 @@ class Trial:
 def own(runtime: Runtime, workspace: Workspace, name: str, kind: str, target: str) -> None:
     """An owner like the campaign; what it says of its failures is not asked."""
     resolved = catalogue.resolve_parameters(kind, {}, backend_name(runtime)).model_dump(mode="json")
-    plan = InjectionPlan(name, kind, target, resolved, datetime.now(UTC) + timedelta(seconds=LEAD_S), WINDOW_S)
+    planned = PlannedInjection(kind=kind, target=target, parameters=resolved, duration_s=WINDOW_S)
+    start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
     with contextlib.suppress(FaultError):
-        start_injection(runtime, workspace, plan).wait()
+        start_injection(runtime, workspace, planned, injection_id=name, window_start=start).wait()
 
 
 def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> Trial:

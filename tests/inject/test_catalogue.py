@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.inject import catalogue
-from tasks.inject.catalogue import PlannedFault, validate_inject_params, validate_overlaps
+from tasks.inject.catalogue import validate_inject_params, validate_overlaps
+from tasks.injection import PlannedInjection
 from tasks.params import Params, load_params
 
 ROLES = LocalDeployParams(backend="local", replicas=3).roles()
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = catalogue.kinds("local")
+KINDS = catalogue.fault_kind_names("local")
 REPLICA = "ray-replicas-1"
 
 
@@ -30,42 +31,42 @@ def params_with(**inject: Any) -> Params:
 
 def test_every_file_registers_one_kind():
     files = {file.stem.replace("_", "-") for file in (ROOT / "tasks/inject/faults").glob("[a-z]*.py")}
-    assert set(catalogue.kinds()) == files
+    assert set(catalogue.fault_kind_names()) == files
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_defaults_are_valid(kind: str):
-    assert validate_injection(kind, REPLICA, {}, ROLES, "inject.faults[0]") == []
+    assert validate_injection(kind, REPLICA, {}, ROLES, "inject.faults[0].target") == []
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.fault_kind_names())
 def test_each_kind_says_what_it_is(kind: str):
-    assert catalogue.kind_problems(catalogue.fault(kind)) == []
+    assert catalogue.kind_problems(catalogue.fault_kind(kind)) == []
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.fault_kind_names())
 def test_defaults_and_limits_are_in_the_documentation(kind: str):
     text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
     assert f"`{kind}`" in text
-    for name in catalogue.fault(kind).parameters.model_fields:
+    for name in catalogue.fault_kind(kind).parameters.model_fields:
         assert f"`{name}`" in text
 
 
 def test_unknown_kind_suggests_the_closest():
-    (problem,) = validate_injection("cpu-strss", REPLICA, {}, ROLES, "inject.faults[0]")
+    (problem,) = validate_injection("cpu-strss", REPLICA, {}, ROLES, "inject.faults[0].target")
     assert problem.startswith(
         "inject.faults[0].kind: unknown fault 'cpu-strss'; did you mean 'cpu-stress'? allowed: accelerator-throttle,"
     )
 
 
 def test_unknown_service_is_named_with_its_key():
-    (problem,) = validate_injection("cpu-stress", "ray-replicas-9", {}, ROLES, "inject.faults[0]", "targets[1]")
+    (problem,) = validate_injection("cpu-stress", "ray-replicas-9", {}, ROLES, "inject.faults[0].targets[1]")
     assert problem.startswith("inject.faults[0].targets[1]: unknown service 'ray-replicas-9'; ")
     assert "allowed: nginx-proxy, ray-head, ray-replicas-0" in problem
 
 
 def test_role_without_an_accelerator_is_refused():
-    (problem,) = validate_injection("accelerator-throttle", "nginx-proxy", {}, ROLES, "x")
+    (problem,) = validate_injection("accelerator-throttle", "nginx-proxy", {}, ROLES, "x.target")
     assert problem == (
         "x.target: accelerator-throttle cannot act on 'nginx-proxy' (role gateway); "
         "allowed: ray-replicas-0, ray-replicas-1, ray-replicas-2"
@@ -85,7 +86,7 @@ def test_role_without_an_accelerator_is_refused():
     ],
 )
 def test_a_bad_parameter_gets_one_line(kind: str, parameters: dict[str, Any], problem: str):
-    (found,) = validate_injection(kind, REPLICA, parameters, ROLES, "x")
+    (found,) = validate_injection(kind, REPLICA, parameters, ROLES, "x.target")
     assert found.startswith(problem)
     assert "\n" not in found
 
@@ -103,12 +104,12 @@ values = st.one_of(st.integers(), st.floats(), st.text(max_size=8), st.booleans(
     ),
 )
 def test_validation_agrees_with_the_model_and_never_raises(kind: str, target: str, parameters: dict[str, Any]):
-    problems = validate_injection(kind, target, parameters, ROLES, "x")
+    problems = validate_injection(kind, target, parameters, ROLES, "x.target")
     assert all(problem.startswith("x.") for problem in problems)
     if problems:
         return
     resolved = catalogue.resolve_parameters(kind, parameters, "local")
-    assert ROLES[target] in catalogue.fault(kind).roles
+    assert ROLES[target] in catalogue.fault_kind(kind).roles
     assert catalogue.resolve_parameters(kind, resolved.model_dump(mode="json"), "local") == resolved
 
 
@@ -158,8 +159,9 @@ def test_faults_apart_in_time_place_or_kind_are_no_problem():
 
 @given(start=st.floats(0, 50), length=st.floats(0.1, 50), gap=st.floats(0, 10))
 def test_overlap_is_symmetric_and_touching_is_apart(start: float, length: float, gap: float):
-    one = PlannedFault("accelerator-throttle", REPLICA, start, start + length, "a")
-    later = PlannedFault("accelerator-throttle", REPLICA, start + length + gap, start + 2 * length + gap, "b")
-    within = PlannedFault("accelerator-throttle", REPLICA, start + length / 2, start + length, "c")
-    assert validate_overlaps([one, later]) == validate_overlaps([later, one]) == []
-    assert len(validate_overlaps([one, within])) == len(validate_overlaps([within, one])) == 1
+    one, later, within = (
+        PlannedInjection(kind="accelerator-throttle", target=REPLICA, offset_s=offset, duration_s=duration)
+        for offset, duration in ((start, length), (start + length + gap, length), (start + length / 2, length / 2))
+    )
+    assert validate_overlaps({"a": one, "b": later}) == validate_overlaps({"b": later, "a": one}) == []
+    assert len(validate_overlaps({"a": one, "c": within})) == len(validate_overlaps({"c": within, "a": one})) == 1

@@ -49,7 +49,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def executor(stack: ClusterStack, kind: str, injection_id: str = "case-0", **parameters: Any) -> ChaosFault[Any]:
     resolved = catalogue.resolve_parameters(kind, parameters, "kubernetes")
-    fault = catalogue.fault(kind).executor("kubernetes")(
+    fault = catalogue.fault_kind(kind).executor("kubernetes")(
         stack.target(), resolved, Path(f"/nowhere/{injection_id}.json")
     )
     assert isinstance(fault, ChaosFault)
@@ -95,8 +95,8 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
 
 def test_every_kind_of_the_cluster_is_tried():
     ours = {
-        each.kind
-        for each in catalogue.list_faults()
+        each.name
+        for each in catalogue.list_fault_kinds()
         if issubclass(each.executors.get("kubernetes", object), ChaosFault)
     }
     assert ours == set(KINDS) == set(EXPECTED)

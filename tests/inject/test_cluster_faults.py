@@ -16,12 +16,13 @@ from tasks.inject import catalogue
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes import chaos_resource
 from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
-from tasks.inject.injection import InjectionError, InjectionPlan, start_injection
 from tasks.inject.journal import journal_path, read_journal, write_journal
 from tasks.inject.recover import recover, residue
+from tasks.inject.start import InjectionError
 from tests.command import ROOT, rcarena
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.inject.kill_table import VICTIMS, Victim, kill_once
+from tests.inject.once import Once, once
 
 TOGETHER = [
     {"cpu-stress": "ray-replicas-0", "memory-stress": "ray-head", "network-delay": "ray-replicas-0"},
@@ -44,11 +45,9 @@ def clean(stack: ClusterStack) -> Iterator[ClusterStack]:
     assert residue(stack.workspace) == []
 
 
-def plan(
-    name: str, kind: str, target: str = "ray-replicas-0", lead_s: float = 3, duration_s: float = 14
-) -> InjectionPlan:
+def plan(name: str, kind: str, target: str = "ray-replicas-0", lead_s: float = 3, duration_s: float = 14) -> Once:
     parameters = catalogue.resolve_parameters(kind, {}, "kubernetes").model_dump(mode="json")
-    return InjectionPlan(name, kind, target, parameters, datetime.now(UTC) + timedelta(seconds=lead_s), duration_s)
+    return once(name, kind, target, parameters, datetime.now(UTC) + timedelta(seconds=lead_s), duration_s)
 
 
 def wait_for_state(stack: ClusterStack, name: str, state: str, timeout_s: float = 40) -> None:
@@ -61,8 +60,8 @@ def wait_for_state(stack: ClusterStack, name: str, state: str, timeout_s: float 
 
 def test_every_kind_is_tried():
     ours = {
-        each.kind
-        for each in catalogue.list_faults()
+        each.name
+        for each in catalogue.list_fault_kinds()
         if issubclass(each.executors.get("kubernetes", object), ChaosFault)
     }
     assert {kind for together in TOGETHER for kind in together} == ours
@@ -71,7 +70,7 @@ def test_every_kind_is_tried():
 @pytest.mark.parametrize("together", TOGETHER, ids="+".join)
 def test_effects_are_seen_and_undone(clean: ClusterStack, together: dict[str, str]):
     plans = [plan(f"seen-{kind}", kind, service) for kind, service in together.items()]
-    running = [start_injection(clean.runtime, clean.workspace, each) for each in plans]
+    running = [each.start(clean) for each in plans]
     records = [injection.wait(90) for injection in running]
     assert {record.verdict for record in records} == {"effective"}, records
     for record in records:
@@ -106,16 +105,16 @@ def test_a_fault_by_hand_on_a_cluster(clean: ClusterStack, tmp_path: Path):
 
 
 def test_a_kind_that_the_cluster_lacks_names_those_it_has(clean: ClusterStack):
-    frozen = InjectionPlan("frozen", "accelerator-throttle", "ray-head")
+    frozen = once("frozen", "accelerator-throttle", "ray-head")
     problem = r"the kubernetes backend has no accelerator-throttle; .*allowed: cpu-stress"
     with pytest.raises(InjectionError, match=problem):
-        start_injection(clean.runtime, clean.workspace, frozen)
+        frozen.start(clean)
 
 
 def test_what_cannot_be_injected_is_recorded_with_its_reason(clean: ClusterStack):
     network_chaos = ("chaos-mesh.org/v1alpha1", "NetworkChaos")
     clean.cluster.admit(*network_chaos, lambda document: [("spec.device", "there is no eth0")])
-    record = start_injection(clean.runtime, clean.workspace, plan("never", "network-delay", "ray-head", 0, 60)).wait(90)
+    record = plan("never", "network-delay", "ray-head", 0, 60).start(clean).wait(90)
     clean.cluster.admit(*network_chaos, lambda document: [])
     assert record.observed is None
     assert record.reason.startswith("not carried out: ray-head: create NetworkChaos ")
@@ -123,7 +122,7 @@ def test_what_cannot_be_injected_is_recorded_with_its_reason(clean: ClusterStack
 
 
 def test_a_pod_replaced_during_the_fault_ends_it(clean: ClusterStack):
-    with start_injection(clean.runtime, clean.workspace, plan("lost", "network-delay", lead_s=0, duration_s=60)) as it:
+    with plan("lost", "network-delay", lead_s=0, duration_s=60).start(clean) as it:
         wait_for_state(clean, "lost", "active")
         clean.cluster.remove("v1", "Pod", clean.pod()["metadata"]["name"])
         record = it.wait(60)
@@ -132,7 +131,7 @@ def test_a_pod_replaced_during_the_fault_ends_it(clean: ClusterStack):
 
 def test_a_journal_of_another_machine_is_undone_here(clean: ClusterStack):
     """A pod died with its injection; another one, with other processes and another clock, recovers."""
-    with start_injection(clean.runtime, clean.workspace, plan("moved", "network-delay", lead_s=0, duration_s=60)) as it:
+    with plan("moved", "network-delay", lead_s=0, duration_s=60).start(clean) as it:
         wait_for_state(clean, "moved", "active")
         active = read_journal(it.path)
     far: dict[str, Any] = {"machine": "another/1", "start_monotonic": 1e9, "guardian": active.owner}
@@ -159,9 +158,7 @@ def test_a_recovery_that_nobody_confirmed_is_no_recovery(clean: ClusterStack, mo
     """The record still said Injected when the finalizer was forced: what may be left is named, once."""
     for name in ("RECOVER_TIMEOUT_S", "FORCE_TIMEOUT_S"):
         monkeypatch.setattr(chaos_resource, name, 1.0)
-    with start_injection(
-        clean.runtime, clean.workspace, plan("forced", "network-delay", "ray-replicas-0", 0, 60)
-    ) as it:
+    with plan("forced", "network-delay", "ray-replicas-0", 0, 60).start(clean) as it:
         wait_for_state(clean, "forced", "active")
         active = read_journal(it.path)
         (document,) = clean.chaos()

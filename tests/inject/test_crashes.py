@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from tasks.inject.backend import stack_residue
-from tasks.inject.injection import InjectionPlan, start_injection
 from tasks.inject.journal import JournalError, journal_path, read_journal
 from tasks.inject.recover import recover, residue
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tests.inject.ministack import MiniStack, mini_stack
+from tests.inject.once import Once
 from tests.inject.test_faults import CASES, plan, wait_for_state
 
 pytestmark = pytest.mark.privileged
@@ -36,20 +36,20 @@ def wait_until(condition: Callable[[], bool], deadline: float, what: Callable[[]
         time.sleep(0.05)
 
 
-def own(stack: MiniStack, plans: list[InjectionPlan]) -> None:
+def own(stack: MiniStack, plans: list[Once]) -> None:
     """An owner like the campaign: start, wait, go on."""
-    running = [start_injection(stack.runtime, stack.workspace, each) for each in plans]
+    running = [each.start(stack) for each in plans]
     for injection in running:
         injection.wait()
 
 
-def start_owner(stack: MiniStack, plans: list[InjectionPlan]) -> BaseProcess:
+def start_owner(stack: MiniStack, plans: list[Once]) -> BaseProcess:
     owner = multiprocessing.get_context("fork").Process(target=own, args=(stack, plans))
     owner.start()
     return owner
 
 
-def kill_guardians(stack: MiniStack, plans: list[InjectionPlan]) -> None:
+def kill_guardians(stack: MiniStack, plans: list[Once]) -> None:
     for each in plans:
         path = journal_path(stack.workspace.journal, each.injection_id)
         with suppress(JournalError):
@@ -62,7 +62,7 @@ def kill_guardians(stack: MiniStack, plans: list[InjectionPlan]) -> None:
                     os.kill(pid, signal.SIGKILL)
 
 
-def plans_of_round(seed: int, draw: random.Random) -> list[InjectionPlan]:
+def plans_of_round(seed: int, draw: random.Random) -> list[Once]:
     """Three faults at once, one on each service, of a kind that suits it."""
     plans = []
     for service in SERVICES:
@@ -72,7 +72,7 @@ def plans_of_round(seed: int, draw: random.Random) -> list[InjectionPlan]:
     return plans
 
 
-def last_end(plans: list[InjectionPlan]) -> float:
+def last_end(plans: list[Once]) -> float:
     return time.monotonic() + max((each.end_at - datetime.now(UTC)).total_seconds() for each in plans)
 
 
@@ -146,7 +146,7 @@ def test_recover_ends_active_faults_of_a_living_owner(clean: MiniStack, kinds: t
         plan(f"live-{kind}", kind, service, lead_s=0, duration_s=60)
         for kind, service in zip(kinds, SERVICES, strict=True)
     ]
-    running = [start_injection(clean.runtime, clean.workspace, each) for each in plans]
+    running = [each.start(clean) for each in plans]
     for each in plans:
         wait_for_state(clean, each.injection_id, "active")
     done = "\n".join(recover(clean.workspace))
@@ -156,7 +156,7 @@ def test_recover_ends_active_faults_of_a_living_owner(clean: MiniStack, kinds: t
 
 
 def test_a_dead_man_hides_behind_no_name(clean: MiniStack):
-    with start_injection(clean.runtime, clean.workspace, plan("hidden", "cpu-stress", lead_s=0, duration_s=30)):
+    with plan("hidden", "cpu-stress", lead_s=0, duration_s=30).start(clean):
         wait_for_state(clean, "hidden", "active")
         pids = marked_processes(DEAD_MAN_MARKER, clean.workspace.journal.resolve())
         assert len(pids) == 1
@@ -220,7 +220,7 @@ def test_a_stack_that_dies_under_faults_takes_them_along(tmp_path: Path):
             plan("gone-1", "cpu-stress", "ray-replicas-0", lead_s=0.5, duration_s=30),
             plan("gone-2", "process-freeze", "ray-replicas-1", lead_s=0.5, duration_s=30),
         ]
-        running = [start_injection(stack.runtime, stack.workspace, each) for each in plans]
+        running = [each.start(stack) for each in plans]
         for each in plans:
             wait_for_state(stack, each.injection_id, "active")
         stack.kill()
@@ -234,7 +234,7 @@ def test_a_stack_that_dies_under_faults_takes_them_along(tmp_path: Path):
 
 def test_a_journal_of_an_earlier_boot_is_closed_without_touching_anything(clean: MiniStack):
     boot = plan("boot", "accelerator-throttle", lead_s=1, duration_s=1)
-    with start_injection(clean.runtime, clean.workspace, boot) as injection:
+    with boot.start(clean) as injection:
         assert injection.wait(60).observed is not None
     journal = read_journal(injection.path)
     old = journal.target.model_copy(update={"boot_id": "another"})

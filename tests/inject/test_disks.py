@@ -16,12 +16,13 @@ import pytest
 
 from tasks.inject import recover as recovery
 from tasks.inject.backend import stack_residue
-from tasks.inject.injection import ActiveInjection, FaultError, InjectionPlan, start_injection
 from tasks.inject.journal import Journal, read_journal, write_journal
 from tasks.inject.recover import recover, residue
+from tasks.inject.start import ActiveInjection, FaultError
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes
 from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack
+from tests.inject.once import Once
 from tests.inject.test_crashes import GRACE_S, wait_until
 from tests.inject.test_faults import plan
 
@@ -54,9 +55,9 @@ def fill(workspace: Workspace) -> Path:
     return filler
 
 
-def start(stack: MiniStack, workspace: Workspace, *plans: InjectionPlan) -> list[ActiveInjection]:
+def start(stack: MiniStack, workspace: Workspace, *plans: Once) -> list[ActiveInjection]:
     """Start them and wait until they are active."""
-    running = [start_injection(stack.runtime, workspace, each) for each in plans]
+    running = [each.start(stack, workspace) for each in plans]
     for injection in running:
         wait_until(
             lambda path=injection.path: read_journal(path).state == "active",  # type: ignore[misc]
@@ -66,7 +67,7 @@ def start(stack: MiniStack, workspace: Workspace, *plans: InjectionPlan) -> list
     return running
 
 
-def end_of(running: InjectionPlan) -> float:
+def end_of(running: Once) -> float:
     return time.monotonic() + (running.end_at - datetime.now(UTC)).total_seconds()
 
 

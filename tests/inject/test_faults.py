@@ -13,12 +13,13 @@ import pytest
 from tasks.inject import catalogue
 from tasks.inject.backend import stack_residue
 from tasks.inject.faults import memory_stress
-from tasks.inject.injection import InjectionError, InjectionPlan, injection_record, start_injection
 from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover_journal, residue
+from tasks.inject.start import InjectionError, injection_record
 from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack, fetch
+from tests.inject.once import Once, once
 
 pytestmark = pytest.mark.privileged
 
@@ -46,16 +47,16 @@ TOGETHER = [
 ]
 
 
-def plan(
-    name: str, kind: str, target: str = TARGET, lead_s: float = 1.5, duration_s: float = 2.5, **more: Any
-) -> InjectionPlan:
+def plan(name: str, kind: str, target: str = TARGET, lead_s: float = 1.5, duration_s: float = 2.5, **more: Any) -> Once:
     parameters = more.pop("parameters", CASES[kind])
     start = datetime.now(UTC) + timedelta(seconds=lead_s)
-    return InjectionPlan(name, kind, target, parameters, start, duration_s)
+    return once(name, kind, target, parameters, start, duration_s)
 
 
 def test_every_kind_is_tried():
-    assert {kind for together in TOGETHER for kind in together} == set(CASES) == set(catalogue.kinds("local"))
+    assert (
+        {kind for together in TOGETHER for kind in together} == set(CASES) == set(catalogue.fault_kind_names("local"))
+    )
 
 
 @pytest.mark.parametrize("together", TOGETHER, ids="+".join)
@@ -64,7 +65,7 @@ def test_effects_are_seen_and_undone(clean: MiniStack, together: dict[str, str])
     before = {name: set(clean.target(name).processes()) for name in together.values()}
     duration_s = 6 if "cpu-stress" in together or "memory-stress" in together else 4
     plans = [plan(kind, kind, service, lead_s=1.5, duration_s=duration_s) for kind, service in together.items()]
-    running = [start_injection(clean.runtime, clean.workspace, each) for each in plans]
+    running = [each.start(clean) for each in plans]
     records = {each.kind: each for each in (injection.wait(60) for injection in running)}
     assert residue(clean.workspace) == []
     assert {record.verdict for record in records.values()} == {"effective"}, records
@@ -74,7 +75,7 @@ def test_effects_are_seen_and_undone(clean: MiniStack, together: dict[str, str])
         assert record.verified is not None
         assert record.probe is not None
         assert None not in (record.probe.before, record.probe.during, record.probe.after)
-        assert set(record.parameters) == set(catalogue.fault(kind).parameters.model_fields)
+        assert set(record.parameters) == set(catalogue.fault_kind(kind).parameters.model_fields)
         assert record.observed.start >= record.planned.start
         target = clean.target(record.target)
         assert (before[record.target] == set(target.processes())) == (kind != "process-kill")
@@ -85,16 +86,14 @@ def test_effects_are_seen_and_undone(clean: MiniStack, together: dict[str, str])
 
 def test_a_throttled_idle_service_is_honestly_ineffective(clean: MiniStack):
     idle = plan("idle", "accelerator-throttle", "ray-replicas-1", duration_s=2)
-    record = start_injection(clean.runtime, clean.workspace, idle).wait(60)
+    record = idle.start(clean).wait(60)
     assert record.verdict == "ineffective"
     assert record.reason.startswith("no effect (an effect is a rise of 0.05 s/s and 30 %)")
 
 
 def test_one_undo_leaves_the_other_fault_alone(clean: MiniStack):
-    long = start_injection(clean.runtime, clean.workspace, plan("long", "network-delay", lead_s=1, duration_s=20))
-    short = start_injection(
-        clean.runtime, clean.workspace, plan("short", "accelerator-throttle", lead_s=1, duration_s=1.5)
-    )
+    long = plan("long", "network-delay", lead_s=1, duration_s=20).start(clean)
+    short = plan("short", "accelerator-throttle", lead_s=1, duration_s=1.5).start(clean)
     short.wait(60)
     assert not long.done
     found = stack_residue(clean.runtime)
@@ -104,18 +103,16 @@ def test_one_undo_leaves_the_other_fault_alone(clean: MiniStack):
 
 
 def test_two_faults_that_need_one_thing_are_refused(clean: MiniStack):
-    with start_injection(clean.runtime, clean.workspace, plan("first", "accelerator-throttle")):
+    with plan("first", "accelerator-throttle").start(clean):
         with pytest.raises(InjectionError, match="both need the CPU quota of ray-replicas-0"):
-            start_injection(clean.runtime, clean.workspace, plan("second", "accelerator-throttle"))
+            plan("second", "accelerator-throttle").start(clean)
         with pytest.raises(InjectionError, match="injection first is open"):
-            start_injection(clean.runtime, clean.workspace, plan("first", "network-delay"))
+            plan("first", "network-delay").start(clean)
     assert not journal_path(clean.workspace.journal, "second").exists()
 
 
 def test_stop_undoes_at_once(clean: MiniStack):
-    injection = start_injection(
-        clean.runtime, clean.workspace, plan("stopped", "network-delay", lead_s=0, duration_s=60)
-    )
+    injection = plan("stopped", "network-delay", lead_s=0, duration_s=60).start(clean)
     wait_for_state(clean, "stopped", "active")
     assert residue(clean.workspace)
     started = time.monotonic()
@@ -128,7 +125,7 @@ def test_stop_undoes_at_once(clean: MiniStack):
 
 
 def test_an_injection_stopped_before_it_began_did_nothing(clean: MiniStack):
-    with start_injection(clean.runtime, clean.workspace, plan("early", "cpu-stress", lead_s=60)) as injection:
+    with plan("early", "cpu-stress", lead_s=60).start(clean) as injection:
         pass
     record = injection.wait(5)
     assert record.observed is None
@@ -148,14 +145,14 @@ def test_an_injection_stopped_before_it_began_did_nothing(clean: MiniStack):
 def test_a_plan_that_cannot_work_starts_nothing(clean: MiniStack, changes: dict[str, Any], problem: str):
     values: dict[str, Any] = {"injection_id": "x", "kind": "cpu-stress", "target": TARGET} | changes
     with pytest.raises(InjectionError, match=problem):
-        start_injection(clean.runtime, clean.workspace, InjectionPlan(**values))
+        once(**values).start(clean)
     assert residue(clean.workspace) == []
 
 
 def test_memory_that_the_machine_does_not_have_is_refused(clean: MiniStack):
     too_much = {"size_mb": int(memory_stress.available_mb())}
     too_big = plan("big", "memory-stress", parameters=too_much, lead_s=1)
-    record = start_injection(clean.runtime, clean.workspace, too_big).wait(30)
+    record = too_big.start(clean).wait(30)
     assert record.observed is None
     assert record.reason.startswith("not carried out: ")
     assert "available on this machine" in record.reason
@@ -171,8 +168,8 @@ def wait_for_state(stack: MiniStack, name: str, state: str, timeout_s: float = 3
 
 def test_an_injection_is_recorded_and_closed(clean: MiniStack):
     """Its record is complete, there is nothing to recover, and its name can be used again."""
-    once = plan("once", "process-freeze", lead_s=1, duration_s=1)
-    with start_injection(clean.runtime, clean.workspace, once) as injection:
+    first = plan("once", "process-freeze", lead_s=1, duration_s=1)
+    with first.start(clean) as injection:
         record = injection.wait(60)
     journal = read_journal(injection.path)
     assert not journal.open
@@ -182,14 +179,14 @@ def test_an_injection_is_recorded_and_closed(clean: MiniStack):
     before = injection.path.read_bytes()
     assert recover_journal(injection.path) is None
     assert injection.path.read_bytes() == before
-    with start_injection(clean.runtime, clean.workspace, plan("once", "process-freeze", lead_s=60)) as again:
+    with plan("once", "process-freeze", lead_s=60).start(clean) as again:
         assert again.stop().planned != record.planned
 
 
 def test_the_effect_is_never_before_its_recorded_start(clean: MiniStack):
     """The first stressor process is younger than the record says the fault is."""
     stress = plan("early-bird", "cpu-stress", lead_s=0, duration_s=60)
-    with start_injection(clean.runtime, clean.workspace, stress) as injection:
+    with stress.start(clean) as injection:
         wait_for_state(clean, "early-bird", "active")
         target = clean.target()
         pids = target.all_processes().keys() - target.processes().keys()
@@ -204,4 +201,4 @@ def test_the_effect_is_never_before_its_recorded_start(clean: MiniStack):
 def test_an_injection_whose_journal_cannot_be_written_is_refused(stack: MiniStack, tmp_path: Path):
     (tmp_path / "journal").write_text("a file in the way", encoding="utf-8")
     with pytest.raises(InjectionError, match=r"injection nowhere: .*File exists"):
-        start_injection(stack.runtime, Workspace(tmp_path), plan("nowhere", "cpu-stress"))
+        plan("nowhere", "cpu-stress").start(stack, Workspace(tmp_path))

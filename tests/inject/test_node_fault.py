@@ -121,7 +121,7 @@ def test_watts_or_a_fraction_of_the_default(clean: GpuStack, parameters: dict[st
 )
 def test_bad_parameters_are_one_line(kind: str, parameters: dict[str, Any], problem: str):
     (found,) = catalogue.validate_injection(
-        kind, "ray-replicas-1", parameters, {"ray-replicas-1": "replica"}, "x", backend="kubernetes"
+        kind, "ray-replicas-1", parameters, {"ray-replicas-1": "replica"}, "x.target", backend="kubernetes"
     )
     assert found.startswith("x.parameters")
     assert problem in found

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.case import Case, Completeness, Interval, LoadRecord
+from tasks.case import Case, Completeness, LoadRecord
+from tasks.injection import Interval
 from tasks.report.data import ReportData, report_data, summarise_case
 from tests.copies import copied
 from tests.report.scores import fails, truth_at, write_scores

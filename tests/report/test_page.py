@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Injection, Interval, Phase, Service, Stack
+from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Phase, Service, Stack
+from tasks.injection import Injection, Interval
 from tasks.params import load_params
 from tasks.report.page import write_report
 from tasks.score.files import ScoresError

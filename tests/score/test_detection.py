@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.case import Interval
+from tasks.injection import Interval
 from tasks.rca.run.builder import ViewFacts
 from tasks.score.campaign import ScoreResult, score_campaign
 from tasks.score.detection import detection_table

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.case import CaseRecord, Injection
+from tasks.case import CaseRecord
+from tasks.injection import Injection
 from tasks.score.truth import truth_of
 from tests.synthetic import synthetic_case
 

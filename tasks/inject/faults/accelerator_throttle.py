@@ -49,7 +49,7 @@ class LocalAcceleratorThrottle(LocalFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="accelerator-throttle",
+        name="accelerator-throttle",
         summary="the engine's computing capacity is cut (CPU quota: the local stand-in for a GPU power limit)",
         parameters=Parameters,
         roles=frozenset({"replica"}),

@@ -74,7 +74,7 @@ class ChaosCpuStress(StressFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="cpu-stress",
+        name="cpu-stress",
         summary="busy processes compete with the service for its CPU",
         parameters=Parameters,
         roles=ALL_ROLES,

@@ -25,7 +25,7 @@ class KubernetesEngineKill(EngineKill[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="engine-kill",
+        name="engine-kill",
         summary="the engine's processes are killed inside the replica's container; Ray starts them again",
         parameters=Parameters,
         roles=frozenset({"replica"}),

@@ -55,7 +55,7 @@ class GpuClockLock(NodeFaultExecutor[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="gpu-clock-lock",
+        name="gpu-clock-lock",
         summary="the SM clock of the replica's GPUs is locked low; the node's agent unlocks it",
         parameters=Parameters,
         roles=frozenset({"replica"}),

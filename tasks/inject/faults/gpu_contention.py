@@ -53,7 +53,7 @@ def no_room(free_mb: float, needed_mb: float) -> str | None:
 
 FAULT = register(
     FaultKind(
-        kind="gpu-contention",
+        name="gpu-contention",
         summary="a pod on the same GPU multiplies matrices",
         parameters=Parameters,
         roles=frozenset({"replica"}),

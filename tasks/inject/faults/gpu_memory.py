@@ -40,7 +40,7 @@ class GpuMemory(GpuPodFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="gpu-memory",
+        name="gpu-memory",
         summary="a pod on the same GPU holds memory",
         parameters=Parameters,
         roles=frozenset({"replica"}),

@@ -57,7 +57,7 @@ class GpuPowerLimit(NodeFaultExecutor[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="gpu-power-limit",
+        name="gpu-power-limit",
         summary="the power limit of the replica's GPUs is lowered; the node's agent restores it",
         parameters=Parameters,
         roles=frozenset({"replica"}),

@@ -42,7 +42,7 @@ class KvCacheSqueeze(PromptFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="kv-cache-squeeze",
+        name="kv-cache-squeeze",
         summary="long prompts of another client fill the engine's KV cache; needs a stack with one replica",
         parameters=Parameters,
         roles=frozenset({"replica"}),

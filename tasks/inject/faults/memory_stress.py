@@ -133,7 +133,7 @@ def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
 
 FAULT = register(
     FaultKind(
-        kind="memory-stress",
+        name="memory-stress",
         summary="memory is held and touched beside the service, in its cgroup",
         parameters=Parameters,
         roles=ALL_ROLES,

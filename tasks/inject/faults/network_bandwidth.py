@@ -62,7 +62,7 @@ class ChaosNetworkBandwidth(NetworkFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="network-bandwidth",
+        name="network-bandwidth",
         summary="what the service sends is limited to a rate",
         parameters=Parameters,
         roles=ALL_ROLES,

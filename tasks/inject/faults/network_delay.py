@@ -72,7 +72,7 @@ class ChaosNetworkDelay(NetworkFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="network-delay",
+        name="network-delay",
         summary="every frame that the service sends is late",
         parameters=Parameters,
         roles=ALL_ROLES,

@@ -56,7 +56,7 @@ class ChaosNetworkLoss(NetworkFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="network-loss",
+        name="network-loss",
         summary="a share of the frames that the service sends is lost",
         parameters=Parameters,
         roles=ALL_ROLES,

@@ -50,7 +50,7 @@ class ChaosNetworkPartition(NetworkFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="network-partition",
+        name="network-partition",
         summary="the service is cut off: nothing in, nothing out",
         parameters=Parameters,
         roles=ALL_ROLES,

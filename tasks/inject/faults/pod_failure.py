@@ -27,7 +27,7 @@ class ChaosPodFailure(PodFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="pod-failure",
+        name="pod-failure",
         summary="the containers of the service's pods run an image that does nothing until the end",
         parameters=Parameters,
         roles=frozenset({"gateway", "replica"}),

@@ -27,7 +27,7 @@ class ChaosPodKill(PodFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="pod-kill",
+        name="pod-kill",
         summary="the pods of the service are deleted at once; their owner makes new ones",
         parameters=Parameters,
         roles=frozenset({"gateway", "replica"}),

@@ -53,7 +53,7 @@ class LocalProcessFreeze(LocalFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="process-freeze",
+        name="process-freeze",
         summary="the processes of the service are stopped, and go on afterwards",
         parameters=Parameters,
         roles=ALL_ROLES,

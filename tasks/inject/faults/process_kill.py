@@ -92,7 +92,7 @@ class ChaosContainerKill(PodFault[Parameters]):
 
 FAULT = register(
     FaultKind(
-        kind="process-kill",
+        name="process-kill",
         summary="the processes of the service are killed; the stack's supervisor starts them again",
         parameters=Parameters,
         roles=frozenset({"gateway", "replica"}),

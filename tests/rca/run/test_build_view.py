@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.case import SIGNALS, Case, CaseRecord, Completeness, Interval
+from tasks.case import SIGNALS, Case, CaseRecord, Completeness
+from tasks.injection import Interval
 from tasks.rca.profile import PAPER_METRICS
 from tasks.rca.run.build_view import NoChangeDetected, build_view, widen
 from tests.copies import copied

@@ -2,8 +2,7 @@
 
 ::
 
-    plan = InjectionPlan("case-3.0", "cpu-stress", "ray-replicas-1", {"workers": 2}, start_at, duration_s=25)
-    with start_injection(runtime, workspace, plan) as injection:
+    with start_injection(runtime, workspace, planned, injection_id="case-3.0", window_start=at) as injection:
         ...
         record = injection.wait()
 
@@ -19,14 +18,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import tasks
-from tasks.case import Injection, Interval, Probe
 from tasks.errors import EXIT_USAGE
 from tasks.inject import catalogue
 from tasks.inject.backend import Runtime, backend_name, target_of
@@ -41,6 +36,7 @@ from tasks.inject.journal import (
     write_journal,
 )
 from tasks.inject.recover import recover_journal
+from tasks.injection import Injection, Interval, PlannedInjection
 from tasks.system.marked_processes import MARKER, machine_id
 from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
@@ -67,22 +63,6 @@ class InjectionRefusedError(InjectionError):
     """The stack has no such service, or the kind cannot be carried out on it; another try would end the same way."""
 
     exit_status = EXIT_USAGE
-
-
-@dataclass(frozen=True)
-class InjectionPlan:
-    """One fault to carry out: ``start_at`` is UTC, ``injection_id`` names the journal file."""
-
-    injection_id: str
-    kind: str
-    target: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    start_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    duration_s: float = 25
-
-    @property
-    def end_at(self) -> datetime:
-        return self.start_at + timedelta(seconds=self.duration_s)
 
 
 class ActiveInjection:
@@ -137,34 +117,37 @@ class ActiveInjection:
             self._process.stdin.close()
 
 
-def start_injection(runtime: Runtime, workspace: Workspace, plan: InjectionPlan) -> ActiveInjection:
-    """Journal the plan and start its guardian, which acts at ``plan.start_at`` (at once when that has passed).
+def start_injection(
+    runtime: Runtime, workspace: Workspace, planned: PlannedInjection, *, injection_id: str, window_start: datetime
+) -> ActiveInjection:
+    """Journal the injection and start its guardian, which acts at its time (at once when that has passed).
 
-    The fault ends with its window, with ``stop``, or with this process, whichever comes first.
+    The fault ends with its window, with ``stop``, or with this process, whichever comes first. ``injection_id`` names
+    the journal file; ``window_start``: what the offset counts from.
 
     Raises:
-        InjectionRefusedError: the plan is not valid here, and never will be.
+        InjectionRefusedError: the injection is not valid here, and never will be.
         InjectionError: an open injection is in its way, or its journal cannot be written. Nothing was started.
     """
     roles = {service.name: service.role for service in runtime.services}
-    where = f"injection {plan.injection_id}"
+    where, when = f"injection {injection_id}", planned.interval(window_start)
     refused = catalogue.validate_injection(
-        plan.kind, plan.target, plan.parameters, roles, where, backend=backend_name(runtime)
+        planned.kind, planned.target, planned.parameters, roles, f"{where}.target", backend=backend_name(runtime)
     )
     if refused:
         raise InjectionRefusedError(refused)
     problems = []
-    if plan.end_at <= datetime.now(UTC):
-        problems.append(f"{where}: its window ended at {plan.end_at.isoformat()}")
+    if when.end <= datetime.now(UTC):
+        problems.append(f"{where}: its window ended at {when.end.isoformat()}")
     if not runtime.alive:
         problems.append(f"{where}: the stack does not run")
     if problems:
         raise InjectionError(problems)
     try:
-        path = journal_path(workspace.journal.resolve(), plan.injection_id)
+        path = journal_path(workspace.journal.resolve(), injection_id)
     except ValueError as error:
         raise InjectionError([str(error)]) from error
-    journal = _plan_journal(runtime, plan, path)
+    journal = _new_journal(runtime, planned, when.start, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with journal_lock(path.with_name("directory")):
@@ -179,36 +162,33 @@ def start_injection(runtime: Runtime, workspace: Workspace, plan: InjectionPlan)
 
 def injection_record(journal: Journal) -> Injection:
     """The record of a closed injection for ``case.json``."""
-    planned = Interval(start=journal.start_at, end=journal.start_at + timedelta(seconds=journal.duration_s))
-    probe = None if journal.probe is None else Probe(**journal.probe.model_dump())
-    notes = "".join(f"; {note}" for note in journal.notes)
     return Injection(
         kind=journal.kind,
         target=journal.target.name,
         parameters=journal.parameters,
         executor=journal.executor,
-        planned=planned,
+        planned=Interval(start=journal.start_at, end=journal.end_at),
         observed=_interval(journal.applied_at, journal.undone_at),
         verified=_interval(journal.effect_seen_at, journal.normal_seen_at),
-        probe=probe,
+        probe=journal.probe,
         verdict=journal.verdict,
-        reason=journal.reason + notes,
-        metrics=catalogue.fault(journal.kind).metrics,
+        reason="; ".join((journal.reason, *journal.notes)),
+        metrics=catalogue.fault_kind(journal.kind).metrics,
     )
 
 
-def _plan_journal(runtime: Runtime, plan: InjectionPlan, path: Path) -> Journal:
-    kind = catalogue.fault(plan.kind)
-    target = target_of(runtime, plan.target)
-    parameters = catalogue.resolve_parameters(plan.kind, plan.parameters, target.backend)
-    until_start = (plan.start_at - datetime.now(UTC)).total_seconds()
+def _new_journal(runtime: Runtime, planned: PlannedInjection, start_at: datetime, path: Path) -> Journal:
+    kind = catalogue.fault_kind(planned.kind)
+    target = target_of(runtime, planned.target)
+    parameters = catalogue.resolve_parameters(planned.kind, planned.parameters, target.backend)
+    until_start = (start_at - datetime.now(UTC)).total_seconds()
     return Journal(
-        injection_id=plan.injection_id,
-        kind=plan.kind,
+        injection_id=path.stem,
+        kind=planned.kind,
         parameters=parameters.model_dump(mode="json"),
         target=target,
-        start_at=plan.start_at,
-        duration_s=plan.duration_s,
+        start_at=start_at,
+        duration_s=planned.duration_s,
         start_monotonic=time.monotonic() + until_start,
         resources=tuple(sorted(kind.resources)),
         undo=kind.executor(target.backend)(target, parameters, path).undo_steps(),
@@ -282,14 +262,3 @@ def _closed(path: Path, by: str, planned: Journal) -> Journal:
 
 def _interval(start: datetime | None, end: datetime | None) -> Interval | None:
     return Interval(start=start, end=end) if start is not None and end is not None and start <= end else None
-
-
-__all__ = [
-    "ActiveInjection",
-    "FaultError",
-    "InjectionError",
-    "InjectionPlan",
-    "InjectionRefusedError",
-    "injection_record",
-    "start_injection",
-]

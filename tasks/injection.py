@@ -1,0 +1,153 @@
+"""An injection (one fault on one service): as ``params.yaml`` asks for it, as planned, as recorded in ``case.json``.
+
+The journal of one under way is in ``tasks.inject.journal``. Every text that names injections is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from tasks.validation import Frozen, Plain, Record, Seconds
+
+FAULT_FREE: Final = "fault-free"
+"""A case without an injection."""
+
+NO_FAULT = "none"
+"""Kind and target of a fault-free case, where cases are grouped."""
+
+
+def phrase(kind: str, target: str) -> str:
+    """The text that names an injection in a sentence; in lists it is ``str`` of the injection."""
+    return f"{kind} on {target}"
+
+
+class _Named:
+    kind: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} → {self.target}"
+
+    @property
+    def phrase(self) -> str:
+        return phrase(self.kind, self.target)
+
+
+class InjectionSpec(_Named, Frozen):
+    """What ``params.yaml`` asks for. ``offset_s`` counts from the start of the fault window; ``duration_s`` None: to
+    its end."""
+
+    kind: str
+    target: str
+    parameters: dict[str, Plain] = Field(default={})
+    offset_s: Annotated[float, Field(ge=0, le=86_400)] = 0
+    duration_s: Seconds | None = None
+
+    def planned(self, window_s: float, parameters: Mapping[str, Any]) -> PlannedInjection:
+        """The injection in a fault window of ``window_s``, with these resolved ``parameters``."""
+        duration_s = window_s - self.offset_s if self.duration_s is None else self.duration_s
+        return PlannedInjection(
+            kind=self.kind,
+            target=self.target,
+            parameters=dict(parameters),
+            offset_s=self.offset_s,
+            duration_s=duration_s,
+        )
+
+
+class PlannedInjection(InjectionSpec):
+    """An injection of a planned case, with every default spelled out."""
+
+    duration_s: Seconds
+
+    @property
+    def end_s(self) -> float:
+        """Seconds from the start of the fault window."""
+        return self.offset_s + self.duration_s
+
+    def interval(self, window_start: datetime) -> Interval:
+        """When it acts, for a fault window that starts at ``window_start``."""
+        start = window_start + timedelta(seconds=self.offset_s)
+        return Interval(start=start, end=start + timedelta(seconds=self.duration_s))
+
+
+class Interval(Record):
+    start: AwareDatetime
+    end: AwareDatetime
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if self.end < self.start:
+            raise ValueError(f"end {self.end.isoformat()} is before start {self.start.isoformat()}")
+        return self
+
+
+class ProbeRecord(Record):
+    """The fault's own measure of its effect: one figure before, during and after. None: could not be measured."""
+
+    name: str
+    unit: str
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+
+
+class Injection(_Named, Record):
+    """An injection that was carried out, as ``case.json`` records it.
+
+    ``planned``: what the plan asked; ``observed``: when the executor acted and undid; ``verified``: when the probe saw
+    the effect begin and the target restored. ``metrics``: the metrics of the target that name the fault, the truth at
+    metric level; empty if nobody knows.
+    """
+
+    kind: str
+    target: str
+    parameters: dict[str, Any] = Field(default={})
+    executor: str | None = None
+    planned: Interval
+    observed: Interval | None = None
+    verified: Interval | None = None
+    probe: ProbeRecord | None = None
+    verdict: Literal["effective", "ineffective"]
+    reason: str
+    metrics: tuple[str, ...] = ()
+
+    @property
+    def begin(self) -> datetime:
+        """When the fault began: when the executor acted; if unknown, when the probe first saw the effect; else as
+        planned."""
+        return (self.observed or self.verified or self.planned).start
+
+
+def case_label(injections: Sequence[InjectionSpec], most: int | None = None) -> str:
+    """The text that names the faults of a case; of more than ``most``, the first one and how many others."""
+    if most is not None and len(injections) > most:
+        return f"{injections[0]} + {len(injections) - 1} more"
+    return " + ".join(map(str, injections)) or FAULT_FREE
+
+
+class GroupLabels(NamedTuple):
+    """What a case is grouped by: kinds and targets of its injections, joined by ``+``; ``none`` without any.
+
+    Injections that do not count stand in brackets: ``cpu-stress+(network-delay)`` is neither a ``cpu-stress`` nor a
+    ``cpu-stress+network-delay``.
+    """
+
+    fault: str
+    target: str
+
+
+def group_labels(counted: Sequence[Injection], others: Sequence[Injection]) -> GroupLabels:
+    """The labels of a case with ``counted`` injections and ``others`` that do not count."""
+    return GroupLabels(
+        _joined(sorted(i.kind for i in counted), sorted(i.kind for i in others)),
+        _joined(sorted({i.target for i in counted}), sorted({i.target for i in others})),
+    )
+
+
+def _joined(counted: Sequence[str], others: Sequence[str]) -> str:
+    return "+".join([*counted, *(f"({name})" for name in others)]) or NO_FAULT
