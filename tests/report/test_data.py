@@ -68,7 +68,7 @@ def test_times_count_from_the_first_injection_that_counts(tmp_path: Path) -> Non
     case = rewritten(case, injections=(failed, effective))
     summary = summarise_case(case, None)
     assert (summary.fault, summary.injection_time) == ("cpu-stress+(odd)", effective.begin)
-    assert [injection.planned.start_s for injection in summary.injections] == [-7, 0]
+    assert [summary.seconds(injection.planned.start) for injection in summary.injections] == [-7, 0]
     everything = summarise_case(case, None, include_ineffective=True)
     assert (everything.fault, everything.injection_time) == ("cpu-stress+odd", failed.begin)
     assert summary.scatter is not None
@@ -157,9 +157,9 @@ def test_times_are_seconds_since_the_observed_begin(tmp_path: Path) -> None:
     rewritten(case, injections=(injection.model_copy(update={"observed": observed, "verified": None}),))
     (summary,) = report_data(tmp_path / "cases", tmp_path / "scores", title="t").cases
     (shown,) = summary.injections
-    assert (shown.planned.start_s, shown.planned.end_s) == (-0.5, 24.5)
+    assert [summary.seconds(moment) for moment in (shown.planned.start, shown.planned.end)] == [-0.5, 24.5]
     assert shown.observed is not None
-    assert (shown.observed.start_s, shown.observed.end_s) == (0.0, 25.5)
+    assert [summary.seconds(moment) for moment in (shown.observed.start, shown.observed.end)] == [0.0, 25.5]
     assert shown.verified is None
     assert (summary.end - summary.start).total_seconds() == 60
 
