@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from tasks.backends import BACKENDS, find
 from tasks.identity import NO_TELEMETRY
 from tasks.injection import InjectionSpec
+from tasks.metrics import Profile
 from tasks.stack import DnsLabel, StackParams
 from tasks.validation import Frozen, ParamsError, Plain, Seconds, suggest, validation_problems
 from tasks.yaml_core import YamlError, dump, load
@@ -141,7 +142,7 @@ class ScoreParams(Frozen):
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     method_parameters: dict[str, dict[str, Plain]] = Field(default={})
-    profile: Literal["paper", "llm"]
+    profile: Profile
     inject_time: Literal["known", "detected"] = "known"
     baseline_s: Seconds | None = None
     fault_s: Seconds | None = None

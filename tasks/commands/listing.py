@@ -16,7 +16,7 @@ def methods(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
     """List the RCA methods."""
-    from tasks.rca.profile import PROFILES
+    from tasks.metrics import PROFILES
     from tasks.rca.registry import list_methods
 
     rows: list[dict[str, Any]] = [

@@ -71,6 +71,7 @@ from tasks.datasets.nezha_files import (
     span_table,
 )
 from tasks.datasets.tables import read_json, visible_files
+from tasks.metrics import CPU_USAGE, CPU_USAGE_RATIO
 
 IMPORTER = "nezha 2"
 FAULT_S = 180
@@ -83,7 +84,7 @@ _LAST = 2**63 // NANOSECONDS - 366 * 24 * 3600
 _SHORT = "recorded for three minutes around the injection, and for one fault-free minute"
 EXPECTED = "expected the layout of Nezha: rca_data/<date>/<date>-fault_list.json with metric/ beside it"
 
-_STATED_METRICS = {"CpuUsageRate(%)": ("cpu_usage", "cpu_usage_ratio")}
+_STATED_METRICS = {"CpuUsageRate(%)": (CPU_USAGE.name, CPU_USAGE_RATIO.name)}
 """Truth at metric level. ``NetworkP90(ms)``, the other one, is not in the files: Nezha computes it from spans."""
 
 

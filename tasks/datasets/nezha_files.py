@@ -12,9 +12,11 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from tasks import metrics
 from tasks.datasets.dataset import NANOSECONDS, Column, DatasetError
 from tasks.datasets.left_out import LeftOut
 from tasks.datasets.tables import Table, read_csv
+from tasks.metrics import Metric
 
 MINUTE = 60 * NANOSECONDS
 SPAN_KEY = ["trace_id", "span_id"]
@@ -27,26 +29,31 @@ _REPLICA_SUFFIX = re.compile(r"-[0-9a-f]{6,10}-[a-z0-9]{5}$")
 _LOG_PREFIX = re.compile(r"\d\d:\d\d:\d\d[.,]\d+\s+([A-Z]+)\s+")
 _NOT_METRICS = frozenset({"Time", "TimeStamp", "PodName", "ServiceName"})
 
-_METRICS: dict[str, tuple[str, str | None, float]] = {
-    "CpuUsage(m)": ("cpu_usage", "cores", 1e-3),
-    "CpuUsageRate(%)": ("cpu_usage_ratio", "ratio", 1e-2),
-    "MemoryUsage(Mi)": ("memory_working_set", "bytes", 2.0**20),
-    "MemoryUsageRate(%)": ("memory_usage_ratio", "ratio", 1e-2),
-    "NetworkReceiveBytes": ("network_receive", "bytes/s", 1.0),
-    "NetworkTransmitBytes": ("network_transmit", "bytes/s", 1.0),
-    "SyscallRead": ("syscall_read", None, 1.0),
-    "SyscallWrite": ("syscall_write", None, 1.0),
-    "PodWorkload(Ops)": ("request_rate", "requests/s", 1.0),
-    "PodSuccessRate(%)": ("success_ratio", "ratio", 1e-2),
-    "NodeCpuUsageRate(%)": ("node_cpu_usage_ratio", "ratio", 1e-2),
-    "NodeMemoryUsageRate(%)": ("node_memory_usage_ratio", "ratio", 1e-2),
-    "NodeNetworkReceiveBytes": ("node_network_receive", "bytes/s", 1.0),
-    **{f"PodServerLatencyP{q}(s)": (f"latency_p{q}", "s", 1.0) for q in (90, 95, 99)},
-    **{f"PodClientLatencyP{q}(s)": (f"client_latency_p{q}", "s", 1.0) for q in (90, 95, 99)},
+_METRICS: dict[str, tuple[Metric, float]] = {
+    "CpuUsage(m)": (metrics.CPU_USAGE, 1e-3),
+    "CpuUsageRate(%)": (metrics.CPU_USAGE_RATIO, 1e-2),
+    "MemoryUsage(Mi)": (metrics.MEMORY_WORKING_SET, 2.0**20),
+    "MemoryUsageRate(%)": (metrics.MEMORY_USAGE_RATIO, 1e-2),
+    "NetworkReceiveBytes": (metrics.NETWORK_RECEIVE, 1.0),
+    "NetworkTransmitBytes": (metrics.NETWORK_TRANSMIT, 1.0),
+    "SyscallRead": (metrics.SYSCALL_READ, 1.0),
+    "SyscallWrite": (metrics.SYSCALL_WRITE, 1.0),
+    "PodWorkload(Ops)": (metrics.REQUEST_RATE, 1.0),
+    "PodSuccessRate(%)": (metrics.SUCCESS_RATIO, 1e-2),
+    "NodeCpuUsageRate(%)": (metrics.NODE_CPU_USAGE_RATIO, 1e-2),
+    "NodeMemoryUsageRate(%)": (metrics.NODE_MEMORY_USAGE_RATIO, 1e-2),
+    "NodeNetworkReceiveBytes": (metrics.NODE_NETWORK_RECEIVE, 1.0),
+    "PodServerLatencyP90(s)": (metrics.LATENCY_P90, 1.0),
+    "PodServerLatencyP95(s)": (metrics.LATENCY_P95, 1.0),
+    "PodServerLatencyP99(s)": (metrics.LATENCY_P99, 1.0),
+    "PodClientLatencyP90(s)": (metrics.CLIENT_LATENCY_P90, 1.0),
+    "PodClientLatencyP95(s)": (metrics.CLIENT_LATENCY_P95, 1.0),
+    "PodClientLatencyP99(s)": (metrics.CLIENT_LATENCY_P99, 1.0),
 }
-_FRONT_METRICS: dict[str, tuple[str, str | None, float]] = {
-    "LatencyP50(s)": ("latency_p50", "s", 1.0),
-    "SuccessRate(%)": ("success_ratio", "ratio", 1e-2),
+"""Metric as Nezha calls it -> as we do, and what its values are multiplied by."""
+_FRONT_METRICS: dict[str, tuple[Metric, float]] = {
+    "LatencyP50(s)": (metrics.LATENCY_P50, 1.0),
+    "SuccessRate(%)": (metrics.SUCCESS_RATIO, 1e-2),
 }
 _SILENT_IF_ZERO = frozenset({"PodSuccessRate(%)", "SuccessRate(%)"})
 """Always 0 where the collector could not tell: then it says nothing."""
@@ -141,7 +148,7 @@ def _series(
     used: np.ndarray,
     rounds: int,
     service: str,
-    known: Mapping[str, tuple[str, str | None, float]],
+    known: Mapping[str, tuple[Metric, float]],
     *,
     only_known: bool = False,
 ) -> list[tuple[Column, np.ndarray]]:
@@ -150,7 +157,8 @@ def _series(
     for i, name in enumerate(table.names):
         if not name or name in _NOT_METRICS or (only_known and name not in known):
             continue
-        metric, unit, factor = known.get(name, (_clean(name), None, 1.0))
+        ours, factor = known.get(name, (None, 1.0))
+        metric, unit = (_clean(name), None) if ours is None else (ours.name, ours.unit or None)
         if not metric or metric in series:
             table.left_out.add(table.file, "column", "that is there twice" if metric else "without a name")
             continue
@@ -178,7 +186,7 @@ def _equal_latency(
     shares = {
         column.service: float(np.isclose(values[at[used]], latency[used]).mean())
         for column, values in series
-        if column.metric == "latency_p90"
+        if column.metric == metrics.LATENCY_P90.name
     }
     best = max(shares, key=lambda service: shares[service], default=None)
     return best if best is not None and shares[best] >= _SAME_LATENCY else None

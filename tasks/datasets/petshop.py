@@ -51,6 +51,7 @@ from tasks.datasets.tables import (
     read_json,
     visible_files,
 )
+from tasks.metrics import AVAILABILITY, LATENCY_MEAN, LATENCY_P50, LATENCY_P90, LATENCY_P95, LATENCY_P99, REQUEST_RATE
 
 IMPORTER = "petshop 1"
 STEP_S = 300
@@ -59,7 +60,16 @@ HEADER_LINES = 3
 SPLITS = ("train", "test")
 EXPECTED = "expected the scenarios of PetShop: directories with graph.csv, noissue/metrics.csv, train/ and test/"
 
-_LATENCIES = {"Average": "latency_mean", **{f"p{q}": f"latency_p{q}" for q in (50, 90, 95, 99)}}
+_METRICS = {
+    ("latency", "Average"): LATENCY_MEAN,
+    ("latency", "p50"): LATENCY_P50,
+    ("latency", "p90"): LATENCY_P90,
+    ("latency", "p95"): LATENCY_P95,
+    ("latency", "p99"): LATENCY_P99,
+    ("requests", "Sum"): REQUEST_RATE,
+    ("availability", "Average"): AVAILABILITY,
+}
+"""Metric and statistic -> what we call it."""
 
 
 def find(directory: Path, overrides: Overrides) -> Found:
@@ -285,10 +295,7 @@ def _without_title(table: Table) -> Table:
 
 def _our_metric(metric: str, statistic: str, step_s: float) -> tuple[str, str | None, float]:
     """Name, unit and factor. Requests are counts per step, availability is a percentage."""
-    if metric == "latency" and statistic in _LATENCIES:
-        return _LATENCIES[statistic], "s", 1.0
-    if (metric, statistic) == ("requests", "Sum"):
-        return "request_rate", "requests/s", 1.0 / step_s
-    if (metric, statistic) == ("availability", "Average"):
-        return "availability", "ratio", 0.01
-    return f"{metric}_{statistic}".lower(), None, 1.0
+    ours = _METRICS.get((metric, statistic))
+    if ours is None:
+        return f"{metric}_{statistic}".lower(), None, 1.0
+    return ours.name, ours.unit, {REQUEST_RATE: 1.0 / step_s, AVAILABILITY: 0.01}.get(ours, 1.0)

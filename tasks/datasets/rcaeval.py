@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tasks import metrics
 from tasks.case import CaseRecord, Completeness, Service, SignalName, Stack, as_signal
 from tasks.datasets.dataset import (
     NANOSECONDS,
@@ -67,7 +68,7 @@ from tasks.datasets.tables import (
     read_series,
     visible_files,
 )
-from tasks.export.questions.metrics import SPECS
+from tasks.metrics import Metric
 
 IMPORTER = "rcaeval 1"
 METRIC_FILES = (
@@ -82,37 +83,43 @@ EXPECTED = (
     f"{', '.join(METRIC_FILES)}, and {INJECT_TIME_FILE}"
 )
 
-METRICS = {
-    "cpu": "cpu_usage",
-    "mem": "memory_working_set",
-    "memory": "memory_working_set",
-    "diskio": "disk_io",
-    "socket": "sockets",
-    "workload": "request_rate",
-    "error": "error_rate",
-    "latency": "latency_p90",
-    "latency-50": "latency_p50",
-    "latency-90": "latency_p90",
-    "lat_50": "latency_p50",
-    "lat_90": "latency_p90",
-    "ctn_cpu": "cpu_usage",
-    "ctn_gpu": "accelerator_utilization",
-    "ctn_network": "ctn_network",  # of arXiv 2603.02057: squared packets, and the rate of a gauge
-    "ctn_memory": "ctn_memory",
-    **{f"node_{name}": f"node_{name}" for name in ("cpu", "network", "memory")},
-    **{name.replace("_", "-"): name for name in SPECS},
+LAYOUT_NAMES = {
+    metrics.CPU_USAGE.name: "cpu",
+    metrics.MEMORY_WORKING_SET.name: "mem",
+    metrics.DISK_IO.name: "diskio",
+    metrics.SOCKETS.name: "socket",
+    metrics.REQUEST_RATE.name: "workload",
+    metrics.ERROR_RATE.name: "error",
+    metrics.LATENCY_P50.name: "latency-50",
+    metrics.LATENCY_P90.name: "latency-90",
 }
-"""Metric as the layout calls it -> as we do. Whatever else there is keeps its name."""
-FAULT_METRICS: dict[str, tuple[str, ...]] = {
-    "cpu": ("cpu_usage",),
-    "mem": ("memory_working_set",),
-    "memory": ("memory_working_set", "ctn_memory"),
-    "disk": ("disk_io",),
-    "socket": ("sockets",),
-    "delay": ("latency_p50", "latency_p90"),
-    "loss": ("latency_p50", "latency_p90"),
-    "network": ("ctn_network",),
-    "gpu": ("accelerator_utilization",),
+"""Metric as we call it -> as the layout does."""
+METRICS = {
+    **{theirs: ours for ours, theirs in LAYOUT_NAMES.items()},
+    "memory": metrics.MEMORY_WORKING_SET.name,
+    "latency": metrics.LATENCY_P90.name,
+    "lat_50": metrics.LATENCY_P50.name,
+    "lat_90": metrics.LATENCY_P90.name,
+    "ctn_cpu": metrics.CPU_USAGE.name,
+    "ctn_gpu": metrics.ACCELERATOR_UTILIZATION.name,
+    "ctn_network": metrics.CTN_NETWORK.name,  # of arXiv 2603.02057: squared packets, and the rate of a gauge
+    "ctn_memory": metrics.CTN_MEMORY.name,
+    "node_cpu": metrics.NODE_CPU.name,
+    "node_network": metrics.NODE_NETWORK.name,
+    "node_memory": metrics.NODE_MEMORY.name,
+    **{name.replace("_", "-"): name for name in metrics.METRICS},
+}
+"""Metric as the layout and its relatives call it -> as we do. Whatever else there is keeps its name."""
+FAULT_METRICS: dict[str, tuple[Metric, ...]] = {
+    "cpu": (metrics.CPU_USAGE,),
+    "mem": (metrics.MEMORY_WORKING_SET,),
+    "memory": (metrics.MEMORY_WORKING_SET, metrics.CTN_MEMORY),
+    "disk": (metrics.DISK_IO,),
+    "socket": (metrics.SOCKETS,),
+    "delay": (metrics.LATENCY_P50, metrics.LATENCY_P90),
+    "loss": (metrics.LATENCY_P50, metrics.LATENCY_P90),
+    "network": (metrics.CTN_NETWORK,),
+    "gpu": (metrics.ACCELERATOR_UTILIZATION,),
 }
 FRONT_ENDS = ("frontend", "front-end", "ts-ui-dashboard", "nginx-proxy")
 """Of the systems in RCAEval and of the LLM stack: what is taken where no spans say it."""
@@ -121,7 +128,7 @@ _NODE_NAME = "node_name"
 _PANDAS_TIME = "time.1"
 """What pandas makes of a second column ``time``, as 50 cases of RE1 have it."""
 _LABELS = frozenset({"pod_name", "pod_ip", _NODE_NAME, "node_ip"})
-_SUFFIXES = sorted({*METRICS, *SPECS, *_LABELS}, key=lambda name: (-len(name), name))
+_SUFFIXES = sorted({*METRICS, *metrics.METRICS, *_LABELS}, key=lambda name: (-len(name), name))
 _SPAN_KEY = ["trace_id", "span_id"]
 _BY_SPANS = "front end by spans"
 """Part of the ids of cases with spans, since they decide on the front end."""
@@ -319,7 +326,7 @@ class RcaevalCase:
         target = self._target(truth.service, measured, services)
         step = int(np.median(np.diff(metrics.times)))
         end = int(metrics.times.max()) + step
-        cause = FAULT_METRICS.get(truth.fault, ())
+        cause = tuple(metric.name for metric in FAULT_METRICS.get(truth.fault, ()))
         known = {column.metric for column in metrics.columns if column.service == target}
         calls = span_calls(spans)
         edges = topology_table(calls, metrics.nodes) if calls or metrics.nodes else None

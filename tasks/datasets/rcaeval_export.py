@@ -25,21 +25,11 @@ import pyarrow.csv as pa_csv
 
 from tasks.case import SIGNALS, Case, SignalName
 from tasks.datasets.dataset import NANOSECONDS, Column
-from tasks.datasets.rcaeval import INJECT_TIME_FILE, LOGS_FILE, TRACES_FILE
+from tasks.datasets.rcaeval import INJECT_TIME_FILE, LAYOUT_NAMES, LOGS_FILE, TRACES_FILE
 from tasks.datasets.rcaeval_sidecar import SIDECAR_FILE, Sidecar, digest, table_file
 from tasks.system.durable import publish_directory
 
 METRICS_FILE = "data.csv"
-METRIC_NAMES = {
-    "cpu_usage": "cpu",
-    "memory_working_set": "mem",
-    "disk_io": "diskio",
-    "sockets": "socket",
-    "request_rate": "workload",
-    "error_rate": "error",
-    "latency_p50": "latency-50",
-    "latency_p90": "latency-90",
-}
 FAULT_NAMES = {"cpu-stress": "cpu", "memory-stress": "mem", "network-delay": "delay", "network-loss": "loss"}
 """Ours -> RCAEval's."""
 
@@ -129,7 +119,7 @@ def _write_metrics(metrics: pd.DataFrame, short: Mapping[str, str], file: Path) 
     known = {(column.service, column.metric): column for column in _columns(samples)}
     columns: dict[str, Column] = {}
     for service, metric in zip(*(wide.columns.get_level_values(key).astype(str) for key in keys), strict=True):
-        name = f"{short[service]}_{METRIC_NAMES.get(metric, _plain(metric))}"
+        name = f"{short[service]}_{LAYOUT_NAMES.get(metric, _plain(metric))}"
         columns[_free(name, columns)] = known[service, metric]
     times = _decimal(_nanoseconds(wide.index.to_series()), NANOSECONDS)
     _write_csv({"time": pa.array(times), **{name: wide.iloc[:, i] for i, name in enumerate(columns)}}, file)

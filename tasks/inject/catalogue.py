@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tasks.backends import BACKENDS, find
 from tasks.inject.executor import FaultExecutor, FaultParameters
 from tasks.injection import PlannedInjection
+from tasks.metrics import Metric
 from tasks.params import Params
 from tasks.plugins import Registry
 from tasks.stack import Role
@@ -37,7 +38,7 @@ class FaultKind:
     resources: frozenset[str]
     probe: str
     signals: str
-    metrics: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     executors: Mapping[str, type[FaultExecutor[Any, Any]]]
 
     @property
@@ -68,6 +69,9 @@ def kind_problems(kind: FaultKind) -> list[str]:
         f"it must say its {name}" for name in ("summary", "probe", "signals", "roles") if not getattr(kind, name)
     ]
     problems += [] if kind.backends else ["no backend can carry it out"]
+    problems += [
+        f"its metric {each!r} must be one of tasks.metrics" for each in kind.metrics if type(each) is not Metric
+    ]
     problems += [
         f"its parameter '{name}' must have a description"
         for name, field in kind.parameters.model_fields.items()

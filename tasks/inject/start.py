@@ -173,7 +173,7 @@ def injection_record(journal: Journal) -> Injection:
         probe=journal.probe,
         verdict=journal.verdict,
         reason="; ".join((journal.reason, *journal.notes)),
-        metrics=catalogue.fault_kind(journal.kind).metrics,
+        metrics=tuple(metric.name for metric in catalogue.fault_kind(journal.kind).metrics),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from tasks.metrics import SOURCES
 from tasks.requests import time_out_s
 
 if TYPE_CHECKING:
@@ -161,9 +162,6 @@ def _load_profile(parameters: Mapping[str, Any]) -> LoadProfile:
 
 
 def _metric_facts(samples: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> dict[tuple[str, str], MetricFacts]:
-    from tasks.export.questions.metrics import METRIC_MAP, SPANS_SOURCE
-
-    known = {variant.source for spec in METRIC_MAP for variant in spec.variants} | {SPANS_SOURCE}
     distinct = samples[["service", "metric", "unit", "source"]].drop_duplicates(["service", "metric"])
     unit, source = (
         [str(name) if present else None for name, present in zip(distinct[of], distinct[of].notna(), strict=True)]
@@ -171,7 +169,7 @@ def _metric_facts(samples: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> 
     )
     named = zip(distinct["service"].astype(str), distinct["metric"].astype(str), unit, source, strict=True)
     facts = {
-        (service, metric): MetricFacts(u, s if s in known or s is None else OTHER_SOURCE)
+        (service, metric): MetricFacts(u, s if s in SOURCES or s is None else OTHER_SOURCE)
         for service, metric, u, s in named
     }
     return {column: facts[column] for column in columns}

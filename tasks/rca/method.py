@@ -181,11 +181,11 @@ def need_problems(needs: Collection[str]) -> list[str]:
             if need not in known:
                 problems.append(f"unknown signal '{need}' in needs; {suggest(need, known)}")
             continue
-        from tasks.export.questions.metrics import SPECS
+        from tasks.metrics import METRICS
 
         metric = need.removeprefix(METRIC_NEED)
-        if metric not in SPECS:
-            problems.append(f"unknown metric '{metric}' in needs; {suggest(metric, SPECS)}")
+        if metric not in METRICS:
+            problems.append(f"unknown metric '{metric}' in needs; {suggest(metric, METRICS)}")
     return problems
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tasks.metrics import PROFILES, Profile
 from tasks.rca.method import FAMILIES, METHODS, Method
-from tasks.rca.profile import PROFILES, Profile
 from tasks.validation import suggest
 
 

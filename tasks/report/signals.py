@@ -11,27 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.case import Case, CaseRecord
+from tasks.metrics import METRICS
 from tasks.report.latency import PHASES, phase_of, seconds_since
 
 MAX_POINTS = 240
 MAX_LINES = 7
 MAX_PANELS = 20
 MAX_SIGMAS = 1000.0
-KEY_METRICS = (
-    "cpu_usage",
-    "accelerator_utilization",
-    "memory_working_set",
-    "latency_p90",
-    "latency_p50",
-    "ttft_mean",
-    "inter_token_latency_mean",
-    "requests_running",
-    "requests_waiting",
-    "generation_tokens_rate",
-    "network_transmit",
-    "network_receive",
-    "kv_cache_usage",
-)
+KEY_METRICS = tuple(metric.name for metric in METRICS.values() if metric.key)
 """Drawn first, in this order; the other metrics follow, most changed first, and constant ones come last."""
 
 

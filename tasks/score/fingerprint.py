@@ -11,9 +11,9 @@ from typing import Any
 from tasks.case import MANIFEST_FILE
 from tasks.identity import canonical
 from tasks.imports import code_digest, library_versions, version_of
+from tasks.metrics import Profile
 from tasks.params import ScoreParams
 from tasks.rca.method import Method
-from tasks.rca.profile import Profile
 from tasks.rca.run.environment import libraries
 
 _VIEW_CODE = "tasks.rca.run.builder"

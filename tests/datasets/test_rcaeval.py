@@ -15,17 +15,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import tasks.metrics
 from tasks.case import SIGNALS, Case, Completeness, SignalName, read_cases
 from tasks.datasets.dataset import DatasetError, Overrides
 from tasks.datasets.rcaeval import METRICS, find, split_column
 from tasks.datasets.rcaeval_export import export_cases
-from tasks.export.questions.metrics import SPECS
 from tests.copies import copied
 from tests.datasets.layouts import RCAEVAL_INJECT, as_json, as_parquet, imported, imported_cases, rcaeval
 from tests.score.cases import with_injections
 from tests.synthetic import synthetic_case
 
-KNOWN = sorted({*METRICS, *SPECS})
+KNOWN = sorted({*METRICS, *tasks.metrics.METRICS})
 names = st.text("abcz019-_.", min_size=1, max_size=20)
 
 

@@ -10,10 +10,10 @@ from tasks.export.questions.metrics import (
     METRIC_MAP,
     SPECS,
     expected_services,
-    metric_names,
     missing_metrics,
 )
 from tasks.export.sources.prometheus import PrometheusClient, TimeGrid
+from tasks.metrics import METRICS, is_visible
 
 PAPER = {
     "cpu_usage": "cores",
@@ -51,13 +51,15 @@ def _answer(url: str, metric: str, source: str) -> np.ndarray:
 
 
 def test_paper_profile_has_the_agreed_names_and_units() -> None:
-    assert {spec.name: spec.unit for spec in METRIC_MAP if spec.profile == "paper"} == PAPER
-    assert set(metric_names("paper")) == set(PAPER)
-    assert set(metric_names("llm")) == set(SPECS)
+    assert {name: metric.unit for name, metric in METRICS.items() if metric.profile == "paper"} == PAPER
+    assert {name for name in METRICS if is_visible(name, "paper")} == set(PAPER)
+    assert all(is_visible(name, "llm") for name in [*METRICS, "of_a_data_set"])
+    assert not is_visible("of_a_data_set", "paper")
 
 
 def test_names_are_unique_and_each_metric_has_a_source() -> None:
     assert len(SPECS) == len(METRIC_MAP)
+    assert set(SPECS) == set(METRICS)
     assert all(spec.variants or spec.span_roles for spec in METRIC_MAP)
     queries = [q for spec in METRIC_MAP for v in spec.variants for q in v.queries(5, "n")]
     assert all("$" not in query and "{," not in query for query in queries)

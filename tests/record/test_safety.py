@@ -171,11 +171,11 @@ def test_what_cannot_be_recorded(repository: Path, campaign: Campaign, tmp_path:
 
 
 def test_code_that_is_not_the_recorded_commit_is_named(repository: Path, campaign: Campaign) -> None:
-    (repository / "tasks" / "rca" / "profile.py").write_text("# another version\n")
+    (repository / "tasks" / "rca" / "view.py").write_text("# another version\n")
     git(repository, "commit", "-qam", "another version")
     campaign.record(repository)
     assert "differs from" in git(repository, "log", "-1", "--format=%B", "results")
-    assert "tasks/rca/profile.py" in git(repository, "log", "-1", "--format=%B", "results")
+    assert "tasks/rca/view.py" in git(repository, "log", "-1", "--format=%B", "results")
 
 
 def test_a_relative_remote_means_the_same_in_the_copy(repository: Path, campaign: Campaign, tmp_path: Path) -> None:

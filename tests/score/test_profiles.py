@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.case import read_case
+from tasks.metrics import METRICS
 from tasks.params import ScoreParams
-from tasks.rca.profile import PAPER_METRICS
 from tasks.rca.registry import get_method, validate_method_parameters, validate_methods
 from tasks.rca.run.build_view import build_view
 from tasks.rca.run.pair import run_pair
@@ -54,7 +54,7 @@ def test_each_entry_ranks_what_its_profile_shows(result: ScoreResult, cases_dir:
         rows = result.rankings.query(f"method == '{label}' and case_id == 'c1'")
         assert rows["score"].tolist() == [suspect.score for suspect in expected]
     metrics = result.metric_rankings.groupby("method")["metric"].unique()
-    assert set(metrics["nsigma"]) <= PAPER_METRICS
+    assert set(metrics["nsigma"]) <= {name for name, metric in METRICS.items() if metric.profile == "paper"}
     assert HIDDEN in metrics["nsigma@llm"]
 
 

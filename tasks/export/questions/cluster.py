@@ -12,15 +12,13 @@ from typing import Any
 
 from tasks.export.questions.promql import (
     CLUSTER,
-    GATEWAY_ONLY,
-    HEAD_ONLY,
-    REPLICA_ONLY,
     Accelerator,
     Combine,
     Variant,
 )
 from tasks.export.questions.ray import late_counter_rate
 from tasks.export.sources.placement import PEER_LABELS
+from tasks.metrics import GATEWAY, HEAD, REPLICA, Source
 from tasks.stack import Role
 
 POD = "pod, service"
@@ -37,10 +35,10 @@ WAYPOINT = '{reporter="waypoint"}'
 FAILED = '{reporter="waypoint",response_code=~"5..|0"}'
 """Code 0: the connection broke before there was an answer."""
 
-RAY_NODES = HEAD_ONLY | REPLICA_ONLY
+RAY_NODES = HEAD | REPLICA
 
 
-def _pod(source: str, promql: str, combine: Combine = "sum", **keywords: object) -> Variant:
+def _pod(source: Source, promql: str, combine: Combine = "sum", **keywords: object) -> Variant:
     shared: dict[str, Any] = {"backends": CLUSTER, "join": "pod", "combine": combine, **keywords}
     return Variant(source, promql, **shared)
 
@@ -61,7 +59,7 @@ def network_rate(*series: str) -> Variant:
 def quota_use() -> Variant:
     """On a cluster without GPUs the accelerator is the CPU limit of the engine's pod: use of what it grants."""
     used = container_rate("container_cpu_usage_seconds_total").promql
-    return _pod("cadvisor", used, roles=REPLICA_ONLY, divisor=kube_limit("cpu").promql, accelerator="none")
+    return _pod("cadvisor", used, roles=REPLICA, divisor=kube_limit("cpu").promql, accelerator="none")
 
 
 def kube_limit(resource: str) -> Variant:
@@ -103,7 +101,7 @@ def dcgm_rate(field: str, combine: Combine, scale: float = 1.0) -> Variant:
 
 
 def _dcgm(promql: str, combine: Combine, scale: float) -> Variant:
-    return Variant("dcgm", promql, REPLICA_ONLY, CLUSTER, join="gpu", combine=combine, scale=scale, accelerator="gpu")
+    return Variant("dcgm", promql, REPLICA, CLUSTER, join="gpu", combine=combine, scale=scale, accelerator="gpu")
 
 
 def waypoint_quantile(quantile: float) -> tuple[Variant, ...]:
@@ -127,7 +125,5 @@ def waypoint_errors() -> tuple[Variant, ...]:
 
 def _istio(promql: str, quantile: float | None = None, scale: float = 1.0) -> tuple[Variant, ...]:
     """Not missed at the head, which serves no requests in a cluster."""
-    everyone = Variant(
-        "istio", promql, GATEWAY_ONLY | REPLICA_ONLY, CLUSTER, join="callee", quantile=quantile, scale=scale
-    )
-    return everyone, replace(everyone, roles=HEAD_ONLY, optional=True)
+    everyone = Variant("istio", promql, GATEWAY | REPLICA, CLUSTER, join="callee", quantile=quantile, scale=scale)
+    return everyone, replace(everyone, roles=HEAD, optional=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from tasks import metrics
 from tasks.export.questions.cluster import (
     MIB,
     POD,
@@ -28,12 +29,7 @@ from tasks.export.questions.cluster import (
     waypoint_requests,
 )
 from tasks.export.questions.promql import (
-    ALL_ROLES,
-    GATEWAY_ONLY,
-    HEAD_ONLY,
-    REPLICA_ONLY,
     MetricSpec,
-    Profile,
     Variant,
 )
 from tasks.export.questions.ray import (
@@ -51,12 +47,10 @@ from tasks.export.questions.ray import (
     vllm_rate,
 )
 from tasks.export.questions.series_names import NOTES
+from tasks.metrics import ALL_ROLES, GATEWAY, HEAD, REPLICA
 from tasks.stack import Role
 
 METRIC_MAP_VERSION = 2
-
-SPANS_SOURCE = "spans"
-"""Source of the metrics that ``tasks.export.questions.spans`` derives from spans."""
 
 
 def _local_rate(series: str) -> str:
@@ -71,9 +65,7 @@ _PROCESSING = milliseconds_mean("ray_serve_deployment_processing_latency_ms")
 
 METRIC_MAP: tuple[MetricSpec, ...] = (
     MetricSpec(
-        "cpu_usage",
-        "cores",
-        "paper",
+        metrics.CPU_USAGE,
         (
             _cgroup(_local_rate("container_cpu_usage_seconds_total")),
             container_rate("container_cpu_usage_seconds_total"),
@@ -84,9 +76,7 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         ),
     ),
     MetricSpec(
-        "memory_working_set",
-        "bytes",
-        "paper",
+        metrics.MEMORY_WORKING_SET,
         (
             _cgroup("sum by (service) (container_memory_working_set_bytes{})"),
             container_gauge("container_memory_working_set_bytes"),
@@ -94,9 +84,7 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         ),
     ),
     MetricSpec(
-        "network_receive",
-        "bytes/s",
-        "paper",
+        metrics.NETWORK_RECEIVE,
         (
             _cgroup(_local_rate("container_network_receive_bytes_total")),
             network_rate("container_network_receive_bytes_total"),
@@ -104,9 +92,7 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         ),
     ),
     MetricSpec(
-        "network_transmit",
-        "bytes/s",
-        "paper",
+        metrics.NETWORK_TRANSMIT,
         (
             _cgroup(_local_rate("container_network_transmit_bytes_total")),
             network_rate("container_network_transmit_bytes_total"),
@@ -114,15 +100,13 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         ),
     ),
     MetricSpec(
-        "accelerator_utilization",
-        "ratio",
-        "paper",
+        metrics.ACCELERATOR_UTILIZATION,
         (
             # The local accelerator is the CPU quota of the engine's cgroup: use of what the quota grants.
             _cgroup(
                 f"{_local_rate('container_cpu_usage_seconds_total')}"
                 " / sum by (service) (container_spec_cpu_quota{} / container_spec_cpu_period{})",
-                roles=REPLICA_ONLY,
+                roles=REPLICA,
             ),
             dcgm_gauge("DCGM_FI_DEV_GPU_UTIL", "mean", 0.01),
             dcgm_gauge("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "mean"),
@@ -130,45 +114,35 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
                 f"avg by ({POD}) (ray_node_gpus_utilization{{$scope}})",
                 "mean",
                 0.01,
-                REPLICA_ONLY,
+                REPLICA,
                 accelerator="gpu",
             ),
             quota_use(),
         ),
     ),
-    MetricSpec("latency_p50", "s", "paper", waypoint_quantile(0.5), span_roles=ALL_ROLES),
-    MetricSpec("latency_p90", "s", "paper", waypoint_quantile(0.9), span_roles=ALL_ROLES),
+    MetricSpec(metrics.LATENCY_P50, waypoint_quantile(0.5), span_roles=ALL_ROLES),
+    MetricSpec(metrics.LATENCY_P90, waypoint_quantile(0.9), span_roles=ALL_ROLES),
     MetricSpec(
-        "cpu_throttled",
-        "s/s",
-        "llm",
+        metrics.CPU_THROTTLED,
         (
             _cgroup(_local_rate("container_cpu_cfs_throttled_seconds_total")),
             container_rate("container_cpu_cfs_throttled_seconds_total"),
         ),
     ),
     MetricSpec(
-        "memory_rss",
-        "bytes",
-        "llm",
+        metrics.MEMORY_RSS,
         (_cgroup("sum by (service) (container_memory_rss{})"), container_gauge("container_memory_rss")),
     ),
     MetricSpec(
-        "memory_limit_hits",
-        "events/s",
-        "llm",
+        metrics.MEMORY_LIMIT_HITS,
         (_cgroup(_local_rate("container_memory_failcnt")), container_rate("container_memory_failcnt")),
     ),
     MetricSpec(
-        "processes",
-        "processes",
-        "llm",
+        metrics.PROCESSES,
         (_cgroup("sum by (service) (container_processes{})"), container_gauge("container_processes")),
     ),
     MetricSpec(
-        "network_dropped",
-        "packets/s",
-        "llm",
+        metrics.NETWORK_DROPPED,
         (
             _cgroup(
                 f"{_local_rate('container_network_receive_packets_dropped_total')}"
@@ -179,123 +153,96 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
             ),
         ),
     ),
-    MetricSpec("cpu_limit", "cores", "llm", (kube_limit("cpu"),)),
-    MetricSpec("memory_limit", "bytes", "llm", (kube_limit("memory"),)),
-    MetricSpec("restarts_rate", "restarts/s", "llm", (kube_restarts(),)),
-    MetricSpec("pods_running", "pods", "llm", (kube_pods("kube_pod_status_phase", 'phase="Running"'),)),
-    MetricSpec("pods_ready", "pods", "llm", (kube_pods("kube_pod_status_ready", 'condition="true"'),)),
-    MetricSpec("gpu_sm_clock", "MHz", "llm", (dcgm_gauge("DCGM_FI_DEV_SM_CLOCK", "mean"),)),
-    MetricSpec("gpu_sm_active", "ratio", "llm", (dcgm_gauge("DCGM_FI_PROF_SM_ACTIVE", "mean"),)),
-    MetricSpec("gpu_temperature", "celsius", "llm", (dcgm_gauge("DCGM_FI_DEV_GPU_TEMP", "max"),)),
-    MetricSpec("gpu_power", "W", "llm", (dcgm_gauge("DCGM_FI_DEV_POWER_USAGE", "sum"),)),
+    MetricSpec(metrics.CPU_LIMIT, (kube_limit("cpu"),)),
+    MetricSpec(metrics.MEMORY_LIMIT, (kube_limit("memory"),)),
+    MetricSpec(metrics.RESTARTS_RATE, (kube_restarts(),)),
+    MetricSpec(metrics.PODS_RUNNING, (kube_pods("kube_pod_status_phase", 'phase="Running"'),)),
+    MetricSpec(metrics.PODS_READY, (kube_pods("kube_pod_status_ready", 'condition="true"'),)),
+    MetricSpec(metrics.GPU_SM_CLOCK, (dcgm_gauge("DCGM_FI_DEV_SM_CLOCK", "mean"),)),
+    MetricSpec(metrics.GPU_SM_ACTIVE, (dcgm_gauge("DCGM_FI_PROF_SM_ACTIVE", "mean"),)),
+    MetricSpec(metrics.GPU_TEMPERATURE, (dcgm_gauge("DCGM_FI_DEV_GPU_TEMP", "max"),)),
+    MetricSpec(metrics.GPU_POWER, (dcgm_gauge("DCGM_FI_DEV_POWER_USAGE", "sum"),)),
     MetricSpec(
-        "gpu_power_limit",
-        "W",
-        "llm",
+        metrics.GPU_POWER_LIMIT,
         (
             dcgm_gauge("DCGM_FI_DEV_POWER_MGMT_LIMIT", "sum"),
             dcgm_gauge("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "sum"),
         ),
     ),
-    MetricSpec("gpu_power_violation", "s/s", "llm", (dcgm_rate("DCGM_FI_DEV_POWER_VIOLATION", "max", 1e-9),)),
-    MetricSpec("gpu_thermal_violation", "s/s", "llm", (dcgm_rate("DCGM_FI_DEV_THERMAL_VIOLATION", "max", 1e-9),)),
+    MetricSpec(metrics.GPU_POWER_VIOLATION, (dcgm_rate("DCGM_FI_DEV_POWER_VIOLATION", "max", 1e-9),)),
+    MetricSpec(metrics.GPU_THERMAL_VIOLATION, (dcgm_rate("DCGM_FI_DEV_THERMAL_VIOLATION", "max", 1e-9),)),
     MetricSpec(
-        "gpu_clock_events",
-        "events",
-        "llm",
+        metrics.GPU_CLOCK_EVENTS,
         (dcgm_sum("DCGM_EXP_CLOCK_EVENTS_COUNT", 'clock_event!="gpu_idle"'),),
     ),
     MetricSpec(
-        "gpu_memory_used",
-        "bytes",
-        "llm",
+        metrics.GPU_MEMORY_USED,
         (
             dcgm_gauge("DCGM_FI_DEV_FB_USED", "sum", MIB),
-            ray_node(f"sum by ({POD}) (ray_node_gram_used{{$scope}})", "sum", MIB, REPLICA_ONLY, accelerator="gpu"),
+            ray_node(f"sum by ({POD}) (ray_node_gram_used{{$scope}})", "sum", MIB, REPLICA, accelerator="gpu"),
         ),
     ),
-    MetricSpec("gpu_last_xid", "code", "llm", (dcgm_gauge("DCGM_FI_DEV_XID_ERRORS", "max"),)),
-    MetricSpec("requests_running", "requests", "llm", vllm_gauge("sum", "num_requests_running")),
-    MetricSpec("requests_waiting", "requests", "llm", vllm_gauge("sum", "num_requests_waiting")),
-    MetricSpec("kv_cache_usage", "ratio", "llm", vllm_gauge("max", "kv_cache_usage_perc")),
-    MetricSpec("ttft_mean", "s", "llm", vllm_mean("time_to_first_token_seconds"), span_roles=REPLICA_ONLY),
+    MetricSpec(metrics.GPU_LAST_XID, (dcgm_gauge("DCGM_FI_DEV_XID_ERRORS", "max"),)),
+    MetricSpec(metrics.REQUESTS_RUNNING, vllm_gauge("sum", "num_requests_running")),
+    MetricSpec(metrics.REQUESTS_WAITING, vllm_gauge("sum", "num_requests_waiting")),
+    MetricSpec(metrics.KV_CACHE_USAGE, vllm_gauge("max", "kv_cache_usage_perc")),
+    MetricSpec(metrics.TTFT_MEAN, vllm_mean("time_to_first_token_seconds"), span_roles=REPLICA),
+    MetricSpec(metrics.INTER_TOKEN_LATENCY_MEAN, vllm_mean("inter_token_latency_seconds"), span_roles=REPLICA),
+    MetricSpec(metrics.QUEUE_TIME_MEAN, vllm_mean("request_queue_time_seconds"), span_roles=REPLICA),
+    MetricSpec(metrics.PREFILL_TIME_MEAN, vllm_mean("request_prefill_time_seconds"), span_roles=REPLICA),
+    MetricSpec(metrics.DECODE_TIME_MEAN, vllm_mean("request_decode_time_seconds"), span_roles=REPLICA),
+    MetricSpec(metrics.E2E_LATENCY_MEAN, vllm_mean("e2e_request_latency_seconds"), span_roles=REPLICA),
+    MetricSpec(metrics.GENERATION_TOKENS_RATE, vllm_rate("generation_tokens_total")),
+    MetricSpec(metrics.PROMPT_TOKENS_RATE, vllm_rate("prompt_tokens_total")),
+    MetricSpec(metrics.PREEMPTIONS_RATE, vllm_late_rate("num_preemptions_total", "num_requests_running")),
     MetricSpec(
-        "inter_token_latency_mean", "s", "llm", vllm_mean("inter_token_latency_seconds"), span_roles=REPLICA_ONLY
-    ),
-    MetricSpec("queue_time_mean", "s", "llm", vllm_mean("request_queue_time_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("prefill_time_mean", "s", "llm", vllm_mean("request_prefill_time_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("decode_time_mean", "s", "llm", vllm_mean("request_decode_time_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("e2e_latency_mean", "s", "llm", vllm_mean("e2e_request_latency_seconds"), span_roles=REPLICA_ONLY),
-    MetricSpec("generation_tokens_rate", "tokens/s", "llm", vllm_rate("generation_tokens_total")),
-    MetricSpec("prompt_tokens_rate", "tokens/s", "llm", vllm_rate("prompt_tokens_total")),
-    MetricSpec(
-        "preemptions_rate", "preemptions/s", "llm", vllm_late_rate("num_preemptions_total", "num_requests_running")
-    ),
-    MetricSpec(
-        "serve_ongoing_requests",
-        "requests",
-        "llm",
+        metrics.SERVE_ONGOING_REQUESTS,
         (
-            *everywhere("ray_serve", held("sum", REPLICA_WITNESS), REPLICA_ONLY),
+            *everywhere("ray_serve", held("sum", REPLICA_WITNESS), REPLICA),
             *by_proxy(held("sum", HTTP_WITNESS)),
         ),
     ),
     MetricSpec(
-        "serve_queued_requests",
-        "requests",
-        "llm",
+        metrics.SERVE_QUEUED_REQUESTS,
         by_proxy(held("sum", "ray_serve_deployment_queued_queries")),
     ),
     MetricSpec(
-        "serve_processing_latency_mean",
-        "s",
-        "llm",
+        metrics.SERVE_PROCESSING_LATENCY_MEAN,
         (
-            *everywhere("ray_serve", _PROCESSING[0], REPLICA_ONLY, divisor=_PROCESSING[1]),
+            *everywhere("ray_serve", _PROCESSING[0], REPLICA, divisor=_PROCESSING[1]),
             *by_proxy(*milliseconds_mean("ray_serve_http_request_latency_ms")),
         ),
-        span_roles=HEAD_ONLY | REPLICA_ONLY,
+        span_roles=HEAD | REPLICA,
     ),
     MetricSpec(
-        "serve_healthy_replicas",
-        "replicas",
-        "llm",
-        everywhere("ray_serve", held("sum", "ray_serve_deployment_replica_healthy"), HEAD_ONLY),
+        metrics.SERVE_HEALTHY_REPLICAS,
+        everywhere("ray_serve", held("sum", "ray_serve_deployment_replica_healthy"), HEAD),
     ),
     MetricSpec(
-        "request_rate",
-        "requests/s",
-        "llm",
+        metrics.REQUEST_RATE,
         (
-            *everywhere("ray_serve", rate("ray_serve_deployment_request_counter_total"), REPLICA_ONLY),
+            *everywhere("ray_serve", rate("ray_serve_deployment_request_counter_total"), REPLICA),
             *by_proxy(rate("ray_serve_num_http_requests_total")),
             *waypoint_requests(),
         ),
-        span_roles=GATEWAY_ONLY,
+        span_roles=GATEWAY,
     ),
     MetricSpec(
-        "error_rate",
-        "requests/s",
-        "llm",
+        metrics.ERROR_RATE,
         (
             *everywhere(
                 "ray_serve",
                 ray_late_counter_rate("ray_serve_deployment_error_counter_total", REPLICA_WITNESS),
-                REPLICA_ONLY,
+                REPLICA,
             ),
             *by_proxy(ray_late_counter_rate("ray_serve_num_http_error_requests_total", HTTP_WITNESS)),
             *waypoint_errors(),
         ),
-        span_roles=GATEWAY_ONLY,
+        span_roles=GATEWAY,
     ),
 )
 
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in METRIC_MAP}
-
-
-def metric_names(profile: Profile) -> tuple[str, ...]:
-    """Metrics that a method may see under ``profile``; ``llm`` includes ``paper``."""
-    return tuple(spec.name for spec in METRIC_MAP if profile == "llm" or spec.profile == "paper")
 
 
 def expected_services(spec: MetricSpec, roles: Mapping[str, Role], backend: str, gpus: bool = True) -> tuple[str, ...]:

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.export.sources.placement import Join
+from tasks.metrics import ALL_ROLES, HEAD, Metric, Source
 from tasks.stack import Role
 
-ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
-GATEWAY_ONLY: frozenset[Role] = frozenset({"gateway"})
-HEAD_ONLY: frozenset[Role] = frozenset({"head"})
-REPLICA_ONLY: frozenset[Role] = frozenset({"replica"})
 LOCAL: frozenset[str] = frozenset({"local"})
 CLUSTER: frozenset[str] = frozenset({"kubernetes"})
 
-Profile = Literal["paper", "llm"]
 Combine = Literal["sum", "mean", "max", "min"]
 Accelerator = Literal["any", "gpu", "none"]
 
@@ -42,7 +38,7 @@ class Variant:
         optional: nobody misses it where it does not answer.
     """
 
-    source: str
+    source: Source
     promql: str
     roles: frozenset[Role] = ALL_ROLES
     backends: frozenset[str] = LOCAL
@@ -74,14 +70,26 @@ class Variant:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A canonical metric. ``span_roles``: the services for which it is derived from spans if there are any; only where
-    there are none are the variants asked."""
+    """What a canonical metric is made of.
 
-    name: str
-    unit: str
-    profile: Profile
+    ``span_roles``: the services for which it is derived from spans; the variants are asked only where there are none.
+
+    Raises:
+        ValueError: it is filled for a role that the vocabulary does not expect.
+    """
+
+    metric: Metric
     variants: tuple[Variant, ...] = ()
     span_roles: frozenset[Role] = frozenset()
+
+    def __post_init__(self) -> None:
+        filled = self.span_roles.union(*(variant.roles for variant in self.variants if not variant.optional))
+        if filled - self.metric.roles:
+            raise ValueError(f"{self.metric}: not expected of {', '.join(sorted(filled - self.metric.roles))}")
+
+    @property
+    def name(self) -> str:
+        return self.metric.name
 
     def variants_of(self, backend: str, gpus: bool = True) -> tuple[Variant, ...]:
         return tuple(variant for variant in self.variants if variant.is_asked(backend, gpus))
@@ -89,7 +97,7 @@ class MetricSpec:
     def roles_of(self, backend: str, gpus: bool = True) -> frozenset[Role]:
         """The services that are expected to have the metric. In a cluster nobody calls the head: the gateway reaches
         Ray Serve's proxies in the replicas' pods."""
-        by_spans = self.span_roles - HEAD_ONLY if backend in CLUSTER else self.span_roles
+        by_spans = self.span_roles - HEAD if backend in CLUSTER else self.span_roles
         return by_spans.union(*(v.roles for v in self.variants_of(backend, gpus) if not v.optional))
 
 

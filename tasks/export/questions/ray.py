@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tasks.export.questions.promql import CLUSTER, HEAD_ONLY, LOCAL, REPLICA_ONLY, Combine, Variant
+from tasks.export.questions.promql import CLUSTER, LOCAL, Combine, Variant
 from tasks.export.questions.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vllm_names
+from tasks.metrics import HEAD, REPLICA, Source
 from tasks.stack import Role
 
 RAY_GAUGE_HOLD_S = 30
@@ -52,7 +53,7 @@ def ray_late_counter_rate(counter: str, witness: str) -> str:
 
 
 def everywhere(
-    source: str, promql: str, roles: frozenset[Role], combine: Combine = "sum", divisor: str = ""
+    source: Source, promql: str, roles: frozenset[Role], combine: Combine = "sum", divisor: str = ""
 ) -> tuple[Variant, Variant]:
     """The same question to the local stack, whose series carry ``service``, and to a cluster, where they carry
     ``pod``."""
@@ -61,16 +62,16 @@ def everywhere(
 
 def by_proxy(promql: str, divisor: str = "") -> tuple[Variant, Variant]:
     """What Ray Serve's proxies export: the head's locally, any pod's in a cluster."""
-    variants = everywhere("ray_serve", promql, HEAD_ONLY, divisor=divisor)
-    return variants[0], replace(variants[1], roles=HEAD_ONLY | REPLICA_ONLY, optional=True)
+    variants = everywhere("ray_serve", promql, HEAD, divisor=divisor)
+    return variants[0], replace(variants[1], roles=HEAD | REPLICA, optional=True)
 
 
-def _local(source: str, promql: str, roles: frozenset[Role], divisor: str = "") -> Variant:
+def _local(source: Source, promql: str, roles: frozenset[Role], divisor: str = "") -> Variant:
     whole = f"{promql} / {divisor}" if divisor else promql
     return Variant(source, _bound(whole, "service", 'job="ray"').replace("$scope", ""), roles, LOCAL)
 
 
-def _cluster(source: str, promql: str, roles: frozenset[Role], combine: Combine, divisor: str = "") -> Variant:
+def _cluster(source: Source, promql: str, roles: frozenset[Role], combine: Combine, divisor: str = "") -> Variant:
     top, bottom = (_bound(text, "pod, service", "$scope") for text in (promql, divisor))
     return Variant(source, top, roles, CLUSTER, "pod", combine, bottom)
 
@@ -122,9 +123,10 @@ def _vllm(
     for i, known in enumerate(vllm_names(name)):
         for prefix in (*RAY_VLLM_PREFIXES, VLLM_PREFIX):
             by_ray = prefix is not VLLM_PREFIX
-            source, full = "ray_vllm" if by_ray else "vllm", f"{prefix.name}{known}"
+            source: Source = "ray_vllm" if by_ray else "vllm"
+            full = f"{prefix.name}{known}"
             top, bottom = promql(full, by_ray), divisor(full) if divisor else ""
             if i == 0 and not prefix.until:
-                local.append(_local(source, top, REPLICA_ONLY, bottom))
-            cluster.append(_cluster(source, top, REPLICA_ONLY, combine, bottom))
+                local.append(_local(source, top, REPLICA, bottom))
+            cluster.append(_cluster(source, top, REPLICA, combine, bottom))
     return (*local, *cluster)

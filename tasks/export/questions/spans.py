@@ -9,19 +9,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks import metrics
 from tasks.export.grid import TimeGrid
-from tasks.export.questions.metrics import SPANS_SOURCE, SPECS
 from tasks.export.sources.spans import span_ends
+from tasks.metrics import Metric, Source
 from tasks.span_links import link_spans
 
-LATENCY_QUANTILES = {"latency_p50": 0.5, "latency_p90": 0.9}
+SOURCE: Source = "spans"
+LATENCY_QUANTILES = {metrics.LATENCY_P50: 0.5, metrics.LATENCY_P90: 0.9}
 ENGINE_SPAN = "llm_request"
 ENGINE_TIMES = {
-    "ttft_mean": "gen_ai.latency.time_to_first_token",
-    "queue_time_mean": "gen_ai.latency.time_in_queue",
-    "prefill_time_mean": "gen_ai.latency.time_in_model_prefill",
-    "decode_time_mean": "gen_ai.latency.time_in_model_decode",
-    "e2e_latency_mean": "gen_ai.latency.e2e",
+    metrics.TTFT_MEAN: "gen_ai.latency.time_to_first_token",
+    metrics.QUEUE_TIME_MEAN: "gen_ai.latency.time_in_queue",
+    metrics.PREFILL_TIME_MEAN: "gen_ai.latency.time_in_model_prefill",
+    metrics.DECODE_TIME_MEAN: "gen_ai.latency.time_in_model_decode",
+    metrics.E2E_LATENCY_MEAN: "gen_ai.latency.e2e",
 }
 """Metric -> attribute of vLLM's span, in seconds."""
 OUTPUT_TOKENS = "gen_ai.usage.completion_tokens"
@@ -109,7 +111,7 @@ def latency_metrics(calls: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.
     services = calls["service"].to_numpy(dtype=object)
     grouped = pd.Series(calls["duration"].to_numpy()[event]).groupby([services[event], step])
     index = pd.MultiIndex.from_product([sorted(set(services)), range(grid.steps)])
-    return _rows([_metric(name, grouped.quantile(q).reindex(index), grid) for name, q in LATENCY_QUANTILES.items()])
+    return _rows([_metric(metric, grouped.quantile(q).reindex(index), grid) for metric, q in LATENCY_QUANTILES.items()])
 
 
 def engine_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.DataFrame:
@@ -122,7 +124,7 @@ def engine_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.D
         for metric, attribute in ENGINE_TIMES.items()
     }
     gaps = np.maximum(number_attribute(engine, OUTPUT_TOKENS) - 1, 0)
-    means["inter_token_latency_mean"] = (number_attribute(engine, ENGINE_TIMES["decode_time_mean"]), gaps)
+    means[metrics.INTER_TOKEN_LATENCY_MEAN] = (number_attribute(engine, ENGINE_TIMES[metrics.DECODE_TIME_MEAN]), gaps)
     return _means(engine, means, grid, window_s)
 
 
@@ -132,7 +134,7 @@ def serve_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.Da
     if own.empty:
         return _rows([])
     durations = own["duration"].to_numpy(dtype=float)
-    return _means(own, {"serve_processing_latency_mean": (durations, np.ones(len(own)))}, grid, window_s)
+    return _means(own, {metrics.SERVE_PROCESSING_LATENCY_MEAN: (durations, np.ones(len(own)))}, grid, window_s)
 
 
 def number_attribute(spans: pd.DataFrame, name: str) -> np.ndarray:
@@ -143,7 +145,7 @@ def number_attribute(spans: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _means(
-    spans: pd.DataFrame, parts: dict[str, tuple[np.ndarray, np.ndarray]], grid: TimeGrid, window_s: float
+    spans: pd.DataFrame, parts: dict[Metric, tuple[np.ndarray, np.ndarray]], grid: TimeGrid, window_s: float
 ) -> pd.DataFrame:
     """``sum(numerator) / sum(denominator)`` per service and window, for each metric; spans without a numerator do not
     count."""
@@ -170,23 +172,23 @@ def gateway_metrics(spans: pd.DataFrame, gateway: str, grid: TimeGrid, window_s:
     failed = (status >= SERVER_ERROR) | (status == CLIENT_GAVE_UP)
     index = pd.MultiIndex.from_product([[gateway], range(grid.steps)])
     counts = {
-        "request_rate": np.bincount(step, minlength=grid.steps),
-        "error_rate": np.bincount(step[failed], minlength=grid.steps),
+        metrics.REQUEST_RATE: np.bincount(step, minlength=grid.steps),
+        metrics.ERROR_RATE: np.bincount(step[failed], minlength=grid.steps),
     }
-    return _rows([_metric(name, pd.Series(count / window_s, index=index), grid) for name, count in counts.items()])
+    return _rows([_metric(metric, pd.Series(count / window_s, index=index), grid) for metric, count in counts.items()])
 
 
-def _metric(name: str, values: pd.Series, grid: TimeGrid) -> pd.DataFrame:
+def _metric(metric: Metric, values: pd.Series, grid: TimeGrid) -> pd.DataFrame:
     """``values`` indexed by (service, step)."""
     times = pd.to_datetime(grid.times_ns, unit="ns", utc=True)
     return pd.DataFrame(
         {
             "time": times[values.index.get_level_values(1)],
             "service": values.index.get_level_values(0),
-            "metric": name,
+            "metric": metric.name,
             "value": values.to_numpy(dtype=float),
-            "unit": SPECS[name].unit,
-            "source": SPANS_SOURCE,
+            "unit": metric.unit,
+            "source": SOURCE,
         }
     )
 

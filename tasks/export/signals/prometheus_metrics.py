@@ -55,7 +55,7 @@ def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportCo
         try:
             for answers in _by_service(client, variant, context):
                 series = [item for item in answers if item.labels.get("service") in silent]
-                sink.write(metrics_table(series, spec.name, spec.unit, variant.source))
+                sink.write(metrics_table(series, spec.name, spec.metric.unit, variant.source))
                 samples.update({item.labels["service"]: len(item.values) for item in series})
         except RefusedError as error:
             problems.append(f"{spec.name} by {variant.source}: {error}")

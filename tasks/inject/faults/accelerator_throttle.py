@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultError, FaultParameters
 from tasks.inject.executors.local import probes
@@ -56,7 +57,7 @@ FAULT = register(
         resources=frozenset({"CPU quota"}),
         probe="seconds per second that the service waited because its quota was spent; an idle target shows no effect",
         signals="engine time per request, inter-token latency and queue of the target; its utilisation stays high",
-        metrics=("accelerator_utilization", "cpu_throttled", "inter_token_latency_mean"),
+        metrics=(metrics.ACCELERATOR_UTILIZATION, metrics.CPU_THROTTLED, metrics.INTER_TOKEN_LATENCY_MEAN),
         executors={"local": LocalAcceleratorThrottle},
     )
 )

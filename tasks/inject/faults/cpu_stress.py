@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
@@ -81,7 +82,7 @@ FAULT = register(
         resources=frozenset(),
         probe="cores that the threads of the service's cgroup ran on or, runnable, waited for",
         signals="CPU usage and throttling of the target; its latency per request",
-        metrics=("cpu_usage", "cpu_throttled"),
+        metrics=(metrics.CPU_USAGE, metrics.CPU_THROTTLED),
         executors={"local": LocalCpuStress, "kubernetes": ChaosCpuStress},
     )
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
@@ -62,7 +63,7 @@ FAULT = register(
         resources=frozenset({"GPU management"}),
         probe="SM clock of the GPU (DCGM)",
         signals="SM clock and power of the GPU; engine time, inter-token latency and queue of the target",
-        metrics=("gpu_sm_clock", "gpu_power", "inter_token_latency_mean"),
+        metrics=(metrics.GPU_SM_CLOCK, metrics.GPU_POWER, metrics.INTER_TOKEN_LATENCY_MEAN),
         executors={"kubernetes": GpuClockLock},
     )
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
@@ -60,7 +61,12 @@ FAULT = register(
         resources=frozenset({"GPU's SMs"}),
         probe="SM activity of the GPU (DCGM), or its utilisation where the GPU has no profiling counters",
         signals="SM activity, utilisation and power of the GPU; engine time and inter-token latency of the target",
-        metrics=("gpu_sm_active", "accelerator_utilization", "gpu_power", "inter_token_latency_mean"),
+        metrics=(
+            metrics.GPU_SM_ACTIVE,
+            metrics.ACCELERATOR_UTILIZATION,
+            metrics.GPU_POWER,
+            metrics.INTER_TOKEN_LATENCY_MEAN,
+        ),
         executors={"kubernetes": GpuContention},
     )
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
@@ -47,7 +48,7 @@ FAULT = register(
         resources=frozenset({"GPU memory"}),
         probe="memory used on the GPU (DCGM)",
         signals="memory of the GPU; the engine keeps what it reserved at its start, so little else",
-        metrics=("gpu_memory_used",),
+        metrics=(metrics.GPU_MEMORY_USED,),
         executors={"kubernetes": GpuMemory},
     )
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
@@ -64,7 +65,13 @@ FAULT = register(
         resources=frozenset({"GPU management"}),
         probe="power draw of the GPU (DCGM)",
         signals="power, SM clock and power violation of the GPU; engine time, queue and inter-token latency",
-        metrics=("gpu_power", "gpu_power_limit", "gpu_power_violation", "gpu_sm_clock", "inter_token_latency_mean"),
+        metrics=(
+            metrics.GPU_POWER,
+            metrics.GPU_POWER_LIMIT,
+            metrics.GPU_POWER_VIOLATION,
+            metrics.GPU_SM_CLOCK,
+            metrics.INTER_TOKEN_LATENCY_MEAN,
+        ),
         executors={"kubernetes": GpuPowerLimit},
     )
 )

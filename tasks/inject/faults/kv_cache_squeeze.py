@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
@@ -49,7 +50,7 @@ FAULT = register(
         resources=frozenset({"KV cache"}),
         probe="KV cache in use (vLLM)",
         signals="KV cache, queue and preemptions of the target; time to first token",
-        metrics=("kv_cache_usage", "requests_waiting", "preemptions_rate"),
+        metrics=(metrics.KV_CACHE_USAGE, metrics.REQUESTS_WAITING, metrics.PREEMPTIONS_RATE),
         executors={"kubernetes": KvCacheSqueeze},
     )
 )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
@@ -140,7 +141,7 @@ FAULT = register(
         resources=frozenset({"memory limit"}),
         probe="memory charged to the service's cgroup",
         signals="memory of the target; with a limit also reclaim and refaults",
-        metrics=("memory_working_set", "memory_rss", "memory_limit_hits"),
+        metrics=(metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS, metrics.MEMORY_LIMIT_HITS),
         executors={"local": LocalMemoryStress, "kubernetes": ChaosMemoryStress},
     )
 )

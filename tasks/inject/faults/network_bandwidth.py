@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
@@ -69,7 +70,7 @@ FAULT = register(
         resources=frozenset({"egress link"}),
         probe="rate at which the service's link sends back a short burst of full-size ICMP echoes",
         signals="gap between the spans of caller and target, bytes sent; engine time stays normal",
-        metrics=("network_transmit", "network_receive", "latency_p50", "latency_p90"),
+        metrics=(metrics.NETWORK_TRANSMIT, metrics.NETWORK_RECEIVE, metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalNetworkBandwidth, "kubernetes": ChaosNetworkBandwidth},
     )
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
@@ -79,7 +80,7 @@ FAULT = register(
         resources=frozenset({"egress link"}),
         probe="median round trip of ICMP echoes from the fabric to the service",
         signals="gap between the spans of caller and target; engine time stays normal",
-        metrics=("latency_p50", "latency_p90"),
+        metrics=(metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalNetworkDelay, "kubernetes": ChaosNetworkDelay},
     )
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
@@ -63,7 +64,7 @@ FAULT = register(
         resources=frozenset({"egress link"}),
         probe="share of ICMP echoes from the fabric to the service without an answer",
         signals="gap between the spans of caller and target, TCP retransmissions; below some 20 % little is to be seen",
-        metrics=("network_dropped", "latency_p50", "latency_p90"),
+        metrics=(metrics.NETWORK_DROPPED, metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalNetworkLoss, "kubernetes": ChaosNetworkLoss},
     )
 )

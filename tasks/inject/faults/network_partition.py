@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
@@ -57,7 +58,13 @@ FAULT = register(
         resources=frozenset({"egress link"}),
         probe="share of ICMP echoes from the fabric to the service without an answer",
         signals="requests to the target fail or hang, its samples are missing; a long one ends cluster membership",
-        metrics=("network_receive", "network_transmit", "latency_p50", "latency_p90", "error_rate"),
+        metrics=(
+            metrics.NETWORK_RECEIVE,
+            metrics.NETWORK_TRANSMIT,
+            metrics.LATENCY_P50,
+            metrics.LATENCY_P90,
+            metrics.ERROR_RATE,
+        ),
         executors={"local": LocalNetworkPartition, "kubernetes": ChaosNetworkPartition},
     )
 )

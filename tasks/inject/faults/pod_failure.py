@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
@@ -34,7 +35,7 @@ FAULT = register(
         resources=frozenset({"processes"}),
         probe="share of the first containers that still run; the service is back when as many pods are ready",
         signals="requests to the target fail, it is not ready, its samples are missing; it restarts twice",
-        metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
+        metrics=(metrics.PROCESSES, metrics.CPU_USAGE, metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS),
         executors={"kubernetes": ChaosPodFailure},
     )
 )

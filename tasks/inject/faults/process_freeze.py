@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultError, FaultParameters
 from tasks.inject.executors.kubernetes.engine import EnginePause
@@ -60,7 +61,7 @@ FAULT = register(
         resources=frozenset({"processes"}),
         probe="share of the service's processes that are stopped",
         signals="the target completes nothing, its CPU is at zero, its samples are missing",
-        metrics=("cpu_usage", "latency_p50", "latency_p90"),
+        metrics=(metrics.CPU_USAGE, metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalProcessFreeze, "kubernetes": EnginePause},
     )
 )

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultError, FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
@@ -99,7 +100,7 @@ FAULT = register(
         resources=frozenset({"processes"}),
         probe="share of the first processes that still run; the service is back when its TCP ports listen again",
         signals="broken streams and errors, restart in the logs, a gap in the target's samples",
-        metrics=("processes", "cpu_usage", "memory_working_set", "memory_rss"),
+        metrics=(metrics.PROCESSES, metrics.CPU_USAGE, metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS),
         executors={"local": LocalProcessKill, "kubernetes": ChaosContainerKill},
     )
 )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from tasks import metrics
 from tasks.case import CALLS, RUNS_ON
 from tasks.rca.features.golden_signals import golden_signal
 from tasks.rca.features.rows import quantile_per_cell, row_of
@@ -26,7 +27,7 @@ from tasks.rca.features.spans import link_traces, span_table
 from tasks.rca.method import MethodError
 from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
 
-_PREFERRED_LATENCY = ("latency_p90", "latency_p50")
+_PREFERRED_LATENCY = (metrics.LATENCY_P90.name, metrics.LATENCY_P50.name)
 _MAX_CALL_DEPTH = 16
 _LEAST_NORMAL_ROWS = 3
 

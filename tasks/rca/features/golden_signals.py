@@ -1,15 +1,12 @@
-"""Which of the four golden signals a metric is, for methods that treat latency and resources differently.
-
-Source of the four: Beyer et al., "Site Reliability Engineering", 2016, chapter 6.
-"""
+"""Which of the four golden signals a metric is, for methods that treat latency and resources differently."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
 
-GoldenSignal = Literal["latency", "traffic", "errors", "saturation"]
+from tasks.metrics import IMPORTED, METRICS, GoldenSignal
 
+_KNOWN = {**IMPORTED, **METRICS}
 _PATTERNS: tuple[tuple[GoldenSignal, re.Pattern[str]], ...] = (
     ("errors", re.compile(r"error|fail|success|availab|5xx|4xx|exception")),
     ("latency", re.compile(r"latency|duration|response_time|ttft|_time_mean|delay")),
@@ -19,6 +16,9 @@ _PATTERNS: tuple[tuple[GoldenSignal, re.Pattern[str]], ...] = (
 
 
 def golden_signal(metric: str) -> GoldenSignal:
-    """By the words in the metric's name; a metric that names none of them counts as ``saturation``."""
+    """What the vocabulary says of the metric; of a foreign one what the words in its name say, else ``saturation``."""
+    known = _KNOWN.get(metric)
+    if known is not None:
+        return known.golden
     name = metric.lower()
     return next((signal for signal, pattern in _PATTERNS if pattern.search(name)), "saturation")

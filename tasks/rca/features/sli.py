@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from tasks import metrics
 from tasks.case import CALLS
 from tasks.rca.features.golden_signals import golden_signal
 from tasks.rca.features.rows import quantile_per_cell, row_of, row_times
@@ -27,9 +28,19 @@ from tasks.span_links import link_spans
 
 _Rank = Callable[[str], tuple[int, str] | None]
 
-LATENCY_METRICS = ("latency_p90", "latency_p95", "latency_p99", "latency_p50", "latency_mean", "e2e_latency_mean")
+LATENCY_METRICS = tuple(
+    metric.name
+    for metric in (
+        metrics.LATENCY_P90,
+        metrics.LATENCY_P95,
+        metrics.LATENCY_P99,
+        metrics.LATENCY_P50,
+        metrics.LATENCY_MEAN,
+        metrics.E2E_LATENCY_MEAN,
+    )
+)
 """Those that count first, in this order; then any other latency metric of a whole request, by name."""
-SUCCESS_METRICS = ("success_ratio", "availability")
+SUCCESS_METRICS = (metrics.SUCCESS_RATIO.name, metrics.AVAILABILITY.name)
 _PART_OF_A_REQUEST = ("ttft", "inter_token", "queue_time", "prefill", "decode", "client_")
 
 

@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tasks.metrics import Profile
 from tasks.params import ScoreParams
 from tasks.rca.method import Method
-from tasks.rca.profile import Profile
 from tasks.rca.run.builder import Build, Built, ViewFacts
 from tasks.rca.run.child import START_TIMEOUT_S, Child, Ready, RunnerError
 from tasks.rca.run.local_pool import LocalPool

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.export.questions.metrics import METRIC_MAP
+from tasks.metrics import METRICS
 from tasks.rca.features.golden_signals import golden_signal
 
 
@@ -31,5 +31,5 @@ def test_signal_of_known_names(metric: str, signal: str) -> None:
 
 
 def test_every_latency_of_the_metric_map_is_latency() -> None:
-    for spec in METRIC_MAP:
-        assert (golden_signal(spec.name) == "latency") == (spec.unit == "s"), spec.name
+    for metric in METRICS.values():
+        assert (golden_signal(metric.name) == "latency") == (metric.unit == "s"), metric.name

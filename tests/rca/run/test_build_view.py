@@ -12,7 +12,7 @@ import pytest
 
 from tasks.case import SIGNALS, Case, CaseRecord, Completeness
 from tasks.injection import Interval
-from tasks.rca.profile import PAPER_METRICS
+from tasks.metrics import METRICS
 from tasks.rca.run.build_view import NoChangeDetected, build_view, widen
 from tests.copies import copied
 from tests.rca.views import T0, rewritten, score_params, view_of
@@ -47,9 +47,9 @@ def test_profile_paper_shows_the_papers_metrics_only(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path)
     paper = build_view(case, score_params(profile="paper")).metrics.columns.get_level_values("metric")
     everything = build_view(case, score_params(profile="llm")).metrics.columns.get_level_values("metric")
-    assert set(paper) == PAPER_METRICS
+    assert set(paper) == {name for name, metric in METRICS.items() if metric.profile == "paper"}
     assert set(everything) == set(case.metrics["metric"].unique())
-    assert set(everything) > PAPER_METRICS
+    assert set(everything) > set(paper)
 
 
 def test_split_is_at_the_inject_time_and_recovery_is_abnormal(tmp_path: Path) -> None:
