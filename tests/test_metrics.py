@@ -10,7 +10,7 @@ import pytest
 from tasks import metrics
 from tasks.export.questions.metrics import METRIC_MAP
 from tasks.export.questions.promql import MetricSpec, Variant
-from tasks.inject.catalogue import list_faults
+from tasks.inject.catalogue import list_fault_kinds
 from tasks.metrics import IMPORTED, METRICS, Metric
 
 CONSTANTS = {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
@@ -43,7 +43,7 @@ def test_a_question_for_a_role_that_is_not_expected_to_have_the_metric_is_refuse
 
 
 def test_faults_show_in_metrics_of_the_services_they_act_on() -> None:
-    for fault in list_faults():
+    for fault in list_fault_kinds():
         assert all(fault.roles <= metric.roles for metric in fault.metrics), fault.kind
 
 
