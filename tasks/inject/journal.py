@@ -14,8 +14,7 @@ from tasks.inject.steps import Target, UndoStep
 from tasks.injection import ProbeRecord, phrase
 from tasks.system.durable import write_durably
 from tasks.system.file_lock import FileLock
-from tasks.system.marked_processes import machine_id
-from tasks.system.process import ProcessId
+from tasks.system.process import ProcessId, machine_id
 
 State = Literal["planned", "applying", "active", "undoing", "failed", "recovered"]
 CLOSED: State = "recovered"

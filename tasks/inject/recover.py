@@ -28,8 +28,8 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes, process_name
-from tasks.system.process import ProcessId
+from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes
+from tasks.system.process import ProcessId, process_name
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)

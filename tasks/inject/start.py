@@ -37,8 +37,8 @@ from tasks.inject.journal import (
 )
 from tasks.inject.recover import recover_journal
 from tasks.injection import Injection, Interval, PlannedInjection
-from tasks.system.marked_processes import MARKER, machine_id
-from tasks.system.process import ProcessId
+from tasks.system.marked_processes import MARKER
+from tasks.system.process import ProcessId, machine_id
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)

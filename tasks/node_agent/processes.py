@@ -1,4 +1,4 @@
-"""The processes of this node by pod, from ``/proc``. The agent runs in the host's PID namespace."""
+"""The processes of this node by pod, from ``/proc``: the agent runs in the host's PID namespace."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tasks.kube.node_fault import SavedProcess
+from tasks.system.process import PROC, read_stat, read_text, start_ticks
 
-PROC = Path("/proc")
 ENGINE_TITLE = "VLLM::"
 """vLLM names its engine and its workers so: ``VLLM::EngineCore``, ``VLLM::Worker_TP0``."""
 
@@ -28,7 +28,7 @@ class ProcessError(RuntimeError):
 
 
 def pod_of_cgroup(text: str) -> str | None:
-    """Pod UID in the text of ``/proc/PID/cgroup``: every cgroup driver, version and QoS class has it in the path."""
+    """Find the pod UID in ``/proc/PID/cgroup``: every cgroup driver and version has it in the path."""
     found = _POD_IN_CGROUP.search(text)
     return "-".join(found.groups()) if found else None
 
@@ -38,7 +38,7 @@ class ProcessTable:
         self._proc = proc
 
     def pod_of(self, pid: int) -> str | None:
-        """UID of the pod that ``pid`` belongs to; None when it is of no pod or gone."""
+        """Return the UID of the pod that ``pid`` belongs to; None when it is of no pod or gone."""
         return pod_of_cgroup(self._read(pid, "cgroup"))
 
     def of_pod(self, pod_uid: str) -> list[int]:
@@ -65,16 +65,15 @@ class ProcessTable:
         return assigned
 
     def start_ticks(self, pid: int) -> int | None:
-        """None when it does not run; a zombie counts as not running."""
-        fields = self._stat(pid)
-        return int(fields[19]) if fields and fields[0] not in "ZX" else None
+        """Return None when it does not run; a zombie counts as not running."""
+        return start_ticks(pid, self._proc)
 
     def is_same(self, process: SavedProcess) -> bool:
         return self.start_ticks(process.pid) == process.start_ticks
 
     def is_stopped(self, process: SavedProcess) -> bool:
-        fields = self._stat(process.pid)
-        return self.is_same(process) and bool(fields) and fields[0] in "Tt"
+        stat = read_stat(process.pid, self._proc)
+        return self.is_same(process) and stat is not None and stat.state in "Tt"
 
     def stop(self, processes: Iterable[SavedProcess]) -> None:
         """Raises ProcessError when one still runs after ``SETTLE_S``."""
@@ -109,12 +108,5 @@ class ProcessTable:
     def _title(self, pid: int) -> str:
         return self._read(pid, "cmdline").replace("\0", " ").strip()
 
-    def _stat(self, pid: int) -> list[str]:
-        """Fields of ``/proc/PID/stat`` from the state on; empty when it is gone."""
-        return self._read(pid, "stat").rpartition(")")[2].split()
-
     def _read(self, pid: int, name: str) -> str:
-        try:
-            return (self._proc / str(pid) / name).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
+        return read_text(pid, name, self._proc)

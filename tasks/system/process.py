@@ -1,4 +1,4 @@
-"""Processes by an identity that survives pid reuse."""
+"""Processes of this machine, from ``/proc``, by an identity that survives pid reuse."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+PROC = Path("/proc")
+
+
+class ProcessStat(NamedTuple):
+    """State letter (``R``, ``S``, ``T`` …) and start time in clock ticks since boot."""
+
+    state: str
+    start_ticks: int
 
 
 class ProcessId(BaseModel):
@@ -35,7 +45,7 @@ class ProcessId(BaseModel):
         return start_ticks(self.pid) == self.start_ticks
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:
-        """Signal it if it still is the same process."""
+        """Send a signal unless the process has ended."""
         if self.alive:
             try:
                 os.kill(self.pid, signal_number)
@@ -51,11 +61,41 @@ class ProcessId(BaseModel):
         return True
 
 
-def start_ticks(pid: int) -> int | None:
-    """Start time of ``pid``, None when it does not run (a zombie counts as not running)."""
+def boot_id() -> str:
+    return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def machine_id() -> str:
+    """Identify where pids and monotonic times mean the same: one boot and one PID namespace (a pod has its own)."""
+    return f"{boot_id()}/{(PROC / 'self/ns/pid').stat().st_ino}"
+
+
+def read_stat(pid: int, proc: Path = PROC) -> ProcessStat | None:
+    """Read ``/proc/PID/stat``. Return None when the process is gone; a zombie is still there."""
+    fields = read_text(pid, "stat", proc).rpartition(")")[2].split()
+    return ProcessStat(fields[0], int(fields[19])) if fields else None
+
+
+def start_ticks(pid: int, proc: Path = PROC) -> int | None:
+    """Return the start time of ``pid``, None when it does not run (a zombie does not)."""
+    stat = read_stat(pid, proc)
+    return None if stat is None or stat.state in "ZX" else stat.start_ticks
+
+
+def process_state(pid: int) -> str | None:
+    """Return the state letter of ``pid``, None when it is gone."""
+    stat = read_stat(pid)
+    return stat.state if stat else None
+
+
+def process_name(pid: int) -> str:
+    """Return the command name of ``pid``, empty when it is gone."""
+    return read_text(pid, "comm").strip()
+
+
+def read_text(pid: int, name: str, proc: Path = PROC) -> str:
+    """Read a text file of ``/proc/PID``; return an empty string when the process is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return (proc / str(pid) / name).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+        return ""

@@ -20,8 +20,7 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.system.marked_processes import boot_id, machine_id
-from tasks.system.process import ProcessId
+from tasks.system.process import ProcessId, boot_id, machine_id
 
 
 def a_journal(**changes: object) -> Journal:

@@ -17,7 +17,7 @@ from tasks.inject.executors.local.undo import (
     RestoreQuota,
     ResumeProcesses,
 )
-from tasks.system.marked_processes import process_name
+from tasks.system.process import process_name
 
 STRESSOR_NAME = "stress-ng"
 

@@ -12,8 +12,7 @@ from tasks.deploy.local.cgroups import UNIFIED, V1_TRACKER, Cgroup
 from tasks.deploy.local.namespaces import enter_fabric, enter_service, join_network
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.inject.executor import FaultError, FaultTarget
-from tasks.system.marked_processes import boot_id, process_state
-from tasks.system.process import ProcessId, start_ticks
+from tasks.system.process import ProcessId, boot_id, process_state, start_ticks
 
 TRACKER_PREFIX = "fault-"
 COMMAND_TIMEOUT_S = 10
