@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tasks.kube.client import Cluster
 from tasks.kube.errors import ClusterError
-from tasks.kube.gpu_map import Publisher
 from tasks.node_agent import health
 from tasks.node_agent.actions import Node
+from tasks.node_agent.gpu_publisher import Publisher
 from tasks.node_agent.journal import Journal
 from tasks.node_agent.keeper import Keeper
 from tasks.node_agent.reconciler import LINGER_S, Reconciler

@@ -13,10 +13,10 @@ import typer
 
 from tasks.kube.address import ClusterAddress
 from tasks.kube.client import Cluster
-from tasks.kube.gpu_map import observe
 from tasks.node_agent import health
 from tasks.node_agent.actions import Node
 from tasks.node_agent.agent import ROUND_S, Agent, Settings
+from tasks.node_agent.gpu_publisher import observe
 from tasks.node_agent.journal import Journal
 from tasks.node_agent.nvidia_smi import COMMANDS, NvidiaSmi
 from tasks.node_agent.processes import ProcessTable

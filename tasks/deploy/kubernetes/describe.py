@@ -17,6 +17,7 @@ from tasks.deploy.kubernetes.runtime import (
 )
 from tasks.deploy.kubernetes.waiting import is_ready
 from tasks.kube.client import Cluster
+from tasks.kube.gpu_map import read_gpu_maps
 from tasks.stack import Role
 
 CONTAINERS: dict[Role, str] = {"gateway": "nginx", "head": "ray-head", "replica": "ray-worker"}
@@ -68,8 +69,6 @@ def _service(cluster: Cluster, name: str, role: Role, gpus: dict[str, tuple[str,
 
 def _gpus_of_pods(cluster: Cluster) -> dict[str, tuple[str, ...]]:
     """UID of a pod -> UUIDs of its GPUs, as far as the GPU agents tell."""
-    from tasks.kube.gpu_map import read_gpu_maps
-
     found: dict[str, tuple[str, ...]] = {}
     for node in read_gpu_maps(cluster):
         for gpu in node.gpus:

@@ -17,6 +17,7 @@ from tasks.deploy.kubernetes.permissions import denied
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.kube.client import Cluster, Object
 from tasks.kube.errors import ClusterError, ForbiddenError
+from tasks.kube.gpu_map import read_gpu_maps
 
 Verdict = Literal["ok", "warning", "failed"]
 MissingSeries = Callable[[], Iterable[str]]
@@ -208,8 +209,6 @@ def _power_limits(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[
     """As the agents on the GPU nodes report them; they come with the stack."""
     if params.gpus_per_pod == 0:
         return
-    from tasks.kube.gpu_map import read_gpu_maps
-
     maps = read_gpu_maps(cluster)
     if not maps:
         yield Check("GPU power limits", "ok", "not known before the GPU agents run; `rcarena deploy up` starts them")

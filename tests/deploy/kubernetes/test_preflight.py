@@ -14,7 +14,7 @@ from tasks.deploy.kubernetes.preflight import Check, preflight
 from tasks.kube.address import ClusterAddress
 from tasks.kube.client import Cluster
 from tasks.kube.errors import UnreachableError
-from tasks.kube.gpu_map import GpuState, NodeGpus, _config_map
+from tasks.kube.gpu_map import GpuState, NodeGpus, config_map
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
 
@@ -167,8 +167,8 @@ def test_power_limits_come_from_the_gpu_agents(good: EmulatedCluster, make_param
     fixed = GpuState(uuid="GPU-fixed", power_limit_w=75, min_power_limit_w=75, max_power_limit_w=75)
     free = GpuState(uuid="GPU-free", power_limit_w=700, min_power_limit_w=200, max_power_limit_w=700)
     good.add_namespace("rcarena")
-    good.put(_config_map("rcarena", NodeGpus(node="gpu-0", gpus=(fixed,))))
-    good.put(_config_map("rcarena", NodeGpus(node="gpu-1", gpus=(free,))))
+    good.put(config_map("rcarena", NodeGpus(node="gpu-0", gpus=(fixed,))))
+    good.put(config_map("rcarena", NodeGpus(node="gpu-1", gpus=(free,))))
     with Cluster(good.address(tmp_path), deadline_s=3) as client:
         rows = [check for check in preflight(client, make_params()) if check.name == "GPU power limits"]
     assert [(row.verdict, row.result) for row in rows] == [
