@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import typer
 
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir
 from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.plugins import Origin, Registry
 from tasks.workspace import DEFAULT_WORKSPACE
 
 
@@ -17,12 +19,14 @@ def methods(
 ) -> None:
     """List the RCA methods."""
     from tasks.metrics import PROFILES
+    from tasks.rca.method import METHODS
     from tasks.rca.registry import list_methods
 
     rows: list[dict[str, Any]] = [
         {
             "name": each.name,
             "family": each.family,
+            "origin": asdict(METHODS.origin(each.name)),
             "summary": each.summary,
             "needs": sorted(each.needs),
             "paper": {"title": each.paper.title, "venue": each.paper.venue, "year": each.paper.year},
@@ -37,6 +41,7 @@ def methods(
         }
         for each in list_methods()
     ]
+    _say_what_is_broken(METHODS)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -45,7 +50,7 @@ def methods(
         state = "ready" if row["installed"] else f"NOT INSTALLED: {', '.join(row['missing_packages'])}"
         drawn = ", draws random numbers" if row["seeded"] else ""
         typer.echo(f"{row['name']:<20} {row['family']:<12} {row['cost']:<9} needs {needs:<20} {state}{drawn}")
-        typer.echo(f"    {row['summary']}")
+        typer.echo(f"    {row['summary']}{_from_elsewhere(row)}")
         typer.echo("    {title}, {venue} {year}".format(**row["paper"]))
         for name, parameter in row["parameters"].items():
             typer.echo(f"    {name} = {parameter['default']}  {parameter['type']}")
@@ -56,11 +61,12 @@ def faults(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
     """List the fault kinds and their parameters."""
-    from tasks.inject.catalogue import list_fault_kinds
+    from tasks.inject.catalogue import FAULT_KINDS, list_fault_kinds
 
     rows: list[dict[str, Any]] = [
         {
             "kind": each.name,
+            "origin": asdict(FAULT_KINDS.origin(each.name)),
             "summary": each.summary,
             "roles": sorted(each.roles),
             "backends": {backend: each.defaults(backend) for backend in each.backends},
@@ -71,13 +77,25 @@ def faults(
         }
         for each in list_fault_kinds()
     ]
+    _say_what_is_broken(FAULT_KINDS)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
         where = f"{', '.join(row['backends'])}; on {', '.join(row['roles'])}"
-        typer.echo(f"{row['kind']} ({where}): {row['summary']}")
+        typer.echo(f"{row['kind']} ({where}): {row['summary']}{_from_elsewhere(row)}")
         for name, field in row["parameters"].items():
             others = [f"{b}: {defaults[name]}" for b, defaults in row["backends"].items() if name in defaults]
             elsewhere = f" ({', '.join(others)})" if others else ""
             typer.echo(f"    {name} = {field['default']}{elsewhere}  {field['description']}")
+
+
+def _from_elsewhere(row: dict[str, Any]) -> str:
+    """Name the distribution that a row comes from; empty for ours."""
+    origin = Origin(**row["origin"])
+    return "" if origin.is_ours else f" (from {origin})"
+
+
+def _say_what_is_broken(registry: Registry[Any]) -> None:
+    for broken in registry.broken():
+        typer.echo(f"{registry.noun} {broken}", err=True)
