@@ -21,13 +21,16 @@ from importlib import metadata
 from typing import Generic, TypeVar
 
 from tasks import __version__
+from tasks.errors import EXIT_USAGE, RCArenaError
 from tasks.validation import suggest
 
 T = TypeVar("T")
 
 
-class PluginError(ValueError):
+class PluginError(RCArenaError):
     """What an entry point of another distribution offers cannot be used."""
+
+    exit_status = EXIT_USAGE
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,12 @@ class Registry(Generic[T]):
         for name in self.offers:
             self._load(name)
         return {name: self.registered[name] for name in self.names() if name not in self._broken}
+
+    def require_all(self) -> dict[str, T]:
+        """As ``all``, where an entry that is left out would be missed. Raises PluginError when one cannot be used."""
+        if self.broken():
+            raise PluginError("; ".join(f"{self.noun} {broken}" for broken in self.broken()))
+        return self.all()
 
     def broken(self) -> list[Broken]:
         """Return every offer of another distribution that cannot be used, by name."""

@@ -74,7 +74,11 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         CampaignError: another campaign uses the workspace.
         IncompleteError: cases failed, or were not tried.
         DeployError: the stack cannot be brought up in the first place.
+        PluginError: an exporter of another package cannot be used.
     """
+    from tasks.export.base import EXPORTERS  # pandas
+
+    EXPORTERS.require_all()
     with exclusive(workspace):
         plans = plan_campaign(params)
         workspace.cases.mkdir(parents=True, exist_ok=True)

@@ -355,8 +355,6 @@ def registered_exporters(signal: SignalName) -> list[RegisteredExporter]:
     """Return the exporters of ``signal`` in order of name, whatever was imported first.
 
     Raises:
-        ExportError: another package offers an exporter that cannot be used. Leaving it out would lose what it records.
+        PluginError: another package offers an exporter that cannot be used. Leaving it out would lose what it records.
     """
-    if EXPORTERS.broken():
-        raise ExportError("; ".join(f"exporter {broken}" for broken in EXPORTERS.broken()))
-    return [entry for _, entry in sorted(EXPORTERS.all().items()) if entry.signal == signal]
+    return [entry for _, entry in sorted(EXPORTERS.require_all().items()) if entry.signal == signal]

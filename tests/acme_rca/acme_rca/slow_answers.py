@@ -12,6 +12,7 @@ from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.undo import LocalStep, ResumeProcesses
 from tasks.inject.probe import Probe
+from tasks.metrics import LATENCY_P50
 
 
 class Parameters(FaultParameters):
@@ -47,7 +48,7 @@ register(
         resources=frozenset(),
         probe="share of the processes that are stopped",
         signals="latency of the target",
-        metrics=("latency_p50",),
+        metrics=(LATENCY_P50,),
         executors={"local": SlowAnswers},
     )
 )
