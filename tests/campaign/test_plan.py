@@ -269,3 +269,34 @@ def test_planning_needs_nothing_but_pydantic_and_yaml() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=DEFAULT.parent)
     assert done.stdout.strip() == "[]"
+
+
+OLD_IDS = {
+    "memory-stress → ray-replicas-1": "case-05b6cd9a375e",
+    "network-delay → ray-head": "case-9864dd11b7e7",
+    "accelerator-throttle → ray-replicas-1": "case-90363ec4bc81",
+    "memory-stress → ray-head": "case-1a31fd435848",
+    "accelerator-throttle → ray-replicas-2": "case-1c5793d2589c",
+    "cpu-stress → nginx-proxy": "case-73730c5d163f",
+    "network-delay → ray-replicas-0": "case-cbd30e13be99",
+    "fault-free": "case-4b4a753d27d7",
+    "cpu-stress → ray-replicas-0": "case-ca7a4f0326ec",
+}
+OLD_IDS_OF_MORE = {
+    "local": ["case-4b4a753d27d7", "case-77dd7fae6817", "case-cd01b28219e8"],
+    "kubernetes": ["case-3118325b6453", "case-909ae3d5607d", "case-ce8a02113082"],
+}
+"""As commit 82ada8b had them, of the parameters below."""
+
+
+def test_the_cases_of_an_earlier_version_keep_their_ids() -> None:
+    assert {plan.label: plan.case_id for plan in plan_campaign(params())} == OLD_IDS
+    both = [
+        {"kind": "cpu-stress", "target": "ray-replicas-0", "parameters": {"workers": 3}},
+        {"kind": "network-delay", "target": "ray-head", "offset_s": 10, "duration_s": 5},
+    ]
+    alone = {"kind": "network-loss", "targets": ["ray-head"], "parameters": {"loss_percent": 30}}
+    inject = {"faults": [alone], "concurrent": [{"injections": both}]}
+    assert sorted(ids(params(inject=inject))) == OLD_IDS_OF_MORE["local"]
+    document = cluster().model_dump(mode="json") | {"inject": inject}
+    assert sorted(ids(Params.model_validate(document))) == OLD_IDS_OF_MORE["kubernetes"]

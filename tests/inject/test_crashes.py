@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -19,9 +20,10 @@ from tasks.inject.backend import stack_residue
 from tasks.inject.journal import JournalError, journal_path, read_journal
 from tasks.inject.recover import recover, residue
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
-from tests.inject.ministack import MiniStack, mini_stack
+from tests.inject.ministack import CORES, MiniStack, mini_stack
 from tests.inject.once import Once
 from tests.inject.test_faults import CASES, plan, wait_for_state
+from tests.inject.test_journal import OLD
 
 pytestmark = pytest.mark.privileged
 
@@ -243,3 +245,19 @@ def test_a_journal_of_an_earlier_boot_is_closed_without_touching_anything(clean:
     assert recover(clean.workspace) == ["boot: accelerator-throttle on ray-replicas-0: undone"]
     assert "the stack was gone" in read_journal(injection.path).notes[0]
     assert timedelta(0) <= datetime.now(UTC) - (read_journal(injection.path).undone_at or datetime.now(UTC))
+
+
+def test_an_open_journal_of_an_earlier_version_is_undone(clean: MiniStack):
+    """As commit 82ada8b wrote it; the names and numbers of this machine are filled in."""
+    document = json.loads((OLD / "local.json").read_bytes())
+    here, target = clean.target().model_dump(mode="json"), document["target"]
+    target["service"] = {key: here["service"][key] for key in target["service"]}
+    document["target"] = target | {key: here[key] for key in ("supervisor", "boot_id")}
+    path = journal_path(clean.workspace.journal, document["injection_id"])
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    clean.target().cgroup.set_cpu_cores(0.1)
+    clean.target().cgroup.tracker("fault-case-0123456789ab-0")
+    assert recover(clean.workspace) == ["case-0123456789ab-0: accelerator-throttle on ray-replicas-0: undone"]
+    assert residue(clean.workspace) == []
+    assert clean.target().cgroup.cpu_cores() == pytest.approx(CORES)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,8 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
+from tasks.inject.recover import recover_journal
+from tasks.inject.start import injection_record
 from tasks.system.process import ProcessId, boot_id, machine_id
 
 
@@ -87,3 +91,27 @@ def test_a_lock_is_held_by_one(tmp_path: Path):
         pass
     with journal_lock(path, timeout_s=0.1):
         pass
+
+
+OLD = Path(__file__).parent / "old_journals"
+"""Written by commit 82ada8b: ``local.json`` is open; ``kubernetes.json`` is closed, with its record beside it."""
+
+
+@pytest.mark.parametrize("name", ["local", "kubernetes"])
+def test_a_journal_of_an_earlier_version_says_what_it_said(name: str):
+    path = OLD / f"{name}.json"
+    assert json.loads(read_journal(path).model_dump_json()) == json.loads(path.read_bytes())
+
+
+def test_a_journal_of_an_earlier_version_gives_the_same_record():
+    record = injection_record(read_journal(OLD / "kubernetes.json"))
+    assert json.loads(record.model_dump_json()) == json.loads((OLD / "kubernetes.record.json").read_bytes())
+
+
+def test_an_open_journal_of_an_earlier_version_and_boot_is_closed(tmp_path: Path):
+    path = journal_path(tmp_path, "case-0123456789ab-0")
+    shutil.copy(OLD / "local.json", path)
+    assert recover_journal(path) == "case-0123456789ab-0: accelerator-throttle on ray-replicas-0: undone"
+    journal = read_journal(path)
+    assert (journal.open, journal.reason) == (False, "cut short and undone by recover")
+    assert recover_journal(path) is None
