@@ -1,9 +1,9 @@
 """The guardian: the process that carries out one injection and undoes it.
 
-It runs in a session of its own and follows its owner: the end of the owner (its pidfd, or its end of the pipe on
-standard input), a signal, the planned end or an alarm of the fault all lead to the undo. Before it acts it starts a
-dead-man timer, which outlives it and its owner and undoes from the journal. The order is always: journal, dead-man,
-act, undo, look, close the journal; the journal's lock is held while acting and while undoing.
+It runs in a session of its own. The end of its owner (seen by a pidfd, or by the closed pipe on standard input), a
+signal, the planned end or an alarm of the executor leads to the undo. Before it acts it starts a dead-man timer: a
+process that outlives both and undoes by the journal. The order is always: write the journal, start the timer, act,
+undo, measure, close the journal; the journal's lock is held while acting and while undoing.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from tasks.system.process import ProcessId
 log = logging.getLogger(__name__)
 
 STRESSOR_MARGIN_S = 3.0
+"""What ``apply`` starts ends by itself so long after the planned end."""
 MIN_BASELINE_S = 0.7
 
+Executor = FaultExecutor[Any, Any]
 
 _SLEEP_THEN_RECOVER = """import os, sys, time
 time.sleep(float(os.environ["SECONDS_TO_WAIT"]))
@@ -43,10 +45,12 @@ os.execv(sys.orig_argv[0], [sys.orig_argv[0], "-m", "tasks.inject.recover"])
 
 
 class Superseded(RuntimeError):  # noqa: N818 (a state, not an error)
-    """Somebody else has closed the journal."""
+    """Another process has moved the journal on."""
 
 
 class Guardian:
+    """Carries out the injection of the journal in ``path``. ``stop_reason``: why it must end before its time."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = read_journal(path)
@@ -59,6 +63,11 @@ class Guardian:
         signal.set_wakeup_fd(wake_write)
 
     def run(self) -> int:
+        """Returns the exit status: 0 when nothing of the fault is left.
+
+        Raises:
+            Superseded, JournalError, OSError: nothing was done, or another process undoes.
+        """
         with journal_lock(self.path):
             self.journal = self._still("planned")
             self.journal.guardian = ProcessId.current()
@@ -76,10 +85,10 @@ class Guardian:
         return 1 if left else 0
 
     def _leave_nothing(self) -> list[str]:
-        """Whatever happened: undo what is open, and let the dead-man go only when all is closed. Returns what is left.
+        """Undo what is still open and end the dead-man timer when nothing is left. Returns what is left.
 
         Raises:
-            JournalError: another process holds the lock: it undoes, and the dead-man follows.
+            JournalError: another process holds the lock: it undoes, and the timer stays.
         """
         left: list[str] = []
         with locked_if_possible(self.path):
@@ -100,49 +109,49 @@ class Guardian:
     def _carry_out(self) -> None:
         kind = catalogue.fault_kind(self.journal.kind)
         parameters = kind.parameters.model_validate(self.journal.parameters)
-        fault = kind.executor(self.journal.target.backend)(self.journal.target, parameters, self.path)
+        executor = kind.executor(self.journal.target.backend)(self.journal.target, parameters, self.path)
         try:
-            probe = fault.probe()
+            probe = executor.probe()
         except (FaultError, OSError) as error:
             self._close(f"not carried out: {error}")
             return
         with contextlib.closing(probe):
-            self._inject(fault, probe)
+            self._inject(executor, probe)
 
-    def _inject(self, fault: FaultExecutor[Any, Any], probe: Probe) -> None:
-        originals = _identities(fault) or frozenset()
+    def _inject(self, executor: Executor, probe: Probe) -> None:
+        originals = _identities(executor) or frozenset()
         earliest = time.monotonic() + MIN_BASELINE_S
         self._sample_until(probe, max(earliest, self.journal.start_monotonic))
-        if self.stop_reason or not fault.target.stack_alive:
+        if self.stop_reason or not executor.target.stack_alive:
             self._close(f"not carried out: {self.stop_reason or 'the stack ended before it began'}")
             return
         before_end = time.monotonic()
-        if not self._apply(fault):
+        if not self._apply(executor):
             return
         during_start = time.monotonic()
         before = self._figure(probe, before_end - probe.before_window_s, before_end)
-        self._hold(fault, probe, before, during_start)
+        self._hold(executor, probe, before, during_start)
         during_end = time.monotonic()
-        now = _identities(fault)
+        now = _identities(executor)
         survivors = len(originals) if now is None else len(originals & now)
         with locked_if_possible(self.path):
             self.journal = self._still("active", self.journal)
             undo(self.path, self.journal, by="guardian")
         after_start = time.monotonic()
         undone = self.journal.state == CLOSED
-        after = self._watch_return(fault, probe, before, (during_start, during_end), after_start) if undone else None
+        after = self._watch_return(executor, probe, before, (during_start, during_end), after_start) if undone else None
         during = self._figure(probe, during_start, during_end)
         if self.journal.effect_seen_at is None:
-            self.journal.effect_seen_at = self._seen_late(fault, before, during_start, during_end)
+            self.journal.effect_seen_at = self._seen_late(executor, before, during_start, during_end)
         self.journal.probe = ProbeRecord(name=probe.name, unit=probe.unit, before=before, during=during, after=after)
-        self._judge(fault, len(originals), survivors)
+        self._judge(executor, len(originals), survivors)
         if undone:
             self._write()
 
-    def _apply(self, fault: FaultExecutor[Any, Any]) -> bool:
+    def _apply(self, executor: Executor) -> bool:
         with journal_lock(self.path):
             self.journal = self._still("planned", self.journal)
-            refusal = fault.refusal()
+            refusal = executor.refusal()
             if refusal:
                 self._close(f"not carried out: {refusal}")
                 return False
@@ -151,32 +160,32 @@ class Guardian:
             try:
                 run_for_s = max(1.0, self.journal.end_monotonic - time.monotonic()) + STRESSOR_MARGIN_S
                 began = datetime.now(UTC)
-                self.journal.executor = fault.apply(run_for_s)
+                self.journal.executor = executor.apply(run_for_s)
             except (FaultError, OSError, subprocess.SubprocessError) as error:
                 self.journal.reason = f"not carried out: {error}"
                 undo(self.path, self.journal, by="guardian")
                 return False
-            self.journal.applied_at = max(began, fault.applied_at or began)
+            self.journal.applied_at = max(began, executor.applied_at or began)
             self.journal.state = "active"
             self._write()
         return True
 
-    def _hold(self, fault: FaultExecutor[Any, Any], probe: Probe, before: float | None, since: float) -> None:
+    def _hold(self, executor: Executor, probe: Probe, before: float | None, since: float) -> None:
         """Sample until the planned end or a reason to stop; note when the effect is first seen."""
         next_alarm = 0.0
         while not self.stop_reason and time.monotonic() < self.journal.end_monotonic:
             if time.monotonic() >= next_alarm:
-                next_alarm = time.monotonic() + fault.alarm_interval_s
-                reason = fault.alarm() or self._outside_reason(fault)
+                next_alarm = time.monotonic() + executor.alarm_interval_s
+                reason = executor.alarm() or self._outside_reason(executor)
                 self.stop_reason = self.stop_reason or reason  # a signal may have come meanwhile
             recent = self._figure(probe, since, float("inf"), last=probe.min_samples)
             unseen = self.journal.effect_seen_at is None
-            if unseen and before is not None and recent is not None and fault.shows_effect(before, recent):
+            if unseen and before is not None and recent is not None and executor.shows_effect(before, recent):
                 self.journal.effect_seen_at = datetime.now(UTC)
             self._sample_until(probe, min(time.monotonic() + probe.interval_s, self.journal.end_monotonic))
 
-    def _outside_reason(self, fault: FaultExecutor[Any, Any]) -> str | None:
-        if not fault.target.stack_alive:
+    def _outside_reason(self, executor: Executor) -> str | None:
+        if not executor.target.stack_alive:
             return "the stack ended during the fault"
         try:
             return None if read_journal(self.path).open else "it was undone by another process"
@@ -185,39 +194,37 @@ class Guardian:
 
     def _watch_return(
         self,
-        fault: FaultExecutor[Any, Any],
+        executor: Executor,
         probe: Probe,
         before: float | None,
         during_span: tuple[float, float],
         since: float,
     ) -> float | None:
-        """The probe's figure after the undo, as soon as it is normal, at the latest after the fault's ``settle_s``.
+        """Sample until the probe's figure is normal again, at most for ``settle_s``. Returns that figure.
 
         The last samples of the time during the fault may become known only now.
         """
         after: float | None = None
-        deadline = since + fault.settle_s
-        while not self.stop_reason and time.monotonic() < deadline and fault.target.stack_alive:
+        deadline = since + executor.settle_s
+        while not self.stop_reason and time.monotonic() < deadline and executor.target.stack_alive:
             self._sample_until(probe, time.monotonic() + probe.interval_s)
             during = self._figure(probe, *during_span)
             after = self._figure(probe, since, float("inf"), last=probe.min_samples)
             if before is None or (during is None and time.monotonic() > since + probe.late_s):
                 break
-            if during is not None and after is not None and fault.is_normal(before, during, after):
+            if during is not None and after is not None and executor.is_normal(before, during, after):
                 self.journal.normal_seen_at = datetime.now(UTC)
                 break
         return after
 
-    def _seen_late(
-        self, fault: FaultExecutor[Any, Any], before: float | None, start: float, end: float
-    ) -> datetime | None:
-        """When the effect first showed, by samples that became known only after the fault."""
+    def _seen_late(self, executor: Executor, before: float | None, start: float, end: float) -> datetime | None:
+        """Return when the effect first showed, by samples that became known only after the fault."""
         inside = [sample for sample in self.samples if sample.start >= start and sample.end <= end]
-        showing = [each.end for each in inside if before is not None and fault.shows_effect(before, each.value)]
+        showing = [each.end for each in inside if before is not None and executor.shows_effect(before, each.value)]
         return datetime.now(UTC) - timedelta(seconds=time.monotonic() - min(showing)) if showing else None
 
-    def _judge(self, fault: FaultExecutor[Any, Any], processes: int, survivors: int) -> None:
-        """Verdict and one sentence of reason."""
+    def _judge(self, executor: Executor, processes: int, survivors: int) -> None:
+        """Set the verdict and its reason, one sentence."""
         journal, record = self.journal, self.journal.probe
         assert record is not None
         figures = (
@@ -225,17 +232,17 @@ class Guardian:
             f"{_shown(record.after)} after"
         )
         before, during = record.before, record.during
-        lost_all = fault.spares_processes and processes > 0 and survivors == 0
-        if not fault.target.stack_alive:
+        lost_all = executor.spares_processes and processes > 0 and survivors == 0
+        if not executor.target.stack_alive:
             problem = self.stop_reason or "the stack ended before the service was back to normal"
         elif lost_all:
             problem = f"the {processes} processes of the service ended during the fault"
         elif before is None or during is None:
             problem = "the probe has no figure"
-        elif not fault.shows_effect(before, during):
-            problem = f"no effect (an effect is {fault.criterion})"
+        elif not executor.shows_effect(before, during):
+            problem = f"no effect (an effect is {executor.criterion})"
         elif journal.normal_seen_at is None:
-            problem = self.stop_reason or f"not back to normal within {fault.settle_s:g} s"
+            problem = self.stop_reason or f"not back to normal within {executor.settle_s:g} s"
         else:
             problem = ""
         journal.verdict = "ineffective" if problem else "effective"
@@ -243,18 +250,19 @@ class Guardian:
             return
         early = f"; ended early: {self.stop_reason}" if self.stop_reason and self.stop_reason != problem else ""
         gone = processes - survivors
-        if fault.spares_processes and gone and not lost_all:
+        if executor.spares_processes and gone and not lost_all:
             early += f"; {gone} of {processes} processes of the service ended during the fault"
         journal.reason = (f"{problem}; {figures}" if problem else figures) + early
 
     def _figure(self, probe: Probe, start: float, end: float, last: int | None = None) -> float | None:
+        """Reduce the samples between two moments to a figure: all, or the ``last`` ones. None: too few."""
         inside = sorted((s for s in self.samples if s.start >= start and s.end <= end), key=lambda sample: sample.start)
         if len(inside) < (last or 1):
             return None
         return probe.reduce([sample.value for sample in inside[-(last or len(inside)) :]])
 
     def _sample_until(self, probe: Probe, deadline: float) -> None:
-        """Tick the probe until ``deadline`` or until there is a reason to stop."""
+        """Take samples until ``deadline`` or until there is a reason to stop."""
         while True:
             self.samples += probe.tick()
             pause = min(deadline - time.monotonic(), probe.interval_s)
@@ -262,7 +270,7 @@ class Guardian:
                 return
 
     def _wait(self, seconds: float) -> bool:
-        """True when there is a reason to stop."""
+        """Sleep; wake up early and return True when there is a reason to stop."""
         watched = [0, self._wake_read, *([self._owner_fd] if self._owner_fd is not None else [])]
         ready, _, _ = select.select(watched, [], [], seconds)
         if self._owner_fd in ready or self._owner_fd is None or (0 in ready and not os.read(0, 64)):
@@ -273,7 +281,11 @@ class Guardian:
         self.stop_reason = self.stop_reason or f"stopped by {signal.Signals(number).name}"
 
     def _still(self, state: str, mine: Journal | None = None) -> Journal:
-        """The journal, if nobody else has moved it on from ``state``; the caller holds the lock."""
+        """Return the journal (``mine`` if given) if it is still in ``state``; the caller holds the lock.
+
+        Raises:
+            Superseded: another process has moved it on, or it cannot be read.
+        """
         try:
             on_disk = read_journal(self.path)
         except JournalError as error:
@@ -283,8 +295,8 @@ class Guardian:
         return mine or on_disk
 
     def _close(self, reason: str) -> None:
-        """Close a journal under which nothing was done."""
-        self.journal.state = "recovered"
+        """Close the journal; nothing was done."""
+        self.journal.state = CLOSED
         self.journal.recovered_by = "guardian"
         self.journal.reason = reason
         self._write()
@@ -294,10 +306,10 @@ class Guardian:
 
 
 def start_dead_man(path: Path, journal: Journal) -> None:
-    """A bare interpreter that sleeps past the planned end and then becomes the recovery from the journal.
+    """Start a bare interpreter that sleeps past the planned end and then becomes ``tasks.inject.recover``.
 
-    It has its own session, outlives everybody, and carries all paths in its environment: its command line holds no name
-    of this project or workspace by which somebody could kill it together with the campaign.
+    It has a session of its own, and its paths are in its environment: its command line names neither this project nor
+    the workspace, so that a kill by name does not hit it together with the campaign.
     """
     seconds = max(0.0, journal.end_monotonic - time.monotonic()) + journal.target.undo_s
     python = Path(sys.executable)
@@ -321,7 +333,7 @@ def start_dead_man(path: Path, journal: Journal) -> None:
 
 
 def _pidfd(process: ProcessId) -> int | None:
-    """A descriptor that becomes readable when ``process`` ends; None when it has."""
+    """Return a descriptor that becomes readable when ``process`` ends; None when it has ended."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -332,13 +344,12 @@ def _pidfd(process: ProcessId) -> int | None:
     return None
 
 
-def _identities(fault: FaultExecutor[Any, Any]) -> frozenset[str] | None:
-    """What should live through the fault; None when that cannot be told."""
+def _identities(executor: Executor) -> frozenset[str] | None:
+    """Return what should live through the fault; None when that cannot be told."""
     try:
-        identities: frozenset[str] = fault.target.identities()
-        return identities
+        return frozenset(executor.target.identities())
     except (FaultError, OSError) as error:
-        log.warning("%s: cannot tell what runs: %s", fault.target.name, error)
+        log.warning("%s: cannot tell what runs: %s", executor.target.name, error)
         return None
 
 

@@ -48,7 +48,7 @@ class LocalAcceleratorThrottle(LocalFault[Parameters]):
         return "a rise of 0.05 s/s and 30 %"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="accelerator-throttle",
         summary="the engine's computing capacity is cut (CPU quota: the local stand-in for a GPU power limit)",

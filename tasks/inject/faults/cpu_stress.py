@@ -73,7 +73,7 @@ class ChaosCpuStress(StressFault[Parameters]):
         return "a rise by half of what the workers ask for and the limit leaves, at least 0.1 cores"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="cpu-stress",
         summary="busy processes compete with the service for its CPU",

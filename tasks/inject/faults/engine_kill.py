@@ -24,7 +24,7 @@ class KubernetesEngineKill(EngineKill[Parameters]):
         return self.parameters.healthy_within_s
 
 
-FAULT = register(
+register(
     FaultKind(
         name="engine-kill",
         summary="the engine's processes are killed inside the replica's container; Ray starts them again",

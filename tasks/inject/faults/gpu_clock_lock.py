@@ -54,7 +54,7 @@ class GpuClockLock(NodeFaultExecutor[Parameters]):
         return "a fall by 10 %; an idle GPU with low clocks shows none"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="gpu-clock-lock",
         summary="the SM clock of the replica's GPUs is locked low; the node's agent unlocks it",

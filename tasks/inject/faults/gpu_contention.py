@@ -52,7 +52,7 @@ def no_room(free_mb: float, needed_mb: float) -> str | None:
     )
 
 
-FAULT = register(
+register(
     FaultKind(
         name="gpu-contention",
         summary="a pod on the same GPU multiplies matrices",

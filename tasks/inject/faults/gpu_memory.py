@@ -39,7 +39,7 @@ class GpuMemory(GpuPodFault[Parameters]):
         return f"a rise of {0.7 * self.parameters.size_mb:.0f} MiB"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="gpu-memory",
         summary="a pod on the same GPU holds memory",

@@ -56,7 +56,7 @@ class GpuPowerLimit(NodeFaultExecutor[Parameters]):
         return "a fall by 10 %; a GPU that draws less than the limit anyway shows none"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="gpu-power-limit",
         summary="the power limit of the replica's GPUs is lowered; the node's agent restores it",

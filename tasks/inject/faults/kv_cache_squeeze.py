@@ -41,7 +41,7 @@ class KvCacheSqueeze(PromptFault[Parameters]):
         return f"a rise of {RISE_PERCENT} % of the cache"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="kv-cache-squeeze",
         summary="long prompts of another client fill the engine's KV cache; needs a stack with one replica",

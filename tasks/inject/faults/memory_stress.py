@@ -132,7 +132,7 @@ def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
     return 0.0
 
 
-FAULT = register(
+register(
     FaultKind(
         name="memory-stress",
         summary="memory is held and touched beside the service, in its cgroup",

@@ -61,7 +61,7 @@ class ChaosNetworkBandwidth(NetworkFault[Parameters]):
         return "twice the time before and a rise of 20 ms"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="network-bandwidth",
         summary="what the service sends is limited to a rate",

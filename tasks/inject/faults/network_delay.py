@@ -71,7 +71,7 @@ class ChaosNetworkDelay(NetworkFault[Parameters]):
         return f"a rise of {0.5 * self.parameters.delay_ms:g} ms"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="network-delay",
         summary="every frame that the service sends is late",

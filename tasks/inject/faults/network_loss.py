@@ -55,7 +55,7 @@ class ChaosNetworkLoss(NetworkFault[Parameters]):
         return "a rise of 50 ms and by half"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="network-loss",
         summary="a share of the frames that the service sends is lost",

@@ -49,7 +49,7 @@ class ChaosNetworkPartition(NetworkFault[Parameters]):
         return "at least 75 % failed"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="network-partition",
         summary="the service is cut off: nothing in, nothing out",

@@ -26,7 +26,7 @@ class ChaosPodFailure(PodFault[Parameters]):
         return self.parameters.healthy_within_s
 
 
-FAULT = register(
+register(
     FaultKind(
         name="pod-failure",
         summary="the containers of the service's pods run an image that does nothing until the end",

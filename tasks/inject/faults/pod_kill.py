@@ -26,7 +26,7 @@ class ChaosPodKill(PodFault[Parameters]):
         return self.parameters.healthy_within_s
 
 
-FAULT = register(
+register(
     FaultKind(
         name="pod-kill",
         summary="the pods of the service are deleted at once; their owner makes new ones",

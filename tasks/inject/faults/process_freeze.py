@@ -52,7 +52,7 @@ class LocalProcessFreeze(LocalFault[Parameters]):
         return "at least 90 % stopped"
 
 
-FAULT = register(
+register(
     FaultKind(
         name="process-freeze",
         summary="the processes of the service are stopped, and go on afterwards",

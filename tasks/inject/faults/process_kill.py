@@ -91,7 +91,7 @@ class ChaosContainerKill(PodFault[Parameters]):
         return self.parameters.healthy_within_s
 
 
-FAULT = register(
+register(
     FaultKind(
         name="process-kill",
         summary="the processes of the service are killed; the stack's supervisor starts them again",
