@@ -6,7 +6,7 @@
 
 Everything is below the home folder (.airflow): database, logs, login, workspaces. With a kubeconfig (KUBECONFIG
 or ~/.kube/config) pods run on its cluster; without one, or with --emulate, in the emulated pod API as processes of this
-machine (tests/airflow/pod_api.py), where the local backend needs root.
+machine (scripts/pod_api.py), where the local backend needs root.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _start_pod_api(home: Home) -> Path:
         _prepare_results(home)
         first = os.environ.get("RCARENA_POD_PATH", str(TASKS_BIN))
         environment = {**os.environ, "PATH": f"{first}:{TASKS_BIN}:{os.environ['PATH']}:/usr/sbin:/sbin"}
-        command = [TASKS_BIN / "python", "-m", "tests.airflow.pod_api", "--kubeconfig", home.kubeconfig]
+        command = [sys.executable, ROOT / "scripts" / "pod_api.py", "--kubeconfig", home.kubeconfig]
         command += ["--state", home.path / "pods", "--map", f"{MOUNT}={home.workspaces}"]
         _start(home, "pod-api", [str(each) for each in command], environment)
         _until(home.kubeconfig.exists, 60, f"the pod API did not start; see {home.log('pod-api')}")

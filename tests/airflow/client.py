@@ -221,8 +221,10 @@ class LocalAirflow:
 
     def switch(self, path: str) -> None:
         """``trouble?seconds=N`` or ``evict/NAME``."""
-        url, _ = _server(self.home / "kubeconfig")
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/emulated/{path}", method="POST"), timeout=30):
+        url, token = _server(self.home / "kubeconfig")
+        request = urllib.request.Request(f"{url}/emulated/{path}", method="POST")
+        request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=30):
             pass
 
     def behave(self, campaign: str = "", **how: float | None) -> None:
