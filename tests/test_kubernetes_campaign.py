@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tasks.params import load_params
 from tasks.workspace import Workspace
 from tests.kubernetes.live_stack import FULL_POWER_W, LiveStack, live_stack
 from tests.node_agent.machine import GPU, OTHER_GPU
+from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -207,9 +207,9 @@ def test_the_steps_of_an_attempt_in_processes_of_their_own(tmp_path: Path) -> No
         assert step("prepare", *first)[0] == 0
         both = [commands.start("step", name, case_id, *first, log_file=tmp_path / name) for name in ("load", "inject")]
         requests = workspace.run(case_id, "one") / "requests.jsonl"
-        wait_for(lambda: requests.exists() and requests.stat().st_size > 0, 60)
+        until(lambda: requests.exists() and requests.stat().st_size > 0)
         both[0].kill()
-        assert both[1].wait(120) == 0, (tmp_path / "inject").read_text()
+        assert both[1].wait(HANG_S) == 0, (tmp_path / "inject").read_text()
         status, text = step("export", *first)
         assert (status, "the load of this attempt did not finish" in text) == (1, True), text
         status, text = step("verify")
@@ -219,7 +219,7 @@ def test_the_steps_of_an_attempt_in_processes_of_their_own(tmp_path: Path) -> No
         second = ("--attempt", "two")
         assert step("prepare", *second)[0] == 0
         both = [commands.start("step", name, case_id, *second, log_file=tmp_path / name) for name in ("load", "inject")]
-        assert [each.wait(120) for each in both] == [0, 0], (tmp_path / "inject").read_text()
+        assert [each.wait(HANG_S) for each in both] == [0, 0], (tmp_path / "inject").read_text()
         assert step("export", *second)[0] == 0
         assert step("export", *second)[0] == 0  # again: nothing to do
         assert step("verify")[0] == 0
@@ -230,10 +230,3 @@ def test_the_steps_of_an_attempt_in_processes_of_their_own(tmp_path: Path) -> No
     assert validate_case(case.path) == []
     assert case.record.injections[0].verdict == "effective"
     assert not workspace.run(case_id, "two").exists()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)

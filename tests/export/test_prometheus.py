@@ -22,6 +22,7 @@ from tasks.export.sources.http import HttpAccess, RefusedError, SourceError
 from tasks.export.sources.matrix import Series
 from tasks.export.sources.prometheus import PrometheusClient, TimeGrid, metrics_table
 from tests.export.emulators import PrometheusEmulator, Request, Response, json_response, serving
+from tests.waiting import until
 
 T0 = 1_760_000_000
 START = datetime.fromtimestamp(T0, UTC)
@@ -228,18 +229,11 @@ scrape_configs:
                 now = datetime.now(UTC)
                 return any(client.query_range("alive", TimeGrid.between(now, now, 1)))
 
-            _wait_until(alive)
+            until(alive)
             target.stop()
-            _wait_until(lambda: not alive())
+            until(lambda: not alive())
     finally:
         target.stop()
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def _error(kind: str, text: str, status: int) -> Callable[..., None]:

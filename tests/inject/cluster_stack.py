@@ -73,7 +73,7 @@ def cluster_stack(directory: Path) -> Iterator[ClusterStack]:
             cluster.put(_deployment(namespace, name, CONTAINERS[role]))
         for controller in (DeploymentController(), Kubelet(), mesh):
             cluster.add_controller(controller)
-        cluster.wait_for(lambda: sum(map(is_ready, cluster.objects("v1", "Pod"))) == len(ROLES), 20)
+        cluster.wait_for(lambda: sum(map(is_ready, cluster.objects("v1", "Pod"))) == len(ROLES))
         with EmulatedPrometheus(cluster, mesh) as prometheus:
             runtime = KubernetesRuntime(
                 cluster=cluster.address(directory),

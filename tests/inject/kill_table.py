@@ -33,6 +33,7 @@ from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.inject.gpu_stack import REPLICA, GpuStack, gpu_stack
 from tests.inject.ministack import mini_stack
 from tests.node_agent.machine import GPU
+from tests.waiting import until
 
 Victim = Literal["owner", "guardian", "both"]
 VICTIMS: tuple[Victim, ...] = ("owner", "guardian", "both")
@@ -43,7 +44,6 @@ LOCAL_KINDS = ("cpu-stress", "network-delay", "accelerator-throttle", "process-f
 TARGET = "ray-replicas-0"
 """Of the stacks but that with GPUs."""
 LEAD_S, WINDOW_S = 1.5, 4.0
-STATE_TIMEOUT_S = 30.0
 
 _owners = multiprocessing.get_context("forkserver")
 _owners.set_forkserver_preload(["tasks.inject.start"])
@@ -132,11 +132,12 @@ def _gpu_traces(stack: GpuStack, before: Any) -> list[str]:
 def _await_state(path: Path, state: str, owner: BaseProcess) -> None:
     """Until the journal has reached ``state`` or a later one."""
     later = (*STATES[STATES.index(state) :], "failed", "recovered")
-    deadline = time.monotonic() + STATE_TIMEOUT_S
-    while _state(path) not in later:
-        assert time.monotonic() < deadline, f"{path.stem} did not become {state}"
+
+    def is_there() -> bool:
         assert owner.is_alive() or path.exists(), f"{path.stem}: its owner ended before it began"
-        time.sleep(0.005)
+        return _state(path) in later
+
+    until(is_there, f"{path.stem} did not become {state}", pause_s=0.005)
 
 
 def _state(path: Path) -> str:

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 from tests.inject import ministack_processes
 from tests.inject.ministack_processes import PORT
+from tests.waiting import until
 
 ROLES: dict[str, Role] = {"nginx-proxy": "gateway", "ray-replicas-0": "replica", "ray-replicas-1": "replica"}
 BUSY = {"ray-replicas-0": 0.3}
@@ -126,13 +126,11 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
 
 
 def _wait_for(stack: MiniStack, name: str) -> None:
-    deadline = time.monotonic() + 10
-    while True:
+    def answers() -> bool:
         try:
             stack.connect(name).close()
         except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
+            return False
+        return True
+
+    until(answers, f"{name} does not answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -141,9 +142,10 @@ def test_memory_that_does_not_fit_is_cut_or_refused(clean: ClusterStack):
 
 def test_apply_and_undo_know_the_times_of_the_controller(clean: ClusterStack):
     fault = executor(clean, "network-delay")
+    before = math.floor(time.time())
     assert fault.apply(60) == "Chaos Mesh: NetworkChaos"
     assert fault.applied_at is not None
-    assert abs(fault.applied_at.timestamp() - time.time()) < 10
+    assert before <= fault.applied_at.timestamp() <= time.time()
     assert fault.alarm() is None
     (line,) = stack_residue(clean.runtime)
     assert line == f"{TARGET}: NetworkChaos {fault.resource.name} exists"
@@ -258,7 +260,7 @@ def test_the_platform_ends_a_fault_that_nobody_ends(clean: ClusterStack):
     fault = executor(clean, "network-delay")
     fault.apply(1.5)
     pod = clean.pod()["metadata"]["name"]
-    clean.cluster.wait_for(lambda: clean.mesh.acting_on(clean.cluster, "rcarena", pod) == [], 10)
+    clean.cluster.wait_for(lambda: clean.mesh.acting_on(clean.cluster, "rcarena", pod) == [])
     assert len(stack_residue(clean.runtime)) == 1
     done, failures = sweep(clean.runtime)
     assert (len(done), failures, stack_residue(clean.runtime)) == (1, [], [])
@@ -282,9 +284,8 @@ def test_an_api_that_fails_for_ten_seconds_does_not_stop_an_undo(clean: ClusterS
     clean.cluster.misbehave(status=500, times=10_000)
     timer = threading.Timer(10, clean.cluster.behave)
     timer.start()
-    began = time.monotonic()
     step_of(fault).undo(fault.target)
-    assert 9 < time.monotonic() - began < 30
+    assert timer.finished.is_set(), "it did not give up before the API answered"
     assert clean.chaos() == []
 
 

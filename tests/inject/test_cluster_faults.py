@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.command import ROOT, rcarena
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.inject.kill_table import VICTIMS, Victim, kill_once
 from tests.inject.once import Once, once
+from tests.waiting import until
 
 TOGETHER = [
     {"cpu-stress": "ray-replicas-0", "memory-stress": "ray-head", "network-delay": "ray-replicas-0"},
@@ -50,12 +50,9 @@ def plan(name: str, kind: str, target: str = "ray-replicas-0", lead_s: float = 3
     return once(name, kind, target, parameters, datetime.now(UTC) + timedelta(seconds=lead_s), duration_s)
 
 
-def wait_for_state(stack: ClusterStack, name: str, state: str, timeout_s: float = 40) -> None:
+def wait_for_state(stack: ClusterStack, name: str, state: str) -> None:
     path = journal_path(stack.workspace.journal, name)
-    deadline = time.monotonic() + timeout_s
-    while not path.exists() or read_journal(path).state != state:
-        assert time.monotonic() < deadline, path.read_text(encoding="utf-8")
-        time.sleep(0.05)
+    until(lambda: path.exists() and read_journal(path).state == state, lambda: path.read_text(encoding="utf-8"))
 
 
 def test_every_kind_is_tried():
@@ -167,7 +164,7 @@ def test_a_recovery_that_nobody_confirmed_is_no_recovery(clean: ClusterStack, mo
     kept = {key: document["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
     clean.cluster.put({**document, "metadata": kept, "status": {}})
     pod = clean.pod()["metadata"]["name"]
-    clean.cluster.wait_for(lambda: clean.mesh.acting_on(clean.cluster, "rcarena", pod) != [], 10)
+    clean.cluster.wait_for(lambda: clean.mesh.acting_on(clean.cluster, "rcarena", pod) != [])
     clean.mesh.stuck = "rpc error: chaos-daemon is gone"
     with pytest.raises(FaultError, match=rf"is removed, but .* the fault may still be in \S*{pod}"):
         recover(clean.workspace)

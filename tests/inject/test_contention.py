@@ -21,6 +21,7 @@ from tasks.inject.executors.kubernetes import contention, fault_pod
 from tasks.inject.executors.kubernetes.fault_pod import FaultPod
 from tests.inject.gpu_stack import GPU, NODE, GpuStack, gpu_stack, put_ray_service
 from tests.kubernetes.schemas import manifest_problems
+from tests.waiting import HANG_S
 
 GPU_KINDS = ["gpu-contention", "gpu-memory"]
 FIGURES = {
@@ -240,7 +241,7 @@ def flood(engine: Engine, ready: Path, seconds: float) -> subprocess.CompletedPr
     options = {"url": engine.url, "seconds": seconds, "concurrency": 3, "prompt-words": 40, "output-tokens": 7}
     command = [sys.executable, "-c", (HERE / "prompt_flood.py").read_text(), f"--ready-file={ready}"]
     command += [f"--{name}={value}" for name, value in options.items()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 def test_the_flood_sends_long_unshared_prompts_and_ends_by_itself(tmp_path: Path):
@@ -249,7 +250,7 @@ def test_the_flood_sends_long_unshared_prompts_and_ends_by_itself(tmp_path: Path
     done = flood(engine, tmp_path / "ready", 0.6)
     engine.server.shutdown()
     assert (done.returncode, done.stderr) == (0, "")
-    assert 0.6 <= time.monotonic() - began < 10
+    assert time.monotonic() - began >= 0.6
     assert (tmp_path / "ready").exists()
     first = engine.prompts[0]
     assert (first["model"], first["max_tokens"], first["ignore_eos"]) == ("toy", 7, True)
@@ -260,7 +261,7 @@ def test_the_flood_sends_long_unshared_prompts_and_ends_by_itself(tmp_path: Path
 def test_the_flood_ends_when_its_prompts_are_refused(tmp_path: Path):
     engine = Engine()
     engine.status = 400
-    done = flood(engine, tmp_path / "ready", 10)
+    done = flood(engine, tmp_path / "ready", 10 * HANG_S)
     engine.server.shutdown()
     assert done.returncode == 1
     assert done.stderr.startswith("HTTP 400: data:")

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
@@ -24,18 +23,12 @@ from tests.inject.ministack import CORES, MiniStack, mini_stack
 from tests.inject.once import Once
 from tests.inject.test_faults import CASES, plan, wait_for_state
 from tests.inject.test_journal import OLD
+from tests.waiting import HANG_S, until
 
 pytestmark = pytest.mark.privileged
 
-GRACE_S = 10
 SERVICES = ["nginx-proxy", "ray-replicas-0", "ray-replicas-1"]
 REVERSIBLE = [kind for kind in CASES if kind != "process-kill"]
-
-
-def wait_until(condition: Callable[[], bool], deadline: float, what: Callable[[], object]) -> None:
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.05)
 
 
 def own(stack: MiniStack, plans: list[Once]) -> None:
@@ -74,16 +67,11 @@ def plans_of_round(seed: int, draw: random.Random) -> list[Once]:
     return plans
 
 
-def last_end(plans: list[Once]) -> float:
-    return time.monotonic() + max((each.end_at - datetime.now(UTC)).total_seconds() for each in plans)
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("victim", ["owner", "guardians"])
 def test_kill_of_one_at_any_moment(clean: MiniStack, victim: str, seed: int):
     draw = random.Random(f"{victim}-{seed}")
     plans = plans_of_round(seed, draw)
-    ends = last_end(plans)
     owner = start_owner(clean, plans)
     try:
         time.sleep(draw.uniform(0.1, 2.6))
@@ -91,12 +79,12 @@ def test_kill_of_one_at_any_moment(clean: MiniStack, victim: str, seed: int):
             owner.kill()
         else:
             kill_guardians(clean, plans)
-        wait_until(lambda: not residue(clean.workspace), ends + GRACE_S, lambda: residue(clean.workspace))
+        until(lambda: not residue(clean.workspace), lambda: residue(clean.workspace))
     finally:
         owner.kill()
         owner.join()
     journals = clean.workspace.journal.resolve()
-    wait_until(lambda: not marked_processes(DEAD_MAN_MARKER, journals), ends + GRACE_S, lambda: "a dead-man lingers")
+    until(lambda: not marked_processes(DEAD_MAN_MARKER, journals), "a dead-man lingers")
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -120,7 +108,6 @@ def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
         plan("dead-1", "accelerator-throttle", "ray-replicas-0", lead_s=0, duration_s=4),
         plan("dead-2", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=4),
     ]
-    ends = last_end(plans)
     owner = start_owner(clean, plans)
     for each in plans:
         wait_for_state(clean, each.injection_id, "active")
@@ -128,7 +115,7 @@ def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
     kill_guardians(clean, plans)
     owner.join()
     assert stack_residue(clean.runtime)
-    wait_until(lambda: not residue(clean.workspace), ends + GRACE_S, lambda: residue(clean.workspace))
+    until(lambda: not residue(clean.workspace), lambda: residue(clean.workspace))
     recovered_by = {
         read_journal(journal_path(clean.workspace.journal, each.injection_id)).recovered_by for each in plans
     }
@@ -145,7 +132,7 @@ def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
 )
 def test_recover_ends_active_faults_of_a_living_owner(clean: MiniStack, kinds: tuple[str, ...]):
     plans = [
-        plan(f"live-{kind}", kind, service, lead_s=0, duration_s=60)
+        plan(f"live-{kind}", kind, service, lead_s=0, duration_s=600)
         for kind, service in zip(kinds, SERVICES, strict=True)
     ]
     running = [each.start(clean) for each in plans]
@@ -154,7 +141,7 @@ def test_recover_ends_active_faults_of_a_living_owner(clean: MiniStack, kinds: t
     done = "\n".join(recover(clean.workspace))
     assert all(f"{each.injection_id}: " in done for each in plans)
     assert residue(clean.workspace) == []
-    assert {injection.wait(10).verdict for injection in running} == {"ineffective"}
+    assert {injection.wait(HANG_S).verdict for injection in running} == {"ineffective"}
 
 
 def test_a_dead_man_hides_behind_no_name(clean: MiniStack):
@@ -227,7 +214,7 @@ def test_a_stack_that_dies_under_faults_takes_them_along(tmp_path: Path):
             wait_for_state(stack, each.injection_id, "active")
         stack.kill()
         for injection in running:
-            record = injection.wait(20)
+            record = injection.wait(HANG_S)
             assert record.verdict == "ineffective"
             assert record.reason.startswith("the stack ended during the fault")
         assert residue(stack.workspace) == []
@@ -237,7 +224,7 @@ def test_a_stack_that_dies_under_faults_takes_them_along(tmp_path: Path):
 def test_a_journal_of_an_earlier_boot_is_closed_without_touching_anything(clean: MiniStack):
     boot = plan("boot", "accelerator-throttle", lead_s=1, duration_s=1)
     with boot.start(clean) as injection:
-        assert injection.wait(60).observed is not None
+        assert injection.wait(HANG_S).observed is not None
     journal = read_journal(injection.path)
     old = journal.target.model_copy(update={"boot_id": "another"})
     left_open = journal.model_copy(update={"state": "active", "target": old, "guardian": None, "notes": []})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.inject.gpu_stack import GpuStack, gpu_stack
+from tests.waiting import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_a_freeze_of_a_replica_stops_its_engine(stack: GpuStack, engine: subproc
 def test_a_kill_ends_the_engine(stack: GpuStack, engine: subprocess.Popen[bytes]):
     fault = stack.fault("engine-kill", "case-4.0")
     assert fault.apply(30) == "node agent: 1 engine processes killed"
-    assert engine.wait(5) == -9
+    assert engine.wait(HANG_S) == -9
     (step,) = fault.undo_steps()
     step.undo(fault.target)
     assert step.left(fault.target) == []

@@ -45,7 +45,7 @@ def clean(stack: GpuStack) -> Iterator[GpuStack]:
     stack.agent.machine.set(fail=False, refuse_power=False)
     for each in faults(stack):
         stack.cluster.delete(API_VERSION, KIND, each["metadata"]["name"])
-    stack.cluster.wait_for(lambda: not faults(stack) and stack.agent.machine.limit() == 350, 10)
+    stack.cluster.wait_for(lambda: not faults(stack) and stack.agent.machine.limit() == 350)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_node_that_cannot_be_restored_keeps_the_fault_open(clean: GpuStack):
         undo(fault)
     assert len(left(fault)) == 1
     clean.agent.machine.set(fail=False)
-    clean.cluster.wait_for(lambda: not faults(clean), 10)
+    clean.cluster.wait_for(lambda: not faults(clean))
     assert left(fault) == []
     assert clean.agent.machine.limit() == 350
 
@@ -206,8 +206,8 @@ def clean_spec(stack: GpuStack, node: str) -> Any:
 def test_an_end_on_the_node_is_an_alarm(clean: GpuStack):
     fault = clean.fault("gpu-power-limit")
     fault.apply(1)
-    clean.cluster.wait_for(lambda: clean.agent.machine.limit() == 350, 10)
-    clean.cluster.wait_for(lambda: fault.alarm() is not None, 5)
+    clean.cluster.wait_for(lambda: clean.agent.machine.limit() == 350)
+    clean.cluster.wait_for(lambda: fault.alarm() is not None)
     assert "the node's agent has ended the fault: 350 W -> 200 W" in fault.alarm()
 
 

@@ -30,6 +30,7 @@ from tests.kubernetes.answers import ApiError
 from tests.kubernetes.server import Server
 from tests.kubernetes.store import Admission, Object, Store, clone
 from tests.kubernetes.trouble import Trouble, Troubles
+from tests.waiting import HANG_S
 
 CONTEXT = "emulated"
 IDLE_TICK_S = 0.05
@@ -285,7 +286,7 @@ class EmulatedCluster:
         with self.store.changed:
             self.store.changed.notify_all()
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 5) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = HANG_S) -> None:
         """Raises AssertionError when ``condition`` does not become true."""
         end = time.monotonic() + timeout_s
         while not condition():

@@ -20,6 +20,7 @@ from tasks.load.run import read_requests, start_generator
 from tasks.load.spec import LoadSpec
 from tasks.params import LoadParams
 from tests.load.mock_server import MockServer
+from tests.waiting import HANG_S
 
 RATE, SECONDS = 40, 0.25
 COUNT = round(RATE * SECONDS)
@@ -206,7 +207,7 @@ def test_signal_keeps_the_rows(out: Path, number: signal.Signals) -> None:
                 while len(server.requests) < 5:
                     await asyncio.sleep(0.01)
                 process.send_signal(number)
-                return await asyncio.to_thread(process.wait, 30)
+                return await asyncio.to_thread(process.wait, HANG_S)
             finally:
                 process.kill()
 
@@ -248,7 +249,7 @@ while not out.exists():
     time.sleep(0.01)
 os._exit(0)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, cwd=Path.cwd())
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_S, cwd=Path.cwd())
     assert result.returncode == 0, result.stderr
 
 
@@ -295,7 +296,7 @@ def same_limits() -> Any:
     """``main`` raises the limit of open files of its process, here the test's."""
     import resource
 
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before, priority = resource.getrlimit(resource.RLIMIT_NOFILE), os.getpriority(os.PRIO_PROCESS, 0)
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert os.getpriority(os.PRIO_PROCESS, 0) == 0
+    assert os.getpriority(os.PRIO_PROCESS, 0) == priority

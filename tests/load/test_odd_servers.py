@@ -121,10 +121,10 @@ def out(tmp_path: Path) -> Path:
     ],
 )
 def test_whole_answers(response: bytes, then: str, out: Path) -> None:
-    begun = time.monotonic()
-    run = drive(RawServer(response, then), out, request_timeout_s=20)
+    begun, timeout_s = time.monotonic(), 100
+    run = drive(RawServer(response, then), out, request_timeout_s=timeout_s)
     assert errors(run) == {None}
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < timeout_s, "it waited for more than the answer"
     assert set(run.requests.column("tokens_in").to_pylist()) == {7}
     assert set(run.requests.column("tokens_out").to_pylist()) == {3}
     assert run.oddities == {}

@@ -12,6 +12,7 @@ import pytest
 from tasks.node_agent.journal import Journal
 from tasks.node_agent.keeper import Keeper
 from tests.node_agent.machine import GPU, OTHER_GPU, OTHER_POD, Machine, fault
+from tests.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -171,10 +172,7 @@ def test_a_restore_that_fails_is_tried_again_until_it_works(machine: Machine):
     assert entry.open
     assert entry.problem.startswith("not restored yet (its owner ended it): nvidia-smi --query-gpu=")
     machine.set(fail=False)
-    end = time.monotonic() + 5
-    while machine.limit() != 350 and time.monotonic() < end:
-        keeper.tick()
-        time.sleep(0.05)
+    until(lambda: keeper.tick() or machine.limit() == 350)
     restored = keeper.entry("uid-1")
     assert restored is not None
     assert (restored.state, restored.problem, machine.limit()) == ("restored", "", 350)
@@ -254,7 +252,7 @@ def test_the_engine_is_killed_and_needs_no_restore(machine: Machine):
         machine.set(fail=True)
         keeper = machine.keeper()
         assert keeper.apply(fault(action="engine-kill", podUid=pod)).state == "active"
-        assert engine.wait(5) == -9
+        assert engine.wait(HANG_S) == -9
         assert keeper.restore("uid-1", "test").state == "restored"
 
 

@@ -174,8 +174,9 @@ def counts_its_calls(view: CaseView, rng: np.random.Generator, *, pause_s: float
     return Ranking.of_metrics(view.metrics.max())
 
 
-@_define("test_imports_slowly", packages=("tests.rca.slow_to_import",))
-def imports_slowly(view: CaseView, rng: np.random.Generator) -> Ranking:
-    from tests.rca import slow_to_import  # noqa: F401 (importing it is what takes the time)
-
+@_define("test_needs_its_package", packages=("tests.rca.package_of_a_method",))
+def needs_its_package(view: CaseView, rng: np.random.Generator) -> Ranking:
+    """Fails when the runner has not imported the package before the clock of the method started."""
+    if "tests.rca.package_of_a_method" not in sys.modules:
+        raise RuntimeError("its package is not imported yet")
     return Ranking.of_order(view.services)

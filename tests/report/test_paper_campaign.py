@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -224,10 +223,8 @@ def test_ranks_of_all_cases(page: Page, files: dict[str, pd.DataFrame]) -> None:
             assert cell not in ("✕", "–") or (case, method) not in ranks
 
 
-def test_the_page_is_small_and_quick(campaign: Path, html: str) -> None:
-    began = time.process_time()
+def test_the_page_is_small_and_always_the_same(campaign: Path, html: str) -> None:
     assert written(campaign).read_text() == html
-    assert time.process_time() - began < 3
     assert len(html.encode()) < 3.2e6
     without_figures = re.sub(r'<script type="application/octet-stream".*?</script>', "", html, flags=re.S)
     assert len(without_figures.encode()) < 1e6

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from tasks.deploy.kubernetes.access import LOCALHOST, choose_urls, hold
 from tasks.deploy.kubernetes.runtime import Forward
 from tasks.kube.address import ClusterAddress
 from tests.deploy.kubernetes.conftest import MakeParams
+from tests.waiting import until
 
 OUTSIDE = ClusterAddress(namespace="rcarena", context="c", kubeconfig="/nowhere/config")
 INSIDE = ClusterAddress(namespace="rcarena")
@@ -52,15 +51,6 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forward(port: int) -> Forward:
     return Forward(namespace="rcarena", service="nginx-proxy", port=8080, local_port=port)
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> bool:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def pids(directory: Path) -> list[int]:
@@ -110,7 +100,7 @@ class TestForwards:
         port = access._free_port()
         with hold(OUTSIDE, (forward(port),)):
             assert is_up(LOCALHOST, port)
-        assert eventually(lambda: not is_up(LOCALHOST, port))
+        until(lambda: not is_up(LOCALHOST, port))
         assert (kubectl / "calls").read_text().splitlines() == [
             f"--context c --namespace rcarena port-forward --address 127.0.0.1 service/nginx-proxy {port}:8080 "
             "KUBECONFIG=/nowhere/config"
@@ -120,7 +110,7 @@ class TestForwards:
         port = access._free_port()
         with hold(OUTSIDE, (forward(port),)):
             os.kill(pids(kubectl)[0], signal.SIGKILL)
-            assert eventually(lambda: len(pids(kubectl)) == 2 and is_up(LOCALHOST, port))
+            until(lambda: len(pids(kubectl)) == 2 and is_up(LOCALHOST, port))
 
     def test_one_that_another_process_holds_is_shared_and_taken_over(self, kubectl: Path) -> None:
         port = access._free_port()
@@ -129,7 +119,7 @@ class TestForwards:
             other.__enter__()
             assert len(pids(kubectl)) == 1
         try:
-            assert eventually(lambda: len(pids(kubectl)) == 2 and is_up(LOCALHOST, port))
+            until(lambda: len(pids(kubectl)) == 2 and is_up(LOCALHOST, port))
         finally:
             other.__exit__(None, None, None)
 
@@ -150,7 +140,7 @@ class TestForwards:
         child.kill()
         child.wait()
         child.stdout.close()
-        assert eventually(lambda: not is_up(LOCALHOST, port))
+        until(lambda: not is_up(LOCALHOST, port))
 
     def test_what_kubectl_says_is_the_error(self, kubectl: Path) -> None:
         (kubectl / "refuse").touch()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tasks.deploy.runtime import read_runtime
 from tasks.kube.manifest import stack_selector
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
+from tests.waiting import until
 
 KINDS = {
     "v1": ("ServiceAccount", "ConfigMap", "Service", "Pod"),
@@ -47,10 +47,8 @@ def ours(cluster: EmulatedCluster) -> list[str]:
 
 def kill_when(condition: Callable[[], bool], action: str, params: KubernetesDeployParams, stack: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", CALL, action, params.model_dump_json(), str(stack)])
-    end = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, f"{action} ended before it could be killed"
-        assert time.monotonic() < end
+    until(lambda: condition() or process.poll() is not None, pause_s=0.001)
+    assert process.poll() is None, f"{action} ended before it could be killed"
     process.kill()
     process.wait()
 

@@ -14,6 +14,7 @@ import pytest
 
 from tasks.deploy.local.namespaces import enter_fabric, enter_service, join_network, new_fabric, service_address
 from tasks.system.process import ProcessId
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.privileged
 
@@ -74,7 +75,7 @@ def test_kill_9_of_the_init_process_ends_everything_at_once(fabric: ProcessId) -
         time.sleep(0.3)
         assert inside.poll() is None
         fabric.kill(signal.SIGKILL)
-        assert inside.wait(5) != 0
+        assert inside.wait(HANG_S) != 0
     assert fabric.wait_gone(5)
     assert "one" not in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout.split()
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tasks.rca.view import CaseView
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params, view_of
 from tests.synthetic import synthetic_case
+from tests.waiting import until
 
 VALUES = np.random.default_rng(0).normal(size=(4, 30))
 VIEW = view_of({(f"s{i}", "x"): VALUES[i].tolist() for i in range(4)}, normal_rows=15)
@@ -60,7 +60,7 @@ def test_waiting_costs_no_time() -> None:
     result = run("test_waits", limits=Limits(timeout_s=0.5, memory_mb=1024))["c", "test_waits"]
     assert (result.status, result.message) == ("ok", "")
     assert result.wall_s > 1.5
-    assert result.cpu_s < 0.5
+    assert result.cpu_s < result.wall_s / 2
 
 
 @pytest.mark.parametrize("name", ["test_spins_in_a_child_of_its_own", "test_spins_in_threads"])
@@ -68,7 +68,7 @@ def test_all_cpu_time_counts_and_nothing_is_left_running(name: str) -> None:
     before = children()
     result = run(name, limits=Limits(timeout_s=1.5, memory_mb=1024))["c", name]
     assert (result.status, result.message) == ("timeout", "needed more than 1.5 s of CPU time")
-    assert 1.5 < result.cpu_s < 10
+    assert result.cpu_s > 1.5
     assert children() == before
     assert not [p for p in psutil.process_iter(["cmdline"]) if "rcarena-test-child" in (p.info["cmdline"] or [])]
 
@@ -154,10 +154,7 @@ def test_workers_die_with_a_killed_caller() -> None:
     assert workers
     caller.kill()
     caller.wait()
-    deadline = time.monotonic() + 30
-    while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(psutil.pid_exists(pid) for pid in workers)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in workers), "a worker lives on")
     caller.stdout.close()
 
 
@@ -215,6 +212,6 @@ def test_a_process_that_builds_views_and_dies_is_an_error(cases_dir: Path, monke
 
 
 def test_packages_are_imported_before_the_clock_starts() -> None:
-    first, second = run("test_imports_slowly", cases=(("c", VIEW), ("d", VIEW))).values()
-    assert (first.status, second.status) == ("ok", "ok")
-    assert max(first.wall_s, second.wall_s) < 0.5
+    """The method fails where its package is not there yet; see ``misbehaving``."""
+    results = run("test_needs_its_package", cases=(("c", VIEW), ("d", VIEW))).values()
+    assert [(result.status, result.message) for result in results] == [("ok", "")] * 2
