@@ -14,7 +14,9 @@ define as_root
 as_root=(); [ "$$(id -u)" -eq 0 ] || as_root=(sudo -E env "PATH=$$PATH"); "$${as_root[@]}"
 endef
 
-.PHONY: help setup campaign airflow airflow-down test test-fast lint clean
+setup_tests = if [ "$$(id -u)" -eq 0 ]; then scripts/setup system tasks serve airflow; else scripts/setup tasks airflow; fi
+
+.PHONY: help setup campaign airflow airflow-down test test-all test-fast lint clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,17 +37,17 @@ airflow: ## Start Airflow here, with the pods of KUBECONFIG's cluster or, withou
 airflow-down: ## End Airflow, its pods and the stack they left
 	@.venv-airflow/bin/python scripts/airflow_local.py down
 
-test: ## Run every test that can run here: without root, the unit tests
-	@if [ "$$(id -u)" -eq 0 ]; then scripts/setup system tasks serve airflow; else scripts/setup tasks airflow; fi
-	@status=0; trap "exit 130" INT; \
-	.venv/bin/python -m pytest -n 3 --dist worksteal -m "not privileged and not local_stack and not airflow" || status=1; \
-	.venv/bin/python -m pytest -m "(privileged or local_stack) and not airflow" || status=1; \
-	.venv-airflow/bin/python -m pytest -m airflow --confcutdir=tests/airflow tests/airflow || status=1; \
-	exit $$status
+test: ## Run the tests that can run here but slow ones; without root, no real stack
+	@$(setup_tests)
+	@scripts/run-tests "not slow"
 
-test-fast: ## Run the unit tests only: no root, no stack
+test-all: ## Run every test that can run here
+	@$(setup_tests)
+	@scripts/run-tests
+
+test-fast: ## Run the unit tests only: no root, no stack, no Airflow
 	@scripts/setup tasks
-	@.venv/bin/python -m pytest -m "not privileged and not local_stack and not airflow" -n auto
+	@.venv/bin/python -m pytest -m "not slow and not privileged and not local_stack and not airflow" -n auto
 
 lint: ## Check style and types
 	@scripts/setup tasks

@@ -31,6 +31,7 @@ def next_case(airflow: LocalAirflow, seen: set[str]) -> str:
     return run
 
 
+@pytest.mark.slow
 def test_a_campaign_survives_what_breaks_around_its_cases(airflow: LocalAirflow) -> None:
     seen = set(airflow.runs("case"))
     airflow.behave(hold_during_inject=1)

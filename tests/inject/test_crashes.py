@@ -23,6 +23,7 @@ from tests.inject.ministack import CORES, MiniStack, mini_stack
 from tests.inject.once import Once
 from tests.inject.test_faults import CASES, plan, wait_for_state
 from tests.inject.test_journal import OLD
+from tests.slow import first_always
 from tests.waiting import HANG_S, until
 
 pytestmark = pytest.mark.privileged
@@ -67,7 +68,7 @@ def plans_of_round(seed: int, draw: random.Random) -> list[Once]:
     return plans
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", first_always(range(4)))
 @pytest.mark.parametrize("victim", ["owner", "guardians"])
 def test_kill_of_one_at_any_moment(clean: MiniStack, victim: str, seed: int):
     draw = random.Random(f"{victim}-{seed}")
@@ -87,7 +88,7 @@ def test_kill_of_one_at_any_moment(clean: MiniStack, victim: str, seed: int):
     until(lambda: not marked_processes(DEAD_MAN_MARKER, journals), "a dead-man lingers")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", first_always(range(6)))
 def test_kill_of_both_at_any_moment_then_recover(clean: MiniStack, seed: int):
     """What a restarted campaign does first."""
     draw = random.Random(seed)
@@ -124,11 +125,13 @@ def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
 
 @pytest.mark.parametrize(
     "kinds",
-    [
-        ("process-freeze", "cpu-stress", "network-delay"),
-        ("network-loss", "memory-stress", "accelerator-throttle"),
-        ("network-partition", "network-bandwidth", "process-freeze"),
-    ],
+    first_always(
+        [
+            ("process-freeze", "cpu-stress", "network-delay"),
+            ("network-loss", "memory-stress", "accelerator-throttle"),
+            ("network-partition", "network-bandwidth", "process-freeze"),
+        ]
+    ),
 )
 def test_recover_ends_active_faults_of_a_living_owner(clean: MiniStack, kinds: tuple[str, ...]):
     plans = [

@@ -16,6 +16,7 @@ from tasks.deploy.runtime import read_runtime
 from tasks.kube.manifest import stack_selector
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
+from tests.slow import first_always
 from tests.waiting import until
 
 KINDS = {
@@ -53,7 +54,7 @@ def kill_when(condition: Callable[[], bool], action: str, params: KubernetesDepl
     process.wait()
 
 
-@pytest.mark.parametrize("made", [1, 8, 20])
+@pytest.mark.parametrize("made", first_always([8, 1, 20]))
 def test_a_stack_whose_up_was_killed_goes_away(
     gpu_cluster: EmulatedCluster, make_params: MakeParams, tmp_path: Path, made: int
 ) -> None:
@@ -73,7 +74,7 @@ def test_a_stack_whose_up_was_killed_comes_up(
     assert up(params, stack).alive
 
 
-@pytest.mark.parametrize("left", [0.9, 0.4])
+@pytest.mark.parametrize("left", first_always([0.4, 0.9]))
 def test_a_down_that_was_killed_is_finished(
     gpu_cluster: EmulatedCluster, make_params: MakeParams, tmp_path: Path, left: float
 ) -> None:
