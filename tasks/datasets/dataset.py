@@ -28,7 +28,7 @@ from tasks.case import (
 )
 from tasks.errors import EXIT_USAGE, RCArenaError
 from tasks.injection import Injection, Interval
-from tasks.span_links import link_spans
+from tasks.spans import link_spans, service_calls
 
 STATED = "stated by the data set"
 ID_LENGTH = 16
@@ -210,15 +210,6 @@ def _named(names: Sequence[str | None], index: np.ndarray) -> pa.DictionaryArray
     return pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
 
 
-def span_calls(spans: pd.DataFrame) -> list[tuple[str, str]]:
-    """Caller and callee of every pair of services that the spans show."""
-    parent = link_spans(spans).parent
-    code, services = pd.factorize(spans["service"].astype(str))
-    crossing = (parent >= 0) & (code[parent] != code)
-    pairs = np.unique(np.column_stack([code[parent[crossing]], code[crossing]]), axis=0)
-    return sorted((services[caller], services[callee]) for caller, callee in pairs)
-
-
 def topology_table(calls: Iterable[tuple[str, str]], nodes: Mapping[str, str]) -> pa.Table:
     """``calls``: (caller, callee); ``nodes``: service -> where it runs."""
     edges = [(CALLS, caller, callee) for caller, callee in sorted(set(calls))]
@@ -247,7 +238,7 @@ def entry_service(spans: pd.DataFrame, preferred: Sequence[str] = ()) -> str | N
     roots = np.bincount(code[begins], minlength=len(services))
     if not roots.any():
         return None
-    called = {callee for _, callee in span_calls(spans)}
+    called = {callee for _, callee in service_calls(spans)}
     best = [str(name) for name in services[roots == roots.max()]]
     ranks = {name: i for i, name in enumerate(preferred)}
     return min(best, key=lambda name: (ranks.get(name, len(ranks)), name in called, name))

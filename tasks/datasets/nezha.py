@@ -48,7 +48,6 @@ from tasks.datasets.dataset import (
     completeness,
     metrics_table,
     most_common_root,
-    span_calls,
     stated_injection,
     topology_table,
     two_phases,
@@ -72,6 +71,7 @@ from tasks.datasets.nezha_files import (
 )
 from tasks.datasets.tables import read_json, visible_files
 from tasks.metrics import CPU_USAGE, CPU_USAGE_RATIO
+from tasks.spans import service_calls
 
 IMPORTER = "nezha 2"
 FAULT_S = 180
@@ -274,7 +274,7 @@ class NezhaFault:
             raise DatasetError(f"{day.fault_list}: inject_pod '{pod}' has no metrics, spans or logs")
         front_end, behind = self._front_end(services, spans)
         calls, nodes = read_dependencies(day.dependency_file, services, left_out.of("topology"))
-        calls += span_calls(spans)
+        calls += service_calls(spans)
         nodes |= log_nodes(logs)
         if behind is not None:
             calls.append((front_end, behind))

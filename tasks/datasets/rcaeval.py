@@ -48,7 +48,6 @@ from tasks.datasets.dataset import (
     entry_service,
     metrics_table,
     most_common_root,
-    span_calls,
     stated_injection,
     topology_table,
     two_phases,
@@ -69,6 +68,7 @@ from tasks.datasets.tables import (
     visible_files,
 )
 from tasks.metrics import Metric
+from tasks.spans import service_calls
 
 IMPORTER = "rcaeval 1"
 METRIC_FILES = (
@@ -328,7 +328,7 @@ class RcaevalCase:
         end = int(metrics.times.max()) + step
         cause = tuple(metric.name for metric in FAULT_METRICS.get(truth.fault, ()))
         known = {column.metric for column in metrics.columns if column.service == target}
-        calls = span_calls(spans)
+        calls = service_calls(spans)
         edges = topology_table(calls, metrics.nodes) if calls or metrics.nodes else None
         tables = _tables(metrics, logs, spans, edges)
         front_end, why = self._front_end(services, spans)

@@ -20,7 +20,7 @@ from tasks.export.sources.access_log import read_access_log
 from tasks.export.sources.otlp import SpanFilter, decode_requests
 from tasks.export.sources.prometheus import TimeGrid
 from tasks.export.sources.spans import read_spans
-from tasks.span_links import link_spans
+from tasks.spans import link_spans
 
 GATEWAY, HEAD = "nginx-proxy", "ray-head"
 SERVICES = (GATEWAY, HEAD, "ray-replicas-0", "ray-replicas-1")

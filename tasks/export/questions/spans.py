@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 
 from tasks import metrics
 from tasks.export.grid import TimeGrid
-from tasks.export.sources.spans import span_ends
 from tasks.metrics import Metric, Source
-from tasks.span_links import link_spans
+from tasks.spans import link_spans, span_ends
 
 SOURCE: Source = "spans"
 LATENCY_QUANTILES = {metrics.LATENCY_P50: 0.5, metrics.LATENCY_P90: 0.9}
@@ -28,7 +27,6 @@ ENGINE_TIMES = {
 """Metric -> attribute of vLLM's span, in seconds."""
 OUTPUT_TOKENS = "gen_ai.usage.completion_tokens"
 SERVE_SPANS = ("proxy_http_request", "replica_handle_request")
-MAX_CALL_DEPTH = 16
 CLIENT_GAVE_UP = 499
 SERVER_ERROR = 500
 
@@ -58,29 +56,21 @@ def calls_into_services(spans: pd.DataFrame) -> pd.DataFrame:
         Columns ``service``, ``caller`` (null when not known), ``end`` (ns since the epoch), ``duration`` (s),
         ``status_code``.
     """
-    spans = spans.reset_index(drop=True)
-    service = spans["service"].to_numpy(dtype=object)
-    parent = link_spans(spans).parent
-    ends = span_ends(spans).to_numpy()
-    known = parent >= 0
-    entry = np.flatnonzero(~known | (service[np.where(known, parent, 0)] != service))
-    caller = parent[entry]
-    for _ in range(MAX_CALL_DEPTH):
-        above = np.where(caller >= 0, parent[caller], -1)
-        climb = (above >= 0) & (ends[caller] < ends[entry]) & (service[above] == service[caller])
-        if not climb.any():
-            break
-        caller = np.where(climb, above, caller)
-    seen_by = np.where(caller >= 0, caller, entry)
+    names = spans["service"].to_numpy(dtype=object)
+    service = pd.factorize(names)[0]
+    traces, ends = link_spans(spans), span_ends(spans)
+    call = traces.calls(service)
+    caller = traces.caller_span(call, service, ends)
+    seen_by = np.where(caller >= 0, caller, call)
     upstream = np.where(caller >= 0, spans["upstream_s"].to_numpy(dtype=float)[seen_by], np.nan)
     duration = spans["duration"].to_numpy(dtype=float)[seen_by]
     return pd.DataFrame(
         {
-            "service": pd.Series(service[entry], dtype="string"),
-            "caller": pd.Series(service[seen_by], dtype="string").where(caller >= 0),
+            "service": pd.Series(names[call], dtype="string"),
+            "caller": pd.Series(names[seen_by], dtype="string").where(caller >= 0),
             "end": ends[seen_by],
             "duration": np.where(np.isnan(upstream), duration, upstream),
-            "status_code": spans["status_code"].to_numpy()[entry],
+            "status_code": spans["status_code"].to_numpy()[call],
         }
     )
 
@@ -149,7 +139,7 @@ def _means(
 ) -> pd.DataFrame:
     """``sum(numerator) / sum(denominator)`` per service and window, for each metric; spans without a numerator do not
     count."""
-    event, step = windows_of(span_ends(spans).to_numpy(), grid, window_s)
+    event, step = windows_of(span_ends(spans), grid, window_s)
     services = spans["service"].to_numpy(dtype=object)
     index = pd.MultiIndex.from_product([sorted(set(services)), range(grid.steps)])
     frames = []
@@ -167,7 +157,7 @@ def gateway_metrics(spans: pd.DataFrame, gateway: str, grid: TimeGrid, window_s:
     own = spans[spans["service"].eq(gateway)]
     if own.empty:
         return _rows([])
-    event, step = windows_of(span_ends(own).to_numpy(), grid, window_s)
+    event, step = windows_of(span_ends(own), grid, window_s)
     status = own["status_code"].fillna(0).to_numpy(dtype=np.int64)[event]
     failed = (status >= SERVER_ERROR) | (status == CLIENT_GAVE_UP)
     index = pd.MultiIndex.from_product([[gateway], range(grid.steps)])

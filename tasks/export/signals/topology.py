@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from tasks.case import CALLS, RUNS_ON, Stack
 from tasks.export.base import ExportContext, Sink, exporter
 from tasks.export.grid import TimeGrid
-from tasks.export.questions.spans import calls_into_services
 from tasks.export.sources.placement import PEER_LABELS, Placement
 from tasks.export.sources.prometheus import PrometheusClient
+from tasks.spans import service_calls
 
 _PEERS = ", ".join(
     f"{side}_{ending}" for side in ("source", "destination") for ending in ("workload_namespace", *PEER_LABELS)
@@ -35,7 +37,7 @@ def export_topology(context: ExportContext, sink: Sink) -> list[str]:
         with context.prometheus() as client:
             stated += mesh_calls(client, context.grid, context.placement)
             doubts = client.problems
-    calls = call_edges(calls_into_services(context.spans), stated)
+    calls = call_edges({*stated, *service_calls(context.spans)})
     placement = placement_edges(context.stack, context.placement)
     sink.write(calls)
     sink.write(placement)
@@ -47,12 +49,10 @@ def export_topology(context: ExportContext, sink: Sink) -> list[str]:
     return problems + [f"the node of {service} is not known" for service in context.roles if service not in placed]
 
 
-def call_edges(calls: pd.DataFrame, declared: tuple[tuple[str, str], ...]) -> pd.DataFrame:
-    """Distinct edges caller -> callee: declared ones and those seen in ``calls_into_services``."""
-    seen = calls.loc[calls["caller"].notna(), ["caller", "service"]].set_axis(["source", "target"], axis=1)
-    stated = pd.DataFrame(list(declared), columns=["source", "target"], dtype="string")
-    edges = pd.concat([stated, seen.astype("string")]).drop_duplicates()
-    return edges.sort_values(["source", "target"]).assign(relation=CALLS)[["relation", "source", "target"]]
+def call_edges(calls: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Return each edge caller -> callee once."""
+    edges = pd.DataFrame(sorted(set(calls)), columns=["source", "target"], dtype="string")
+    return edges.assign(relation=CALLS)[["relation", "source", "target"]]
 
 
 def mesh_calls(client: PrometheusClient, grid: TimeGrid, placement: Placement) -> tuple[tuple[str, str], ...]:

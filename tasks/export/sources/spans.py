@@ -25,6 +25,7 @@ from tasks.export.left_out import LeftOut
 from tasks.export.sources.access_log import gateway_spans, read_access_log
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.otlp import SpanFilter, read_otlp, span_frame
+from tasks.spans import span_ends
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +108,6 @@ def add_gateway_spans(spans: pd.DataFrame, logged: pd.DataFrame, gateway: str) -
         waited[own.index] = waited[own.index].fillna(own[key].map(by_key).astype("float64"))
     rest = logged[~logged["span_id"].isin(own["span_id"]) & ~logged["trace_id"].isin(own["trace_id"])]
     return pd.concat([spans.assign(upstream_s=waited), rest], ignore_index=True)
-
-
-def span_ends(spans: pd.DataFrame) -> pd.Series:
-    """End of each span in nanoseconds since the epoch."""
-    return spans["start"].astype("int64") + (spans["duration"] * 1e9).round().astype("int64")
 
 
 def link_gateway(spans: pd.DataFrame, gateway: str | None) -> pd.DataFrame:

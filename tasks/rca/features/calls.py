@@ -26,9 +26,9 @@ from tasks.rca.features.silence import fill_silence, find_silence
 from tasks.rca.features.spans import link_traces, span_table
 from tasks.rca.method import MethodError
 from tasks.rca.view import SLI_QUANTILE, CaseView, column_names
+from tasks.spans import Traces
 
 _PREFERRED_LATENCY = (metrics.LATENCY_P90.name, metrics.LATENCY_P50.name)
-_MAX_CALL_DEPTH = 16
 _LEAST_NORMAL_ROWS = 3
 
 
@@ -143,41 +143,33 @@ class _Calls:
 
 
 def _calls_in_spans(view: CaseView) -> _Calls:
-    """A call into a candidate is each of its spans whose parent is of another service or not known."""
-    table, parent = span_table(view), link_traces(view).parent
+    """Return the calls into candidates."""
+    table, traces = span_table(view), link_traces(view)
     service = pd.Index(view.services).get_indexer(pd.Index(table.services))[table.service]
-    from_elsewhere = (parent < 0) | (service[parent] != service)
-    entry = np.flatnonzero((service >= 0) & from_elsewhere)
-    around = _caller_span(entry, parent, service, table.duration)
+    callers = traces.callers(service)
+    call = np.flatnonzero((service >= 0) & (callers != service))
+    around = _shown_by(call, traces, service, table.duration)
     return _Calls(
-        caller=np.where(parent[entry] >= 0, service[parent[entry]], -1),
-        callee=service[entry],
+        caller=callers[call],
+        callee=service[call],
         end=table.end[around],
         duration=table.duration[around],
     )
 
 
-def _caller_span(entry: np.ndarray, parent: np.ndarray, service: np.ndarray, duration: np.ndarray) -> np.ndarray:
-    """The span that shows how long the caller waited for each of ``entry``: one of the caller's, or the entry itself.
+def _shown_by(call: np.ndarray, traces: Traces, service: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """Return the span that shows how long the caller waited for each call: one of the caller's, or the call itself.
 
-    It is one of the caller's only if the span next to the call is within another of the caller's: a caller's outermost
-    span is its whole work. Of those it is the innermost that lasts at least as long as the entry; some frameworks end
-    the span next to the call when the callee accepts it, not when it answers.
+    It is one of the caller's only if the span next to the call is within another of the caller's (a caller's outermost
+    span is its whole work), waited for nothing else, and lasts at least as long as the call.
     """
+    parent = traces.parent
     children = np.bincount(parent[parent >= 0], minlength=len(parent))
-    around = parent[entry]
-    within = (around >= 0) & (parent[around] >= 0) & (service[parent[around]] == service[around])
-    waits = within & (children[around] == 1)
-    for _ in range(_MAX_CALL_DEPTH):
-        short = waits & (duration[around] < duration[entry])
-        if not short.any():
-            break
-        above = parent[around]
-        climbs = (above >= 0) & (service[above] == service[around]) & (children[above] == 1)
-        waits &= ~short | climbs
-        around = np.where(short & climbs, above, around)
-    waits &= duration[around] >= duration[entry]
-    return np.where(waits, around, entry)
+    around = traces.caller_span(call, service, duration, children == 1)
+    beside = parent[call]
+    within = (beside >= 0) & (parent[beside] >= 0) & (service[parent[beside]] == service[beside])
+    waits = within & (children[beside] == 1) & (duration[around] >= duration[call])
+    return np.where(waits, around, call)
 
 
 def _latency_metrics(view: CaseView) -> np.ndarray:

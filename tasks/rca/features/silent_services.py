@@ -11,7 +11,7 @@ from tasks.rca.features.silence import SIGNIFICANT, Silence, silence_of
 from tasks.rca.features.spans import SpanTable, of_candidates
 from tasks.rca.method import MethodError, Ranking
 from tasks.rca.view import CaseView
-from tasks.span_links import Traces
+from tasks.spans import Traces
 
 LEAST_SHARE = 0.5
 _LEAST_STEP_NS = 1_000_000_000
@@ -74,12 +74,11 @@ def rank_with_silence(
 
 def _called_by_silent_only(table: SpanTable, traces: Traces, is_silent: np.ndarray) -> set[str]:
     """Silent services that had callers, all of them silent; none if that would explain every silent service."""
-    called = np.flatnonzero(traces.parent >= 0)
-    caller, callee = table.service[traces.parent[called]], table.service[called]
-    across = (caller != callee) & ~table.after[called]
+    caller, callee = traces.callers(table.service), table.service
+    across = (caller >= 0) & (caller != callee) & ~table.after
     by_silent, by_others = np.zeros((2, len(table.services)), dtype=bool)
     by_silent[callee[across & is_silent[caller]]] = True
     by_others[callee[across & ~is_silent[caller]]] = True
-    by_others[table.service[(traces.parent < 0) & ~table.after]] = True
+    by_others[callee[(caller < 0) & ~table.after]] = True
     explained = is_silent & by_silent & ~by_others
     return set() if (explained == is_silent).all() else {table.services[i] for i in np.flatnonzero(explained)}

@@ -24,7 +24,7 @@ from tasks.rca.features.rows import quantile_per_cell, row_of, row_times
 from tasks.rca.features.spans import ERROR_STATUS
 from tasks.rca.view import SLI_QUANTILE, Sli, SliSource, column_names
 from tasks.requests import outcomes
-from tasks.span_links import link_spans
+from tasks.spans import link_spans, service_calls, span_ends
 
 _Rank = Callable[[str], tuple[int, str] | None]
 
@@ -153,7 +153,7 @@ class Telemetry:
         status = entries["status_code"]
         failed = (status >= ERROR_STATUS).fillna(False).to_numpy(dtype=bool)
         worst = seconds[~failed].max(initial=0.0)
-        ended = begun + np.rint(seconds * 1e9).astype(np.int64)
+        ended = span_ends(entries)
         return _Events(
             source=SliSource("spans", services=(self.front_end,)),
             begun=begun,
@@ -217,7 +217,7 @@ class Telemetry:
         calls."""
         declared = self.topology[(self.topology["relation"] == CALLS).to_numpy()]
         calls = set(zip(declared["source"].astype(str), declared["target"].astype(str), strict=True))
-        calls |= self._calls_in_spans()
+        calls |= set(service_calls(self.spans))
         if not any(caller == self.front_end != callee for caller, callee in calls):
             yield {service for service, _ in column_names(self.metrics)} - {self.front_end}
             return
@@ -225,12 +225,6 @@ class Telemetry:
         while level := {callee for caller, callee in calls if caller in level} - seen:
             seen |= level
             yield level
-
-    def _calls_in_spans(self) -> set[tuple[str, str]]:
-        parent = link_spans(self.spans).parent
-        service = self.spans["service"].astype(str).to_numpy()
-        called = np.flatnonzero(parent >= 0)
-        return set(zip(service[parent[called]], service[called], strict=True))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tasks.rca.method import MethodError
 from tasks.rca.view import CaseView
-from tasks.span_links import Traces, link_spans
+from tasks.spans import Traces, link_spans, span_ends
 
 Duration = Literal["total", "self"]
 """``total``: start to end of a span. ``self``: without the time in which one of its children ran."""
@@ -63,7 +63,7 @@ def span_table(view: CaseView) -> SpanTable:
     operation, pairs = pd.factorize(service * max(len(names), 1) + name)
     duration = spans["duration"].to_numpy(dtype=float)
     start = spans["start"].dt.as_unit("ns").astype("int64").to_numpy()
-    end = start + np.round(duration * 1e9).astype(np.int64)
+    end = span_ends(spans)
     return SpanTable(
         services=services,
         operations=tuple((services[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist()),

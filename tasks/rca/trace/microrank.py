@@ -21,7 +21,7 @@ from tasks.rca.features.spans import (
 )
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
-from tasks.span_links import Traces
+from tasks.spans import Traces
 
 Formula = Literal["dstar2", "ochiai", "jaccard", "sorensen_dice", "tarantula", "russell_rao", "goodman", "m2"]
 NormalTraces = Literal["after", "all"]

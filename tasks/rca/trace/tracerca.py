@@ -24,7 +24,7 @@ from tasks.rca.features.spans import (
 )
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
-from tasks.span_links import Traces
+from tasks.spans import Traces
 
 Features = Literal["spans", "spans+metrics"]
 
@@ -130,7 +130,7 @@ class _Invocations:
 
 
 def _invocations(table: SpanTable, traces: Traces) -> _Invocations:
-    caller = np.where(traces.parent >= 0, table.service[traces.parent], -1)
+    caller = traces.callers(table.service)
     pairs, pair = np.unique((caller + 1) * len(table.services) + table.service, return_inverse=True)
     return _Invocations(caller != table.service, pair, len(pairs), caller)
 
