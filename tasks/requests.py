@@ -1,4 +1,4 @@
-"""What became of a request: the one definition of a failed request, and of the latency that counts for one.
+"""The outcome of a request: whether it failed, the latency that was seen, and the latency that counts.
 
 A request failed when it has an error, a status outside 200-299, or no last token. A missing status alone is no failure:
 data sets of other people often do not record it. The tables are those of :data:`tasks.case.REQUESTS`.
@@ -22,14 +22,26 @@ _NAT = np.iinfo(np.int64).min
 
 
 def failed(requests: pd.DataFrame) -> pd.Series:
-    """Whether each request failed, on the index of ``requests``. An empty error text is no error."""
+    """Return whether each request failed, on the index of ``requests``. An empty error text is no error."""
     error = requests["error"].notna() & (requests["error"] != "")
     bad_status = requests["status"].notna() & ~requests["status"].between(200, 299)
     return error | bad_status | requests["last_token"].isna()
 
 
+def observed(requests: pd.DataFrame) -> pd.DataFrame:
+    """Return ``failed``, ``latency_s`` and ``ttft_s`` of each request as they were seen, on the index of ``requests``.
+
+    Both times are from the scheduled time on, to the last and the first token; NaN where there is none.
+    """
+    seconds = {
+        name: (requests[token] - requests["scheduled"]).dt.total_seconds()
+        for name, token in (("latency_s", "last_token"), ("ttft_s", "first_token"))
+    }
+    return pd.DataFrame({"failed": failed(requests), **seconds}, index=requests.index)
+
+
 def time_out_s(load_parameters: Mapping[str, Any]) -> float | None:
-    """The time-out of a request by the load profile of a case (``load.parameters``); None if it does not say."""
+    """Return the time-out that the load profile of a case (``load.parameters``) sets, None if it does not say."""
     value = load_parameters.get(TIMEOUT_PARAMETER)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         return None
@@ -39,20 +51,18 @@ def time_out_s(load_parameters: Mapping[str, Any]) -> float | None:
 def outcomes(
     requests: pd.DataFrame, timeout_s: float | None = None, boundary: pd.Timestamp | None = None
 ) -> pd.DataFrame:
-    """One row per request, on the index of ``requests``: ``failed``, ``latency_s``, ``ttft_s``, ``ended``.
+    """Return ``failed``, ``latency_s``, ``ttft_s`` and ``ended`` of each request as they count.
 
-    ``latency_s`` is the latency that counts, from the scheduled time on. Of a served request: to its last token. A
-    failed one never answered, so it counts as at least its time-out, as the longest served request and as long as it
-    was seen alive: more failures never make the latency fall. Without a time-out (``timeout_s`` None, a data set that
-    does not know it) the other two decide.
+    ``latency_s`` is from the scheduled time on. A served request counts to its last token. A failed one never answered,
+    so it counts as at least its time-out, as the longest served request and as long as it was seen alive: more failures
+    never make the latency fall. Without a time-out (None, a data set that does not know it) the other two decide.
 
-    ``ttft_s``: to the first token; where a failed request has none, its ``latency_s``. NaN where a served request does
-    not say.
+    ``ttft_s`` is to the first token. A failed request without one has its ``latency_s``, a served one NaN.
 
-    ``ended``: the time at which it counts. Of a served request its last token. A request that timed out, or of which
+    ``ended`` is the time at which it counts. A served request counts at its last token. One that timed out, or of which
     nothing but its sending is known, counts when its time was over. Any other failure counts at its last sign of life
-    (sent, first or last token); but if that is before ``boundary`` (the inject time) the request may have been open
-    beyond it, so it counts when its time would have been over. So nothing that a fault did counts before the fault.
+    (sent, first or last token); if that is before ``boundary`` (the inject time) the request may have been open beyond
+    it, so it counts when its time would have been over. So nothing that a fault did counts before the fault.
     """
     lost = failed(requests).to_numpy()
     scheduled, sent, first, last = (_ns(requests[name]) for name in ("scheduled", "sent", "first_token", "last_token"))
@@ -82,7 +92,7 @@ def outcomes(
 
 
 def _open_to_the_end(requests: pd.DataFrame) -> np.ndarray:
-    """Which requests, if they failed, did so by waiting: they timed out, or nothing at all came back."""
+    """Return which requests, if they failed, failed by waiting: they timed out, or nothing at all came back."""
     status = requests["status"]
     code, texts = pd.factorize(requests["error"])
     no_text = np.array([text == "" for text in texts] + [True], dtype=bool)
@@ -92,5 +102,5 @@ def _open_to_the_end(requests: pd.DataFrame) -> np.ndarray:
 
 
 def _ns(times: pd.Series) -> np.ndarray:
-    """Times as ns since the epoch, the smallest integer where there is none."""
+    """Return times as ns since the epoch, the smallest integer where there is none."""
     return pd.DatetimeIndex(times).as_unit("ns").asi8

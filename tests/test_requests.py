@@ -11,8 +11,7 @@ import tasks.requests
 from tasks.case import as_signal
 from tasks.load.run import load_record
 from tasks.params import LoadParams
-from tasks.report.latency import request_outcomes
-from tasks.requests import failed, outcomes, time_out_s
+from tasks.requests import failed, observed, outcomes, time_out_s
 
 T0 = pd.Timestamp("2026-01-02T03:04:05Z").as_unit("ns")
 
@@ -70,7 +69,7 @@ def test_one_definition_of_a_failed_request_everywhere(row: dict[str, object], e
     requests = table(row, SERVED)
     assert failed(requests).tolist() == [expected, False]
     assert outcomes(requests)["failed"].tolist() == [expected, False]
-    assert request_outcomes(requests)["failed"].tolist() == [expected, False]
+    assert observed(requests)["failed"].tolist() == [expected, False]
     params = LoadParams(arrival="constant", rate=1)
     assert load_record(requests.drop(columns="trace_id"), params).failed == int(expected)
 

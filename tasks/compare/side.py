@@ -19,7 +19,7 @@ from tasks.identity import canonical
 from tasks.injection import Injection
 from tasks.params import Params
 from tasks.record.message import stack_line
-from tasks.report.latency import request_outcomes
+from tasks.requests import observed
 from tasks.score.accuracy import COMPARED_SCORES, ranking_scores
 from tasks.score.files import ScoreFiles, ScoresError, number, read_score_files
 from tasks.yaml_core import YamlError, load
@@ -148,15 +148,13 @@ def healthy_requests(case: Case) -> HealthyRequests:
     for phase in case.record.phases:
         if fault_free or phase.name == "baseline":
             inside |= (requests["scheduled"] >= phase.start) & (requests["scheduled"] < phase.end)
-    healthy = requests[inside]
-    outcomes = request_outcomes(healthy)
-    answered = ~outcomes["failed"]
-    ttft = (healthy["first_token"] - healthy["scheduled"]).dt.total_seconds()[answered].dropna()
+    outcomes = observed(requests[inside])
+    answered = outcomes[~outcomes["failed"]]
     return HealthyRequests(
         fault_free=fault_free,
-        latency_s=np.asarray(outcomes.loc[answered, "latency_s"], dtype=np.float64),
-        ttft_s=np.asarray(ttft, dtype=np.float64),
-        failed=int((~answered).sum()),
+        latency_s=answered["latency_s"].to_numpy(dtype=float),
+        ttft_s=answered["ttft_s"].dropna().to_numpy(dtype=float),
+        failed=int(outcomes["failed"].sum()),
     )
 
 

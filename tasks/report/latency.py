@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.case import Case, CaseRecord
-from tasks.requests import failed
+from tasks.requests import observed
 
 PHASES = ("baseline", "fault", "recovery")
 MAX_REQUESTS = 1500
@@ -51,7 +51,7 @@ class RequestSummary:
 
 def summarise_requests(case: Case) -> RequestSummary | None:
     """None when the case has no requests (fault of a data set or of the collection: ``completeness`` says which)."""
-    outcomes = request_outcomes(case.requests)
+    outcomes = case.requests.join(observed(case.requests))
     if outcomes.empty:
         return None
     phases: dict[str, PhaseLatency] = {}
@@ -66,15 +66,6 @@ def summarise_requests(case: Case) -> RequestSummary | None:
             p95=None if np.isnan(p95) else p95,
         )
     return RequestSummary(total=len(outcomes), failed=int(outcomes["failed"].sum()), phases=phases)
-
-
-def request_outcomes(requests: pd.DataFrame) -> pd.DataFrame:
-    """One row per request: ``trace_id``, ``scheduled``, ``latency_s``, ``failed``, ``status``, ``error``.
-
-    ``latency_s``: scheduled time to last token, NaN where nothing came back; ``failed``: as :mod:`tasks.requests` says.
-    """
-    latency = (requests["last_token"] - requests["scheduled"]).dt.total_seconds()
-    return requests[["trace_id", "scheduled", "status", "error"]].assign(latency_s=latency, failed=failed(requests))
 
 
 def serving_replica(case: Case) -> pd.Series:
@@ -124,7 +115,7 @@ def latency_scatter(case: Case, origin: datetime | None = None) -> LatencyScatte
 
     ``origin``: the inject time, if not the record's.
     """
-    outcomes = request_outcomes(case.requests)
+    outcomes = case.requests.join(observed(case.requests))
     if outcomes.empty:
         return None
     outcomes = outcomes.sort_values("scheduled", kind="stable").reset_index(drop=True)

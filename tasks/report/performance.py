@@ -13,7 +13,7 @@ from rich.table import Table
 from tasks.case import Case, CaseError, read_cases
 from tasks.errors import RCArenaError
 from tasks.report.formatting import quantity
-from tasks.report.latency import request_outcomes
+from tasks.requests import observed
 
 LOG_WIDTH = 200
 QUANTILES = (0.5, 0.9, 0.99)
@@ -56,8 +56,8 @@ def read_performance(folder: Path) -> Performance:
     if len(stacks) > 1:
         raise PerformanceError(f"{folder}: fault-free cases of {len(stacks)} settings of parallelism")
     requests = pd.concat([_measured(case) for case in cases], ignore_index=True)
-    outcomes = request_outcomes(requests)
-    answered = requests[~outcomes["failed"]]
+    requests = requests.join(observed(requests))
+    answered = requests[~requests["failed"]]
     seconds = sum((case.record.phases[-1].end - case.record.phases[0].start).total_seconds() for case in cases)
     return Performance(
         folder=folder.name,
@@ -65,11 +65,11 @@ def read_performance(folder: Path) -> Performance:
         parallelism=dict(cases[0].record.stack.parallelism),
         cases=len(cases),
         requests=len(requests),
-        failed=int(outcomes["failed"].sum()),
+        failed=int(requests["failed"].sum()),
         requests_per_s=len(answered) / seconds,
         tokens_per_s=float(answered["tokens_out"].sum()) / seconds,
-        latency_s=_quantiles(answered["last_token"] - answered["scheduled"]),
-        ttft_s=_quantiles(answered["first_token"] - answered["scheduled"]),
+        latency_s=_quantiles(answered["latency_s"]),
+        ttft_s=_quantiles(answered["ttft_s"]),
     )
 
 
@@ -115,8 +115,7 @@ def _measured(case: Case) -> pd.DataFrame:
     return case.requests[(scheduled >= phases[0].start) & (scheduled < phases[-1].end)]
 
 
-def _quantiles(durations: pd.Series) -> dict[str, float]:
-    seconds = durations.dt.total_seconds()
+def _quantiles(seconds: pd.Series) -> dict[str, float]:
     return {_name(each): float(seconds.quantile(each)) for each in QUANTILES}
 
 

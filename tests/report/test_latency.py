@@ -8,7 +8,8 @@ import pytest
 
 from tasks.case import Case, as_signal
 from tasks.report import latency
-from tasks.report.latency import latency_scatter, request_outcomes, serving_replica, summarise_requests
+from tasks.report.latency import latency_scatter, serving_replica, summarise_requests
+from tasks.requests import observed
 from tests.copies import copied
 from tests.synthetic import T0, synthetic_case
 
@@ -64,7 +65,7 @@ def test_failed_requests_count_in_their_phase_and_not_in_the_quantiles(
 
 def test_latency_counts_from_the_scheduled_time() -> None:
     table = requests_at([1.0], [2.5], sent=[pd.Timestamp(T0) + pd.Timedelta("3s")])
-    assert request_outcomes(table)["latency_s"].tolist() == [2.5]
+    assert observed(table)["latency_s"].tolist() == [2.5]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_latency_counts_from_the_scheduled_time() -> None:
     [({}, False), ({"status": [500]}, True), ({"error": ["reset"]}, True), ({"status": [None]}, False)],
 )
 def test_what_counts_as_failed(columns: dict[str, object], failed: bool) -> None:
-    assert request_outcomes(requests_at([1.0], [0.5], **columns))["failed"].tolist() == [failed]
+    assert observed(requests_at([1.0], [0.5], **columns))["failed"].tolist() == [failed]
 
 
 def test_no_requests(with_requests: Callable[[pd.DataFrame], Case]) -> None:
