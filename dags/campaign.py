@@ -70,8 +70,14 @@ def campaign() -> None:
 
     planned = plan()
     settle = "{{ '--no-settle' if params.dry_run else '--settle' }}"
-    resolve = ["params", "resolve", "--override", "{{ document(params) | tojson }}", "--out", FILE, settle, *PLACE]
-    configure = Pod(task_id="configure", step="configure", arguments=resolve)
+    configure = Pod(
+        task_id="configure",
+        step="configure",
+        arguments=[
+            *("params", "resolve", "--override", "{{ document(params) | tojson }}", "--out", FILE),
+            *(settle, "--workspace", FOLDER),
+        ],
+    )
     preflight = Pod(task_id="preflight", step="preflight", arguments=["preflight", *PLACE], pool=POOL)
     leased = lease()
     deploy = Pod(

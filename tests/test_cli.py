@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from tasks.cli import app
 from tests.command import ROOT, params_with_score, rcarena, rcarena_here
 from tests.synthetic import synthetic_case
 
@@ -32,25 +38,57 @@ def test_wrong_usage_ends_with_2_and_no_traceback(arguments: str) -> None:
     assert done.stderr
 
 
-def test_every_command_has_help_and_takes_parameters_and_workspace() -> None:
-    commands = ["campaign", "collect", "plan", "case", "inject", "load", "score", "report", "methods", "faults"]
-    commands += [
-        "validate",
-        "import",
-        "export",
-        "benchmark",
-        "preflight",
-        "deploy up",
-        "deploy status",
-        "deploy down",
-        "params check",
-        "params show",
-    ]
-    for command in commands:
-        done = rcarena_here(*command.split(), "--help")
-        assert done.exit_code == 0, command
-        assert "--params" in done.stdout, command
-        assert "--workspace" in done.stdout, command
+def _commands(group: Any, *above: str) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, *above, name)
+        else:
+            yield " ".join((*above, name)), command
+
+
+COMMANDS = dict(_commands(get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_help_and_uses_every_option_that_it_takes(name: str) -> None:
+    done = rcarena_here(*name.split(), "--help")
+    assert done.exit_code == 0
+    assert COMMANDS[name].help.split("\n")[0][:20] in done.stdout
+    (function,) = ast.parse(inspect.getsource(inspect.unwrap(COMMANDS[name].callback))).body
+    assert isinstance(function, ast.FunctionDef)
+    used = {node.id for line in function.body for node in ast.walk(line) if isinstance(node, ast.Name)}
+    assert {each.name for each in COMMANDS[name].params if each.param_type_name == "option"} <= used
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    {
+        "campaign collect plan case inject score report record compare preflight": "--params --workspace",
+        "load benchmark": "--params",
+        "import export performance": "--workspace",
+    }.items(),
+)
+def test_commands_of_a_campaign_take_its_parameters_and_its_workspace(command: str, options: str) -> None:
+    for name in command.split():
+        known = {each for option in COMMANDS[name].params for each in option.opts}
+        assert set(options.split()) <= known, name
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    {
+        "methods --workspace w": "--workspace",
+        "params show --workspace w": "--workspace",
+        "compare main --margin-score 0.1": "--margin-score",
+        "benchmark a=tests --as-is --workers 2": "--workers",
+        "import petshop tests --service ray-head": "--service",
+        "inject cpu-stress ray-head --recover": "--recover",
+    }.items(),
+)
+def test_an_option_that_would_be_ignored_is_refused(command: str, option: str) -> None:
+    done = rcarena_here(*command.split())
+    assert done.exit_code == 2
+    assert option in done.stderr
 
 
 def test_a_stage_that_cannot_run_ends_with_1_and_says_why(tmp_path: Path) -> None:

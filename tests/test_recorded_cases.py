@@ -56,8 +56,9 @@ def test_a_case_of_an_earlier_version_says_what_it_said(case_id: str) -> None:
 def test_cases_of_an_earlier_version_are_scored_and_reported(place: Workspace) -> None:
     params = params_with_score(place.root, methods=["random", "nsigma", "microrank"], bootstrap_samples=200)
     where = ["--params", str(params), "--workspace", str(place.root)]
-    for command in (["validate", *(str(path) for path in sorted(place.cases.iterdir()))], ["score"], ["report"]):
-        done = rcarena_here(*command, *where)
+    cases = [str(path) for path in sorted(place.cases.iterdir())]
+    for command in (["validate", *cases], ["score", *where], ["report", *where]):
+        done = rcarena_here(*command)
         assert done.exit_code == 0, done.output
     rankings = pd.read_parquet(place.scores / "rankings.parquet")
     assert set(rankings["case_id"]) == set(ROWS)

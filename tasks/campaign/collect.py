@@ -90,13 +90,14 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         kept = tuple(plan.case_id for plan in plans if plan not in pending)
         if kept:
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
-        if not pending:
-            return Collected(kept, ())
-        with _stack(params, workspace, console, keep_stack) as backend:
-            done = _record(backend, resolved, pending, console)
+        done = _Progress()
+        if pending:
+            with _stack(params, workspace, console, keep_stack) as backend:
+                done = _record(backend, resolved, pending, console)
     collected = Collected(kept, _ids(done.recorded), _ids(done.failed), _ids(done.not_tried))
     if done.failed or done.not_tried:
         raise IncompleteError(collected, _missing(done, collected))
+    console.say(f"collect: cases {collected}, in {workspace.cases}")
     return collected
 
 

@@ -1,4 +1,4 @@
-"""``rcarena deploy ...`` and ``rcarena preflight``."""
+"""``rcarena deploy ...``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.errors import fail
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.commands.preflight import preflight
 from tasks.commands.recovery import undo_faults
 from tasks.console import Console
 from tasks.errors import EXIT_FAILED
@@ -61,9 +61,7 @@ def deploy_render(
 
 
 @deploy_app.command("plan")
-def deploy_plan(
-    params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
-) -> None:
+def deploy_plan(params: ParamsFile = DEFAULT_PARAMS_FILE, as_json: AsJson = False) -> None:
     """Show what `deploy up` would change on the cluster (server-side dry run); exit status 2 without a cluster."""
     from tasks.commands import kubernetes
 
@@ -155,7 +153,6 @@ def deploy_down(
 def deploy_exec(
     service: Annotated[str, typer.Argument(help="A service, or `fabric` for the side of Prometheus and the load.")],
     command: Annotated[list[str], typer.Argument(help="What to run there, for example: ip address")],
-    params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Run a command inside a service: in its network namespace, or in its pod."""
@@ -173,30 +170,6 @@ def deploy_exec(
         raise ParamsError([f"unknown service '{service}'; {suggest(service, ['fabric', *names])}"])
     prefix = runtime.enter_fabric() if service == "fabric" else runtime.enter_service(service)
     os.execvp(prefix[0], [*prefix, *command])  # noqa: S606 (the user's own command)
-
-
-def preflight(
-    params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
-) -> None:
-    """Say what this machine, or the cluster, lacks for the stack, and what to do.
-
-    Exit status 1 when something is missing, 2 when there is no cluster or it cannot be reached.
-    """
-    from tasks.commands import kubernetes
-    from tasks.deploy.local.preflight import problems
-
-    if load_params(params).deploy.backend == "kubernetes":
-        deploy = kubernetes.deploy_params(params, "preflight")
-        kubernetes.preflight(load_params(params), deploy, workspace_at(workspace), as_json)
-        return
-    checked_params(params)
-    found = problems()
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    if found:
-        fail("\n".join(found), EXIT_FAILED)
-    if not as_json:
-        typer.echo("this machine can run the local stack")
 
 
 def _is_on_a_cluster(params: Path, place: Workspace) -> bool:

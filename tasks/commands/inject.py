@@ -31,6 +31,8 @@ def inject(
     """Break one service of the running stack for a while, or undo what is left of faults (--recover)."""
     place, console = workspace_at(workspace), Console()
     if recover_only:
+        if kind is not None or parameter:
+            raise ParamsError(["--recover: takes no fault kind, target or parameter"])
         undo_faults(place, console.say)
         console.say("no fault is left")
         return

@@ -1,4 +1,4 @@
-"""Options that every command takes, and what they stand for."""
+"""Options that several commands take, and what they stand for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ ParamsFile = Annotated[
 WorkspaceDir = Annotated[
     Path, typer.Option("--workspace", metavar="DIR", help="Where the campaign keeps its files.", show_default=True)
 ]
+KeepStack = Annotated[bool, typer.Option("--keep-stack", help="Leave the stack up at the end.")]
+CasesDir = Annotated[Path | None, typer.Option("--cases", metavar="DIR", help="Where the cases are, if elsewhere.")]
+RepositoryDir = Annotated[
+    Path, typer.Option("--repository", metavar="DIR", help="A clone of the results repository.", show_default=True)
+]
+Branch = Annotated[str, typer.Option("--branch", help="Where campaigns are recorded.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+DEFAULT_BRANCH = "results"
 
 
 def checked_params(path: Path) -> Params:

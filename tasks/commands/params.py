@@ -18,14 +18,14 @@ params_app = typer.Typer(help="Look at the parameters.", no_args_is_help=True)
 
 
 @params_app.command("check")
-def params_check(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
+def params_check(params: ParamsFile = DEFAULT_PARAMS_FILE) -> None:
     """Check a parameter file; exit status 2 when it cannot be used."""
     checked_params(params)
     typer.echo(f"{params}: ok")
 
 
 @params_app.command("show")
-def params_show(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
+def params_show(params: ParamsFile = DEFAULT_PARAMS_FILE) -> None:
     """Print the resolved parameters: every default spelled out."""
     typer.echo(checked_params(params).dump(), nl=False)
 
@@ -44,7 +44,6 @@ def params_resolve(
             help="Set cases of the workspace aside that the parameters no longer ask for; take back those they do.",
         ),
     ] = False,
-    params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Put parameters together, check them and write them with every default spelled out."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from tasks.datasets.registry import Layout, reader
 from tasks.imports import code_digest
 from tasks.system.durable import publish_directory, write_durably
 from tasks.system.file_lock import FileLock
+from tasks.validation import ParamsError
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
 _MARKER = "source.json"
@@ -49,6 +50,26 @@ class Source:
         if colon and path and layout in list(Layout):
             return cls(name, Path(path), Layout(layout))
         return cls(name, Path(rest), None)
+
+
+def parse_sources(texts: Sequence[str]) -> list[Source]:
+    """Parse the sources of the command line.
+
+    Raises:
+        ParamsError: one is not of the form of a source, does not exist, or has the name of another.
+    """
+    problems, found = [], []
+    for text in texts:
+        try:
+            found.append(Source.parse(text))
+        except ValueError as error:
+            problems.append(str(error))
+    names = [source.name for source in found]
+    problems += [f"'{name}' is given twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems += [f"{source.name}: {source.path} does not exist" for source in found if not source.path.exists()]
+    if problems:
+        raise ParamsError(problems)
+    return found
 
 
 @dataclass(frozen=True)

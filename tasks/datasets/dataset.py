@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol, get_args
@@ -54,6 +54,13 @@ class Overrides:
     def names_a_case(self) -> bool:
         """True if they make sense for a single case only."""
         return (self.service, self.fault, self.inject_time) != (None, None, None)
+
+    def refuse_all_but(self, *used: str) -> None:
+        """Raise DatasetError if something is given that is not among ``used``, the fields that a layout takes."""
+        given = [name for name, value in asdict(self).items() if value is not None and name not in used]
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise DatasetError(f"{options}: not for this layout, which says it itself")
 
 
 @dataclass(frozen=True)

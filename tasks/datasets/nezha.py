@@ -89,7 +89,8 @@ _STATED_METRICS = {"CpuUsageRate(%)": (CPU_USAGE.name, CPU_USAGE_RATIO.name)}
 
 
 def find(directory: Path, overrides: Overrides) -> Found:
-    """The faults of every day below ``directory``. A day or an entry that cannot be told counts as a failed case."""
+    """Find the faults of every day below ``directory``. A day or an entry that cannot be read is a failed case."""
+    overrides.refuse_all_but("front_end")
     lists = visible_files(directory, "**/*fault_list.json")
     if not lists:
         raise DatasetError(f"{directory}: {EXPECTED}")

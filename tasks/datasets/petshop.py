@@ -73,7 +73,8 @@ _METRICS = {
 
 
 def find(directory: Path, overrides: Overrides) -> Found:
-    """The issues of every scenario below ``directory``. ``overrides`` are not used."""
+    """Find the issues of every scenario below ``directory``. The layout takes no ``overrides``."""
+    overrides.refuse_all_but()
     scenarios = [_Scenario(graph.parent, Digest()) for graph in visible_files(directory, "**/graph.csv")]
     cases: list[PetShopIssue] = []
     skipped = []

@@ -91,6 +91,24 @@ def run_foreground(
     return read_run(out)
 
 
+def record_requests(spec: LoadSpec, out: Path, *, api_key: ApiKey | None = None) -> LoadRecord:
+    """Run the load and write every request to the Parquet file ``out``.
+
+    Raises:
+        LoadError: the generator failed; it has said why on standard error.
+    """
+    import pyarrow.parquet as pq
+
+    rows = out.with_name(f".{out.name}.rows")
+    try:
+        run = run_foreground(spec, rows, api_key=api_key)
+        pq.write_table(run.requests, out, compression="zstd")
+    finally:
+        for leftover in (rows, rows.with_name(f"{rows.name}.spec.json")):
+            leftover.unlink(missing_ok=True)
+    return load_record(run.requests, spec.params, run.oddities)
+
+
 @dataclass(frozen=True)
 class Run:
     """``requests``: in the schema ``tasks.case.REQUESTS``, in the order of scheduling. ``oddities``: what was wrong

@@ -43,7 +43,9 @@ def rcarena(tmp_path: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -
             "scrape_interval_s": 2,
         }
         file.write_text(yaml.safe_dump({**document, "deploy": {**deploy, **changes}}), encoding="utf-8")
-        where = ["--params", str(file), "--workspace", str(tmp_path / "workspace")]
+        where = ["--params", str(file)]
+        if command.split()[:2] != ["deploy", "plan"]:
+            where += ["--workspace", str(tmp_path / "workspace")]
         return CliRunner().invoke(app, [*command.split(), *where])
 
     yield run

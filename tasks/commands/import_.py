@@ -1,4 +1,4 @@
-"""``rcarena import`` and ``rcarena export``."""
+"""``rcarena import``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.options import ParamsFile, WorkspaceDir
-from tasks.datasets.registry import ExportLayout, Layout
+from tasks.commands.options import CasesDir, WorkspaceDir
+from tasks.datasets.registry import Layout
 from tasks.errors import EXIT_FAILED, EXIT_USAGE
-from tasks.params import DEFAULT_PARAMS_FILE
-from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
-
-CasesDir = Annotated[Path | None, typer.Option("--cases", metavar="DIR", help="Where the cases are, if elsewhere.")]
 
 LINE_LENGTH = 240
 """Characters of the line that says what was left out of a case."""
@@ -32,9 +28,9 @@ def import_dataset(
     fault: Annotated[str | None, typer.Option("--fault", help="Its fault, for example cpu (rcaeval).")] = None,
     inject_time: Annotated[float | None, typer.Option("--inject-time", help="Seconds since 1970 (rcaeval).")] = None,
     front_end: Annotated[
-        str | None, typer.Option("--front-end", help="The service that users see, where it cannot be told.")
+        str | None,
+        typer.Option("--front-end", help="The service that users see, where it cannot be told (rcaeval, nezha)."),
     ] = None,
-    params: ParamsFile = DEFAULT_PARAMS_FILE,
 ) -> None:
     """Turn a data set of other people into cases; what is there already is kept."""
     from tasks.console import Console
@@ -60,26 +56,3 @@ def import_dataset(
     )
     if result.failed:
         raise typer.Exit(EXIT_FAILED if result.imported or result.kept else EXIT_USAGE)
-
-
-def export_dataset(
-    layout: Annotated[ExportLayout, typer.Argument(metavar="LAYOUT", help="rcaeval.")],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the folders go.")],
-    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
-    cases: CasesDir = None,
-    params: ParamsFile = DEFAULT_PARAMS_FILE,
-) -> None:
-    """Write the finished cases in the layout of RCAEval."""
-    from tasks.case import read_cases
-    from tasks.console import Console
-    from tasks.datasets.rcaeval_export import export_cases
-
-    place, console = cases or Workspace(workspace).cases, Console()
-    found = read_cases(place)
-    if not found:
-        raise ParamsError([f"{place}: no finished case"])
-    with console.progress("cases", len(found)) as advance:
-        result = export_cases(found, to, advance)
-    for line in result.skipped:
-        console.say(line)
-    console.say(f"export: {len(result.written)} cases written, {len(result.skipped)} skipped; {to}")
