@@ -47,7 +47,7 @@ def code_of(*modules: str) -> set[str]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or _file(name) is None:
+        if name in found or source_of(name) is None:
             continue
         found.add(name)
         parent = [name.rpartition(".")[0]] if "." in name else []
@@ -102,7 +102,7 @@ def _distributions() -> dict[str, list[str]]:
 
 
 @cache
-def _file(module: str) -> Path | None:
+def source_of(module: str) -> Path | None:
     """Return the source file of a module; None if it has none or is no module, such as a function imported by name."""
     try:
         spec = importlib.util.find_spec(module)
@@ -113,7 +113,7 @@ def _file(module: str) -> Path | None:
 
 
 def _tree(module: str) -> ast.Module:
-    file = _file(module)
+    file = source_of(module)
     return ast.parse(file.read_bytes() if file is not None else b"")
 
 
@@ -140,7 +140,7 @@ def _imports(module: str) -> tuple[str, ...]:
 
 
 def _imported(module: str) -> Iterator[str]:
-    file = _file(module)
+    file = source_of(module)
     is_package = file is not None and file.name == "__init__.py"
     waiting: list[ast.AST] = [_tree(module)]
     while waiting:

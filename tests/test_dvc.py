@@ -13,6 +13,7 @@ import yaml
 
 from tasks.campaign.plan import plan_campaign
 from tasks.params import load_params
+from tests.stage_code import copy_stage_code
 from tests.synthetic import synthetic_case
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +34,8 @@ def repository(tmp_path: Path) -> Path:
     del document["inject"]["faults"][1:]
     params.write_text(yaml.safe_dump(document, sort_keys=False))
     shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
-    for name in ("rca", "score", "report"):
-        shutil.copytree(ROOT / "tasks" / name, tmp_path / "tasks" / name)
-        (tmp_path / "tasks" / name / "__pycache__").mkdir(exist_ok=True)
+    copy_stage_code(tmp_path)
+    (tmp_path / "tasks" / "rca" / "__pycache__").mkdir()
     for number, plan in enumerate(plan_campaign(load_params(params))):
         kind = plan.injections[0].kind if plan.injections else None
         target = plan.injections[0].target if plan.injections else "ray-replicas-0"

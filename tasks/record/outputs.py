@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tasks.params import Params
 from tasks.rca.run.runner import Limits, PairPool
+from tasks.record.stage_code import PACKAGES, REPOSITORY, stage_code
 from tasks.report.page import PAGE_FILE, write_report
 from tasks.score.campaign import score_campaign
 from tasks.score.files import METRICS_FILE, TABLES, TIMINGS_FILE
@@ -21,7 +22,6 @@ from tasks.validation import some
 from tasks.workspace import Workspace
 
 _SCORE_FILES = (*(table.file for table in TABLES), METRICS_FILE)
-_CODE = ("rca", "score", "report")
 
 
 class _NotKeptError(Exception):
@@ -68,17 +68,17 @@ def doubt_about_report(place: Workspace, params: Params) -> str | None:
 
 
 def foreign_code(tree: Path) -> tuple[str, ...]:
-    """Source files that decide scores and report and are not, in the code at work here, as they are in ``tree``."""
-    import tasks
-
-    ours, theirs = (_sources(root) for root in (Path(str(tasks.__file__)).parent, tree / "tasks"))
+    """Return the source files of the offline stages that differ between the code at work here and ``tree``."""
+    ours, theirs = _sources(REPOSITORY), _sources(tree)
     return tuple(sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)))
 
 
-def _sources(package: Path) -> dict[str, str]:
-    files = (file for name in _CODE for file in (package / name).rglob("*") if file.is_file())
+def _sources(repository: Path) -> dict[str, str]:
+    """Return by path the digests of the files that decide scores and report, as far as they are there."""
+    paths = {repository / path for stage in PACKAGES for path in stage_code(stage)}
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()}
     return {
-        f"tasks/{file.relative_to(package)}": hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.relative_to(repository)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files
         if "__pycache__" not in file.parts
     }

@@ -21,6 +21,7 @@ from tasks.report.page import write_report
 from tasks.score.campaign import score_campaign
 from tasks.score.store import PairStore
 from tasks.workspace import Workspace
+from tests.stage_code import copy_stage_code
 from tests.synthetic import synthetic_case
 
 ROOT = Path(__file__).parents[2]
@@ -57,9 +58,7 @@ def results_repository(directory: Path, *, remote: Path | None = None) -> Path:
     shutil.copy(ROOT / ".dvc" / "config", directory / ".dvc" / "config")
     if remote is not None:
         set_remote(directory, remote)
-    for name in ("rca", "score", "report"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "tasks" / name, directory / "tasks" / name, ignore=ignore)
+    copy_stage_code(directory)
     git(directory, "init", "-q", "-b", "main")
     (directory / ".git" / "info" / "exclude").write_text("/.dvc/config.local\n/.dvc/cache\n/.dvc/tmp\n")
     git(directory, "add", "-A")
