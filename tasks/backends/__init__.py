@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.deploy.errors import StackNotRunningError
+from tasks.errors import RCArenaError
 from tasks.plugins import Registry
 
 if TYPE_CHECKING:
-    from tasks.backends.base import Backend
+    from tasks.backends.base import Backend, Runtime
+    from tasks.inject.executor import FaultSupport
     from tasks.params import Params
     from tasks.workspace import Workspace
 
 B = TypeVar("B", bound="type[Backend[Any]]")
 
 
-class UnknownBackendError(ValueError):
+RUNTIME_FILE = "runtime.json"
+"""What ``up`` publishes in the workspace's ``stack``: JSON, and its key ``backend`` names the backend that reads it."""
+DEFAULT = "local"
+"""The backend that is asked what runs when neither a published stack nor parameters name one."""
+
+
+class UnknownBackendError(RCArenaError):
     """No installed package has that backend, or the one that has it cannot be used."""
 
 
@@ -37,3 +48,29 @@ def find(name: str) -> type[Backend[Any]]:
 def backend_of(params: Params, workspace: Workspace) -> Backend[Any]:
     """Return the stack of ``workspace`` on the backend that ``deploy.backend`` names."""
     return find(params.deploy.backend)(params.deploy, workspace)
+
+
+def published(directory: Path) -> Runtime | None:
+    """Return the stack that was last published in ``directory``, alive or dead; None when there is none to be read.
+
+    Raises:
+        UnknownBackendError: it is on a backend that is not installed here.
+    """
+    try:
+        name = json.loads((directory / RUNTIME_FILE).read_bytes())["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return find(str(name)).read_runtime(directory)
+
+
+def running(directory: Path) -> Runtime:
+    """Return the live stack that is published in ``directory``. Raises StackNotRunningError, UnknownBackendError."""
+    runtime = published(directory)
+    if runtime is None or not runtime.alive:
+        raise StackNotRunningError(f"no stack runs in {directory.parent}: start one with `rcarena deploy up`")
+    return runtime
+
+
+def faults_on(backend: str) -> FaultSupport:
+    """Return what injecting needs of a backend. Raises UnknownBackendError."""
+    return find(backend).faults()

@@ -87,8 +87,8 @@ class Attempt:
         self.say(f"load: {self.params.load.rate:g} requests/s for {schedule.load_seconds:g} s")
         spec = LoadSpec(
             params=self.params.load,
-            url=self.stack.gateway_url,
-            model=self.stack.model,
+            url=self.stack.runtime.gateway_url,
+            model=self.stack.runtime.model,
             duration_s=schedule.load_seconds,
             seed=self.plan.seed,
             start_at=schedule.load_start.timestamp(),
@@ -167,7 +167,7 @@ class Attempt:
                 status="complete" if requests.num_rows else "missing",
                 reason="" if requests.num_rows else NO_REQUEST,
             )
-            software = {"rcarena": __version__, "metric_map": str(METRIC_MAP_VERSION), **self.stack.versions}
+            software = {"rcarena": __version__, "metric_map": str(METRIC_MAP_VERSION), **self.stack.runtime.versions}
             case = writer.finish(
                 CaseRecord(
                     case_id=self.plan.case_id,

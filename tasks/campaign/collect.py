@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tasks.backends import backend_of
-from tasks.backends.base import Backend
+from tasks.backends.base import Backend, Say
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import CaseError, is_finished, read_case, validate_case
 from tasks.console import Console
@@ -213,12 +213,12 @@ def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -
             take_down(backend)
 
 
-def take_down(backend: Backend) -> bool:
+def take_down(backend: Backend[Any], say: Say | None = None, also: Collection[str] = ()) -> bool:
     """Undo faults, then end the stack, whatever the undo says. False when there was no stack."""
     try:
         recover(backend.workspace)
     finally:
-        found = backend.down()
+        found = backend.down(say, also)
     return found
 
 

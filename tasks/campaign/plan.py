@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.deploy.kubernetes.params import KubernetesDeployParams
-from tasks.deploy.kubernetes.validate import validate_deploy_params
+from tasks.backends import find
 from tasks.identity import differing, digest, resolved
 from tasks.inject.catalogue import fault_kind, resolve_parameters, validate_inject_params
 from tasks.injection import InjectionSpec, PlannedInjection, case_label
@@ -53,8 +52,7 @@ def check_params(params: Params, source: str) -> None:
     from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
 
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
-    if isinstance(params.deploy, KubernetesDeployParams):
-        problems += validate_deploy_params(params.deploy)
+    problems += find(params.deploy.backend).problems(params.deploy)
     if not params.inject.cases() and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")
     if problems:

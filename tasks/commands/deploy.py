@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tasks.backends.base import Answer
+from tasks.commands.answers import show, usable_backend
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.commands.preflight import preflight
 from tasks.commands.recovery import undo_faults
 from tasks.console import Console
-from tasks.errors import EXIT_FAILED
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.validation import ParamsError
-from tasks.workspace import DEFAULT_WORKSPACE, Workspace
+from tasks.workspace import DEFAULT_WORKSPACE
 
 deploy_app = typer.Typer(help="Bring the stack up and down.", no_args_is_help=True)
 
@@ -40,9 +40,7 @@ def deploy_up(
         backend.hold_lease(hold)
     else:
         backend.drop_lease()
-    runtime = backend.live().runtime
-    inside = " (inside: rcarena deploy exec)" if backend.name == "local" else ""
-    console.say(f"gateway {runtime.gateway_url}, prometheus {runtime.prometheus_url}{inside}")
+    console.say(backend.live().addresses())
 
 
 @deploy_app.command("render")
@@ -54,18 +52,15 @@ def deploy_render(
     ] = None,
 ) -> None:
     """Write every manifest, the values of the charts and what installs them. Needs no cluster."""
-    from tasks.commands import kubernetes
-
-    deploy = kubernetes.deploy_params(params, "deploy render")
-    kubernetes.render(deploy, directory or workspace_at(workspace).root / "manifests")
+    place = workspace_at(workspace)
+    for file in usable_backend(params, place).render(directory or place.root / "manifests"):
+        typer.echo(str(file))
 
 
 @deploy_app.command("plan")
 def deploy_plan(params: ParamsFile = DEFAULT_PARAMS_FILE, as_json: AsJson = False) -> None:
     """Show what `deploy up` would change on the cluster (server-side dry run); exit status 2 without a cluster."""
-    from tasks.commands import kubernetes
-
-    kubernetes.plan(kubernetes.deploy_params(params, "deploy plan"), as_json)
+    show(usable_backend(params, workspace_at(DEFAULT_WORKSPACE)).plan(), as_json)
 
 
 @deploy_app.command("charts")
@@ -79,9 +74,12 @@ def deploy_charts(
 
     With --check the exit status is 1 when a version is not there, or a repository cannot be asked.
     """
-    from tasks.commands import kubernetes
+    from tasks.backends import BACKENDS
 
-    kubernetes.charts(check, as_json)
+    answers = [answer for backend in BACKENDS.all().values() if (answer := backend.charts(check)) is not None]
+    failed = any(answer.failure is not None for answer in answers)
+    rows = [row for answer in answers for row in answer.document]
+    show(Answer("\n".join(answer.text for answer in answers), rows, "" if failed else None), as_json)
 
 
 @deploy_app.command("status")
@@ -89,28 +87,20 @@ def deploy_status(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
     """Say what runs; exit status 1 unless the stack is ready."""
-    from dataclasses import asdict
-
-    from tasks.commands import kubernetes
-    from tasks.deploy.local.lifecycle import status
+    from tasks.backends import DEFAULT, find, published
 
     place = workspace_at(workspace)
-    if _is_on_a_cluster(params, place):
-        kubernetes.status(kubernetes.deploy_params(params, "deploy status"), place, as_json)
-        return
-    found = status(place.stack)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1))
-    else:
-        typer.echo(f"{found.state}: {found.detail}")
-        for service in found.services:
-            quota = "no quota" if service.cpu_cores is None else f"{service.cpu_cores:g} cores"
-            typer.echo(
-                f"  {service.name:<18} {service.role:<8} {service.address:<12} "
-                f"{service.processes:>3} processes  {quota:<10} {service.memory_mb:6.0f} MB"
-            )
-    if found.state != "ready":
-        raise typer.Exit(EXIT_FAILED)
+    runtime = published(place.stack)
+    given = None
+    if params.exists():
+        try:
+            given = load_params(params).deploy
+        except ParamsError:
+            if runtime is None:
+                raise
+    name = runtime.backend if runtime else given.backend if given else DEFAULT
+    deploy = given if given and given.backend == name else None
+    show(find(name).status(place, deploy), as_json)
 
 
 @deploy_app.command("release")
@@ -135,18 +125,16 @@ def deploy_down(
     ] = False,
 ) -> None:
     """End the stack and remove everything it left outside the workspace."""
-    from tasks.backends import backend_of
+    from tasks.backends import BACKENDS, backend_of
     from tasks.campaign.collect import take_down
-    from tasks.commands import kubernetes
 
-    loaded, place = load_params(params), workspace_at(workspace)
-    if loaded.deploy.backend == "kubernetes":
-        found = kubernetes.down(loaded, place, Console().say, charts=charts, volumes=volumes)
-    elif charts or volumes:
-        raise ParamsError([f"{params}: deploy.backend: --charts and --volumes need kubernetes (got local)"])
-    else:
-        found = take_down(backend_of(loaded, place))
-    typer.echo("the stack is down" if found else "no stack was up")
+    backend = backend_of(load_params(params), workspace_at(workspace))
+    also = [name for name, wanted in {"charts": charts, "volumes": volumes}.items() if wanted]
+    for each in also:
+        if each not in backend.removable:
+            able = " or ".join(name for name, other in BACKENDS.all().items() if each in other.removable)
+            raise ParamsError([f"{params}: deploy.backend: --{each} needs {able} (got {backend.name})"])
+    typer.echo("the stack is down" if take_down(backend, Console().say, also) else "no stack was up")
 
 
 @deploy_app.command("exec", context_settings={"ignore_unknown_options": True})
@@ -156,30 +144,11 @@ def deploy_exec(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Run a command inside a service: in its network namespace, or in its pod."""
-    from tasks.commands import kubernetes
-    from tasks.deploy.local.runtime import StackRuntime
-    from tasks.deploy.runtime import running_stack
-    from tasks.validation import suggest
+    from tasks.backends import find, running
 
-    runtime = running_stack(workspace_at(workspace).stack)
-    if not isinstance(runtime, StackRuntime):
-        kubernetes.execute(runtime, service, command)
-        return
-    names = [each.name for each in runtime.services]
-    if service not in ("fabric", *names):
-        raise ParamsError([f"unknown service '{service}'; {suggest(service, ['fabric', *names])}"])
-    prefix = runtime.enter_fabric() if service == "fabric" else runtime.enter_service(service)
-    os.execvp(prefix[0], [*prefix, *command])  # noqa: S606 (the user's own command)
-
-
-def _is_on_a_cluster(params: Path, place: Workspace) -> bool:
-    """By what is published, else by the parameters, if there are any."""
-    from tasks.deploy.runtime import read_runtime
-
-    runtime = read_runtime(place.stack)
-    if runtime is not None:
-        return runtime.backend == "kubernetes"
-    return params.exists() and load_params(params).deploy.backend == "kubernetes"
+    runtime = running(workspace_at(workspace).stack)
+    program = find(runtime.backend).command_in(runtime, service, command)
+    os.execvp(program[0], program)  # noqa: S606 (the user's own command)
 
 
 deploy_app.command("preflight")(preflight)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
-import typer
-
-from tasks.commands.errors import fail
-from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
-from tasks.errors import EXIT_FAILED
-from tasks.params import DEFAULT_PARAMS_FILE, load_params
+from tasks.backends.base import Backend, MissingSeries
+from tasks.commands.answers import show, usable_backend
+from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, workspace_at
+from tasks.params import DEFAULT_PARAMS_FILE, ExportParams, load_params
 from tasks.workspace import DEFAULT_WORKSPACE
+
+SERIES_WINDOW_S = 600
 
 
 def preflight(
@@ -20,18 +20,31 @@ def preflight(
 
     Exit status 1 when something is missing, 2 when there is no cluster or it cannot be reached.
     """
-    from tasks.commands import kubernetes
-    from tasks.deploy.local.preflight import problems
+    backend = usable_backend(params, workspace_at(workspace))
+    show(backend.preflight(_missing_series(backend, load_params(params).export)), as_json)
 
-    if load_params(params).deploy.backend == "kubernetes":
-        deploy = kubernetes.deploy_params(params, "preflight")
-        kubernetes.preflight(load_params(params), deploy, workspace_at(workspace), as_json)
-        return
-    checked_params(params)
-    found = problems()
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    if found:
-        fail("\n".join(found), EXIT_FAILED)
-    if not as_json:
-        typer.echo("this machine can run the local stack")
+
+def _missing_series(backend: Backend[Any], export: ExportParams) -> MissingSeries | None:
+    """Return a function that asks the Prometheus of the published stack; None when there is no such stack."""
+    if backend.read_runtime(backend.workspace.stack) is None:
+        return None
+
+    def missing() -> list[str]:
+        from datetime import UTC, datetime, timedelta
+
+        from tasks.errors import RCArenaError
+        from tasks.export.exporter import check_series
+        from tasks.export.questions.metrics import explain_missing
+
+        now = datetime.now(UTC)
+        try:
+            live = backend.live()
+            live.enter()
+            sources = live.sources()
+            window = (now - timedelta(seconds=SERIES_WINDOW_S), now)
+            absent = check_series(sources, window, export, live.describe())
+        except RCArenaError as error:
+            raise ValueError(str(error)) from error
+        return explain_missing(absent, backend.name, sources.gpus)
+
+    return missing

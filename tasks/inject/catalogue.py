@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.backends import BACKENDS, find
+from tasks.backends import BACKENDS, faults_on
 from tasks.inject.executor import FaultExecutor, FaultParameters
 from tasks.injection import PlannedInjection
 from tasks.metrics import Metric
@@ -24,7 +24,7 @@ ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
 @dataclass(frozen=True)
 class FaultKind:
     """What a kind is on every backend. ``executors``: by backend name, what carries it out there; a backend can bring
-    executors of its own for kinds that do not name it (``Backend.executors``).
+    executors of its own for kinds that do not name it (``FaultSupport``).
 
     ``resources`` are the parts of a service that the fault needs for itself: two faults that share one cannot act
     on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it shows.
@@ -44,7 +44,7 @@ class FaultKind:
     @property
     def backends(self) -> tuple[str, ...]:
         """Where it can be carried out."""
-        others = {name for name, backend in BACKENDS.all().items() if self.name in backend.executors()}
+        others = {name for name, backend in BACKENDS.all().items() if self.name in backend.faults().executors}
         return (*self.executors, *sorted(others - set(self.executors)))
 
     def executor(self, backend: str) -> type[FaultExecutor[Any, Any]]:
@@ -60,7 +60,7 @@ class FaultKind:
         return dict(found.defaults) if found else {}
 
     def _on(self, backend: str) -> type[FaultExecutor[Any, Any]] | None:
-        return self.executors.get(backend) or find(backend).executors().get(self.name)
+        return self.executors.get(backend) or faults_on(backend).executors.get(self.name)
 
 
 def kind_problems(kind: FaultKind) -> list[str]:

@@ -6,13 +6,13 @@ The guardian, the dead-man timer and the recovery know a fault only by these.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from tasks.errors import RCArenaError
 from tasks.validation import Frozen
@@ -32,10 +32,12 @@ class FaultParameters(Frozen):
 class FaultTarget(BaseModel, ABC):
     """One service of one stack, with all that is needed to act on it and to undo: no other file is read.
 
-    It is part of the journal. A subclass adds a literal ``backend``.
+    It is part of the journal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str
 
     undo_s: ClassVar[float] = 5.0
     """How long an undo may take here before somebody else takes over."""
@@ -172,3 +174,24 @@ class FaultExecutor(ABC, Generic[T, P]):
     def is_normal(self, before: float, during: float, after: float) -> bool:
         """By default: nearer to the figure before than to the figure during."""
         return abs(after - before) <= abs(after - during)
+
+
+@dataclass(frozen=True)
+class FaultSupport:
+    """What a backend offers so that faults can be carried out on its stacks, which it publishes as its ``Runtime``.
+
+    Args:
+        target_model: how a journal holds a target.
+        steps: how a journal holds undo steps: a tuple of the backend's, told apart by ``step``.
+        target: the target for a service of a stack; raises KeyError for an unknown service.
+        residue: every trace of a fault in a stack; raises nothing, what cannot be looked at is named as a trace.
+        sweep: undoes every trace, journal or not; returns what was done and what could not be.
+        executors: by kind, what carries out kinds whose own file does not name this backend.
+    """
+
+    target_model: type[FaultTarget]
+    steps: TypeAdapter[Any]
+    target: Callable[[Any, str], FaultTarget]
+    residue: Callable[[Any], list[str]]
+    sweep: Callable[[Any], tuple[list[str], list[str]]]
+    executors: Mapping[str, type[FaultExecutor[Any, Any]]] = field(default_factory=dict)

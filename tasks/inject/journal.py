@@ -7,10 +7,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    SerializeAsAny,
+    SkipValidation,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from tasks.backends import UnknownBackendError, faults_on
 from tasks.errors import RCArenaError
-from tasks.inject.steps import Target, UndoStep
+from tasks.inject.executor import FaultTarget, UndoStepBase
 from tasks.injection import ProbeRecord, phrase
 from tasks.system.durable import write_durably
 from tasks.system.file_lock import FileLock
@@ -24,6 +34,10 @@ SUFFIX = ".json"
 
 class JournalError(RCArenaError):
     """A journal cannot be read, or somebody else holds it."""
+
+
+class ForeignJournalError(JournalError):
+    """A journal of a backend that is not installed here: whole, but only with that backend can its fault be undone."""
 
 
 class Journal(BaseModel):
@@ -41,12 +55,12 @@ class Journal(BaseModel):
     injection_id: str
     kind: str
     parameters: dict[str, Any]
-    target: Target
+    target: SerializeAsAny[FaultTarget]
     start_at: AwareDatetime
     duration_s: float
     start_monotonic: float
     resources: tuple[str, ...]
-    undo: tuple[UndoStep, ...]
+    undo: tuple[SerializeAsAny[SkipValidation[UndoStepBase[Any]]], ...]
     machine: str
     owner: ProcessId
     guardian: ProcessId | None = None
@@ -63,6 +77,20 @@ class Journal(BaseModel):
     recovered_by: str | None = None
     notes: list[str] = []
     unconfirmed: list[str] = []
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _target_of_its_backend(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return faults_on(str(value.get("backend"))).target_model.model_validate(value)
+
+    @field_validator("undo", mode="before")
+    @classmethod
+    def _steps_of_its_backend(cls, value: Any, info: ValidationInfo) -> Any:
+        if "target" not in info.data:
+            return ()
+        return faults_on(info.data["target"].backend).steps.validate_python(value)
 
     @property
     def phrase(self) -> str:
@@ -98,11 +126,18 @@ def journal_files(directory: Path) -> list[Path]:
 
 
 def read_journal(path: Path) -> Journal:
-    """Raises JournalError when it is missing, torn or not a journal."""
+    """Read a journal.
+
+    Raises:
+        ForeignJournalError: it is of a backend that is not installed here.
+        JournalError: it is missing, torn or not a journal.
+    """
     try:
         return Journal.model_validate_json(path.read_bytes())
     except OSError as error:
         raise JournalError(f"{path.name}: {error.strerror}") from error
+    except UnknownBackendError as error:
+        raise ForeignJournalError(f"{path.name}: {error}; it can be undone where that is installed") from error
     except ValidationError as error:
         raise JournalError(f"{path.name}: not a journal ({error.error_count()} problems)") from error
 

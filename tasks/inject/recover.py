@@ -17,10 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.inject.backend import published_runtime, stack_residue, sweep
+from tasks.backends import UnknownBackendError, faults_on, published
+from tasks.backends.base import Runtime
 from tasks.inject.executor import FaultError, FaultTarget, Undone, UndoStepBase
 from tasks.inject.journal import (
     CLOSED,
+    ForeignJournalError,
     Journal,
     JournalError,
     journal_files,
@@ -101,6 +103,8 @@ def recover_journal(
     """
     try:
         journal = read_journal(path)
+    except ForeignJournalError:
+        raise
     except JournalError as error:
         if remembered is None:
             return _set_aside(path) if path.exists() else None
@@ -148,11 +152,15 @@ def recover(workspace: Workspace) -> list[str]:
         done.append("processes of earlier faults ended")
         if not end_marked(MARKER, directory):
             failures.append("processes of earlier faults do not die")
-    runtime = published_runtime(workspace.stack)
-    if runtime is not None and runtime.alive:
-        swept, unswept = sweep(runtime)
-        done += swept
-        failures += unswept
+    try:
+        runtime = published(workspace.stack)
+    except UnknownBackendError as error:
+        failures.append(f"cannot look for residue: {error}")
+    else:
+        if runtime is not None and runtime.alive:
+            swept, unswept = sweep(runtime)
+            done += swept
+            failures += unswept
     if failures:  # the dead-men of what is left go on trying
         raise FaultError("; ".join(failures))
     end_marked(DEAD_MAN_MARKER, directory)
@@ -175,10 +183,23 @@ def residue(workspace: Workspace) -> list[str]:
             found.append(f"journal {path.name}: {journal.phrase} is {journal.state}")
     for pid, journal_file in sorted(marked_processes(MARKER, workspace.journal.resolve()).items()):
         found.append(f"process {pid} ({process_name(pid)}) of the injection {journal_file.stem} runs")
-    runtime = published_runtime(workspace.stack)
+    try:
+        runtime = published(workspace.stack)
+    except UnknownBackendError as error:
+        return [*found, f"cannot look for residue: {error}"]
     if runtime is not None and runtime.alive:
         found += stack_residue(runtime)
     return found
+
+
+def stack_residue(runtime: Runtime) -> list[str]:
+    """Return every trace of a fault in a running stack; what cannot be looked at is named as one."""
+    return faults_on(runtime.backend).residue(runtime)
+
+
+def sweep(runtime: Runtime) -> tuple[list[str], list[str]]:
+    """Undo every trace of a fault that no journal knows. Returns what was done and what could not be."""
+    return faults_on(runtime.backend).sweep(runtime)
 
 
 def _record(path: Path, journal: Journal) -> list[str]:

@@ -22,9 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import tasks
+from tasks.backends import faults_on
+from tasks.backends.base import Runtime
 from tasks.errors import EXIT_USAGE
 from tasks.inject import catalogue
-from tasks.inject.backend import Runtime, backend_name, target_of
 from tasks.inject.executor import FaultError
 from tasks.inject.journal import (
     Journal,
@@ -132,7 +133,7 @@ def start_injection(
     roles = {service.name: service.role for service in runtime.services}
     where, when = f"injection {injection_id}", planned.interval(window_start)
     refused = catalogue.validate_injection(
-        planned.kind, planned.target, planned.parameters, roles, f"{where}.target", backend=backend_name(runtime)
+        planned.kind, planned.target, planned.parameters, roles, f"{where}.target", backend=runtime.backend
     )
     if refused:
         raise InjectionRefusedError(refused)
@@ -179,7 +180,7 @@ def injection_record(journal: Journal) -> Injection:
 
 def _new_journal(runtime: Runtime, planned: PlannedInjection, start_at: datetime, path: Path) -> Journal:
     kind = catalogue.fault_kind(planned.kind)
-    target = target_of(runtime, planned.target)
+    target = faults_on(runtime.backend).target(runtime, planned.target)
     parameters = catalogue.resolve_parameters(planned.kind, planned.parameters, target.backend)
     until_start = (start_at - datetime.now(UTC)).total_seconds()
     return Journal(

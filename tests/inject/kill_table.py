@@ -20,8 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tasks.backends.base import Runtime
 from tasks.inject import catalogue
-from tasks.inject.backend import Runtime, backend_name
 from tasks.inject.executor import FaultError
 from tasks.inject.journal import JournalError, journal_path, read_journal
 from tasks.inject.recover import recover, residue
@@ -80,7 +80,7 @@ class Trial:
 
 def own(runtime: Runtime, workspace: Workspace, name: str, kind: str, target: str) -> None:
     """An owner like the campaign; what it says of its failures is not asked."""
-    resolved = catalogue.resolve_parameters(kind, {}, backend_name(runtime)).model_dump(mode="json")
+    resolved = catalogue.resolve_parameters(kind, {}, runtime.backend).model_dump(mode="json")
     planned = PlannedInjection(kind=kind, target=target, parameters=resolved, duration_s=WINDOW_S)
     start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
     with contextlib.suppress(FaultError):
@@ -90,7 +90,7 @@ def own(runtime: Runtime, workspace: Workspace, name: str, kind: str, target: st
 def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> Trial:
     """One injection, killed some moment after it reached a random state, then recovered."""
     name = f"kill-{draw.getrandbits(40):010x}"
-    backend = backend_name(stack.runtime)
+    backend = stack.runtime.backend
     path = journal_path(stack.workspace.journal.resolve(), name)
     gpu_before = stack.stack.agent.machine.state["gpus"][GPU] if isinstance(stack, GpuTrials) else None
     began = time.monotonic()

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tasks.inject import catalogue
-from tasks.inject.backend import stack_residue, sweep
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes import chaos_resource
 from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
 from tasks.inject.executors.kubernetes.chaos_resource import ChaosResource, resource_name
 from tasks.inject.executors.kubernetes.target import connection
 from tasks.inject.executors.kubernetes.undo import DeleteChaos
+from tasks.inject.recover import stack_residue, sweep
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.kubernetes.schemas import manifest_problems
 

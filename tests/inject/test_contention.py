@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from tasks.inject.backend import stack_residue, sweep
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes import contention, fault_pod
 from tasks.inject.executors.kubernetes.fault_pod import FaultPod
+from tasks.inject.recover import stack_residue, sweep
 from tests.inject.gpu_stack import GPU, NODE, GpuStack, gpu_stack, put_ray_service
 from tests.kubernetes.schemas import manifest_problems
 from tests.waiting import HANG_S

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.inject.backend import stack_residue
 from tasks.inject.journal import JournalError, journal_path, read_journal
-from tasks.inject.recover import recover, residue
+from tasks.inject.recover import recover, residue, stack_residue
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tests.inject.ministack import CORES, MiniStack, mini_stack
 from tests.inject.once import Once

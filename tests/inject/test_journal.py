@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.deploy.local.runtime import ServiceRuntime
+from tasks.inject.executor import FaultError
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import EndProcesses, KillTracked, RestoreEgress, RestoreQuota
 from tasks.inject.journal import (
+    ForeignJournalError,
     Journal,
     JournalError,
     journal_files,
@@ -22,9 +24,10 @@ from tasks.inject.journal import (
     read_journal,
     write_journal,
 )
-from tasks.inject.recover import recover_journal
+from tasks.inject.recover import recover, recover_journal, residue
 from tasks.inject.start import injection_record
 from tasks.system.process import ProcessId, boot_id, machine_id
+from tasks.workspace import Workspace
 
 
 def a_journal(**changes: object) -> Journal:
@@ -115,3 +118,26 @@ def test_an_open_journal_of_an_earlier_version_and_boot_is_closed(tmp_path: Path
     journal = read_journal(path)
     assert (journal.open, journal.reason) == (False, "cut short and undone by recover")
     assert recover_journal(path) is None
+
+
+def test_a_journal_of_a_backend_that_is_not_installed_is_named_and_kept_as_it_is(tmp_path: Path):
+    place = Workspace(tmp_path)
+    path = journal_path(place.journal, "case-0")
+    path.parent.mkdir()
+    content = a_journal(state="active").model_dump_json().replace('"backend":"local"', '"backend":"attached"')
+    path.write_text(content)
+    with pytest.raises(ForeignJournalError, match=r"case-0\.json: unknown backend 'attached'; .*local"):
+        read_journal(path)
+    with pytest.raises(FaultError, match="unknown backend 'attached'"):
+        recover(place)
+    assert any("unknown backend 'attached'" in line for line in residue(place))
+    assert [(each.name, each.read_text()) for each in place.journal.iterdir()] == [("case-0.json", content)]
+
+
+def test_a_published_stack_of_a_backend_that_is_not_installed_is_a_trace(tmp_path: Path):
+    place = Workspace(tmp_path)
+    place.stack.mkdir()
+    (place.stack / "runtime.json").write_text('{"backend": "attached"}')
+    assert residue(place) == ["cannot look for residue: unknown backend 'attached'; allowed: kubernetes, local"]
+    with pytest.raises(FaultError, match="unknown backend 'attached'"):
+        recover(place)

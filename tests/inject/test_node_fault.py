@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 
 from tasks.inject import catalogue
-from tasks.inject.backend import stack_residue, sweep
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes import gpu_probes, node_fault_resource
 from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
+from tasks.inject.recover import stack_residue, sweep
 from tasks.kube.node_fault import API_VERSION, FINALIZER, KIND
 from tests.inject.gpu_stack import GPU, NODE, GpuStack, gpu_stack
 

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.backends import register
-from tasks.backends.base import Backend, Say
-from tasks.deploy.errors import StackNotRunningError
+from tasks.backends.base import Answer, Backend, MissingSeries, Say
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
+from tasks.validation import ParamsError
+from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.backends.kubernetes.stack import KubernetesStack
+    from tasks.deploy.kubernetes.runtime import KubernetesRuntime
+    from tasks.inject.executor import FaultSupport
 
 
 @register
 class KubernetesBackend(Backend[KubernetesDeployParams]):
     name = "kubernetes"
     parameters = KubernetesDeployParams
+    removable = ("charts", "volumes")
+
+    @classmethod
+    def problems(cls, deploy: KubernetesDeployParams) -> list[str]:
+        from tasks.deploy.kubernetes.validate import validate_deploy_params
+
+        return validate_deploy_params(deploy)
+
+    @classmethod
+    def read_runtime(cls, directory: Path) -> KubernetesRuntime | None:
+        from tasks.deploy.kubernetes.runtime import read_runtime
+
+        return read_runtime(directory)
+
+    @classmethod
+    def faults(cls) -> FaultSupport:
+        from tasks.inject.executors.kubernetes.support import SUPPORT
+
+        return SUPPORT
 
     def up(self, say: Say) -> None:
         from tasks.deploy.kubernetes import lifecycle
 
         lifecycle.up(self.deploy, self.workspace.stack, say)
 
-    def down(self) -> bool:
+    def down(self, say: Say | None = None, also: Collection[str] = ()) -> bool:
         from tasks.deploy.kubernetes import teardown
 
-        return teardown.down(self.deploy, self.workspace.stack)
-
-    def is_up(self) -> bool:
-        from tasks.deploy.kubernetes.runtime import read_runtime
-
-        runtime = read_runtime(self.workspace.stack)
-        return runtime is not None and runtime.alive
+        progress = say or teardown.logger.info
+        wanted = {each: each in also for each in self.removable}
+        return teardown.down(self.deploy, self.workspace.stack, progress, **wanted)
 
     def renew_lease(self) -> None:
         from tasks.deploy.kubernetes import lifecycle
@@ -49,12 +69,45 @@ class KubernetesBackend(Backend[KubernetesDeployParams]):
 
         lifecycle.drop_lease(self.workspace.stack)
 
-    def live(self) -> KubernetesStack:
+    def live_stack(self, runtime: KubernetesRuntime) -> KubernetesStack:
         """Return the stack as the last ``up`` published it; pods that were replaced since are found by the exporter."""
         from tasks.backends.kubernetes.stack import KubernetesStack
-        from tasks.deploy.kubernetes.runtime import read_runtime
 
-        runtime = read_runtime(self.workspace.stack)
-        if runtime is None or not runtime.alive:
-            raise StackNotRunningError(f"no stack runs in {self.workspace.root}: start one with `rcarena deploy up`")
         return KubernetesStack(runtime, self.deploy)
+
+    @classmethod
+    def status(cls, workspace: Workspace, deploy: KubernetesDeployParams | None) -> Answer:
+        from tasks.backends.kubernetes import answers
+
+        if deploy is None:
+            raise ParamsError(
+                [f"deploy.backend: must be {cls.name}, that of the stack that is up, in usable parameters"]
+            )
+        return answers.status(deploy, workspace.stack)
+
+    def preflight(self, missing_series: MissingSeries | None) -> Answer:
+        from tasks.backends.kubernetes import answers
+
+        return answers.preflight(self.deploy, missing_series)
+
+    @classmethod
+    def command_in(cls, runtime: KubernetesRuntime, service: str, command: Sequence[str]) -> list[str]:
+        from tasks.backends.kubernetes import answers
+
+        return answers.kubectl_exec(runtime, service, command)
+
+    def render(self, directory: Path) -> Sequence[Path]:
+        from tasks.deploy.kubernetes.render import write_manifests
+
+        return write_manifests(self.deploy, directory)
+
+    def plan(self) -> Answer:
+        from tasks.backends.kubernetes import answers
+
+        return answers.plan(self.deploy)
+
+    @classmethod
+    def charts(cls, check: bool) -> Answer:
+        from tasks.backends.kubernetes import answers
+
+        return answers.charts(check)

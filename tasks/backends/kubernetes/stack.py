@@ -114,6 +114,9 @@ class KubernetesStack(LiveStack):
             gpus=self._params.accelerator.kind == "nvidia",
         )
 
+    def addresses(self) -> str:
+        return f"gateway {self.runtime.gateway_url}, prometheus {self.runtime.prometheus_url}"
+
 
 def _positive(value: object) -> int | None:
     """An engine argument as a whole number; None if it is not given as one."""

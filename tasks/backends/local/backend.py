@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.backends import register
-from tasks.backends.base import Backend, Say
+from tasks.backends.base import Answer, Backend, MissingSeries, Say
 from tasks.deploy.local.params import LocalDeployParams
+from tasks.validation import ParamsError, suggest
+from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.backends.local.stack import LocalStack
+    from tasks.deploy.local.runtime import StackRuntime
+    from tasks.inject.executor import FaultSupport
+
+FABRIC = "fabric"
 
 
 @register
@@ -17,21 +26,27 @@ class LocalBackend(Backend[LocalDeployParams]):
     name = "local"
     parameters = LocalDeployParams
 
+    @classmethod
+    def read_runtime(cls, directory: Path) -> StackRuntime | None:
+        from tasks.deploy.local.runtime import read_runtime
+
+        return read_runtime(directory)
+
+    @classmethod
+    def faults(cls) -> FaultSupport:
+        from tasks.inject.executors.local.support import SUPPORT
+
+        return SUPPORT
+
     def up(self, say: Say) -> None:
         from tasks.deploy.local import lifecycle
 
         lifecycle.up(self.deploy, self.workspace.stack, say)
 
-    def down(self) -> bool:
+    def down(self, say: Say | None = None, also: Collection[str] = ()) -> bool:
         from tasks.deploy.local import lifecycle
 
         return lifecycle.down(self.workspace.stack)
-
-    def is_up(self) -> bool:
-        from tasks.deploy.local.runtime import read_runtime
-
-        runtime = read_runtime(self.workspace.stack)
-        return runtime is not None and runtime.alive
 
     def renew_lease(self) -> None:
         from tasks.deploy.local import lifecycle
@@ -47,8 +62,37 @@ class LocalBackend(Backend[LocalDeployParams]):
 
         lifecycle.drop_lease(self.workspace.stack)
 
-    def live(self) -> LocalStack:
+    def live_stack(self, runtime: StackRuntime) -> LocalStack:
         from tasks.backends.local.stack import LocalStack
-        from tasks.deploy.local.runtime import running_stack
 
-        return LocalStack(running_stack(self.workspace.stack), self.deploy)
+        return LocalStack(runtime, self.deploy)
+
+    @classmethod
+    def status(cls, workspace: Workspace, deploy: LocalDeployParams | None) -> Answer:
+        from tasks.deploy.local import lifecycle
+
+        found = lifecycle.status(workspace.stack)
+        lines = [f"{found.state}: {found.detail}"]
+        for service in found.services:
+            quota = "no quota" if service.cpu_cores is None else f"{service.cpu_cores:g} cores"
+            lines.append(
+                f"  {service.name:<18} {service.role:<8} {service.address:<12} "
+                f"{service.processes:>3} processes  {quota:<10} {service.memory_mb:6.0f} MB"
+            )
+        return Answer("\n".join(lines), asdict(found), None if found.state == "ready" else "")
+
+    def preflight(self, missing_series: MissingSeries | None) -> Answer:
+        from tasks.deploy.local.preflight import problems
+
+        found = problems()
+        if found:
+            return Answer("", found, "\n".join(found))
+        return Answer("this machine can run the local stack", found)
+
+    @classmethod
+    def command_in(cls, runtime: StackRuntime, service: str, command: Sequence[str]) -> list[str]:
+        names = [FABRIC, *(each.name for each in runtime.services)]
+        if service not in names:
+            raise ParamsError([f"unknown service '{service}'; {suggest(service, names)}"])
+        prefix = runtime.enter_fabric() if service == FABRIC else runtime.enter_service(service)
+        return [*prefix, *command]

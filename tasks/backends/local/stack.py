@@ -86,3 +86,7 @@ class LocalStack(LiveStack):
             log_dirs=layout.log_directories(),
             calls=((GATEWAY, HEAD), *((HEAD, replica) for replica in layout.replicas)),
         )
+
+    def addresses(self) -> str:
+        urls = f"gateway {self.runtime.gateway_url}, prometheus {self.runtime.prometheus_url}"
+        return f"{urls} (inside: rcarena deploy exec)"

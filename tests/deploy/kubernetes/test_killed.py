@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.backends import published
 from tasks.deploy.kubernetes.lifecycle import up
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.teardown import down
-from tasks.deploy.runtime import read_runtime
 from tasks.kube.manifest import stack_selector
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.kubernetes.cluster import EmulatedCluster
@@ -60,7 +60,7 @@ def test_a_stack_whose_up_was_killed_goes_away(
 ) -> None:
     params, stack = make_params(), tmp_path / "workspace" / "stack"
     kill_when(lambda: len(ours(gpu_cluster)) >= made, "up", params, stack)
-    assert read_runtime(stack) is None
+    assert published(stack) is None
     assert down(params, stack)
     assert ours(gpu_cluster) == []
     assert not down(params, stack)
@@ -84,4 +84,4 @@ def test_a_down_that_was_killed_is_finished(
     kill_when(lambda: len(ours(gpu_cluster)) < left * full, "down", params, stack)
     down(params, stack)
     assert ours(gpu_cluster) == []
-    assert read_runtime(stack) is None
+    assert published(stack) is None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.deploy.errors import DeployError
+from tasks.backends import published, running
+from tasks.deploy.errors import DeployError, StackNotRunningError
 from tasks.deploy.kubernetes import lease, lifecycle, teardown, waiting
 from tasks.deploy.kubernetes.diagnosis import Watcher
 from tasks.deploy.kubernetes.lifecycle import drop_lease, hold_lease, renew_lease, status, up
@@ -18,7 +19,6 @@ from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.deploy.kubernetes.teardown import down
-from tasks.deploy.runtime import StackNotRunningError, read_runtime, running_stack
 from tasks.kube.client import Cluster
 from tasks.kube.manifest import Manifest, stack_selector
 from tasks.validation import ParamsError
@@ -64,7 +64,7 @@ class TestUp:
         kubelet.start_s = 2
         said: list[str] = []
         runtime = up(make_params(), stack, said.append)
-        assert read_runtime(stack) == runtime == running_stack(stack)
+        assert published(stack) == runtime == running(stack)
         assert gateway.models == ["falcon-h1-7b"] * 2
         assert runtime.roles() == make_params().roles()
         assert {pod.node for service in runtime.services for pod in service.pods} <= {"gpu-0", "gpu-1"}
@@ -182,7 +182,7 @@ class TestUp:
         monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, haste=1000))
         with pytest.raises(DeployError, match=r"Insufficient nvidia.com/gpu(.|\n)*what to do: free GPUs"):
             up(make_params(replicas=5), stack)
-        assert read_runtime(stack) is None
+        assert published(stack) is None
 
     def test_pods_that_are_refused_are_told_by_their_controllers_events(
         self,
@@ -335,7 +335,7 @@ class TestDown:
         assert namespace is not None
         assert "rcarena.io/stack" not in namespace["metadata"]["labels"]
         assert not runtime.alive
-        assert read_runtime(stack) is None
+        assert published(stack) is None
         assert down(make_params(), stack) is False
 
     def test_an_empty_namespace_goes_with_the_volumes(
@@ -424,4 +424,4 @@ class TestAlive:
         gpu_cluster.remove("v1", "Namespace", "rcarena")
         assert not runtime.alive
         with pytest.raises(StackNotRunningError, match="rcarena deploy up"):
-            running_stack(stack)
+            running(stack)

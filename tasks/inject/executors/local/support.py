@@ -1,0 +1,21 @@
+"""What the local backend offers to ``tasks.inject``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from tasks.inject.executor import FaultSupport
+from tasks.inject.executors.local.sweep import residue, sweep
+from tasks.inject.executors.local.target import LocalTarget
+from tasks.inject.executors.local.undo import LocalStep
+
+STEPS = TypeAdapter(tuple[Annotated[LocalStep, Field(discriminator="step")], ...])
+SUPPORT = FaultSupport(
+    target_model=LocalTarget,
+    steps=STEPS,
+    target=LocalTarget.of,
+    residue=residue,
+    sweep=sweep,
+)
