@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import tasks.campaign.collect
-from tasks.backends.base import Backend, LiveStack, Say
+from tasks.backends.base import LiveStack, Say
+from tasks.backends.local.backend import LocalBackend
 from tasks.campaign.collect import (
     CampaignError,
     Collected,
@@ -114,7 +115,7 @@ def test_a_case_that_was_recorded_with_another_default_is_set_aside(params: Para
     assert is_finished(place.superseded / f"{old}.1")
 
 
-class PretendBackend(Backend[Any]):
+class PretendBackend(LocalBackend):
     """Counts; ``ups`` says of each attempt to bring the stack up whether it succeeds (then: always)."""
 
     def __init__(self, deploy: Any, workspace: Workspace, ups: list[bool]) -> None:
@@ -129,7 +130,7 @@ class PretendBackend(Backend[Any]):
         if not self.running:
             raise DeployError("no engine\nwhat to do: a second line")
 
-    def down(self) -> bool:
+    def down(self, *_: Any) -> bool:
         self.calls.append("down")
         self.running = False
         return True
