@@ -1,1 +1,1 @@
-"""The Kubernetes API and what several packages know of a cluster: addresses, NodeFaults, the map of GPUs."""
+"""Kubernetes: the API client, addresses of clusters, NodeFaults, the map of GPUs."""

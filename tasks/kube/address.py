@@ -1,4 +1,4 @@
-"""Which cluster: a description that can be pickled, written to a journal and opened again."""
+"""The address of a cluster: it can be pickled, written to a journal and opened again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ClusterAddress(BaseModel):
 
 
 def find_cluster(context: str | None, namespace: str, environment: Mapping[str, str] | None = None) -> ClusterAddress:
-    """The address for ``deploy.context``, pinned: `kubectl config use-context` does not move a campaign.
+    """Return the address for ``deploy.context``, pinned: `kubectl config use-context` does not move a campaign.
 
     Without a context: the pod's own service account inside a pod (unless ``$KUBECONFIG`` is set), else the current
     context of the kubeconfig.
@@ -66,7 +66,7 @@ def find_cluster(context: str | None, namespace: str, environment: Mapping[str, 
 
 
 def load_configuration(address: ClusterAddress) -> Configuration:
-    """Host, TLS and credentials, read afresh from the kubeconfig (exec plugins are run) or the pod's files.
+    """Read host, TLS and credentials afresh from the kubeconfig (exec plugins are run) or the pod's files.
 
     Raises:
         NoClusterError: they cannot be read.
@@ -98,7 +98,7 @@ def _absolute(kubeconfig: str) -> str:
 
 
 def _contexts(kubeconfig: str) -> tuple[list[str], str | None]:
-    """Names of the contexts and the current one, None when there is none."""
+    """Return the names of the contexts and of the current one (None when there is none)."""
     documents = [document for part in kubeconfig.split(os.pathsep) if (document := _read(Path(part)))]
     if not documents:
         raise NoClusterError(

@@ -1,4 +1,4 @@
-"""The API of a cluster, for any kind: plain documents in, plain documents out, one family of errors."""
+"""API client for objects of any kind: plain documents in, plain documents out, one family of errors."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class Cluster:
 
     def get(self, api_version: str, kind: str, name: str, *, namespace: str | None = None) -> Object:
         resource, place = self._locate(api_version, kind, namespace)
-        return self._json("GET", resource.path(place, name), f"get {_called(kind, place, name)}")
+        return self._json("GET", resource.path(place, name), f"get {_describe(kind, place, name)}")
 
     def find(self, api_version: str, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
-        """``get``, with None when there is no such object (or no such kind)."""
+        """Return the object, None when there is no such object (or no such kind)."""
         try:
             return self.get(api_version, kind, name, namespace=namespace)
         except NotFoundError:
@@ -96,7 +96,7 @@ class Cluster:
         label_selector: str = "",
         field_selector: str = "",
     ) -> Objects:
-        """All objects, page by page; ``namespace=ALL_NAMESPACES`` for the whole cluster."""
+        """Return all objects, read page by page; ``namespace=ALL_NAMESPACES`` means the whole cluster."""
         resource, place = self._locate(api_version, kind, namespace)
         path = resource.path(None if place == ALL_NAMESPACES else place)
         query = {"labelSelector": label_selector, "fieldSelector": field_selector, "limit": str(PAGE)}
@@ -106,17 +106,17 @@ class Cluster:
             except ClusterError as error:
                 if error.status != 410:
                     raise
-        raise UnreachableError(f"list {_called(kind, place)}: changes faster than it can be read ({self.label})")
+        raise UnreachableError(f"list {_describe(kind, place)}: changes faster than it can be read ({self.label})")
 
     def create(self, document: Object, *, dry_run: bool = False) -> Object:
-        """Raises ConflictError with ``already_exists`` when the name is taken. Unknown fields are refused."""
-        resource, place, name = self._of(document)
+        """Create an object; unknown fields are refused. Raises ConflictError (``already_exists``) for a taken name."""
+        resource, place, name = self._locate_document(document)
         named = "name" in document["metadata"]
         return self._json(
             "POST",
             resource.path(place),
-            f"create {_called(resource.kind, place, name)}",
-            query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **_dry(dry_run)},
+            f"create {_describe(resource.kind, place, name)}",
+            query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **_dry_run(dry_run)},
             body=document,
             repeatable=named,
         )
@@ -126,16 +126,16 @@ class Cluster:
 
         Unknown fields are refused. The answer is the object as it is (with ``dry_run``: as it would be).
         """
-        resource, place, name = self._of(document)
+        resource, place, name = self._locate_document(document)
         return self._json(
             "PATCH",
             resource.path(place, name),
-            f"apply {_called(resource.kind, place, name)}",
+            f"apply {_describe(resource.kind, place, name)}",
             query={
                 "fieldManager": FIELD_MANAGER,
                 "fieldValidation": "Strict",
                 "force": str(force).lower(),
-                **_dry(dry_run),
+                **_dry_run(dry_run),
             },
             body=document,
             content_type=APPLY_PATCH,
@@ -151,13 +151,13 @@ class Cluster:
         namespace: str | None = None,
         subresource: Literal["status", "scale"] | None = None,
     ) -> Object:
-        """JSON merge patch: None removes a key, lists are replaced. With ``metadata.resourceVersion`` in ``patch``
-        ConflictError says that the object changed since."""
+        """Apply a JSON merge patch: None removes a key, lists are replaced. Raises ConflictError when the object is no
+        longer at the ``metadata.resourceVersion`` of ``patch``."""
         resource, place = self._locate(api_version, kind, namespace)
         return self._json(
             "PATCH",
             resource.path(place, name, subresource),
-            f"patch {_called(kind, place, name)}",
+            f"patch {_describe(kind, place, name)}",
             query={"fieldManager": FIELD_MANAGER},
             body=patch,
             content_type=MERGE_PATCH,
@@ -185,7 +185,7 @@ class Cluster:
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
         try:
-            self._json("DELETE", resource.path(place, name), f"delete {_called(kind, place, name)}", body=options)
+            self._json("DELETE", resource.path(place, name), f"delete {_describe(kind, place, name)}", body=options)
         except NotFoundError:
             return False
         except ConflictError:
@@ -203,19 +203,19 @@ class Cluster:
         tail_lines: int | None = None,
         previous: bool = False,
     ) -> str:
-        """The log of a pod's container as text."""
+        """Return the log of a pod's container as text."""
         resource, place = self._locate("v1", "Pod", namespace)
         query = {"container": container or "", "tailLines": "" if tail_lines is None else str(tail_lines)}
         if previous:
             query["previous"] = "true"
-        request = Request("GET", resource.path(place, pod, "log"), f"log of {_called('Pod', place, pod)}", query)
-        text: str = self._transport.ask(request, lambda body: body.decode(errors="replace"))
+        request = Request("GET", resource.path(place, pod, "log"), f"log of {_describe('Pod', place, pod)}", query)
+        text: str = self._transport.send(request, lambda body: body.decode(errors="replace"))
         return text
 
     def can_i(
         self, verb: str, plural: str, *, group: str = "", subresource: str = "", namespace: str | None = None
     ) -> bool:
-        """Whether these credentials may (SelfSubjectAccessReview). ``namespace`` "" asks for the whole cluster."""
+        """Ask whether these credentials may (SelfSubjectAccessReview). ``namespace`` "" means the whole cluster."""
         attributes = {
             "verb": verb,
             "resource": plural,
@@ -229,23 +229,23 @@ class Cluster:
         return bool((answer.get("status") or {}).get("allowed"))
 
     def version(self) -> str:
-        """The server's version, for example ``v1.34.2+k3s1``."""
+        """Return the server's version, for example ``v1.34.2+k3s1``."""
         return str(self._json("GET", "/version", "ask for the version").get("gitVersion", "unknown"))
 
     def serves(self, api_version: str, kind: str) -> bool:
-        """Whether the cluster has this kind now: asks afresh, so that a CRD may be waited for."""
+        """Ask afresh whether the cluster has this kind, so that callers can wait for a CRD."""
         try:
             return kind in self._discover(api_version)
         except NotFoundError:
             return False
 
     def plurals(self, group: str) -> set[str]:
-        """Plurals of the kinds of an API group, in any version. Raises NotFoundError for an unknown group."""
+        """Return the plurals of an API group's kinds, in any version. Raises NotFoundError for an unknown group."""
         versions = self._json("GET", f"/apis/{group}", f"ask for the versions of {group}").get("versions") or ()
         return {each.plural for version in versions for each in self._discover(str(version["groupVersion"])).values()}
 
     def resource(self, api_version: str, kind: str) -> Resource:
-        """Path and scope of a kind. Raises NotFoundError for one that neither we nor the cluster know."""
+        """Return path and scope of a kind. Raises NotFoundError for one that neither the table nor the cluster has."""
         known = RESOURCES.get((api_version, kind)) or self._discovered.get(api_version, {}).get(kind)
         found = known or self._discover(api_version).get(kind)
         if found is None:
@@ -263,7 +263,7 @@ class Cluster:
         self._discovered[api_version] = found
         return found
 
-    def _of(self, document: Object) -> tuple[Resource, str | None, str]:
+    def _locate_document(self, document: Object) -> tuple[Resource, str | None, str]:
         resource = self.resource(str(document["apiVersion"]), str(document["kind"]))
         metadata = document["metadata"]
         place = (metadata.get("namespace") or self.namespace) if resource.namespaced else None
@@ -277,7 +277,7 @@ class Cluster:
         found: Objects = []
         token = ""
         while True:
-            page = self._json("GET", path, f"list {_called(kind, place)}", query={**query, "continue": token})
+            page = self._json("GET", path, f"list {_describe(kind, place)}", query={**query, "continue": token})
             found += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ()]
             token = (page.get("metadata") or {}).get("continue") or ""
             if not token:
@@ -293,16 +293,16 @@ class Cluster:
         content_type: str = JSON,
         repeatable: bool = True,
     ) -> Object:
-        document: Object = self._transport.ask(
+        document: Object = self._transport.send(
             Request(method, path, action, query or {}, body, content_type, repeatable), json.loads
         )
         return document
 
 
-def _called(kind: str, namespace: str | None, name: str = "") -> str:
+def _describe(kind: str, namespace: str | None, name: str = "") -> str:
     place = "" if namespace in (None, ALL_NAMESPACES) else f"{namespace}/"
     return f"{kind} {place}{name}".strip()
 
 
-def _dry(asked: bool) -> dict[str, str]:
+def _dry_run(asked: bool) -> dict[str, str]:
     return {"dryRun": "All"} if asked else {}

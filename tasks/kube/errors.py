@@ -1,4 +1,4 @@
-"""What can go wrong between us and a cluster, as one family of errors. No message ever holds a credential."""
+"""Errors of a cluster and of the way to it. No message holds a credential."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _CURES = {
 
 
 def error_of(status: int, body: bytes, action: str, where: str) -> ClusterError:
-    """The error for an answer that is no success: ``action`` is what was asked, ``where`` names the cluster."""
+    """Return the error for an answer without success: ``action`` is what was asked, ``where`` names the cluster."""
     answer = _status_object(body)
     details = {**(answer.get("details") or {}), "reason": answer.get("reason")}
     message = message_of(status, body)
@@ -82,7 +82,7 @@ def error_of(status: int, body: bytes, action: str, where: str) -> ClusterError:
 
 
 def message_of(status: int, body: bytes) -> str:
-    """What the server said, in one line."""
+    """Return the server's message in one line."""
     said = str(_status_object(body).get("message") or "").strip() or body.decode(errors="replace").strip()
     return said.splitlines()[0][:500] if said else http.client.responses.get(status, "no reason given")
 

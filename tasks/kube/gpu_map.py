@@ -41,7 +41,7 @@ class GpuState(BaseModel):
 
 
 class NodeGpus(BaseModel):
-    """What one agent publishes. ``problem`` says why ``gpus`` cannot be told."""
+    """The map of one node. ``problem`` says why ``gpus`` is not known."""
 
     model_config = ConfigDict(frozen=True)
 

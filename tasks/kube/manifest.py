@@ -1,4 +1,4 @@
-"""One Kubernetes object as plain data."""
+"""A Kubernetes object as plain data, and the labels of our objects."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ PART_OF_LABEL = "app.kubernetes.io/part-of"
 STACK_LABEL = "rcarena.io/stack"
 OWNER = "rcarena"
 SHARED_LABELS = {MANAGED_BY_LABEL: OWNER, PART_OF_LABEL: OWNER}
-"""Of what all stacks of a cluster share: it belongs to no single one."""
+"""Labels of objects that all stacks of a cluster share."""
 APPLIED_ANNOTATION = "rcarena.io/applied"
-"""On an object whose operator rewrites its spec: the fingerprint of what we sent."""
+"""Annotation of an object whose operator rewrites its spec; its value is the fingerprint of what we sent."""
 
 ACCOUNTS_AND_RIGHTS = frozenset({"ServiceAccount", "Role", "RoleBinding"})
 
 
 def stack_labels(namespace: str) -> dict[str, str]:
-    """The labels that every object of ours carries; ``deploy down`` removes what has all three, and nothing else."""
+    """Return the labels that every object of ours carries; ``deploy down`` removes only what has all three."""
     return {MANAGED_BY_LABEL: OWNER, PART_OF_LABEL: OWNER, STACK_LABEL: namespace}
 
 
 def stack_selector(namespace: str) -> str:
-    """``stack_labels`` as a label selector."""
+    """Return ``stack_labels`` as a label selector."""
     return ",".join(f"{key}={value}" for key, value in stack_labels(namespace).items())
 
 
@@ -57,18 +57,18 @@ class Manifest:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What tells two objects apart: API group, kind, namespace (empty for none) and name."""
+        """Identify the object: API group, kind, namespace (empty for none) and name."""
         group = self.api_version.rpartition("/")[0]
         return group, self.kind, self.namespace or "", self.name
 
     def is_administered(self, namespace: str) -> bool:
-        """Whether only an administrator of the cluster applies it: accounts and rights, what belongs to the whole
-        cluster, and what is in other namespaces than ``namespace``, the stack's."""
+        """Tell whether only an administrator applies it: accounts, rights, and whatever is outside ``namespace``, the
+        stack's."""
         return self.namespace != namespace or self.kind in ACCOUNTS_AND_RIGHTS
 
     @property
     def fingerprint(self) -> str:
-        """The value of ``APPLIED_ANNOTATION`` in this document, empty without one."""
+        """Return the value of ``APPLIED_ANNOTATION``, empty without one."""
         return str((self.document["metadata"].get("annotations") or {}).get(APPLIED_ANNOTATION, ""))
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Manifest:
 
 
 def with_fingerprint(document: dict[str, Any]) -> dict[str, Any]:
-    """``document`` with ``APPLIED_ANNOTATION``: equal documents have equal fingerprints."""
+    """Return ``document`` with ``APPLIED_ANNOTATION``: equal documents have equal fingerprints."""
     text = json.dumps(document, sort_keys=True, default=str)
     metadata = document["metadata"]
     annotations = {**(metadata.get("annotations") or {}), APPLIED_ANNOTATION: hashlib.sha256(text.encode()).hexdigest()}

@@ -1,4 +1,4 @@
-"""The custom resource ``NodeFault``: what an injector asks of a node, and what the node's agent answers.
+"""The custom resource ``NodeFault``: an injector's order to a node, and the answer of the node's agent.
 
 An injector creates one, waits for ``status.phase`` Active, and deletes it to end the fault: the object is gone when its
 effect is gone, because the agent holds a finalizer until it has restored the node.
@@ -20,7 +20,7 @@ PLURAL = "nodefaults"
 FINALIZER = f"{GROUP}/node-agent"
 
 GPU_MAP_LABEL = f"{GROUP}/gpu-map"
-"""Label of the ConfigMap in which each agent says which pods compute on which of its GPUs."""
+"""Label of the ConfigMap in which each agent publishes which pods compute on which of its GPUs."""
 GPU_MAP_KEY = "gpus.json"
 
 Action = Literal["power-limit", "clock-lock", "engine-pause", "engine-kill"]
@@ -36,7 +36,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False)
 
     def document(self) -> dict[str, Any]:
-        """As it stands in the API: camel case, without what is not set."""
+        """Return the document of the API: camel case, without fields that are not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -62,7 +62,7 @@ class NodeFaultSpec(_Model):
         return self
 
     def amount(self, whole: float) -> float:
-        """Watts or MHz, given what a fraction is of."""
+        """Return watts or MHz; ``whole`` is what a fraction refers to."""
         if self.value is not None:
             return self.value
         assert self.fraction is not None
@@ -91,7 +91,7 @@ class SavedProcess(_Model):
 
 
 class Saved(_Model):
-    """What the fault changes, as it was before: all that a restore needs."""
+    """The state before the fault: all that a restore needs."""
 
     gpus: tuple[SavedGpu, ...] = ()
     processes: tuple[SavedProcess, ...] = ()
@@ -106,7 +106,7 @@ class NodeFaultStatus(_Model):
 
 
 class NodeFault(_Model):
-    """One object as it was read from the API."""
+    """A NodeFault as it was read from the API."""
 
     name: str
     namespace: str

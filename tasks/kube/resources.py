@@ -1,4 +1,4 @@
-"""Kinds and their REST paths. What is not in the table is asked of the cluster (discovery)."""
+"""Kinds and their REST paths. The client asks the cluster for a kind that is not in the table (discovery)."""
 
 from __future__ import annotations
 

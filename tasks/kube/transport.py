@@ -1,4 +1,4 @@
-"""Requests to the API server: time-outs, retries with back-off, a deadline, and credentials that are read again."""
+"""Send requests to the API server with time-outs, retries with back-off, a deadline and renewed credentials."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OBJECT_IN_TEXT = re.compile(r"^<?\w[\w.]*(?: object at 0x[0-9a-f]+>|\([^)]*\)):
 
 @dataclass(frozen=True)
 class Request:
-    """``action`` names it in messages. ``repeatable``: to ask again after a lost answer does no harm."""
+    """``action`` names the request in messages. ``repeatable``: sending it twice does no harm."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class _Answer:
 
 
 class _NoAnswerError(Exception):
-    """One attempt brought no whole answer. ``final``: asking again cannot help."""
+    """An attempt brought no complete answer. ``final``: another attempt cannot help."""
 
     def __init__(self, problem: str, final: bool = False) -> None:
         super().__init__(problem)
@@ -89,8 +89,8 @@ class Transport:
     def close(self) -> None:
         self._client.rest_client.pool_manager.clear()
 
-    def ask(self, request: Request, parse: Callable[[bytes], Any]) -> Any:
-        """The parsed answer; ``parse`` raises ValueError for one that was cut off.
+    def send(self, request: Request, parse: Callable[[bytes], Any]) -> Any:
+        """Return the parsed answer, retrying until the deadline; ``parse`` raises ValueError for one that was cut off.
 
         Raises:
             UnreachableError: no usable answer until the deadline.
@@ -102,7 +102,7 @@ class Transport:
         while True:
             client, wait_s, repeat = self._client, pause * random.uniform(0.5, 1), request.repeatable
             try:
-                answer = self._send(client, request, data, deadline)
+                answer = self._attempt(client, request, data, deadline)
                 if answer.status < 300:
                     return parse(answer.body)
                 if answer.status == 401 and not renewed:
@@ -125,13 +125,13 @@ class Transport:
             time.sleep(wait_s)
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    def _send(self, client: ApiClient, request: Request, data: bytes | None, deadline: float) -> _Answer:
-        """One attempt, by the connection pool of the client library: it knows certificates and proxies."""
+    def _attempt(self, client: ApiClient, request: Request, data: bytes | None, deadline: float) -> _Answer:
+        """Send once, over the connection pool of the client library, which knows certificates and proxies."""
         import urllib3
 
         left = max(0.1, deadline - time.monotonic())
         timeout = urllib3.Timeout(connect=min(self._connect_timeout_s, left), read=min(self._read_timeout_s, left))
-        headers = {"Accept": "application/json, */*", "User-Agent": FIELD_MANAGER, **_credentials(client)}
+        headers = {"Accept": "application/json, */*", "User-Agent": FIELD_MANAGER, **_auth_headers(client)}
         if data is not None:
             headers["Content-Type"] = request.content_type
         try:
@@ -144,11 +144,11 @@ class Transport:
                 retries=False,
             )
         except urllib3.exceptions.SSLError as error:
-            raise _NoAnswerError(f"TLS: {_in_words(error)}", final=True) from error
+            raise _NoAnswerError(f"TLS: {_cause(error)}", final=True) from error
         except urllib3.exceptions.LocationParseError as error:
             raise _NoAnswerError(f"not a server address: {error}", final=True) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _NoAnswerError(_in_words(error)) from error
+            raise _NoAnswerError(_cause(error)) from error
         return _Answer(response.status, response.data, _seconds(response.headers.get("Retry-After")))
 
     def _renew(self, refused: ApiClient) -> None:
@@ -164,8 +164,8 @@ def _open(address: ClusterAddress) -> ApiClient:
     return ApiClient(load_configuration(address))
 
 
-def _credentials(client: ApiClient) -> dict[str, str]:
-    """Headers; a credential that runs out is renewed by the way. Raises _NoAnswerError."""
+def _auth_headers(client: ApiClient) -> dict[str, str]:
+    """Return auth headers, refreshing an expiring credential. Raises _NoAnswerError."""
     from kubernetes.config import ConfigException
 
     try:
@@ -175,8 +175,8 @@ def _credentials(client: ApiClient) -> dict[str, str]:
     return {each["key"]: each["value"] for each in settings if each["in"] == "header" and each["value"]}
 
 
-def _in_words(error: Exception) -> str:
-    """The cause in one line, without the Python object that urllib3 puts in front of it."""
+def _cause(error: Exception) -> str:
+    """Return the cause in one line, without the Python object that urllib3 puts in front of it."""
     text = str(error.args[-1] if error.args else error).strip()
     return _OBJECT_IN_TEXT.sub("", text).splitlines()[0] if text else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""What a NodeFault does to its node: plan (read only), act (set and read back), undo (set back and read back)."""
+"""Actions on a node: plan (read only), act (set and read back), undo (set back and read back)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ActionError(RuntimeError):
 
 @dataclass(frozen=True)
 class Node:
-    """What the actions work with."""
+    """GPUs and processes of this node."""
 
     smi: NvidiaSmi
     processes: ProcessTable
 
     def gpus_of(self, spec: NodeFaultSpec) -> list[Gpu]:
-        """The GPUs that the pod computes on, or else those it was given, or the one that the fault names."""
+        """Return the GPU that the fault names, or else those the pod computes on, or else those it was given."""
         gpus = self.smi.gpus()
         if spec.gpu_uuid is not None:
             wanted = {spec.gpu_uuid}
@@ -49,7 +49,7 @@ class Node:
         return [gpus[uuid] for uuid in sorted(wanted)]
 
     def computing_pids(self) -> list[int]:
-        """Empty on a node without NVIDIA's driver: a CPU engine has processes, too."""
+        """Return pids that compute on a GPU; none on a node without NVIDIA's driver."""
         try:
             return [pid for pid, _ in self.smi.compute_processes()]
         except NvidiaSmiError:
@@ -67,14 +67,14 @@ class NodeAction(ABC):
 
     @abstractmethod
     def plan(self, spec: NodeFaultSpec) -> tuple[Saved, str]:
-        """What is there now and what will be set; nothing is changed."""
+        """Return the present state with the values to set, and a note. Change nothing."""
 
     @abstractmethod
     def act(self, saved: Saved) -> str: ...
 
     @abstractmethod
     def undo(self, saved: Saved, acted: Certainty) -> str:
-        """Can be repeated. ``maybe``: a crash left open whether ``act`` was done."""
+        """Restore; may be repeated. ``maybe``: a crash left open whether ``act`` was done."""
 
 
 class PowerLimit(NodeAction):
@@ -150,7 +150,7 @@ class PowerLimit(NodeAction):
 
 
 class ClockLock(NodeAction):
-    """A driver does not tell whether clocks were locked before: the undo unlocks them. The probe is telemetry's."""
+    """Locks the SM clock. The driver does not tell whether it was locked before: the undo unlocks it."""
 
     def plan(self, spec: NodeFaultSpec) -> tuple[Saved, str]:
         planned = [self._plan(gpu, spec) for gpu in self.node.gpus_of(spec)]
@@ -206,7 +206,7 @@ class EnginePause(EngineAction):
 
 
 class EngineKill(EngineAction):
-    """Who starts it again is Ray; there is nothing to restore."""
+    """Kills the engine. Ray starts it again, so there is nothing to restore."""
 
     def act(self, saved: Saved) -> str:
         self.node.processes.kill(saved.processes)

@@ -1,6 +1,6 @@
-"""The agent's life: restore what an earlier one left, then two loops, then restore everything.
+"""The agent: it restores what an earlier agent left, then works, and restores everything at its end.
 
-The thread that runs it is the watchdog: it ends faults in time and needs no API. Another thread talks to the API.
+The main thread is the watchdog: it ends faults in time and needs no API. A second thread talks to the API.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TICK_S = 0.2
 ROUND_S = 1.0
 PUBLISH_S = 5.0
 LAST_ATTEMPTS_S = 30.0
-"""How long a terminated agent goes on trying to restore; the pod's grace period is longer."""
+"""A terminated agent tries to restore for this long; the pod's grace period is longer."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Agent:
         self._reconciler: Reconciler | None = None
 
     def run(self) -> int:
-        """Until ``stop``. Returns the exit status: 1 when a fault is left. Raises OSError for the journal."""
+        """Work until ``stop``. Return the exit status: 1 when a fault is left. Raises OSError for the journal."""
         self._settings.journal.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = self._take_journal()
         try:
@@ -69,7 +69,7 @@ class Agent:
             lock.release()
 
     def stop(self) -> None:
-        """From another thread or a signal handler."""
+        """End ``run``; called by another thread or a signal handler."""
         self._stop.set()
         self._wake.set()
 
@@ -116,7 +116,7 @@ class Agent:
         return None
 
     def _leave(self, talker: threading.Thread) -> int:
-        """Restore everything, whatever the API does; then tell it, if it listens."""
+        """Restore everything without the API, then report to the API if it answers."""
         if self._reconciler is not None:
             self._reconciler.accepting = False
         deadline = time.monotonic() + LAST_ATTEMPTS_S

@@ -28,7 +28,7 @@ def observe(node: Node, node_name: str, pod_names: dict[str, str]) -> NodeGpus:
 
 
 class Publisher:
-    """Writes this node's map into a ConfigMap whenever it changed."""
+    """Writes the map of this node into a ConfigMap whenever it changed."""
 
     def __init__(self, cluster: Cluster, node: Node, node_name: str) -> None:
         self._cluster = cluster

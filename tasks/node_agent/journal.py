@@ -34,7 +34,7 @@ class Entry(BaseModel):
     restored_at: datetime | None = None
     message: str = ""
     problem: str = ""
-    """Why the last attempt to restore failed; empty once it worked."""
+    """Reason why the last attempt to restore failed; empty once one worked."""
 
     @property
     def open(self) -> bool:
@@ -45,14 +45,13 @@ class Entry(BaseModel):
 
 
 class Journal:
-    """Raises OSError from every method when the disk refuses."""
+    """Entries on disk. Every method raises OSError when the disk refuses."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def read(self, set_aside: bool = True) -> list[Entry]:
-        """Every entry. With ``set_aside`` a file that cannot be read gets another name: writes are atomic, so it is
-        nothing that this agent wrote."""
+        """Read every entry. ``set_aside``: rename unreadable files; writes are atomic, so no agent wrote them."""
         entries = []
         for path in sorted(self._directory.glob(f"[!.]*{SUFFIX}")):
             try:

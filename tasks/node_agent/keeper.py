@@ -54,7 +54,7 @@ class Keeper:
         return [entry for entry in self.entries() if entry.open]
 
     def apply(self, fault: NodeFault) -> Entry:
-        """Carry it out once; asked again it returns what became of it. Refusals are entries, not exceptions."""
+        """Carry a fault out once; a second call returns its entry. Refusals are entries, not exceptions."""
         with self._lock:
             known = self._entries.get(fault.uid)
             if known is not None:
@@ -70,14 +70,14 @@ class Keeper:
         return entry
 
     def refuse(self, fault: NodeFault, why: str) -> Entry:
-        """Note that it will not be carried out."""
+        """Record that a fault will not be carried out."""
         with self._lock:
             entry = self._entries.setdefault(fault.uid, _entry(fault).changed(state="refused", message=why))
         self._changed(fault.uid)
         return entry
 
     def adopt(self, fault: NodeFault) -> Entry:
-        """A fault that the API calls active but this disk does not know: restore it by what its status saved."""
+        """Restore a fault that is active in the API but missing from the journal, by what its status saved."""
         with self._lock:
             if fault.uid not in self._entries:
                 status = fault.status
@@ -88,7 +88,7 @@ class Keeper:
             return self.restore(fault.uid, "the node's journal was lost; restored by the status")
 
     def restore(self, uid: str, why: str) -> Entry:
-        """Take it back now, if that is still to be done. A failure is in ``problem``; ``tick`` tries again."""
+        """Undo a fault unless that is done. ``problem`` of the entry tells a failure; ``tick`` tries again."""
         with self._lock:
             entry = self._entries[uid]
             if not entry.open:
@@ -114,7 +114,7 @@ class Keeper:
         return entry
 
     def restore_all(self, why: str) -> list[Entry]:
-        """Returns what could not be restored."""
+        """Restore everything; return the entries that could not be restored."""
         return [entry for entry in (self.restore(each.uid, why) for each in self.open_entries()) if entry.open]
 
     def forget(self, uid: str) -> None:

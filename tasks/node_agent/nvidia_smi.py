@@ -1,4 +1,4 @@
-"""NVIDIA GPUs by the ``nvidia-smi`` command: what they are, who computes on them, their power limit and clocks."""
+"""NVIDIA GPUs by the ``nvidia-smi`` command: limits, clocks and the processes that compute on them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ COMMANDS = (
     ("nsenter", "--target", "1", "--mount", "--", "nvidia-smi"),
     ("nsenter", "--target", "1", "--mount", "--", "chroot", "/run/nvidia/driver", "nvidia-smi"),
 )
-"""Where the program may be: in the container (by NVIDIA's runtime), on the node, or in the GPU operator's driver
+"""Places of the program: in the container (by NVIDIA's runtime), on the node, or in the GPU operator's driver
 container. The last two need the host's PID namespace and privileges."""
 
 
@@ -59,7 +59,7 @@ class NvidiaSmi:
         self._timeout_s = timeout_s
 
     def gpus(self) -> dict[str, Gpu]:
-        """By UUID. Raises NvidiaSmiError."""
+        """Return the GPUs by UUID. Raises NvidiaSmiError."""
         rows = self._query("--query-gpu=" + ",".join(_GPU_FIELDS), len(_GPU_FIELDS))
         return {row[0]: _gpu(row) for row in rows}
 

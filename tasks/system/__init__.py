@@ -1,1 +1,1 @@
-"""What operating systems give: locks, files that survive a crash, processes, scratch directories."""
+"""Operating system: locks, durable files, processes, scratch directories."""

@@ -1,4 +1,4 @@
-"""Directories for files that nobody needs after the process: what ``kill -9`` leaves, the next run removes."""
+"""Directories that last as long as their process: what ``kill -9`` leaves, the next run removes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tasks.system.file_lock import try_flock
 
 @contextlib.contextmanager
 def scratch_directory(purpose: str, parent: Path) -> Iterator[Path]:
-    """A new directory ``rcarena-<purpose>-<12 hex digits>`` in ``parent``, gone at the end.
+    """Create a directory ``rcarena-<purpose>-<12 hex digits>`` in ``parent`` and remove it at the end.
 
-    Its process holds a lock on it, which the kernel takes back however the process ends. So the directories of the
-    same purpose, parent and user that nobody holds are left over, and are removed first.
+    The process holds a lock on it, which the kernel frees however the process ends. Directories of the same purpose,
+    parent and user that no process holds are left over from earlier runs and are removed first.
     """
     prefix = f"rcarena-{purpose}-"
     _remove_stale(parent, re.compile(re.escape(prefix) + "[0-9a-f]{12}"))
@@ -31,7 +31,7 @@ def scratch_directory(purpose: str, parent: Path) -> Iterator[Path]:
 
 
 def _new(parent: Path, prefix: str) -> tuple[Path, int]:
-    """A directory and the lock on it. Another run may take it for stale in the moment between the two: then again."""
+    """Create a directory and lock it; try again when another run removed it as stale in between."""
     while True:
         directory = parent / f"{prefix}{secrets.token_hex(6)}"
         directory.mkdir(mode=0o700)
@@ -48,7 +48,7 @@ def _remove_stale(parent: Path, name: re.Pattern[str]) -> None:
 
 
 def _lock(directory: Path) -> int | None:
-    """A locked descriptor of our own ``directory``; None if another process has it, it is gone, or is no directory."""
+    """Return a locked descriptor of ``directory``; None if another process holds it, or it is gone or not ours."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

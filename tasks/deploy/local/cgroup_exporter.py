@@ -65,7 +65,7 @@ class ServicesFileError(ValueError):
 
 @dataclass(frozen=True)
 class ServiceCgroups:
-    """Where the figures of one service are. ``unified`` (v2) or the v1 controller directories."""
+    """The cgroup directories of one service: ``unified`` (v2) or the v1 controllers."""
 
     name: str
     cgroups: dict[str, Path]
@@ -110,7 +110,7 @@ def _service(file: Path, index: int, entry: Any) -> ServiceCgroups:
 
 
 def read_service(service: ServiceCgroups, proc: Path = Path("/proc")) -> Readings:
-    """Current figures of one service: seconds, bytes, counts. Empty when it has no process left."""
+    """Read the current figures of a service: seconds, bytes, counts. Empty when it has no process left."""
     pids = list(_pids(service.any_directory))
     if not pids:
         return {}
@@ -126,36 +126,36 @@ def _cgroup_v1(cgroups: dict[str, Path]) -> Readings:
     readings: Readings = {}
     if cpu := cgroups.get("cpu"):
         stat = _flat_keyed(cpu / "cpu.stat")
-        _take(readings, "container_cpu_cfs_periods_total", stat.get("nr_periods"))
-        _take(readings, "container_cpu_cfs_throttled_periods_total", stat.get("nr_throttled"))
-        _take(readings, "container_cpu_cfs_throttled_seconds_total", stat.get("throttled_time"), 1e-9)
+        _set(readings, "container_cpu_cfs_periods_total", stat.get("nr_periods"))
+        _set(readings, "container_cpu_cfs_throttled_periods_total", stat.get("nr_throttled"))
+        _set(readings, "container_cpu_cfs_throttled_seconds_total", stat.get("throttled_time"), 1e-9)
         quota = _number(cpu / "cpu.cfs_quota_us")
         if quota is not None and quota > 0:
             readings["container_spec_cpu_quota"] = quota
-        _take(readings, "container_spec_cpu_period", _number(cpu / "cpu.cfs_period_us"))
+        _set(readings, "container_spec_cpu_period", _number(cpu / "cpu.cfs_period_us"))
     if cpuacct := cgroups.get("cpuacct"):
-        _take(readings, "container_cpu_usage_seconds_total", _number(cpuacct / "cpuacct.usage"), 1e-9)
+        _set(readings, "container_cpu_usage_seconds_total", _number(cpuacct / "cpuacct.usage"), 1e-9)
     if memory := cgroups.get("memory"):
         stat = _flat_keyed(memory / "memory.stat")
         _memory(
             readings, _number(memory / "memory.usage_in_bytes"), stat.get("total_inactive_file"), stat.get("total_rss")
         )
-        _take(readings, "container_memory_failcnt", _number(memory / "memory.failcnt"))
+        _set(readings, "container_memory_failcnt", _number(memory / "memory.failcnt"))
         limit = _number(memory / "memory.limit_in_bytes")
         if limit is not None and limit < _UNLIMITED_MEMORY:
             readings["container_spec_memory_limit_bytes"] = limit
     if pids := cgroups.get("pids"):
-        _take(readings, "container_threads", _number(pids / "pids.current"))
+        _set(readings, "container_threads", _number(pids / "pids.current"))
     return readings
 
 
 def _cgroup_v2(directory: Path) -> Readings:
     readings: Readings = {}
     stat = _flat_keyed(directory / "cpu.stat")
-    _take(readings, "container_cpu_usage_seconds_total", stat.get("usage_usec"), 1e-6)
-    _take(readings, "container_cpu_cfs_periods_total", stat.get("nr_periods"))
-    _take(readings, "container_cpu_cfs_throttled_periods_total", stat.get("nr_throttled"))
-    _take(readings, "container_cpu_cfs_throttled_seconds_total", stat.get("throttled_usec"), 1e-6)
+    _set(readings, "container_cpu_usage_seconds_total", stat.get("usage_usec"), 1e-6)
+    _set(readings, "container_cpu_cfs_periods_total", stat.get("nr_periods"))
+    _set(readings, "container_cpu_cfs_throttled_periods_total", stat.get("nr_throttled"))
+    _set(readings, "container_cpu_cfs_throttled_seconds_total", stat.get("throttled_usec"), 1e-6)
     quota, _, period = _text(directory / "cpu.max").partition(" ")
     if quota.isdigit():
         readings["container_spec_cpu_quota"] = float(quota)
@@ -163,26 +163,26 @@ def _cgroup_v2(directory: Path) -> Readings:
         readings["container_spec_cpu_period"] = float(period)
     memory = _flat_keyed(directory / "memory.stat")
     _memory(readings, _number(directory / "memory.current"), memory.get("inactive_file"), memory.get("anon"))
-    _take(readings, "container_memory_failcnt", _flat_keyed(directory / "memory.events").get("max"))
-    _take(readings, "container_spec_memory_limit_bytes", _number(directory / "memory.max"))
-    _take(readings, "container_threads", _number(directory / "pids.current"))
+    _set(readings, "container_memory_failcnt", _flat_keyed(directory / "memory.events").get("max"))
+    _set(readings, "container_spec_memory_limit_bytes", _number(directory / "memory.max"))
+    _set(readings, "container_threads", _number(directory / "pids.current"))
     return readings
 
 
 def _memory(readings: Readings, usage: float | None, inactive_file: float | None, anonymous: float | None) -> None:
-    _take(readings, "container_memory_usage_bytes", usage)
+    _set(readings, "container_memory_usage_bytes", usage)
     if usage is not None and inactive_file is not None:
         readings["container_memory_working_set_bytes"] = max(0.0, usage - inactive_file)
-    _take(readings, "container_memory_rss", anonymous)
+    _set(readings, "container_memory_rss", anonymous)
 
 
-def _take(readings: Readings, name: str, value: float | None, scale: float = 1.0) -> None:
+def _set(readings: Readings, name: str, value: float | None, scale: float = 1.0) -> None:
     if value is not None:
         readings[name] = value * scale
 
 
 def _network(pids: list[str], interface: str, proc: Path) -> Readings:
-    """Interface figures as a process of the service sees them: that is, of its network namespace."""
+    """Read the interface figures in the network namespace of the service's processes."""
     for pid in pids[:_PIDS_TRIED_FOR_NETWORK]:
         for line in _text(proc / pid / "net" / "dev").splitlines():
             name, separator, figures = line.partition(":")
@@ -199,7 +199,7 @@ def _network(pids: list[str], interface: str, proc: Path) -> Readings:
 
 
 def _pids(directory: Path) -> Iterator[str]:
-    """Processes of the cgroup and of the ones below it."""
+    """Yield the pids of a cgroup and of those below it."""
     yield from _text(directory / "cgroup.procs").split()
     for below in _directories(directory):
         yield from _pids(below)
@@ -213,7 +213,7 @@ def _directories(directory: Path) -> list[Path]:
 
 
 def _text(file: Path) -> str:
-    """Content of a small kernel file; empty when it is gone."""
+    """Read a small kernel file; return an empty string when it is gone."""
     try:
         return file.read_text(encoding="ascii")
     except OSError:
@@ -231,7 +231,7 @@ def _flat_keyed(file: Path) -> dict[str, float]:
 
 
 def exposition(readings: dict[str, Readings]) -> str:
-    """Prometheus text format of ``service -> readings``."""
+    """Render ``service -> readings`` in the Prometheus text format."""
     lines = []
     for kind, names in (("counter", COUNTERS), ("gauge", GAUGES)):
         for name in names:
@@ -267,7 +267,7 @@ class ServicesFile:
 
 
 def make_server(host: str, port: int, services: ServicesFile) -> ThreadingHTTPServer:
-    """HTTP server that answers ``GET /metrics``."""
+    """Return an HTTP server that answers ``GET /metrics``."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
