@@ -1,1 +1,1 @@
-"""Which cases a campaign has, when each of its phases is, and how a case is recorded."""
+"""Plan the cases of a campaign, schedule the phases of a case, and record case after case."""

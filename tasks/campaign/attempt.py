@@ -1,7 +1,8 @@
 """One attempt at a case, in steps: prepare -> load ‖ inject -> publish.
 
-``run_case`` does all of them in one process; pods call them one by one (``rcarena step``) and meet in the attempt's
-directory, a pure function of case and attempt. An attempt ends with a published case or with nothing but the journal.
+``run_case`` runs all steps in one process. Pods run them one by one (``rcarena step``) and exchange files in the
+attempt's directory, whose path depends on case and attempt alone. An attempt leaves a published case, or nothing but
+the journal.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from tasks import __version__
 from tasks.backends import backend_of
 from tasks.backends.base import LiveStack, Say
-from tasks.campaign.phases import Schedule, agree, fix_schedule, read_schedule
+from tasks.campaign.errors import AttemptError
+from tasks.campaign.phases import Partner, Schedule, agree_on_start, publish_schedule, read_schedule
 from tasks.campaign.plan import CasePlan
 from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Sampling
-from tasks.errors import RCArenaError
 from tasks.export.exporter import export_case
 from tasks.export.questions.metrics import METRIC_MAP_VERSION
 from tasks.inject.recover import recover, residue
@@ -47,12 +48,8 @@ LOAD_DONE_FILE = "load-done"
 INJECTIONS = TypeAdapter(tuple[Injection, ...])
 
 
-class AttemptError(RCArenaError):
-    """The case could not be recorded; the message says why. Nothing was published."""
-
-
 class Attempt:
-    """One attempt at ``plan`` on the stack that is up. Use it from a process of its own: it enters the stack's network.
+    """One attempt at ``plan`` on the running stack. It moves this process into the network of the stack for good.
 
     Raises:
         StackNotRunningError: no stack runs in this workspace.
@@ -78,12 +75,13 @@ class Attempt:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
 
-    def agree(self, partner: str, timeout_s: float) -> Schedule:
-        """Wait for the other process of this attempt. Raises ScheduleError when it does not come."""
+    def agree_on_start(self, partner: Partner, timeout_s: float) -> Schedule:
+        """Wait for the other process of this attempt, as ``partner``. Raises AttemptError when it does not come."""
         self._check_prepared()
-        return agree(self.directory, partner, self.params.campaign.windows, timeout_s)
+        return agree_on_start(self.directory, partner, self.params.campaign.windows, timeout_s)
 
     def start_load(self, schedule: Schedule) -> subprocess.Popen[bytes]:
+        """Start the load generator; its first request leaves at ``schedule.load_start``."""
         self.say(f"load: {self.params.load.rate:g} requests/s for {schedule.load_seconds:g} s")
         spec = LoadSpec(
             params=self.params.load,
@@ -98,7 +96,7 @@ class Attempt:
         )
 
     def await_load(self, generator: subprocess.Popen[bytes], schedule: Schedule) -> None:
-        """Raises AttemptError when the generator fails or does not end in time."""
+        """Wait for the end of the load. Raises AttemptError when the generator fails or does not end in time."""
         remaining = (schedule.end - datetime.now(UTC)).total_seconds() + self.params.load.request_timeout_s + 30
         try:
             status = generator.wait(max(1.0, remaining))
@@ -109,10 +107,10 @@ class Attempt:
         (self.directory / LOAD_DONE_FILE).touch()
 
     def inject(self, schedule: Schedule) -> None:
-        """Carry out the faults of the case at their times and write what was done.
+        """Carry out the faults of the case at their times and write them to the attempt's directory.
 
         Raises:
-            FaultError: something of a fault is left.
+            FaultError: a fault could not be undone.
             AttemptError: a fault that is not part of the case was found at its end.
         """
         with ExitStack() as cleanup:
@@ -158,7 +156,7 @@ class Attempt:
         self.say("export")
         with CaseWriter(self.workspace.cases, self.plan.case_id) as writer:
             run = read_run(self.directory / REQUESTS_FILE)
-            requests = _from(schedule.baseline_start, run.requests)
+            requests = _scheduled_from(schedule.baseline_start, run.requests)
             writer.write("requests", requests)
             stack = self.stack.describe()
             window = (schedule.baseline_start, schedule.end)
@@ -201,38 +199,39 @@ class Attempt:
 
 
 def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> Case:
-    """Carry out ``plan`` on the running stack and publish the case: every step in this process.
+    """Run every step of an attempt at ``plan`` on the running stack, and publish the case.
 
     Raises:
         AttemptError: no steady stack, residue that cannot be removed, a load generator that failed.
         StackNotRunningError: no stack runs in this workspace.
     """
     attempt = Attempt(params, workspace, plan, say)
-    with sole_experiment(workspace):
+    with experiment_lock(workspace):
         attempt.prepare()
-        schedule = fix_schedule(attempt.directory, Schedule.starting_soon(params.campaign.windows))
+        schedule = publish_schedule(attempt.directory, Schedule.starting_soon(params.campaign.windows))
         with ExitStack() as cleanup:
             generator = attempt.start_load(schedule)
-            cleanup.callback(end_load, generator)
+            cleanup.callback(stop_load, generator)
             attempt.inject(schedule)
             attempt.await_load(generator, schedule)
         return attempt.publish()
 
 
-def sole_experiment(workspace: Workspace) -> FileLock:
-    """One case or one injection by hand at a time: neither may disturb the other. Entering raises AttemptError."""
+def experiment_lock(workspace: Workspace) -> FileLock:
+    """Keep other cases and injections by hand off the stack while held. Entering raises AttemptError when one runs."""
     busy = AttemptError(f"a case or an injection is under way in {workspace.root}")
     return FileLock(workspace.root / ".experiment.lock", busy)
 
 
-def end_load(generator: subprocess.Popen[bytes]) -> None:
+def stop_load(generator: subprocess.Popen[bytes]) -> None:
+    """End the load generator if it still runs."""
     if generator.poll() is None:
         generator.kill()
         generator.wait()
 
 
 def remove_residue(workspace: Workspace) -> None:
-    """Raises AttemptError when traces of a fault stay in spite of recovery: no case may start then."""
+    """Undo what is left of faults. Raises AttemptError when something stays: no case may start then."""
     found = residue(workspace)
     if not found:
         return
@@ -244,10 +243,10 @@ def remove_residue(workspace: Workspace) -> None:
 
 
 def wait_until_steady(stack: LiveStack, say: Say) -> None:
-    """Every replica serves, nothing is queued, and completions come back at once.
+    """Wait until every replica serves, nothing is queued, and completions come back at once.
 
     Raises:
-        AttemptError: that did not happen within ``STEADY_TIMEOUT_S``.
+        AttemptError: the stack is not steady within ``STEADY_TIMEOUT_S``.
     """
     deadline = time.monotonic() + STEADY_TIMEOUT_S
     told = False
@@ -260,8 +259,8 @@ def wait_until_steady(stack: LiveStack, say: Say) -> None:
         time.sleep(1)
 
 
-def _from(start: datetime, requests: pa.Table) -> pa.Table:
-    """The warm-up is not part of the record."""
+def _scheduled_from(start: datetime, requests: pa.Table) -> pa.Table:
+    """Leave out the requests of the warm-up."""
     return requests.filter(pc.greater_equal(requests["scheduled"], pa.scalar(start, TIMESTAMP)))
 
 

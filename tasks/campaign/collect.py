@@ -1,4 +1,4 @@
-"""A campaign: every planned case is collected. Killed at any point, it continues where it was."""
+"""Record every planned case of a campaign. A campaign that was killed continues where it was."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from tasks.backends import backend_of
 from tasks.backends.base import Backend, Say
+from tasks.campaign.errors import CampaignError
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import CaseError, is_finished, read_case, validate_case
 from tasks.console import Console
@@ -34,13 +35,9 @@ CASE_STOP_TIMEOUT_S = 40.0
 RESOLVED_PARAMS_FILE = "params.resolved.yaml"
 
 
-class CampaignError(RCArenaError):
-    """The campaign could not be completed; what was finished is kept."""
-
-
 @dataclass(frozen=True)
 class Collected:
-    """Case ids after ``collect``: there already, new, tried in vain, not tried because the stack was lost."""
+    """Case ids by what became of the cases. ``not_tried``: the stack was lost before it was their turn."""
 
     kept: tuple[str, ...]
     recorded: tuple[str, ...]
@@ -68,7 +65,7 @@ class IncompleteError(CampaignError):
 def collect(params: Params, workspace: Workspace, console: Console, *, keep_stack: bool = False) -> Collected:
     """Bring the stack up, record every case that is not finished yet, take the stack down.
 
-    A case that fails keeps no other from being tried; only a stack that cannot be brought back does.
+    After a case that fails, the next one is tried; only a stack that cannot be brought back ends the campaign early.
 
     Raises:
         CampaignError: another campaign uses the workspace.
@@ -79,7 +76,7 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
     from tasks.export.base import EXPORTERS  # pandas
 
     EXPORTERS.require_all()
-    with exclusive(workspace):
+    with campaign_lock(workspace):
         plans = plan_campaign(params)
         workspace.cases.mkdir(parents=True, exist_ok=True)
         resolved = workspace.root / RESOLVED_PARAMS_FILE
@@ -90,20 +87,20 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         kept = tuple(plan.case_id for plan in plans if plan not in pending)
         if kept:
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
-        done = _Progress()
+        done = _Tally()
         if pending:
             with _stack(params, workspace, console, keep_stack) as backend:
-                done = _record(backend, resolved, pending, console)
+                done = _record_cases(backend, resolved, pending, console)
     collected = Collected(kept, _ids(done.recorded), _ids(done.failed), _ids(done.not_tried))
     if done.failed or done.not_tried:
-        raise IncompleteError(collected, _missing(done, collected))
+        raise IncompleteError(collected, _missing_cases_text(done, collected))
     console.say(f"collect: cases {collected}, in {workspace.cases}")
     return collected
 
 
 @dataclass
-class _Progress:
-    """Cases of one run of ``collect``; ``stopped``: why the rest was not tried."""
+class _Tally:
+    """Cases by what became of them. ``stopped`` says why the rest was not tried."""
 
     recorded: list[CasePlan] = field(default_factory=list)
     failed: list[CasePlan] = field(default_factory=list)
@@ -115,8 +112,8 @@ def _ids(plans: list[CasePlan]) -> tuple[str, ...]:
     return tuple(plan.case_id for plan in plans)
 
 
-def _missing(done: _Progress, collected: Collected) -> str:
-    """Short lines: counts, a few names, why, and what to do."""
+def _missing_cases_text(done: _Tally, collected: Collected) -> str:
+    """Say in a few lines how many cases are missing, some of their names, why, and what to do."""
     lines = [f"not every case is there: {collected}"]
     for what, plans in (("failed", done.failed), ("not tried", done.not_tried)):
         if plans:
@@ -128,13 +125,13 @@ def _missing(done: _Progress, collected: Collected) -> str:
 
 
 def settle_cases(params: Params, workspace: Workspace, console: Console) -> None:
-    """Let ``cases`` hold nothing but cases that ``params`` ask for, whole ones, and every such case there is.
+    """Make the folder ``cases`` hold every usable case that ``params`` ask for, and no other.
 
     Raises:
         CampaignError: a campaign runs in the workspace.
     """
     workspace.cases.mkdir(parents=True, exist_ok=True)
-    with exclusive(workspace):
+    with campaign_lock(workspace):
         _settle(workspace, plan_campaign(params), console)
 
 
@@ -144,7 +141,7 @@ def _settle(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console)
 
 
 def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
-    """Move cases that the parameters no longer ask for, and damaged ones, to ``superseded``: nothing is deleted."""
+    """Move cases that the parameters no longer ask for, and damaged ones, to ``superseded``. Nothing is deleted."""
     wanted = {plan.case_id: plan for plan in plans}
     for path in sorted(workspace.cases.iterdir()):
         if path.name.endswith(".partial"):
@@ -169,7 +166,7 @@ def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Consol
 
 
 def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
-    """Use whole cases that were set aside and are asked for again."""
+    """Move usable cases that are asked for again from ``superseded`` back to ``cases``."""
     for plan in plans:
         target = workspace.cases / plan.case_id
         candidates = sorted(workspace.superseded.glob(f"{plan.case_id}.*")) if not target.exists() else []
@@ -180,21 +177,21 @@ def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Conso
 
 
 def _unusable(path: Path, plan: CasePlan) -> str | None:
-    """Why the case in ``path`` is not the one that is planned: damaged, or recorded when a default was another one."""
+    """Say why the case in ``path`` cannot stand for ``plan``: it is damaged, or was recorded with other defaults."""
     if problems := validate_case(path):
         return problems[0]
     others = differences(read_case(path).record.parameters, plan.parameters)
     return f"recorded with {some(others)}" if others else None
 
 
-def exclusive(workspace: Workspace) -> FileLock:
-    """One campaign per workspace. Entering raises CampaignError when another has it."""
+def campaign_lock(workspace: Workspace) -> FileLock:
+    """Keep other campaigns out of the workspace while held. Entering raises CampaignError when another holds it."""
     return FileLock(workspace.root / ".campaign.lock", CampaignError(f"another campaign runs in {workspace.root}"))
 
 
 @contextlib.contextmanager
 def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -> Iterator[Backend]:
-    """The stack, up and leased while the campaign lives: should it be killed, the stack ends, too."""
+    """Bring the stack up and lease it: should this process be killed, the stack ends, too. Take it down at the end."""
     backend = backend_of(params, workspace)
     try:
         try:
@@ -214,7 +211,7 @@ def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -
 
 
 def take_down(backend: Backend[Any], say: Say | None = None, also: Collection[str] = ()) -> bool:
-    """Undo faults, then end the stack, whatever the undo says. False when there was no stack."""
+    """Undo faults, then end the stack even if the undo fails. Return False when there was no stack."""
     try:
         recover(backend.workspace)
     finally:
@@ -224,6 +221,7 @@ def take_down(backend: Backend[Any], say: Say | None = None, also: Collection[st
 
 @contextlib.contextmanager
 def _lease(backend: Backend) -> Iterator[None]:
+    """Renew the lease of the stack in a thread."""
     stopped = threading.Event()
 
     def renew() -> None:
@@ -242,9 +240,9 @@ def _lease(backend: Backend) -> Iterator[None]:
         thread.join()
 
 
-def _record(backend: Backend, resolved: Path, pending: list[CasePlan], console: Console) -> _Progress:
-    """Try every case; a stack that cannot be brought back ends it."""
-    done = _Progress()
+def _record_cases(backend: Backend, resolved: Path, pending: list[CasePlan], console: Console) -> _Tally:
+    """Record the pending cases in their order until the stack cannot be brought back."""
+    done = _Tally()
     with console.progress("cases", len(pending)) as advance:
         for number, plan in enumerate(pending, start=1):
             console.say(f"case {number}/{len(pending)}: {plan.short_label}")
@@ -263,7 +261,7 @@ def _record(backend: Backend, resolved: Path, pending: list[CasePlan], console: 
 
 
 class _StackLostError(RCArenaError):
-    """The stack cannot be brought back. ``tried``: the case at hand has had an attempt."""
+    """The stack cannot be brought back. ``tried``: the current case has had an attempt."""
 
     def __init__(self, tried: bool, reason: DeployError) -> None:
         self.tried = tried
@@ -271,6 +269,11 @@ class _StackLostError(RCArenaError):
 
 
 def _record_case(backend: Backend, resolved: Path, plan: CasePlan, console: Console) -> bool:
+    """Record one case, a second time on a fresh stack if need be. Return False when that failed.
+
+    Raises:
+        _StackLostError: the stack cannot be brought back.
+    """
     for attempt in range(1, ATTEMPTS_PER_CASE + 1):
         if attempt > 1:
             console.say(f"case {plan.short_label}: attempt {attempt}, on a fresh stack")
@@ -287,7 +290,7 @@ def _record_case(backend: Backend, resolved: Path, plan: CasePlan, console: Cons
 
 
 def _ensure_stack(backend: Backend, console: Console, *, fresh: bool) -> None:
-    """A case that failed is tried again on a fresh stack. Raises DeployError when there is none after several tries."""
+    """Bring the stack up unless it is; with ``fresh``, replace it. Raises DeployError when that fails several times."""
     if not fresh and backend.is_up():
         return
     for attempt in range(1, ATTEMPTS_TO_BRING_BACK + 1):
@@ -306,9 +309,9 @@ Outcome = Literal["recorded", "failed", "hopeless"]
 
 
 def _run_in_process(plan: CasePlan, resolved: Path, workspace: Workspace, console: Console) -> Outcome:
-    """Run ``rcarena case`` as a child; killing this process ends the child, too.
+    """Run ``rcarena case`` as a child that ends with this process.
 
-    ``hopeless``: it failed for a reason that another attempt cannot cure.
+    Return ``hopeless`` when it failed for a reason that another attempt cannot cure.
     """
     command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "tasks.cli", "case", plan.case_id]
     command += ["--params", str(resolved), "--workspace", str(workspace.root)]
@@ -326,10 +329,10 @@ def _run_in_process(plan: CasePlan, resolved: Path, workspace: Workspace, consol
             raise
     if child.returncode == EXIT_USAGE:
         return "hopeless"
-    return "recorded" if child.returncode == 0 and _is_there(workspace, plan) else "failed"
+    return "recorded" if child.returncode == 0 and _is_recorded(workspace, plan) else "failed"
 
 
-def _is_there(workspace: Workspace, plan: CasePlan) -> bool:
+def _is_recorded(workspace: Workspace, plan: CasePlan) -> bool:
     path = workspace.cases / plan.case_id
     try:
         return is_finished(path) and read_case(path).record.case_id == plan.case_id

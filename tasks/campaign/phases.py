@@ -1,4 +1,4 @@
-"""When the phases of one attempt at a case begin and end; load and injection may be different processes or pods."""
+"""The schedule of one attempt at a case, on which its load and its injection agree, even from different pods."""
 
 from __future__ import annotations
 
@@ -6,34 +6,31 @@ import math
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal, get_args
 
 from pydantic import AwareDatetime, ValidationError
 
+from tasks.campaign.errors import AttemptError
 from tasks.case import Phase
-from tasks.errors import RCArenaError
 from tasks.params import Windows
 from tasks.system.durable import create_once
 from tasks.validation import Frozen
 
 SCHEDULE_FILE = "schedule.json"
 LEAD_TIME_S = 3.0
-"""From the moment when all are ready until the first request may leave: generator and guardians start meanwhile."""
-PARTNERS = ("load", "inject")
-
-
-class ScheduleError(RCArenaError):
-    """No common schedule: a partner did not come, or the file is damaged."""
+"""Seconds between all being ready and the first request, in which the generator and the guardians start."""
+Partner = Literal["load", "inject"]
 
 
 class Schedule(Frozen):
-    """Fixed before the load starts."""
+    """When the phases of an attempt begin and end; decided before the load starts."""
 
     load_start: AwareDatetime
     windows: Windows
 
     @classmethod
     def starting_soon(cls, windows: Windows) -> Schedule:
-        """On a whole second, so that phases fall on the sampling grid."""
+        """Return a schedule that starts after the lead time, on a whole second: phases fall on the sampling grid."""
         now = datetime.fromtimestamp(math.ceil(time.time()), UTC)
         return cls(load_start=now + timedelta(seconds=LEAD_TIME_S), windows=windows)
 
@@ -67,43 +64,44 @@ class Schedule(Frozen):
 
 
 def read_schedule(directory: Path) -> Schedule | None:
-    """None when it was not agreed on yet.
+    """Return the schedule of the attempt in ``directory``; None when there is none yet.
 
     Raises:
-        ScheduleError: the file is damaged.
+        AttemptError: the file is damaged.
     """
     try:
         return Schedule.model_validate_json((directory / SCHEDULE_FILE).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise ScheduleError(f"{directory / SCHEDULE_FILE}: cannot be read: {error}") from error
+        raise AttemptError(f"{directory / SCHEDULE_FILE}: cannot be read: {error}") from error
 
 
-def fix_schedule(directory: Path, schedule: Schedule) -> Schedule:
-    """Publish ``schedule`` unless one is there; the one that holds. Atomic: all partners get the same."""
+def publish_schedule(directory: Path, schedule: Schedule) -> Schedule:
+    """Write ``schedule`` unless another process was faster. Return the one that was written: all get the same."""
     create_once(directory / SCHEDULE_FILE, schedule.model_dump_json(indent=1).encode())
     fixed = read_schedule(directory)
     assert fixed is not None
     return fixed
 
 
-def agree(directory: Path, partner: str, windows: Windows, timeout_s: float) -> Schedule:
-    """Say that ``partner`` is ready and wait for the others; who comes last fixes the start.
+def agree_on_start(directory: Path, partner: Partner, windows: Windows, timeout_s: float) -> Schedule:
+    """Announce that ``partner`` is ready, wait for the other one, and return the schedule of both.
 
     Raises:
-        ScheduleError: not all came within ``timeout_s``, the schedule has begun without us, or it is damaged.
+        AttemptError: the other one is not ready within ``timeout_s``, the schedule began before this call, or its file
+            is damaged.
     """
     (directory / f"ready-{partner}").touch()
     deadline = time.monotonic() + timeout_s
     while (schedule := read_schedule(directory)) is None:
-        missing = [each for each in PARTNERS if not (directory / f"ready-{each}").exists()]
+        missing = [each for each in get_args(Partner) if not (directory / f"ready-{each}").exists()]
         if not missing:
-            schedule = fix_schedule(directory, Schedule.starting_soon(windows))
+            schedule = publish_schedule(directory, Schedule.starting_soon(windows))
             break
         if time.monotonic() > deadline:
-            raise ScheduleError(f"{partner}: waited {timeout_s:g} s for {' and '.join(missing)}, which did not come")
+            raise AttemptError(f"{partner}: waited {timeout_s:g} s for {' and '.join(missing)}, which did not come")
         time.sleep(0.2)
     if schedule.load_start < datetime.now(UTC):
-        raise ScheduleError(f"{partner}: the attempt began at {schedule.load_start.isoformat()}, without this process")
+        raise AttemptError(f"{partner}: the attempt began at {schedule.load_start.isoformat()}, without this process")
     return schedule

@@ -1,4 +1,4 @@
-"""Which cases a campaign consists of. A pure function of the parameters."""
+"""Derive the cases of a campaign from its parameters, and from nothing else."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ SHAPING_SECTIONS = ("campaign", "deploy", "load", "export")
 
 @dataclass(frozen=True)
 class CasePlan:
-    """One experiment. ``case_id`` is derived from what shapes its telemetry and is not the default, and says nothing
-    about the fault. ``parameters``: all that shapes its telemetry, defaults spelled out; a finished case with the id is
-    reused when it was recorded with these."""
+    """One experiment.
+
+    ``case_id`` depends on the parameters that shape telemetry and differ from their defaults; it says nothing about the
+    fault. ``parameters`` are all that shape telemetry, defaults included: a finished case with the same id is reused
+    when it was recorded with these.
+    """
 
     case_id: str
     repetition: int
@@ -36,7 +39,7 @@ class CasePlan:
 
     @property
     def short_label(self) -> str:
-        """As ``label``, but one of three or more faults stands for all."""
+        """Like ``label``, but of three or more faults it names only the first."""
         return self._numbered(case_label(self.injections, most=2))
 
     def _numbered(self, faults: str) -> str:
@@ -60,7 +63,7 @@ def check_params(params: Params, source: str) -> None:
 
 
 def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
-    """Every case of the campaign, in a seeded random order so that no fault is always early or late."""
+    """List the cases of the campaign in a seeded random order, so that no fault is always early or late."""
     faults = [_planned(params, specs.values()) for specs in params.inject.cases()]
     planned = [_planned(params, ())] * params.campaign.fault_free_cases + faults * params.campaign.repetitions
     repetitions: dict[str, int] = {}
@@ -76,7 +79,7 @@ def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
 def _planned(
     params: Params, specs: Iterable[InjectionSpec]
 ) -> tuple[tuple[PlannedInjection, ...], list[dict[str, Any]]]:
-    """What is injected, and what of it makes the case another one."""
+    """Resolve the injections of a case. Return them, and the part of them that the case id depends on."""
     window, backend = params.campaign.windows.fault_s, params.deploy.backend
     injections, identity = [], []
     for spec in specs:

@@ -54,7 +54,7 @@ def _inject_once(
     from datetime import UTC, datetime, timedelta
 
     from tasks.backends import backend_of
-    from tasks.campaign.attempt import sole_experiment
+    from tasks.campaign.attempt import experiment_lock
     from tasks.inject.catalogue import resolve_parameters, validate_injection
     from tasks.inject.start import LEAD_S, start_injection
     from tasks.injection import InjectionSpec
@@ -70,7 +70,7 @@ def _inject_once(
     console.say(f"{planned} for {duration_s:g} s; Ctrl-C undoes it at once")
     injection_id, start = f"manual-{time.time_ns()}", datetime.now(UTC) + timedelta(seconds=LEAD_S)
     with (
-        sole_experiment(place),
+        experiment_lock(place),
         start_injection(stack.runtime, place, planned, injection_id=injection_id, window_start=start) as handle,
     ):
         injection = handle.wait()

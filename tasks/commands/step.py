@@ -59,7 +59,7 @@ def prepare(
 
     Exit status 99: the case is recorded already.
     """
-    from tasks.campaign.attempt import sole_experiment
+    from tasks.campaign.attempt import experiment_lock
     from tasks.case import is_finished
 
     if is_finished(workspace_at(workspace).cases / case_id):
@@ -67,7 +67,7 @@ def prepare(
         raise typer.Exit(EXIT_FINISHED)
 
     step = _attempt(case_id, attempt, params, workspace)
-    with sole_experiment(step.workspace):
+    with experiment_lock(step.workspace):
         step.prepare()
 
 
@@ -80,15 +80,15 @@ def load(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Drive the stack for the whole attempt, from the moment when `step inject` is there, too."""
-    from tasks.campaign.attempt import end_load
+    from tasks.campaign.attempt import stop_load
 
     step = _attempt(case_id, attempt, params, workspace)
-    schedule = step.agree("load", partner_timeout)
+    schedule = step.agree_on_start("load", partner_timeout)
     generator = step.start_load(schedule)
     try:
         step.await_load(generator, schedule)
     finally:
-        end_load(generator)
+        stop_load(generator)
 
 
 @step_app.command()
@@ -100,11 +100,11 @@ def inject(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Carry out the case's faults at their times, from the moment when `step load` is there, too."""
-    from tasks.campaign.attempt import sole_experiment
+    from tasks.campaign.attempt import experiment_lock
 
     step = _attempt(case_id, attempt, params, workspace)
-    with sole_experiment(step.workspace):
-        step.inject(step.agree("inject", partner_timeout))
+    with experiment_lock(step.workspace):
+        step.inject(step.agree_on_start("inject", partner_timeout))
 
 
 @step_app.command()

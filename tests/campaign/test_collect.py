@@ -9,15 +9,15 @@ import tasks.campaign.collect
 from tasks.backends.base import LiveStack, Say
 from tasks.backends.local.backend import LocalBackend
 from tasks.campaign.collect import (
-    CampaignError,
     Collected,
     IncompleteError,
     Outcome,
     bring_back,
+    campaign_lock,
     collect,
-    exclusive,
     set_aside,
 )
+from tasks.campaign.errors import CampaignError
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import is_finished, read_case
 from tasks.console import Console
@@ -91,9 +91,9 @@ def test_what_a_killed_writer_left_is_removed(params: Params, place: Workspace) 
 
 
 def test_two_campaigns_do_not_share_a_workspace(place: Workspace) -> None:
-    with exclusive(place), pytest.raises(CampaignError, match="another campaign runs"), exclusive(place):
+    with campaign_lock(place), pytest.raises(CampaignError, match="another campaign runs"), campaign_lock(place):
         pass
-    with exclusive(place):
+    with campaign_lock(place):
         pass
 
 

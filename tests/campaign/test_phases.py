@@ -3,10 +3,12 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from tasks.campaign.phases import SCHEDULE_FILE, Schedule, ScheduleError, agree, fix_schedule, read_schedule
+from tasks.campaign.errors import AttemptError
+from tasks.campaign.phases import SCHEDULE_FILE, Partner, Schedule, agree_on_start, publish_schedule, read_schedule
 from tasks.params import Windows
 
 WINDOWS = Windows(warmup_s=5, baseline_s=20, fault_s=15, recovery_s=8)
@@ -24,10 +26,10 @@ def test_phases_follow_each_other_on_whole_seconds() -> None:
 def test_partners_agree_on_one_start_in_the_future(tmp_path: Path) -> None:
     agreed: dict[str, Schedule] = {}
 
-    def come(partner: str) -> None:
-        agreed[partner] = agree(tmp_path, partner, WINDOWS, timeout_s=10)
+    def announce(partner: Partner) -> None:
+        agreed[partner] = agree_on_start(tmp_path, partner, WINDOWS, timeout_s=10)
 
-    threads = [threading.Thread(target=come, args=(partner,)) for partner in ("load", "inject")]
+    threads = [threading.Thread(target=announce, args=(partner,)) for partner in get_args(Partner)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -37,26 +39,26 @@ def test_partners_agree_on_one_start_in_the_future(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".schedule*"))
 
 
-def test_who_waits_in_vain_says_for_whom(tmp_path: Path) -> None:
-    with pytest.raises(ScheduleError, match=r"load: waited 0\.3 s for inject, which did not come"):
-        agree(tmp_path, "load", WINDOWS, timeout_s=0.3)
+def test_a_partner_that_waits_in_vain_says_for_which_other(tmp_path: Path) -> None:
+    with pytest.raises(AttemptError, match=r"load: waited 0\.3 s for inject, which did not come"):
+        agree_on_start(tmp_path, "load", WINDOWS, timeout_s=0.3)
     assert read_schedule(tmp_path) is None
 
 
 def test_the_first_schedule_holds(tmp_path: Path) -> None:
-    first = fix_schedule(tmp_path, Schedule.starting_soon(WINDOWS))
+    first = publish_schedule(tmp_path, Schedule.starting_soon(WINDOWS))
     later = first.model_copy(update={"load_start": first.load_start + timedelta(seconds=60)})
-    assert fix_schedule(tmp_path, later) == first
+    assert publish_schedule(tmp_path, later) == first
 
 
 def test_a_partner_that_comes_back_after_the_start_cannot_join(tmp_path: Path) -> None:
     begun = Schedule(load_start=datetime.now(UTC) - timedelta(seconds=1), windows=WINDOWS)
-    fix_schedule(tmp_path, begun)
-    with pytest.raises(ScheduleError, match="without this process"):
-        agree(tmp_path, "inject", WINDOWS, timeout_s=1)
+    publish_schedule(tmp_path, begun)
+    with pytest.raises(AttemptError, match="without this process"):
+        agree_on_start(tmp_path, "inject", WINDOWS, timeout_s=1)
 
 
 def test_a_torn_schedule_is_named(tmp_path: Path) -> None:
     (tmp_path / SCHEDULE_FILE).write_text('{"load_start": "2026-')
-    with pytest.raises(ScheduleError, match=r"schedule\.json: cannot be read"):
+    with pytest.raises(AttemptError, match=r"schedule\.json: cannot be read"):
         read_schedule(tmp_path)
