@@ -1,7 +1,7 @@
-"""Probes: a figure per moment that shows whether a fault is there.
+"""Probes measure whether a fault is there.
 
-A probe yields samples; the guardian puts them into the phases before, during and after by their times, and reduces each
-phase to one figure.
+A probe yields samples; the guardian assigns them to the phases before, during and after by their times, and reduces
+each phase to one figure.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Sample:
 
 
 class Probe:
-    """Base of the probes. ``tick`` is called every ``interval_s`` and does not wait for a figure to appear."""
+    """Base of the probes. ``tick`` is called every ``interval_s`` and must not block."""
 
     name: str
     unit: str
     interval_s: float = 0.5
     min_samples: int = 2
     before_window_s: float = 15.0
-    """How far back from the act a sample counts as "before"; a probe may yield samples older than itself."""
+    """Length of the phase before; a probe may yield samples that are older than itself."""
     late_s: float = 2.0
-    """How long after its time a sample may become known."""
+    """A sample may become known so long after its time."""
 
     def tick(self) -> list[Sample]:
-        """Samples that became known since the last call. Raises nothing: what cannot be read is no sample."""
+        """Return the samples that became known since the last call. What cannot be read is no sample, not an error."""
         raise NotImplementedError
 
     def reduce(self, values: Sequence[float]) -> float:
@@ -48,7 +48,7 @@ class Probe:
 
 
 class Gauge(Probe):
-    """The value of a function now."""
+    """Samples the value of a function."""
 
     def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
         self.name, self.unit, self._read = name, unit, read
@@ -61,7 +61,7 @@ class Gauge(Probe):
 
 
 class Rate(Probe):
-    """Growth of a counter per second. The kernel books waiting in lumps, so a phase is its mean."""
+    """Samples the growth of a counter per second; a phase is reduced to the mean, since the kernel counts in lumps."""
 
     def __init__(self, name: str, unit: str, read: Callable[[], float]) -> None:
         self.name, self.unit, self._read = name, unit, read

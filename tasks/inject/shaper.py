@@ -1,4 +1,4 @@
-"""Delay, jitter and loss on the egress of a link, in user space, for kernels without netem.
+"""Delay, jitter and loss on the egress of a link, in user space: a program for kernels without netem.
 
 A clsact filter redirects what the link would send to a TAP device of this process; each frame is held until its time
 and then put on the link through a raw packet socket that bypasses queueing disciplines and filters. Frames cross with
@@ -6,7 +6,7 @@ their virtio header, so the segmentation and checksum offloads of the sender sta
 one read and one write. Delay, jitter and correlation follow the definitions of Linux netem: with jitter, frames may
 overtake.
 
-Run by file path with the standard library only (it starts in some 30 ms), inside the network namespace of the link. It
+It is run by file path inside the network namespace of the link, and imports the standard library only to start fast. It
 prints ``ready``, serves until its standard input closes, SIGTERM or its own deadline, then removes the redirection and
 sends at once what it still holds: no frame is lost by the undo.
 """
@@ -50,7 +50,7 @@ _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_QDISC_BYPASS = 263, 15, 20
 
 
 class CorrelatedUniform:
-    """Uniform numbers in [0, 1), each pulled towards the one before by ``correlation`` (0..1), as netem does."""
+    """Draws uniform numbers in [0, 1), each pulled towards the one before by ``correlation`` (0..1), as netem does."""
 
     def __init__(self, correlation: float, draw: Callable[[], float]) -> None:
         self._correlation = correlation
@@ -64,7 +64,7 @@ class CorrelatedUniform:
 
 @dataclass
 class Impairment:
-    """What happens to a frame: the extra delay in seconds, or None when it is lost."""
+    """Draws what happens to a frame: the extra delay in seconds, or None when it is lost."""
 
     delay_s: float
     jitter_s: float
@@ -85,7 +85,7 @@ class Impairment:
 
 @dataclass
 class DelayLine:
-    """Frames by release time. Equal times keep their order. ``full`` asks the reader to stop reading."""
+    """A queue of frames by release time; equal times keep their order. ``full``: stop reading."""
 
     max_frames: int = MAX_HELD_FRAMES
     max_bytes: int = MAX_HELD_BYTES
@@ -123,7 +123,7 @@ class DelayLine:
 
 
 def open_tap(name: str, mtu: int, offload: bool) -> int:
-    """A TAP device that lives as long as the returned descriptor, up, with virtio headers."""
+    """Create a TAP device with virtio headers and bring it up. It lives as long as the returned descriptor."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
     if offload:
@@ -147,7 +147,7 @@ def interface_mtu(name: str) -> int:
 
 
 def open_link(interface: str) -> socket.socket:
-    """A send-only packet socket on ``interface`` past its queueing disciplines and filters."""
+    """Open a send-only packet socket on ``interface`` that bypasses its queueing disciplines and filters."""
     link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     link.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
     link.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
@@ -158,8 +158,10 @@ def open_link(interface: str) -> socket.socket:
 
 
 def serve(tap: int, link: socket.socket, impair: Impairment, stop: Callable[[], bool], wake: list[int]) -> DelayLine:
-    """Move frames from ``tap`` to ``link`` until ``stop()``; returns what is still held. ``wake``: descriptors whose
-    becoming readable is a reason to ask ``stop()``."""
+    """Move frames from ``tap`` to ``link`` until ``stop()``. Returns what is still held.
+
+    ``wake``: when one of these descriptors becomes readable, ``stop()`` is asked at once.
+    """
     line = DelayLine()
     buffer = bytearray(MAX_READ_BYTES)
     view = memoryview(buffer)

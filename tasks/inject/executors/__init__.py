@@ -1,1 +1,1 @@
-"""How fault kinds are carried out: one package per backend."""
+"""Executors carry out fault kinds: one package per backend."""

@@ -1,1 +1,1 @@
-"""How the Kubernetes backend carries faults out: Chaos Mesh, agents on nodes, and requests to engines."""
+"""Executors of the Kubernetes backend: Chaos Mesh, agents on nodes, pods beside the target."""

@@ -1,7 +1,7 @@
 """Faults that Chaos Mesh carries out: StressChaos, NetworkChaos and PodChaos.
 
-Each resource has a ``duration``, so the fault ends also when everybody of us is dead. It lies in the namespace of the
-stack and selects there, so Chaos Mesh needs no rights beyond it.
+Each resource has a ``duration``, so the fault ends even when all our processes are dead. It lies in the namespace of
+the stack and selects there, so Chaos Mesh needs no rights beyond it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from tasks.inject.probe import Probe
 
 P = TypeVar("P", bound=FaultParameters)
 DEVICE = "eth0"
-"""The pod's link: loopback between containers of a pod is left alone."""
+"""The link of a pod; loopback between its containers is not impaired."""
 
 
 class ChaosFault(KubernetesFault[P]):
-    """A fault that is one Chaos Mesh resource."""
+    """Carries out a fault by one Chaos Mesh resource."""
 
     chaos: ClassVar[ChaosKind]
     by_container: ClassVar[bool]
-    """Whether the resource selects containers of pods, and not pods."""
+    """Whether the resource selects containers, not whole pods."""
 
     @abstractmethod
     def action(self) -> dict[str, Any]:
-        """The part of the spec that says what is done."""
+        """Return the part of the spec that says what to do."""
 
     @property
     def resource(self) -> ChaosResource:
@@ -83,7 +83,7 @@ class ChaosFault(KubernetesFault[P]):
 
 
 class StressFault(ChaosFault[P]):
-    """stress-ng in the cgroup of the container, so that it spends the container's limits."""
+    """Runs stress-ng in the cgroup of the container, within the container's limits."""
 
     chaos = "StressChaos"
     by_container = True
@@ -96,14 +96,14 @@ class StressFault(ChaosFault[P]):
 
 
 class NetworkFault(ChaosFault[P]):
-    """An impairment of what the pods send (``direction`` to, as netem acts on egress), towards everybody."""
+    """Impairs all that the pods send (``direction`` is "to", since netem acts on egress)."""
 
     chaos = "NetworkChaos"
     by_container = False
     kind: ClassVar[Literal["delay", "loss", "bandwidth", "partition"]]
 
     def impairment(self) -> dict[str, Any]:
-        """The part of the spec that is named after ``kind``."""
+        """Return the part of the spec that is named after ``kind``."""
         return {}
 
     def action(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class NetworkFault(ChaosFault[P]):
 
 
 class PodFault(ChaosFault[P]):
-    """Pods or containers end; whoever owns them brings them back."""
+    """Ends pods or containers; their controller starts them again."""
 
     chaos = "PodChaos"
     spares_processes = False

@@ -1,8 +1,8 @@
-"""One Chaos Mesh resource: made once under a name that the injection decides, followed by its records, taken away.
+"""One Chaos Mesh resource: create it under a name derived from the injection, follow its records, remove it.
 
-What its controller does (Chaos Mesh 2.x): it puts a finalizer on the resource, selects pods or containers into
+The controller (Chaos Mesh 2.x) puts a finalizer on the resource, selects pods or containers into
 ``status.experiment.containerRecords``, applies the fault to each, and takes it back when ``duration`` is over or the
-resource is deleted; only then it drops the finalizer. Each attempt is an event of its record, with its time.
+resource is deleted; then it drops the finalizer. Each attempt is an event of its record, with its time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tasks.inject.executor import FaultError, Undone
 from tasks.inject.executors.kubernetes.injected import injected_metadata
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.kube.errors import ConflictError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ ChaosKind = Literal["StressChaos", "NetworkChaos", "PodChaos"]
 SPEC_ANNOTATION = "rcarena.io/spec-sha256"
 
 PAUSE_ANNOTATION = {"experiment.chaos-mesh.org/pause": "true"}
-"""Has the fault taken back while the resource stays, so that its records still tell when."""
+"""Makes the controller take the fault back while the resource, with the times in its records, stays."""
 ONE_SHOT = ("pod-kill", "container-kill")
-"""Actions that there is nothing to take back of."""
+"""Actions that leave nothing to take back."""
 FORCE_ANNOTATION = {"chaos-mesh.chaos-mesh.org/cleanFinalizer": "forced"}
 """Asks the controller to drop its finalizer although it could not take the fault back."""
 
@@ -42,14 +42,14 @@ LOOK_INTERVAL_S = 0.25
 
 
 def resource_name(injection_id: str) -> str:
-    """A DNS label; different for different injections, the same for every attempt at one."""
+    """Return a DNS label that is unique to the injection and the same at every attempt."""
     words = re.sub(r"[^a-z0-9]+", "-", injection_id.lower())[:40].strip("-")
     return "-".join(filter(None, ("fault", words, hashlib.sha256(injection_id.encode()).hexdigest()[:8])))
 
 
 @dataclass(frozen=True)
 class ChaosStatus:
-    """The controller's view: ids of what it selected, by phase, and what happened to each."""
+    """The status that the controller reports: a record with phase and events for each thing that it selected."""
 
     records: tuple[dict[str, Any], ...]
     conditions: frozenset[str]
@@ -71,11 +71,11 @@ class ChaosStatus:
 
     @property
     def recovered(self) -> bool:
-        """Nothing is injected; also when nothing ever was."""
+        """Whether nothing is injected (any more)."""
         return all(record.get("phase") == "Not Injected" for record in self.records)
 
     def not_in(self, phase: Literal["Injected", "Not Injected"]) -> list[str]:
-        """Each record that is in another phase, with the reason that its last failure gave."""
+        """Name each record that is in another phase, with the reason of its last failure."""
         found = []
         for record in self.records:
             if record.get("phase") != phase:
@@ -85,7 +85,7 @@ class ChaosStatus:
         return found
 
     def times(self, operation: Literal["Apply", "Recover"]) -> list[datetime]:
-        """When each success happened, to the second."""
+        """Return the times of the successes, to the second."""
         return [
             datetime.fromisoformat(str(event["timestamp"])).astimezone(UTC)
             for record in self.records
@@ -110,8 +110,8 @@ class ChaosResource:
         return {"apiVersion": CHAOS_API, "kind": self.kind, "metadata": metadata, "spec": spec}
 
     def create(self, document: dict[str, Any]) -> None:
-        """Make it; that the same one exists already (a lost answer, a retry) is success."""
-        with in_words(self.target):
+        """Create it. That the same one exists already (a lost answer, a retry) is success."""
+        with translate_errors(self.target):
             try:
                 self.target.api().create(document)
             except ConflictError as error:
@@ -124,12 +124,12 @@ class ChaosResource:
                 raise
 
     def find(self, deadline_s: float | None = None) -> dict[str, Any] | None:
-        with in_words(self.target):
+        with translate_errors(self.target):
             api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
             return api.find(CHAOS_API, self.kind, self.name, namespace=self.namespace)
 
     def await_injected(self, expected: frozenset[str]) -> ChaosStatus:
-        """Until the controller has injected every record.
+        """Wait until the controller has injected every record.
 
         Raises:
             FaultError: it has not within ``INJECT_TIMEOUT_S``, or it selected less than ``expected``; records and
@@ -152,10 +152,10 @@ class ChaosResource:
             time.sleep(LOOK_INTERVAL_S)
 
     def remove(self) -> Undone | None:
-        """Have the fault taken back and the resource gone; absent is fine.
+        """Make the controller take the fault back, and delete the resource; absent is fine.
 
-        A finalizer that stays is dropped, first by the controller, at last by hand: then nobody has confirmed that the
-        fault was taken back, and the answer says so.
+        A finalizer that stays is dropped, first by the controller, else by us. Then nothing confirms that the fault was
+        taken back, and the returned ``unconfirmed`` says so.
         """
         found = self.find()
         if found is None:
@@ -165,7 +165,7 @@ class ChaosResource:
         if not one_shot and not found["metadata"].get("deletionTimestamp"):
             self._patch({"metadata": {"annotations": PAUSE_ANNOTATION}})
             ended = self._wait(lambda seen: seen.recovered, RECOVER_TIMEOUT_S).status.times("Recover")
-        with in_words(self.target):
+        with translate_errors(self.target):
             self.target.api().delete(CHAOS_API, self.kind, self.name, namespace=self.namespace)
         last = self._wait(None, FORCE_TIMEOUT_S)
         if last.gone:
@@ -200,7 +200,7 @@ class ChaosResource:
             raise FaultError(f"{self}: one with another spec exists; run `rcarena inject --recover`")
 
     def _wait(self, condition: Callable[[ChaosStatus], bool] | None, timeout_s: float) -> _LastSeen:
-        """Until ``condition`` holds (None: until it is gone), or it is gone, or the time is over."""
+        """Wait until ``condition`` holds, the resource is gone (None: only that), or the time is over."""
         deadline = time.monotonic() + timeout_s
         last = ChaosStatus.of({})
         while (document := self.find()) is not None:
@@ -211,7 +211,7 @@ class ChaosResource:
         return _LastSeen(last, gone=True)
 
     def _patch(self, patch: dict[str, Any]) -> None:
-        with in_words(self.target):
+        with translate_errors(self.target):
             try:
                 self.target.api().merge_patch(CHAOS_API, self.kind, self.name, patch, namespace=self.namespace)
             except NotFoundError:

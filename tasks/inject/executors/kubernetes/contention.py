@@ -27,7 +27,7 @@ from tasks.inject.executors.kubernetes.fault_pod import (
     FaultPod,
     ready_probe,
 )
-from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, in_words
+from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, translate_errors
 from tasks.inject.executors.kubernetes.undo import DeleteFaultPods, KubernetesStep
 from tasks.stack import GATEWAY
 
@@ -41,7 +41,7 @@ class PodBesideFault(KubernetesFault[P]):
 
     @abstractmethod
     def specs(self, run_for_s: float) -> tuple[dict[str, Any], ...]:
-        """The specs of the pods to run."""
+        """Return the specs of the pods to run."""
 
     @property
     def fault_pods(self) -> FaultPod:
@@ -68,7 +68,7 @@ class PodBesideFault(KubernetesFault[P]):
             return None
 
     def spec(self, program: str, arguments: dict[str, Any], run_for_s: float) -> dict[str, Any]:
-        """A pod in the target's image that runs the file ``program`` of this package."""
+        """Return the spec of a pod in the target's image that runs the file ``program`` of this package."""
         source = (HERE / program).read_text(encoding="utf-8")
         container = self._target_container()
         options = {"seconds": math.ceil(run_for_s + READY_TIMEOUT_S), "ready-file": READY_FILE, **arguments}
@@ -101,7 +101,7 @@ class PodBesideFault(KubernetesFault[P]):
 
 
 class GpuPodFault(PodBesideFault[P]):
-    """One pod on each node where the target has GPUs, on those GPUs."""
+    """Runs one pod on each node where the target has GPUs, on those GPUs."""
 
     @abstractmethod
     def burner_arguments(self) -> dict[str, Any]:
@@ -125,8 +125,8 @@ class GpuPodFault(PodBesideFault[P]):
 
 
 class PromptFault(PodBesideFault[P]):
-    """A pod that sends prompts to the target's engine. Behind Ray's router that needs a stack with one replica, or
-    replicas that are applications of their own (pipeline parallelism)."""
+    """Runs a pod that sends prompts to the target's engine. Behind Ray's router this needs a stack with one replica, or
+    replicas that are separate applications (pipeline parallelism)."""
 
     @abstractmethod
     def flood_arguments(self) -> dict[str, Any]:
@@ -144,8 +144,8 @@ class PromptFault(PodBesideFault[P]):
         return (self.spec("prompt_flood.py", {"url": self.url(), **self.flood_arguments()}, run_for_s),)
 
     def url(self) -> str | None:
-        """Where requests reach the target's engine and no other; None when there is no such place."""
-        with in_words(self.target):
+        """Return a URL whose requests all reach the target's engine; None when there is none."""
+        with translate_errors(self.target):
             service = self.target.api().get(RAY_API, "RayService", RAY_SERVICE, namespace=self.target.namespace)
         config = yaml.safe_load(service["spec"]["serveConfigV2"])
         prefix = f"/{self.target.service}"

@@ -12,11 +12,11 @@ from tasks.stack import REPLICA_PREFIX
 
 P = TypeVar("P", bound=FaultParameters)
 STOPPED = 0.1
-"""An engine that makes less than this share of the tokens before has stopped."""
+"""An engine that generates less than this share of its tokens before has stopped."""
 
 
 class EngineFault(NodeFaultExecutor[P]):
-    """The engine's processes live in the replica's container; the container goes on."""
+    """Acts on the engine's processes inside the replica's container; the container goes on."""
 
     def amount(self) -> dict[str, float]:
         return {}
@@ -38,14 +38,14 @@ class EngineFault(NodeFaultExecutor[P]):
 
 
 class EnginePause(EngineFault[P]):
-    """SIGSTOP to the engine's processes, SIGCONT at the end. A pause that outlasts the replica's health checks makes
-    Ray start the replica anew."""
+    """Sends SIGSTOP to the engine's processes, SIGCONT at the end. When the pause outlasts the replica's health checks,
+    Ray restarts the replica."""
 
     action = "engine-pause"
 
 
 class EngineKill(EngineFault[P]):
-    """SIGKILL to the engine's processes: Ray notices and starts the replica again."""
+    """Sends SIGKILL to the engine's processes; Ray restarts the replica."""
 
     action = "engine-kill"
     spares_processes = False

@@ -1,4 +1,4 @@
-"""A fault kind on a cluster: what the kinds have in common there."""
+"""Base of the executors on a cluster."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ P = TypeVar("P", bound=FaultParameters)
 
 
 class KubernetesFault(FaultExecutor[KubernetesTarget, P]):
-    """One injection of a kind on the Kubernetes backend.
+    """Carries out one injection on a cluster.
 
-    ``take_pods`` remembers the pods that the act is for; ``alarm`` says when one of them is replaced: the new one has
-    no fault.
+    ``take_pods`` remembers the pods to act on; ``alarm`` reports when one of them is replaced, since the new one has no
+    fault.
     """
 
     settle_s = 90.0
@@ -22,7 +22,7 @@ class KubernetesFault(FaultExecutor[KubernetesTarget, P]):
     pods: tuple[dict[str, Any], ...] = ()
 
     def take_pods(self) -> tuple[dict[str, Any], ...]:
-        """The service's pods, for ``apply`` to act on.
+        """Return the service's pods, for ``apply`` to act on.
 
         Raises:
             FaultError: there is none, or one does not run.
@@ -39,7 +39,7 @@ class KubernetesFault(FaultExecutor[KubernetesTarget, P]):
         return self.replaced()
 
     def replaced(self) -> str | None:
-        """The first pod that is not the one that the act was for; None also when that cannot be told now."""
+        """Say which pod was replaced; None if none was, or the API does not answer."""
         if not self.spares_processes:
             return None
         try:
@@ -55,7 +55,7 @@ def name_of(pod: dict[str, Any]) -> str:
 
 
 def limit_of(pod: dict[str, Any], container: str, resource: str) -> float | None:
-    """The limit of a container in cores or bytes; None when it has none."""
+    """Return the limit of a container in cores or bytes; None when it has none."""
     from kubernetes.utils.quantity import parse_quantity
 
     for each in pod["spec"]["containers"]:

@@ -1,4 +1,4 @@
-"""Pods that an injection runs beside its target: they load what the target needs, and end by themselves."""
+"""Pods that an injection runs beside its target: they compete for its resources, and end by themselves."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.kube.errors import ClusterError, ConflictError
 
 CONTAINER = "load"
 READY_FILE = "/tmp/ready"
 READY_TIMEOUT_S = 120.0
-"""The image is on the node already; importing torch and opening a GPU takes half a minute."""
+"""Importing torch and opening a GPU takes half a minute; the image is on the node already."""
 GONE_TIMEOUT_S = 40.0
 LOOK_INTERVAL_S = 0.5
 GRACE_S = 2
@@ -22,18 +22,18 @@ GRACE_S = 2
 
 @dataclass(frozen=True)
 class FaultPod:
-    """The pods of one injection; ``injection`` is the value of the label that they carry, and how their names begin.
+    """The pods of one injection; ``injection`` is the value of their label and the beginning of their names.
 
-    All methods raise FaultError when the cluster does not do what is asked.
+    Every method raises FaultError when the cluster does not do what is asked.
     """
 
     target: KubernetesTarget
     injection: str
 
     def create(self, injection_id: str, specs: tuple[dict[str, Any], ...]) -> None:
-        """One per pod spec; those that exist already are kept."""
+        """Create one per pod spec; those that exist already are kept."""
         for number, spec in enumerate(specs):
-            with in_words(self.target):
+            with translate_errors(self.target):
                 try:
                     self.target.api().create(self.document(injection_id, number, spec))
                 except ConflictError as error:
@@ -49,7 +49,7 @@ class FaultPod:
         return injected_objects(self.target, "v1", "Pod", self.injection, deadline_s)
 
     def await_ready(self, count: int) -> None:
-        """Until each of them says that it does its work."""
+        """Wait until each of them is ready."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
             pods = self.all()
@@ -68,7 +68,7 @@ class FaultPod:
             time.sleep(LOOK_INTERVAL_S)
 
     def lost(self, deadline_s: float) -> str | None:
-        """Why one of them does not work any more."""
+        """Return why one of them no longer works; None if all do."""
         pods = self.all(deadline_s)
         if not pods or any(pod["metadata"].get("deletionTimestamp") for pod in pods):
             return "the pod of the fault was deleted"
@@ -82,7 +82,7 @@ class FaultPod:
             if time.monotonic() > deadline:
                 names = ", ".join(str(pod["metadata"]["name"]) for pod in pods)
                 raise FaultError(f"{self.target.name}: pod {names} stays in spite of its deletion")
-            with in_words(self.target):
+            with translate_errors(self.target):
                 for pod in pods:
                     if not pod["metadata"].get("deletionTimestamp"):
                         name = str(pod["metadata"]["name"])
@@ -105,7 +105,7 @@ class FaultPod:
 
 
 def ready_probe() -> dict[str, Any]:
-    """The program in the pod makes ``READY_FILE`` once it does its work."""
+    """Return the readiness probe: the program in the pod creates ``READY_FILE`` once it works."""
     return {"exec": {"command": ["test", "-f", READY_FILE]}, "periodSeconds": 1, "failureThreshold": 600}
 
 
@@ -115,7 +115,7 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 
 
 def _why(pod: dict[str, Any]) -> str:
-    """Phase and reasons, of the pod or of its container."""
+    """Return phase and reasons of the pod and its containers."""
     status = pod.get("status") or {}
     words = [status.get("phase"), status.get("reason"), status.get("message")]
     for each in status.get("containerStatuses") or ():

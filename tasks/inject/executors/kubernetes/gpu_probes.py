@@ -6,7 +6,7 @@ from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.probes import LOOK_BACK_S, PrometheusMean, PrometheusProbe, PrometheusRate
 from tasks.inject.executors.kubernetes.prometheus import raw_samples
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.inject.probe import Probe
 from tasks.kube.gpu_map import GpuState, NodeGpus, read_gpu_maps
 
@@ -18,7 +18,7 @@ def gpus_of(target: KubernetesTarget) -> dict[str, tuple[GpuState, ...]]:
         FaultError: no agent knows a GPU of the pods; it says why.
     """
     pods = {str(pod["metadata"]["uid"]): name_of(pod) for pod in target.pods()}
-    with in_words(target):
+    with translate_errors(target):
         maps = read_gpu_maps(target.api())
     found = {node.node: tuple(gpu for gpu in node.gpus if set(pods) & {pod.uid for pod in gpu.pods}) for node in maps}
     found = {node: gpus for node, gpus in found.items() if gpus}
@@ -40,7 +40,7 @@ def memory_used(target: KubernetesTarget) -> Probe:
 
 
 def memory_free_mb(target: KubernetesTarget) -> float:
-    """Of the GPU with the least, in MiB.
+    """Return the free memory of the GPU with the least, in MiB.
 
     Raises:
         FaultError: Prometheus does not know it.
@@ -53,7 +53,7 @@ def memory_free_mb(target: KubernetesTarget) -> float:
 
 
 def sm_activity(target: KubernetesTarget) -> Probe:
-    """Share of the SMs' time with work; GPUs without profiling counters only say whether anything ran."""
+    """Sample the share of the SMs' time with work, or utilisation on GPUs without profiling counters."""
     active = dcgm("DCGM_FI_PROF_SM_ACTIVE", target)
     if raw_samples(target.prometheus_url, active, LOOK_BACK_S):
         return PrometheusMean(target.prometheus_url, active, "SM activity of the GPU", "%", 100)
@@ -76,7 +76,7 @@ def dcgm(name: str, target: KubernetesTarget) -> str:
 
 
 def vllm(name: str, target: KubernetesTarget) -> str:
-    """By Ray's exporter or by vLLM's own."""
+    """Return a selector of a vLLM metric as Ray's exporter or vLLM itself names it."""
     pods = "|".join(name_of(pod) for pod in target.pods()) or "none"
     return f'{{__name__=~"ray_vllm_{name}|vllm:{name}",namespace="{target.namespace}",pod=~"{pods}"}}'
 

@@ -1,10 +1,10 @@
-"""How an object that an injection made says so, whatever its kind: labels to find it by, the injection's id."""
+"""Labels and annotations of the objects that an injection creates, and finding them by these."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.kube.manifest import stack_labels, stack_selector
 
 INJECTION_LABEL = "rcarena.io/injection"
@@ -13,7 +13,7 @@ ID_ANNOTATION = "rcarena.io/injection-id"
 
 
 def injected_metadata(target: KubernetesTarget, name: str, injection: str, injection_id: str) -> dict[str, Any]:
-    """``metadata`` of an object in the stack's namespace. ``injection``: value of the label, a word for the id."""
+    """Return ``metadata`` of an object in the stack's namespace. ``injection``: value of the label, made of the id."""
     return {
         "name": name,
         "namespace": target.namespace,
@@ -29,8 +29,8 @@ def injected_metadata(target: KubernetesTarget, name: str, injection: str, injec
 def injected_objects(
     target: KubernetesTarget, api_version: str, kind: str, injection: str, deadline_s: float | None = None
 ) -> list[dict[str, Any]]:
-    """Those of one kind that an injection made and that are there. Raises FaultError when the cluster does not say."""
+    """Return the objects of one kind that an injection created. Raises FaultError when they cannot be listed."""
     api = target.api() if deadline_s is None else target.api(deadline_s)
     selector = f"{stack_selector(target.namespace)},{INJECTION_LABEL}={injection}"
-    with in_words(target):
+    with translate_errors(target):
         return api.list(api_version, kind, namespace=target.namespace, label_selector=selector)

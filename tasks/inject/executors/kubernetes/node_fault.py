@@ -1,4 +1,4 @@
-"""Faults that the agent on the target's node carries out: NVIDIA management and signals to the engine."""
+"""Executors by the agent on the target's node: NVIDIA management, signals to the engine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ P = TypeVar("P", bound=FaultParameters)
 
 
 class NodeFaultExecutor(KubernetesFault[P]):
-    """One NodeFault per pod of the service. ``said`` is what the agents answered: a limit that was clamped, say."""
+    """Creates one NodeFault per pod of the service. ``said``: what the agents answered, as "limit clamped to 200 W"."""
 
     action: ClassVar[Action]
     said: str = ""
 
     @abstractmethod
     def amount(self) -> dict[str, float]:
-        """``value`` or ``fraction`` of the NodeFault, or neither."""
+        """Return ``value`` or ``fraction`` of the NodeFault, or neither."""
 
     @property
     def resources(self) -> NodeFaults:

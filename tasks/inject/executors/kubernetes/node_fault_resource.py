@@ -1,7 +1,7 @@
-"""The NodeFaults of one injection: made under names that the injection decides, followed, taken away.
+"""The NodeFaults of one injection: create them under names derived from it, follow them, remove them.
 
 The agent on the node (``tasks.node_agent``) carries each out, holds it by a finalizer until the node is restored, and
-restores by its own clock when ``durationSeconds`` are over, whoever of us is dead.
+restores by its own clock after ``durationSeconds``, even when all our other processes are dead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.inject.executor import FaultError, Undone
 from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.kube.errors import ConflictError, NotFoundError
 from tasks.kube.node_fault import API_VERSION, KIND, NodeFaultSpec, NodeFaultStatus
 
@@ -28,19 +28,19 @@ LOOK_INTERVAL_S = 0.25
 
 @dataclass(frozen=True)
 class NodeFaults:
-    """``injection`` is the value of the label that they carry, and how their names begin.
+    """``injection`` is the value of their label and the beginning of their names.
 
-    All methods raise FaultError when the cluster does not do what is asked.
+    Every method raises FaultError when the cluster does not do what is asked.
     """
 
     target: KubernetesTarget
     injection: str
 
     def create(self, injection_id: str, specs: tuple[NodeFaultSpec, ...]) -> None:
-        """One per spec; that the same one exists already (a lost answer, a retry) is success."""
+        """Create one per spec. That the same one exists already (a lost answer, a retry) is success."""
         for number, spec in enumerate(specs):
             document = self.document(injection_id, number, spec)
-            with in_words(self.target):
+            with translate_errors(self.target):
                 try:
                     self.target.api().create(document)
                 except ConflictError as error:
@@ -62,7 +62,7 @@ class NodeFaults:
         return injected_objects(self.target, API_VERSION, KIND, self.injection, deadline_s)
 
     def await_active(self, count: int) -> tuple[datetime | None, str]:
-        """Until the agents have carried out all of them. Returns when the first was, and what the agents said."""
+        """Wait until the agents have carried out all of them. Returns when the first was, and what the agents said."""
         deadline = time.monotonic() + ACTIVE_TIMEOUT_S
         while True:
             statuses = {str(each["metadata"]["name"]): _status(each) for each in self.all()}
@@ -83,7 +83,7 @@ class NodeFaults:
             time.sleep(LOOK_INTERVAL_S)
 
     def lost(self, deadline_s: float) -> str | None:
-        """Why one of them is not active any more."""
+        """Return why one of them is no longer active; None if all are."""
         found = self.all(deadline_s)
         if not found or any(each["metadata"].get("deletionTimestamp") for each in found):
             return f"the {KIND} was deleted during the fault"
@@ -91,11 +91,11 @@ class NodeFaults:
         return f"the node's agent has ended the fault: {ended[0].message or ended[0].phase}" if ended else None
 
     def remove(self) -> Undone | None:
-        """Have the nodes restored and the resources gone; absent is fine."""
+        """Delete them and wait until the agents have restored the nodes; absent is fine."""
         found = self.all()
         if not found:
             return None
-        with in_words(self.target):
+        with translate_errors(self.target):
             for each in found:
                 self.target.api().delete(
                     API_VERSION, KIND, str(each["metadata"]["name"]), namespace=self.target.namespace
@@ -118,11 +118,11 @@ class NodeFaults:
         return Undone(ended_at=max(ended, default=None), notes=(*notes, *_remarks(statuses)))
 
     def _release_lost_nodes(self, remaining: list[dict[str, Any]]) -> list[str]:
-        """A node that left the cluster cannot be restored from here: let go of its fault, and say so."""
+        """Drop the finalizers of NodeFaults whose node has left the cluster. Returns a note for each."""
         notes = []
         for each in remaining:
             node, name = str(each["spec"]["nodeName"]), str(each["metadata"]["name"])
-            with in_words(self.target):
+            with translate_errors(self.target):
                 if self.target.api().find("v1", "Node", node) is not None:
                     continue
                 try:
@@ -154,5 +154,5 @@ def _status(document: dict[str, Any]) -> NodeFaultStatus:
 
 
 def _remarks(statuses: list[NodeFaultStatus]) -> list[str]:
-    """What an agent said that a reader of the record should know."""
+    """Return the messages that belong into the record."""
     return [status.message for status in statuses if "somebody else" in status.message]

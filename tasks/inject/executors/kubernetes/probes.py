@@ -1,11 +1,11 @@
-"""Probes on a cluster: from telemetry, or from what the API says of the pods; never from what a fault was told to do.
+"""Probes on a cluster, by telemetry or by what the API says of the pods.
 
 * CPU and memory: cAdvisor's figures of the target container.
 * The network: how long Prometheus takes to fetch the pod's own metrics page, and whether it gets it. That is measured
   at every scrape, needs no load and no mesh, and every service is scraped.
 * Pods: container ids and readiness.
 
-Prometheus keeps the past, so the figure before the fault is there as soon as the probe is.
+Prometheus keeps the past, so the figure before the fault is known at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIB = 2.0**20
 
 
 class PrometheusProbe(Probe):
-    """New samples of every series that ``selector`` matches, times ``scale``."""
+    """Samples every series that ``selector`` matches, times ``scale``."""
 
     interval_s = 2.0
     min_samples = 1
@@ -68,7 +68,7 @@ class PrometheusProbe(Probe):
 
 
 class PrometheusRate(PrometheusProbe):
-    """Growth of a counter per second between two samples; a phase is its mean."""
+    """Samples the growth of a counter per second; a phase is reduced to the mean."""
 
     def _samples(self, last: tuple[float, float] | None, now: tuple[float, float], clock: float) -> list[Sample]:
         if last is None or now[1] < last[1]:
@@ -100,21 +100,21 @@ def failed_scrapes(target: KubernetesTarget) -> Probe:
 
 
 class PrometheusMean(PrometheusProbe):
-    """A gauge whose phases are means: what rare large values say is not lost."""
+    """Samples a gauge whose rare large values matter: a phase is reduced to the mean."""
 
     def reduce(self, values: Sequence[float]) -> float:
         return statistics.fmean(values)
 
 
 class FailedScrapes(PrometheusMean):
-    """``up`` turned round, in percent."""
+    """Samples 1 - ``up``, in percent."""
 
     def _samples(self, last: tuple[float, float] | None, now: tuple[float, float], clock: float) -> list[Sample]:
         return [Sample(now[0] + clock, now[0] + clock, 100 * (1 - now[1]))]
 
 
 def working_set_mb(target: KubernetesTarget) -> float:
-    """The largest working set of the target's containers, in MiB.
+    """Return the largest working set of the target's containers, in MiB.
 
     Raises:
         FaultError: Prometheus does not know it.
@@ -139,7 +139,7 @@ def first_containers(target: KubernetesTarget) -> Probe:
 
 
 def ready_pods(target: KubernetesTarget) -> int:
-    """How many pods of the service are ready; 0 also when that cannot be told."""
+    """Count the pods of the service that are ready; 0 when the API does not answer."""
     try:
         pods = target.pods(LOOK_DEADLINE_S)
     except FaultError:
@@ -161,5 +161,5 @@ def _pods(target: KubernetesTarget) -> str:
 
 
 def _names(target: KubernetesTarget) -> str:
-    """The names of the pods as they are now: none of their characters means anything to a regular expression."""
+    """Return a matcher of the present pods by name; no character of a pod name is special in a regular expression."""
     return "|".join(name_of(pod) for pod in target.pods()) or "none"

@@ -1,4 +1,4 @@
-"""Samples as Prometheus took them, with the times at which it did."""
+"""Raw samples of Prometheus, with their times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Series:
 
 
 def raw_samples(url: str, selector: str, seconds: float) -> list[Series]:
-    """The samples of the last ``seconds`` of each series that ``selector`` matches.
+    """Return the samples of the last ``seconds`` of each series that ``selector`` matches.
 
     Raises:
         FaultError: Prometheus at ``url`` does not give them.
@@ -52,7 +52,7 @@ def raw_samples(url: str, selector: str, seconds: float) -> list[Series]:
 
 
 def _points(series: dict[str, Any]) -> tuple[tuple[float, float], ...]:
-    """Every time once, in order; a series of native histograms has none."""
+    """Return the points in order, each time once; a series of native histograms has none."""
     values = series["values"] if "values" in series or "histograms" not in series else []
     return tuple(sorted({float(at): float(value) for at, value in values if not math.isnan(float(value))}.items()))
 

@@ -1,4 +1,4 @@
-"""Traces of faults on a cluster, found by our labels and not by a journal."""
+"""Find and undo faults on a cluster by the labels of our objects, without a journal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.executor import FaultError
 from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API, ChaosKind
 from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL, SERVICE_LABEL
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, in_words
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.inject.executors.kubernetes.undo import DeleteChaos, DeleteFaultPods, DeleteNodeFaults, KubernetesStep
 from tasks.kube.errors import NotFoundError
 from tasks.kube.manifest import stack_selector
 from tasks.kube.node_fault import API_VERSION, KIND
 
 Trace = tuple[KubernetesTarget, KubernetesStep]
-"""The step that removes a trace, and the service that it is on."""
+"""A service with a trace of a fault, and the step that removes it."""
 
 
 def residue(runtime: KubernetesRuntime) -> list[str]:
-    """Every trace; what cannot be looked at is named as one."""
+    """Name every trace, and what cannot be looked at."""
     traces, blind = _traces(runtime)
     return [*blind, *(line for target, step in traces for line in _look(step, target))]
 
@@ -52,7 +52,7 @@ def _look(step: KubernetesStep, target: KubernetesTarget) -> list[str]:
 
 
 def _traces(runtime: KubernetesRuntime) -> tuple[list[Trace], list[str]]:
-    """What was found, and what could not be looked at."""
+    """Return what was found, and what could not be looked at."""
     found: list[Trace] = []
     blind: list[str] = []
     for find in FINDERS:
@@ -64,7 +64,7 @@ def _traces(runtime: KubernetesRuntime) -> tuple[list[Trace], list[str]]:
 
 
 def _chaos_resources(runtime: KubernetesRuntime) -> list[Trace]:
-    """Every Chaos Mesh resource of ours."""
+    """Find our Chaos Mesh resources."""
     return [
         (target, DeleteChaos(kind=kind, namespace=metadata["namespace"], resource=metadata["name"]))
         for kind in get_args(ChaosKind)
@@ -73,26 +73,26 @@ def _chaos_resources(runtime: KubernetesRuntime) -> list[Trace]:
 
 
 def _node_faults(runtime: KubernetesRuntime) -> list[Trace]:
-    """The NodeFaults of every injection."""
+    """Find our NodeFaults, one trace per injection."""
     found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _ours(runtime, API_VERSION, KIND)}
     return [(target, DeleteNodeFaults(injection=injection)) for injection, target in found.items()]
 
 
 def _fault_pods(runtime: KubernetesRuntime) -> list[Trace]:
-    """The pods that every injection runs beside its target."""
+    """Find the pods that injections run beside their targets, one trace per injection."""
     found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _ours(runtime, "v1", "Pod")}
     return [(target, DeleteFaultPods(injection=injection)) for injection, target in found.items()]
 
 
 def _ours(runtime: KubernetesRuntime, api_version: str, kind: str) -> list[tuple[KubernetesTarget, dict[str, Any]]]:
-    """Metadata of every object of an injection, with the service that it is on; none where the kind is not installed.
+    """Return the metadata of every object of an injection, with its service; none where the kind is not installed.
 
     Raises:
         FaultError: they cannot be listed.
     """
     anywhere = KubernetesTarget.of(runtime, runtime.services[0].name)
     services = {each.name for each in runtime.services}
-    with in_words(anywhere):
+    with translate_errors(anywhere):
         try:
             selector = f"{stack_selector(runtime.namespace)},{INJECTION_LABEL}"
             objects = anywhere.api().list(api_version, kind, label_selector=selector)
@@ -107,4 +107,4 @@ def _ours(runtime: KubernetesRuntime, api_version: str, kind: str) -> list[tuple
 
 
 FINDERS: tuple[Callable[[KubernetesRuntime], list[Trace]], ...] = (_chaos_resources, _node_faults, _fault_pods)
-"""Each looks for one sort of trace; raises FaultError when it cannot."""
+"""Each finds one sort of trace, and raises FaultError when it cannot look."""

@@ -1,4 +1,4 @@
-"""The service that a fault acts on: its pods in the namespace of the stack."""
+"""The target of a fault on a cluster: the pods of one service."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUEST_DEADLINE_S = 15.0
-"""All attempts at one request together: longer than a restart of an API server, shorter than an undo."""
+"""Limit of one request with its retries: longer than a restart of an API server, shorter than an undo."""
 LOOK_DEADLINE_S = 3.0
-"""The same for looks that a fault under way can do without."""
+"""The same for a look during a fault, which can be left out."""
 
 
 class KubernetesTarget(FaultTarget):
@@ -64,7 +64,7 @@ class KubernetesTarget(FaultTarget):
 
     @property
     def stack_alive(self) -> bool:
-        """While its namespace exists; also when the API does not answer."""
+        """True while the stack's namespace exists, and when the API does not answer."""
         try:
             found = self.api(LOOK_DEADLINE_S).find("v1", "Namespace", self.namespace)
         except ClusterError:
@@ -73,36 +73,36 @@ class KubernetesTarget(FaultTarget):
 
     @property
     def gone(self) -> bool:
-        """Never known: what a deleted namespace held is found missing by each step."""
+        """Always false: each step finds out by itself that its namespace was deleted."""
         return False
 
     def api(self, deadline_s: float = REQUEST_DEADLINE_S) -> Cluster:
-        """A connection that this process shares; ``deadline_s`` bounds each request with its retries.
+        """Return the connection that this process shares; ``deadline_s`` bounds each request with its retries.
 
-        Where the journal's way to the cluster does not exist (the kubeconfig of another machine, the account of a pod)
-        it is this process's own way, provided that it leads to the same stack.
+        When the journal's address does not work here (the kubeconfig of another machine, the account of a pod), the
+        address that this process finds by itself is used, if it leads to the same stack.
 
         Raises:
-            ClusterError: there is no way.
+            ClusterError: neither works.
         """
         try:
             return connection(self.cluster, deadline_s)
         except NoClusterError as error:
-            return connection(_own_way(self.cluster, self.stack_uid, str(error)), deadline_s)
+            return connection(_address_here(self.cluster, self.stack_uid, str(error)), deadline_s)
 
     def pods(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
-        """The service's pods that are not being deleted, by name.
+        """Return the service's pods that are not being deleted, by name.
 
         Raises:
-            FaultError: the API does not tell.
+            FaultError: the API does not answer.
         """
-        with in_words(self):
+        with translate_errors(self):
             found = self.api(deadline_s).list("v1", "Pod", label_selector=self.selector)
         alive = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
         return sorted(alive, key=lambda pod: str(pod["metadata"]["name"]))
 
     def identities(self, deadline_s: float = REQUEST_DEADLINE_S) -> frozenset[str]:
-        """Ids of the service's running containers."""
+        """Return the ids of the service's running containers."""
         return frozenset(
             str(status["containerID"])
             for pod in self.pods(deadline_s)
@@ -112,7 +112,7 @@ class KubernetesTarget(FaultTarget):
 
 
 @cache
-def _own_way(address: ClusterAddress, stack_uid: str, problem: str) -> ClusterAddress:
+def _address_here(address: ClusterAddress, stack_uid: str, problem: str) -> ClusterAddress:
     own = find_cluster(None, address.namespace)
     namespace = connection(own, LOOK_DEADLINE_S).find("v1", "Namespace", address.namespace)
     if namespace is None or namespace["metadata"]["uid"] != stack_uid:
@@ -130,8 +130,8 @@ def connection(address: ClusterAddress, deadline_s: float = REQUEST_DEADLINE_S) 
 
 
 @contextlib.contextmanager
-def in_words(target: KubernetesTarget) -> Iterator[None]:
-    """Turns a ClusterError within into the FaultError that the rest of ``tasks.inject`` knows."""
+def translate_errors(target: KubernetesTarget) -> Iterator[None]:
+    """Turn a ClusterError into a FaultError that names the target."""
     try:
         yield
     except ClusterError as error:

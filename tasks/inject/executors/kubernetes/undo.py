@@ -60,4 +60,4 @@ class DeleteFaultPods(UndoStepBase[KubernetesTarget]):
 
 
 KubernetesStep = DeleteChaos | DeleteNodeFaults | DeleteFaultPods
-"""The union of the undo steps of this backend, told apart by ``step``."""
+"""The undo steps of this backend, told apart by ``step``."""

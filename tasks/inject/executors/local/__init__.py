@@ -1,1 +1,1 @@
-"""How the local backend carries faults out: cgroups, network links and signals of one machine."""
+"""Executors of the local backend: cgroups, network links and signals of one machine."""

@@ -1,4 +1,4 @@
-"""A fault kind on this machine: what the kinds have in common here."""
+"""Base of the executors on this machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ P = TypeVar("P", bound=FaultParameters)
 
 
 class LocalFault(FaultExecutor[LocalTarget, P]):
-    """One injection of a kind on the local backend."""
+    """Carries out one injection on this machine."""
 
     @property
     def tracker(self) -> str:
-        """Name of the sub-group for this injection's processes."""
+        """The name of the cgroup below the service's that tracks this injection's processes."""
         return f"{TRACKER_PREFIX}{self.injection_id}"

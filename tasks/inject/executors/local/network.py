@@ -1,4 +1,4 @@
-"""Impairing the egress of a service's link: netem if the kernel has it, else the user-space shaper; tbf; a filter."""
+"""Impair the link of a service: delay and loss by netem or the user-space shaper, rate by tbf, cuts by a filter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DEFAULT_QDISCS = {"noqueue", "pfifo_fast", "fq_codel", "mq", "pfifo"}
 
 @dataclass(frozen=True)
 class LinkImpairment:
-    """Milliseconds and percent, as netem defines them."""
+    """Delay and loss as netem defines them."""
 
     delay_ms: float = 0
     jitter_ms: float = 0
@@ -35,10 +35,10 @@ class LinkImpairment:
 
 
 def impair(target: LocalTarget, impairment: LinkImpairment, run_for_s: float, prefer_kernel: bool = True) -> str:
-    """Delay and lose what the service sends. Returns what does it: ``netem`` or ``user-space shaper``.
+    """Delay and drop what the service sends. Returns what does it: ``netem`` or ``user-space shaper``.
 
     Raises:
-        FaultError: neither works here.
+        FaultError: neither works on this kernel.
     """
     if prefer_kernel and _add_netem(target, impairment):
         return "netem"
@@ -84,7 +84,7 @@ def restore_egress(target: LocalTarget) -> None:
 
 
 def egress_residue(target: LocalTarget) -> list[str]:
-    """Queueing disciplines of the link that are not the kernel's default, and TAP devices of a shaper."""
+    """Name queueing disciplines of the link that are not the kernel's default, and TAP devices of a shaper."""
     return _residue_in(target, _LOOK)
 
 

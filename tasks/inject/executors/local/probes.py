@@ -1,4 +1,4 @@
-"""Probes on this machine. None of them needs the telemetry of the stack."""
+"""Probes on this machine; they do not need the telemetry of the stack."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ _TCP_LISTEN = b"0A"
 
 
 class CpuDemand(Probe):
-    """Cores that the threads of the cgroup ran on or, runnable, waited for: behind its quota or behind other work.
+    """Samples the cores that the threads of the cgroup ran on or waited for, by the scheduler's figures per thread.
 
-    From the scheduler's figures per thread, so that it shows competition for the CPU also on a machine that is busy
-    with other things, where usage says little.
+    Time waited shows competition for the CPU even on a busy machine, where usage says little.
     """
 
     name, unit = "CPU that the cgroup used or waited for", "cores"
@@ -50,7 +49,7 @@ class CpuDemand(Probe):
         return statistics.fmean(values)
 
     def _read(self) -> dict[int, int]:
-        """Nanoseconds run and waited, by thread."""
+        """Return nanoseconds run and waited, by thread."""
         found: dict[int, int] = {}
         for pid in self._target.cgroup.pids():
             with contextlib.suppress(OSError):  # it ended meanwhile
@@ -77,8 +76,10 @@ def stopped_share(target: LocalTarget) -> Probe:
 
 
 class Pinger:
-    """ICMP echo from the fabric to the service: the kernel of the service's namespace answers, its processes do not
-    matter. Non-blocking; arrivals carry the kernel's time stamps, so a late reader measures no delay of its own."""
+    """Sends ICMP echo requests from the fabric to the service, whose kernel answers whatever its processes do.
+
+    It does not block. The kernel stamps arrivals, so reading late adds no delay.
+    """
 
     def __init__(self, target: LocalTarget, payload_bytes: int) -> None:
         self._address = target.service.address
@@ -97,7 +98,7 @@ class Pinger:
             self._socket.sendto(packet, (self._address, 0))
 
     def replies(self) -> list[Echo]:
-        """The echoes that were answered since the last call."""
+        """Return the echoes that were answered since the last call."""
         found = []
         while select.select([self._socket], [], [], 0)[0]:
             try:
@@ -147,7 +148,7 @@ class RoundTrip(Probe):
 
 
 class Loss(Probe):
-    """Share of echoes without an answer in time. Whether answered or not, an echo counts only once its time is over."""
+    """Samples the share of echoes without an answer in time. An echo counts once its time is over, answered or not."""
 
     name, unit = "echoes lost between the fabric and the service", "%"
     interval_s = 0.05
@@ -176,9 +177,9 @@ class Loss(Probe):
 
 
 class Throughput(Probe):
-    """Rate at which the service's link sends back a burst of full-size echoes, in kbit/s of what is on the wire.
+    """Samples the rate at which the service's link sends back a burst of full-size echoes, in kbit/s on the wire.
 
-    The burst is small (the link is shared with the service's own traffic) and one at a time is under way.
+    The burst is small, since the link carries the service's traffic, too; bursts do not overlap.
     """
 
     name, unit = "rate of echoes from the service", "kbit/s"
@@ -217,7 +218,7 @@ class Throughput(Probe):
 
 
 class OpenPorts:
-    """How many TCP sockets of the service listen. Ray and vLLM pick most ports at random: only the number counts."""
+    """Counts the TCP sockets of the service that listen; Ray and vLLM pick most ports at random."""
 
     ENOUGH = 0.75
 
@@ -241,7 +242,7 @@ class OpenPorts:
 
 
 def _listen_tables() -> list[BinaryIO]:
-    """The socket tables of the calling thread's network namespace; they stay those of that namespace."""
+    """Open the socket tables of the calling thread's network namespace; they stay bound to it."""
     return [path.open("rb") for name in ("tcp", "tcp6") if (path := Path(f"/proc/thread-self/net/{name}")).exists()]
 
 

@@ -1,4 +1,4 @@
-"""stress-ng inside the cgroup of a service, in a sub-group of its own so that all of it can be found and killed."""
+"""Run stress-ng in the cgroup of a service, tracked by a cgroup of its own so that all of it can be killed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def start_stressor(
 ) -> subprocess.Popen[bytes]:
     """Start ``stress-ng ARGUMENTS`` in the service's cgroup and in the stack's PID namespace.
 
-    It dies with the stack, with this process (parent-death signals), at its own timeout, or with its sub-group. The
-    launcher joins the sub-group before anything else, so a sub-group that an undo has removed stops it.
+    It ends with the stack, with this process (parent-death signals), at its own timeout, or when ``tracker`` is killed.
+    The launcher joins ``tracker`` first, so it fails when an undo has removed that.
 
     Raises:
         FaultError: it did not start.

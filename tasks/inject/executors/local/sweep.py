@@ -1,4 +1,4 @@
-"""Traces of faults in the namespaces and cgroups of a running stack, found by looking and not by a journal."""
+"""Find and undo faults in the namespaces and cgroups of a running stack, without a journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STRESSOR_NAME = "stress-ng"
 
 
 def residue(runtime: StackRuntime) -> list[str]:
-    """Every trace; what cannot be looked at is named as one."""
+    """Name every trace, and what cannot be looked at."""
     found = []
     for service in runtime.services:
         target = LocalTarget.of(runtime, service.name)
@@ -57,7 +57,7 @@ def sweep(runtime: StackRuntime) -> tuple[list[str], list[str]]:
 
 
 def _general_steps(target: LocalTarget) -> list[LocalStep]:
-    """Steps that restore the normal state that the stack's runtime describes, whatever the fault was."""
+    """Return the steps that restore the state that the stack's runtime describes, whatever the fault was."""
     steps: list[LocalStep] = [RestoreEgress(), RestoreQuota(cores=target.service.cpu_cores), LiftMemoryLimit()]
     steps += [KillTracked(tracker=name) for name in target.trackers()]
     return [*steps, ResumeProcesses()]

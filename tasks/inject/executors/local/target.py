@@ -1,4 +1,4 @@
-"""The service that a fault acts on: its processes, its cgroup, its network."""
+"""The target of a fault on this machine: the processes, cgroup and network of one service."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LocalTarget(FaultTarget):
 
     @property
     def stack_alive(self) -> bool:
-        """While the stack's init process lives, its namespaces do."""
+        """True while the stack's init process lives, and with it the namespaces."""
         return self.boot_id == boot_id() and self.supervisor.alive
 
     @property
@@ -50,7 +50,7 @@ class LocalTarget(FaultTarget):
         return not self.stack_alive and not self.cgroup.exists
 
     def identities(self) -> frozenset[str]:
-        """The service's own processes: pid and start time."""
+        """Return pid and start time of each of the service's own processes."""
         ticks = {pid: start_ticks(pid) for pid in self.processes()}
         return frozenset(f"{pid}:{ticks[pid]}" for pid in ticks if ticks[pid] is not None)
 
@@ -79,11 +79,11 @@ class LocalTarget(FaultTarget):
             raise FaultError(f"{self.name}: `{' '.join(argv)}` took more than {COMMAND_TIMEOUT_S} s") from error
 
     def in_fabric_network(self, make: Callable[[], T]) -> T:
-        """The result of ``make`` called in the fabric's network namespace: a socket stays there for good."""
+        """Call ``make`` in the fabric's network namespace; a socket that it opens stays there."""
         return _in_network(self.supervisor.pid, make)
 
     def in_service_network(self, make: Callable[[], T]) -> T:
-        """The result of ``make`` called in the service's network namespace.
+        """Call ``make`` in the service's network namespace.
 
         Raises:
             FaultError: no process of the service is in it.
@@ -95,29 +95,29 @@ class LocalTarget(FaultTarget):
         raise FaultError(f"{self.name}: no process of it runs in its network namespace")
 
     def tracker(self, name: str) -> Cgroup:
-        """The sub-group as ``Cgroup.tracker`` names it, without making it."""
+        """Return the cgroup as ``Cgroup.tracker`` names it, without creating it."""
         controller = UNIFIED if self.cgroup.is_v2 else V1_TRACKER
         return Cgroup({controller: self.cgroup.paths[controller] / name})
 
     def trackers(self) -> list[str]:
-        """Names of the fault sub-groups of the service's cgroup."""
+        """Return the names of the trackers of faults in the service's cgroup."""
         controller = UNIFIED if self.cgroup.is_v2 else V1_TRACKER
         found = self.cgroup.paths[controller].glob(f"{TRACKER_PREFIX}*")
         return sorted(path.name for path in found if path.is_dir())
 
     def all_processes(self) -> dict[int, str]:
-        """State letter (``R``, ``S``, ``T`` …) of each process in the service's cgroup that runs; zombies left out."""
+        """Return the state (``R``, ``S``, ``T`` …) of each process in the service's cgroup; zombies are left out."""
         states = ((pid, process_state(pid)) for pid in self.cgroup.pids()) if self.cgroup.exists else ()
         return {pid: state for pid, state in states if state not in (None, "Z", "X")}
 
     def processes(self) -> dict[int, str]:
-        """The service's own of ``all_processes``: without what faults have put there."""
+        """Return ``all_processes`` without those that faults have added."""
         added = {pid for name in self.trackers() for pid in self.tracker(name).pids()}
         return {pid: state for pid, state in self.all_processes().items() if pid not in added}
 
 
 def _in_network(pid: int, make: Callable[[], T]) -> T:
-    """The result of ``make`` called in a thread of its own that has joined the network namespace of ``pid``."""
+    """Call ``make`` in a new thread that has joined the network namespace of ``pid``."""
     results: list[T] = []
     errors: list[OSError] = []
 
@@ -137,7 +137,7 @@ def _in_network(pid: int, make: Callable[[], T]) -> T:
 
 
 def network_of(pid: int) -> int | None:
-    """Inode of the network namespace of ``pid``."""
+    """Return the inode of the network namespace of ``pid``; None when it has ended."""
     try:
         return Path(f"/proc/{pid}/ns/net").stat().st_ino
     except OSError:
