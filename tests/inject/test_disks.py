@@ -124,7 +124,7 @@ def test_a_deleted_workspace_ends_its_faults(clean: MiniStack, tmp_path: Path):
             injection.wait(HANG_S)
 
 
-@pytest.mark.parametrize("failing", ["write_journal", "locked"])
+@pytest.mark.parametrize("failing", ["write_journal", "journal_lock"])
 def test_recover_reaches_the_sweep_whatever_the_disk_does(
     clean: MiniStack, monkeypatch: pytest.MonkeyPatch, failing: str
 ):
