@@ -152,6 +152,9 @@ def write_journal(path: Path, journal: Journal) -> None:
 
 
 def journal_lock(path: Path, timeout_s: float = 10) -> FileLock:
-    """Return the lock that whoever acts or undoes holds. Entering it raises JournalError after ``timeout_s``."""
+    """Return the lock that whoever acts or undoes holds. Entering it raises JournalError after ``timeout_s``.
+
+    It creates no directory: the undo in a workspace that was deleted must not bring that back.
+    """
     busy = JournalError(f"{path.name}: its lock is held by another process")
-    return FileLock(path.with_suffix(".lock"), busy, timeout_s=timeout_s)
+    return FileLock(path.with_suffix(".lock"), busy, timeout_s=timeout_s, make_directory=False)

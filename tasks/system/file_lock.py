@@ -22,7 +22,7 @@ def try_flock(descriptor: int) -> bool:
 
 
 class FileLock:
-    """A lock on ``file``, which is created where it is missing.
+    """A lock on ``file``, which is created where it is missing, with its directory unless ``make_directory`` is false.
 
     As a context manager it waits up to ``timeout_s`` for another holder and then raises ``busy``. A child process that
     inherits ``descriptor`` (``pass_fds``) keeps the lock until it ends.
@@ -31,16 +31,18 @@ class FileLock:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, file: Path, busy: Exception, *, timeout_s: float = 0) -> None:
+    def __init__(self, file: Path, busy: Exception, *, timeout_s: float = 0, make_directory: bool = True) -> None:
         self._file = file
         self._busy = busy
         self._timeout_s = timeout_s
+        self._make_directory = make_directory
         self.descriptor = -1
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free."""
         if self.descriptor < 0:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            if self._make_directory:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
             self.descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         return try_flock(self.descriptor)
 
