@@ -53,7 +53,7 @@ from tasks.datasets.dataset import (
     two_phases,
     versions,
 )
-from tasks.datasets.left_out import CaseLeftOut, LeftOut
+from tasks.datasets.left_out import CaseLeftOut
 from tasks.datasets.nezha_files import (
     MINUTE,
     NO_LINES,
@@ -70,6 +70,7 @@ from tasks.datasets.nezha_files import (
     span_table,
 )
 from tasks.datasets.tables import read_json, visible_files
+from tasks.left_out import LeftOut
 from tasks.metrics import CPU_USAGE, CPU_USAGE_RATIO
 from tasks.spans import service_calls
 
@@ -173,7 +174,7 @@ class _Day:
             try:
                 document = read_json(file)
             except DatasetError:
-                left_out.add(file, "file", "that is no JSON")
+                left_out.count(file, "a file that is no JSON")
                 continue
             stated = document.get(service) if isinstance(document, dict) else None
             if isinstance(stated, dict) and kind in stated:
@@ -358,7 +359,7 @@ class NezhaFault:
         # A file's minute ends some seconds before or after the full minute; a few lines are from another day.
         inside = (events["time"] >= begin - 2 * MINUTE) & (events["time"] < end)
         thing = "span" if kind == "trace" else "line"
-        left_out.add(f"{kind} files", thing, "from outside the fault and its baseline", int((~inside).sum()))
+        left_out.count(f"{kind} files", f"a {thing} from outside the fault and its baseline", int((~inside).sum()))
         events = events[inside]
         return events.assign(service=events["pod"].map(self.day.called)), moved
 
@@ -377,7 +378,7 @@ def _read_minute(kind: str, file: Path, near: int, left_out: LeftOut) -> pd.Data
     try:
         return read_spans(file, left_out) if kind == "trace" else read_logs(file, _label_ns(file, near), left_out)
     except DatasetError:
-        left_out.add(file, "file", f"that is no table of {'spans' if kind == 'trace' else 'lines'}")
+        left_out.count(file, f"a file that is no table of {'spans' if kind == 'trace' else 'lines'}")
         return None
 
 

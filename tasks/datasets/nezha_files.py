@@ -14,8 +14,8 @@ import pandas as pd
 
 from tasks import metrics
 from tasks.datasets.dataset import NANOSECONDS, Column, DatasetError
-from tasks.datasets.left_out import LeftOut
 from tasks.datasets.tables import Table, read_csv
+from tasks.left_out import LeftOut
 from tasks.metrics import Metric
 
 MINUTE = 60 * NANOSECONDS
@@ -97,7 +97,7 @@ def read_metrics(files: Sequence[Path], front_service_file: Path) -> DayMetrics:
     middle = int(np.median(np.concatenate([times[known] for times, known in moments])))
     placed = [known & (np.abs(times - middle) <= _DAY) for times, known in moments]
     for table, used in zip(parts, placed, strict=True):
-        left_out.add(table.file, "row", "without a usable Time", int((~used).sum()))
+        left_out.count(table.file, "a row without a usable Time", int((~used).sum()))
     start = min(int(times[used].min()) for (times, _), used in zip(moments, placed, strict=True) if used.any())
     rounds = [
         np.where(used, np.rint((times - start) / MINUTE), 0).astype(int)
@@ -128,10 +128,10 @@ def _metrics_of(file: Path, needed: str, left_out: LeftOut) -> Table | None:
         table = read_csv(file, left_out)
         table.require("Time", needed)
     except DatasetError:
-        left_out.add(file, "file", "that is no table of metrics")
+        left_out.count(file, "a file that is no table of metrics")
         return None
     if not _round_times(table)[1].any():
-        left_out.add(file, "file", "without a row of metrics")
+        left_out.count(file, "a file without a row of metrics")
         return None
     return table
 
@@ -160,7 +160,7 @@ def _series(
         ours, factor = known.get(name, (None, 1.0))
         metric, unit = (_clean(name), None) if ours is None else (ours.name, ours.unit or None)
         if not metric or metric in series:
-            table.left_out.add(table.file, "column", "that is there twice" if metric else "without a name")
+            table.left_out.count(table.file, f"a column {'that is there twice' if metric else 'without a name'}")
             continue
         found = table.numbers_if_any(i)
         if found is None or (name in _SILENT_IF_ZERO and not (found > 0).any()):
@@ -231,8 +231,8 @@ def read_spans(file: Path, left_out: LeftOut) -> pd.DataFrame:
     )
     named = frame[["pod", "trace_id", "span_id"]].notna().all(axis=1).to_numpy()
     kept = named & started & (start > 0)
-    table.left_out.add(file, "span", "without ids, a pod or a start", int((~kept).sum()))
-    table.left_out.add(file, "span", "that ends before it starts, taken as of 0 s", int((kept & backwards).sum()))
+    table.left_out.count(file, "a span without ids, a pod or a start", int((~kept).sum()))
+    table.left_out.count(file, "a span that ends before it starts, taken as of 0 s", int((kept & backwards).sum()))
     return frame[kept]
 
 
@@ -259,7 +259,7 @@ def read_logs(file: Path, minute: int, left_out: LeftOut) -> pd.DataFrame:
         }
     )
     kept = known & frame["pod"].notna().to_numpy()
-    table.left_out.add(file, "line", "without a pod or a time", int((~kept).sum()))
+    table.left_out.count(file, "a line without a pod or a time", int((~kept).sum()))
     return frame[kept]
 
 
@@ -326,7 +326,7 @@ def read_dependencies(
         table = read_csv(file, left_out)
         table.require("Source", "Target")
     except DatasetError:
-        left_out.add(file, "file", "that is no table of calls")
+        left_out.count(file, "a file that is no table of calls")
         return [], {}
     pairs = [(str(a), str(b)) for a, b in zip(table.text("Source"), table.text("Target"), strict=True) if a and b]
     calls = [(source, target) for source, target in pairs if source in services and target in services]

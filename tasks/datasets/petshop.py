@@ -40,7 +40,7 @@ from tasks.datasets.dataset import (
     two_phases,
     versions,
 )
-from tasks.datasets.left_out import CaseLeftOut, LeftOut
+from tasks.datasets.left_out import CaseLeftOut
 from tasks.datasets.tables import (
     Table,
     in_order,
@@ -51,6 +51,7 @@ from tasks.datasets.tables import (
     read_json,
     visible_files,
 )
+from tasks.left_out import LeftOut
 from tasks.metrics import AVAILABILITY, LATENCY_MEAN, LATENCY_P50, LATENCY_P90, LATENCY_P95, LATENCY_P99, REQUEST_RATE
 
 IMPORTER = "petshop 1"
@@ -270,9 +271,9 @@ def _read_metrics(file: Path) -> _Recording:
     found: dict[_Series, np.ndarray] = {}
     for i, each in enumerate(_Series(*parts) for parts in zip(nodes, metrics, statistics, strict=True)):
         if not (each.node and each.metric and each.statistic):
-            left_out.add(file, "column", "without a node, a metric or a statistic")
+            left_out.count(file, "a column without a node, a metric or a statistic")
         elif each in found:
-            left_out.add(file, "column", "that is there twice")
+            left_out.count(file, "a column that is there twice")
         else:
             values = table.numbers_if_any(i + 1)
             if values is not None:

@@ -53,7 +53,7 @@ from tasks.datasets.dataset import (
     two_phases,
     versions,
 )
-from tasks.datasets.left_out import CaseLeftOut, LeftOut
+from tasks.datasets.left_out import CaseLeftOut
 from tasks.datasets.rcaeval_sidecar import SIDECAR_FILE, Sidecar
 from tasks.datasets.tables import (
     GZIP_SUFFIX,
@@ -67,6 +67,7 @@ from tasks.datasets.tables import (
     read_series,
     visible_files,
 )
+from tasks.left_out import LeftOut
 from tasks.metrics import Metric
 from tasks.spans import service_calls
 
@@ -411,7 +412,7 @@ class RcaevalCase:
         try:
             return read(_read_table(file, left_out))
         except DatasetError as error:
-            left_out.add(file, "file", f"not used ({str(error).removeprefix(f'{file}: ')})")
+            left_out.count(file, f"a file not used ({str(error).removeprefix(f'{file}: ')})")
             return none
 
     def _front_end(self, services: Sequence[str], spans: pd.DataFrame) -> tuple[str, dict[str, str]]:
@@ -474,10 +475,10 @@ def _read_metrics(file: Path, known: Mapping[str, Column], left_out: LeftOut) ->
     for position, name in enumerate(table.names):
         parts = split_column(name)
         if name == "time":
-            left_out.add(file, "column", "'time' too many", int(position != table.names.index("time")))
+            left_out.count(file, "a column 'time' too many", int(position != table.names.index("time")))
             continue
         if parts is None and name not in known:
-            left_out.add(file, "column", "that is no <service>_<metric>", int(name != _PANDAS_TIME))
+            left_out.count(file, "a column that is no <service>_<metric>", int(name != _PANDAS_TIME))
             continue
         if parts is not None and parts[1] in _LABELS:
             node = next((text for text in table.text(position) if text), None)
@@ -487,7 +488,7 @@ def _read_metrics(file: Path, known: Mapping[str, Column], left_out: LeftOut) ->
         column = known.get(name) or _column(name, columns)
         services.add(column.service)
         if (column.service, column.metric) in columns:
-            left_out.add(file, "column", "of a metric that was there already")
+            left_out.count(file, "a column of a metric that was there already")
             continue
         found = table.numbers_if_any(position)
         if found is not None:
@@ -540,7 +541,7 @@ def _read_logs(table: Table) -> pd.DataFrame:
         if name in table.names:
             frame[name] = table.text(name)
     kept = known & frame["service"].notna().to_numpy()
-    table.left_out.add(table.file, "line", "without a container or a usable time", int((~kept).sum()))
+    table.left_out.count(table.file, "a line without a container or a usable time", int((~kept).sum()))
     return frame[kept].sort_values("time", kind="stable")
 
 
@@ -572,9 +573,9 @@ def _read_spans(table: Table) -> pd.DataFrame:
         status = table.integers("statusCode", _INT32.min, _INT32.max)
         frame["status_code"] = pd.Series(status).astype("Int32")
     kept = known & frame[[*_SPAN_KEY, "service"]].notna().all(axis=1).to_numpy()
-    table.left_out.add(table.file, "span", "without ids, a service or a usable time", int((~kept).sum()))
-    table.left_out.add(table.file, "span", "of a negative duration, taken as 0 s", int((kept & negative).sum()))
+    table.left_out.count(table.file, "a span without ids, a service or a usable time", int((~kept).sum()))
+    table.left_out.count(table.file, "a span of a negative duration, taken as 0 s", int((kept & negative).sum()))
     frame = frame[kept]
     twice = frame.duplicated(_SPAN_KEY)
-    table.left_out.add(table.file, "span", "that was there already", int(twice.sum()))
+    table.left_out.count(table.file, "a span that was there already", int(twice.sum()))
     return frame[~twice].sort_values("start", kind="stable")

@@ -25,7 +25,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from tasks.datasets.dataset import NANOSECONDS, DatasetError
-from tasks.datasets.left_out import LeftOut
+from tasks.left_out import LeftOut
 
 NO_VALUE = ("", "na", "n/a", "#n/a", "<na>", "null", "none", "nil", "nan", "-nan", "+nan", "-", "undefined")
 """Cells that say there is no number, in any case of letters."""
@@ -92,7 +92,7 @@ class Table:
         if values is None:
             raise DatasetError(f"{self.file}: column '{self._name(column)}' must hold numbers")
         infinite = np.isinf(values)
-        self.left_out.add(self.file, "cell", "that is infinite", int(infinite.sum()))
+        self.left_out.count(self.file, "a cell that is infinite", int(infinite.sum()))
         return np.where(infinite, np.nan, values)
 
     def micros(self, column: str | int) -> np.ndarray:
@@ -120,7 +120,8 @@ class Table:
         with np.errstate(invalid="ignore"):
             good = (values >= low) & (values <= high) & (values == np.floor(values))
         odd = ~good & ~np.isnan(values)
-        self.left_out.add(self.file, "cell", f"of {self._name(column)} out of range or with a fraction", int(odd.sum()))
+        name = self._name(column)
+        self.left_out.count(self.file, f"a cell of {name} out of range or with a fraction", int(odd.sum()))
         return np.where(good, values, np.nan)
 
     def numbers_if_any(self, column: str | int) -> np.ndarray | None:
@@ -128,7 +129,7 @@ class Table:
         try:
             return self.numbers(column)
         except DatasetError:
-            self.left_out.add(self.file, "column", "without a number")
+            self.left_out.count(self.file, "a column without a number")
             return None
 
     def times(self, column: str | int, unit_ns: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +165,7 @@ class Table:
         odd = np.isnan(values) & _said(array)
         if odd.any() and np.isnan(values).all():
             return None
-        self.left_out.add(self.file, "cell", "that is no number", int(odd.sum()))
+        self.left_out.count(self.file, "a cell that is no number", int(odd.sum()))
         return values
 
     def _name(self, column: str | int) -> str:
@@ -275,7 +276,7 @@ def in_order(
     Args:
         times: (rows,) int64. values: (rows, columns) float64. kept: (rows,) bool.
     """
-    left_out.add(file, "row", "without a usable time", int((~kept).sum()))
+    left_out.count(file, "a row without a usable time", int((~kept).sum()))
     times, values = times[kept], values[kept]
     if (np.diff(times) > 0).all():
         return times, values
@@ -283,7 +284,7 @@ def in_order(
     times, values = times[order], values[order]
     distinct = np.unique(times)
     if len(distinct) < len(times):
-        left_out.add(file, "row", "of a time that was there already", len(times) - len(distinct))
+        left_out.count(file, "a row of a time that was there already", len(times) - len(distinct))
         values = pd.DataFrame(values).groupby(times).first().to_numpy(dtype=float)
     return distinct, values
 
@@ -311,7 +312,7 @@ def read_csv(file: Path, left_out: LeftOut | None = None, *, header_lines: int =
             by_line, odd = _parsed_csv(file, lines[0], len(names), header_lines, delimiter)
             if by_line.num_rows > data.num_rows:
                 data, damaged = by_line, odd + lines[1]
-    counted.add(file, "line", "with another number of cells", damaged)
+    counted.count(file, "a line with another number of cells", damaged)
     return Table(file, names, data.columns, counted, data.num_rows)
 
 
@@ -336,7 +337,7 @@ def _content(file: Path, left_out: LeftOut) -> bytes:
         content.decode()
     except UnicodeDecodeError:
         text = content.decode(errors="replace")
-        left_out.add(file, "byte", "that is no UTF-8, replaced", max(1, text.count("\ufffd")))
+        left_out.count(file, "a byte that is no UTF-8, replaced", max(1, text.count("\ufffd")))
         content = text.encode()
     return content
 
@@ -443,13 +444,13 @@ def read_series(file: Path, left_out: LeftOut) -> Table:
             continue
         samples = _samples(pairs)
         if samples is None:
-            left_out.add(file, "series", "that is no list of [time, value]")
+            left_out.count(file, "a series that is no list of [time, value]")
             continue
         known = np.isfinite(samples[:, 0])
-        left_out.add(file, "sample", "without a usable time", int((~known).sum()))
+        left_out.count(file, "a sample without a usable time", int((~known).sum()))
         frame = pd.Series(samples[known, 1], index=samples[known, 0])
         twice = frame.index.duplicated()
-        left_out.add(file, "sample", "of a time that was there already", int(twice.sum()))
+        left_out.count(file, "a sample of a time that was there already", int(twice.sum()))
         series[str(name)] = frame[~twice]
     wide = pd.DataFrame(series).sort_index()
     columns = [pa.chunked_array([pa.array(wide.index.to_numpy(dtype=float))])]

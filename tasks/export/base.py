@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
 from tasks.errors import RCArenaError
 from tasks.export.grid import TimeGrid
-from tasks.export.left_out import LeftOut
 from tasks.export.questions.spans import derive_metrics
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
@@ -28,6 +27,7 @@ from tasks.export.sources.placement import Placement, PodPlacement, inherit_gpus
 from tasks.export.sources.pods import discover_pods
 from tasks.export.sources.prometheus import PrometheusClient
 from tasks.export.sources.spans import read_spans
+from tasks.left_out import LeftOut
 from tasks.params import ExportParams
 from tasks.plugins import Registry
 from tasks.stack import Role

@@ -111,7 +111,10 @@ def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContex
         for registered in registered_exporters(signal):
             problems += registered.export(context, sink)
     log.info("%s: %d rows in %.2f s", signal, sink.rows, time.perf_counter() - began)
-    return _completeness(sink.rows, problems, list(sink.notes))
+    completeness = _completeness(sink.rows, problems, list(sink.notes))
+    if problems:
+        log.warning("%s: %s: %s", signal, completeness.status, completeness.reason)
+    return completeness
 
 
 def _completeness(rows: int, problems: list[str], notes: list[str]) -> Completeness:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from tasks.case import Case
 from tasks.datasets.dataset import DatasetError, Overrides
 from tasks.datasets.importing import unpacked
-from tasks.datasets.left_out import LeftOut
 from tasks.datasets.nezha import find as find_nezha
 from tasks.datasets.tables import moment_ns, plausible, read_csv
+from tasks.left_out import LeftOut
 from tests.command import rcarena_here
 from tests.datasets.layouts import (
     NEZHA_PODS,

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tasks.case import SPANS, as_signal
 from tasks.export.grid import TimeGrid, on_grid
-from tasks.export.left_out import LeftOut
 from tasks.export.questions.join import join_buckets, join_series
 from tasks.export.sources.access_log import access_entries, gateway_spans
 from tasks.export.sources.matrix import OddAnswerError, decode_answer, matrix_series
 from tasks.export.sources.otlp import SpanFilter, SpanReader, span_frame
 from tasks.export.sources.placement import Placement, PodPlacement
 from tasks.export.sources.spans import link_gateway
+from tasks.left_out import LeftOut
 from tasks.spans import span_ends
 from tests.export.test_otlp import DOCUMENTS, NAMES
 from tests.export.test_spans import T0, _access_line

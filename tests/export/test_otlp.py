@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tasks.deploy.local.otlp_receiver import SpanFile
-from tasks.export.left_out import LeftOut
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.http import SourceError
-from tasks.export.sources.otlp import SpanFilter, decode_requests, read_otlp, span_frame
+from tasks.export.sources.otlp import Row, SpanFilter, SpanReader, span_frame
+from tasks.export.sources.otlp_files import read_otlp
+from tasks.left_out import LeftOut
 from tests.export.emulators import FilesEmulator, Request, Response, failing_first, json_response, serving
 
 T0 = 1_760_000_000
@@ -96,8 +97,13 @@ def _proto(document: dict[str, Any]) -> bytes:
     return request.SerializeToString()
 
 
+def _decoded(messages: Iterable[bytes]) -> Iterator[Row]:
+    for message in messages:
+        yield from SpanReader(ALL, "OTLP").message_rows(message)
+
+
 DOCUMENTS = [_document(i) for i in range(1, 8)]
-EXPECTED = decode_requests(map(_proto, DOCUMENTS), ALL)
+EXPECTED = span_frame(_decoded(map(_proto, DOCUMENTS)))
 LINES = [json.dumps(document, separators=(",", ":")).encode() for document in DOCUMENTS]
 
 

@@ -17,7 +17,7 @@ from tasks.case import SPANS, as_signal
 from tasks.deploy.local.otlp_receiver import SpanFile
 from tasks.export.questions.spans import calls_into_services, gateway_metrics, latency_metrics, windows_of
 from tasks.export.sources.access_log import read_access_log
-from tasks.export.sources.otlp import SpanFilter, decode_requests
+from tasks.export.sources.otlp import SpanFilter, SpanReader, span_frame
 from tasks.export.sources.prometheus import TimeGrid
 from tasks.export.sources.spans import read_spans
 from tasks.spans import link_spans
@@ -221,14 +221,16 @@ def test_spans_of_unknown_services_and_duplicates_are_left_out(tmp_path: Path) -
 @pytest.mark.parametrize("key", ["k8s.pod.name", "service.name", "host.name"])
 def test_service_comes_from_any_of_the_resource_attributes(key: str) -> None:
     trace = OtlpTrace().add(HEAD, "x", "ee" * 8, "", 0, 1, resource_key=key, error=True)
-    spans = decode_requests([request.SerializeToString() for request in trace.requests.values()], ANYTHING)
+    (request,) = trace.requests.values()
+    spans = span_frame(SpanReader(ANYTHING, "OTLP").message_rows(request.SerializeToString()))
     assert spans["service"].tolist() == [HEAD]
     assert spans["status_code"].tolist() == [500]
 
 
 def test_undecodable_request_is_skipped() -> None:
     good = OtlpTrace().add(HEAD, "x", "ee" * 8, "", 0, 1).requests[HEAD].SerializeToString()
-    assert len(decode_requests([b"\xff\xff\xff", good], ANYTHING)) == 1
+    reader = SpanReader(ANYTHING, "OTLP")
+    assert [len(list(reader.message_rows(message))) for message in (b"\xff\xff\xff", good)] == [0, 1]
 
 
 def test_access_log_oddities(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from tasks.export.left_out import LeftOut
 from tasks.export.sources.otlp import span_frame, status_codes
 from tasks.export.values import LARGEST_INT64, finite_number
+from tasks.left_out import LeftOut
 
 LONGEST_REQUEST_S = 1e7
 """A longer duration is a fault of the log."""

@@ -15,9 +15,10 @@ from io import BufferedReader, RawIOBase
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from tasks.export.left_out import LeftOut
 from tasks.export.sources.http import Connection, HttpClient, SourceError, TelemetryClient
 from tasks.export.sources.otlp import Row, SpanFilter, SpanReader
+from tasks.export.sources.otlp_files import stream_rows
+from tasks.left_out import LeftOut
 
 PIECE_BYTES = 8 * 2**20
 LISTINGS = 4
@@ -48,7 +49,7 @@ class CollectorFiles(TelemetryClient):
             for name in fresh:
                 read.add(name)
                 with BufferedReader(_RemoteFile(self._http, name, self._piece_bytes)) as stream:
-                    yield from SpanReader(wanted, name, left_out).stream_rows(stream)
+                    yield from stream_rows(stream, SpanReader(wanted, name, left_out))
 
     def _names(self, from_ns: int, left_out: LeftOut) -> list[str]:
         answer = self._http.request("/", {})

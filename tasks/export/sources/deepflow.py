@@ -16,11 +16,11 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from tasks.export.left_out import LeftOut
 from tasks.export.sources.http import Connection, SourceError, TelemetryClient, one_line
 from tasks.export.sources.otlp import span_frame
 from tasks.export.sources.placement import Placement
 from tasks.export.values import LARGEST_INT64
+from tasks.left_out import LeftOut
 
 DATABASE = "flow_log"
 COLUMNS = (

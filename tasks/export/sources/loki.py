@@ -18,7 +18,6 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from tasks.export.left_out import LeftOut
 from tasks.export.sources.access_log import access_entries
 from tasks.export.sources.http import (
     Answer,
@@ -31,6 +30,7 @@ from tasks.export.sources.http import (
 )
 from tasks.export.sources.placement import Placement
 from tasks.export.values import whole_number
+from tasks.left_out import LeftOut
 
 log = logging.getLogger(__name__)
 

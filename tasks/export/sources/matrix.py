@@ -19,8 +19,8 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from tasks.export.left_out import LeftOut
 from tasks.export.values import real_number
+from tasks.left_out import LeftOut
 
 VALUES, OPEN, CLOSE = b'"values":', b"[[", b"]]"
 """Within a JSON string a quote is escaped: the first two together can only be the key."""

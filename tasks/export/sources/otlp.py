@@ -1,9 +1,4 @@
-"""OTLP spans in files -> rows.
-
-A file holds what the local receiver writes (``tasks.deploy.local.otlp_receiver``) or what the OpenTelemetry collector's
-file exporter writes: JSON, one request per line, or messages (JSON or protobuf, each perhaps zstd) that follow their
-length in four bytes; the whole file may be gzip or zstd. The collector rotates: the current file is renamed and a new
-one begun, so a directory may be given, and files are told apart by inode.
+"""Spans of OTLP export requests, JSON or protobuf -> rows.
 
 What is no span as OpenTelemetry defines it (a line that is not JSON, a span without a time, an identifier that is not
 hexadecimal) is counted and left out, and the reading goes on; an odd attribute costs that attribute, not its span.
@@ -13,14 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from io import BufferedReader, FileIO
-from itertools import chain
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import orjson
@@ -29,9 +19,8 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tasks.deploy.local.otlp_receiver import HEADER, read_requests
-from tasks.export.left_out import LeftOut
 from tasks.export.values import LARGEST_INT32, LARGEST_INT64, real_number, whole_number
+from tasks.left_out import LeftOut
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +30,14 @@ NAMESPACE_ATTRIBUTE = "k8s.namespace.name"
 HTTP_STATUS_ATTRIBUTES = ("http.response.status_code", "http.status_code")
 COLUMNS = ("trace_id", "span_id", "parent_span_id", "service", "operation", "start", "duration", "status_code")
 
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-HEAD_BYTES = 4096
+ZSTD = b"\x28\xb5\x2f\xfd"
 LARGEST_MESSAGE = 256 * 2**20
 DEEPEST_VALUE = 32
 """Lists and maps within an attribute; what is nested deeper is left out."""
-LISTINGS = 3
-"""A directory is listed again until it holds nothing new, at most this often: a rotation may come in between."""
 
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUS_CODES = ("unset", "ok", "error")
 _STATUS_ERROR = 2
-_LENGTH = struct.Struct(">I")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"[0-9a-f]{16}")
 _ODD = object()
@@ -83,36 +68,6 @@ class SpanFilter:
         return max(start_ns, end_ns) >= self.from_ns and start_ns <= self.to_ns
 
 
-def read_otlp(paths: Iterable[Path], wanted: SpanFilter, left_out: LeftOut | None = None) -> pd.DataFrame:
-    """Spans of all files and of all files below all directories; a path that does not exist has none.
-
-    Args:
-        left_out: what could not be read is counted here.
-
-    Raises:
-        OSError: a file is there but cannot be read.
-    """
-    places = tuple(paths)
-    seen: set[tuple[int, int]] = set()
-    rows: list[Row] = []
-    left_out = LeftOut() if left_out is None else left_out
-    for _ in range(LISTINGS):
-        fresh = _unseen(places, seen, wanted.from_ns)
-        for file in fresh:
-            rows += _file_rows(file, SpanReader(wanted, file.name, left_out))
-        if not fresh:
-            break
-    return span_frame(rows)
-
-
-def decode_requests(
-    payloads: Iterable[bytes], wanted: SpanFilter, left_out: LeftOut | None = None, place: str = "OTLP"
-) -> pd.DataFrame:
-    """Serialized ``ExportTraceServiceRequest`` messages as rows; a message that cannot be decoded is left out."""
-    reader = SpanReader(wanted, place, LeftOut() if left_out is None else left_out)
-    return span_frame(chain.from_iterable(map(reader.message_rows, payloads)))
-
-
 def span_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """``COLUMNS``, ``attributes``, ``upstream_s`` of each row."""
     frame = pd.DataFrame.from_records(list(rows), columns=[*COLUMNS, "attributes", "upstream_s"])
@@ -140,135 +95,6 @@ def status_codes(values: pd.Series) -> pd.Series:
     return whole.astype("Int32")
 
 
-def _unseen(places: Iterable[Path], seen: set[tuple[int, int]], from_ns: int) -> list[Path]:
-    fresh = []
-    for path in _files(places):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue  # rotated away; found by its new name at the next listing
-        identity = (status.st_dev, status.st_ino)
-        if identity in seen or not status.st_size:
-            continue
-        seen.add(identity)
-        if status.st_mtime_ns >= from_ns:
-            fresh.append(path)
-    return fresh
-
-
-def _files(places: Iterable[Path]) -> Iterator[Path]:
-    for place in places:
-        if place.is_dir():
-            yield from sorted(path for path in place.rglob("*") if path.is_file() and not path.name.startswith("."))
-        elif place.exists():
-            yield place
-
-
-def _file_rows(path: Path, reader: SpanReader) -> Iterator[Row]:
-    try:
-        stream = BufferedReader(FileIO(path), HEAD_BYTES)
-    except FileNotFoundError:
-        return  # rotated away
-    with stream:
-        if not _is_received(path):
-            yield from reader.stream_rows(stream)
-            return
-    wanted = reader.wanted
-    for payload in read_requests(path, wanted.from_ns, wanted.received_to_ns, reader.damaged_record):
-        yield from reader.message_rows(payload)
-
-
-def _is_received(path: Path) -> bool:
-    """Whether the local receiver wrote the file: one of its first records has a checksum that fits. (The others may
-    have been damaged on the way.)"""
-    with path.open("rb") as stream:
-        for _ in range(4):
-            header = stream.read(HEADER.size)
-            if len(header) < HEADER.size:
-                return False
-            length, checksum, _ = HEADER.unpack(header)
-            payload = stream.read(length) if length <= LARGEST_MESSAGE else b""
-            if len(payload) < length:
-                return False
-            if zlib.crc32(payload) == checksum:
-                return True
-    return False
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class _Peekable(_Readable, Protocol):
-    def peek(self, size: int, /) -> bytes: ...
-
-
-class _Decompressed:
-    """What a compressed stream holds, up to where it is damaged; only then is the error raised. (Arrow drops what it
-    had of a read when that fails: the reads are small.)"""
-
-    READ_BYTES = 512
-
-    def __init__(self, stream: _Readable) -> None:
-        self._stream = stream
-        self._error: Exception | None = None
-
-    def read(self, size: int) -> bytes:
-        if self._error is not None:
-            raise self._error
-        pieces, left = [], size
-        while left > 0:
-            try:
-                piece = self._stream.read(min(left, self.READ_BYTES))
-            except (pa.ArrowException, EOFError, OSError) as error:
-                self._error = error
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-            left -= len(piece)
-        if not pieces and self._error is not None:
-            raise self._error
-        return b"".join(pieces)
-
-
-class _Prefixed:
-    """A stream with some bytes put back in front."""
-
-    def __init__(self, first: bytes, stream: _Readable) -> None:
-        self._rest = first
-        self._stream = stream
-
-    def read(self, size: int) -> bytes:
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken + self._stream.read(size - len(taken)) if len(taken) < size else taken
-
-    def lines(self) -> Iterator[tuple[bytes, bool]]:
-        """Each line, and whether it has its end."""
-        parts: list[bytes] = []
-        while block := self.read(2**20):
-            first, *more = block.split(b"\n")
-            parts.append(first)
-            if more:
-                yield b"".join(parts), True
-                *whole, last = more
-                yield from ((line, True) for line in whole)
-                parts = [last]
-        yield b"".join(parts), False
-
-
-def _form(head: bytes) -> str:
-    """What a file that starts with ``head`` holds: ``lines``, ``messages`` or ``neither``."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text or text.startswith(b"{"):
-        return "lines"
-    if len(head) > _LENGTH.size:
-        (length,) = _LENGTH.unpack_from(head)
-        if head[0] == 0 or (length <= LARGEST_MESSAGE and head[_LENGTH.size : _LENGTH.size + 1] in (b"\n", b"{", b"(")):
-            return "messages"
-    return "lines" if b"\x00" not in head and (b"{" in head or text.isascii()) else "neither"
-
-
 @dataclass
 class SpanReader:
     """Rows in the form of ``span_frame`` from what one file holds.
@@ -289,49 +115,8 @@ class SpanReader:
     def damaged_record(self) -> None:
         self.odd("a damaged record of the receiver")
 
-    def stream_rows(self, stream: _Peekable) -> Iterator[Row]:
-        """Spans of a whole file, whatever its form and compression."""
-        head = stream.peek(HEAD_BYTES)
-        codec = "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else None
-        if codec is None:
-            yield from self._plain_rows(stream)
-            return
-        try:
-            with pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec) as plain:
-                yield from self._plain_rows(_Decompressed(plain))
-        except (pa.ArrowException, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk, not the content
-            log.warning("%s: damaged or cut off: %s", self.place, error)
-            self.odd("a rest that is damaged or cut off")
-
-    def _plain_rows(self, stream: _Readable) -> Iterator[Row]:
-        head = stream.read(HEAD_BYTES)
-        rest = _Prefixed(head, stream)
-        form = _form(head)
-        if form == "neither":
-            log.warning("%s: is not a file of OTLP spans", self.place)
-            self.left_out.note(f"{self.place} is not a file of OTLP spans")
-        elif form == "lines":
-            for line, ended in rest.lines():
-                yield from self.line_rows(line, ended)
-        else:
-            yield from self._prefixed_rows(rest)
-
-    def _prefixed_rows(self, stream: _Prefixed) -> Iterator[Row]:
-        while len(prefix := stream.read(_LENGTH.size)) == _LENGTH.size:
-            (length,) = _LENGTH.unpack(prefix)
-            if length > LARGEST_MESSAGE:
-                log.warning("%s: is not a file of OTLP spans, or damaged", self.place)
-                self.odd("a rest after a length that cannot be")
-                return
-            message = stream.read(length)
-            if len(message) < length:
-                self._note_cut()
-                return
-            yield from self.message_rows(message)
-
-    def _note_cut(self) -> None:
+    def note_cut(self) -> None:
+        """Note that the file ends within a line or message."""
         self.left_out.note(f"{self.place} ends within a line or message: it is being written, or was cut off")
 
     def message_rows(self, message: bytes) -> Iterator[Row]:
@@ -365,7 +150,7 @@ class SpanReader:
             document = orjson.loads(line)
         except orjson.JSONDecodeError:
             if not ended:
-                self._note_cut()
+                self.note_cut()
                 return
             log.warning("%s: a line of %d bytes is not JSON", self.place, len(line))
             self.odd("a line that is not JSON")

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from tasks.case import METRICS, TIMESTAMP
 from tasks.export.grid import Misplaced, TimeGrid, on_grid
-from tasks.export.left_out import LeftOut
 from tasks.export.sources.http import (
     Answer,
     Connection,
@@ -27,6 +26,7 @@ from tasks.export.sources.http import (
     said_lines,
 )
 from tasks.export.sources.matrix import OddAnswerError, Series, decode_answer, matrix_series
+from tasks.left_out import LeftOut
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.export.left_out import LeftOut
 from tasks.export.sources.access_log import gateway_spans, read_access_log
 from tasks.export.sources.collector import CollectorFiles
-from tasks.export.sources.otlp import SpanFilter, read_otlp, span_frame
+from tasks.export.sources.otlp import SpanFilter, span_frame
+from tasks.export.sources.otlp_files import read_otlp
+from tasks.left_out import LeftOut
 from tasks.spans import span_ends
 
 log = logging.getLogger(__name__)
