@@ -5,32 +5,47 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks.rca import metric
+from tasks.plugins import Registry
 from tasks.rca.context import Context, ServiceFacts, SignalFacts
-from tasks.rca.method import METHODS
+from tasks.rca.method import METHODS, Method
 from tasks.rca.registry import list_methods
 from tasks.rca.run.pair import run_pair
+from tests.plugin_packages import install
 from tests.rca.views import view_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_example_method_registers_and_passes_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method_code, test_code, _ = re.findall(r"```python\n(.*?)```", (DOCS / "add-a-method.md").read_text(), re.DOTALL)
-    (tmp_path / "mean_shift.py").write_text(method_code)
+def test_the_example_package_offers_a_method_that_passes_its_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (DOCS / "add-a-method.md").read_text()
+    method_code, test_code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (project,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    described = tomllib.loads(project)["project"]
+    (tmp_path / "acme_rca").mkdir()
+    (tmp_path / "acme_rca" / "__init__.py").touch()
+    (tmp_path / "acme_rca" / "mean_shift.py").write_text(method_code)
     (tmp_path / "example_test.py").write_text(test_code)
-    monkeypatch.setattr(metric, "__path__", [*metric.__path__, str(tmp_path)])
+    install(tmp_path, described["name"], described["entry-points"], described["version"])
+    monkeypatch.syspath_prepend(tmp_path)
+    registry: Registry[Method] = Registry("method", METHODS.group, METHODS.packages, METHODS.check)
+    monkeypatch.setattr(registry, "registered", METHODS.registered)
     try:
         runpy.run_path(str(tmp_path / "example_test.py"))["test_known_answer"]()
-        assert METHODS.registered["mean_shift"].summary.startswith("Metrics by how far")
+        assert registry.problem("mean_shift") == ""
+        assert str(registry.origin("mean_shift")) == "acme-rca 0.1"
+        assert f"{METHODS.registered['mean_shift'].summary} (from acme-rca 0.1)" in text
     finally:
         METHODS.registered.pop("mean_shift", None)
-        sys.modules.pop("tasks.rca.metric.mean_shift", None)
+        for name in ("acme_rca", "acme_rca.mean_shift"):
+            sys.modules.pop(name, None)
 
 
 def test_the_example_for_llm_stacks_ranks(tmp_path: Path) -> None:
@@ -54,5 +69,5 @@ def test_the_example_for_llm_stacks_ranks(tmp_path: Path) -> None:
 def test_every_method_has_its_line_in_the_table() -> None:
     table = (DOCS / "methods.md").read_text()
     for known in list_methods():
-        if known.module.startswith("tasks."):
+        if METHODS.origin(known.name).is_ours:
             assert f"| `{known.name}` | {known.family} |" in table

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from tasks.case import SIGNALS, Case
+from tasks.plugins import Origin
+from tasks.rca import method
 from tasks.rca.method import Ranking
 from tasks.rca.registry import get_method, list_methods
 from tasks.rca.run.build_view import build_view
@@ -20,7 +22,8 @@ from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import rewritten, score_params
 from tests.synthetic import synthetic_case
 
-METHODS = [known.name for known in list_methods() if known.module.startswith("tasks.")]
+METHODS = [known.name for known in list_methods() if method.METHODS.origin(known.name) != Origin()]
+"""Ours and those of every package that is installed, not what tests define."""
 RENAMINGS = [
     {"nginx-proxy": "a", "ray-head": "b", "ray-replicas-0": "c", "ray-replicas-1": "d", "ray-replicas-2": "e"},
     {

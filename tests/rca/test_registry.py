@@ -23,7 +23,7 @@ def test_the_first_methods_are_there() -> None:
 
 def test_every_method_says_what_it_is() -> None:
     for known in list_methods():
-        if known.module.startswith("tasks."):
+        if METHODS.origin(known.name).is_ours:
             assert known.installed
             assert method_problems(known) == [], known.name
 
@@ -38,7 +38,7 @@ def test_problems_name_the_key_and_the_closest_name() -> None:
 
 def test_every_parameter_has_a_type_and_a_default_of_that_type() -> None:
     for known in list_methods():
-        if known.module.startswith("tasks."):
+        if METHODS.origin(known.name).is_ours:
             defaults = {name: parameter.default for name, parameter in known.parameters.items()}
             assert validate_method_parameters({known.name: defaults}) == []
             assert resolve_parameters(known, {}) == defaults

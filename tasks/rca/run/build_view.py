@@ -12,9 +12,9 @@ import pandas as pd
 
 from tasks.case import Case
 from tasks.metrics import is_visible
-from tasks.rca.context import build_context
 from tasks.rca.features.grid import on_grid
 from tasks.rca.features.sli import Telemetry
+from tasks.rca.run.build_context import build_context
 from tasks.rca.view import CaseView, column_names
 from tasks.requests import time_out_s
 from tasks.stack import Role

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from tasks.case import NO_ROW, Case, CaseRecord, Completeness, Limits, Sampling, SignalName
-from tasks.rca.context import MetricFacts, ServiceFacts, safe_versions
+from tasks.rca.context import MetricFacts, ServiceFacts
+from tasks.rca.run.build_context import safe_versions
 from tasks.rca.run.build_view import build_view
 from tasks.rca.view import column_names
 from tests.copies import copied
