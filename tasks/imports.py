@@ -51,14 +51,14 @@ def code_of(*modules: str) -> set[str]:
             continue
         found.add(name)
         parent = [name.rpartition(".")[0]] if "." in name else []
-        waiting += [each for each in (*_imports(name), *parent) if _is_followed(each, name)]
+        waiting += [each for each in (*imports_of(name), *parent) if _is_followed(each, name)]
     return found
 
 
 def imported_packages(*modules: str) -> set[str]:
     """Return the top-level packages that ``code_of(*modules)`` imports and that are not part of it."""
     code = code_of(*modules)
-    imported = {(each, name) for name in code for each in _imports(name)}
+    imported = {(each, name) for name in code for each in imports_of(name)}
     packages = {_top(each) for each, name in imported if not _is_followed(each, name)}
     return packages - sys.stdlib_module_names
 
@@ -71,7 +71,7 @@ def library_versions(module: str) -> dict[str, str]:
     if _top(module) == _OURS:
         return {}
     others = {name for name in code_of(module) if _top(name) != _OURS}
-    used = {_top(each) for name in others for each in _imports(name)} | {_top(module)}
+    used = {_top(each) for name in others for each in imports_of(name)} | {_top(module)}
     distributions = {_distribution(package) for package in used - sys.stdlib_module_names - {_OURS}}
     return {name: version_of(name) for name in sorted(distributions) if name}
 
@@ -134,7 +134,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 @cache
-def _imports(module: str) -> tuple[str, ...]:
+def imports_of(module: str) -> tuple[str, ...]:
     """Return what the module imports when it runs, wherever in it; not what it imports for type checkers only."""
     return tuple(_imported(module))
 
