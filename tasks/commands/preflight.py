@@ -45,6 +45,6 @@ def _missing_series(backend: Backend[Any], export: ExportParams) -> MissingSerie
             absent = check_series(sources, window, export, live.describe())
         except RCArenaError as error:
             raise ValueError(str(error)) from error
-        return explain_missing(absent, backend.name, sources.gpus)
+        return explain_missing(absent, sources.units, sources.gpus)
 
     return missing

@@ -23,7 +23,7 @@ from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.sources.http import NO_ACCESS, HttpAccess, SourceError
 from tasks.export.sources.loki import LokiClient, access_log_entries
-from tasks.export.sources.placement import Placement, PodPlacement, inherit_gpus, merge_pods
+from tasks.export.sources.placement import Placement, PodPlacement, Units, inherit_gpus, merge_pods
 from tasks.export.sources.pods import discover_pods
 from tasks.export.sources.prometheus import PrometheusClient
 from tasks.export.sources.spans import read_spans
@@ -46,8 +46,8 @@ ServerName = Literal["prometheus", "loki", "deepflow", "spans"]
 class TelemetrySources:
     """Where the telemetry of a running stack is. None or an empty mapping: the stack has no such source.
 
-    The local stack's series carry the label ``service``. A cluster's are joined to services here, by ``namespace`` and
-    ``pods``.
+    Without ``namespace`` the services are processes, and series carry the label ``service``; with it they are pods, and
+    series are joined to services here, by ``namespace`` and ``pods``.
 
     Args:
         prometheus_url: base URL.
@@ -89,6 +89,11 @@ class TelemetrySources:
     service_label: str = "app"
     aliases: Mapping[str, str] = field(default_factory=dict)
     gpus: bool = True
+
+    @property
+    def units(self) -> Units:
+        """What its services are made of."""
+        return "processes" if self.namespace is None else "pods"
 
     @property
     def otlp(self) -> tuple[Path, ...]:

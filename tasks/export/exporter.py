@@ -81,10 +81,10 @@ def check_metrics(
             for registered in registered_exporters("metrics"):
                 registered.export(context, sink)
         if not sink.rows:
-            return missing_metrics((), context.roles, stack.backend, gpus=sources.gpus)
+            return missing_metrics((), context.roles, sources.units, gpus=sources.gpus)
         table = pq.read_table(file, columns=["metric", "service", "value"]).to_pandas().dropna()
     found = set(table[["metric", "service"]].drop_duplicates().itertuples(index=False, name=None))
-    return missing_metrics(found, context.roles, stack.backend, gpus=sources.gpus)
+    return missing_metrics(found, context.roles, sources.units, gpus=sources.gpus)
 
 
 def check_series(
@@ -101,7 +101,7 @@ def check_series(
         raise ExportError("no Prometheus is set")
     with context.prometheus() as client:
         names = client.series_names(window[0].timestamp(), window[1].timestamp())
-    return absent_metrics(names, context.roles, stack.backend, gpus=sources.gpus)
+    return absent_metrics(names, context.roles, sources.units, gpus=sources.gpus)
 
 
 def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContext) -> Completeness:

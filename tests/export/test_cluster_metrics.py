@@ -253,9 +253,9 @@ def test_dcgm_with_the_labels_of_pods_needs_no_uuids(start_prometheus: Callable[
 
 def test_rays_own_agent_stands_in_for_dcgm_and_the_cpu_limit_for_a_gpu(url: str) -> None:
     context = _context(url)
-    variants = SPECS["accelerator_utilization"].variants_of("kubernetes", gpus=True)
+    variants = SPECS["accelerator_utilization"].variants_of("pods", gpus=True)
     ray_node = next(v for v in variants if v.source == "ray_node")
-    (limit,) = SPECS["accelerator_utilization"].variants_of("kubernetes", gpus=False)
+    (limit,) = SPECS["accelerator_utilization"].variants_of("pods", gpus=False)
     with context.prometheus() as client:
         (shares,) = _by_service(client, ray_node, context)
         (used,) = _by_service(client, limit, context)
@@ -283,7 +283,7 @@ def test_what_is_missing_is_said_with_the_series_that_are_needed(url: str) -> No
     missing = check_metrics(sources, WINDOW, PARAMS, STACK)
     assert missing["gpu_sm_clock"] == ("ray-replicas-0", "ray-replicas-1")
     assert "cpu_usage" not in missing
-    lines = explain_missing(missing, "kubernetes")
+    lines = explain_missing(missing, "pods")
     assert "gpu_sm_clock of ray-replicas-0, ray-replicas-1: needs DCGM_FI_DEV_SM_CLOCK" in lines
     (throttled,) = (line for line in lines if line.startswith("cpu_throttled"))
     assert "container_cpu_cfs_throttled_seconds_total (kube-prometheus-stack drops it" in throttled
@@ -291,13 +291,13 @@ def test_what_is_missing_is_said_with_the_series_that_are_needed(url: str) -> No
     assert set(absent) < set(missing)
     assert "gpu_sm_clock" in absent
     assert not {"cpu_usage", "ttft_mean", "preemptions_rate", "latency_p50"} & set(absent)
-    without = absent_metrics((), ROLES, "kubernetes", gpus=False)
+    without = absent_metrics((), ROLES, "pods", gpus=False)
     assert "accelerator_utilization" in without
     assert not any(name.startswith("gpu_") for name in without)
 
 
 def test_every_metric_says_its_series_for_a_cluster() -> None:
-    lines = explain_missing({spec.name: ("x",) for spec in METRIC_MAP}, "kubernetes")
+    lines = explain_missing({spec.name: ("x",) for spec in METRIC_MAP}, "pods")
     assert len(lines) == len(METRIC_MAP)
     assert all(line.split("needs ")[1] for line in lines)
     with_versions = next(line for line in lines if line.startswith("kv_cache_usage"))

@@ -67,9 +67,9 @@ def test_names_are_unique_and_each_metric_has_a_source() -> None:
 
 def test_missing_metrics_names_metric_and_services() -> None:
     found = {(spec.name, service) for spec in METRIC_MAP for service in ROLES}
-    assert missing_metrics(found, ROLES, "local") == {}
+    assert missing_metrics(found, ROLES, "processes") == {}
     found -= {("ttft_mean", "ray-replicas-1"), ("cpu_usage", "nginx-proxy"), ("cpu_usage", "ray-head")}
-    assert missing_metrics(found, ROLES, "local") == {
+    assert missing_metrics(found, ROLES, "processes") == {
         "ttft_mean": ("ray-replicas-1",),
         "cpu_usage": ("nginx-proxy", "ray-head"),
     }
@@ -77,10 +77,10 @@ def test_missing_metrics_names_metric_and_services() -> None:
 
 def test_accelerator_is_the_quota_only_where_it_stands_in_for_one() -> None:
     spec = SPECS["accelerator_utilization"]
-    assert expected_services(spec, ROLES, "local") == ("ray-replicas-0", "ray-replicas-1")
-    assert [v.source for v in spec.variants_of("local")] == ["cgroup"]
-    assert [v.source for v in spec.variants_of("kubernetes")] == ["dcgm", "dcgm", "ray_node"]
-    assert [v.source for v in spec.variants_of("kubernetes", gpus=False)] == ["cadvisor"]
+    assert expected_services(spec, ROLES, "processes") == ("ray-replicas-0", "ray-replicas-1")
+    assert [v.source for v in spec.variants_of("processes")] == ["cgroup"]
+    assert [v.source for v in spec.variants_of("pods")] == ["dcgm", "dcgm", "ray_node"]
+    assert [v.source for v in spec.variants_of("pods", gpus=False)] == ["cadvisor"]
 
 
 def test_every_query_is_valid(start_prometheus: Callable[..., str]) -> None:

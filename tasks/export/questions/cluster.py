@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.export.questions.promql import (
-    CLUSTER,
     Accelerator,
     Combine,
     Variant,
@@ -39,7 +38,7 @@ RAY_NODES = HEAD | REPLICA
 
 
 def _pod(source: Source, promql: str, combine: Combine = "sum", **keywords: object) -> Variant:
-    shared: dict[str, Any] = {"backends": CLUSTER, "join": "pod", "combine": combine, **keywords}
+    shared: dict[str, Any] = {"join": "pod", "combine": combine, **keywords}
     return Variant(source, promql, **shared)
 
 
@@ -101,7 +100,7 @@ def dcgm_rate(field: str, combine: Combine, scale: float = 1.0) -> Variant:
 
 
 def _dcgm(promql: str, combine: Combine, scale: float) -> Variant:
-    return Variant("dcgm", promql, REPLICA, CLUSTER, join="gpu", combine=combine, scale=scale, accelerator="gpu")
+    return Variant("dcgm", promql, REPLICA, join="gpu", combine=combine, scale=scale, accelerator="gpu")
 
 
 def waypoint_quantile(quantile: float) -> tuple[Variant, ...]:
@@ -125,5 +124,5 @@ def waypoint_errors() -> tuple[Variant, ...]:
 
 def _istio(promql: str, quantile: float | None = None, scale: float = 1.0) -> tuple[Variant, ...]:
     """Not missed at the head, which serves no requests in a cluster."""
-    everyone = Variant("istio", promql, GATEWAY | REPLICA, CLUSTER, join="callee", quantile=quantile, scale=scale)
+    everyone = Variant("istio", promql, GATEWAY | REPLICA, join="callee", quantile=quantile, scale=scale)
     return everyone, replace(everyone, roles=HEAD, optional=True)

@@ -47,6 +47,7 @@ from tasks.export.questions.ray import (
     vllm_rate,
 )
 from tasks.export.questions.series_names import NOTES
+from tasks.export.sources.placement import Units
 from tasks.metrics import ALL_ROLES, GATEWAY, HEAD, REPLICA
 from tasks.stack import Role
 
@@ -245,16 +246,16 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in METRIC_MAP}
 
 
-def expected_services(spec: MetricSpec, roles: Mapping[str, Role], backend: str, gpus: bool = True) -> tuple[str, ...]:
-    """Services of the stack that should have the metric on this backend, with or without GPUs."""
-    wanted = spec.roles_of(backend, gpus)
+def expected_services(spec: MetricSpec, roles: Mapping[str, Role], units: Units, gpus: bool = True) -> tuple[str, ...]:
+    """Services of the stack that should have the metric when they are made of ``units``, with or without GPUs."""
+    wanted = spec.roles_of(units, gpus)
     return tuple(service for service, role in roles.items() if role in wanted)
 
 
 def missing_metrics(
     found: Collection[tuple[str, str]],
     roles: Mapping[str, Role],
-    backend: str,
+    units: Units,
     specs: Iterable[MetricSpec] = METRIC_MAP,
     gpus: bool = True,
 ) -> dict[str, tuple[str, ...]]:
@@ -265,17 +266,17 @@ def missing_metrics(
         roles: service -> role, for every service of the stack.
     """
     lacking = {
-        spec.name: tuple(s for s in expected_services(spec, roles, backend, gpus) if (spec.name, s) not in found)
+        spec.name: tuple(s for s in expected_services(spec, roles, units, gpus) if (spec.name, s) not in found)
         for spec in specs
     }
     return {name: services for name, services in lacking.items() if services}
 
 
-def explain_missing(missing: Mapping[str, Iterable[str]], backend: str, gpus: bool = True) -> list[str]:
+def explain_missing(missing: Mapping[str, Iterable[str]], units: Units, gpus: bool = True) -> list[str]:
     """One line for each metric that ``missing_metrics`` or ``absent_metrics`` reports: which series would give it."""
     lines = []
     for name, services in missing.items():
-        variants = SPECS[name].variants_of(backend, gpus)
+        variants = SPECS[name].variants_of(units, gpus)
         choices = list(dict.fromkeys(" with ".join(variant.series) for variant in variants))
         if SPECS[name].span_roles:
             choices.insert(0, "spans")
@@ -286,7 +287,7 @@ def explain_missing(missing: Mapping[str, Iterable[str]], backend: str, gpus: bo
 
 
 def absent_metrics(
-    series: Collection[str], roles: Mapping[str, Role], backend: str, gpus: bool = True
+    series: Collection[str], roles: Mapping[str, Role], units: Units, gpus: bool = True
 ) -> dict[str, tuple[str, ...]]:
     """Canonical metrics that these names of series cannot make up: metric -> services that would lack it.
 
@@ -300,10 +301,10 @@ def absent_metrics(
         if role in spec.span_roles
         or any(
             role in variant.roles and (all(name in series for name in variant.series) or _needs_a_stack(variant))
-            for variant in spec.variants_of(backend, gpus)
+            for variant in spec.variants_of(units, gpus)
         )
     }
-    return missing_metrics(found, roles, backend, gpus=gpus)
+    return missing_metrics(found, roles, units, gpus=gpus)
 
 
 def _needs_a_stack(variant: Variant) -> bool:

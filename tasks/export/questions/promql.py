@@ -7,12 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.export.sources.placement import Join
+from tasks.export.sources.placement import Join, Units
 from tasks.metrics import ALL_ROLES, HEAD, Metric, Source
 from tasks.stack import Role
-
-LOCAL: frozenset[str] = frozenset({"local"})
-CLUSTER: frozenset[str] = frozenset({"kubernetes"})
 
 Combine = Literal["sum", "mean", "max", "min"]
 Accelerator = Literal["any", "gpu", "none"]
@@ -28,8 +25,7 @@ class Variant:
         source: named in the column ``source``.
         promql: ``$window`` stands for the rate window, ``$window_s`` for its length in seconds, ``$namespace`` for the
             stack's; every name of a series is followed by ``{``.
-        backends: where the variant is asked.
-        join: what tells the service of a series.
+        join: what tells the service of a series: its label ``service`` where services are processes, else its pod.
         combine: how the units (pods, GPUs) of a service make one figure.
         divisor: PromQL; the figure is ``promql`` by service divided by this by service.
         quantile: ``promql`` gives the buckets of a histogram, the figure is this quantile.
@@ -41,7 +37,6 @@ class Variant:
     source: Source
     promql: str
     roles: frozenset[Role] = ALL_ROLES
-    backends: frozenset[str] = LOCAL
     join: Join = "service"
     combine: Combine = "sum"
     divisor: str = ""
@@ -64,8 +59,9 @@ class Variant:
         names = dict.fromkeys(_SERIES.findall(f"{self.promql} {self.divisor}"))
         return tuple(name for name in names if name != "up")
 
-    def is_asked(self, backend: str, gpus: bool) -> bool:
-        return backend in self.backends and self.accelerator in ("any", "gpu" if gpus else "none")
+    def is_asked(self, units: Units, gpus: bool) -> bool:
+        fits = (self.join == "service") == (units == "processes")
+        return fits and self.accelerator in ("any", "gpu" if gpus else "none")
 
 
 @dataclass(frozen=True)
@@ -91,14 +87,14 @@ class MetricSpec:
     def name(self) -> str:
         return self.metric.name
 
-    def variants_of(self, backend: str, gpus: bool = True) -> tuple[Variant, ...]:
-        return tuple(variant for variant in self.variants if variant.is_asked(backend, gpus))
+    def variants_of(self, units: Units, gpus: bool = True) -> tuple[Variant, ...]:
+        return tuple(variant for variant in self.variants if variant.is_asked(units, gpus))
 
-    def roles_of(self, backend: str, gpus: bool = True) -> frozenset[Role]:
-        """The services that are expected to have the metric. In a cluster nobody calls the head: the gateway reaches
-        Ray Serve's proxies in the replicas' pods."""
-        by_spans = self.span_roles - HEAD if backend in CLUSTER else self.span_roles
-        return by_spans.union(*(v.roles for v in self.variants_of(backend, gpus) if not v.optional))
+    def roles_of(self, units: Units, gpus: bool = True) -> frozenset[Role]:
+        """The services that are expected to have the metric. Where they are pods nobody calls the head: the gateway
+        reaches Ray Serve's proxies in the replicas' pods."""
+        by_spans = self.span_roles - HEAD if units == "pods" else self.span_roles
+        return by_spans.union(*(v.roles for v in self.variants_of(units, gpus) if not v.optional))
 
 
 def _filled(promql: str, window_s: float, namespace: str | None) -> str:

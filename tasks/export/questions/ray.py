@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tasks.export.questions.promql import CLUSTER, LOCAL, Combine, Variant
+from tasks.export.questions.promql import Combine, Variant
 from tasks.export.questions.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vllm_names
 from tasks.metrics import HEAD, REPLICA, Source
 from tasks.stack import Role
@@ -68,12 +68,12 @@ def by_proxy(promql: str, divisor: str = "") -> tuple[Variant, Variant]:
 
 def _local(source: Source, promql: str, roles: frozenset[Role], divisor: str = "") -> Variant:
     whole = f"{promql} / {divisor}" if divisor else promql
-    return Variant(source, _bound(whole, "service", 'job="ray"').replace("$scope", ""), roles, LOCAL)
+    return Variant(source, _bound(whole, "service", 'job="ray"').replace("$scope", ""), roles)
 
 
 def _cluster(source: Source, promql: str, roles: frozenset[Role], combine: Combine, divisor: str = "") -> Variant:
     top, bottom = (_bound(text, "pod, service", "$scope") for text in (promql, divisor))
-    return Variant(source, top, roles, CLUSTER, "pod", combine, bottom)
+    return Variant(source, top, roles, "pod", combine, bottom)
 
 
 def _bound(promql: str, by: str, target: str) -> str:

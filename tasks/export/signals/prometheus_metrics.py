@@ -45,7 +45,7 @@ def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportCo
     expected: dict[str, None] = {}
     samples = Counter[str]()
     problems = []
-    for variant in spec.variants_of(context.stack.backend, context.sources.gpus):
+    for variant in spec.variants_of(context.sources.units, context.sources.gpus):
         wanted = [s for s, r in context.roles.items() if r in variant.roles and (spec.name, s) not in context.derived]
         if not variant.optional:
             expected |= dict.fromkeys(wanted)

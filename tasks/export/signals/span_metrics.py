@@ -17,7 +17,7 @@ def export_span_metrics(context: ExportContext, sink: Sink) -> list[str]:
 
 
 def _problems(spec: MetricSpec, context: ExportContext) -> list[str]:
-    variants = spec.variants_of(context.stack.backend, context.sources.gpus)
+    variants = spec.variants_of(context.sources.units, context.sources.gpus)
     only_here = spec.span_roles - frozenset[Role]().union(*(variant.roles for variant in variants))
     return [
         f"no span to derive {spec.name} from for {service}"

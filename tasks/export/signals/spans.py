@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from tasks.case import SPANS
 from tasks.export.base import ExportContext, Sink, exporter
-from tasks.export.questions.promql import CLUSTER
 
 
 @exporter("spans", "spans")
 def export_spans(context: ExportContext, sink: Sink) -> list[str]:
-    """Spans around the window; a service without any is a problem, except the head in a cluster, which serves
-    no requests there."""
+    """Spans around the window; a service without any is a problem, except the head where services are pods:
+    it serves no requests there."""
     sources = context.sources
     problems = [f"{path.name} does not exist" for path in sources.otlp if not path.exists()]
     if not sources.otlp and sources.spans_url is None:
@@ -22,6 +21,6 @@ def export_spans(context: ExportContext, sink: Sink) -> list[str]:
     sink.write(context.spans[SPANS.names])
     problems += context.spans_left_out.problems
     sink.note(context.spans_left_out.notes)
-    expected = [s for s, role in context.roles.items() if role != "head" or context.stack.backend not in CLUSTER]
+    expected = [s for s, role in context.roles.items() if role != "head" or sources.units == "processes"]
     silent = [service for service in expected if not context.spans["service"].eq(service).any()]
     return problems + [f"no span of {service}" for service in silent]

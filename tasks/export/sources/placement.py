@@ -11,6 +11,8 @@ from typing import Literal
 
 SINCE_EVER, FOR_EVER = -(2**62), 2**62
 
+Units = Literal["processes", "pods"]
+"""What services are made of: processes, whose series carry the label ``service``, or pods, which series name."""
 Join = Literal["service", "pod", "gpu", "callee"]
 """What tells the service of a series: its label ``service``, its pod, its GPU, or the callee of a call."""
 PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
