@@ -244,18 +244,20 @@ class CaseRecord(Record):
         return next((phase for phase in self.phases if phase.name == name), None)
 
     def counted(self, *, include_ineffective: bool = False) -> tuple[Injection, ...]:
-        """The injections that count, in the order of the record: the effective ones, or all if asked for
-        (``score.include_ineffective``). The truth, the inject time and the labels of a case are theirs."""
+        """Return the injections that count, in the order of the record: the effective ones, or all if asked for
+        (``score.include_ineffective``). Truth, inject time and labels of a case come from them."""
         return tuple(i for i in self.injections if include_ineffective or i.verdict == "effective")
 
     def injection_time_of(self, counted: Sequence[Injection]) -> datetime:
-        """When the first of the injections that count began. Without one that counts: when the first began, and in a
-        fault-free case the start of the fault phase, so that methods see such a case exactly like any other."""
+        """Return when the first injection that counts began; if none counts, the first of all.
+
+        In a fault-free case it is the start of the fault phase, so that methods see such a case like any other.
+        """
         starts = [injection.begin for injection in counted or self.injections]
         return min(starts, default=(self.phase("fault") or self.phases[-1]).start)
 
     def labels_of(self, counted: Sequence[Injection]) -> GroupLabels:
-        """The labels of the case when the injections ``counted`` count; without any, all do."""
+        """Return the labels of the case by the injections that count; if none counts, by all."""
         counted = counted or self.injections
         return group_labels(counted, [injection for injection in self.injections if injection not in counted])
 

@@ -1,1 +1,1 @@
-"""Stage 2b: the fault catalogue and its executors."""
+"""Fault kinds, and carrying them out: guardian, journal, recovery, executors per backend."""

@@ -1,4 +1,4 @@
-"""The registry of fault kinds: what can be injected, with which parameters, where, and how that is shown."""
+"""Fault kinds: the registry, and checking injections against it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
 
 @dataclass(frozen=True)
 class FaultKind:
-    """What a kind is on every backend. ``executors``: by backend name, what carries it out there; a backend can bring
-    executors of its own for kinds that do not name it (``FaultSupport``).
+    """One kind of fault.
 
-    ``resources`` are the parts of a service that the fault needs for itself: two faults that share one cannot act
-    on one service at a time. ``probe`` and ``signals`` say in words how the effect is measured and where it shows.
-    ``metrics`` are the canonical metrics of the target that name the fault: the truth at metric level.
+    ``executors``: what carries it out, by backend; a backend can bring executors for kinds that do not name it
+    (``FaultSupport``). ``resources``: the parts of a service that the fault needs for itself; two faults that share one
+    cannot act on a service at the same time. ``probe``, ``signals``: how the effect is measured and where it shows, in
+    words. ``metrics``: the metrics of the target that name the fault, the truth at metric level.
     """
 
     name: str
@@ -43,7 +43,7 @@ class FaultKind:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """Where it can be carried out."""
+        """The backends that can carry it out."""
         others = {name for name, backend in BACKENDS.all().items() if self.name in backend.faults().executors}
         return (*self.executors, *sorted(others - set(self.executors)))
 
@@ -111,7 +111,7 @@ def fault_kind(name: str) -> FaultKind:
 
 
 def fault_kind_names(backend: str | None = None) -> list[str]:
-    """Every kind, or those that a backend can carry out."""
+    """Return the names of all kinds, or of those that a backend can carry out."""
     return [kind.name for kind in list_fault_kinds() if backend is None or backend in kind.backends]
 
 
@@ -124,7 +124,7 @@ def validate_injection(
     *,
     backend: str,
 ) -> list[str]:
-    """Problems of one injection, one line each; empty when it can be carried out.
+    """Return the problems of one injection, one line each; empty when it can be carried out.
 
     ``key`` names the target in problems; the other keys stand beside it.
     """
@@ -140,7 +140,7 @@ def validate_injection(
 
 
 def validate_overlaps(planned: Mapping[str, PlannedInjection]) -> list[str]:
-    """Problems of injections that need the same part of the same service at the same time; keys name them."""
+    """Return the problems of injections that need the same part of a service at the same time; keys name them."""
     problems = []
     for (other_where, other), (where, one) in itertools.combinations(planned.items(), 2):
         if one.target != other.target or one.offset_s >= other.end_s or other.offset_s >= one.end_s:
@@ -157,7 +157,7 @@ def validate_overlaps(planned: Mapping[str, PlannedInjection]) -> list[str]:
 
 
 def validate_inject_params(params: Params) -> list[str]:
-    """Every problem of the section ``inject`` that the catalogue can see."""
+    """Return the problems of the section ``inject``, one line each."""
     roles, window = params.deploy.roles(), params.campaign.windows.fault_s
     problems: dict[str, None] = {}  # a kind with several targets has a problem of its parameters once
     for case in params.inject.cases():
@@ -172,7 +172,7 @@ def validate_inject_params(params: Params) -> list[str]:
 
 
 def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: str) -> FaultParameters:
-    """The parameters with every default of the backend.
+    """Return the parameters with every default of the backend.
 
     Raises:
         KeyError: unknown kind.

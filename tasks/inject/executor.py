@@ -1,6 +1,6 @@
-"""What a fault is made of on every backend: its parameters, its target, the act and the steps that undo it.
+"""The interface of a fault on every backend: parameters, target, undo steps, executor.
 
-The guardian, the dead-man timer and the recovery know a fault only by these.
+The guardian, the dead-man timer and the recovery use nothing else of a backend.
 """
 
 from __future__ import annotations
@@ -10,59 +10,49 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from tasks.errors import RCArenaError
+from tasks.inject.probe import Probe
 from tasks.validation import Frozen
-
-if TYPE_CHECKING:
-    from tasks.inject.probe import Probe
-
-
-class FaultError(RCArenaError):
-    """A fault could not be carried out or undone; the message says what and why."""
 
 
 class FaultParameters(Frozen):
-    """Base of the parameters of a kind; units are in the names."""
+    """Base of the parameters of a fault kind; units are in the names."""
 
 
 class FaultTarget(BaseModel, ABC):
-    """One service of one stack, with all that is needed to act on it and to undo: no other file is read.
-
-    It is part of the journal.
-    """
+    """One service of one stack. It is part of the journal, and holds all that acting and undoing need to know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: str
 
     undo_s: ClassVar[float] = 5.0
-    """How long an undo may take here before somebody else takes over."""
+    """How long an undo may take before the next process takes over."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The service."""
+        """The name of the service."""
 
     @property
     @abstractmethod
     def stack_alive(self) -> bool:
-        """Whether the stack exists; true when that cannot be told now."""
+        """Whether the stack exists; true when that is not known."""
 
     @property
     @abstractmethod
     def gone(self) -> bool:
-        """Whether nothing is left of the service and the stack that could need restoring."""
+        """Whether nothing of the service and the stack is left to restore."""
 
     @abstractmethod
     def identities(self) -> frozenset[str]:
-        """What should live through a fault: the service's own processes on this machine, containers on a cluster.
+        """Return ids of what should survive a fault: processes of the service on this machine, containers on a cluster.
 
         Raises:
-            FaultError, OSError: it cannot be told now.
+            FaultError, OSError: they cannot be looked up now.
         """
 
 
@@ -72,9 +62,9 @@ P = TypeVar("P", bound=FaultParameters)
 
 @dataclass(frozen=True)
 class Undone:
-    """What the platform told about an undo: when the effect ended (None: now), and notes for the record.
+    """What the platform reports of an undo: when the effect ended (None: now), and notes for the record.
 
-    ``unconfirmed``: what may be left of the fault although nothing of it can be found any more.
+    ``unconfirmed``: what may be left of the fault although nothing of it can be found.
     """
 
     ended_at: datetime | None = None
@@ -83,16 +73,16 @@ class Undone:
 
 
 class UndoStepBase(BaseModel, Generic[T]):
-    """One step that restores a service; written to the journal before the fault acts.
+    """Base of the steps that restore a service; they are written to the journal before the fault acts.
 
-    It can be repeated, finds what it restores by looking, and needs only the target: a process that knows nothing but
-    the journal can undo a fault of one that was killed. A subclass adds a literal ``step``.
+    A step can be repeated, looks for what it has to restore, and needs only the target, so that any process can undo by
+    the journal. A subclass adds a literal ``step``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def undo(self, target: T) -> Undone | None:
-        """Returns what there is to tell beyond that it is done now.
+        """Restore. Returns what the platform reports, if it reports anything.
 
         Raises:
             FaultError, OSError: it could not be done.
@@ -100,23 +90,23 @@ class UndoStepBase(BaseModel, Generic[T]):
         raise NotImplementedError
 
     def left(self, target: T) -> list[str]:
-        """What of the fault is still there.
+        """Name what is left of the fault.
 
         Raises:
-            FaultError, OSError: it cannot be told.
+            FaultError, OSError: it cannot be looked up.
         """
         raise NotImplementedError
 
 
 class FaultExecutor(ABC, Generic[T, P]):
-    """One injection of a kind on one backend.
+    """Base of the executors: carries out one injection of a kind on one backend.
 
-    Life: ``undo_steps`` goes to the journal, then ``refusal`` may stop it, then ``apply``; the steps undo it. The
-    guardian compares the probe's figures before, during and after with ``shows_effect`` and ``is_normal``.
+    ``undo_steps`` go to the journal; then ``refusal`` may stop it; then ``apply`` acts, and the steps undo it. The
+    guardian judges the probe's figures before, during and after by ``shows_effect`` and ``is_normal``.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Values of parameters that differ from the defaults of the kind on this backend."""
+    """Defaults of parameters on this backend, where they differ from those of the kind."""
 
     settle_s: float = 8.0
     """How long after the undo the probe may take to be normal again."""
@@ -125,7 +115,7 @@ class FaultExecutor(ABC, Generic[T, P]):
     """How often ``alarm`` is asked."""
 
     spares_processes: bool = True
-    """The target's ``identities`` should live through the fault; if they do not, the verdict says so."""
+    """Whether the target's ``identities`` should survive the fault; if they do not, the verdict says so."""
 
     applied_at: datetime | None = None
     """Set by ``apply`` when the platform has recorded the moment; None: just before ``apply`` was called."""
@@ -141,27 +131,27 @@ class FaultExecutor(ABC, Generic[T, P]):
 
     @abstractmethod
     def undo_steps(self) -> tuple[UndoStepBase[Any], ...]:
-        """What restores the target, whatever part of ``apply`` was done."""
+        """Return what restores the target, whatever part of ``apply`` was done."""
 
     def refusal(self) -> str | None:
-        """Why this fault must not act now; looked at just before ``apply``."""
+        """Say why the fault must not act now, if so; called just before ``apply``."""
         return None
 
     @abstractmethod
     def apply(self, run_for_s: float) -> str:
-        """Act; what is started here ends by itself after ``run_for_s``. Returns the name of the executor.
+        """Act. What it starts must end by itself after ``run_for_s``. Returns the name of what acts, for the record.
 
         Raises:
             FaultError, OSError: it could not be done; the undo steps are run.
         """
 
     def alarm(self) -> str | None:
-        """Why the fault must end before its time; asked every ``alarm_interval_s``."""
+        """Say why the fault must end early, if so; called every ``alarm_interval_s``."""
         return None
 
     @abstractmethod
     def probe(self) -> Probe:
-        """Made before ``apply``."""
+        """Return the probe; called before ``apply``."""
 
     @abstractmethod
     def shows_effect(self, before: float, during: float) -> bool: ...
@@ -169,16 +159,16 @@ class FaultExecutor(ABC, Generic[T, P]):
     @property
     @abstractmethod
     def criterion(self) -> str:
-        """``shows_effect`` in words, after "an effect is"."""
+        """``shows_effect`` in words that follow "an effect is"."""
 
     def is_normal(self, before: float, during: float, after: float) -> bool:
-        """By default: nearer to the figure before than to the figure during."""
+        """Whether the effect is over. By default: the figure is nearer to before than to during."""
         return abs(after - before) <= abs(after - during)
 
 
 @dataclass(frozen=True)
 class FaultSupport:
-    """What a backend offers so that faults can be carried out on its stacks, which it publishes as its ``Runtime``.
+    """What a backend offers for carrying out faults on its stacks.
 
     Args:
         target_model: how a journal holds a target.

@@ -22,8 +22,9 @@ from typing import Any
 
 import tasks
 from tasks.inject import catalogue
-from tasks.inject.executor import FaultError, FaultExecutor
-from tasks.inject.journal import CLOSED, Journal, JournalError, journal_lock, read_journal, write_journal
+from tasks.inject.errors import FaultError, JournalError
+from tasks.inject.executor import FaultExecutor
+from tasks.inject.journal import CLOSED, Journal, journal_lock, read_journal, write_journal
 from tasks.inject.probe import Probe, Sample
 from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
 from tasks.injection import ProbeRecord

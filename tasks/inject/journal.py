@@ -1,4 +1,4 @@
-"""The journal of one injection: what it changes, how to undo that, whether it was done. One file per injection."""
+"""The journal of one injection, a file: what is done, how to undo it, and how far it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from tasks.backends import UnknownBackendError, faults_on
-from tasks.errors import RCArenaError
+from tasks.inject.errors import ForeignJournalError, JournalError
 from tasks.inject.executor import FaultTarget, UndoStepBase
 from tasks.injection import ProbeRecord, phrase
 from tasks.system.durable import write_durably
@@ -32,22 +32,14 @@ ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}"
 SUFFIX = ".json"
 
 
-class JournalError(RCArenaError):
-    """A journal cannot be read, or somebody else holds it."""
-
-
-class ForeignJournalError(JournalError):
-    """A journal of a backend that is not installed here: whole, but only with that backend can its fault be undone."""
-
-
 class Journal(BaseModel):
     """State of one injection.
 
-    Deadlines are on the monotonic clock of the ``machine`` that carries it out: they, ``owner`` and ``guardian`` mean
-    nothing elsewhere (another boot, another pod). Wall times do, and so does the undo.
+    Deadlines on the monotonic clock, ``owner`` and ``guardian`` are valid only on ``machine`` (one boot, one PID
+    namespace); wall times and the undo steps are valid anywhere.
 
-    ``planned`` nothing was done; ``applying`` the act may be half done; ``active``; ``undoing``; ``failed`` the undo
-    was tried and something is left; ``recovered`` nothing is left. Every state but the last is open.
+    States: ``planned`` (nothing was done), ``applying`` (the act may be half done), ``active``, ``undoing``, ``failed``
+    (the undo was tried and something is left), ``recovered`` (nothing is left). All but the last are open.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -67,7 +59,7 @@ class Journal(BaseModel):
     state: State = "planned"
     executor: str | None = None
     applied_at: AwareDatetime | None = None
-    """Just before the act began: the effect is never earlier."""
+    """Just before the act; the effect is never earlier."""
     undone_at: AwareDatetime | None = None
     effect_seen_at: AwareDatetime | None = None
     normal_seen_at: AwareDatetime | None = None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 
 
 @dataclass(frozen=True)

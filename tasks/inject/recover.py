@@ -1,8 +1,8 @@
-"""Undoing faults: one injection from its journal, or everything that can be found on the machine.
+"""Undo faults: one injection by its journal, or everything that can be found in a workspace.
 
-Safe at any time, from any process, any number of times: whoever undoes holds the journal's lock, and every step looks
-before it acts. A full, read-only or deleted disk keeps nobody from undoing: journals are written as far as that is
-possible. Run as a module it is the last act of an injection's dead-man timer.
+This is safe at any time, from any process, any number of times: who undoes holds the journal's lock, and every step
+looks before it acts. A full, read-only or deleted disk does not prevent the undo; the journal is written if possible.
+Run as a module, this is the end of an injection's dead-man timer.
 """
 
 from __future__ import annotations
@@ -19,17 +19,9 @@ from typing import Any
 
 from tasks.backends import UnknownBackendError, faults_on, published
 from tasks.backends.base import Runtime
-from tasks.inject.executor import FaultError, FaultTarget, Undone, UndoStepBase
-from tasks.inject.journal import (
-    CLOSED,
-    ForeignJournalError,
-    Journal,
-    JournalError,
-    journal_files,
-    journal_lock,
-    read_journal,
-    write_journal,
-)
+from tasks.inject.errors import FaultError, ForeignJournalError, JournalError
+from tasks.inject.executor import FaultTarget, Undone, UndoStepBase
+from tasks.inject.journal import CLOSED, Journal, journal_files, journal_lock, read_journal, write_journal
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes
 from tasks.system.process import ProcessId, process_name
 from tasks.workspace import Workspace
@@ -37,17 +29,17 @@ from tasks.workspace import Workspace
 log = logging.getLogger(__name__)
 
 REMEMBERED_JOURNAL = "RCARENA_JOURNAL"
-"""Environment variable of a dead-man timer: the journal as it was at its start, should the file be lost."""
+"""Environment variable of a dead-man timer: the journal as it was at its start, in case the file is lost."""
 UNDO_ATTEMPTS = 5
 LONGEST_PAUSE_S = 10.0
 UNREADABLE_SUFFIX = ".unreadable"
 
 
 def undo(path: Path, journal: Journal, by: str) -> list[str]:
-    """Run the undo steps, whatever happens to the disk, and record the outcome; the caller holds the lock.
+    """Run the undo steps and record the outcome; the caller holds the lock.
 
-    Returns what is left: of the fault, and the journal when it stays open because it cannot be written. A journal whose
-    directory was deleted is not left open.
+    Returns what is left: of the fault, and the journal if it stays open because it cannot be written. A journal whose
+    directory was deleted does not count as open.
     """
     journal.state = "undoing"
     _record(path, journal)
@@ -73,7 +65,7 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
 
 @contextlib.contextmanager
 def locked_if_possible(path: Path) -> Iterator[None]:
-    """Hold the journal's lock; go on without it on a disk where no lock file can be opened.
+    """Hold the journal's lock; go on without it where no lock file can be opened.
 
     Raises:
         JournalError: another process holds it for too long.
@@ -89,15 +81,14 @@ def locked_if_possible(path: Path) -> Iterator[None]:
 def recover_journal(
     path: Path, by: str = "recover", patience_s: float | None = None, remembered: Journal | None = None
 ) -> str | None:
-    """Undo one injection, whatever state it is in and wherever it was started. Returns what was done, None when there
-    was nothing to do.
+    """Undo one injection, whatever its state. Returns what was done; None when there was nothing to do.
 
-    ``patience_s`` is how long a guardian that still works may take (None: as long as its backend needs);
-    ``remembered`` is an earlier state of the journal, to undo by when the file is lost or unreadable.
+    ``patience_s``: how long a guardian that still works may take (None: as long as its backend needs);
+    ``remembered``: an earlier state of the journal, used when the file is lost or unreadable.
 
     Raises:
         FaultError: something of the fault is left or may be left, or its journal cannot be closed; it is named. What
-            only may be left is told once: the journal is closed.
+            only may be left is reported once, since the journal is closed.
         JournalError: another process holds the journal's lock.
         OSError: an unreadable journal cannot be set aside.
     """
@@ -132,11 +123,13 @@ def recover_journal(
 
 
 def recover(workspace: Workspace) -> list[str]:
-    """Undo every fault of this workspace: by the open journals, then by looking at each service. Returns what was done.
+    """Undo every fault of this workspace by the open journals, then what is found at each service.
+
+    Returns what was done.
 
     Raises:
-        FaultError: something could not be undone or was not confirmed to be, or a journal could not be read or closed;
-            all else was undone. There is no other error.
+        FaultError: something could not be undone or confirmed, or a journal could not be read or closed; all else was
+            undone. No other error is raised.
     """
     done: list[str] = []
     failures: list[str] = []
@@ -161,14 +154,14 @@ def recover(workspace: Workspace) -> list[str]:
             swept, unswept = sweep(runtime)
             done += swept
             failures += unswept
-    if failures:  # the dead-men of what is left go on trying
+    if failures:  # the dead-man timers of what is left go on trying
         raise FaultError("; ".join(failures))
     end_marked(DEAD_MAN_MARKER, directory)
     return done
 
 
 def residue(workspace: Workspace) -> list[str]:
-    """Every trace of a fault that can be found on this machine for this workspace; empty when a case may start.
+    """Name every trace of a fault in this workspace; empty when a case may start.
 
     Raises nothing: what cannot be looked at is named as a trace.
     """
@@ -203,7 +196,7 @@ def sweep(runtime: Runtime) -> tuple[list[str], list[str]]:
 
 
 def _record(path: Path, journal: Journal) -> list[str]:
-    """Write the journal; what stays open on the disk when that fails."""
+    """Write the journal. Returns what stays open on the disk when that fails."""
     try:
         write_journal(path, journal)
     except FileNotFoundError as error:
@@ -215,7 +208,7 @@ def _record(path: Path, journal: Journal) -> list[str]:
 
 
 def _try(step: UndoStepBase[Any], target: FaultTarget, told: list[Undone]) -> list[str]:
-    """Undo and look. Adds to ``told`` what the step has to tell."""
+    """Undo, and return what is left. Adds what the platform reports to ``told``."""
     try:
         undone = step.undo(target)
         told += [] if undone is None else [undone]
@@ -225,7 +218,7 @@ def _try(step: UndoStepBase[Any], target: FaultTarget, told: list[Undone]) -> li
 
 
 def _ask_guardian(journal: Journal, patience_s: float | None) -> None:
-    """A guardian that still works undoes best itself: it keeps the records."""
+    """Let a guardian that still works undo: it completes the record, too."""
     if not journal.is_here or journal.guardian is None or journal.guardian == ProcessId.current():
         return
     journal.guardian.kill(signal.SIGTERM)
@@ -233,7 +226,7 @@ def _ask_guardian(journal: Journal, patience_s: float | None) -> None:
 
 
 def _set_aside(path: Path) -> str:
-    """An unreadable journal says nothing: end its processes and keep it under another name."""
+    """End the processes of an unreadable journal and keep it under another name."""
     end_marked(MARKER, path)
     end_marked(DEAD_MAN_MARKER, path)
     path.replace(path.with_name(path.name + UNREADABLE_SUFFIX))
@@ -241,7 +234,7 @@ def _set_aside(path: Path) -> str:
 
 
 def main() -> None:
-    """The dead-man's act: the journal file and the journal are in the environment. It tries until all is undone."""
+    """Undo what the environment names (the journal's file and content); try again until all is undone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s dead-man: %(message)s")
     path = Path(os.environ[DEAD_MAN_MARKER])
     remembered = Journal.model_validate_json(os.environ[REMEMBERED_JOURNAL])

@@ -1,4 +1,4 @@
-"""Starting injections and following them: what the case runner calls.
+"""Start injections and follow them: what a case and `rcarena inject` call.
 
 ::
 
@@ -6,7 +6,7 @@
         ...
         record = injection.wait()
 
-Whatever goes wrong with a fault is a ``FaultError`` (``InjectionError`` is one): a caller needs no other.
+Every error of a fault is a ``FaultError``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,9 @@ from pathlib import Path
 import tasks
 from tasks.backends import faults_on
 from tasks.backends.base import Runtime
-from tasks.errors import EXIT_USAGE
 from tasks.inject import catalogue
-from tasks.inject.executor import FaultError
-from tasks.inject.journal import (
-    Journal,
-    JournalError,
-    journal_files,
-    journal_lock,
-    journal_path,
-    read_journal,
-    write_journal,
-)
+from tasks.inject.errors import FaultError, InjectionError, InjectionRefusedError, JournalError
+from tasks.inject.journal import Journal, journal_files, journal_lock, journal_path, read_journal, write_journal
 from tasks.inject.recover import recover_journal
 from tasks.injection import Injection, Interval, PlannedInjection
 from tasks.system.marked_processes import MARKER
@@ -49,25 +40,11 @@ LEAD_S = 3.0
 """Start an injection this long before its ``start_at``: the guardian starts and the probe measures "before"."""
 
 PRIORITY = ("nice", "-n", "-10")
-"""A guardian and what it starts (but stressors) must act in time on a machine that its own fault has loaded."""
-
-
-class InjectionError(FaultError):
-    """An injection cannot be started. ``problems`` holds one line each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(problems))
-
-
-class InjectionRefusedError(InjectionError):
-    """The stack has no such service, or the kind cannot be carried out on it; another try would end the same way."""
-
-    exit_status = EXIT_USAGE
+"""The guardian must act in time on a machine that its own fault has loaded."""
 
 
 class ActiveInjection:
-    """An injection under way. As a context manager it stops what still runs when the block is left."""
+    """An injection under way. As a context manager it is stopped at the end of the block."""
 
     def __init__(self, path: Path, process: subprocess.Popen[bytes], planned: Journal) -> None:
         self.path = path
@@ -162,7 +139,7 @@ def start_injection(
 
 
 def injection_record(journal: Journal) -> Injection:
-    """The record of a closed injection for ``case.json``."""
+    """Return the record of a closed injection for ``case.json``."""
     return Injection(
         kind=journal.kind,
         target=journal.target.name,
@@ -199,7 +176,7 @@ def _new_journal(runtime: Runtime, planned: PlannedInjection, start_at: datetime
 
 
 def _conflicts(journal: Journal, path: Path) -> list[str]:
-    """Open injections that this one cannot start beside."""
+    """Name the open injections that prevent this one."""
     problems = []
     for other_path in journal_files(path.parent):
         try:
@@ -223,7 +200,7 @@ def _conflicts(journal: Journal, path: Path) -> list[str]:
 
 
 def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
-    """Raises OSError when it does not start; its journal is removed then."""
+    """Start the guardian. Raises OSError when it does not start; the journal is removed then."""
     environment = os.environ | {MARKER: str(path), "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1])}
     try:
         with path.with_suffix(".log").open("ab") as log_file:
@@ -241,7 +218,7 @@ def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
 
 
 def _closed(path: Path, by: str, planned: Journal) -> Journal:
-    """The journal after the guardian's end, which may have been killed: then the owner undoes.
+    """Return the journal after the end of the guardian. If that was killed, undo here.
 
     Raises:
         FaultError: something of the fault is left, or the journal is lost or cannot be written.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.backends.prometheus import instant_value
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.prometheus import raw_samples
 from tests.export.emulators import Response, serving
 

@@ -22,8 +22,8 @@ from typing import Any, Literal, Protocol
 
 from tasks.backends.base import Runtime
 from tasks.inject import catalogue
-from tasks.inject.executor import FaultError
-from tasks.inject.journal import JournalError, journal_path, read_journal
+from tasks.inject.errors import FaultError, JournalError
+from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover, residue
 from tasks.inject.start import start_injection
 from tasks.injection import PlannedInjection

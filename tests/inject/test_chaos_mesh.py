@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.inject import catalogue
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes import chaos_resource
 from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
 from tasks.inject.executors.kubernetes.chaos_resource import ChaosResource, resource_name

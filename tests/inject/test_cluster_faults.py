@@ -12,12 +12,11 @@ import pytest
 import yaml
 
 from tasks.inject import catalogue
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError, InjectionError
 from tasks.inject.executors.kubernetes import chaos_resource
 from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
 from tasks.inject.journal import journal_path, read_journal, write_journal
 from tasks.inject.recover import recover, residue
-from tasks.inject.start import InjectionError
 from tests.command import ROOT, rcarena
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.inject.kill_table import VICTIMS, Victim, kill_once

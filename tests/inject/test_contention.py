@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes import contention, fault_pod
 from tasks.inject.executors.kubernetes.fault_pod import FaultPod
 from tasks.inject.recover import stack_residue, sweep

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.inject.journal import JournalError, journal_path, read_journal
+from tasks.inject.errors import JournalError
+from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover, residue, stack_residue
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
 from tests.inject.ministack import CORES, MiniStack, mini_stack

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tasks.inject import recover as recovery
+from tasks.inject.errors import FaultError
 from tasks.inject.journal import Journal, read_journal, write_journal
 from tasks.inject.recover import recover, residue, stack_residue
-from tasks.inject.start import ActiveInjection, FaultError
+from tasks.inject.start import ActiveInjection
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes
 from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tasks.inject import catalogue
+from tasks.inject.errors import InjectionError
 from tasks.inject.faults import memory_stress
 from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover_journal, residue, stack_residue
-from tasks.inject.start import InjectionError, injection_record
+from tasks.inject.start import injection_record
 from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 from tests.inject.ministack import MiniStack, fetch

@@ -11,19 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.deploy.local.runtime import ServiceRuntime
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError, ForeignJournalError, JournalError
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import EndProcesses, KillTracked, RestoreEgress, RestoreQuota
-from tasks.inject.journal import (
-    ForeignJournalError,
-    Journal,
-    JournalError,
-    journal_files,
-    journal_lock,
-    journal_path,
-    read_journal,
-    write_journal,
-)
+from tasks.inject.journal import Journal, journal_files, journal_lock, journal_path, read_journal, write_journal
 from tasks.inject.recover import recover, recover_journal, residue
 from tasks.inject.start import injection_record
 from tasks.system.process import ProcessId, boot_id, machine_id

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from tasks.inject import catalogue
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes import gpu_probes, node_fault_resource
 from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
 from tasks.inject.recover import stack_residue, sweep

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
-from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault
 from tasks.inject.executors.local.undo import QUOTA_TOLERANCE_CORES, LocalStep, RestoreQuota

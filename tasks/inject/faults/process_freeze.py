@@ -8,7 +8,8 @@ import time
 
 from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
-from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.engine import EnginePause
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault

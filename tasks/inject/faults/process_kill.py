@@ -10,7 +10,8 @@ from pydantic import Field
 
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
-from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalFault

@@ -10,7 +10,8 @@ import math
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, TypeVar
 
-from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes
 from tasks.inject.executors.kubernetes.chaos_resource import (
     ChaosKind,

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import yaml
 
 from tasks.deploy.kubernetes.names import GATEWAY_PORT, RAY_SERVICE, SERVE_PORT, SERVE_SERVICE, ServiceAddress
-from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.chaos_resource import resource_name
 from tasks.inject.executors.kubernetes.executor import KubernetesFault

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from tasks.inject.executor import FaultError, FaultExecutor, FaultParameters
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultExecutor, FaultParameters
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, KubernetesTarget
 
 P = TypeVar("P", bound=FaultParameters)

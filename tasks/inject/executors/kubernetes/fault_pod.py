@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.kube.errors import ClusterError, ConflictError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.probes import LOOK_BACK_S, PrometheusMean, PrometheusProbe, PrometheusRate
 from tasks.inject.executors.kubernetes.prometheus import raw_samples

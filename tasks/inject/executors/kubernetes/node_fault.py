@@ -6,7 +6,8 @@ import math
 from abc import abstractmethod
 from typing import ClassVar, TypeVar
 
-from tasks.inject.executor import FaultError, FaultParameters
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_resource import resource_name
 from tasks.inject.executors.kubernetes.executor import KubernetesFault, name_of
 from tasks.inject.executors.kubernetes.node_fault_resource import NodeFaults

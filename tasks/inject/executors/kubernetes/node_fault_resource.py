@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.inject.executor import FaultError, Undone
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import Undone
 from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.kube.errors import ConflictError, NotFoundError

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.prometheus import Series, raw_samples
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, KubernetesTarget

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 
 if TYPE_CHECKING:
     import urllib3

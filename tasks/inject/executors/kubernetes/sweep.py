@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API, ChaosKind
 from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL, SERVICE_LABEL
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors

@@ -9,7 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
-from tasks.inject.executor import FaultError, FaultTarget
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultTarget
 from tasks.kube.address import ClusterAddress, find_cluster
 from tasks.kube.errors import ClusterError, NoClusterError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.inject import shaper
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.local.target import LocalTarget
 
 TAP = "fault-tap"

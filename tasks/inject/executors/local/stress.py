@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.local.target import LocalTarget
 
 START_TIMEOUT_S = 5

@@ -7,7 +7,7 @@ import os
 import signal
 
 from tasks.deploy.local.runtime import StackRuntime
-from tasks.inject.executor import FaultError
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import (
     KillTracked,

@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 from tasks.deploy.local.cgroups import UNIFIED, V1_TRACKER, Cgroup
 from tasks.deploy.local.namespaces import enter_fabric, enter_service, join_network
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
-from tasks.inject.executor import FaultError, FaultTarget
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultTarget
 from tasks.system.process import ProcessId, boot_id, process_state, start_ticks
 
 TRACKER_PREFIX = "fault-"

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from tasks.inject.executor import FaultError, UndoStepBase
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import UndoStepBase
 from tasks.inject.executors.local.network import egress_residue, restore_egress
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.system.marked_processes import MARKER, end_marked, marked_processes
