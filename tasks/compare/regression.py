@@ -9,8 +9,8 @@ import numpy as np
 
 from tasks.compare.compare import MEAN_OF_METHODS, Comparison, ScoreChange
 from tasks.compare.statistics import Difference
+from tasks.html.formatting import p_value, quantity
 from tasks.params import GateParams
-from tasks.report.formatting import quantity
 from tasks.score.comparison import holm
 
 GATED_SCORE = "avg5"
@@ -147,12 +147,8 @@ def _check(draft: _Draft, p: float | None, alpha: float, together: int) -> Check
 
 def line(check: Check) -> str:
     """``score: baro Avg@5 0.90 → 0.55 (…), p = 0.004, 8 cases in both``."""
-    tested = f"p {_p(check.p)}, {check.cases} cases in both" if check.p is not None else f"{check.cases} cases each"
-    return f"{check.what} {check.text}, {tested}"
-
-
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
+    cases = f"{check.cases} cases each" if check.p is None else f"p {p_value(check.p)}, {check.cases} cases in both"
+    return f"{check.what} {check.text}, {cases}"
 
 
 def _signed(change: Difference) -> str:

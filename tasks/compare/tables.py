@@ -22,8 +22,8 @@ from tasks.compare.compare import (
 from tasks.compare.regression import Verdict, line
 from tasks.compare.side import Estimate, Side
 from tasks.compare.statistics import Difference, Dominance
-from tasks.report.formatting import difference as signed
-from tasks.report.formatting import quantity, score
+from tasks.html.formatting import difference as signed
+from tasks.html.formatting import quantity, score
 from tasks.score.accuracy import COMPARED_SCORES, SCORE_LABELS
 
 LOG_WIDTH = 200

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from tasks.report.comparison import Comparison
+if TYPE_CHECKING:
+    from tasks.report.sections.comparison import Comparison
 
 WIDTH, LABEL_WIDTH, AXIS_Y = 1000.0, 215.0, 44.0
 ROW_HEIGHT, BAR_GAP, BAR_OVERHANG, MAX_TICKS = 19.0, 9.0, 4.0, 24

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tasks.case import Case, CaseError, read_cases
 from tasks.errors import RCArenaError
-from tasks.report.formatting import quantity
+from tasks.html.formatting import quantity
 from tasks.requests import observed
 
 LOG_WIDTH = 200

@@ -11,10 +11,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tasks.report.comparison import Comparison, comparisons
-from tasks.report.costs import Failures, MethodCost, failures, method_costs
-from tasks.report.detection import Detections, detections
-from tasks.report.misattribution import Misattribution, misattribution
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 from tasks.score.files import ScoreFiles, number, read_score_files
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
@@ -178,21 +174,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """``methods``: best first. ``results`` by case id, in that order; ``costs`` by method, None where unknown.
-
-    None for ``comparisons``: an older score stage wrote the files.
-    """
+    """``methods``: best first. ``results`` by case id, in that order. ``files``: the tables that all is read from."""
 
     methods: tuple[str, ...]
     services: Scores
     metrics: Scores
     unscored_metrics: tuple[Unscored, ...]
-    comparisons: tuple[Comparison, ...] | None
-    misattribution: Misattribution
-    costs: Mapping[str, MethodCost] | None
-    failures: tuple[Failures, ...]
-    detections: Detections | None
     results: Mapping[str, tuple[MethodResult, ...]]
+    files: ScoreFiles
 
 
 def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
@@ -212,12 +201,8 @@ def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
         services=services,
         metrics=_scores("metric", files.scores, families),
         unscored_metrics=tuple(_unscored_metrics(files.rankings)),
-        comparisons=comparisons(files.average_ranks, files.comparisons),
-        misattribution=misattribution(files.misattribution, methods),
-        costs=method_costs(files.costs, families),
-        failures=failures(files.rankings, methods),
-        detections=detections(files.detections),
         results=_results(files, methods),
+        files=files,
     )
 
 

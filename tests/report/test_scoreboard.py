@@ -7,6 +7,8 @@ import pytest
 
 from tasks.case import CaseRecord
 from tasks.report.scoreboard import Estimate, Scoreboard, read_scoreboard
+from tasks.report.sections.comparison import comparisons
+from tasks.report.sections.costs import failures, method_costs
 from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TIMINGS_FILE, ScoresError
 from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
 from tests.score.cases import with_metrics
@@ -128,10 +130,11 @@ def test_metric_level(tmp_path: Path) -> None:
 
 
 def test_costs_and_failures(board: Scoreboard) -> None:
-    assert board.costs is not None
-    cost = board.costs["good"]
+    costs = method_costs(board.files.costs, board.methods)
+    assert costs is not None
+    cost = costs["good"]
     assert (cost.cases, cost.seconds_mean, cost.seconds_max, cost.peak_mb_mean) == (4, 0.5, 0.5, 200)
-    (failure,) = board.failures
+    (failure,) = failures(board.files.rankings, board.methods)
     assert (failure.method, failure.status, failure.message) == ("broken", "error", "no luck")
     assert failure.cases == ("cpu-0", "cpu-1", "memory-2", "quiet")
 
@@ -190,7 +193,7 @@ def test_costs_are_optional(campaign: Path) -> None:
     (campaign / "scores" / TIMINGS_FILE).unlink()
     board = read_scoreboard(campaign / "scores")
     assert board is not None
-    assert board.costs is None
+    assert method_costs(board.files.costs, board.methods) is None
 
 
 def test_unusable_files_are_named(campaign: Path) -> None:
@@ -218,6 +221,6 @@ def test_only_fault_free_cases_give_no_group(tmp_path: Path) -> None:
     board = read_scoreboard(tmp_path / "scores")
     assert board is not None
     assert board.services.groups == ()
-    assert board.comparisons == ()
+    assert comparisons(board.files.average_ranks, board.files.comparisons) == ()
     assert board.methods == ("good",)
     assert (tmp_path / "scores" / RANKING_TABLE.file).exists()

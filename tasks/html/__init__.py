@@ -1,0 +1,1 @@
+"""Pages of one HTML file that needs no network: frame, style sheet, figures, numbers as people read them."""

@@ -1,0 +1,38 @@
+"""Scores of the methods as a dot plot: a facet per group of cases, a row per method, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.html.dot_plot import Dot, DotPlot, Group, dot_plot
+from tasks.report.scoreboard import Estimate, ScoreRow, Scores
+from tasks.score.accuracy import SCORE_LABELS
+
+LEVELS = ("overall", "fault")
+
+
+def score_dots(scores: Scores, score: str, levels: Sequence[str] = LEVELS) -> DotPlot:
+    """Show ``score`` in every group whose level is in ``levels``."""
+    label = SCORE_LABELS[score]
+    groups = [
+        Group(
+            group.title,
+            [
+                _dot(row, group.title, label, estimate, estimate.value)
+                for row in group.rows
+                if (estimate := row.estimates.get(score)) and estimate.value is not None
+            ],
+        )
+        for group in scores.at(*levels)
+    ]
+    seen = "with intervals and the chance line; the numbers are in the tables"
+    return dot_plot(label, f"{label} per method and fault kind, {seen}", scores.methods, groups)
+
+
+def _dot(row: ScoreRow, group: str, label: str, estimate: Estimate, value: float) -> Dot:
+    text = f"{row.name}, {group}: {label} {value:.2f}"
+    if estimate.low is not None and estimate.high is not None:
+        text += f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    if estimate.chance is not None:
+        text += f", chance {estimate.chance:.2f}"
+    return Dot(row.name, value, estimate.low, estimate.high, f"{text}, {row.cases} case(s)", estimate.chance)

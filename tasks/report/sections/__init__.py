@@ -1,0 +1,1 @@
+"""The sections of the report: each module registers one, with its template and script beside it."""

@@ -1,0 +1,117 @@
+"""Every case by itself: injections, rankings, requests and metrics; its figure is drawn by ``details.js``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from tasks.html.formatting import PREFIXED_UNITS, quantity
+from tasks.html.rounding import json_numbers
+from tasks.html.shell import figure_data
+from tasks.injection import Interval
+from tasks.report.data import CaseSummary, ReportData
+from tasks.report.latency import LatencyScatter
+from tasks.report.section import rendered, section
+from tasks.report.signals import MAX_SIGMAS, CaseSignals, Panel, Shift
+
+RANKS_SHOWN = 10
+_TIME_DIGITS = 6
+
+
+@section(link="Case by case", title="Case by case", order=80)
+def render(report: ReportData) -> Markup:
+    limits = {"MAX_SIGMAS": MAX_SIGMAS, "RANKS_SHOWN": RANKS_SHOWN}
+    return Markup("").join(
+        rendered("details.html.j2", report, case=case, figure=_figure(case), **limits) for case in report.cases
+    )
+
+
+def _figure(case: CaseSummary) -> Markup | None:
+    document = case_figure(case)
+    return figure_data(document) if document else None
+
+
+def case_figure(case: CaseSummary) -> dict[str, Any] | None:
+    """Return what ``details.js`` draws; None when there is nothing to draw.
+
+    Keys: ``t0`` (injection, ms since the epoch), ``span`` (s since injection), ``services``, ``targets``, ``windows``,
+    ``requests`` (see ``LatencyScatter``) and ``panels`` on the grid ``x0 + i * dx``.
+    """
+    if case.scatter is None and case.signals is None:
+        return None
+    return {
+        "t0": round(case.injection_time.timestamp() * 1000),
+        "span": [case.seconds(moment) for moment in (case.start, case.end)],
+        "services": case.services,
+        "targets": case.targets,
+        "windows": [
+            {
+                "label": injection.phrase,
+                "target": injection.target,
+                "planned": _ends(injection.planned, case),
+                "observed": _ends(injection.observed, case),
+                "verified": _ends(injection.verified, case),
+            }
+            for injection in case.injections
+        ],
+        "requests": _requests(case.scatter) if case.scatter else None,
+        **(_metrics(case.signals, case) if case.signals else {"panels": []}),
+    }
+
+
+def _ends(interval: Interval | None, case: CaseSummary) -> list[float] | None:
+    return [round(case.seconds(moment), 3) for moment in (interval.start, interval.end)] if interval else None
+
+
+def _requests(scatter: LatencyScatter) -> dict[str, Any]:
+    failed = np.flatnonzero(scatter.failed)
+    return {
+        "services": scatter.services,
+        "x": json_numbers(scatter.seconds, _TIME_DIGITS),
+        "y": json_numbers(scatter.latency_s),
+        "s": scatter.service.tolist(),
+        "failed": failed.tolist(),
+        "errors": [scatter.errors[i] for i in failed],
+        "bins": json_numbers(scatter.bins, _TIME_DIGITS),
+        "p50": json_numbers(scatter.p50),
+        "p95": json_numbers(scatter.p95),
+        "bin_s": json_numbers([scatter.bin_s])[0],
+        "total": scatter.total,
+    }
+
+
+def _metrics(signals: CaseSignals, case: CaseSummary) -> dict[str, Any]:
+    shifts = {(shift.metric, shift.service): shift for shift in signals.shifts}
+    return {
+        "x0": round(signals.grid.start_s, 3),
+        "dx": round(signals.grid.step_s, 6),
+        "n": signals.grid.points,
+        "averaged": signals.grid.averaged,
+        "panels": [_panel(panel, case, shifts) for panel in signals.panels],
+    }
+
+
+def _panel(panel: Panel, case: CaseSummary, shifts: dict[tuple[str, str], Shift]) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "metric": panel.metric,
+        "unit": panel.unit,
+        "note": _change(shifts.get((panel.metric, case.targets[0]))) if len(case.targets) == 1 else "",
+        "lines": [[case.services.index(line.service), json_numbers(line.values)] for line in panel.lines],
+    }
+    if panel.band_low is not None and panel.band_high is not None:
+        document |= {
+            "low": json_numbers(panel.band_low),
+            "high": json_numbers(panel.band_high),
+            "others": panel.band_services,
+        }
+    return document
+
+
+def _change(shift: Shift | None) -> str:
+    """``0.2 → 0.33``, without the unit unless it needs a prefix: the panel's title names it."""
+    if shift is None:
+        return ""
+    unit = shift.unit if shift.unit in PREFIXED_UNITS else ""
+    return f"{quantity(shift.baseline, unit)} → {quantity(shift.fault, unit)}"
