@@ -9,6 +9,7 @@ from tasks.case import CaseRecord
 from tasks.report.scoreboard import Estimate, Scoreboard, read_scoreboard
 from tasks.report.sections.comparison import comparisons
 from tasks.report.sections.costs import failures, method_costs
+from tasks.report.sections.detection import detections
 from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TIMINGS_FILE, ScoresError
 from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
 from tests.score.cases import with_metrics
@@ -148,7 +149,10 @@ def test_files_of_an_older_score_stage(campaign: Path, board: Scoreboard) -> Non
     assert [reference.label for reference in old.services.overall.references] == ["chance"]
     assert old.services.overall.rows[0].estimates["avg5"].tail is None
     assert old.results == board.results
-    assert (old.comparisons, old.detections, old.costs, old.metrics.groups) == (None, None, None, ())
+    assert comparisons(old.files.average_ranks, old.files.comparisons) is None
+    assert detections(old.files.detections) is None
+    assert method_costs(old.files.costs, old.methods) is None
+    assert old.metrics.groups == ()
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
