@@ -12,7 +12,7 @@ from pathlib import Path
 import tasks
 from tasks.imports import code_of, source_of
 
-PACKAGES = {"score": ("rca", "score"), "report": ("report",)}
+PACKAGES = {"score": ("rca", "score"), "report": ("html", "report")}
 """By stage, the packages that all of a stage's code starts from."""
 REPOSITORY = Path(str(tasks.__file__)).parents[1]
 
