@@ -20,7 +20,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import tasks
 from tasks.inject import catalogue
 from tasks.inject.errors import FaultError, JournalError
 from tasks.inject.executor import FaultExecutor
@@ -29,7 +28,7 @@ from tasks.inject.probe import Probe, Sample
 from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
 from tasks.injection import ProbeRecord
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked
-from tasks.system.process import ProcessId
+from tasks.system.process import ProcessId, python_path
 
 log = logging.getLogger(__name__)
 
@@ -317,7 +316,7 @@ def start_dead_man(path: Path, journal: Journal) -> None:
     environment = {name: value for name, value in os.environ.items() if name != MARKER}
     environment |= {
         DEAD_MAN_MARKER: str(path),
-        "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1]),
+        "PYTHONPATH": python_path(),
         REMEMBERED_JOURNAL: journal.model_dump_json(),
         "SECONDS_TO_WAIT": f"{seconds:.3f}",
     }

@@ -21,7 +21,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tasks
 from tasks.backends import faults_on
 from tasks.backends.base import Runtime
 from tasks.inject import catalogue
@@ -30,7 +29,7 @@ from tasks.inject.journal import Journal, journal_files, journal_lock, journal_p
 from tasks.inject.recover import recover_journal
 from tasks.injection import Injection, Interval, PlannedInjection
 from tasks.system.marked_processes import MARKER
-from tasks.system.process import ProcessId, machine_id
+from tasks.system.process import ProcessId, machine_id, python_path
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -201,7 +200,7 @@ def _conflicts(journal: Journal, path: Path) -> list[str]:
 
 def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
     """Start the guardian. Raises OSError when it does not start; the journal is removed then."""
-    environment = os.environ | {MARKER: str(path), "PYTHONPATH": str(Path(tasks.__file__).resolve().parents[1])}
+    environment = os.environ | {MARKER: str(path), "PYTHONPATH": python_path()}
     try:
         with path.with_suffix(".log").open("ab") as log_file:
             return subprocess.Popen(

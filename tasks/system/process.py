@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+import tasks
 
 PROC = Path("/proc")
 
@@ -59,6 +62,11 @@ class ProcessId(BaseModel):
                 return False
             time.sleep(0.05)
         return True
+
+
+def python_path() -> str:
+    """Return the PYTHONPATH with which a child can import what this process can, packages of plugins too."""
+    return os.pathsep.join([str(Path(str(tasks.__file__)).resolve().parents[1]), *filter(None, sys.path)])
 
 
 def boot_id() -> str:
