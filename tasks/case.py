@@ -240,6 +240,11 @@ class CaseRecord(Record):
     def service_names(self) -> tuple[str, ...]:
         return tuple(service.name for service in self.stack.services)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets of all injections, each once."""
+        return tuple(dict.fromkeys(injection.target for injection in self.injections))
+
     def phase(self, name: str) -> Phase | None:
         return next((phase for phase in self.phases if phase.name == name), None)
 

@@ -21,7 +21,7 @@ NO_FAULT = "none"
 
 
 def phrase(kind: str, target: str) -> str:
-    """The text that names an injection in a sentence; in lists it is ``str`` of the injection."""
+    """Return the text that names an injection in a sentence; in a list it is ``str`` of the injection."""
     return f"{kind} on {target}"
 
 
@@ -124,7 +124,7 @@ class Injection(_Named, Record):
 
 
 def case_label(injections: Sequence[InjectionSpec], most: int | None = None) -> str:
-    """The text that names the faults of a case; of more than ``most``, the first one and how many others."""
+    """Return the text that names the faults of a case; of more than ``most``, the first and the number of others."""
     if most is not None and len(injections) > most:
         return f"{injections[0]} + {len(injections) - 1} more"
     return " + ".join(map(str, injections)) or FAULT_FREE
@@ -140,9 +140,13 @@ class GroupLabels(NamedTuple):
     fault: str
     target: str
 
+    @property
+    def phrase(self) -> str:
+        return phrase(self.fault, self.target)
+
 
 def group_labels(counted: Sequence[Injection], others: Sequence[Injection]) -> GroupLabels:
-    """The labels of a case with ``counted`` injections and ``others`` that do not count."""
+    """Return the labels of a case with ``counted`` injections and ``others`` that do not count."""
     return GroupLabels(
         _joined(sorted(i.kind for i in counted), sorted(i.kind for i in others)),
         _joined(sorted({i.target for i in counted}), sorted({i.target for i in others})),

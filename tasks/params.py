@@ -99,7 +99,7 @@ class LoadParams(Frozen):
 
 
 class _OnEachTarget(Frozen):
-    """Short for one case per target, each with this injection alone."""
+    """One case per target, each with this injection alone."""
 
     kind: str
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -117,7 +117,7 @@ class InjectParams(Frozen):
     concurrent: tuple[_Together, ...] = ()
 
     def cases(self) -> list[dict[str, InjectionSpec]]:
-        """The injections of each case with faults, by the key of the file that names the target."""
+        """Return the injections of each case with faults, by the key of ``params.yaml`` that names the target."""
         alone = [
             {f"inject.faults[{f}].targets[{t}]": InjectionSpec(kind=each.kind, target=name, parameters=each.parameters)}
             for f, each in enumerate(self.faults)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,11 +149,15 @@ def validate_overlaps(planned: Mapping[str, PlannedInjection]) -> list[str]:
             continue
         shared = fault_kind(one.kind).resources & fault_kind(other.kind).resources
         if shared:
-            problems.append(
-                f"{where}: {one.kind} and {other.kind} ({other_where}) both need the {' and '.join(sorted(shared))} of "
-                f"{one.target} at the same time; use another target or another time"
-            )
+            clash = clash_text(one.kind, other.kind, other_where, shared, one.target)
+            problems.append(f"{where}: {clash}; use another target or another time")
     return problems
+
+
+def clash_text(kind: str, other: str, other_name: str, shared: Iterable[str], target: str) -> str:
+    """Say that two injections cannot act at the same time, since both need the ``shared`` parts of ``target``."""
+    parts = " and ".join(sorted(shared))
+    return f"{kind} and {other} ({other_name}) both need the {parts} of {target} at the same time"
 
 
 def validate_inject_params(params: Params) -> list[str]:

@@ -191,10 +191,8 @@ def _conflicts(journal: Journal, path: Path) -> list[str]:
         shared = set(other.resources) & set(journal.resources)
         apart = journal.start_at >= other.end_at or other.start_at >= journal.end_at
         if shared and other.target.name == journal.target.name and not apart:
-            problems.append(
-                f"injection {journal.injection_id}: {journal.kind} and {other.kind} ({other.injection_id}) both need "
-                f"the {' and '.join(sorted(shared))} of {journal.target.name} at the same time"
-            )
+            clash = catalogue.clash_text(journal.kind, other.kind, other.injection_id, shared, journal.target.name)
+            problems.append(f"injection {journal.injection_id}: {clash}")
     return problems
 
 

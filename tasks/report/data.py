@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from tasks.case import Case, CaseError, CaseRecord, is_finished, read_case
-from tasks.injection import FAULT_FREE, Injection
+from tasks.injection import FAULT_FREE, Injection, phrase
 from tasks.params import Params
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
@@ -52,6 +52,10 @@ class CaseSummary:
     results: tuple[MethodResult, ...]
     services: tuple[str, ...]
     seed: int
+
+    @property
+    def title(self) -> str:
+        return phrase(self.fault, ", ".join(self.targets)) if self.injections else "no fault"
 
     def seconds(self, moment: datetime) -> float:
         """Seconds from the injection time to ``moment``."""
@@ -272,7 +276,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
     return CaseSummary(
         case_id=record.case_id,
         fault=record.labels_of(counted).fault,
-        targets=tuple(dict.fromkeys(injection.target for injection in record.injections)),
+        targets=record.targets,
         verdict=_verdict(record),
         injections=record.injections,
         front_end=record.front_end,

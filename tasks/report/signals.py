@@ -98,7 +98,7 @@ def case_signals(case: Case, origin: datetime | None = None) -> CaseSignals | No
     units = {str(metric): str(unit or "") for metric, unit in metrics.groupby("metric")["unit"].first().items()}
     medians = phase_medians(record, metrics)
     changes = medians["sigmas"].unstack("service").reindex(series.index.unique("metric"))
-    targets = tuple(dict.fromkeys(injection.target for injection in record.injections))
+    targets = record.targets
     order = sorted(metric_order(changes, targets), key=constant_metrics(series).__contains__)
     lines: dict[str, dict[str, NDArray[np.float64]]] = {}
     for (metric, service), values in zip(series.index, series.to_numpy(float), strict=True):

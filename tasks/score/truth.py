@@ -70,7 +70,7 @@ def truth_of(
     counted = record.counted(include_ineffective=include_ineffective)
     dropped = [i for i in record.injections if i not in counted]
     labels = record.labels_of(counted)
-    grouped = f"; the case is grouped as {labels.fault} on {labels.target}" if counted else ""
+    grouped = f"; the case is grouped as {labels.phrase}" if counted else ""
     services = tuple(sorted({injection.target for injection in counted}))
     notes = tuple(
         f"{record.case_id}: {injection.phrase} was not effective ({injection.reason}){grouped}" for injection in dropped

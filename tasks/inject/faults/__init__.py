@@ -1,1 +1,1 @@
-"""One file per fault kind; each registers itself with the catalogue."""
+"""The fault kinds: one file each, which registers itself."""

@@ -24,8 +24,11 @@ class Parameters(FaultParameters):
 
 
 class LocalAcceleratorThrottle(LocalFault[Parameters]):
-    """There is no accelerator here: the engine computes on the CPU, so its cgroup's CPU quota is what a power limit is
-    to a GPU. Utilisation stays high and speed falls. Unlike a power limit it also slows the replica's other work."""
+    """Lowers the CPU quota of the engine's cgroup, since the local engine computes on the CPU.
+
+    As with the power limit of a GPU, utilisation stays high and speed falls; unlike there, the replica's other work
+    slows down, too.
+    """
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreQuota(cores=self.target.service.cpu_cores),)

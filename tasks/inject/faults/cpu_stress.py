@@ -25,7 +25,7 @@ class Parameters(FaultParameters):
 
 
 class LocalCpuStress(LocalFault[Parameters]):
-    """stress-ng in the service's cgroup, so that it spends the service's quota."""
+    """Runs stress-ng in the service's cgroup, where it uses up the service's quota."""
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (KillTracked(tracker=self.tracker), EndProcesses(journal=self.journal))
@@ -51,7 +51,7 @@ class LocalCpuStress(LocalFault[Parameters]):
 
 
 class ChaosCpuStress(StressFault[Parameters]):
-    """The container's limit caps what the workers get; without one, the node does."""
+    """Runs workers in the container. They get what its CPU limit leaves; without one, what the node leaves."""
 
     defaults: ClassVar = {"workers": 16, "load_percent": 100}
 

@@ -1,4 +1,4 @@
-"""Engine kill: the engine's processes die inside a container that goes on; Ray starts the replica again."""
+"""Engine kill: the engine's processes die, the container goes on, and Ray restarts the replica."""
 
 from __future__ import annotations
 

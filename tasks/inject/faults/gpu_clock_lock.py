@@ -1,4 +1,4 @@
-"""GPU clock lock: the SM clock of the GPU may not rise beyond a limit."""
+"""GPU clock lock: the SM clock of the GPU cannot exceed a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPU power limit: the GPU may draw less power, and lowers its clocks to stay below."""
+"""GPU power limit: the GPU may draw less power, and lowers its clocks to stay within the limit."""
 
 from __future__ import annotations
 

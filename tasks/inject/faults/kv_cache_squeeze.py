@@ -1,4 +1,4 @@
-"""KV-cache squeeze: long conversations of others fill the engine's KV cache."""
+"""KV-cache squeeze: long conversations of another client fill the engine's KV cache."""
 
 from __future__ import annotations
 

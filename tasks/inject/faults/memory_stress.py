@@ -39,7 +39,7 @@ class Parameters(FaultParameters):
 
 
 class LocalMemoryStress(LocalFault[Parameters]):
-    """stress-ng in the service's cgroup. Its workers are the first victims of the kernel's OOM killer."""
+    """Runs stress-ng in the service's cgroup. The kernel's OOM killer takes its workers first."""
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (KillTracked(tracker=self.tracker), LiftMemoryLimit(), EndProcesses(journal=self.journal))
@@ -80,8 +80,8 @@ class LocalMemoryStress(LocalFault[Parameters]):
 
 
 class ChaosMemoryStress(StressFault[Parameters]):
-    """No more than the container's limit leaves beside its working set and the headroom: the kernel would end the
-    service. The stressors are the first victims should it come to that."""
+    """Refuses what the container's limit does not leave beside its working set and a headroom, or the kernel might end
+    the service. The OOM killer takes the stressors first."""
 
     defaults: ClassVar = {"size_mb": 8192}
 
@@ -125,7 +125,7 @@ class ChaosMemoryStress(StressFault[Parameters]):
 
 
 def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
-    """``MemAvailable`` of the machine in MiB."""
+    """Return ``MemAvailable`` of the machine in MiB."""
     for line in meminfo.read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Bandwidth limit: what the service sends leaves slowly."""
+"""Bandwidth limit: the service sends at a low rate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ChaosNetworkBandwidth(NetworkFault[Parameters]):
     kind = "bandwidth"
 
     def impairment(self) -> dict[str, Any]:
-        """Chaos Mesh's "bps" are bytes per second. The queue holds a second's worth."""
+        """Return the rate and the queue of one second; Chaos Mesh's "bps" are bytes per second."""
         bytes_per_s = round(self.parameters.rate_kbit * 125)
         return {
             "rate": f"{bytes_per_s}bps",

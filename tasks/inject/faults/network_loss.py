@@ -40,7 +40,7 @@ class LocalNetworkLoss(LocalFault[Parameters]):
 
 
 class ChaosNetworkLoss(NetworkFault[Parameters]):
-    """TCP repairs the loss, which takes it a fifth of a second and more for each segment."""
+    """Drops packets. TCP sends them again, which takes 0.2 s and more per segment."""
 
     kind = "loss"
 

@@ -14,7 +14,7 @@ from tasks.inject.probe import Probe
 
 
 class Parameters(FaultParameters):
-    """None."""
+    """It has no parameters."""
 
 
 class LocalNetworkPartition(LocalFault[Parameters]):

@@ -1,4 +1,4 @@
-"""Pod kill: the pods of the service are deleted at once, and their owner makes new ones."""
+"""Pod kill: the pods of the service are deleted at once, and their controller creates new ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freeze: the processes of the service stop running but stay there."""
+"""Freeze: the processes of the service are stopped, and resume at the end."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SETTLE_S = 2.0
 
 
 class Parameters(FaultParameters):
-    """None."""
+    """It has no parameters."""
 
 
 class LocalProcessFreeze(LocalFault[Parameters]):
-    """SIGSTOP to every process of the cgroup. Not the v1 freezer: what it froze cannot be killed."""
+    """Sends SIGSTOP to every process of the cgroup. (Processes in a frozen cgroup v1 could not be killed.)"""
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (ResumeProcesses(),)

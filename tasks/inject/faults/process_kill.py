@@ -28,7 +28,7 @@ class Parameters(FaultParameters):
 
 
 class _Survivors(Probe):
-    """Share of the processes that were there first. Remembers the ports, by which a service is known to be back."""
+    """Samples the share of the first processes that still run. Its ports show whether the service is back."""
 
     name, unit = "first processes of the service that still run", "%"
 
@@ -81,7 +81,7 @@ class LocalProcessKill(LocalFault[Parameters]):
 
 
 class ChaosContainerKill(PodFault[Parameters]):
-    """The container is killed and the kubelet starts it again in the same pod."""
+    """Kills the container; the kubelet starts it again in the same pod."""
 
     defaults: ClassVar = {"healthy_within_s": 900}
 
