@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tasks import metrics
 from tasks.export.questions.metrics import METRIC_MAP
 from tasks.export.questions.promql import MetricSpec, Variant
+from tasks.export.sources.placement import Units
 from tasks.inject.catalogue import list_fault_kinds
 from tasks.metrics import IMPORTED, METRICS, Metric
+from tests import metrics_table
 
 CONSTANTS = {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
-SETTINGS = [(backend, gpus) for backend in ("local", "kubernetes") for gpus in (True, False)]
-DOCS = Path(__file__).parents[1] / "docs/telemetry.md"
-ROLES = {
-    "all": metrics.ALL_ROLES,
-    "replica": metrics.REPLICA,
-    "head": metrics.HEAD,
-    "head, replica": metrics.HEAD | metrics.REPLICA,
-}
+SETTINGS: list[tuple[Units, bool]] = [(units, gpus) for units in get_args(Units) for gpus in (True, False)]
 
 
 def test_each_metric_has_one_name_and_one_constant() -> None:
@@ -31,8 +25,7 @@ def test_each_metric_has_one_name_and_one_constant() -> None:
 
 def test_the_export_fills_every_canonical_metric_where_it_is_expected() -> None:
     expected = {
-        spec.metric: frozenset().union(*(spec.roles_of(backend, gpus) for backend, gpus in SETTINGS))
-        for spec in METRIC_MAP
+        spec.metric: frozenset().union(*(spec.roles_of(units, gpus) for units, gpus in SETTINGS)) for spec in METRIC_MAP
     }
     assert expected == {metric: metric.roles for metric in METRICS.values()}
 
@@ -47,29 +40,7 @@ def test_faults_show_in_metrics_of_the_services_they_act_on() -> None:
         assert all(fault.roles <= metric.roles for metric in fault.metrics), fault.kind
 
 
-def test_the_table_in_the_docs_says_what_the_vocabulary_and_the_export_say() -> None:
-    specs = {spec.name: spec for spec in METRIC_MAP}
-    documented = []
-    for line in re.findall(r"^\| `.*", _section("Canonical metrics"), re.MULTILINE):
-        names, unit, profile, services, local, cluster = (cell.strip() for cell in line.split("|")[1:-1])
-        for name in re.findall(r"`(\w+)`", names):
-            metric = METRICS[name]
-            documented.append(name)
-            assert (metric.unit, metric.profile, metric.roles) == (unit, profile, ROLES[services]), name
-            assert _sources(specs[name], "local") == _named(local), name
-            assert _named(local if cluster == "the same" else cluster) <= _sources(specs[name], "kubernetes"), name
-    assert sorted(documented) == sorted(METRICS)
-
-
-def _section(title: str) -> str:
-    return DOCS.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
-
-
-def _named(cell: str) -> set[str]:
-    """The sources that a cell of the table names."""
-    return set(re.findall(r"`(\w+)`", cell)) | ({"spans"} if "spans" in cell else set())
-
-
-def _sources(spec: MetricSpec, backend: str) -> set[str]:
-    variants = {variant.source for gpus in (True, False) for variant in spec.variants_of(backend, gpus)}
-    return variants | ({"spans"} if spec.span_roles else set())
+def test_the_table_in_the_docs_is_that_of_the_vocabulary() -> None:
+    page = metrics_table.PAGE.read_text(encoding="utf-8")
+    assert metrics_table.written(page) == page, "run python -m tests.metrics_table"
+    assert all(f"| `{name}` |" in page for name in METRICS)
