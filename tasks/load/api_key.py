@@ -1,4 +1,4 @@
-"""The key of a server that asks for one. It is never shown, stored or given to another process but through a pipe."""
+"""The API key of a server. It is never shown or stored, and reaches another process through a pipe only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ApiKey:
 
     @classmethod
     def checked(cls, text: str, source: str) -> ApiKey:
-        """The key in ``text``, white space around it left out.
+        """Take the key from ``text``, without white space around it.
 
         Raises:
             ParamsError: empty, or not fit for a header. The message names ``source``, never the key.
@@ -38,7 +38,7 @@ class ApiKey:
 
     @classmethod
     def of_variable(cls, name: str) -> ApiKey:
-        """The key in the environment variable ``name``.
+        """Read the key from the environment variable ``name``.
 
         Raises:
             ParamsError: it is not set, or holds none. ``name`` is not repeated: it may be the key, given by mistake.
@@ -49,7 +49,7 @@ class ApiKey:
 
     @classmethod
     def of_file(cls, file: Path) -> ApiKey:
-        """The key that is all ``file`` holds.
+        """Read the key from ``file``, which holds nothing else.
 
         Raises:
             ParamsError: it cannot be read, or holds none.

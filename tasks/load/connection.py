@@ -32,7 +32,7 @@ _ERRNO_NAMES = {
 
 
 def classify(error: OSError) -> str:
-    """A short text for a table. asyncio merges the errors of several addresses into one text without ``errno``."""
+    """Return a short text for a table. asyncio merges errors of several addresses into one text without ``errno``."""
     if isinstance(error, socket.gaierror):
         return "host not found"
     if isinstance(error, ssl.SSLError):
@@ -43,7 +43,7 @@ def classify(error: OSError) -> str:
 
 
 class Exchange:
-    """One request and what came of it. Times are ``time.monotonic_ns``.
+    """A request and its response. Times are ``time.monotonic_ns``.
 
     ``sent``: when the request was handed to the network, which is when the connection attempt began if it needed a new
     connection: a slow network is the server's latency, not the generator's lag. ``answered``: when ``[DONE]`` or an
@@ -82,7 +82,7 @@ class Exchange:
         self.connecting: asyncio.Task[None] | None = None
 
     def receive(self, data: bytes, arrival: int) -> bool:
-        """Take bytes of the response; ``True`` when it is over."""
+        """Take bytes of the response; return True when it is over."""
         response = self.response
         body = response.feed(data)
         if body and response.status == 200:
@@ -137,7 +137,7 @@ class Exchange:
 
 
 class Connection(asyncio.Protocol):
-    """Carries one exchange after the other."""
+    """Carries one exchange after another."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport
 
     def start(self, exchange: Exchange, request: bytes) -> bool:
-        """Write the request; ``False`` if the connection turned out closed, in which case nothing of it was sent."""
+        """Write the request. Return False if the connection turned out closed: then nothing of it was sent."""
         self.transport.write(request)
         if self.transport.is_closing():
             return False
@@ -223,7 +223,7 @@ class Pool:
         exchange.connecting = self._loop.create_task(self._send_on_new(exchange, request))
 
     def lingering(self, answered_before: int) -> list[Exchange]:
-        """Those whose response has stayed open behind its last event since before that time."""
+        """Return exchanges whose response has stayed open behind its last event since before that time."""
         return [each for each in self.answered if each.answered is not None and each.answered < answered_before]
 
     def cancel(self, exchange: Exchange) -> None:
@@ -248,7 +248,7 @@ class Pool:
         self._idle.clear()
 
     def _close_idle(self, oldest: Connection) -> None:
-        """The pool is ordered by age, so all that are left are older still."""
+        """Close ``oldest`` and all that are left: the pool is ordered by age, so they are older still."""
         oldest.transport.abort()
         self.close()
 

@@ -1,4 +1,4 @@
-"""Bodies that a server compressed although the request asked for none."""
+"""Decode bodies that a server compressed although the request did not allow it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Decoder:
         self._decoded = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What the next bytes of the body stand for, in pieces.
+        """Decode the next bytes of the body, in pieces.
 
         Raises:
             EncodingError: they do not decode, or to more than ``MAX_DECODED_BYTES``.

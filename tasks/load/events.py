@@ -38,7 +38,7 @@ class EventReader:
         self._after_cr = False
 
     def feed(self, body: bytes, arrival: int) -> Iterator[Event]:
-        """The events that the next bytes of the stream complete; to be used up before the next call.
+        """Yield the events that the next bytes complete; use them up before the next call.
 
         Raises:
             EventTooLongError: after the events before it; the stream cannot be read on.
@@ -82,7 +82,7 @@ class EventReader:
             raise EventTooLongError
 
     def end(self, arrival: int) -> Iterator[Event]:
-        """The event that the end of the stream cut short of its empty line or its last line end, if there is one.
+        """Yield the event that the end of the stream cut short of its empty line or its last line end.
 
         The standard drops it; some servers end their last event so.
         """

@@ -44,12 +44,12 @@ _TICK_S = 0.1
 _FLUSH_EVERY_TICKS = 10
 
 LINGER_NS = 500_000_000
-"""How long a response may stay open behind its last event; then the answer is taken and the connection dropped."""
+"""A response may stay open this long behind its last event; then the connection is dropped."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. ``total``: scheduled requests; ``open``: sent and not finished."""
+    """Progress of a run. ``total``: scheduled requests; ``open``: sent and not finished."""
 
     elapsed_s: float
     total: int
@@ -63,7 +63,7 @@ class Progress:
 
 
 class Generator:
-    """One run. ``run`` returns when every request is finished, or soon after ``stop``."""
+    """A run. ``run`` returns when every request is finished, or soon after ``stop``."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Generator:
             self._over.set_result(None)
 
     def _start_time(self) -> int:
-        """Monotonic time of offset zero of the schedule."""
+        """Return the monotonic time of offset zero of the schedule."""
         ready = time.monotonic_ns()
         if self._spec.start_at is None:
             return ready + _LEAD_NS
@@ -235,7 +235,7 @@ class Generator:
 
 
 def request_head(spec: LoadSpec, api_key: ApiKey | None = None) -> bytes:
-    """What the header of every request begins with; ``api_key`` goes out as a bearer token."""
+    """Return the beginning of every request's header; ``api_key`` goes out as a bearer token."""
     lines = [
         f"POST {spec.target} HTTP/1.1",
         f"Host: {spec.server.netloc}",
@@ -249,14 +249,14 @@ def request_head(spec: LoadSpec, api_key: ApiKey | None = None) -> bytes:
 
 
 def _wall_minus_monotonic() -> int:
-    """One mapping for the whole run, so that a step of the wall clock cannot bend a latency."""
+    """Return wall time minus monotonic time, once for the whole run: a step of the wall clock bends no latency."""
     readings = [(time.monotonic_ns(), time.time_ns(), time.monotonic_ns()) for _ in range(100)]
     before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])
     return wall - (before + after) // 2
 
 
 class _ProgressLine:
-    """One line on standard error: rewritten on a terminal, every ten seconds a new one elsewhere."""
+    """A progress line on standard error: rewritten on a terminal, every ten seconds a new one elsewhere."""
 
     def __init__(self, duration_s: float) -> None:
         self._duration_s = duration_s

@@ -1,4 +1,4 @@
-"""The client's half of HTTP/1.1 (RFC 9112) without sockets: bytes in, body bytes out, however the stream is cut."""
+"""Read HTTP/1.1 responses (RFC 9112) without sockets: bytes in, body bytes out, however the stream is cut."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ResponseReader:
         return self._state is _State.COMPLETE
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes that ``data`` brought, up to the first that is wrong (see ``error``)."""
+        """Return the body bytes in ``data``, up to the first that is wrong (see ``error``)."""
         body: list[bytes] = []
         try:
             if self._state is _State.HEAD:
@@ -78,7 +78,7 @@ class ResponseReader:
         return body[0] if len(body) == 1 else b"".join(body)
 
     def end(self) -> None:
-        """The server closed the connection: this completes a response that lasts until the close, and only that."""
+        """Take note that the server closed the connection, which completes a response that lasts until the close."""
         if self._state is _State.BODY_UNTIL_CLOSE:
             self._state = _State.COMPLETE
 
@@ -119,7 +119,7 @@ class ResponseReader:
         encoding = headers.get(b"content-encoding", b"").lower()
         self.encoding = b"" if encoding == b"identity" else encoding
         self.status = status
-        connection = _list(headers.get(b"connection", b""))
+        connection = _members(headers.get(b"connection", b""))
         self.keep_alive = b"keep-alive" in connection if minor == b"0" else True
         self.keep_alive = self.keep_alive and b"close" not in connection and status != 101
         self._state = self._body_framing()
@@ -127,13 +127,15 @@ class ResponseReader:
     def _body_framing(self) -> _State:
         if self.status in (204, 304):
             return _State.COMPLETE
-        coding = [each for each in _list(self.headers.get(b"transfer-encoding", b"")) if each not in (b"", b"identity")]
+        coding = [
+            each for each in _members(self.headers.get(b"transfer-encoding", b"")) if each not in (b"", b"identity")
+        ]
         if coding == [b"chunked"]:
             self.keep_alive = self.keep_alive and b"content-length" not in self.headers
             return _State.CHUNK_SIZE
         if coding:
             raise _MalformedError("unknown transfer-encoding")
-        lengths = set(_list(self.headers.get(b"content-length", b"")))
+        lengths = set(_members(self.headers.get(b"content-length", b"")))
         if lengths == {b""}:
             self.keep_alive = False
             return _State.BODY_UNTIL_CLOSE
@@ -190,6 +192,6 @@ class ResponseReader:
             self._state = _State.COMPLETE
 
 
-def _list(value: bytes) -> list[bytes]:
-    """The members of a comma-separated header in lower case."""
+def _members(value: bytes) -> list[bytes]:
+    """Return the members of a comma-separated header in lower case."""
     return [member.strip() for member in value.lower().split(b",")]

@@ -37,11 +37,11 @@ class BodyWriter:
         self._after_prompt += b',"stream_options":{"include_usage":true},"max_tokens":'
 
     def body(self, prompt_start: int, prompt_tokens: int, output_tokens: int) -> bytes:
-        """The body for a prompt of ``prompt_tokens`` words that begins at word ``prompt_start`` of the pool."""
+        """Return the body for a prompt of ``prompt_tokens`` words that begins at word ``prompt_start`` of the pool."""
         return b"%b%b%b%d}" % (self._head, self.prompt(prompt_start, prompt_tokens), self._after_prompt, output_tokens)
 
     def prompt(self, start: int, words: int) -> bytes:
-        """``words`` words from ``start`` on; the pool is a ring."""
+        """Return ``words`` words from ``start`` on; the pool is a ring."""
         rounds, end = divmod(start + words, POOL_WORDS)
         begin_byte, end_byte = int(self._word_start[start]), int(self._word_start[end])
         if rounds == 0:

@@ -119,7 +119,7 @@ class Run:
 
 
 def read_run(out: Path) -> Run:
-    """What a run of the generator wrote. A last line cut short (the generator was killed) is left out.
+    """Read what a run of the generator wrote. A last line cut short (the generator was killed) is left out.
 
     Raises:
         LoadError: the file cannot be read or is not the output of the generator.
@@ -151,14 +151,14 @@ def read_run(out: Path) -> Run:
 
 
 def read_requests(out: Path) -> pa.Table:
-    """The rows of a run; see ``read_run``."""
+    """Return the rows of a run; see ``read_run``."""
     return read_run(out).requests
 
 
 def load_record(
     requests: pa.Table | pd.DataFrame, params: LoadParams, oddities: Mapping[str, int] | None = None
 ) -> LoadRecord:
-    """What ``case.json`` says about the load. Send lag is ``sent - scheduled``; the verdict compares its 99th
+    """Summarise the load for ``case.json``. Send lag is ``sent - scheduled``; the verdict compares its 99th
     percentile with ``params.max_send_lag_ms`` and is ``unknown`` when nothing was sent."""
     import numpy as np
     import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""What is sent and when: drawn in advance, a pure function of the parameters, the duration and the seed."""
+"""The schedule of requests: drawn in advance, a pure function of the parameters, the duration and the seed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def draw_schedule(params: LoadParams, duration_s: float, seed: int, pool_words: 
 
 
 def _poisson_arrivals(rate: float, duration_s: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Arrival times in seconds from exponential gaps, at least up to ``duration_s``."""
+    """Draw arrival times in seconds with exponential gaps, at least up to ``duration_s``."""
     expected = rate * duration_s
     block = math.ceil(expected + 6 * math.sqrt(expected)) + 16
     gaps = rng.exponential(1 / rate, size=block)
@@ -63,7 +63,7 @@ def _poisson_arrivals(rate: float, duration_s: float, rng: np.random.Generator) 
 
 
 def draw_token_counts(tokens: TokenCount, count: int, rng: np.random.Generator) -> npt.NDArray[np.int32]:
-    """``count`` whole numbers in ``[min, max]``; ``mean`` and ``stdev`` are those before rounding and clipping."""
+    """Draw ``count`` whole numbers in ``[min, max]``; ``mean`` and ``stdev`` apply before rounding and clipping."""
     if tokens.distribution == "uniform":
         return rng.integers(tokens.min, tokens.max, size=count, endpoint=True, dtype=np.int32)
     if tokens.distribution == "constant":

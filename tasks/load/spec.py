@@ -1,4 +1,4 @@
-"""What one run of the load generator is told."""
+"""The specification of a run of the load generator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IN_PATH = "/%:@!$&'()*+,;=~"
 
 
 class LoadSpec(Frozen):
-    """One run. ``url``: the server, with or without ``/v1``, or the endpoint itself; a ``?query`` is kept.
+    """A run. ``url``: the server, with or without ``/v1``, or the endpoint itself; a ``?query`` is kept.
     ``start_at``: Unix time of the first possible send (``None``: as soon as the generator is ready)."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -43,7 +43,7 @@ class LoadSpec(Frozen):
 
     @property
     def target(self) -> str:
-        """What is asked for: the path of the endpoint that the parameters name, with the query of ``url``."""
+        """Return the request target: the path of the endpoint that the parameters name, with the query of ``url``."""
         endpoint = _PATHS[self.params.endpoint]
         path = self.server.path.rstrip("/")
         if not path.endswith(endpoint.removeprefix("/v1")):
@@ -52,14 +52,14 @@ class LoadSpec(Frozen):
         return quote(path, safe=_IN_PATH) + (f"?{quote(query, safe=_IN_PATH + '?')}" if query else "")
 
     def write(self, file: Path) -> None:
-        """Readable by its owner alone: a query may hold a credential."""
+        """Write a file that only its owner can read: a query may hold a credential."""
         file.unlink(missing_ok=True)
         with open(file, "x", encoding="utf-8", opener=_private) as stream:
             stream.write(self.model_dump_json(indent=1) + "\n")
 
 
 def url_problem(url: str) -> str | None:
-    """Why ``url`` is not the address of a server, without repeating it; None if it is."""
+    """Say why ``url`` is not the address of a server, without repeating it; None if it is one."""
     form = "must be http://HOST[:PORT] or https://HOST[:PORT]"
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""What a streamed answer of an OpenAI-compatible server says: tokens, usage, how it ended."""
+"""Read a streamed answer of an OpenAI-compatible server: tokens, usage, how it ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_CHUNK = "event is not a completion chunk"
 
 
 class CompletionStream:
-    """What one completion stream has said so far. Bytes never raise: what cannot be read is an ``error``.
+    """The content of one completion stream so far. Bytes never raise: what cannot be read is an ``error``.
 
     The role-only first chunk, chunks with empty text and the usage chunk are not tokens: ``first_token`` is the arrival
     of the first chunk with text (answer, reasoning, refusal or a call of a tool), ``last_token`` of the latest. Arrival
@@ -88,7 +88,7 @@ class CompletionStream:
             self._unreadable(str(error))
 
     def end(self) -> None:
-        """The body is over. A last event without its empty line, or without any line end, counts if it can be read."""
+        """End the body. A last event without its empty line, or without any line end, counts if it can be read."""
         if self.done or self.unreadable:
             return
         try:
@@ -121,7 +121,7 @@ class CompletionStream:
                 raise _UnreadableError(_NO_CHUNK) from error
 
     def _loads_anyway(self, payload: bytes) -> Any:
-        """JSON with a fault that leaves its meaning clear; the fault is noted."""
+        """Parse JSON with a fault that leaves its meaning clear, and note the fault."""
         text = payload.decode("utf-8", "replace")
         constants: list[str] = []
         try:
@@ -165,7 +165,7 @@ class CompletionStream:
         self.finished = True
 
     def _usage(self, usage: Any) -> None:
-        """Counts that are none are left out and noted; one that an earlier chunk gave stays."""
+        """Take the token counts. Invalid ones are left out and noted; one that an earlier chunk gave stays."""
         if not isinstance(usage, dict):
             self.oddities.add(ODD_USAGE)
             return
@@ -197,7 +197,7 @@ def _integer(digits: str) -> int | float:
 
 
 def _whole_number(value: Any) -> int | None:
-    """``value`` if it is one between 0 and ``MAX_TOKENS``, also as a float or a string; else None."""
+    """Return ``value`` if it is a number between 0 and ``MAX_TOKENS``, also as a float or a string; else None."""
     whole_float = isinstance(value, float) and value.is_integer()
     if whole_float or (isinstance(value, str) and _DIGITS.fullmatch(value)):
         value = int(value)
@@ -205,7 +205,7 @@ def _whole_number(value: Any) -> int | None:
 
 
 def _tells_an_error(chunk: dict[str, Any]) -> bool:
-    """Whether an event without ``choices`` is an error object, in one of the shapes that servers use."""
+    """Tell whether an event without ``choices`` is an error object, in one of the shapes that servers use."""
     return (
         "error" in (chunk.get("object"), chunk.get("type"))
         or any(chunk.get(key) is not None for key in ("error", "errors", "detail"))
@@ -224,7 +224,7 @@ def _has_text(choice: dict[str, Any]) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """``value``: a string, or a list of parts with a ``text`` each.
+    """Tell whether ``value`` holds text: a string, or a list of parts with a ``text`` each.
 
     Raises:
         TypeError: neither.

@@ -1,4 +1,4 @@
-"""One cgroup per service: quota, limit, usage, and killing all that is inside. Supports cgroup v2 and v1.
+"""A cgroup per service: quota, limit, usage, and killing all that is inside. Supports cgroup v2 and v1.
 
 Version 1 is used where the controllers are mounted there (``/sys/fs/cgroup/cpu`` …), as on hybrid machines.
 """
@@ -29,7 +29,7 @@ class CgroupError(RCArenaError):
 
 
 def detect_hierarchy(root: Path = CGROUP_ROOT) -> dict[str, Path]:
-    """Mount point per controller: ``{"unified": …}`` for v2, one entry per controller for v1.
+    """Return the mount point per controller: ``{"unified": …}`` for v2, one entry per controller for v1.
 
     Raises:
         CgroupError: neither version offers the cpu and memory controllers.
@@ -76,7 +76,7 @@ class Cgroup:
         return UNIFIED in self.paths
 
     def tracker(self, name: str) -> Cgroup:
-        """A sub-group that only tracks processes: members keep the shares and limits of this cgroup.
+        """Make a sub-group that only tracks processes: members keep the shares and limits of this cgroup.
 
         Add a process with ``member_files``; kill with ``kill_all``; remove when empty.
         """
@@ -89,7 +89,7 @@ class Cgroup:
         return child
 
     def member_files(self, tracker: Cgroup | None = None) -> list[Path]:
-        """Files to write ``0`` to so that the writing process joins this cgroup (and is tracked by ``tracker``)."""
+        """Return the files to which a process writes ``0`` to join this cgroup (and ``tracker``)."""
         paths = {**self.paths, **(tracker.paths if tracker else {})}
         return [path / "cgroup.procs" for path in paths.values()]
 
@@ -98,7 +98,7 @@ class Cgroup:
         return any(path.is_dir() for path in self.paths.values())
 
     def cpu_cores(self) -> float | None:
-        """The CPU quota in cores; None when unlimited."""
+        """Return the CPU quota in cores; None when unlimited."""
         if self.is_v2:
             quota, period = (self.paths[UNIFIED] / "cpu.max").read_text(encoding="utf-8").split()
             return None if quota == "max" else int(quota) / int(period)
@@ -116,7 +116,7 @@ class Cgroup:
         _write(self.paths["cpu"] / "cpu.cfs_quota_us", str(-1 if quota is None else quota))
 
     def memory_limit(self) -> int | None:
-        """The memory limit in bytes; None when unlimited."""
+        """Return the memory limit in bytes; None when unlimited."""
         if self.is_v2:
             text = (self.paths[UNIFIED] / "memory.max").read_text(encoding="utf-8").strip()
             return None if text == "max" else int(text)
@@ -130,23 +130,23 @@ class Cgroup:
             _write(self.paths["memory"] / "memory.limit_in_bytes", "-1" if limit is None else str(limit))
 
     def memory_usage(self) -> int:
-        """Bytes charged to this cgroup, page cache included."""
+        """Return the bytes charged to this cgroup, page cache included."""
         name = "memory.current" if self.is_v2 else "memory.usage_in_bytes"
         return int((self.paths[UNIFIED if self.is_v2 else "memory"] / name).read_text(encoding="utf-8"))
 
     def cpu_seconds(self) -> float:
-        """CPU seconds used since creation."""
+        """Return the CPU seconds used since creation."""
         if self.is_v2:
             return _keyed(self.paths[UNIFIED] / "cpu.stat").get("usage_usec", 0) / 1e6
         return int((self.paths["cpuacct"] / "cpuacct.usage").read_text(encoding="utf-8")) / 1e9
 
     def throttled_seconds(self) -> float:
-        """Seconds in which runnable threads waited for the quota, summed over CPUs."""
+        """Return the seconds in which runnable threads waited for the quota, summed over CPUs."""
         stat = _keyed(self.paths[UNIFIED if self.is_v2 else "cpu"] / "cpu.stat")
         return stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9
 
     def pids(self) -> set[int]:
-        """Pids inside this cgroup and below, as seen from the reader's PID namespace."""
+        """Return the pids in this cgroup and below, as seen from the reader's PID namespace."""
         found: set[int] = set()
         for path in self.paths.values():
             for procs in path.rglob("cgroup.procs"):
@@ -160,7 +160,7 @@ class Cgroup:
                 os.kill(pid, signal_number)
 
     def kill_all(self, timeout_s: float = 10) -> bool:
-        """SIGKILL everything inside until it is empty; False when something is left after ``timeout_s``."""
+        """Send SIGKILL to everything inside until it is empty; return False when ``timeout_s`` passes before."""
         deadline = time.monotonic() + timeout_s
         while self.pids():
             self.signal_all(signal.SIGKILL)

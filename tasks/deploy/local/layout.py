@@ -1,4 +1,4 @@
-"""What the local stack consists of: command, environment and directory of each process, from the parameters alone."""
+"""The processes of the local stack: command, environment and directory of each, from the parameters alone."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _RAY_ENVIRONMENT = {
 
 
 def serve_python() -> Path:
-    """Interpreter of the serving environment (Ray and vLLM)."""
+    """Return the interpreter of the serving environment (Ray and vLLM)."""
     return Path(os.environ.get(SERVE_PYTHON_VARIABLE) or REPOSITORY / ".venv-serve" / "bin" / "python")
 
 
@@ -128,7 +128,7 @@ class Layout:
         return self.directory / "model"
 
     def log_directories(self) -> dict[str, Path]:
-        """Where each service writes its log files, at any depth."""
+        """Return the directory of each service's log files (at any depth)."""
         return {service: self.directory / service for service in self.roles}
 
     def ray_directory(self, service: str) -> Path:
@@ -138,7 +138,7 @@ class Layout:
         return float(getattr(self.params.cpu_cores, self.roles[service]))
 
     def telemetry_processes(self) -> list[Process]:
-        """Prometheus and its small sources: started first, so that nothing of the start is lost."""
+        """Return Prometheus and its small sources. They start first, so that nothing of the start is lost."""
         directory = self.directory / "telemetry"
         interval = f"{self.params.scrape_interval_s:g}s"
         prometheus = (
@@ -207,7 +207,7 @@ class Layout:
         ]
 
     def application_process(self) -> Process:
-        """The driver that starts the Ray Serve application and ends."""
+        """Return the driver, which starts the Ray Serve application and ends."""
         settings = {
             "ray_address": f"{self.addresses[HEAD]}:{RAY_PORT}",
             "replicas": self.params.replicas,
@@ -305,7 +305,7 @@ class Layout:
         return self._in_ray_node("raylet", service, argv, essential=essential)
 
     def _in_ray_node(self, name: str, service: str, argv: tuple[str, ...], *, essential: bool = False) -> Process:
-        """Each Ray node sees its own directory at ``RAY_TEMP``: nodes that share one race each other at the start."""
+        """Mount a directory of its own at ``RAY_TEMP`` for a Ray node: nodes that share one race at the start."""
         bind = ("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh")
         environment = {
             **_ENGINE_ENVIRONMENT,

@@ -60,7 +60,7 @@ class Status:
 
 
 def stack_id(directory: Path) -> str:
-    """The same workspace always gets the same id; two workspaces never share a cgroup."""
+    """Return the id of a workspace's stack: always the same one, so that two workspaces never share a cgroup."""
     return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:10]
 
 
@@ -107,7 +107,7 @@ def down(directory: Path) -> bool:
 
 
 def status(directory: Path) -> Status:
-    """What runs now; asks for a real completion when the stack claims to be ready."""
+    """Return the state of the stack; send a real completion request when it claims to be ready."""
     runtime = read_runtime(directory)
     if runtime is None or not runtime.alive:
         left = leftovers(directory)
@@ -123,7 +123,7 @@ def status(directory: Path) -> Status:
 
 
 def leftovers(directory: Path) -> list[str]:
-    """What a dead stack of this workspace left outside the workspace."""
+    """List what a dead stack of this workspace left outside the workspace."""
     return [str(path) for path in _stack_cgroup(directory).paths.values() if path.exists()]
 
 
@@ -148,7 +148,7 @@ def renew_lease(directory: Path) -> None:
 
 
 def drop_lease(directory: Path) -> None:
-    """The stack stays up until ``deploy down``."""
+    """Keep the stack up until ``deploy down``."""
     (directory / LEASE_FILE).unlink(missing_ok=True)
 
 
@@ -223,7 +223,7 @@ def _launch(params: LocalDeployParams, directory: Path) -> StackRuntime:
 
 
 def _init_process(unshare: subprocess.Popen[bytes]) -> ProcessId:
-    """The only child of ``unshare`` is the init process of the new PID namespace."""
+    """Return the only child of ``unshare``, the init process of the new PID namespace."""
     children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and unshare.poll() is None:
@@ -297,6 +297,6 @@ def _service_status(service: ServiceRuntime) -> ServiceStatus:
 
 
 def _exclusive(directory: Path) -> FileLock:
-    """One ``up`` or ``down`` at a time per workspace."""
+    """Return the lock that allows one ``up`` or ``down`` at a time per workspace."""
     busy = DeployError(f"another process is bringing the stack of {directory.parent} up or down")
     return FileLock(directory.parent / ".stack.lock", busy)

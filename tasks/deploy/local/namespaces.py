@@ -22,17 +22,17 @@ _CLONE_NEWNET = 0x40000000
 
 
 def new_fabric(argv: list[str]) -> list[str]:
-    """``argv`` as the init process of fresh PID, mount and network namespaces, with its own /proc."""
+    """Return the command that runs ``argv`` as init of fresh PID, mount and network namespaces, with its own /proc."""
     return ["unshare", "--fork", "--kill-child", "--pid", "--mount", "--net", "--mount-proc", "--", *argv]
 
 
 def service_address(index: int) -> str:
-    """Address of the ``index``-th service; the fabric itself has ``FABRIC_ADDRESS``."""
+    """Return the address of the ``index``-th service; the fabric itself has ``FABRIC_ADDRESS``."""
     return f"{SUBNET_PREFIX}.{10 + index}"
 
 
 def build_network(addresses: Mapping[str, str]) -> None:
-    """Bridge, one namespace and one link per service. Runs inside a fresh fabric.
+    """Make a bridge, and a namespace and a link for each service. Runs inside a fresh fabric.
 
     Raises:
         subprocess.CalledProcessError: the kernel refused a step; ``stderr`` says which.
@@ -55,12 +55,12 @@ def build_network(addresses: Mapping[str, str]) -> None:
 
 
 def enter_fabric(supervisor_pid: int) -> list[str]:
-    """Prefix that runs a command inside the fabric's namespaces; what it starts dies with the stack."""
+    """Return the prefix that runs a command inside the fabric's namespaces; what it starts dies with the stack."""
     return ["nsenter", "--target", str(supervisor_pid), "--mount", "--pid", "--net", "--"]
 
 
 def enter_service(supervisor_pid: int, service: str) -> list[str]:
-    """Prefix that runs a command inside the network namespace of ``service``; what it starts dies with the stack."""
+    """Return the prefix that runs a command in the network of ``service``; what it starts dies with the stack."""
     return [*enter_fabric(supervisor_pid), "ip", "netns", "exec", service]
 
 

@@ -56,7 +56,7 @@ class SpanFile:
         os.ftruncate(self._descriptor, self._size)
 
     def append(self, payload: bytes) -> bool:
-        """Store one request. False when the file is full."""
+        """Store one request. Return False when the file is full."""
         header = HEADER.pack(len(payload), zlib.crc32(payload), time.time_ns())
         with self._lock:
             if self._size + len(header) + len(payload) > self._max_bytes:
@@ -79,8 +79,10 @@ def read_requests(
     received_to_ns: int = 2**64 - 1,
     damaged: Callable[[], None] = lambda: None,
 ) -> Iterator[bytes]:
-    """Payloads that arrived within the two times, in order of arrival. A record with a wrong checksum is left out, and
-    ``damaged`` is called for it; the reading ends in front of a torn record."""
+    """Yield the payloads that arrived within the two times, in order of arrival.
+
+    A record with a wrong checksum is left out and ``damaged`` is called for it; reading ends before a torn record.
+    """
     with path.open("rb") as stream:
         for _, payload in _records(stream, received_from_ns, received_to_ns, damaged):
             if payload:

@@ -1,4 +1,4 @@
-"""What the local backend needs of this machine, each with its cure, before anything is started."""
+"""Checks of this machine before a local stack starts, each with its cure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASE_MEMORY_GB, REPLICA_MEMORY_GB = 1.5, 1.5
 
 
 def problems(replicas: int = 3) -> list[str]:
-    """One line per missing thing, with what to do; empty when a stack can be started."""
+    """Return a line per missing thing, with its cure; none when a stack can start."""
     if os.geteuid() != 0:
         return ["not root: namespaces, cgroups and faults need it. Run again with sudo (or as root in a container)"]
     found = []
@@ -56,7 +56,7 @@ def problems(replicas: int = 3) -> list[str]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of the serving environment's main packages; empty when it cannot be asked."""
+    """Return the versions of the serving environment's main packages; empty when it cannot be asked."""
     code = (
         "import json, importlib.metadata as m\n"
         "found = {}\n"

@@ -1,4 +1,4 @@
-"""What a running local stack looks like from outside: read by load, inject and export."""
+"""The published state of a running local stack: load, inject and export read it."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ class StackRuntime(_Frozen):
         raise KeyError(name)
 
     def enter_service(self, name: str) -> list[str]:
-        """Command prefix: run inside the network (and PID) namespace of a service."""
+        """Return the prefix that runs a command in the network (and PID) namespace of a service."""
         return enter_service(self.supervisor.pid, self.service(name).name)
 
     def enter_fabric(self) -> list[str]:
         return enter_fabric(self.supervisor.pid)
 
     def write(self) -> None:
-        """Publish atomically as ``directory/runtime.json``."""
+        """Write ``directory/runtime.json`` atomically."""
         write_durably(self.directory / RUNTIME_FILE, self.model_dump_json(indent=1).encode())
 
 
 def read_runtime(directory: Path) -> StackRuntime | None:
-    """The last published state, of a live or dead stack; None when there is none (or it is unreadable)."""
+    """Return the last published state of a live or dead stack; None when it is missing or unreadable."""
     try:
         return StackRuntime.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
@@ -81,7 +81,7 @@ def read_runtime(directory: Path) -> StackRuntime | None:
 
 
 def running_stack(directory: Path) -> StackRuntime:
-    """Raises StackNotRunningError when no live stack is published in ``directory``."""
+    """Return the state of a live stack. Raises StackNotRunningError when ``directory`` has none."""
     runtime = read_runtime(directory)
     if runtime is None or not runtime.alive:
         raise StackNotRunningError(f"no stack runs in {directory.parent}: start one with `rcarena deploy up`")

@@ -48,7 +48,7 @@ class VLLMReplica:
         return self.http
 
     async def check_health(self) -> None:
-        """A plain error: Ray must not have to unpickle vLLM's exceptions outside the replica."""
+        """Raise plain errors: Ray must not have to unpickle vLLM's exceptions outside the replica."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -78,7 +78,7 @@ def deploy(settings: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """``model DIR JSON`` builds the toy model, ``deploy JSON`` starts the application."""
+    """Build the toy model (``model DIR JSON``) or start the application (``deploy JSON``)."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     model = commands.add_parser("model", help="build the toy model")

@@ -96,7 +96,7 @@ class Supervisor:
             time.sleep(0.2)
 
     def lease_expired(self) -> bool:
-        """A stack kept up by hand has no lease and stays as long as its workspace does."""
+        """Tell whether the lease has run out. A stack kept up by hand has none and lasts as long as its workspace."""
         try:
             renewed = (self.layout.directory / LEASE_FILE).stat().st_mtime
         except FileNotFoundError:
@@ -167,14 +167,14 @@ class Supervisor:
         return self.finished[process.name]
 
     def _start_ray_node(self, process: Process, deadline: float) -> None:
-        """One node after the other: several starting at once on few cores run into Ray's own start-up time limits."""
+        """Start one node after the other: several at once on few cores run into Ray's own start-up time limits."""
         self._phase("ray", f"Ray node of {process.service}")
         self.start(process)
         address = self.layout.addresses[str(process.service)]
         self._wait(lambda: is_up(address, RAY_METRICS_PORT), deadline, f"a Ray node to come up; see {process.log}")
 
     def _run_application(self, deadline: float) -> None:
-        """The driver may fail on a slow cluster: try again until the deadline."""
+        """Run the driver until it succeeds or the deadline passes: it may fail on a slow cluster."""
         process = self.layout.application_process()
         while self._run_once(process, deadline) != 0:
             if time.monotonic() > deadline - 5:
