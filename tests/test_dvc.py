@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,10 +22,8 @@ from tests.synthetic import synthetic_case
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = [
-    pytest.mark.skipif(not Path(sys.executable).with_name("dvc").exists(), reason="DVC is not in this environment"),
-    pytest.mark.timeout(400),
-]
+Repo = pytest.importorskip("dvc.repo", reason="DVC is not in this environment").Repo
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
@@ -45,24 +47,9 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def change_score(directory: Path, **changes: object) -> None:
-    params = directory / "params.yaml"
-    document = yaml.safe_load(params.read_text())
-    document["score"] |= changes
-    params.write_text(yaml.safe_dump(document, sort_keys=False))
-
-
 def run(directory: Path, *command: str) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {
-        **os.environ,
-        "PATH": path,
-        "GIT_AUTHOR_NAME": "t",
-        "GIT_AUTHOR_EMAIL": "t@t",
-        "GIT_COMMITTER_NAME": "t",
-    }
-    environment |= {"GIT_COMMITTER_EMAIL": "t@t", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+    identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -72,33 +59,57 @@ def commit(directory: Path, message: str) -> None:
     run(directory, "git", "commit", "-q", "-m", message)
 
 
+@contextlib.contextmanager
+def opened(directory: Path) -> Iterator[Any]:
+    """DVC as a library: it takes the working directory for the repository's."""
+    with contextlib.chdir(directory), Repo() as repo:
+        yield repo
+
+
+def repro(directory: Path) -> set[str]:
+    """The stages that ``dvc repro`` runs: the others did not change."""
+    with opened(directory) as repo:
+        return {stage.name for stage in repo.reproduce()}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the commands that DVC runs."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("PARAMS", "WORKSPACE"):
+        monkeypatch.delenv(f"RCARENA_{name}", raising=False)
+
+
+@pytest.mark.usefixtures("environment")
 def test_only_what_changed_runs_again_and_campaigns_compare(repository: Path) -> None:
-    first = run(repository, "dvc", "repro")
-    assert "Running stage 'score'" in first
-    assert "nsigma" in run(repository, "dvc", "metrics", "show", "--md")
+    assert repro(repository) == {"collect", "score", "report"}
+    with opened(repository) as repo:
+        assert "nsigma" in json.dumps(repo.metrics.show())
     commit(repository, "campaign one")
     (repository / "tasks" / "rca" / "__pycache__" / "new.pyc").write_bytes(b"compiled")
-    assert "Data and pipelines are up to date" in run(repository, "dvc", "repro")
+    assert repro(repository) == set()
 
     params = repository / "params.yaml"
     params.write_text(params.read_text().replace("profile: paper", "profile: llm"))
-    second = run(repository, "dvc", "repro")
-    assert "Stage 'collect' didn't change, skipping" in second
-    assert "Running stage 'score'" in second
+    assert repro(repository) == {"score", "report"}
     assert (repository / "workspace/scores/metrics.json").exists()
-    run(repository, "dvc", "metrics", "diff", "HEAD")
+    with opened(repository) as repo:
+        assert "workspace/scores/metrics.json" in repo.metrics.diff(a_rev="HEAD")["diff"]
 
     config = (
         f"[core]\n    remote = store\n['remote \"store\"']\n    url = {repository.parent}/{repository.name}-remote\n"
     )
     (repository / ".dvc" / "config.local").write_text(config)
     commit(repository, "campaign two")
-    run(repository, "dvc", "push")
+    with opened(repository) as repo:
+        assert repo.push() > 0
     clone = repository.parent / f"{repository.name}-clone"
     run(repository, "git", "clone", "-q", str(repository), str(clone))
     (clone / ".dvc" / "config.local").write_text(config)
-    run(clone, "dvc", "pull")
+    with opened(clone) as repo:
+        repo.pull()
     cases = [sorted(path.name for path in (each / "workspace" / "cases").iterdir()) for each in (repository, clone)]
     assert len(cases[0]) == 3
     assert cases[0] == cases[1]
-    assert "Data and pipelines are up to date" in run(clone, "dvc", "repro")
+    assert repro(clone) == set()
