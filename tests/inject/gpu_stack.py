@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from tasks.deploy.kubernetes.names import RAY_SERVICE
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, PodRuntime, ServiceRuntime, service_selector
 from tasks.inject import catalogue
-from tasks.inject.executors.kubernetes.executor import KubernetesFault
+from tasks.inject.executors.kubernetes.executor import KubernetesExecutor
 from tasks.inject.executors.kubernetes.target import KubernetesTarget
 from tasks.kube.client import Cluster
 from tasks.kube.gpu_map import read_gpu_maps
@@ -85,7 +85,7 @@ class GpuStack:
         made = catalogue.fault_kind(kind).executor("kubernetes")(
             self.target(service), resolved, self.directory / f"{injection_id}.json"
         )
-        assert isinstance(made, KubernetesFault)
+        assert isinstance(made, KubernetesExecutor)
         return made
 
     @property

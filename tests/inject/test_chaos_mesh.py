@@ -14,7 +14,7 @@ import pytest
 from tasks.inject import catalogue
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes import chaos_resource
-from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
+from tasks.inject.executors.kubernetes.chaos_mesh import ChaosExecutor
 from tasks.inject.executors.kubernetes.chaos_resource import ChaosResource, resource_name
 from tasks.inject.executors.kubernetes.target import connection
 from tasks.inject.executors.kubernetes.undo import DeleteChaos
@@ -48,16 +48,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chaos_resource, "LOOK_INTERVAL_S", 0.05)
 
 
-def executor(stack: ClusterStack, kind: str, injection_id: str = "case-0", **parameters: Any) -> ChaosFault[Any]:
+def executor(stack: ClusterStack, kind: str, injection_id: str = "case-0", **parameters: Any) -> ChaosExecutor[Any]:
     resolved = catalogue.resolve_parameters(kind, parameters, "kubernetes")
     fault = catalogue.fault_kind(kind).executor("kubernetes")(
         stack.target(), resolved, Path(f"/nowhere/{injection_id}.json")
     )
-    assert isinstance(fault, ChaosFault)
+    assert isinstance(fault, ChaosExecutor)
     return fault
 
 
-def step_of(fault: ChaosFault[Any]) -> DeleteChaos:
+def step_of(fault: ChaosExecutor[Any]) -> DeleteChaos:
     (step,) = fault.undo_steps()
     return step
 
@@ -98,7 +98,7 @@ def test_every_kind_of_the_cluster_is_tried():
     ours = {
         each.name
         for each in catalogue.list_fault_kinds()
-        if issubclass(each.executors.get("kubernetes", object), ChaosFault)
+        if issubclass(each.executors.get("kubernetes", object), ChaosExecutor)
     }
     assert ours == set(KINDS) == set(EXPECTED)
 

@@ -14,7 +14,7 @@ import yaml
 from tasks.inject import catalogue
 from tasks.inject.errors import FaultError, InjectionError
 from tasks.inject.executors.kubernetes import chaos_resource
-from tasks.inject.executors.kubernetes.chaos_mesh import ChaosFault
+from tasks.inject.executors.kubernetes.chaos_mesh import ChaosExecutor
 from tasks.inject.journal import journal_path, read_journal, write_journal
 from tasks.inject.recover import recover, residue
 from tests.command import ROOT, rcarena
@@ -59,7 +59,7 @@ def test_every_kind_is_tried():
     ours = {
         each.name
         for each in catalogue.list_fault_kinds()
-        if issubclass(each.executors.get("kubernetes", object), ChaosFault)
+        if issubclass(each.executors.get("kubernetes", object), ChaosExecutor)
     }
     assert {kind for together in TOGETHER for kind in together} == ours
 

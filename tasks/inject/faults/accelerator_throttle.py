@@ -12,7 +12,7 @@ from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import QUOTA_TOLERANCE_CORES, LocalStep, RestoreQuota
 from tasks.inject.probe import Probe
 
@@ -23,7 +23,7 @@ class Parameters(FaultParameters):
     )
 
 
-class LocalAcceleratorThrottle(LocalFault[Parameters]):
+class LocalAcceleratorThrottle(LocalExecutor[Parameters]):
     """Lowers the CPU quota of the engine's cgroup, since the local engine computes on the CPU.
 
     As with the power limit of a GPU, utilisation stays high and speed falls; unlike there, the replica's other work

@@ -10,10 +10,10 @@ from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
-from tasks.inject.executors.kubernetes.chaos_mesh import StressFault
+from tasks.inject.executors.kubernetes.chaos_mesh import StressExecutor
 from tasks.inject.executors.kubernetes.executor import limit_of
 from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.stress import start_stressor
 from tasks.inject.executors.local.undo import EndProcesses, KillTracked, LocalStep
 from tasks.inject.probe import Probe
@@ -24,7 +24,7 @@ class Parameters(FaultParameters):
     load_percent: Annotated[int, Field(ge=1, le=100, description="share of a core that each worker asks for")] = 100
 
 
-class LocalCpuStress(LocalFault[Parameters]):
+class LocalCpuStress(LocalExecutor[Parameters]):
     """Runs stress-ng in the service's cgroup, where it uses up the service's quota."""
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
@@ -50,7 +50,7 @@ class LocalCpuStress(LocalFault[Parameters]):
         return f"a rise of {self._rise_cores:.2g} cores"
 
 
-class ChaosCpuStress(StressFault[Parameters]):
+class ChaosCpuStress(StressExecutor[Parameters]):
     """Runs workers in the container. They get what its CPU limit leaves; without one, what the node leaves."""
 
     defaults: ClassVar = {"workers": 16, "load_percent": 100}

@@ -10,7 +10,7 @@ from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
-from tasks.inject.executors.kubernetes.contention import GpuPodFault
+from tasks.inject.executors.kubernetes.contention import GpuPodExecutor
 from tasks.inject.probe import Probe
 
 CONTEXT_MB = 1200
@@ -24,7 +24,7 @@ class Parameters(FaultParameters):
     ] = 90
 
 
-class GpuContention(GpuPodFault[Parameters]):
+class GpuContention(GpuPodExecutor[Parameters]):
     def refusal(self) -> str | None:
         return no_room(gpu_probes.memory_free_mb(self.target), CONTEXT_MB)
 

@@ -10,7 +10,7 @@ from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
-from tasks.inject.executors.kubernetes.contention import GpuPodFault
+from tasks.inject.executors.kubernetes.contention import GpuPodExecutor
 from tasks.inject.faults.gpu_contention import no_room
 from tasks.inject.probe import Probe
 
@@ -21,7 +21,7 @@ class Parameters(FaultParameters):
     size_mb: Annotated[int, Field(ge=64, le=1_048_576, description="memory held on each GPU, in MiB")] = 4096
 
 
-class GpuMemory(GpuPodFault[Parameters]):
+class GpuMemory(GpuPodExecutor[Parameters]):
     def refusal(self) -> str | None:
         return no_room(gpu_probes.memory_free_mb(self.target), self.parameters.size_mb + CONTEXT_MB)
 

@@ -10,7 +10,7 @@ from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
-from tasks.inject.executors.kubernetes.contention import PromptFault
+from tasks.inject.executors.kubernetes.contention import PromptExecutor
 from tasks.inject.probe import Probe
 
 RISE_PERCENT = 20
@@ -22,7 +22,7 @@ class Parameters(FaultParameters):
     output_tokens: Annotated[int, Field(ge=1, le=100_000, description="generated for each prompt")] = 500
 
 
-class KvCacheSqueeze(PromptFault[Parameters]):
+class KvCacheSqueeze(PromptExecutor[Parameters]):
     def flood_arguments(self) -> dict[str, Any]:
         return {
             "concurrency": self.parameters.concurrency,

@@ -11,10 +11,10 @@ from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
-from tasks.inject.executors.kubernetes.chaos_mesh import StressFault
+from tasks.inject.executors.kubernetes.chaos_mesh import StressExecutor
 from tasks.inject.executors.kubernetes.executor import limit_of
 from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.stress import start_stressor
 from tasks.inject.executors.local.undo import EndProcesses, KillTracked, LiftMemoryLimit, LocalStep
 from tasks.inject.probe import Probe
@@ -38,7 +38,7 @@ class Parameters(FaultParameters):
     ] = None
 
 
-class LocalMemoryStress(LocalFault[Parameters]):
+class LocalMemoryStress(LocalExecutor[Parameters]):
     """Runs stress-ng in the service's cgroup. The kernel's OOM killer takes its workers first."""
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
@@ -79,7 +79,7 @@ class LocalMemoryStress(LocalFault[Parameters]):
         return f"a rise of {0.7 * self.parameters.size_mb:.0f} MiB"
 
 
-class ChaosMemoryStress(StressFault[Parameters]):
+class ChaosMemoryStress(StressExecutor[Parameters]):
     """Refuses what the container's limit does not leave beside its working set and a headroom, or the kernel might end
     the service. The OOM killer takes the stressors first."""
 

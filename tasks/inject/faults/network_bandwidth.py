@@ -9,9 +9,9 @@ from pydantic import Field
 from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
-from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkExecutor
 from tasks.inject.executors.local import network, probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import LocalStep, RestoreEgress
 from tasks.inject.probe import Probe
 
@@ -20,7 +20,7 @@ class Parameters(FaultParameters):
     rate_kbit: Annotated[float, Field(ge=32, le=100_000, description="rate of the link in kbit/s")] = 128
 
 
-class LocalNetworkBandwidth(LocalFault[Parameters]):
+class LocalNetworkBandwidth(LocalExecutor[Parameters]):
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreEgress(),)
 
@@ -41,7 +41,7 @@ class LocalNetworkBandwidth(LocalFault[Parameters]):
         return after >= 4 * max(during, self.parameters.rate_kbit)
 
 
-class ChaosNetworkBandwidth(NetworkFault[Parameters]):
+class ChaosNetworkBandwidth(NetworkExecutor[Parameters]):
     kind = "bandwidth"
 
     def impairment(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
-from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkExecutor
 from tasks.inject.executors.local import network, probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import EndProcesses, LocalStep, RestoreEgress
 from tasks.inject.probe import Probe
 
@@ -28,7 +28,7 @@ class Parameters(FaultParameters):
         return self
 
 
-class LocalNetworkDelay(LocalFault[Parameters]):
+class LocalNetworkDelay(LocalExecutor[Parameters]):
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreEgress(), EndProcesses(journal=self.journal))
 
@@ -51,7 +51,7 @@ class LocalNetworkDelay(LocalFault[Parameters]):
         return f"a rise of {0.5 * self.parameters.delay_ms:g} ms"
 
 
-class ChaosNetworkDelay(NetworkFault[Parameters]):
+class ChaosNetworkDelay(NetworkExecutor[Parameters]):
     defaults: ClassVar = {"delay_ms": 1000, "jitter_ms": 100, "correlation_percent": 25}
 
     kind = "delay"

@@ -9,9 +9,9 @@ from pydantic import Field
 from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
-from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkExecutor
 from tasks.inject.executors.local import network, probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import EndProcesses, LocalStep, RestoreEgress
 from tasks.inject.probe import Probe
 
@@ -20,7 +20,7 @@ class Parameters(FaultParameters):
     loss_percent: Annotated[float, Field(ge=1, le=100, description="share of the frames sent that are dropped")] = 30
 
 
-class LocalNetworkLoss(LocalFault[Parameters]):
+class LocalNetworkLoss(LocalExecutor[Parameters]):
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreEgress(), EndProcesses(journal=self.journal))
 
@@ -39,7 +39,7 @@ class LocalNetworkLoss(LocalFault[Parameters]):
         return f"a rise of {0.4 * self.parameters.loss_percent:g} %"
 
 
-class ChaosNetworkLoss(NetworkFault[Parameters]):
+class ChaosNetworkLoss(NetworkExecutor[Parameters]):
     """Drops packets. TCP sends them again, which takes 0.2 s and more per segment."""
 
     kind = "loss"

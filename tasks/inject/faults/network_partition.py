@@ -6,9 +6,9 @@ from tasks import metrics
 from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
-from tasks.inject.executors.kubernetes.chaos_mesh import NetworkFault
+from tasks.inject.executors.kubernetes.chaos_mesh import NetworkExecutor
 from tasks.inject.executors.local import network, probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import LocalStep, RestoreEgress
 from tasks.inject.probe import Probe
 
@@ -17,7 +17,7 @@ class Parameters(FaultParameters):
     """It has no parameters."""
 
 
-class LocalNetworkPartition(LocalFault[Parameters]):
+class LocalNetworkPartition(LocalExecutor[Parameters]):
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreEgress(),)
 
@@ -35,7 +35,7 @@ class LocalNetworkPartition(LocalFault[Parameters]):
         return "at least 95 % lost"
 
 
-class ChaosNetworkPartition(NetworkFault[Parameters]):
+class ChaosNetworkPartition(NetworkExecutor[Parameters]):
     kind = "partition"
 
     def probe(self) -> Probe:

@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
-from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
+from tasks.inject.executors.kubernetes.chaos_mesh import PodExecutor
 
 
 class Parameters(FaultParameters):
@@ -18,7 +18,7 @@ class Parameters(FaultParameters):
     )
 
 
-class ChaosPodFailure(PodFault[Parameters]):
+class ChaosPodFailure(PodExecutor[Parameters]):
     kind = "pod-failure"
 
     @property

@@ -12,7 +12,7 @@ from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.engine import EnginePause
 from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import LocalStep, ResumeProcesses
 from tasks.inject.probe import Probe
 
@@ -23,7 +23,7 @@ class Parameters(FaultParameters):
     """It has no parameters."""
 
 
-class LocalProcessFreeze(LocalFault[Parameters]):
+class LocalProcessFreeze(LocalExecutor[Parameters]):
     """Sends SIGSTOP to every process of the cgroup. (Processes in a frozen cgroup v1 could not be killed.)"""
 
     def undo_steps(self) -> tuple[LocalStep, ...]:

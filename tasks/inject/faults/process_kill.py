@@ -12,9 +12,9 @@ from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
-from tasks.inject.executors.kubernetes.chaos_mesh import PodFault
+from tasks.inject.executors.kubernetes.chaos_mesh import PodExecutor
 from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import LocalStep
 from tasks.inject.probe import Probe, Sample
@@ -45,7 +45,7 @@ class _Survivors(Probe):
         self.ports.close()
 
 
-class LocalProcessKill(LocalFault[Parameters]):
+class LocalProcessKill(LocalExecutor[Parameters]):
     spares_processes = False
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
@@ -80,7 +80,7 @@ class LocalProcessKill(LocalFault[Parameters]):
         return bool(self.target.processes()) and self._survivors.ports.are_back()
 
 
-class ChaosContainerKill(PodFault[Parameters]):
+class ChaosContainerKill(PodExecutor[Parameters]):
     """Kills the container; the kubelet starts it again in the same pod."""
 
     defaults: ClassVar = {"healthy_within_s": 900}

@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalFault
+from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import LocalStep, ResumeProcesses
 from tasks.inject.probe import Probe
 from tasks.metrics import LATENCY_P50
@@ -19,7 +19,7 @@ class Parameters(FaultParameters):
     delay_ms: Annotated[int, Field(ge=1, le=1000, description="how much later each answer comes")] = 100
 
 
-class SlowAnswers(LocalFault[Parameters]):
+class SlowAnswers(LocalExecutor[Parameters]):
     """Nothing is done to the target."""
 
     def undo_steps(self) -> tuple[LocalStep, ...]:

@@ -19,7 +19,7 @@ from tasks.inject.executors.kubernetes.chaos_resource import (
     ChaosStatus,
     resource_name,
 )
-from tasks.inject.executors.kubernetes.executor import KubernetesFault, name_of
+from tasks.inject.executors.kubernetes.executor import KubernetesExecutor, name_of
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S
 from tasks.inject.executors.kubernetes.undo import DeleteChaos, KubernetesStep
 from tasks.inject.probe import Probe
@@ -29,7 +29,7 @@ DEVICE = "eth0"
 """The link of a pod; loopback between its containers is not impaired."""
 
 
-class ChaosFault(KubernetesFault[P]):
+class ChaosExecutor(KubernetesExecutor[P]):
     """Carries out a fault by one Chaos Mesh resource."""
 
     chaos: ClassVar[ChaosKind]
@@ -83,7 +83,7 @@ class ChaosFault(KubernetesFault[P]):
         return f"Chaos Mesh has lost the fault: {lost[0]}" if lost else None
 
 
-class StressFault(ChaosFault[P]):
+class StressExecutor(ChaosExecutor[P]):
     """Runs stress-ng in the cgroup of the container, within the container's limits."""
 
     chaos = "StressChaos"
@@ -96,7 +96,7 @@ class StressFault(ChaosFault[P]):
         return {"stressors": self.stressors()}
 
 
-class NetworkFault(ChaosFault[P]):
+class NetworkExecutor(ChaosExecutor[P]):
     """Impairs all that the pods send (``direction`` is "to", since netem acts on egress)."""
 
     chaos = "NetworkChaos"
@@ -116,7 +116,7 @@ class NetworkFault(ChaosFault[P]):
         return probes.scrape_duration(self.target)
 
 
-class PodFault(ChaosFault[P]):
+class PodExecutor(ChaosExecutor[P]):
     """Ends pods or containers; their controller starts them again."""
 
     chaos = "PodChaos"

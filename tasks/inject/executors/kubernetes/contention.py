@@ -19,7 +19,7 @@ from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.chaos_resource import resource_name
-from tasks.inject.executors.kubernetes.executor import KubernetesFault
+from tasks.inject.executors.kubernetes.executor import KubernetesExecutor
 from tasks.inject.executors.kubernetes.fault_pod import (
     CONTAINER,
     GRACE_S,
@@ -37,8 +37,8 @@ HERE = Path(__file__).parent
 RAY_API = "ray.io/v1"
 
 
-class PodBesideFault(KubernetesFault[P]):
-    """``activeDeadlineSeconds`` ends the pods also when everybody of us is dead."""
+class SidePodExecutor(KubernetesExecutor[P]):
+    """Runs pods beside the target. ``activeDeadlineSeconds`` ends them even when all our processes are dead."""
 
     @abstractmethod
     def specs(self, run_for_s: float) -> tuple[dict[str, Any], ...]:
@@ -101,7 +101,7 @@ class PodBesideFault(KubernetesFault[P]):
         raise FaultError(f"{self.target.name}: its pod has no container {self.target.container}")
 
 
-class GpuPodFault(PodBesideFault[P]):
+class GpuPodExecutor(SidePodExecutor[P]):
     """Runs one pod on each node where the target has GPUs, on those GPUs."""
 
     @abstractmethod
@@ -125,7 +125,7 @@ class GpuPodFault(PodBesideFault[P]):
         return spec
 
 
-class PromptFault(PodBesideFault[P]):
+class PromptExecutor(SidePodExecutor[P]):
     """Runs a pod that sends prompts to the target's engine. Behind Ray's router this needs a stack with one replica, or
     replicas that are separate applications (pipeline parallelism)."""
 

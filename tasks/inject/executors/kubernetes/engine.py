@@ -15,7 +15,7 @@ STOPPED = 0.1
 """An engine that generates less than this share of its tokens before has stopped."""
 
 
-class EngineFault(NodeFaultExecutor[P]):
+class EngineExecutor(NodeFaultExecutor[P]):
     """Acts on the engine's processes inside the replica's container; the container goes on."""
 
     def amount(self) -> dict[str, float]:
@@ -37,14 +37,14 @@ class EngineFault(NodeFaultExecutor[P]):
         return "fewer than a tenth of the tokens before; an idle engine shows none"
 
 
-class EnginePause(EngineFault[P]):
+class EnginePause(EngineExecutor[P]):
     """Sends SIGSTOP to the engine's processes, SIGCONT at the end. When the pause outlasts the replica's health checks,
     Ray restarts the replica."""
 
     action = "engine-pause"
 
 
-class EngineKill(EngineFault[P]):
+class EngineKill(EngineExecutor[P]):
     """Sends SIGKILL to the engine's processes; Ray restarts the replica."""
 
     action = "engine-kill"

@@ -11,7 +11,7 @@ from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, Kubernetes
 P = TypeVar("P", bound=FaultParameters)
 
 
-class KubernetesFault(FaultExecutor[KubernetesTarget, P]):
+class KubernetesExecutor(FaultExecutor[KubernetesTarget, P]):
     """Carries out one injection on a cluster.
 
     ``take_pods`` remembers the pods to act on; ``alarm`` reports when one of them is replaced, since the new one has no

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_resource import resource_name
-from tasks.inject.executors.kubernetes.executor import KubernetesFault, name_of
+from tasks.inject.executors.kubernetes.executor import KubernetesExecutor, name_of
 from tasks.inject.executors.kubernetes.node_fault_resource import NodeFaults
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S
 from tasks.inject.executors.kubernetes.undo import DeleteNodeFaults, KubernetesStep
@@ -18,7 +18,7 @@ from tasks.kube.node_fault import Action, NodeFaultSpec
 P = TypeVar("P", bound=FaultParameters)
 
 
-class NodeFaultExecutor(KubernetesFault[P]):
+class NodeFaultExecutor(KubernetesExecutor[P]):
     """Creates one NodeFault per pod of the service. ``said``: what the agents answered, as "limit clamped to 200 W"."""
 
     action: ClassVar[Action]

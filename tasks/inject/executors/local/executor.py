@@ -10,7 +10,7 @@ from tasks.inject.executors.local.target import TRACKER_PREFIX, LocalTarget
 P = TypeVar("P", bound=FaultParameters)
 
 
-class LocalFault(FaultExecutor[LocalTarget, P]):
+class LocalExecutor(FaultExecutor[LocalTarget, P]):
     """Carries out one injection on this machine."""
 
     @property
