@@ -1,1 +1,1 @@
-"""Stage 4a: RCA methods, their registry and runner."""
+"""RCA methods: the contract that they keep, their registry, their building blocks, and what runs them."""

@@ -53,13 +53,14 @@ class Ranking:
 
     @classmethod
     def of_order(cls, services: Iterable[str]) -> Ranking:
-        """For methods that give an order and no scores; first is worst."""
+        """Build a ranking from an order, worst first, for methods that give no scores."""
         ordered = list(services)
         return cls(tuple((service, float(len(ordered) - i)) for i, service in enumerate(ordered)))
 
     @classmethod
     def of_metrics(cls, scores: pd.Series) -> Ranking:
-        """Scores indexed by (service, metric). A service scores as its worst metric; a NaN score is left out."""
+        """Build a ranking from scores indexed by (service, metric). A service scores as its worst metric; a NaN score
+        is left out."""
         known = scores.dropna()
         values = known.to_numpy(dtype=float).tolist()
         metrics = tuple((str(service), str(name), v) for (service, name), v in zip(known.index, values, strict=True))
@@ -78,7 +79,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A keyword-only argument of a method: its default and what may be given instead."""
+    """A keyword-only argument of a method: its default, and the type of the values that may be given instead."""
 
     default: Any
     annotation: Any
@@ -107,8 +108,11 @@ def _plain(annotation: Any) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method. ``packages``: import names of optional dependencies; ``module``: where it is defined.
-    ``reference``: a yardstick for methods rather than one of them; means over methods leave it out."""
+    """A registered method.
+
+    ``packages``: import names of optional dependencies. ``module``: where it is defined. ``reference``: it is a
+    yardstick for methods rather than one of them, and means over methods leave it out.
+    """
 
     name: str
     family: Family
@@ -132,7 +136,7 @@ class Method:
 
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:
-        """By name: what ``score.method_parameters`` may set."""
+        """The parameters by name, which ``score.method_parameters`` may set."""
         annotations = get_type_hints(self.run, include_extras=True)
         return {
             name: Parameter(argument.default, annotations.get(name, Any))
@@ -172,8 +176,11 @@ METHODS: Registry[Method] = Registry("method", "rcarena.methods", FAMILY_PACKAGE
 
 
 def need_problems(needs: Collection[str]) -> list[str]:
-    """What is wrong with the needs of a method, one line each. Metrics are those of the metric map: a data set may have
-    others, and a method that uses one of those looks itself whether it is there."""
+    """Return what is wrong with the needs of a method, one line each.
+
+    A need can name only metrics of the vocabulary. A data set may have others: a method that uses one of those looks
+    itself whether it is there.
+    """
     problems = []
     for need in sorted(needs):
         if not need.startswith(METRIC_NEED):

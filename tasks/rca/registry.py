@@ -28,7 +28,7 @@ def get_method(name: str) -> Method:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of ``score.methods``: ``label``, the entry as it is written, names its rows everywhere."""
+    """An entry of ``score.methods``. ``label`` is the entry as written; it names the entry's rows in every table."""
 
     label: str
     method: Method
@@ -36,17 +36,17 @@ class Entry:
 
     @property
     def labelled(self) -> Method:
-        """The method under the name of the entry: for tables."""
+        """The method renamed to the label, for tables."""
         return replace(self.method, name=self.label)
 
     def parameters(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Every parameter with its value. What is given for ``name@profile`` goes before what is given for ``name``."""
+        """Return every parameter with its value. A value for ``name@profile`` overrides one for ``name``."""
         name = self.method.name
         return resolve_parameters(self.method, {**given.get(name, {}), **given.get(f"{name}@{self.profile}", {})})
 
 
 def entry_of(label: str, profile: Profile) -> Entry:
-    """The entry ``name`` or ``name@profile``; ``profile`` is that of entries without one.
+    """Parse the entry ``name`` or ``name@profile``; an entry without a profile has ``profile``.
 
     Raises:
         KeyError: no such method.
@@ -59,8 +59,11 @@ def entry_of(label: str, profile: Profile) -> Entry:
 
 
 def validate_methods(entries: Sequence[str], profile: Profile = "paper") -> list[str]:
-    """Problems of ``score.methods``, one line each; empty when every entry is ``name`` or ``name@profile``, both known,
-    and no two are the same method under the same profile. ``profile``: that of entries without one."""
+    """Return the problems of ``score.methods``, one line each.
+
+    Every entry must be ``name`` or ``name@profile``, both known, and no two the same method under the same profile. An
+    entry without a profile has ``profile``.
+    """
     problems = []
     seen: dict[tuple[str, str], str] = {}
     for i, entry in enumerate(entries):
@@ -82,7 +85,8 @@ def validate_methods(entries: Sequence[str], profile: Profile = "paper") -> list
 
 
 def validate_method_parameters(given: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Problems of ``score.method_parameters`` (by method or method@profile, then by parameter), one line each."""
+    """Return the problems of ``score.method_parameters`` (by method or method@profile, then by parameter), one line
+    each."""
     problems = []
     for entry, values in given.items():
         key = f"score.method_parameters.{entry}"
@@ -105,7 +109,7 @@ def validate_method_parameters(given: Mapping[str, Mapping[str, Any]]) -> list[s
 
 
 def resolve_parameters(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter of ``method`` with its value: the given one (which must be valid), else the default."""
+    """Return every parameter of ``method`` with its value: the given one, which must be valid, else the default."""
     return {
         name: parameter.adapter.validate_python(given[name]) if name in given else parameter.default
         for name, parameter in method.parameters.items()

@@ -29,8 +29,9 @@ SliKind = Literal["requests", "spans", "metric", "below", "none"]
 
 @dataclass(frozen=True)
 class SliSource:
-    """What an SLI was made of: the load's requests, the spans of the front end, a metric of the front end, the metric
-    of the nearest services below it that have one, or nothing. ``services``: whose spans or metric."""
+    """The data that an SLI was computed from: the load's requests, the spans of the front end, a metric of the front
+    end, a metric of the nearest services below it that have one, or nothing. ``services``: the owners of the spans or
+    metric."""
 
     kind: SliKind
     metric: str | None = None
@@ -39,7 +40,8 @@ class SliSource:
 
 @dataclass(frozen=True)
 class Sli:
-    """``values``: on the rows of the metrics (every second if there are none), NaN where there was nothing to see."""
+    """``values`` has a value for each row of the metrics (each second if there are none), NaN where nothing was
+    measured."""
 
     values: pd.Series
     source: SliSource
@@ -90,20 +92,21 @@ class CaseView:
         return None if self.step_s is None else round(self.step_s * 1e9)
 
     def ticks(self) -> np.ndarray:
-        """(rows,) number of the sampling step of each row of ``metrics``: the next row is 1 later, more after a hole.
+        """Return the number of the sampling step of each row of ``metrics``, shape (rows,): the next row is 1 later,
+        more after a hole.
 
         :func:`tasks.rca.features.rows.with_past` gives the rows that have so many steps before them without a hole.
         """
         return ticks_of(self.metrics.index, self.step_ns)
 
     def split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Metrics before ``inject_time`` (normal) and from it on (abnormal). Either may have no row."""
+        """Return the metrics before ``inject_time`` (normal) and from it on (abnormal). Either may have no row."""
         after = self.metrics.index >= self.inject_time
         return self.metrics.loc[~after], self.metrics.loc[after]
 
     def missing(self, needs: frozenset[str]) -> list[str]:
-        """Those of ``needs`` of a method that hold no sample: fields of the view, or ``metrics:NAME`` for a metric that
-        some service must have."""
+        """Return those of a method's ``needs`` that hold no sample: fields of the view, or ``metrics:NAME`` for a
+        metric that some service must have."""
         metrics = set(self.metrics.columns.get_level_values(1))
         return sorted(
             name
@@ -121,6 +124,6 @@ def _has_samples(signal: pd.DataFrame | pd.Series) -> bool:
 
 
 def column_names(metrics: pd.DataFrame) -> list[tuple[str, str]]:
-    """(service, metric) of each column."""
+    """Return (service, metric) of each column."""
     services, names = metrics.columns.get_level_values(0), metrics.columns.get_level_values(1)
     return list(zip(services.astype(str), names.astype(str), strict=True))

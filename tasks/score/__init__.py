@@ -1,1 +1,1 @@
-"""Stage 4b: scores and their statistics."""
+"""Scores of rankings and their statistics."""

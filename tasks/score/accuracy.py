@@ -1,5 +1,7 @@
-"""How well one ranking names the truth, what of it a random tail would add, and what orders drawn at random score.
-Definitions: docs/scores.md."""
+"""Scores of one ranking: as given, with what it leaves out in random order, and the exact means of random orders.
+
+Definitions: docs/scores.md.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,27 @@ _PANELS, _PANEL_NODES = 40, 32
 
 
 def accuracy_at(k: int, truth_ranks: Iterable[int], truths: int) -> float:
-    """AC@k: the share of the ``truths`` root causes that could be in the first ``k`` places and are.
+    """Return AC@k: of the ``truths`` root causes, the share that is in the first ``k`` places, of those that could be.
 
-    ``truth_ranks``: ranks (from 1) of those root causes that the ranking lists; one that it does not list is not found.
+    ``truth_ranks``: ranks (from 1) of the root causes that the ranking lists; one that it does not list is not found.
     """
     return sum(rank <= k for rank in truth_ranks) / min(k, truths)
 
 
 def reciprocal_rank(truth_ranks: Iterable[int]) -> float:
-    """1 / rank of the first root cause in the ranking; 0 if it lists none."""
+    """Return 1 / rank of the first root cause in the ranking; 0 if it lists none."""
     return 1 / min(truth_ranks, default=float("inf"))
 
 
 def ranking_scores(truth_ranks: Sequence[int], truths: int) -> dict[str, float]:
-    """Every score of one ranking, as given, by name."""
+    """Return by name every score of one ranking, as given."""
     accuracy = [accuracy_at(k, truth_ranks, truths) for k in range(1, TOP + 1)]
     return _named(accuracy, reciprocal_rank(truth_ranks))
 
 
 def tail_scores(truth_ranks: Sequence[int], absent: Sequence[int], listed: int, rest: int) -> dict[str, float]:
-    """The exact mean of every score over all orders in which ``rest`` candidates can follow the ``listed`` entries of a
-    ranking.
+    """Return the exact mean of every score over all orders in which ``rest`` candidates can follow the ``listed``
+    entries of a ranking.
 
     ``truth_ranks``: ranks of the root causes that it lists. ``absent``: for each of the others, how many of the
     ``rest`` name it (1 for a service; no candidate names two).
@@ -58,7 +60,7 @@ def tail_scores(truth_ranks: Sequence[int], absent: Sequence[int], listed: int, 
 
 @lru_cache(maxsize=4096)
 def chance_scores(candidates: int, sizes: tuple[int, ...]) -> Mapping[str, float]:
-    """The exact mean of every score over all orders of ``candidates``: a list of nothing with a random tail."""
+    """Return the exact mean of every score over all orders of ``candidates``: an empty ranking with a random tail."""
     return MappingProxyType(tail_scores((), sizes, 0, candidates))
 
 
@@ -91,7 +93,7 @@ def column_chance_scores(truths: tuple[int, ...], others: tuple[int, ...]) -> Ma
 
 
 def _places(columns: int, opponents: Sequence[int]) -> np.ndarray:
-    """That a service with ``columns`` is among the first k, for k = 1 to ``TOP``."""
+    """Return the probabilities that a service with ``columns`` is among the first k, for k = 1 to ``TOP``."""
     density, rates, log_u = _waiting(columns, opponents)
     before = np.zeros((TOP, len(log_u)))
     before[0] = 1
@@ -103,8 +105,10 @@ def _places(columns: int, opponents: Sequence[int]) -> np.ndarray:
 
 
 def _mean_reciprocal_of_first(columns: int, opponents: Sequence[int]) -> float:
-    """Mean of 1 / place of the first of several services that have ``columns`` together: E[1 / (1 + K)] with K of
-    ``opponents`` before it is the integral of E[x^K] over x in [0, 1]."""
+    """Return the mean of 1 / place of the first of several services that have ``columns`` together.
+
+    E[1 / (1 + K)], with K of ``opponents`` before it, is the integral of E[x^K] over x in [0, 1].
+    """
     density, rates, log_u = _waiting(columns, opponents)
     missing, x_weight = _quadrature(len(opponents))
     x = 1 - missing
@@ -116,7 +120,8 @@ def _mean_reciprocal_of_first(columns: int, opponents: Sequence[int]) -> float:
 
 
 def _waiting(columns: int, opponents: Sequence[int]) -> tuple[np.ndarray, list[int], np.ndarray]:
-    """What to weigh a function of u with so that its sum is its mean, the opponents' rates, and log u at the nodes."""
+    """Return the weights with which a sum over the nodes is the mean of a function of u, the opponents' rates, and log
+    u at the nodes."""
     common = gcd(columns, *opponents)
     own, rates = columns // common, [rate // common for rate in opponents]
     missing, weight = _quadrature(own - 1 + sum(rates))
@@ -126,8 +131,10 @@ def _waiting(columns: int, opponents: Sequence[int]) -> tuple[np.ndarray, list[i
 
 @lru_cache(maxsize=256)
 def _quadrature(degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1] for polynomials of this degree; of a high degree in panels that halve towards 0,
-    where 1 - u of a service with many columns is."""
+    """Return nodes and weights on [0, 1] for polynomials of this degree.
+
+    A high degree is integrated in panels that halve towards 0, where 1 - u of a service with many columns is.
+    """
     from scipy.special import roots_legendre
 
     if degree < 2 * _EXACT_NODES:
@@ -140,7 +147,7 @@ def _quadrature(degree: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean_reciprocal(listed: int, rest: int, named: int) -> float:
-    """Mean of 1 / place of the first of ``named`` among ``rest`` in random order behind ``listed`` others."""
+    """Return the mean of 1 / place of the first of ``named`` among ``rest`` shuffled behind ``listed`` others."""
     if named == 0:
         return 0.0
     orders = comb(rest, named)
@@ -148,7 +155,7 @@ def _mean_reciprocal(listed: int, rest: int, named: int) -> float:
 
 
 def _chance_of_a_hit(candidates: int, size: int, k: int) -> float:
-    """That one of ``size`` candidates is among the first ``k``."""
+    """Return the probability that one of ``size`` candidates is among the first ``k``."""
     if k <= 0:
         return 0.0
     misses = comb(candidates - size, k)

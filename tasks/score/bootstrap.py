@@ -12,7 +12,7 @@ _CHUNK = 4_000_000
 def bootstrap_interval(
     values: np.ndarray, *, samples: int, confidence: float, seed: int, label: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of the mean of each column of ``values`` (cases, columns): lower and upper bounds, one per column.
+    """Return lower and upper bounds of the mean of each column of ``values`` (cases, columns).
 
     Every column is resampled with the same cases. Draws depend on ``seed`` and ``label`` only. One case says nothing
     about the spread between cases: its bounds are NaN.

@@ -40,11 +40,11 @@ OpenPool = Callable[[Limits], PairPool]
 
 
 class ScoreError(RCArenaError):
-    """There is nothing to score, or somebody else is at it."""
+    """There is nothing to score, or another process is scoring."""
 
 
 def validate_score_params(params: ScoreParams) -> list[str]:
-    """Problems of the section ``score`` that only this stage can see, one line each."""
+    """Return the problems of the section ``score`` that only this stage can see, one line each."""
     return validate_methods(params.methods, params.profile) + validate_method_parameters(params.method_parameters)
 
 
@@ -111,9 +111,9 @@ def _started(cases_dir: Path, params: ScoreParams, store: PairStore | None, prog
 
 
 class _Run:
-    """The pairs of a campaign: those that are there, and those still to be run.
+    """The pairs of a campaign: those that are kept, and those still to be run.
 
-    A view, and with it the truth at metric level, is one of a case under a profile.
+    A view, and with it the truth at metric level, belongs to a case and a profile.
     """
 
     def __init__(self, cases: Sequence[Case], params: ScoreParams, store: PairStore, progress: Progress | None) -> None:
@@ -152,7 +152,7 @@ class _Run:
 
     @property
     def _hidden(self) -> tuple[str, ...]:
-        """What tells the answers: the folder of the cases, the workspace around it, and cases that are links."""
+        """Paths that tell the answers: the folder of the cases, the workspace around it, and cases that are links."""
         folders = {case.path.absolute().parent for case in self.cases.values()}
         links = {case.path.resolve() for case in self.cases.values() if case.path.is_symlink()}
         return tuple(sorted(map(str, folders | {folder.parent for folder in folders} | links)))

@@ -1,7 +1,4 @@
-"""Which differences between methods are more than luck. Definitions and limits: docs/scores.md.
-
-Every test is paired by case: two methods are compared on the same cases, never on different ones.
-"""
+"""Tests whether differences between methods are more than luck. Definitions and limits: docs/scores.md."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ def sign_flip_p_values(differences: np.ndarray, *, seed: int, label: str) -> np.
 
 
 def _signs(cases: int, rows_at_once: int, seed: int, label: str) -> Iterator[np.ndarray]:
-    """Rows of -1 and 1: all of them with a first sign of 1 (the others only mirror them), or draws."""
+    """Return rows of -1 and 1: all of them with a first sign of 1 (the others only mirror them), or draws."""
     if cases <= _EXACT_CASES:
         numbers = np.arange(2 ** max(cases - 1, 0))
         for start in range(0, len(numbers), rows_at_once):
@@ -98,11 +95,8 @@ def friedman_p_value(values: np.ndarray) -> float:
 
 
 def cliques(ranks: np.ndarray, significant: np.ndarray) -> list[list[int]]:
-    """Groups of methods, neighbours in the order of ``ranks``, of which no two differ significantly: the bars of a
-    critical-difference plot. Groups of one, and groups within others, are left out.
-
-    ``significant``: (methods, methods), symmetric.
-    """
+    """Return groups of methods, neighbours in the order of ``ranks``, of which no two differ significantly: the bars of
+    a critical-difference plot. Groups of one, and groups within others, are left out."""
     order = np.argsort(ranks, kind="stable")
     found: list[list[int]] = []
     reach = 0

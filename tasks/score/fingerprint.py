@@ -1,4 +1,4 @@
-"""What decides the result of a pair, as a short key: same key, same result."""
+"""Keys of kept results: the same key means the same result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RESULT_CODE = "tasks.rca.run.pair"
 
 
 def view_key(case: Path, params: ScoreParams, profile: Profile | None = None) -> str:
-    """Of the view that the methods get of a finished case, under ``profile`` or that of the parameters."""
+    """Return the key of the view that methods get of a finished case, under ``profile`` or that of the parameters."""
     manifest = hashlib.sha256((case / MANIFEST_FILE).read_bytes()).hexdigest()
     seen = {name: getattr(params, name) for name in ("inject_time", "baseline_s", "fault_s", "include_ineffective")}
     seen["profile"] = profile or params.profile
@@ -31,7 +31,7 @@ def view_key(case: Path, params: ScoreParams, profile: Profile | None = None) ->
 
 
 def pair_key(view: str, method: Method, parameters: Mapping[str, Any], params: ScoreParams) -> str:
-    """Of a method on the view with the key ``view``."""
+    """Return the key of a method on the view with the key ``view``."""
     return _key(
         {
             "view": view,

@@ -1,6 +1,7 @@
-"""What a ranking must beat to have learned anything from the telemetry: three orders drawn at random, computed exactly.
+"""Reference scores: the exact means of three random orders, which a ranking must beat to have learned from the
+telemetry.
 
-Definitions: docs/scores.md. None of them is a method: they stand in columns of their own beside every method's score.
+Definitions: docs/scores.md. References are no methods: they stand in columns of their own beside every method's score.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ REFERENCE_LABELS = {CHANCE: "chance", ROLE_PRIOR: "role prior", CHANCE_PER_COLUM
 
 
 def targeted_roles(truths: Iterable[Truth]) -> frozenset[Role]:
-    """Roles of every root cause of the campaign: of its cases that are scored."""
+    """Return the roles of all root causes of the campaign, over its cases that are scored."""
     return frozenset(
         candidate.role
         for truth in truths
@@ -53,7 +54,7 @@ def reference_scores(truth: Truth, granularity: str, roles: frozenset[Role]) -> 
 
 
 def mean_references(truths: Iterable[Truth], granularity: str, roles: frozenset[Role]) -> dict[str, dict[str, float]]:
-    """By reference and score, the mean over the cases."""
+    """Return by reference and score the mean over the cases."""
     cases = [reference_scores(truth, granularity, roles) for truth in truths]
     return {
         reference: {score: sum(case[reference][score] for case in cases) / len(cases) for score in SCORES}

@@ -36,7 +36,7 @@ class ScoreTable:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """The table and its notes as plain lines; columns that do not fit beside the others follow below them."""
+        """Return the table and its notes as lines; columns that do not fit beside the others follow below them."""
         blocks = ["\n".join(self._lines(block)) for block in self._blocks()]
         return "\n".join(["\n\n".join(blocks), *self.notes])
 
@@ -44,7 +44,7 @@ class ScoreTable:
         return [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
 
     def _blocks(self) -> list[list[int]]:
-        """Numbers of the columns that stand beside each other; the first stands in each block."""
+        """Return groups of columns that fit beside each other; each begins with the first column."""
         widths = self._widths()
         blocks = [[0]]
         for i in range(1, len(widths)):
@@ -60,9 +60,12 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What ``score_campaign`` wrote to ``out_dir``. ``parameters``: of each method, as it ran; ``costs``: seconds and
-    memory of each; ``kept``: how many rankings were there from an earlier run; ``levels``: how the processes that ran
-    methods were confined (:mod:`tasks.rca.run.sandbox`), strongest first."""
+    """What ``score_campaign`` wrote to ``out_dir``.
+
+    ``parameters``: each method's parameters. ``costs``: each method's seconds and memory. ``kept``: how many rankings
+    were kept from an earlier run. ``levels``: how the processes that ran methods were confined
+    (:mod:`tasks.rca.run.sandbox`), strongest first.
+    """
 
     out_dir: Path
     rankings: pd.DataFrame
@@ -81,7 +84,7 @@ class ScoreResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not in the scores, and why; one line each."""
+        """Return what is not in the scores, and why, one line each."""
         lines = [f"not scored: {truth.case}: {truth.excluded}" for truth in self.truths if truth.excluded]
         lines += [f"not counted: {note}" for truth in self.truths for note in truth.notes]
         if not self.metric_rankings.empty:
@@ -92,7 +95,8 @@ class ScoreResult:
         return (*lines, *self._failures())
 
     def _failures(self) -> list[str]:
-        """Per method and reason; reasons that differ in their numbers only are one, told by the first."""
+        """Return failures per method and reason. Reasons that differ only in their numbers count as one, shown by the
+        first."""
         failed = self.rankings[self.rankings["status"] != "ok"]
         kind = failed["message"].str.replace(r"\d+(\.\d+)?", "#", regex=True)
         lines = []
@@ -104,10 +108,7 @@ class ScoreResult:
         return lines
 
     def score_table(self) -> ScoreTable:
-        """Scores, failures and seconds per method, best first, and per fault kind ``AC@1 / Avg@5``.
-
-        References stand in brackets where their Avg@5 belongs.
-        """
+        """Return scores, failures and seconds per method, best first, and ``AC@1 / Avg@5`` per fault kind."""
         if self.scores.empty:
             return ScoreTable(("method",), (("(no case to score)",),), self.notes)
         cells = _Cells(self.scores)
@@ -147,7 +148,8 @@ class ScoreResult:
 
 
 class _Cells:
-    """The rows of the score table by where they go. ``ranking_metrics``: methods that have scores at metric level."""
+    """Finds rows of the score table by method, level and score. ``ranking_metrics``: methods with scores at metric
+    level."""
 
     def __init__(self, scores: pd.DataFrame) -> None:
         wanted = scores[scores["level"].isin(["overall", "fault"])]
@@ -169,7 +171,7 @@ class _Cells:
         return " / ".join(f"{getattr(self.row(method, score, fault), figure):.2f}" for score in ("ac1", "avg5"))
 
     def at_metric_level(self, method: str, figure: str) -> tuple[str, ...]:
-        """One cell if any method ranks metrics, else none."""
+        """Return one cell if any method ranks metrics, else none."""
         if not self.ranking_metrics:
             return ()
         row = self._rows.get(("metric", "all", method, "avg5"))
@@ -184,7 +186,7 @@ def write_results(result: ScoreResult, pairs: Sequence[Scored]) -> None:
 
 
 def method_costs(pairs: Sequence[Scored]) -> dict[str, dict[str, float]]:
-    """Seconds and memory (MiB) of each method over the cases that it was run on: mean and largest, 0 if on none."""
+    """Return seconds and memory (MiB) per method over the cases that it ran on: mean and maximum, 0 if on none."""
     costs: dict[str, dict[str, float]] = {}
     for method in dict.fromkeys(pair.method.name for pair in pairs):
         of_method = [pair.result for pair in pairs if pair.method.name == method]
@@ -198,7 +200,7 @@ def method_costs(pairs: Sequence[Scored]) -> dict[str, dict[str, float]]:
 
 
 def _metrics(result: ScoreResult) -> dict[str, Any]:
-    """What ``dvc metrics`` shows: per method the scores over all cases, failures, and the scores per fault kind."""
+    """Return the content of ``metrics.json``: scores over all cases, failures, and scores per fault kind, by method."""
     document: dict[str, Any] = {
         "cases": {
             "scored": sum(not truth.excluded for truth in result.truths),
@@ -235,7 +237,7 @@ def _metrics(result: ScoreResult) -> dict[str, Any]:
 
 
 def _detection(detections: pd.DataFrame) -> dict[str, Any]:
-    """How well the moment of the fault was detected. A change seen in a fault-free case is a false alarm."""
+    """Summarise how well the inject time was detected. A change seen in a fault-free case is a false alarm."""
     faulty = detections[detections["true_time"].notna()]
     errors = faulty["error_s"].dropna()
     return {

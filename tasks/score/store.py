@@ -1,6 +1,6 @@
-"""Finished pairs on disk, so that a run that was killed goes on where it stopped.
+"""Keeps finished pairs on disk, so that a run that was killed continues where it stopped.
 
-One file per pair and per view, named by what decides its content (:mod:`tasks.score.fingerprint`). A file appears whole
+One file per pair and per view, named by the key of its content (:mod:`tasks.score.fingerprint`). A file appears whole
 or not at all, holds its own checksum, and is ignored if that does not fit. Several runs may use the same folder.
 """
 
@@ -25,7 +25,7 @@ _METRIC_SUSPECT = attrgetter(*(field.name for field in fields(MetricSuspect)))
 
 
 class PairStore:
-    """``folder``: where the files are; None keeps nothing. ``fresh``: keep, but find nothing."""
+    """Finished pairs in ``folder``; None keeps nothing. ``fresh``: write, but do not read."""
 
     def __init__(self, folder: Path | None, *, fresh: bool = False) -> None:
         self._folder = folder
@@ -50,8 +50,8 @@ class PairStore:
         return PairResult(**document, suspects=suspects, metrics=metrics)
 
     def keep_pair(self, method: str, key: str, result: PairResult) -> None:
-        """What may have come from outside is not kept: the machine was short of memory, somebody killed the process,
-        or it hung. The next run tries it again."""
+        """Keep a result, unless its failure may have come from outside: the machine was short of memory, somebody
+        killed the process, or it hung. The next run tries that pair again."""
         if result.status in NOT_KEPT:
             return
         document = {field.name: getattr(result, field.name) for field in fields(PairResult)}

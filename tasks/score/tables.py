@@ -1,4 +1,5 @@
-"""From results to tables: rankings, scores with intervals, misattribution, comparisons. Columns: docs/scores.md."""
+"""Builds the tables of the score stage: rankings, scores with intervals, misattribution, comparisons. Columns:
+docs/scores.md."""
 
 from __future__ import annotations
 
@@ -40,12 +41,7 @@ _DECIMALS = 9
 
 @dataclass(frozen=True)
 class Scored:
-    """One pair with its scores by granularity: a failure has zero in each, a case that does not count has none.
-
-    Each score is there twice: of the list as given, and, named by ``tail_of``, with a random tail.
-
-    Of the ranking of metrics, ``result`` has the part that is kept.
-    """
+    """A pair with its scores by granularity: a failure has zeros, a case that does not count has none."""
 
     truth: Truth
     method: Method
@@ -54,7 +50,7 @@ class Scored:
 
 
 def score_pair(truth: Truth, method: Method, result: PairResult) -> Scored:
-    """Scores at metric level are those of a method that ranks metrics; whether it does, ``score_pairs`` knows."""
+    """Score a pair, at metric level too; ``in_order`` removes those scores for methods that rank no metric."""
     metrics = truth.metrics
     correct = frozenset().union(*metrics.causes)
     scores: dict[str, Mapping[str, float]] = {}
@@ -83,7 +79,8 @@ def score_pair(truth: Truth, method: Method, result: PairResult) -> Scored:
 def _scores(
     result: PairResult, ranks: Sequence[int], absent: Sequence[int], listed: int, rest: int, ties: bool
 ) -> dict[str, float]:
-    """``absent``, ``listed``, ``rest``: see ``tail_scores``. A failure has no list that could have a tail."""
+    """Score a list and its random tail. ``absent``, ``listed``, ``rest``: see ``tail_scores``. A failure has no list
+    and no tail."""
     failed = result.status != "ok"
     as_given = ranking_scores(ranks, len(ranks) + len(absent))
     tail = as_given if failed else tail_scores(ranks, absent, listed, rest)
@@ -92,12 +89,12 @@ def _scores(
 
 
 def tail_of(score: str) -> str:
-    """The name of a score with a random tail in ``Scored.scores``."""
+    """Return the name in ``Scored.scores`` of a score with a random tail."""
     return f"{score}_tail"
 
 
 def score_pairs(truths: Sequence[Truth], methods: Sequence[Method], outcomes: Iterable[Outcome]) -> list[Scored]:
-    """Every pair in the order of ``truths`` and ``methods``."""
+    """Score every pair, in the order of ``truths`` and ``methods``."""
     truth_by_case = {truth.case: truth for truth in truths}
     method_by_name = {method.name: method for method in methods}
     return in_order(
@@ -108,8 +105,8 @@ def score_pairs(truths: Sequence[Truth], methods: Sequence[Method], outcomes: It
 
 
 def in_order(truths: Sequence[Truth], methods: Sequence[Method], pairs: Iterable[Scored]) -> list[Scored]:
-    """The pairs by ``truths``, then by ``methods``; those of methods that never ranked a metric without scores at
-    metric level."""
+    """Return the pairs ordered by ``truths``, then by ``methods``, without scores at metric level for methods that
+    never ranked a metric."""
     by_pair = {(pair.truth.case, pair.method.name): pair for pair in pairs}
     rank_metrics = {pair.method.name for pair in by_pair.values() if pair.result.metrics}
     ordered = []
@@ -179,7 +176,7 @@ def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
 
 
 def _by_profile(pairs: Sequence[Scored]) -> list[list[Scored]]:
-    """Those of each profile: what chance reaches, and at metric level the cases that count, depend on what is seen."""
+    """Group pairs by profile: the chance line, and at metric level the cases that count, depend on what is visible."""
     profiles = dict.fromkeys(pair.truth.profile for pair in pairs)
     return [[pair for pair in pairs if pair.truth.profile == profile] for profile in profiles]
 
@@ -200,7 +197,7 @@ def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
 
 
 def comparison_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
-    """Every two methods on the same cases, per score: mean difference, who won how often, and whether it is luck."""
+    """Compare every two methods on the same cases, per score: mean difference, wins, and significance."""
     values, methods = _values(pairs, "service", COMPARED)
     couples = list(combinations(range(len(methods)), 2))
     rows: list[tuple[object, ...]] = []
@@ -222,10 +219,8 @@ def comparison_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFra
 
 
 def average_rank_table(pairs: Sequence[Scored], comparisons: pd.DataFrame) -> pd.DataFrame:
-    """What a critical-difference plot draws, per score: each method's average rank over the cases, and its cliques.
-
-    A clique is a group of neighbours in which no two methods differ significantly; several are joined by ``+``.
-    """
+    """Return the data of a critical-difference plot, per score: average rank of each method over the cases, and its
+    cliques."""
     values, methods = _values(pairs, "service", COMPARED)
     rows: list[tuple[object, ...]] = []
     for s, score in enumerate(COMPARED):
@@ -259,7 +254,7 @@ def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
 
 
 def _values(pairs: Sequence[Scored], granularity: str, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Scores of the pairs that have any: (cases, methods, names), NaN for a pair that has none, and the methods."""
+    """Return scores as (cases, methods, names), NaN for a pair without any, and the methods that have some."""
     pairs = [pair for pair in pairs if granularity in pair.scores]
     case_row = {case: i for i, case in enumerate(dict.fromkeys(pair.truth.case for pair in pairs))}
     method_row = {method: i for i, method in enumerate(dict.fromkeys(pair.method.name for pair in pairs))}

@@ -1,4 +1,4 @@
-"""Which services, and which of their metrics, were really broken in a case, and whether the case counts."""
+"""The truth of a case: which services, and which of their metrics, were really broken, and whether the case counts."""
 
 from __future__ import annotations
 
@@ -63,10 +63,7 @@ class Truth:
 def truth_of(
     record: CaseRecord, *, include_ineffective: bool, columns: Iterable[Column] = (), profile: str = ""
 ) -> Truth:
-    """The truth of a case: the targets of its effective injections, or of all with ``include_ineffective``.
-
-    ``columns``: the metrics that the methods see, under ``profile``.
-    """
+    """Return the truth of a case: the targets of its effective injections, or of all with ``include_ineffective``."""
     counted = record.counted(include_ineffective=include_ineffective)
     dropped = [i for i in record.injections if i not in counted]
     labels = record.labels_of(counted)
@@ -97,7 +94,7 @@ def truth_of(
 
 
 def _metric_truth(injections: Sequence[Injection], columns: frozenset[Column], excluded: str) -> MetricTruth:
-    """One injection without a visible metric excludes the case: a method that names it could not be told right."""
+    """Exclude a case with an injection without visible metrics: a method that found it could not be credited."""
     for injection in injections:
         if not injection.metrics:
             excluded = excluded or f"the metrics of {injection.kind} are not known"
@@ -113,7 +110,7 @@ def _named(injection: Injection) -> set[Column]:
 
 
 def _disjoint(groups: Iterable[set[Column]]) -> tuple[frozenset[Column], ...]:
-    """Groups that share a column, joined: one entry of a ranking must not count as two root causes."""
+    """Join groups that share a column: one entry of a ranking must not count as two root causes."""
     causes: list[set[Column]] = []
     for group in groups:
         joined = set(group)

@@ -1,4 +1,4 @@
-"""Builds the view of a case. It reads the whole case, the answer included, so no method ever runs beside it."""
+"""Builds the view of a case. It reads the whole case, the answer included, so no method ever runs in its process."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class NoChangeDetected(ValueError):  # noqa: N818 (nothing is wrong: a recording may hold no change)
-    """The inject time is to be detected, and the recording shows no change: there is nothing to show a method."""
+    """The inject time is to be detected, and the recording shows no change: there is no view to build."""
 
 
 def build_view(case: Case, params: ScoreParams) -> CaseView:
-    """The view of ``case`` under the profile and windows of ``params``.
+    """Build the view of ``case`` under the profile and windows of ``params``.
 
     Visible is [inject time - ``baseline_s``, inject time + ``fault_s``), each side unbounded if not set. Everything
-    from the inject time on is the abnormal window, the recovery phase included (as in arXiv 2603.02057): a person who
-    is called does not know when the fault will end. ``fault_s`` leaves the recovery out.
+    from the inject time on is the abnormal window, the recovery phase included (as in arXiv 2603.02057): a person on
+    call does not know when the fault will end. ``fault_s`` leaves the recovery out.
 
     With ``params.inject_time`` ``detected`` the inject time is where :mod:`tasks.rca.features.change_point` sees the
     recording change, and nothing in the view depends on the true one.
@@ -115,7 +115,7 @@ def _visible_metrics(samples: pd.DataFrame, params: ScoreParams) -> pd.DataFrame
 
 
 def _detect_inject_time(samples: pd.DataFrame, case: Case) -> pd.Timestamp:
-    """The first row after the change, on a grid that begins with the recording."""
+    """Return the time of the first row after the change, on a grid that begins with the recording."""
     from tasks.rca.features.change_point import detect_change
 
     metrics, step_ns = widen_with_step(samples, samples["time"].min())
@@ -135,7 +135,7 @@ def _detect_inject_time(samples: pd.DataFrame, case: Case) -> pd.Timestamp:
 
 
 def _ordered(table: pd.DataFrame, services: tuple[str, ...], by: list[str]) -> pd.DataFrame:
-    """The rows in an order that does not depend on the file, nor on what the services are called."""
+    """Return the rows in an order that depends neither on the file nor on the names of the services."""
     renumbered: dict[str, pd.Series] = {}
     for column in table.columns.astype(str):
         if isinstance(table[column].dtype, pd.CategoricalDtype):
@@ -160,7 +160,8 @@ class _Window:
 
 
 def widen(samples: pd.DataFrame, boundary: pd.Timestamp) -> pd.DataFrame:
-    """Long metrics (``time``, ``service``, ``metric``, ``value``) as one row per step, a column per (service, metric).
+    """Turn long metrics (``time``, ``service``, ``metric``, ``value``) into one row per step and a column per (service,
+    metric).
 
     Samples of one column that fall into one step are averaged. Times that do not lie on a common grid are put on one
     (:mod:`tasks.rca.features.grid`); no row mixes before and after ``boundary``. A hole in the recording has no rows.
@@ -170,7 +171,7 @@ def widen(samples: pd.DataFrame, boundary: pd.Timestamp) -> pd.DataFrame:
 
 
 def widen_with_step(samples: pd.DataFrame, boundary: pd.Timestamp) -> tuple[pd.DataFrame, int]:
-    """As :func:`widen`, and the usual step between the samples of one column (ns; 0 if none has two)."""
+    """Widen as :func:`widen` does; return the usual step between samples of a column too (ns; 0 if none has two)."""
     samples = samples[np.isfinite(samples["value"])]
     if samples.empty:
         columns = pd.MultiIndex.from_arrays([[], []], names=["service", "metric"])
@@ -193,7 +194,7 @@ def widen_with_step(samples: pd.DataFrame, boundary: pd.Timestamp) -> tuple[pd.D
 
 
 def _numbered(names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The position of each name among the distinct ones, and those, sorted."""
+    """Return the position of each name among the distinct names, and the distinct names, sorted."""
     codes, found = pd.factorize(names)
     distinct = np.array([str(name) for name in found], dtype=object)
     order = np.argsort(distinct)
@@ -203,7 +204,7 @@ def _numbered(names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cell_means(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The mean of the values of each cell, NaN where there is none. The order of the values makes no difference."""
+    """Return the mean of the values of each cell, NaN for an empty one. The order of the values makes no difference."""
     cell = row * shape[1] + column
     count = np.bincount(cell, minlength=shape[0] * shape[1])
     if count.max() > 1:
@@ -220,7 +221,7 @@ def _service_digests(
     logs: pd.DataFrame,
     spans: pd.DataFrame,
 ) -> dict[str, str]:
-    """A digest of what was seen of each service: the same whatever the services are called and in whatever order."""
+    """Return a digest of what was seen of each service, independent of the services' names and order."""
     times = pd.DatetimeIndex(metrics.index).asi8.tobytes()
     columns: dict[str, list[str]] = {service: [] for service in roles}
     values = np.ascontiguousarray(metrics.to_numpy().T)
@@ -241,7 +242,7 @@ def _service_digests(
 
 
 def _by_service(table: pd.DataFrame, services: Mapping[str, Role], columns: Sequence[str]) -> dict[str, bytes]:
-    """The rows of each service as bytes, whatever the order of the table."""
+    """Return the rows of each service as bytes, independent of the table's order."""
     service, names = _numbered(table["service"])
     times = {column: table[column].astype("int64") for column in columns if table[column].dtype.kind == "M"}
     values = [times.get(column, table[column]).to_numpy() for column in columns]

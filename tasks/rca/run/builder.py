@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViewFacts:
-    """What a scorer must know of a view. ``columns``: the (service, metric) that the methods see; ``inject_time``: ISO
-    8601, as they are told it; ``problem``: why there is no view, else empty; ``profile``: under which they see it."""
+    """What a scorer needs to know of a view.
+
+    ``columns``: the (service, metric) that the methods see. ``inject_time``: as they are told it, ISO 8601.
+    ``problem``: why there is no view, else empty. ``profile``: the profile of the view.
+    """
 
     columns: tuple[tuple[str, str], ...]
     inject_time: str
@@ -32,7 +35,7 @@ class ViewFacts:
 
 @dataclass(frozen=True)
 class Build:
-    """Ask for the view of the case in ``path``."""
+    """A request to build the view of the case in ``path``."""
 
     path: Path
     params: ScoreParams
@@ -40,7 +43,8 @@ class Build:
 
 @dataclass(frozen=True)
 class Built:
-    """``data``: the pickled view; empty if nobody can be shown one. ``error``: why the case cannot be read."""
+    """The answer to :class:`Build`. ``data``: the pickled view, empty if there is none. ``error``: why the case cannot
+    be read."""
 
     facts: ViewFacts | None = None
     data: bytes = b""
@@ -48,7 +52,7 @@ class Built:
 
 
 def build(path: Path, params: ScoreParams) -> Built:
-    """The view of a case, ready to be sent, and what to know of it."""
+    """Build the view of a case, pickle it, and collect the facts about it."""
     case = read_case(path)
     try:
         view = build_view(case, params)

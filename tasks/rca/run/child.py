@@ -1,4 +1,4 @@
-"""Child Python processes that answer messages over a socket, and end with the process that started them."""
+"""Child Python processes that answer messages over a socket and end with their parent."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _clear_references: int | None = None
 
 
 class RunnerError(RCArenaError):
-    """The processes that run the pairs cannot do their work: the campaign cannot be scored."""
+    """The processes that run the pairs do not work, so the campaign cannot be scored."""
 
 
 @dataclass(frozen=True)
 class Confinement:
     """How a child is confined (:mod:`tasks.rca.run.sandbox`).
 
-    ``paths``: what it may read; ``hidden``: what its environment must not name either; ``scratch``: an empty folder;
-    ``levels``: those to try; ``memory_mb``: what it may use.
+    ``paths``: what it may read. ``hidden``: paths that its environment must not contain either. ``scratch``: an empty
+    folder. ``levels``: the levels to try. ``memory_mb``: its memory limit.
     """
 
     paths: tuple[str, ...]
@@ -54,7 +54,7 @@ class Confinement:
 
 @dataclass(frozen=True)
 class Hello:
-    """The first message to a child: the module whose ``main`` is to answer, and how it is confined, if it is."""
+    """The first message to a child: the module whose ``main`` answers, and its confinement, if any."""
 
     module: str
     parent_pid: int
@@ -63,16 +63,16 @@ class Hello:
 
 @dataclass(frozen=True)
 class Ready:
-    """The first message of a child: it can be asked. ``level``: how it is confined."""
+    """The first message of a child: it takes requests now. ``level``: how it is confined."""
 
     level: Level | None = None
 
 
 class Child:
-    """A child process that runs ``module``'s ``main``: the side of the one that started it.
+    """The parent's side of a child process that runs ``main`` of ``module``.
 
-    ``answers``: the classes that its messages may be made of. Nothing else is unpickled: whoever runs somebody's method
-    could be sent anything.
+    ``answers`` are the classes that the child's messages may contain. Nothing else is unpickled, since a child that
+    runs somebody's method could send anything.
     """
 
     def __init__(self, module: str, answers: tuple[type, ...], confinement: Confinement | None = None) -> None:
@@ -102,7 +102,7 @@ class Child:
         return self.alive and self._process.poll() is None
 
     def receive(self) -> Any:
-        """The next message.
+        """Return the next message.
 
         Raises:
             EOFError, OSError: the child has ended.
@@ -111,7 +111,7 @@ class Child:
         return _AnswerUnpickler(self.connection.recv_bytes(), self._answers).load()
 
     def ending(self) -> str:
-        """How a process that no longer answers ended."""
+        """Describe how a process that no longer answers ended."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -119,13 +119,13 @@ class Child:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def errors(self) -> str:
-        """The end of what the process wrote to its standard error."""
+        """Return the end of what the process wrote to its standard error."""
         size = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, size - _ERRORS_KEPT))
         return self._stderr.read().decode(errors="replace").strip()
 
     def kill(self) -> None:
-        """End the process and what it started. Safe to call twice."""
+        """End the process and its process group. Safe to call twice."""
         if self.alive:
             self.alive = False
             with contextlib.suppress(ProcessLookupError):
@@ -148,7 +148,7 @@ class _AnswerUnpickler(pickle.Unpickler):
 
 
 def _environment(confinement: Confinement | None) -> dict[str, str]:
-    """Ours; to a child that is confined, without what names a place that is hidden from it."""
+    """Return the child's environment: ours, and for a confined child without variables that contain hidden paths."""
     ours = dict(os.environ)
     if confinement is not None:
         for name in set(ours) - {"PATH", "LD_LIBRARY_PATH"}:
@@ -158,7 +158,7 @@ def _environment(confinement: Confinement | None) -> dict[str, str]:
 
 
 def start() -> None:
-    """In a child: be confined, say so, and answer. From now on the child ends with the parent."""
+    """Run a child: confine it, send :class:`Ready`, answer messages. From here on it ends with its parent."""
     faulthandler.enable()
     connection = Connection(int(sys.argv[1]))
     hello: Hello = connection.recv()
@@ -175,7 +175,7 @@ def start() -> None:
 
 
 def reset_peak_memory() -> None:
-    """Have the kernel forget the peak so far, where it can; else the peak stays that of the process so far."""
+    """Reset the kernel's peak of resident memory, where that is allowed; else the peak so far stays."""
     if _clear_references is not None:
         os.write(_clear_references, b"5")
 

@@ -1,4 +1,4 @@
-"""What decides a result besides the case and the parameters: the code of the methods and of what runs them, libraries.
+"""The code and the libraries that decide a result, besides the case and the parameters.
 
 Two processes with the same environment give the same results.
 """

@@ -69,7 +69,7 @@ class LocalPool:
         self._place.close()
 
     def _free_worker(self, job: PairJob) -> PairWorker:
-        """One that has the view already, if possible."""
+        """Return an idle worker, if possible one that has the view already."""
         free = [worker for worker in self._workers if worker.job is None]
         for worker in sorted(free, key=lambda worker: worker.view_number != job.view_number):
             if worker.child.running():
@@ -81,7 +81,8 @@ class LocalPool:
 
 
 class WorkerPlace:
-    """Where the workers of this machine work: what they may read, a folder for each, and how they are confined."""
+    """What the workers of this machine share: the paths that they may read, a scratch folder for each, their
+    confinement."""
 
     def __init__(self, limits: Limits, modules: Collection[str] = ()) -> None:
         self.limits = limits
@@ -98,7 +99,7 @@ class WorkerPlace:
         return Confinement(self._paths, self._hidden, scratch, self.levels, self.limits.memory_mb)
 
     def settle(self, level: Level | None) -> None:
-        """Every worker from now on is confined as the first that started."""
+        """Confine every further worker as the first one that started."""
         if level is not None:
             self.levels = (level,)
 
@@ -108,7 +109,7 @@ class WorkerPlace:
 
 @dataclass(frozen=True)
 class _Usage:
-    """Of a worker and all that it started: CPU seconds so far, those of what has ended included; resident MiB."""
+    """CPU seconds and resident MiB of a worker and its descendants; CPU time of those that have ended is included."""
 
     cpu_s: float
     resident_mb: float
@@ -139,7 +140,7 @@ class PairWorker:
         self._begin()
 
     def poll(self) -> Outcome | None:
-        """The outcome of the pair, if there is one by now."""
+        """Return the outcome of the pair, if there is one by now."""
         try:
             if self.child.connection.poll():
                 message = self.child.receive()
@@ -170,7 +171,7 @@ class PairWorker:
         return None
 
     def kill(self) -> None:
-        """End the worker and all that it started."""
+        """End the worker and its descendants."""
         if self.child.alive:
             with suppress(psutil.Error):
                 for process in [process for process in _family(self.child.pid) if process.pid != self.child.pid]:
@@ -195,7 +196,7 @@ class PairWorker:
         self._advanced = (self._began, 0.0)
 
     def _measure(self, now: float) -> Outcome | None:
-        """The end of the pair if it has used more than it may."""
+        """End the pair if it has used more than it may, and return its outcome."""
         usage = self._usage()
         self._cpu_s = max(self._cpu_s, usage.cpu_s - self._cpu_before)
         self._peak_mb = max(self._peak_mb, usage.resident_mb)
@@ -262,7 +263,7 @@ class PairWorker:
 
 
 def _family(pid: int) -> list[psutil.Process]:
-    """A process and all that it started, directly or not, as far as it is still there."""
+    """Return a process and its descendants, as far as they still run."""
     found: list[psutil.Process] = []
     waiting = [pid]
     while waiting:
@@ -274,7 +275,8 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _children(process: psutil.Process) -> list[int]:
-    """Its children, of all its threads. The kernel's list, where there is one, costs no look at every process."""
+    """Return the children of all threads of a process, by the kernel's list where there is one: psutil reads every
+    process."""
     try:
         lists = [file.read_text(encoding="ascii") for file in Path(f"/proc/{process.pid}/task").glob("*/children")]
     except OSError:
@@ -285,7 +287,7 @@ def _children(process: psutil.Process) -> list[int]:
 
 
 def _usage_of(process: psutil.Process) -> _Usage:
-    """Of one process, with those of its children that have ended and were waited for."""
+    """Return the usage of one process; CPU time includes the children that it waited for."""
     cpu_s = resident = 0.0
     with suppress(psutil.Error):
         cpu_s = float(sum(process.cpu_times()[:4]))

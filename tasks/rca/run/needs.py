@@ -1,4 +1,4 @@
-"""Says in one line what of a method's needs a case lacks, and what could be done about it."""
+"""Explains in one line which needs of a method a case does not meet, and what the user can do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_NAMES = 5
 
 
 def lacking(view: CaseView, missing: Sequence[str]) -> str:
-    """``missing``: what :meth:`tasks.rca.view.CaseView.missing` found."""
+    """Explain ``missing``, the result of :meth:`tasks.rca.view.CaseView.missing`."""
     signals = [name for name in missing if not name.startswith(METRIC_NEED)]
     metrics = [name.removeprefix(METRIC_NEED) for name in missing if name.startswith(METRIC_NEED)]
     parts = []

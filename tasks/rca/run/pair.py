@@ -32,8 +32,8 @@ Named = TypeVar("Named")
 
 @dataclass(frozen=True)
 class Suspect:
-    """One line of a ranking. ``metric``: what was worst about the service, where the method says: one of its metrics,
-    or what the method counts in its logs or spans."""
+    """One line of a ranking. ``metric``: what the method found worst about the service, if it says so: one of its
+    metrics, or a count of its log lines or spans."""
 
     rank: int
     service: str
@@ -44,7 +44,7 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class MetricSuspect:
-    """One line of a ranking of metrics, for methods that name them."""
+    """One line of a ranking of metrics, for methods that rank metrics."""
 
     rank: int
     service: str
@@ -55,11 +55,11 @@ class MetricSuspect:
 
 @dataclass(frozen=True)
 class PairResult:
-    """``status`` other than ``ok`` is a failure: no suspects, and ``message`` says why.
+    """The result of one pair. A ``status`` other than ``ok`` is a failure, without suspects; ``message`` says why.
 
-    ``missing``: the case lacks what the method needs; ``error``: it raised; ``invalid``: it returned no ranking.
-    ``wall_s``, ``cpu_s``: of the method alone. ``peak_mb``: greatest resident size of the process while it ran;
-    ``grown_mb``: how much of that it did not have before.
+    ``missing``: the case lacks what the method needs; ``error``: it raised; ``invalid``: it returned no valid ranking.
+    ``wall_s`` and ``cpu_s`` are the method's alone. ``peak_mb``: greatest resident size of the process while it ran;
+    ``grown_mb``: by how much the method raised it.
     """
 
     status: Status
@@ -74,7 +74,7 @@ class PairResult:
 
 
 def pair_rng(seed: int, method: str, content_key: str, purpose: str) -> np.random.Generator:
-    """Random numbers for one purpose within one pair, the same in every process."""
+    """Return random numbers for one purpose within one pair, the same in every process."""
     digest = hashlib.sha256(f"{seed}|{method}|{content_key}|{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
@@ -115,7 +115,7 @@ def run_pair(method: Method, view: CaseView, seed: int, parameters: Mapping[str,
 
 
 def order(ranking: Ranking, services: Sequence[str], rng: np.random.Generator) -> tuple[Suspect, ...]:
-    """Suspects by falling score; equal scores in random order, marked as tied."""
+    """Return suspects by falling score; equal scores are in random order and marked as tied."""
     scores = dict(ranking.services)
     listed = [service for service in services if service in scores]
     worst_metric = _worst_metrics(ranking)
@@ -128,10 +128,10 @@ def order(ranking: Ranking, services: Sequence[str], rng: np.random.Generator) -
 def order_metrics(
     ranking: Ranking, columns: Sequence[tuple[str, str]], rng: np.random.Generator
 ) -> tuple[MetricSuspect, ...]:
-    """The metrics that a method names, by falling score; equal scores in random order, marked as tied.
+    """Return the metrics that a method ranks by falling score; equal scores are in random order and marked as tied.
 
-    ``columns``: those of the view, in its order. What else a method scores (counts of log lines or spans) tells on its
-    service, but is no metric of the case and takes no rank.
+    ``columns`` are those of the view, in its order. What else a method scores, such as counts of log lines, shows on
+    its service, but is no metric of the case and takes no rank.
     """
     scores = {(service, str(metric)): float(score) for service, metric, score in ranking.metrics}
     listed = [column for column in columns if column in scores]
@@ -142,8 +142,10 @@ def order_metrics(
 
 
 def _falling(names: Sequence[Named], scores: Sequence[float], rng: np.random.Generator) -> list[tuple[Named, bool]]:
-    """Names by falling score and whether each is tied with another. Ties are drawn by lot; the order of ``names``
-    decides who gets which lot, so it must not come from what they are called."""
+    """Return names by falling score, each with whether it is tied with another.
+
+    Ties are drawn by lot. The order of ``names`` decides which lot a name gets, so it must not depend on the names.
+    """
     lots = rng.permutation(len(names))
     groups: list[list[int]] = []
     for i in sorted(range(len(names)), key=lambda i: -scores[i]):
@@ -162,7 +164,7 @@ def _worst_metrics(ranking: Ranking) -> dict[str, str]:
 
 
 def _ranking_problem(ranking: object, services: Sequence[str]) -> str:
-    """What is wrong with what a method returned; empty if nothing."""
+    """Return what is wrong with a method's return value; empty if nothing is."""
     if not isinstance(ranking, Ranking):
         return f"returned {type(ranking).__name__}, not a Ranking"
     try:
@@ -185,11 +187,11 @@ def _ranking_problem(ranking: object, services: Sequence[str]) -> str:
 
 
 def _seed_global_generators(rng: np.random.Generator) -> None:
-    """For libraries that draw from the generators of the interpreter and cannot be told otherwise."""
+    """Seed the interpreter's generators, for libraries that use them and take no generator."""
     random.seed(int(rng.integers(2**32)))
     np.random.seed(int(rng.integers(2**32)))
 
 
 def _steady(message: str) -> str:
-    """One short line without memory addresses, so that results do not differ between runs."""
+    """Shorten a message to one line without memory addresses, so that results do not differ between runs."""
     return re.sub(r"0x[0-9a-fA-F]+", "0x…", " ".join(message.split()))[:300]

@@ -1,4 +1,4 @@
-"""What runs (method, case) pairs: a pool, and what it is given and gives back."""
+"""The interface of a pool that runs (method, case) pairs, its input and its output."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ busy the machine is, what has work to do gets more."""
 
 @dataclass(frozen=True)
 class Limits:
-    """Per pair: CPU seconds, and resident memory, of the worker with its children. ``hidden``: files and folders that
-    no method may see, wherever they lie; what it may see is a list that knows no workspace
-    (:mod:`tasks.rca.run.sandbox`).
+    """Limits of one pair: CPU seconds and resident memory of the worker and its descendants.
+
+    ``hidden``: files and folders that no method may see, wherever they lie. (The list of what it may see does not know
+    the workspace, :mod:`tasks.rca.run.sandbox`.)
     """
 
     timeout_s: float
@@ -31,14 +32,14 @@ class Limits:
 
     @property
     def stalled_s(self) -> float:
-        """Wall-clock seconds without progress after which a pair hangs: see :data:`STALLED_FACTOR`."""
+        """Wall-clock seconds without progress after which a pair counts as hung, see :data:`STALLED_FACTOR`."""
         return STALLED_FACTOR * self.timeout_s
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one pair. ``case`` is the label that came with the view; methods never see it. ``level``: how the
-    process that ran the method was confined."""
+    """The result of one pair. ``case``: the label of its view, which methods never see. ``level``: how the process that
+    ran the method was confined."""
 
     case: str
     method: str
@@ -48,8 +49,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class PairJob:
-    """One pair to run. ``view``: pickled; ``view_number``: the same for the pairs that share it. ``label``: what its
-    outcome is named, if not as the method is."""
+    """One pair to run. ``view``: pickled. ``view_number``: the same for all pairs that share the view. ``label``: the
+    name of its outcome, if that is not the method's."""
 
     case: str
     view_number: int
@@ -70,22 +71,22 @@ class PairPool(Protocol):
 
     @property
     def busy(self) -> int:
-        """Pairs that are running."""
+        """The number of pairs that are running."""
 
     @property
     def busy_here(self) -> int:
-        """CPUs of this machine that they take."""
+        """The number of CPUs of this machine that they take."""
 
     def has_room(self) -> bool: ...
 
     def start(self, job: PairJob) -> None: ...
 
     def wait(self, timeout_s: float, also: Sequence[Connection]) -> list[Outcome]:
-        """Pairs that ended. Returns at the latest after ``timeout_s``, or when one of ``also`` has something."""
+        """Return the pairs that ended. Waits at most ``timeout_s``, or until one of ``also`` is readable."""
 
     def close(self) -> None: ...
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -34,7 +34,7 @@ _SHORT_PATH = Path("/tmp")
 
 
 class PairActor:
-    """On a node of the cluster: runs one pair at a time in a child process."""
+    """A Ray actor that runs one pair at a time in a child process on its node."""
 
     def __init__(self, limits: Limits, modules: Sequence[str]) -> None:
         self._place = WorkerPlace(limits, modules)
@@ -56,8 +56,8 @@ class PairActor:
 
 
 @dataclass
-class _Seat:
-    """An actor as we see it. ``pending``: the future of what it was asked last; ``ready``: it has answered once."""
+class ActorSlot:
+    """The driver's view of an actor. ``pending``: the future of the last call. ``ready``: it has answered once."""
 
     actor: Any
     pending: Any
@@ -66,10 +66,10 @@ class _Seat:
 
 
 class RayPool:
-    """A cluster at ``address`` (``auto``, ``host:port``, ``ray://host:port``); without one the environment's
-    ``RAY_ADDRESS``; without that, or with ``local``, a cluster on this machine that ends with the pool.
+    """A pool of actors on the Ray cluster at ``address`` (``auto``, ``host:port``, ``ray://host:port``).
 
-    ``workers``: how many pairs run at once, by default one per CPU of the cluster.
+    Without an address ``RAY_ADDRESS`` of the environment is used; without that, or with ``local``, a cluster on this
+    machine that ends with the pool. ``workers``: how many pairs run at once, by default one per CPU of the cluster.
 
     Raises:
         RunnerError: Ray is not installed, there is no such cluster, or it has other software.
@@ -80,7 +80,7 @@ class RayPool:
         self._limits = limits
         self._connected = not self._ray.is_initialized()
         self._scratch = _connect(self._ray, address, workers) if self._connected else None
-        self._seats: list[_Seat] = []
+        self._slots: list[ActorSlot] = []
         self._again: list[PairJob] = []
         self._lost: dict[tuple[str, str], int] = {}
         self._view: tuple[int, Any] | None = None
@@ -90,31 +90,31 @@ class RayPool:
             self.close()
             raise RunnerError("the Ray cluster has no CPU")
         self._actor_class = self._ray.remote(num_cpus=1, max_restarts=0)(PairActor)
-        self._seats = [self._new_seat() for _ in range(self.size)]
+        self._slots = [self._new_slot() for _ in range(self.size)]
 
     @property
     def busy(self) -> int:
-        return sum(seat.job is not None for seat in self._seats) + len(self._again)
+        return sum(slot.job is not None for slot in self._slots) + len(self._again)
 
     @property
     def busy_here(self) -> int:
         return self.busy if self._scratch is not None else 0
 
     def has_room(self) -> bool:
-        return not self._again and self._free_seat() is not None
+        return not self._again and self._free_slot() is not None
 
     def start(self, job: PairJob) -> None:
-        seat = self._free_seat()
-        assert seat is not None
+        slot = self._free_slot()
+        assert slot is not None
         if self._view is None or self._view[0] != job.view_number:
             self._view = job.view_number, self._ray.put(job.view)
-        seat.job = job
-        seat.pending = seat.actor.run.remote(replace(job, view=b""), self._view[1])
+        slot.job = job
+        slot.pending = slot.actor.run.remote(replace(job, view=b""), self._view[1])
 
     def wait(self, timeout_s: float, also: Sequence[Connection]) -> list[Outcome]:
-        while self._again and self._free_seat() is not None:
+        while self._again and self._free_slot() is not None:
             self.start(self._again.pop())
-        pending = [seat.pending for seat in self._seats if seat.pending is not None]
+        pending = [slot.pending for slot in self._slots if slot.pending is not None]
         if not pending:
             wait(list(also), timeout=timeout_s)
             return []
@@ -122,55 +122,55 @@ class RayPool:
         answered = set(self._ray.wait(pending, num_returns=len(pending), timeout=0)[0])
         outcomes = [
             outcome
-            for seat in [seat for seat in self._seats if seat.pending in answered]
-            if (outcome := self._answer(seat)) is not None
+            for slot in [slot for slot in self._slots if slot.pending in answered]
+            if (outcome := self._answer(slot)) is not None
         ]
-        if not any(seat.ready for seat in self._seats) and time.monotonic() - self._began > START_TIMEOUT_S:
+        if not any(slot.ready for slot in self._slots) and time.monotonic() - self._began > START_TIMEOUT_S:
             raise RunnerError(f"no Ray actor started within {START_TIMEOUT_S:g} s: the cluster has no free CPU")
         return outcomes
 
     def close(self) -> None:
-        for seat in self._seats:
+        for slot in self._slots:
             with suppress(Exception):  # it is gone, or the cluster is
-                self._ray.kill(seat.actor)
+                self._ray.kill(slot.actor)
         if self._connected:
             self._ray.shutdown()
         if self._scratch is not None:
             self._scratch.close()
 
-    def _free_seat(self) -> _Seat | None:
-        return next((seat for seat in self._seats if seat.ready and seat.job is None), None)
+    def _free_slot(self) -> ActorSlot | None:
+        return next((slot for slot in self._slots if slot.ready and slot.job is None), None)
 
-    def _new_seat(self) -> _Seat:
+    def _new_slot(self) -> ActorSlot:
         actor = self._actor_class.remote(self._limits, METHODS.other_modules)
-        return _Seat(actor, actor.environment.remote())
+        return ActorSlot(actor, actor.environment.remote())
 
-    def _answer(self, seat: _Seat) -> Outcome | None:
+    def _answer(self, slot: ActorSlot) -> Outcome | None:
         try:
-            answer = self._ray.get(seat.pending)
+            answer = self._ray.get(slot.pending)
         except self._ray.exceptions.RayActorError as error:
-            self._replace(seat, str(error))
+            self._replace(slot, str(error))
             return None
         except self._ray.exceptions.RayTaskError as error:
             raise RunnerError(f"a Ray actor: {_one_line(error.cause)}") from error
-        seat.pending = None
-        if seat.ready:
-            seat.job = None
+        slot.pending = None
+        if slot.ready:
+            slot.job = None
             outcome: Outcome = answer
             return outcome
         _check_environment(answer)
-        seat.ready = True
+        slot.ready = True
         return None
 
-    def _replace(self, seat: _Seat, reason: str) -> None:
-        """An actor died with its node, or was killed there. What it was working on is tried again elsewhere."""
-        pair = (seat.job.case, seat.job.name) if seat.job is not None else ("", "")
+    def _replace(self, slot: ActorSlot, reason: str) -> None:
+        """Replace an actor that died with its node or was killed. Its pair runs again on another."""
+        pair = (slot.job.case, slot.job.name) if slot.job is not None else ("", "")
         self._lost[pair] = self._lost.get(pair, 0) + 1
         if self._lost[pair] >= _LOST_AT_MOST:
             raise RunnerError(f"lost {_LOST_AT_MOST} Ray actors in a row: {_one_line(reason)}")
-        if seat.job is not None:
-            self._again.append(seat.job)
-        self._seats[self._seats.index(seat)] = self._new_seat()
+        if slot.job is not None:
+            self._again.append(slot.job)
+        self._slots[self._slots.index(slot)] = self._new_slot()
 
 
 def _import_ray() -> Any:
@@ -181,8 +181,8 @@ def _import_ray() -> Any:
 
 
 def _require(module: str, package: str) -> None:
-    """Ray's own processes need more than it asks for: without OpenTelemetry's API beside its protocol they end at once,
-    and Ray waits for them for half a minute."""
+    """Check that a package is installed that Ray needs but does not require: without OpenTelemetry's API Ray's own
+    processes end at once, and Ray waits for them for half a minute."""
     try:
         importlib.import_module(module)
     except ImportError as error:
@@ -190,7 +190,7 @@ def _require(module: str, package: str) -> None:
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> ExitStack | None:
-    """Connect to a cluster, or start one; the files of one that was started."""
+    """Connect to a cluster, or start one; return the files of one that was started."""
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     options: dict[str, Any]
@@ -222,7 +222,7 @@ def _packages() -> list[str]:
 
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
-    """Ray puts its own in place of those with which the caller cleans up."""
+    """Restore the signal handlers that Ray replaces: the caller cleans up with them."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in numbers]
     try:

@@ -1,7 +1,7 @@
 """Builds the views of cases and runs their (method, case) pairs in a pool.
 
-Views are built in processes of their own, so that no process that runs a method ever saw the answer, and while pairs of
-earlier cases run.
+Separate processes build the views, while pairs of earlier cases run, so that no process that runs a method ever saw the
+answer.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _DEAREST_FIRST = ("expensive", "moderate", "cheap")
 
 @dataclass(frozen=True)
 class MethodCall:
-    """A method with the parameters it is to run with; those not given have their defaults. ``label``: what its outcomes
-    are named, if not as the method is."""
+    """A method and its parameters; those not given have their defaults. ``label``: the name of its outcomes, if not the
+    method's."""
 
     method: Method
     parameters: Mapping[str, Any]
@@ -45,8 +45,11 @@ class MethodCall:
 
 @dataclass(frozen=True)
 class CaseWork:
-    """The methods to run on the case in ``path``, whose label is ``case``, under ``profile`` (default: that of the
-    parameters). The same case may come again under another profile, with other methods."""
+    """The methods to run on the case in ``path``, labelled ``case``, under ``profile`` (default: that of the
+    parameters).
+
+    The same case may come again under another profile, with other methods.
+    """
 
     case: str
     path: Path
@@ -111,7 +114,7 @@ def run_pairs(
 
 
 def _jobs(case: str, number: int, view: bytes, calls: Sequence[MethodCall], seed: int) -> list[PairJob]:
-    """Those that take longest first, so that none is left over at the end."""
+    """Return the jobs of a view, the most expensive first, so that none of those is left for the end."""
     ordered = sorted(calls, key=lambda call: _DEAREST_FIRST.index(call.method.cost))
     return [
         PairJob(case, number, view, Job(call.method.name, call.method.module, dict(call.parameters), seed), call.label)
@@ -201,7 +204,7 @@ class _Builder:
             self._ask()
 
     def poll(self) -> Built | None:
-        """What came of the request, if anything did by now."""
+        """Return the view that was asked for, if it is there by now."""
         assert self.work is not None
         try:
             if self.child.connection.poll():

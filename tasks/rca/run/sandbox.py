@@ -65,11 +65,11 @@ class SandboxError(OSError):
 
 
 def visible_paths(hidden: Iterable[str], packages: Iterable[str] = ()) -> tuple[str, ...]:
-    """Files and folders (with all below) that a process which runs methods may read: the system's programs and
-    libraries, Python's, and the packages from which this process imports, ``packages`` among them.
+    """Return the files and folders (with all below) that a process which runs methods may read: the system's programs
+    and libraries, Python's, the modules that this process has imported, and ``packages``.
 
-    Of a folder that holds something ``hidden``, or on which something is mounted, everything else is listed instead. So
-    nothing of ``hidden`` can be reached over the list, by a link or a mount neither.
+    A folder that holds something ``hidden``, or a mount, is replaced by its other contents, so that nothing hidden can
+    be reached, neither by a link nor by a mount.
     """
     roots = _existing([*_SYSTEM, *_python(), *_importable(), *_locations(packages), *_library_folders()])
     secret = {each for path in hidden for each in (os.path.abspath(path), os.path.realpath(path))}
@@ -89,8 +89,8 @@ def _python() -> list[str]:
 
 
 def _importable() -> list[str]:
-    """What can be imported over ``sys.path``. Of a folder that is not made for packages (a checkout, say, with its
-    workspace) only the modules and packages in it."""
+    """Return what can be imported by ``sys.path``. A folder that is not made for packages, such as a checkout with its
+    workspace, contributes only its modules and packages."""
     found = []
     for entry in map(os.path.abspath, filter(None, sys.path)):
         if not os.path.isdir(entry) or os.path.basename(entry) in ("site-packages", "dist-packages"):
@@ -108,7 +108,7 @@ def _is_module(file: os.DirEntry[str]) -> bool:
 
 
 def _locations(packages: Iterable[str]) -> list[str]:
-    """Return where packages lie, however they are found, and all that this process has imported by now."""
+    """Return where ``packages`` and all that this process has imported lie, however they are found."""
     found: list[str] = []
     for package in {name.partition(".")[0] for name in (*packages, *sys.modules)} - {"__main__"}:
         with suppress(ImportError, ValueError):  # no such package, or one without a specification
@@ -127,7 +127,7 @@ def _is_in(path: str, folder: str) -> bool:
 
 
 def _aliases(secret: Iterable[str], roots: Iterable[str]) -> set[str]:
-    """Where secret paths lie below roots that are other names of folders around them (bind mounts)."""
+    """Return where secret paths lie below roots that are other names (bind mounts) of folders around them."""
     by_identity: dict[tuple[int, int] | None, list[str]] = {}
     for root in roots:
         by_identity.setdefault(_identity(root), []).append(root)
@@ -158,7 +158,7 @@ def _mount_points() -> set[str]:
 
 
 def _without(path: str, secret: set[str]) -> list[str]:
-    """``path``, or all of it that is not secret."""
+    """Return ``path``, or all in it that is not secret."""
     real = os.path.realpath(path)
     if any(_is_in(path, each) or _is_in(real, each) for each in secret):
         return []
@@ -172,8 +172,9 @@ def _without(path: str, secret: set[str]) -> list[str]:
 
 
 def enter(paths: Sequence[str], scratch: str, levels: Sequence[Level]) -> Level:
-    """Confine this process to ``paths`` and to an empty folder, which becomes the working directory: the level that was
-    reached. ``levels``: those to try, strongest first. ``scratch``: an empty folder, for levels that need one.
+    """Confine this process to ``paths`` and an empty working directory; return the level that was reached.
+
+    ``levels``: those to try, strongest first. ``scratch``: an empty folder, for levels that need one.
 
     Raises:
         SandboxError: none of the levels can be had.
@@ -191,7 +192,7 @@ def enter(paths: Sequence[str], scratch: str, levels: Sequence[Level]) -> Level:
 
 
 def _can(what: Callable[[], None]) -> bool:
-    """Whether ``what`` works, tried in a process that ends with it: half done it could not be taken back."""
+    """Tell whether ``what`` works, by trying it in a forked process: a half-done attempt could not be undone."""
     if not sys.platform.startswith("linux"):
         return False
     pid = os.fork()
@@ -235,7 +236,7 @@ def _enter_namespace(paths: Sequence[str], scratch: str) -> None:
 
 
 def _unshare_as_root(libc: Any) -> bool:
-    """Get a mount namespace; False if only together with a user namespace, in which the user stays who it was."""
+    """Get a mount namespace. Returns False if that takes a user namespace too, in which the user keeps its ids."""
     if os.geteuid() == 0 and libc.unshare(_CLONE_NEWNS) == 0:
         return True
     uid, gid = os.geteuid(), os.getegid()
@@ -246,7 +247,7 @@ def _unshare_as_root(libc: Any) -> bool:
 
 
 def _bind(libc: Any, source: str, path: str, flags: int = 0) -> None:
-    """Have ``source`` of the old file system as ``path`` in the new one; nothing if it is gone."""
+    """Mount ``source`` of the old file system at ``path`` in the new one, if it still exists."""
     old, new = f"/old{source}", f"/new{path}"
     if os.path.isdir(old):
         os.makedirs(new, exist_ok=True)
@@ -276,7 +277,7 @@ def _work_in(folder: str) -> None:
 
 
 def _drop_privileges(libc: Any, keep: Sequence[int]) -> None:
-    """Give up all capabilities but ``keep``, for good: nothing that is started from here on can have more."""
+    """Give up all capabilities but ``keep``, for good: no program started from here can have more."""
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     for capability in range(_CAPABILITIES):
         if capability not in keep:

@@ -1,7 +1,7 @@
 """A child process that runs pairs, one after another, for :mod:`tasks.rca.run.local_pool`.
 
-It is confined (:mod:`tasks.rca.run.sandbox`), is sent views as bytes, never a path, and unpickles one afresh for each
-pair, so a method cannot spoil the telemetry of the next.
+It is confined (:mod:`tasks.rca.run.sandbox`). It gets views as bytes, never a path, and unpickles one afresh for each
+pair, so that a method cannot change the telemetry of the next.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from tasks.rca.run.pair import PairResult, run_pair
 
 @dataclass(frozen=True)
 class NewView:
-    """The view of the pairs that follow, pickled."""
+    """The pickled view of the pairs that follow."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
 class Started:
-    """All that the pair needs is imported: from here on it counts. ``cpu_s``: what the worker had used by then."""
+    """The pair starts: all that it needs is imported, and its limits count from here. ``cpu_s``: CPU time of the worker
+    so far."""
 
     cpu_s: float
 
 
 @dataclass(frozen=True)
 class Job:
-    """One pair: a method, where it is defined, its parameters; the case is the last view that was sent."""
+    """One pair: a method, its module, its parameters, the seed. The case is the last view that was sent."""
 
     method: str
     module: str
