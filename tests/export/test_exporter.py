@@ -22,7 +22,6 @@ from tasks.case import (
     Stack,
     read_case,
 )
-from tasks.deploy.local.otlp_receiver import SpanFile
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.export import base
 from tasks.export.base import Sink, exporter
@@ -30,6 +29,7 @@ from tasks.export.exporter import ExportError, TelemetrySources, check_metrics, 
 from tasks.export.questions.spans import engine_metrics, number_attribute, serve_metrics
 from tasks.export.sources.prometheus import TimeGrid
 from tasks.params import ExportParams
+from tasks.system.record_file import RecordFile
 
 ROLES = LocalDeployParams(backend="local", replicas=2).roles()
 STACK = Stack(backend="local", services=tuple(Service(name=s, role=r, node="n") for s, r in ROLES.items()))
@@ -47,7 +47,7 @@ ENGINE_ATTRIBUTES = {
 
 def _spans(start: float, path: Path) -> None:
     """One trace a second per replica, as Ray Serve and vLLM send it."""
-    file = SpanFile(path, 2**24)
+    file = RecordFile(path, 2**24)
     for i in range(STEPS):
         for r in range(2):
             trace, base_id = f"{i:015x}{r}" * 2, f"{i:06x}{r:02x}"

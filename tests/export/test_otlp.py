@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tasks.deploy.local.otlp_receiver import SpanFile
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.http import SourceError
 from tasks.export.sources.otlp import Row, SpanFilter, SpanReader, span_frame
 from tasks.export.sources.otlp_files import read_otlp
 from tasks.left_out import LeftOut
+from tasks.system.record_file import RecordFile
 from tests.export.emulators import FilesEmulator, Request, Response, failing_first, json_response, serving
 
 T0 = 1_760_000_000
@@ -160,7 +160,7 @@ def test_rotated_files_the_receivers_file_and_strangers_in_one_directory(
     (tmp_path / "group").mkdir()
     (tmp_path / "group" / "spans.jsonl").write_bytes(b"\n".join(LINES[:2]) + b"\n")
     (tmp_path / "spans-2026-11-22T10-00-00.000.jsonl.gz").write_bytes(gzip.compress(b"\n".join(LINES[2:4])))
-    received = SpanFile(tmp_path / "spans.otlp", 2**20)
+    received = RecordFile(tmp_path / "spans.otlp", 2**20)
     for document in DOCUMENTS[4:]:
         received.append(_proto(document))
     received.close()
@@ -383,7 +383,7 @@ def test_odd_spans_in_protobuf(tmp_path: Path, changes: dict[str, Any]) -> None:
         setattr(request.resource_spans[0].scope_spans[0].spans[0], key, value)
     messages = [request.SerializeToString(), *(_proto(d) for d in DOCUMENTS)]
     (tmp_path / "messages").write_bytes(_prefixed(messages))
-    received = SpanFile(tmp_path / "received.otlp", 2**20)
+    received = RecordFile(tmp_path / "received.otlp", 2**20)
     for message in messages:
         received.append(message)
     received.close()
@@ -408,7 +408,7 @@ def test_an_odd_message_is_counted_and_the_others_are_read(tmp_path: Path, messa
 
 @pytest.mark.parametrize("damaged", [0, 2, SPANS - 1])
 def test_a_damaged_record_of_the_receiver(tmp_path: Path, damaged: int) -> None:
-    received = SpanFile(tmp_path / "spans.otlp", 2**20)
+    received = RecordFile(tmp_path / "spans.otlp", 2**20)
     for document in DOCUMENTS:
         received.append(_proto(document))
     received.close()

@@ -14,13 +14,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tasks.case import SPANS, as_signal
-from tasks.deploy.local.otlp_receiver import SpanFile
 from tasks.export.questions.spans import calls_into_services, gateway_metrics, latency_metrics, windows_of
 from tasks.export.sources.access_log import read_access_log
 from tasks.export.sources.otlp import SpanFilter, SpanReader, span_frame
 from tasks.export.sources.prometheus import TimeGrid
 from tasks.export.sources.spans import read_spans
 from tasks.spans import link_spans
+from tasks.system.record_file import RecordFile
 
 GATEWAY, HEAD = "nginx-proxy", "ray-head"
 SERVICES = (GATEWAY, HEAD, "ray-replicas-0", "ray-replicas-1")
@@ -100,7 +100,7 @@ class OtlpTrace:
         return self
 
     def write(self, path: Path) -> Path:
-        spans = SpanFile(path, 2**24)
+        spans = RecordFile(path, 2**24)
         for request in self.requests.values():
             # The receiver stamps arrival with the present; the window of these tests lies in the past.
             spans.append(request.SerializeToString())

@@ -19,9 +19,9 @@ from typing import Protocol
 import pandas as pd
 import pyarrow as pa
 
-from tasks.deploy.local.otlp_receiver import HEADER, read_requests
 from tasks.export.sources.otlp import LARGEST_MESSAGE, ZSTD, Row, SpanFilter, SpanReader, span_frame
 from tasks.left_out import LeftOut
+from tasks.system.record_file import HEADER, read_records
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _file_rows(path: Path, reader: SpanReader) -> Iterator[Row]:
             yield from stream_rows(stream, reader)
             return
     wanted = reader.wanted
-    for payload in read_requests(path, wanted.from_ns, wanted.received_to_ns, reader.damaged_record):
+    for payload in read_records(path, wanted.from_ns, wanted.received_to_ns, reader.damaged_record):
         yield from reader.message_rows(payload)
 
 

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from tasks.deploy.local.otlp_receiver import HEADER, SpanFile, read_requests
+from tasks.system.record_file import HEADER, RecordFile, read_records
 
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 METRICS_EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -64,7 +64,7 @@ class Receiver:
 
 
 def _names(out: Path) -> list[str]:
-    requests = [ExportTraceServiceRequest.FromString(payload) for payload in read_requests(out)]
+    requests = [ExportTraceServiceRequest.FromString(payload) for payload in read_records(out)]
     return [r.resource_spans[0].scope_spans[0].spans[0].name for r in requests]
 
 
@@ -126,7 +126,7 @@ def test_reader_returns_the_whole_records_before_any_cut(
     tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes], cut: int
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / "spans.otlp"
-    spans = SpanFile(path, 2**20)
+    spans = RecordFile(path, 2**20)
     ends = [0]
     for payload in payloads:
         assert spans.append(payload)
@@ -135,18 +135,18 @@ def test_reader_returns_the_whole_records_before_any_cut(
     kept = min(cut, path.stat().st_size)
     os.truncate(path, kept)
     whole = sum(end <= kept for end in ends[1:])
-    assert list(read_requests(path)) == payloads[:whole]
+    assert list(read_records(path)) == payloads[:whole]
 
-    reopened = SpanFile(path, 2**20)
+    reopened = RecordFile(path, 2**20)
     assert reopened.append(b"next")
     reopened.close()
-    assert list(read_requests(path)) == [*payloads[:whole], b"next"]
+    assert list(read_records(path)) == [*payloads[:whole], b"next"]
 
 
 @pytest.mark.parametrize("damaged", [0, 1, 2])
 def test_a_damaged_record_is_counted_and_the_others_are_read(tmp_path: Path, damaged: int) -> None:
     path = tmp_path / "spans.otlp"
-    spans = SpanFile(path, 2**20)
+    spans = RecordFile(path, 2**20)
     payloads = [b"first", b"second", b"third"]
     for payload in payloads:
         spans.append(payload)
@@ -154,7 +154,7 @@ def test_a_damaged_record_is_counted_and_the_others_are_read(tmp_path: Path, dam
     content = path.read_bytes()
     path.write_bytes(content.replace(payloads[damaged], payloads[damaged].upper()))
     counted: list[None] = []
-    found = list(read_requests(path, damaged=lambda: counted.append(None)))
+    found = list(read_records(path, damaged=lambda: counted.append(None)))
     assert found == [payload for i, payload in enumerate(payloads) if i != damaged]
     assert len(counted) == 1
 
@@ -165,7 +165,7 @@ def test_a_late_stamp_does_not_end_the_reading(tmp_path: Path) -> None:
         for received in (10, 2**64 - 1, 20):
             payload = str(received).encode()
             stream.write(HEADER.pack(len(payload), zlib.crc32(payload), received) + payload)
-    assert list(read_requests(path, 5, 25)) == [b"10", b"20"]
+    assert list(read_records(path, 5, 25)) == [b"10", b"20"]
 
 
 def test_arrival_window_selects_records(tmp_path: Path) -> None:
@@ -174,4 +174,4 @@ def test_arrival_window_selects_records(tmp_path: Path) -> None:
         for received in (10, 20, 30):
             payload = str(received).encode()
             stream.write(HEADER.pack(len(payload), zlib.crc32(payload), received) + payload)
-    assert list(read_requests(path, 15, 25)) == [b"20"]
+    assert list(read_records(path, 15, 25)) == [b"20"]
