@@ -23,10 +23,11 @@ STAGES = (
     "datasets",
     "rca",
     "score",
+    "html",
     "report",
     "dataset_table",
-    "compare",
     "record",
+    "compare",
     "commands",
     "cli",
 )

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.campaign.plan import check_params, plan_campaign
+from tasks.campaign.plan import plan_campaign
+from tasks.commands.check import check_params
 from tasks.commands.inject import _assignments
 from tasks.params import Params, load_params, overridden
 from tasks.validation import ParamsError

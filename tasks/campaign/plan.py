@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.backends import find
 from tasks.identity import differing, digest, resolved
-from tasks.inject.catalogue import fault_kind, resolve_parameters, validate_inject_params
+from tasks.inject.catalogue import fault_kind, resolve_parameters
 from tasks.injection import InjectionSpec, PlannedInjection, case_label
 from tasks.params import Params
-from tasks.validation import ParamsError
 
 SHAPING_SECTIONS = ("campaign", "deploy", "load", "export")
 """Sections of the parameters that every case depends on; ``inject`` is split into the cases."""
@@ -44,22 +42,6 @@ class CasePlan:
 
     def _numbered(self, faults: str) -> str:
         return faults if self.repetition == 1 else f"{faults} #{self.repetition}"
-
-
-def check_params(params: Params, source: str) -> None:
-    """Check what the registries of fault kinds, methods and models know.
-
-    Raises:
-        ParamsError: every problem, each naming its key in ``source``.
-    """
-    from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
-
-    problems = [*validate_inject_params(params), *validate_score_params(params.score)]
-    problems += find(params.deploy.backend).problems(params.deploy)
-    if not params.inject.cases() and not params.campaign.fault_free_cases:
-        problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")
-    if problems:
-        raise ParamsError(f"{source}: {problem}" for problem in problems)
 
 
 def plan_campaign(params: Params) -> tuple[CasePlan, ...]:

@@ -33,7 +33,7 @@ DEFAULT_BRANCH = "results"
 
 
 def checked_params(path: Path) -> Params:
-    from tasks.campaign.plan import check_params
+    from tasks.commands.check import check_params
 
     params = load_params(path)
     check_params(params, str(path))

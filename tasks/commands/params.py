@@ -47,7 +47,7 @@ def params_resolve(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Put parameters together, check them and write them with every default spelled out."""
-    from tasks.campaign.plan import check_params
+    from tasks.commands.check import check_params
 
     document = overridden(read_document(base) if base else {}, _mapping(override))
     source = f"{base} with --override" if base else "--override"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.campaign.plan import check_params
+from tasks.commands.check import check_params
 from tasks.params import overridden, read_document, validated
 
 ROOT = Path(__file__).parents[2]

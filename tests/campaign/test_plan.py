@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.campaign.plan import CasePlan, check_params, plan_campaign
+from tasks.campaign.plan import CasePlan, plan_campaign
+from tasks.commands.check import check_params
 from tasks.commands.options import planned_case
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.local.params import LocalDeployParams

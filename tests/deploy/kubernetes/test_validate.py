@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.campaign.plan import check_params
+from tasks.commands.check import check_params
 from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import render_stack
