@@ -72,8 +72,9 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def friedman_p_value(values: np.ndarray) -> float:
-    """That no method of ``values`` (cases, methods) tends to rank better than another; NaN for fewer than three methods
-    or two cases, or if all tie.
+    """Return the p value of "no method of ``values`` (cases, methods) tends to rank better than another".
+
+    NaN for fewer than three methods or two cases, or if all tie.
 
     Source: Friedman 1937 in the form of Iman and Davenport 1980, as Demsar, "Statistical Comparisons of Classifiers
     over Multiple Data Sets", JMLR 2006, recommends; corrected for ties.

@@ -29,7 +29,7 @@ def targeted_roles(truths: Iterable[Truth]) -> frozenset[Role]:
 
 
 def reference_scores(truth: Truth, granularity: str, roles: frozenset[Role]) -> dict[str, Mapping[str, float]]:
-    """By reference and score, the exact mean for one case that is scored at ``granularity``.
+    """Return by reference and score the exact mean for one case that is scored at ``granularity``.
 
     ``chance``: every order of the candidates (services or columns) is as likely. ``role_prior``: first, in random
     order, those whose service has one of ``roles``. ``chance_per_column``: columns are drawn, and a service has the

@@ -60,14 +60,15 @@ class CallGraph:
         return int(self.hosts[:, 1].max(initial=-1)) + 1
 
     def calls(self) -> np.ndarray:
-        """(services, services) bool [caller, callee]."""
+        """Return (services, services) bool [caller, callee]."""
         adjacency = np.zeros((len(self.services), len(self.services)), dtype=bool)
         adjacency[self.callers, self.callees] = True
         return adjacency
 
 
 def build_call_graph(view: CaseView) -> CallGraph:
-    """The calls between the candidates of ``view``: those of its topology and those that its spans show.
+    """Build the graph of the calls between the candidates of ``view``: those of its topology and those that its spans
+    show.
 
     O(spans log spans + rows x edges).
 
@@ -107,7 +108,7 @@ def build_call_graph(view: CaseView) -> CallGraph:
 
 
 def _declared_calls(view: CaseView) -> np.ndarray:
-    """Call edges of the topology between two candidates, as caller * services + callee."""
+    """Return the topology's call edges between two candidates, as caller * services + callee."""
     size = len(view.services)
     rows = view.topology[(view.topology["relation"] == CALLS).to_numpy()]
     caller, callee = _positions(rows["source"], view.services), _positions(rows["target"], view.services)
@@ -116,7 +117,7 @@ def _declared_calls(view: CaseView) -> np.ndarray:
 
 
 def _placements(view: CaseView) -> np.ndarray:
-    """(placements, 2) service and host. Hosts are numbered by the first service that they hold, not by name."""
+    """Return (placements, 2) service and host. Hosts are numbered by the first service that they hold, not by name."""
     rows = view.topology[(view.topology["relation"] == RUNS_ON).to_numpy()]
     service = _positions(rows["source"], view.services)
     names = rows["target"].astype(str).to_numpy()[service >= 0]
@@ -127,14 +128,14 @@ def _placements(view: CaseView) -> np.ndarray:
 
 
 def _positions(names: pd.Series, services: tuple[str, ...]) -> np.ndarray:
-    """Position of each name among ``services``, -1 for any other."""
+    """Return the position of each name among ``services``, -1 for any other."""
     return pd.Index(services).get_indexer(pd.Index(names.astype(str))).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class _Calls:
-    """``caller`` and ``callee``: positions, ``caller`` -1 if it is not known or no candidate. ``end``: ns since the
-    epoch. ``duration``: s. All (calls,)."""
+    """Calls, all fields (calls,). ``caller`` and ``callee``: positions, ``caller`` -1 if unknown or no candidate.
+    ``end``: ns since the epoch. ``duration``: s."""
 
     caller: np.ndarray
     callee: np.ndarray
@@ -173,7 +174,7 @@ def _shown_by(call: np.ndarray, traces: Traces, service: np.ndarray, duration: n
 
 
 def _latency_metrics(view: CaseView) -> np.ndarray:
-    """(rows, services) the latency metric of each service, NaN if it has none."""
+    """Return (rows, services) the latency metric of each service, NaN if it has none."""
     table = np.full((len(view.metrics), len(view.services)), np.nan)
     position = {service: i for i, service in enumerate(view.services)}
     chosen: dict[int, tuple[tuple[int, str], int]] = {}
@@ -189,21 +190,21 @@ def _latency_metrics(view: CaseView) -> np.ndarray:
 
 
 def _reaching_both_windows(of_spans: np.ndarray, of_metrics: np.ndarray, abnormal: np.ndarray) -> np.ndarray:
-    """Per column: spans if they have samples enough in both windows, else the metric, else what the spans have."""
+    """Choose per column: spans if both windows have enough of them, else the metric, else what the spans have."""
     sampled = np.isfinite(of_spans)
     both = (sampled[~abnormal].sum(axis=0) >= _LEAST_NORMAL_ROWS) & sampled[abnormal].any(axis=0)
     return np.where(both | ~np.isfinite(of_metrics).any(axis=0), of_spans, of_metrics)
 
 
 def _with_silence(latency: np.ndarray, service: np.ndarray, abnormal: np.ndarray) -> np.ndarray:
-    """(rows, columns) ``latency`` of calls into each ``service``, long where they stopped."""
+    """Return ``latency`` (rows, columns) of the calls into each ``service``, made long where the calls stopped."""
     columns = pd.MultiIndex.from_arrays([service, np.zeros_like(service)])
     silence = find_silence(pd.DataFrame(latency, columns=columns), abnormal)
     return fill_silence(latency, replace(silence, began=np.zeros_like(silence.began)), abnormal, away=1.0, at_least=2.0)
 
 
 def _front_end_latency(view: CaseView, index: pd.DatetimeIndex, own: np.ndarray) -> np.ndarray:
-    """The SLI on the rows of the metrics; the front end's own latency where the case has no SLI."""
+    """Return the SLI on the rows of the metrics; without an SLI the front end's own latency."""
     sli = view.sli if view.sli.index.equals(index) else view.sli[~view.sli.index.duplicated()].reindex(index)
     values = sli.to_numpy(dtype=float)
     return values if np.isfinite(values).any() else own

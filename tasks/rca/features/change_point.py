@@ -54,18 +54,18 @@ _MAD_OF_STANDARD_NORMAL = 0.6744897501960817
 
 @dataclass(frozen=True)
 class Detection:
-    """``time``: the first row after the change; None if there is none. ``probability``: that there is any change."""
+    """``time``: the first row after the change; None if there is none. ``probability`` of any change."""
 
     time: pd.Timestamp | None
     probability: float
 
 
 def detect_change(metrics: pd.DataFrame, sli: pd.Series) -> Detection:
-    """When the recording changes.
+    """Find when the recording changes.
 
     ``metrics``: one row per step, columns (service, metric), NaN where there is no sample; ``sli``: what users saw, on
-    the same rows (on its own rows if there are no metrics). Used are the latency and error metrics and the SLI; all
-    metrics where none of those moves. Of several changes the fault is the first, as in BARO, that is not dwarfed by
+    the same rows (on its own rows if there are no metrics). The latency and error metrics and the SLI are used; all
+    metrics if none of those moves. Among several changes the fault is the first, as in BARO, that is not dwarfed by
     another (``SIZE_SHARE``): the recovery is a later one, and a small drift before the fault is not taken for it.
     """
     index = sli.index if metrics.empty else metrics.index
@@ -87,7 +87,7 @@ def detect_change(metrics: pd.DataFrame, sli: pd.Series) -> Detection:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the detector looks at. ``values``: (rows, columns) in units of each column's noise, its median at 0.
+    """The input of the detector. ``values``: (rows, columns) in units of each column's noise, with a median of 0.
 
     ``row_weight``: how many independent observations a row is worth; ``column_share``: what share of the columns is
     independent.
@@ -128,7 +128,7 @@ def prepare(values: np.ndarray, ticks: np.ndarray | None = None) -> Columns:
 
 
 def find_changes(columns: Columns) -> tuple[list[int], float]:
-    """The rows at which a new run begins in the most probable chain of runs, and the probability of any change.
+    """Return the rows at which a new run begins in the most probable chain of runs, and the probability of any change.
 
     The recursion is that of Adams and MacKay; a run is named by the row at which it began instead of its length. Beside
     the sum over all chains it keeps the best one.
@@ -161,7 +161,7 @@ def find_changes(columns: Columns) -> tuple[list[int], float]:
 
 
 def _probable(joint: np.ndarray) -> np.ndarray:
-    """Which runs to keep: those not much less probable than the best, at most ``MAX_RUNS``, and always the first."""
+    """Choose the runs to keep: those not much less probable than the best, at most ``MAX_RUNS``, and the first."""
     floor = joint.max() - _PRUNE
     if len(joint) > MAX_RUNS:
         floor = max(floor, np.partition(joint, -MAX_RUNS)[-MAX_RUNS])
@@ -191,7 +191,7 @@ class _RunEvidence:
         )
 
     def of_runs(self, starts: np.ndarray, end: int) -> np.ndarray:
-        """Of the runs from each of ``starts`` to before row ``end``."""
+        """Return the evidence of the runs from each of ``starts`` to before row ``end``."""
         length = end - starts
         sums = self._weight * (self._sums[end] - self._sums[starts])
         squares = self._weight * (self._squares[end] - self._squares[starts])
@@ -212,13 +212,14 @@ def _moving_means(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _variance_between_rows(values: np.ndarray, ticks: np.ndarray, lags: list[int]) -> np.ndarray:
-    """Variance of each column within a run: the most that rows some steps apart differ."""
+    """Return the variance of each column within a run: the most that rows some steps apart differ."""
     apart = ((with_past(ticks, lag), lag) for lag in lags)
     return np.max([_robust_variance(values[now] - values[now - lag]) / 2 for now, lag in apart], axis=0)
 
 
 def _autocorrelation_time(values: np.ndarray, ticks: np.ndarray, lags: list[int]) -> float:
-    """By how much the means of neighbouring blocks differ more than those of independent rows; the median column's."""
+    """Return by how much the means of neighbouring blocks differ more than those of independent rows, for the median
+    column."""
     between_blocks = []
     for lag in lags:
         means = _moving_means(values, lag)
@@ -230,7 +231,7 @@ def _autocorrelation_time(values: np.ndarray, ticks: np.ndarray, lags: list[int]
 
 
 def _independent_share(values: np.ndarray, ticks: np.ndarray) -> float:
-    """Effective number of independent columns by the squared correlations of their changes, as a share of all."""
+    """Return the effective number of independent columns, from the correlations of their changes, as a share of all."""
     now = with_past(ticks, 1)
     steps = values[now] - values[now - 1]
     rows, width = steps.shape

@@ -11,7 +11,8 @@ _LEAST_VARIANCE = 1e-12
 
 
 def correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each column of ``left`` with each of ``right``, over the rows where both have a sample.
+    """Return the Pearson correlation of each column of ``left`` with each of ``right``, over the rows where both have a
+    sample.
 
     ``left``: (rows, m), ``right``: (rows, n); NaN: no sample. Returns (m, n) in [-1, 1], never NaN: 0 where fewer than
     three rows have both, or where one of the two does not move by more than rounding noise. O(rows x m x n).
@@ -29,8 +30,8 @@ def correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def standardise_samples(values: np.ndarray) -> np.ndarray:
-    """Columns whose samples have mean 0 and standard deviation 1, or are all 0 if they do not move by more than
-    rounding noise. Gaps, and infinite values, are NaN."""
+    """Scale each column's samples to mean 0 and standard deviation 1, or to 0 if they move by no more than rounding
+    noise. Gaps and infinite values become NaN."""
     known = np.isfinite(values)
     count = np.maximum(known.sum(axis=0), 1)
     filled = np.where(known, values, 0.0)

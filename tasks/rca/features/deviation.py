@@ -39,7 +39,7 @@ _IQR_OF_STANDARD_NORMAL = 1.3489795003921634
 def deviation_scores(
     normal: pd.DataFrame, abnormal: pd.DataFrame, *, centre: Centre, direction: Direction = "both"
 ) -> pd.Series:
-    """Largest deviation of each column of ``abnormal`` from ``normal``, in units of the normal spread.
+    """Return the largest deviation of each column of ``abnormal`` from ``normal``, in units of the normal spread.
 
     ``centre``: ``mean`` divides by the population standard deviation, ``median`` by the interquartile range.
     ``direction``: ``both`` counts rises and falls, ``up`` only rises. NaN for a column without a sample in one window.
@@ -70,9 +70,9 @@ def deviation_scores(
 def change_scores(
     normal: pd.DataFrame, abnormal: pd.DataFrame, *, centre: Centre, direction: Direction = "both"
 ) -> pd.Series:
-    """The larger of how far each column strays and how surely its samples stopped or began at the fault.
+    """Return the larger of how far each column strays and how surely its samples stopped or began at the fault.
 
-    As :func:`deviation_scores`, with columns (service, what is measured), for whose absence there is the score of
+    It takes what :func:`deviation_scores` takes, with columns (service, what is measured), and scores absence by
     :mod:`tasks.rca.features.silence`; in interquartile ranges if ``centre`` is ``median``. With ``direction`` ``up``
     only a beginning counts. NaN for a column without any sample.
 
@@ -92,9 +92,10 @@ def change_scores(
 
 
 def credible(deviation: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """``deviation`` in spreads, as far as ``count`` samples, from which the spread was estimated, can vouch for it.
+    """Limit ``deviation``, in spreads, to what the ``count`` samples that the spread was estimated from can support.
 
-    Unchanged up to sqrt(8 count) either way, and for more than ``FEW_SAMPLES``; beyond, it approaches 5 % above that.
+    It is unchanged up to sqrt(8 count) either way, and for more than ``FEW_SAMPLES``; beyond, it approaches 5 % above
+    that.
     """
     few = count <= FEW_SAMPLES
     if not few.any():
@@ -113,20 +114,20 @@ def require_windows(normal: pd.DataFrame, abnormal: pd.DataFrame) -> None:
 
 
 def _largest(values: np.ndarray, direction: Direction) -> np.ndarray:
-    """Per row; NaN only if the row has no value."""
+    """Return the largest value of each row; NaN only if the row has no value."""
     highest = np.fmax.reduce(values, axis=1)
     return highest if direction == "up" else np.maximum(highest, -np.fmin.reduce(values, axis=1))
 
 
 def _moments(values: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation per row, NaN left out."""
+    """Return mean and population standard deviation of each row without NaN."""
     sampled = ~np.isnan(values)
     mean = np.sum(values, axis=1, where=sampled) / count
     return mean, np.sqrt(np.sum((values - mean[:, None]) ** 2, axis=1, where=sampled) / count)
 
 
 def _quantiles(values: np.ndarray, count: np.ndarray, levels: tuple[float, ...]) -> list[np.ndarray]:
-    """Linearly interpolated quantiles per row, NaN left out. (NumPy's nanquantile loops over rows in Python.)"""
+    """Return interpolated quantiles of each row without NaN. (NumPy's nanquantile loops over rows in Python.)"""
     ordered = np.sort(values, axis=1)  # NaN last
     quantiles = []
     for level in levels:

@@ -1,4 +1,4 @@
-"""Which of the four golden signals a metric is, for methods that treat latency and resources differently."""
+"""Classifies metrics by the four golden signals, for methods that treat latency and resources differently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATTERNS: tuple[tuple[GoldenSignal, re.Pattern[str]], ...] = (
 
 
 def golden_signal(metric: str) -> GoldenSignal:
-    """What the vocabulary says of the metric; of a foreign one what the words in its name say, else ``saturation``."""
+    """Return the metric's signal by the vocabulary; a foreign one's by the words in its name, else ``saturation``."""
     known = _KNOWN.get(metric)
     if known is not None:
         return known.golden

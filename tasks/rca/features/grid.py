@@ -16,7 +16,7 @@ _RUN_STEPS = 2.5  # samples further apart are two runs, each with a moment of th
 
 
 def on_grid(time: np.ndarray, column: np.ndarray, boundary: int) -> tuple[np.ndarray, int]:
-    """The row (its time, ns) of each sample, and the step (ns; 0 without two samples of one column).
+    """Return the row (its time, ns) of each sample, and the step (ns; 0 without two samples of one column).
 
     ``time``: (samples,) ns since the epoch; ``column``: (samples,) number of the metric. Times that lie on a grid of
     the usual step stay as they are. No row has samples from before ``boundary`` and from it on: the step around it is
@@ -46,7 +46,7 @@ def on_grid(time: np.ndarray, column: np.ndarray, boundary: int) -> tuple[np.nda
 
 
 def _precise_step(ordered: np.ndarray, owner: np.ndarray, step: float) -> float:
-    """The step to within the jitter divided by how many steps a metric was sampled for.
+    """Return the step, as precise as the jitter divided by the number of steps that a metric was sampled for.
 
     Samples 1, 2, 4 ... places apart are a whole number of steps apart; each round knows the step well enough for the
     number of the next. Pairs with more lost steps between them than samples do not count, nor do metrics that are
@@ -69,7 +69,7 @@ def _precise_step(ordered: np.ndarray, owner: np.ndarray, step: float) -> float:
 
 
 def _mean_angle(angle: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The circular mean of the angles of each group, and whether they agree on one."""
+    """Return the circular mean of the angles of each group, and whether they agree on one."""
     count = np.bincount(group)
     x, y = (np.bincount(group, part) / count for part in (np.cos(angle), np.sin(angle)))
     return np.arctan2(y, x), np.hypot(x, y) > _PERIODIC

@@ -41,13 +41,13 @@ class Panel:
         return tuple(service for service, _ in self.columns)
 
     def scores(self, values: np.ndarray) -> pd.Series:
-        """One score per column, as :meth:`tasks.rca.method.Ranking.of_metrics` takes them."""
+        """Index one score per column as :meth:`tasks.rca.method.Ranking.of_metrics` takes them."""
         index = pd.MultiIndex.from_tuples(self.columns, names=["service", "metric"])
         return pd.Series(np.asarray(values, dtype=float), index=index)
 
 
 def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
-    """The metrics of ``view`` filled, standardised and put in an order made from their content.
+    """Fill and standardise the metrics of ``view`` and put them in an order made from their content.
 
     A gap takes the last value before it (the first value after it, at the start); one beside a hole in the recording
     takes a value from its own side of the hole, if there is one. Where a metric's samples stop or begin at the fault
@@ -83,9 +83,9 @@ def build_panel(view: CaseView, *, min_rows: int = 4) -> Panel:
 
 
 def fill_gaps(values: np.ndarray, ticks: np.ndarray | None = None) -> np.ndarray:
-    """(rows, columns) with every NaN replaced by the last sample before it, else the first after it.
+    """Replace every NaN of (rows, columns) by the last sample before it, else the first after it.
 
-    With ``ticks`` (:meth:`tasks.rca.view.CaseView.ticks`) those between the same two holes come first.
+    With ``ticks`` (:meth:`tasks.rca.view.CaseView.ticks`) samples between the same two holes come first.
     """
     if ticks is not None and (np.diff(ticks) > 1).any() and np.isnan(values).any():
         part = np.concatenate([[0], np.cumsum(np.diff(ticks) > 1)])
@@ -95,7 +95,7 @@ def fill_gaps(values: np.ndarray, ticks: np.ndarray | None = None) -> np.ndarray
 
 
 def standardise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns with mean 0 and standard deviation 1, and which of them move by more than rounding noise.
+    """Scale columns to mean 0 and standard deviation 1; tell which of them move by more than rounding noise.
 
     A column that does not move comes back as zeros.
     """

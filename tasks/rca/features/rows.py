@@ -1,4 +1,4 @@
-"""The rows of the metrics as times: their usual step, their holes, and what else (requests, calls) falls on them."""
+"""The rows of the metrics as times: their usual step, their holes, and which requests or calls fall on them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HOLE_STEPS = 1.5
 
 
 def usual_gap(gaps: np.ndarray) -> int:
-    """The step (ns) of samples with these gaps (ns, zeros do not count): the usual one of the short gaps.
+    """Return the step (ns) of samples with these gaps (ns, zeros do not count).
 
-    Holes and lost scrapes only lengthen gaps, so of all gaps the short ones tell: those up to ``HOLE_STEPS`` times the
-    low quantile. Their median is the step, so jitter averages out. 0 if there is no gap.
+    Holes and lost scrapes only lengthen gaps, so the short ones tell: those up to ``HOLE_STEPS`` times the low
+    quantile. Their median is the step, so jitter averages out. 0 if there is no gap.
     """
     gaps = gaps[gaps > 0]
     if not gaps.size:
@@ -25,17 +25,17 @@ def usual_gap(gaps: np.ndarray) -> int:
 
 
 def row_times(index: pd.Index | pd.Series) -> np.ndarray:
-    """Times as ns since the epoch."""
+    """Return times as ns since the epoch."""
     return pd.DatetimeIndex(index).as_unit("ns").asi8
 
 
 def step_of(index: pd.Index) -> int:
-    """The step (ns) of rows at these times; 0 without two different ones."""
+    """Return the step (ns) of rows at these times; 0 without two different ones."""
     return usual_gap(np.diff(np.unique(row_times(index))))
 
 
 def ticks_of(index: pd.Index, step_ns: int | None = None) -> np.ndarray:
-    """(rows,) number of the sampling step of each row, from 0: the next row is 1 later, more after a hole.
+    """Return (rows,) the number of the sampling step of each row, from 0: the next row is 1 later, more after a hole.
 
     ``step_ns``: the step, by default the usual gap between the rows.
     """
@@ -46,14 +46,14 @@ def ticks_of(index: pd.Index, step_ns: int | None = None) -> np.ndarray:
 
 
 def with_past(ticks: np.ndarray, lags: int) -> np.ndarray:
-    """Positions of the rows whose ``lags`` rows before are the ``lags`` steps before: no hole is among them."""
+    """Return the positions of the rows that have their ``lags`` steps before them, without a hole."""
     if lags == 0:
         return np.arange(len(ticks))
     return np.flatnonzero(ticks[lags:] - ticks[:-lags] == lags) + lags if len(ticks) > lags else np.empty(0, dtype=int)
 
 
 def too_few_rows(ticks: np.ndarray, lags: int, least: int, method: str) -> str:
-    """What is wrong if fewer than ``least`` rows have their ``lags`` steps before them; empty if nothing is."""
+    """Return what is wrong if fewer than ``least`` rows have their ``lags`` steps before them; empty if nothing is."""
     usable = len(with_past(ticks, lags))
     if usable >= least:
         return ""
@@ -66,7 +66,7 @@ def too_few_rows(ticks: np.ndarray, lags: int, least: int, method: str) -> str:
 
 
 def row_of(index: pd.DatetimeIndex, times: np.ndarray, step_ns: int | None = None) -> np.ndarray:
-    """The row in whose step (from the row before to its own time) each time (ns) falls, -1 if in none.
+    """Return the row in whose step (from the row before to its own time) each time (ns) falls, -1 if in none.
 
     The step of a row after a hole, and of the first, is the usual one (``step_ns``) before its time. So nothing that
     the fault slowed down counts before it, and rows match by time, not by position.
@@ -86,7 +86,8 @@ def row_of(index: pd.DatetimeIndex, times: np.ndarray, step_ns: int | None = Non
 def quantile_per_cell(
     row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int], quantile: float
 ) -> np.ndarray:
-    """The quantile (linearly interpolated) of the values of each cell of a table of ``shape``; NaN where none falls.
+    """Return the quantile (linearly interpolated) of the values in each cell of a table of ``shape``; NaN in an empty
+    one.
 
     A value with ``row`` or ``column`` -1 falls nowhere.
     """

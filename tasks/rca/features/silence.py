@@ -42,8 +42,9 @@ _RESOLUTION = 1e-9
 
 @dataclass(frozen=True)
 class Silence:
-    """Per column of a table. ``stopped``, ``began``: scores, at most one of them above 0. ``share``: how much is
-    missing in the one window of what the other lets expect, 0 to 1. ``cells``: (rows, columns) bool, where that is."""
+    """Silence per column of a table. ``stopped``, ``began``: scores, at most one of them above 0. ``share``: how much
+    of the expected samples is missing in the silent window, 0 to 1. ``cells``: (rows, columns) bool, the silent cells.
+    """
 
     stopped: np.ndarray
     began: np.ndarray
@@ -56,7 +57,7 @@ class Silence:
 
 
 def find_silence(table: pd.DataFrame, abnormal: np.ndarray) -> Silence:
-    """What stopped or began at the inject time.
+    """Find what stopped or began at the inject time.
 
     ``table``: one row per step in the order of time, one column per (service, what is measured), NaN: no sample.
     ``abnormal``: (rows,) bool, False before the inject time and True from it on. O(rows x columns with gaps).
@@ -66,8 +67,8 @@ def find_silence(table: pd.DataFrame, abnormal: np.ndarray) -> Silence:
 
 
 def silence_of(present: np.ndarray, columns: pd.Index, normal: int) -> Silence:
-    """As :func:`find_silence`, of a table with ``columns`` that has a sample where (rows, columns) ``present`` is True,
-    and whose first ``normal`` rows are before the inject time."""
+    """Do as :func:`find_silence` for a table with ``columns`` that has a sample where (rows, columns) ``present`` is
+    True, and whose first ``normal`` rows are before the inject time."""
     rows, width = present.shape
     scores, share, cells = np.zeros((2, width)), np.zeros(width), np.zeros(present.shape, dtype=bool)
     gaps = np.flatnonzero(~present.all(axis=0)) if 0 < normal < rows else np.empty(0, dtype=int)
@@ -87,7 +88,8 @@ def silence_of(present: np.ndarray, columns: pd.Index, normal: int) -> Silence:
 
 
 def _there(present: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, columns) bool: a sample came less than one step ago; (columns,) samples per row in which that is so.
+    """Return (rows, columns) whether a sample came less than one step ago, and (columns,) samples per row in which one
+    did.
 
     The step is the longest between two samples within the ``first`` rows.
     """
@@ -102,7 +104,7 @@ def _there(present: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _change(there: np.ndarray, density: np.ndarray, normal: int, *, falls: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(columns,) scores and shares of what is missing, before peers are looked at."""
+    """Return (columns,) scores and shares of what is missing, before peers are looked at."""
     rows = len(there)
     total, before = there.sum(axis=0), there[:normal].sum(axis=0)
     at_fault = _statistic(before, normal, total, rows, falls=falls)
@@ -120,7 +122,7 @@ def _change(there: np.ndarray, density: np.ndarray, normal: int, *, falls: bool)
 
 
 def _statistic(before: np.ndarray, split: np.ndarray | int, total: np.ndarray, rows: int, *, falls: bool) -> np.ndarray:
-    """2 ln of the likelihood ratio of two rates, before and after row ``split``, to one; 0 for the wrong direction."""
+    """Return 2 ln of the likelihood ratio of two rates, split at row ``split``, to one; 0 for the wrong direction."""
     after, left = total - before, rows - split
     gain = _log_likelihood(before, split) + _log_likelihood(after, left) - _log_likelihood(total, rows)
     changed = after * split < before * left if falls else before * left < after * split
@@ -128,14 +130,14 @@ def _statistic(before: np.ndarray, split: np.ndarray | int, total: np.ndarray, r
 
 
 def _log_likelihood(count: np.ndarray, rows: np.ndarray | int) -> np.ndarray:
-    """The largest that ``count`` of ``rows`` can have."""
+    """Return the largest log likelihood of ``count`` samples in ``rows``."""
     share = count / rows
     likelihood: np.ndarray = xlogy(count, share) + xlogy(rows - count, 1 - share)
     return likelihood
 
 
 def _common(score: np.ndarray, columns: pd.Index) -> np.ndarray:
-    """(columns,) the score that more than half of a column's peers reach, itself among them."""
+    """Return (columns,) the score that more than half of a column's peers reach, itself among them."""
     service, services = pd.factorize(columns.get_level_values(0))
     metric, metrics = pd.factorize(columns.get_level_values(1))
     mean = np.bincount(service, weights=score) / np.bincount(service)
@@ -150,7 +152,7 @@ def _common(score: np.ndarray, columns: pd.Index) -> np.ndarray:
 def fill_silence(
     values: np.ndarray, silence: Silence, abnormal: np.ndarray, *, away: float, at_least: float = 0.0
 ) -> np.ndarray:
-    """A copy of (rows, columns) ``values`` in which absence shows, for methods that learn from complete series.
+    """Return a copy of ``values`` (rows, columns) in which absence shows, for methods that learn from complete series.
 
     Where a column is silent beyond doubt (``SIGNIFICANT``) its missing cells get the mean of its samples in the other
     window plus ``away`` (1 or -1) times its score in their standard deviations, and at least the share ``at_least`` of

@@ -20,10 +20,10 @@ _STEPS_AFTER = 600
 
 
 def span_silence(view: CaseView, table: SpanTable) -> Silence:
-    """Per service of ``table``: did its spans stop, or begin, at the inject time?
+    """Tell per service of ``table`` whether its spans stopped, or began, at the inject time.
 
-    By :mod:`tasks.rca.features.silence`, of whether a span of it ended in each of the steps in which any span ended: of
-    one second or more, 60 before and 600 after the inject time at most.
+    :mod:`tasks.rca.features.silence` judges in which steps a span of the service ended, among the steps in which any
+    span ended: steps of one second or more, at most 60 before and 600 after the inject time.
     """
     inject = view.inject_time.value
     first, last = int(table.end.min(initial=inject)), int(table.end.max(initial=inject))
@@ -43,12 +43,12 @@ def span_silence(view: CaseView, table: SpanTable) -> Silence:
 def rank_with_silence(
     view: CaseView, table: SpanTable, traces: Traces, rank: Callable[[], Mapping[str, float]], *, silence: bool
 ) -> Ranking:
-    """What ``rank`` says of the spans that are there, headed by the services that no longer have any.
+    """Rank the spans that are there by ``rank``, and put the services without any more spans at the head.
 
     A service whose spans stop (:func:`span_silence`: ``SIGNIFICANT`` or more, and at least half of what was to be
     expected is missing, so that less traffic is no silence) comes before all others, the surest first, unless only
     services that stopped, too, had called it: then it shares the last place. If there is such a service, an error of
-    ``rank`` says only that nothing else is suspicious. Not ``silence``: ``rank`` alone.
+    ``rank`` says only that nothing else is suspicious. Without ``silence`` the ranking is ``rank``'s alone.
     """
     if not silence:
         return Ranking.of_services(rank())
@@ -73,7 +73,7 @@ def rank_with_silence(
 
 
 def _called_by_silent_only(table: SpanTable, traces: Traces, is_silent: np.ndarray) -> set[str]:
-    """Silent services that had callers, all of them silent; none if that would explain every silent service."""
+    """Return silent services whose callers are all silent; none if that would explain every silent service."""
     caller, callee = traces.callers(table.service), table.service
     across = (caller >= 0) & (caller != callee) & ~table.after
     by_silent, by_others = np.zeros((2, len(table.services)), dtype=bool)

@@ -1,4 +1,4 @@
-"""What users saw, per step: latency, time to first token, share of failed requests; from the best there is.
+"""What users saw, per step: latency, time to first token, share of failed requests, from the best source there is.
 
 Each is taken from the first of these that has samples on both sides of the inject time, else from the first that has
 any: the load's ``requests``; the ``spans`` of the front end (calls into it from elsewhere); a latency ``metric`` of the
@@ -55,10 +55,10 @@ class Slis:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What an SLI may be made of: tables of the case contract, ``metrics`` with a row per step.
+    """The tables of the case contract that an SLI may be made of; ``metrics`` has a row per step.
 
-    ``timeout_s``: of a request, None if not known; ``boundary``: the inject time, None while it is being detected;
-    ``step_ns``: of the metrics, None if not known.
+    ``timeout_s``: after which a request is given up, None if not known. ``boundary``: the inject time, None while it is
+    being detected. ``step_ns``: the step of the metrics, None if not known.
     """
 
     requests: pd.DataFrame
@@ -71,9 +71,11 @@ class Telemetry:
     step_ns: int | None = None
 
     def slis(self) -> Slis:
-        """A request counts in the step in which it ended, so one that the fault slowed down never counts before the
-        fault; one still open after the last row counts in that. A failed one counts as :func:`tasks.requests.outcomes`
-        says."""
+        """Return the SLIs.
+
+        A request counts in the step in which it ended, so one that the fault slowed down never counts before the fault;
+        one still open after the last row counts in that. A failed one counts as :func:`tasks.requests.outcomes` says.
+        """
         return Slis(
             latency=self._best(self._latencies()),
             ttft=self._best(self._ttfts()),
@@ -81,7 +83,7 @@ class Telemetry:
         )
 
     def latency(self) -> Sli:
-        """The latency alone."""
+        """Return the latency alone."""
         return self._best(self._latencies())
 
     def _best(self, choices: Iterator[Sli]) -> Sli:
@@ -141,7 +143,7 @@ class Telemetry:
 
     @cached_property
     def _entries(self) -> _Events | None:
-        """The calls into the front end: its spans whose parent is of another service, or not recorded."""
+        """Return the calls into the front end: its spans whose parent is another service's or was not recorded."""
         duration = self.spans["duration"]
         own = self.spans[
             ((self.spans["service"] == self.front_end) & np.isfinite(duration) & (duration >= 0)).to_numpy()
@@ -166,7 +168,7 @@ class Telemetry:
 
     @cached_property
     def _index(self) -> pd.DatetimeIndex:
-        """The rows of the metrics; without metrics every second of the requests or spans."""
+        """Return the rows of the metrics; without metrics, every second of the requests or spans."""
         if len(self.metrics):
             return pd.DatetimeIndex(self.metrics.index)
         events = self._requests or self._entries
@@ -175,7 +177,7 @@ class Telemetry:
         return pd.DatetimeIndex(times, tz="UTC", name="time").as_unit("ns")
 
     def _rows(self, events: _Events, times: np.ndarray) -> np.ndarray:
-        """The row of each event; what is still open after the last row counts in that."""
+        """Return the row of each event; what is still open after the last row counts in that."""
         index = self._index
         if not len(index):
             return np.full(len(times), -1)
@@ -194,13 +196,13 @@ class Telemetry:
         return Sli(pd.Series(table[:, 0], index=self._index, name="sli"), events.source)
 
     def _of_metrics(self, rank: _Rank) -> Iterator[Sli]:
-        """Of the front end, then of the services nearest below it that have one."""
+        """Return latency metrics of the front end, then of the nearest services below it that have one."""
         yield from self._metric_of({self.front_end}, rank, "metric")
         for level in self._levels_below():
             yield from self._metric_of(level, rank, "below")
 
     def _metric_of(self, services: set[str], rank: _Rank, kind: Literal["metric", "below"]) -> Iterator[Sli]:
-        """Each metric with a rank that any of the services has, the best first; the mean over those services."""
+        """Return each ranked metric that any of the services has, the best first, as the mean over those services."""
         columns: dict[str, list[int]] = {}
         for i, (service, metric) in enumerate(column_names(self.metrics)):
             if service in services:
@@ -213,8 +215,8 @@ class Telemetry:
             yield Sli(values.rename("sli"), SliSource(kind, metric=metric, services=owners))
 
     def _levels_below(self) -> Iterator[set[str]]:
-        """The services one call below the front end, then two, and so on; all others at once if nobody recorded what it
-        calls."""
+        """Return the services one call below the front end, then two, and so on; all others at once if its calls were
+        not recorded."""
         declared = self.topology[(self.topology["relation"] == CALLS).to_numpy()]
         calls = set(zip(declared["source"].astype(str), declared["target"].astype(str), strict=True))
         calls |= set(service_calls(self.spans))
@@ -229,8 +231,8 @@ class Telemetry:
 
 @dataclass(frozen=True)
 class _Events:
-    """Requests or calls, all (events,): ``begun``, ``ended`` and ``first`` token in ns, the latency and the TTFT that
-    count in s, and which failed (None if nobody recorded it)."""
+    """Requests or calls, all fields (events,). ``begun``, ``ended`` and ``first`` token in ns, the latency and TTFT
+    that count in s, and which failed (None if that was not recorded)."""
 
     source: SliSource
     begun: np.ndarray
@@ -242,7 +244,7 @@ class _Events:
 
 
 def latency_rank(metric: str) -> tuple[int, str] | None:
-    """The place of a metric among those that may stand for the latency users see; None if it is none of those."""
+    """Return a metric's place among those that may stand for the latency users see; None if it is none of those."""
     if metric in LATENCY_METRICS:
         return LATENCY_METRICS.index(metric), metric
     partial = any(part in metric for part in _PART_OF_A_REQUEST)

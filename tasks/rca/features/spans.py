@@ -49,14 +49,14 @@ class SpanTable:
 
 
 def _measured(view: CaseView) -> pd.DataFrame:
-    """The spans that have a duration."""
+    """Return the spans that have a duration."""
     duration = view.spans["duration"]
     measured = np.isfinite(duration) & (duration >= 0)
     return view.spans if measured.all() else view.spans[measured]
 
 
 def span_table(view: CaseView) -> SpanTable:
-    """The spans of ``view``."""
+    """Return the spans of ``view`` as arrays."""
     spans = _measured(view)
     service, services = numbered(spans["service"])
     name, names = numbered(spans["operation"])
@@ -78,7 +78,7 @@ def span_table(view: CaseView) -> SpanTable:
 
 
 def numbered(names: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Code of each name, and the name of each code, in order of appearance. No name is a name of its own."""
+    """Return the code of each name, and the name of each code, in order of appearance. A missing name is a name."""
     code, known = pd.factorize(names, use_na_sentinel=False)
     return code.astype(np.int64), tuple(map(str, known))
 
@@ -92,19 +92,19 @@ def require_spans(table: SpanTable) -> None:
 
 
 def link_traces(view: CaseView) -> Traces:
-    """Traces and parents of the spans of :func:`span_table`. Of several spans with one id the shortest is the parent:
-    the server's."""
+    """Link the spans of :func:`span_table` to traces and parents. Among several spans with one id the shortest, the
+    server's, is the parent."""
     spans = _measured(view)
     return link_spans(spans, spans["duration"].to_numpy(dtype=float))
 
 
 def durations(table: SpanTable, traces: Traces, kind: Duration) -> np.ndarray:
-    """Seconds per span, total or self."""
+    """Return seconds per span, total or self."""
     return table.duration if kind == "total" else self_time(table, traces)
 
 
 def self_time(table: SpanTable, traces: Traces) -> np.ndarray:
-    """Seconds of each span in which none of its children ran. Children may overlap, and outlive their parent."""
+    """Return each span's seconds in which none of its children ran. Children may overlap and outlive their parent."""
     children = np.flatnonzero(traces.parent >= 0)
     children = children[np.lexsort((table.start[children], traces.parent[children]))]
     if not len(children):
@@ -126,7 +126,7 @@ def self_time(table: SpanTable, traces: Traces) -> np.ndarray:
 def normal_mean_and_deviation(
     values: np.ndarray, group: np.ndarray, groups: int, normal: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of ``values`` per group over the ``normal`` ones; NaN for none."""
+    """Return mean and population standard deviation per group of the ``normal`` values; NaN for none."""
     count = np.bincount(group[normal], minlength=groups)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(group[normal], weights=values[normal], minlength=groups) / count
@@ -136,7 +136,7 @@ def normal_mean_and_deviation(
 
 
 def of_candidates(scores: Iterable[tuple[str, float]], view: CaseView) -> dict[str, float]:
-    """The highest score of each service that may be the cause; spans can name others. NaN says nothing."""
+    """Return the highest score of each candidate service; spans can name other services. NaN says nothing."""
     best: dict[str, float] = {}
     for service, score in scores:
         if service in view.services and not np.isnan(score):

@@ -28,20 +28,13 @@ class Steps:
         return self.before + self.after
 
     def place(self, times_ns: np.ndarray) -> np.ndarray:
-        """Step of each time, -1 for times outside."""
+        """Return the step of each time, -1 for times outside."""
         step = (times_ns - self.inject_ns) // self.length_ns + self.before
         return np.where((step >= 0) & (step < len(self)), step, -1)
 
 
 def steps_of(view: CaseView, event_times_ns: np.ndarray) -> Steps:
-    """The steps of the metrics of ``view``: as long as theirs, over the time that they cover.
-
-    Without two metric rows the steps are :data:`STEP_WITHOUT_METRICS_NS` long and cover the events. A step that is not
-    covered whole is left out: its count would be too low.
-
-    Raises:
-        MethodError: more than ``MAX_STEPS``.
-    """
+    """Return the steps of the metrics of ``view``: as long as theirs, over the time that they cover."""
     inject = view.inject_time.value
     rows = np.unique(pd.DatetimeIndex(view.metrics.index).as_unit("ns").asi8)
     if len(rows) > 1:

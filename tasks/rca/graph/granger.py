@@ -98,8 +98,8 @@ def _orthonormal(lagged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _explained(
     own: np.ndarray, unexplained: np.ndarray, flat: np.ndarray, gram: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the lags of each cause explain of each effect beyond its own lags: sum of squares and rank, both
-    (effects, causes).
+    """Return how much of each effect the lags of each cause explain beyond the effect's own lags: sum of squares and
+    rank, both (effects, causes).
 
     ``own``: (lags, rows, effects) orthonormal own lags; ``unexplained``: (rows, effects) what they leave; ``flat``:
     (rows, lags x causes); ``gram``: (causes, lags, lags) inner products of each cause's lags.

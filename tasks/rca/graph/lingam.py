@@ -95,7 +95,7 @@ def _causal_order(coefficients: np.ndarray) -> np.ndarray:
 
 
 def _topological_order(edges: np.ndarray) -> np.ndarray | None:
-    """Of ``edges`` [effect, cause], causes first, the lowest index first where several may come; None if cyclic."""
+    """Order ``edges`` [effect, cause] with causes first, lower indices first where several may come; None if cyclic."""
     missing = edges.sum(axis=1)
     order = np.empty(len(edges), dtype=int)
     for i in range(len(order)):

@@ -88,7 +88,7 @@ def circa(
 
 
 def structural_graph(view: CaseView, panel: Panel) -> CausalGraph | None:
-    """Which column causes which by the calls and golden signals alone; None if no call between services is known."""
+    """Return which column causes which by calls and golden signals; None if no call between services is known."""
     try:
         calls = build_call_graph(view).calls()
     except MethodError:

@@ -112,10 +112,7 @@ def _metric_shares(view: CaseView, n_sigma: float, direction: Direction, window:
 def _unlikely(
     values: np.ndarray, sampled: np.ndarray, after: np.ndarray, n_sigma: float, direction: Direction
 ) -> np.ndarray:
-    """Which values after the inject time lie in the tails of the Gaussian kernel density of those before it.
-
-    ``values``: (rows, columns) within [-1, 1]; returns (rows after, columns).
-    """
+    """Tell which values after the inject time lie in the tails of the Gaussian kernel density of those before it."""
     from scipy.special import ndtr
 
     unlikely = np.zeros((int(after.sum()), values.shape[1]), dtype=bool)
@@ -138,11 +135,7 @@ def _unlikely(
 def _in_tail(
     normal: np.ndarray, values: np.ndarray, spread: float, probability: float, direction: Direction
 ) -> np.ndarray:
-    """Which ``values`` have less than ``probability`` beyond them in the density of ``normal`` (in rising order).
-
-    Bandwidth: Scott's rule. A normal value beyond x adds at least half its weight to the tail there, so the density
-    is worked out only where few are beyond.
-    """
+    """Tell which ``values`` have less than ``probability`` beyond them in the density of ``normal`` (ascending)."""
     from scipy.special import ndtr
 
     count = len(normal)
@@ -165,11 +158,7 @@ def _sudden(
     window: int,
     ticks: np.ndarray,
 ) -> np.ndarray:
-    """Which values after the inject time depart from the weighted moving average of those just before them.
-
-    The latest of the ``window`` values weighs most (linearly). A row with a hole among the ``window`` steps before it
-    (``ticks``: number of the sampling step of each row) is not judged. Arguments and result as of :func:`_unlikely`.
-    """
+    """Tell which values after the inject time depart from the weighted moving average of those just before them."""
     departure = np.full(values.shape, np.nan)
     weights = np.arange(window, 0, -1) / (window * (window + 1) / 2)
     now = with_past(ticks, window)

@@ -204,7 +204,7 @@ FORMULAS: dict[Formula, SpectrumFormula] = {
 
 
 def _spectrum_scores(anomalous: _Side, normal: _Side, formula: SpectrumFormula) -> tuple[np.ndarray, np.ndarray]:
-    """Which operations any trace covers, and the score of each."""
+    """Return the operations that any trace covers, and the score of each."""
     counts = []
     for side in (anomalous, normal):
         counts += [side.weight * side.covering, side.weight * (side.traces - side.covering)]

@@ -112,7 +112,7 @@ def tracerca(
 
 @dataclass(frozen=True)
 class _Cuts:
-    """See :func:`tracerca`."""
+    """The thresholds of :func:`tracerca`."""
 
     anomaly_threshold: float
     feature_threshold: float
@@ -152,10 +152,7 @@ def _metrics_of_callees(view: CaseView, table: SpanTable) -> Iterator[np.ndarray
 def _abnormal(
     invocations: _Invocations, features: Sequence[tuple[np.ndarray, float]], before: np.ndarray, cuts: _Cuts
 ) -> np.ndarray:
-    """Which spans are invocations that a useful feature shows to be abnormal.
-
-    ``features``: (spans,) values, and the least standard deviation that is taken for one.
-    """
+    """Tell which spans are invocations that a useful feature shows to be abnormal."""
     abnormal = np.zeros(len(before), dtype=bool)
     for values, floor in features:
         chosen = np.flatnonzero(invocations.invocation & ~np.isnan(values))
@@ -273,7 +270,7 @@ def _closed_sets(kinds: _TraceKinds, min_support: float, top_sets: int) -> tuple
 
 
 def _jaccard_index(kinds: _TraceKinds, through: np.ndarray) -> np.ndarray:
-    """Of the traces of the kinds ``through`` (..., kinds) bool, and the abnormal ones."""
+    """Return the Jaccard index of the traces of the kinds ``through`` (..., kinds) bool and the abnormal ones."""
     both = through @ kinds.abnormal
     return both / (through @ kinds.traces + kinds.abnormal.sum() - both)
 
