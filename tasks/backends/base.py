@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 MissingSeries = Callable[[], list[str]]
-"""Names the metric series that the running stack should have and lacks. Raises ValueError when it cannot tell."""
+"""Names the metric series that the running stack should have and lacks. Raises RCArenaError when it cannot tell."""
 
 P = TypeVar("P", bound=StackParams)
 

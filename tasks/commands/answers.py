@@ -1,19 +1,21 @@
-"""Showing what a backend answers."""
+"""Show the answer of a backend."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tasks.backends.base import Answer, Backend
 from tasks.commands.errors import fail
 from tasks.errors import EXIT_FAILED
 from tasks.params import load_params
 from tasks.validation import ParamsError
 from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.backends.base import Answer, Backend
 
 
 def usable_backend(params: Path, place: Workspace) -> Backend[Any]:

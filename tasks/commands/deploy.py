@@ -8,12 +8,10 @@ from typing import Annotated
 
 import typer
 
-from tasks.backends.base import Answer
 from tasks.commands.answers import show, usable_backend
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.commands.preflight import preflight
 from tasks.commands.recovery import undo_faults
-from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
@@ -32,6 +30,7 @@ def deploy_up(
 ) -> None:
     """Bring the stack up (or find it up); done when a completion came back through the gateway."""
     from tasks.backends import backend_of
+    from tasks.console import Console
 
     console = Console()
     backend = backend_of(checked_params(params), workspace_at(workspace))
@@ -75,6 +74,7 @@ def deploy_charts(
     With --check the exit status is 1 when a version is not there, or a repository cannot be asked.
     """
     from tasks.backends import BACKENDS
+    from tasks.backends.base import Answer
 
     answers = [answer for backend in BACKENDS.all().values() if (answer := backend.charts(check)) is not None]
     failed = any(answer.failure is not None for answer in answers)
@@ -127,6 +127,7 @@ def deploy_down(
     """End the stack and remove everything it left outside the workspace."""
     from tasks.backends import BACKENDS, backend_of
     from tasks.campaign.collect import take_down
+    from tasks.console import Console
 
     backend = backend_of(load_params(params), workspace_at(workspace))
     also = [name for name, wanted in {"charts": charts, "volumes": volumes}.items() if wanted]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.commands.recovery import undo_faults
-from tasks.console import Console
 from tasks.params import DEFAULT_PARAMS_FILE, Params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 from tasks.yaml_core import YamlError, load
+
+if TYPE_CHECKING:
+    from tasks.console import Console
 
 
 def inject(
@@ -29,6 +31,8 @@ def inject(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Break one service of the running stack for a while, or undo what is left of faults (--recover)."""
+    from tasks.console import Console
+
     place, console = workspace_at(workspace), Console()
     if recover_only:
         if kind is not None or parameter:

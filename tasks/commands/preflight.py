@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.backends.base import Backend, MissingSeries
 from tasks.commands.answers import show, usable_backend
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, workspace_at
-from tasks.params import DEFAULT_PARAMS_FILE, ExportParams, load_params
+from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.workspace import DEFAULT_WORKSPACE
+
+if TYPE_CHECKING:
+    from tasks.backends.base import Backend, MissingSeries
+    from tasks.params import ExportParams
 
 SERIES_WINDOW_S = 600
 
@@ -32,19 +35,15 @@ def _missing_series(backend: Backend[Any], export: ExportParams) -> MissingSerie
     def missing() -> list[str]:
         from datetime import UTC, datetime, timedelta
 
-        from tasks.errors import RCArenaError
         from tasks.export.exporter import check_series
         from tasks.export.questions.metrics import explain_missing
 
+        live = backend.live()
+        live.enter()
+        sources = live.sources()
         now = datetime.now(UTC)
-        try:
-            live = backend.live()
-            live.enter()
-            sources = live.sources()
-            window = (now - timedelta(seconds=SERIES_WINDOW_S), now)
-            absent = check_series(sources, window, export, live.describe())
-        except RCArenaError as error:
-            raise ValueError(str(error)) from error
+        window = (now - timedelta(seconds=SERIES_WINDOW_S), now)
+        absent = check_series(sources, window, export, live.describe())
         return explain_missing(absent, sources.units, sources.gpus)
 
     return missing

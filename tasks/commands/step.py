@@ -9,7 +9,6 @@ import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
 from tasks.commands.recovery import undo_faults
-from tasks.console import Console
 from tasks.errors import EXIT_FAILED
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.validation import ParamsError
@@ -37,6 +36,7 @@ PartnerTimeout = Annotated[
 
 def _attempt(case_id: str, name: str, params: Path, workspace: Path) -> Attempt:
     from tasks.campaign.attempt import Attempt
+    from tasks.console import Console
 
     checked = checked_params(params)
     planned = planned_case(checked, case_id)

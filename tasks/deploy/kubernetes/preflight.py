@@ -15,6 +15,7 @@ from tasks.deploy.kubernetes.nodes import NodeGpus, container_runtimes, gpu_node
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.permissions import denied
 from tasks.deploy.kubernetes.validate import validate_deploy_params
+from tasks.errors import RCArenaError
 from tasks.kube.client import Cluster, Object
 from tasks.kube.errors import ClusterError, ForbiddenError
 from tasks.kube.gpu_map import read_gpu_maps
@@ -297,7 +298,7 @@ def _crds(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
 def _series(missing_series: MissingSeries) -> Check:
     try:
         missing = list(missing_series())
-    except (OSError, ValueError) as error:
+    except (OSError, RCArenaError) as error:
         return Check(
             "metric series", "warning", f"Prometheus was not asked: {error}", "check deploy.endpoints.prometheus"
         )
