@@ -11,7 +11,6 @@ import typer
 from tasks.commands.answers import show, usable_backend
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.commands.preflight import preflight
-from tasks.commands.recovery import undo_faults
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
@@ -107,10 +106,11 @@ def deploy_status(
 def deploy_release(params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE) -> None:
     """Leave the stack up for whoever wants it next: undo what is left of faults, give the lease up."""
     from tasks.backends import backend_of
+    from tasks.inject.recover import recover_fully
 
     place = workspace_at(workspace)
     backend = backend_of(load_params(params), place)
-    undo_faults(place, typer.echo)
+    recover_fully(place, typer.echo)
     backend.drop_lease()
     typer.echo("no fault is left; the stack stays up" if backend.is_up() else "no stack is up")
 

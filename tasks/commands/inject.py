@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
-from tasks.commands.recovery import undo_faults
 from tasks.params import DEFAULT_PARAMS_FILE, Params
 from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
@@ -32,12 +31,13 @@ def inject(
 ) -> None:
     """Break one service of the running stack for a while, or undo what is left of faults (--recover)."""
     from tasks.console import Console
+    from tasks.inject.recover import recover_fully
 
     place, console = workspace_at(workspace), Console()
     if recover_only:
         if kind is not None or parameter:
             raise ParamsError(["--recover: takes no fault kind, target or parameter"])
-        undo_faults(place, console.say)
+        recover_fully(place, console.say)
         console.say("no fault is left")
         return
     if kind is None or target is None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
-from tasks.commands.recovery import undo_faults
 from tasks.errors import EXIT_FAILED
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.validation import ParamsError
@@ -133,10 +132,11 @@ def verify(
 ) -> None:
     """Exit status 0 only if no trace of a fault is left; says, too, whether the case is whole."""
     from tasks.case import validate_case
+    from tasks.inject.recover import recover_fully
 
     place = workspace_at(workspace)
     planned_case(checked_params(params), case_id)
-    undo_faults(place, typer.echo)
+    recover_fully(place, typer.echo)
     broken = validate_case(place.cases / case_id)
     typer.echo("\n".join(f"{case_id}: {line}" for line in broken) or f"{case_id}: recorded, no fault is left")
     if broken:

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,15 @@ def residue(workspace: Workspace) -> list[str]:
     if runtime is not None and runtime.alive:
         found += stack_residue(runtime)
     return found
+
+
+def recover_fully(workspace: Workspace, say: Callable[[str], None]) -> None:
+    """Undo every fault of this workspace and say what was done. Raises FaultError when a trace of a fault stays."""
+    for line in recover(workspace):
+        say(line)
+    left = residue(workspace)
+    if left:
+        raise FaultError("\n".join(["residue that could not be removed:", *left]))
 
 
 def stack_residue(runtime: Runtime) -> list[str]:
