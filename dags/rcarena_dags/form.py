@@ -1,7 +1,7 @@
 """The forms of the DAGs: one schema per field, and what a filled form means in the words of ``params.yaml``.
 
-A field that is left empty keeps the value of the preset. Limits are those of ``tasks/params.py`` (a test compares);
-what only registries know (fault kinds, methods) is checked by the first tasks, before anything is deployed.
+A field that is left empty keeps the value of the preset. Limits are those of the parameters; what only registries know
+(fault kinds, methods) is checked by the first tasks, before anything is deployed.
 """
 
 from __future__ import annotations
@@ -13,26 +13,14 @@ from typing import Any
 import yaml
 from airflow.sdk import Param
 
+from rcarena_dags.parameters import bounds, limits, section
 from rcarena_dags.settings import settings, use_repository
 
-NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 WORD = r"^[a-z][a-z0-9_-]*$"
 SERVICE = r"^[a-z0-9][a-z0-9-]*$"
-SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400}
-SECONDS_OR_NONE = {"type": "number", "minimum": 0, "maximum": 86_400}
 AS_IN_PARAMS = "params"
 """The preset that changes nothing."""
 
-WINDOWS = {
-    "type": "object",
-    "properties": {
-        "warmup_s": SECONDS_OR_NONE,
-        "baseline_s": SECONDS,
-        "fault_s": SECONDS,
-        "recovery_s": SECONDS_OR_NONE,
-    },
-    "additionalProperties": False,
-}
 FAULT = {
     "type": "object",
     "properties": {
@@ -92,7 +80,7 @@ def campaign_form() -> dict[str, Param]:
         "profile": Param(
             None,
             type=["null", "string"],
-            enum=[None, "paper", "llm"],
+            enum=[None, *limits("score.profile")["enum"]],
             description="Telemetry that the methods may see: what the paper used, or every metric of the case.",
         ),
         "methods": Param(
@@ -110,8 +98,7 @@ def campaign_form() -> dict[str, Param]:
 def name(default: str) -> Param:
     return Param(
         default,
-        type="string",
-        pattern=NAME,
+        **limits("campaign.name"),
         title="Campaign",
         description="Campaigns of one name are compared with each other. Small letters, digits and hyphens.",
     )
@@ -136,38 +123,46 @@ def experiment() -> dict[str, Param]:
             description="Only faults on these services; empty: on all that the faults name.",
         ),
         "repetitions": Param(
-            None, type=["null", "integer"], minimum=1, maximum=1000, description="Of every fault on every target."
+            None,
+            type=["null", "integer"],
+            **bounds("campaign.repetitions"),
+            description="Of every fault on every target.",
         ),
         "fault_free_cases": Param(
-            None, type=["null", "integer"], minimum=0, maximum=1000, description="Cases without any fault."
+            None,
+            type=["null", "integer"],
+            **bounds("campaign.fault_free_cases"),
+            description="Cases without any fault.",
         ),
         "windows": Param(
             None,
             type=["null", "object"],
-            properties=WINDOWS["properties"],
+            properties=section("campaign.windows"),
             additionalProperties=False,
             description='Seconds of each phase of a case: {"warmup_s": 5, "baseline_s": 22, "fault_s": 22, '
             '"recovery_s": 8}; what is left out stays.',
         ),
-        "seed": Param(None, type=["null", "integer"], minimum=0, maximum=2**32 - 1, description="Of load and plan."),
+        "seed": Param(None, type=["null", "integer"], **bounds("campaign.seed"), description="Seed of load and plan."),
     }
 
 
 def stack() -> dict[str, Param]:
     return {
-        "load_rate": Param(
-            None, type=["null", "number"], exclusiveMinimum=0, maximum=10_000, description="Requests per second."
+        "load_rate": Param(None, type=["null", "number"], **bounds("load.rate"), description="Requests per second."),
+        "replicas": Param(
+            None, type=["null", "integer"], **bounds("deploy.replicas"), description="Replicas of the model."
         ),
-        "replicas": Param(None, type=["null", "integer"], minimum=1, maximum=64, description="Replicas of the model."),
         "tensor_parallel": Param(
             None,
             type=["null", "integer"],
-            minimum=1,
-            maximum=16,
+            **bounds("deploy.parallelism.tensor"),
             description="GPUs that share each layer (Kubernetes).",
         ),
         "pipeline_parallel": Param(
-            None, type=["null", "integer"], minimum=1, maximum=16, description="Pods that a replica spans (Kubernetes)."
+            None,
+            type=["null", "integer"],
+            **bounds("deploy.parallelism.pipeline"),
+            description="Pods that a replica spans (Kubernetes).",
         ),
     }
 
@@ -209,14 +204,14 @@ def smoke_form() -> dict[str, Param]:
         "repetitions",
     ):
         del own[key]
-    sizes = {
-        key: {"type": "integer", "minimum": 1, "maximum": limit}
-        for key, limit in (("replicas", 64), ("tensor_parallel", 16), ("pipeline_parallel", 16))
-    }
+    parallelism = {f"{name}_parallel": own for name, own in section("deploy.parallelism").items()}
+    sizes = {"replicas": limits("deploy.replicas"), **parallelism}
     return {
         **own,
         "name": Param("smoke", type="string", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Start of the names."),
-        "fault_free_cases": Param(3, type="integer", minimum=1, maximum=1000, description="Cases of each setting."),
+        "fault_free_cases": Param(
+            3, **{**limits("campaign.fault_free_cases"), "minimum": 1}, description="Cases of each setting."
+        ),
         "sweep": Param(
             [{"replicas": 1}, {"replicas": 2}, {"replicas": 3}],
             type="array",

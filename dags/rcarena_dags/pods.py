@@ -1,7 +1,7 @@
-"""Every live step is a pod: ``StepPod`` is the one place that says what they have in common.
+"""The pods of the live steps: ``StepPod`` says what they have in common.
 
 A pod calls ``rcarena`` with the campaign's parameters and workspace and is judged by its exit status. Its labels name
-campaign, run, case, attempt and step; who cleans up finds it by them, whoever started it.
+campaign, run, case, attempt and step; clean-up finds it by them, whoever started it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from kubernetes.client import models as k8s
 from urllib3.exceptions import HTTPError
 
-from rcarena_dags.costs import cost_of
+from rcarena_dags.parameters import cost_of
 from rcarena_dags.settings import Settings, retries, settings
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ LABEL = "rcarena.io"
 GRACE_S = 90
 """From SIGTERM to SIGKILL: long enough for the undo of a fault and for the end of a load."""
 PARTNER_TIMEOUT_S = 600
+HOPELESS = 2
+"""Exit status of a command whose next try would end the same way: wrong parameters, a fault that cannot be had."""
 UNTIL_GONE_S = GRACE_S + 60
 API_PAUSES_S = (2, 5, 10, 20, 30)
 
@@ -117,6 +119,25 @@ class StepPod(KubernetesPodOperator):
             **{**common, **given},
         )
 
+    def cleanup(self, pod: k8s.V1Pod, remote_pod: k8s.V1Pod, *args: Any, **kwargs: Any) -> None:
+        """Delete the pod. Raises AirflowException: it failed; AirflowFailException: and another try is no use."""
+        try:
+            super().cleanup(pod, remote_pod, *args, **kwargs)
+        except AirflowSkipException:
+            raise
+        except AirflowException as error:
+            if _exit_status(remote_pod, self.base_container_name) == HOPELESS:
+                why = f"exit status {HOPELESS}: another try would end the same way"
+                raise AirflowFailException(f"{error}\n{why}") from error
+            raise
+
+
+def _exit_status(pod: k8s.V1Pod, container: str) -> int | None:
+    for each in (pod.status and pod.status.container_statuses) or ():
+        if each.name == container and each.state and each.state.terminated:
+            return int(each.state.terminated.exit_code)
+    return None
+
 
 class ScorePod(StepPod):
     """Rankings of one method, in a pod as large as its cost class needs; to be mapped over methods."""
@@ -176,7 +197,7 @@ class _Pods:
         return names
 
     def _listed(self, selector: str) -> list[k8s.V1Pod]:
-        """The API may have its moment: who cleans up asks again."""
+        """List the pods, asking again after a failure of the API that may pass."""
         from kubernetes.client.exceptions import ApiException
 
         for pause_s in (*API_PAUSES_S, None):

@@ -1,7 +1,7 @@
 """The code that the offline stages of ``dvc.yaml`` run, as paths of the repository.
 
 It is found by following imports. ``dvc.yaml`` lists the same paths as deps, so that DVC runs a stage again when its
-code changes; ``tests/record/test_stage_code.py`` says what to write there.
+code changes; ``scripts/generate`` writes them there.
 """
 
 from __future__ import annotations

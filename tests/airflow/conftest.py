@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 DAGS = ROOT / "dags"
 
 NEED_AIRFLOW = ["test_dags.py", "test_end_to_end.py", "test_orchestration_faults.py", "test_nightly.py"]
-NEED_TASKS = ["test_costs.py", "test_pod_api.py", "test_presets.py"]
+NEED_TASKS = ["test_pod_api.py", "test_presets.py"]
 collect_ignore = NEED_TASKS if importlib.util.find_spec("airflow") else NEED_AIRFLOW
 
 OWN_HOME = tempfile.TemporaryDirectory(prefix="rcarena-airflow-")  # removed when the tests end

@@ -21,7 +21,7 @@ from airflow.sdk import DAG, TriggerRule
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from rcarena_dags import campaign_tasks, costs
+from rcarena_dags import campaign_tasks
 from rcarena_dags import pods as rcarena_pods
 from rcarena_dags.campaign_tasks import (
     CampaignRun,
@@ -184,6 +184,31 @@ def test_a_worker_does_not_wait_for_long_pods(dags: dict[str, DAG]) -> None:
     assert deferrable == {"load", "inject"}
     assert dags["campaign"].get_task("deploy").deferrable
     assert not dags["campaign"].get_task("preflight").deferrable
+
+
+@pytest.mark.parametrize(("status", "again"), [(1, True), (2, False), (137, True)])
+def test_a_step_that_cannot_succeed_is_not_tried_again(
+    dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch, status: int, again: bool
+) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+    from kubernetes.client import models as k8s
+
+    task = dags["campaign"].get_task("deploy")
+    asking = ("is_istio_enabled", "patch_already_checked", "process_pod_deletion")
+    for name in (*asking, "_read_pod_container_states", "_read_pod_events"):
+        monkeypatch.setattr(StepPod, name, lambda *_, **__: None)
+    ended = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(exit_code=status))
+    container = k8s.V1ContainerStatus(
+        name=task.base_container_name, state=ended, image="x", image_id="x", ready=False, restart_count=0
+    )
+    pod = k8s.V1Pod(
+        metadata=k8s.V1ObjectMeta(name="rcarena-deploy"),
+        spec=k8s.V1PodSpec(containers=[]),
+        status=k8s.V1PodStatus(phase="Failed", container_statuses=[container]),
+    )
+    with pytest.raises(AirflowException) as caught:
+        task.cleanup(pod, pod)
+    assert isinstance(caught.value, AirflowFailException) is not again
 
 
 def test_parts_of_an_attempt_are_not_repeated_alone(dags: dict[str, DAG]) -> None:
@@ -530,10 +555,6 @@ def test_settings_come_from_the_environment() -> None:
     for wrong in ('"yes"', "no"):
         with pytest.raises(SettingsError, match="RCARENA_DEFERRABLE"):
             Settings.from_environment({"RCARENA_DEFERRABLE": wrong})
-
-
-def test_cost_classes_name_methods_once() -> None:
-    assert not costs.EXPENSIVE & costs.MODERATE
 
 
 def test_the_values_of_the_chart_set_what_there_is_to_set() -> None:

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import yaml
-
 from tasks.record.outputs import foreign_code
 from tasks.record.stage_code import PACKAGES, stage_code
 from tests.command import ROOT
 from tests.stage_code import copy_stage_code
-
-
-@pytest.mark.parametrize("stage", PACKAGES)
-def test_dvc_knows_the_code_of_a_stage(stage: str) -> None:
-    """Write the paths that are expected here to the stage's deps in dvc.yaml."""
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    assert [path for path in deps if path.startswith("tasks/")] == list(stage_code(stage))
 
 
 def test_all_that_a_stage_reads_cases_and_parameters_with_is_its_code() -> None:
