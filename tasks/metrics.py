@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tasks.stack import Role
+from tasks.stack import ALL_ROLES, Role
 
 Profile = Literal["paper", "llm"]
 """What the methods may see. ``paper``: what arXiv 2603.02057 gave its methods, by our names. ``llm``: every metric."""
@@ -27,7 +27,6 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 GATEWAY: frozenset[Role] = frozenset({"gateway"})
 HEAD: frozenset[Role] = frozenset({"head"})
 REPLICA: frozenset[Role] = frozenset({"replica"})
-ALL_ROLES = GATEWAY | HEAD | REPLICA
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ HEAD = "ray-head"
 REPLICA_PREFIX = "ray-replicas-"
 
 Role = Literal["gateway", "head", "replica", "service"]
+ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
+"""The roles of a stack of ours; a service of another one is just a ``service``."""
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tasks.export.questions.metrics import SPECS
 from tasks.export.questions.promql import MetricSpec
 from tasks.export.sources.placement import Units
-from tasks.metrics import ALL_ROLES, METRICS, Metric
-from tasks.stack import Role
+from tasks.metrics import METRICS, Metric
+from tasks.stack import ALL_ROLES, Role
 
 PAGE = Path(__file__).parents[1] / "docs/telemetry.md"
 HEADER = "| metric | unit | profile | services | local | Kubernetes |\n|---|---|---|---|---|---|\n"

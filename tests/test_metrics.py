@@ -12,6 +12,7 @@ from tasks.export.questions.promql import MetricSpec, Variant
 from tasks.export.sources.placement import Units
 from tasks.inject.catalogue import list_fault_kinds
 from tasks.metrics import IMPORTED, METRICS, Metric
+from tasks.stack import ALL_ROLES
 from tests import metrics_table
 
 CONSTANTS = {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
@@ -32,7 +33,7 @@ def test_the_export_fills_every_canonical_metric_where_it_is_expected() -> None:
 
 def test_a_question_for_a_role_that_is_not_expected_to_have_the_metric_is_refused() -> None:
     with pytest.raises(ValueError, match="kv_cache_usage: not expected of gateway, head"):
-        MetricSpec(metrics.KV_CACHE_USAGE, (Variant("vllm", "x{}", metrics.ALL_ROLES),))
+        MetricSpec(metrics.KV_CACHE_USAGE, (Variant("vllm", "x{}", ALL_ROLES),))
 
 
 def test_faults_show_in_metrics_of_the_services_they_act_on() -> None:

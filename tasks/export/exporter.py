@@ -68,7 +68,7 @@ def export_case(
 def check_metrics(
     sources: TelemetrySources, window: tuple[datetime, datetime], params: ExportParams, stack: Stack
 ) -> dict[str, tuple[str, ...]]:
-    """Which canonical metrics a running stack did not deliver in ``window``: metric -> services that lack it.
+    """Return the canonical metrics that a running stack did not deliver in ``window``: metric -> services that lack it.
     ``explain_missing`` says which series would be needed.
 
     Raises:
@@ -90,7 +90,7 @@ def check_metrics(
 def check_series(
     sources: TelemetrySources, window: tuple[datetime, datetime], params: ExportParams, stack: Stack
 ) -> dict[str, tuple[str, ...]]:
-    """Which canonical metrics the series that Prometheus has in ``window`` could not make up, whoever they are of:
+    """Return the canonical metrics that no series in Prometheus could fill in ``window``, whatever service it is of:
     metric -> services that would lack it. It needs no running stack: what spans, Ray and vLLM give is left out.
 
     Raises:

@@ -31,7 +31,7 @@ class TimeGrid:
 
     @classmethod
     def between(cls, start: datetime, end: datetime, step_s: float) -> TimeGrid:
-        """The times from ``start`` to ``end``, both included where they fall on the grid."""
+        """Return the times from ``start`` to ``end``, both included where they fall on the grid."""
         start_ms, end_ms, step_ms = (math.floor(x * 1000 + 1e-3) for x in (start.timestamp(), end.timestamp(), step_s))
         if step_ms < 1:
             raise ValueError(f"step_s: {step_s} is below 1 ms")
@@ -41,7 +41,7 @@ class TimeGrid:
 
     @classmethod
     def aligned(cls, start: datetime, end: datetime, step_s: float) -> TimeGrid:
-        """The multiples of the step (counted from the epoch) from ``start`` to ``end``: servers that round times to the
+        """Return the multiples of the step since the epoch from ``start`` to ``end``: servers that round times to the
         step leave these as they are. A window without one gets the grid of ``between``."""
         plain = cls.between(start, end, step_s)
         skipped = -plain.start_ms % plain.step_ms
@@ -55,7 +55,7 @@ class TimeGrid:
         return TimeGrid(self.start_ms + first * self.step_ms, self.step_ms, min(steps, self.steps - first))
 
     def widened(self, steps: int) -> TimeGrid:
-        """The grid with so many further steps on each side."""
+        """Return the grid with ``steps`` further steps on each side."""
         return TimeGrid(self.start_ms - steps * self.step_ms, self.step_ms, self.steps + 2 * steps)
 
     @property
@@ -68,15 +68,15 @@ class TimeGrid:
         return (self.start_ms + np.arange(self.steps, dtype=np.int64) * self.step_ms) * MS_NS
 
     def nearest(self, times_ns: np.ndarray) -> np.ndarray:
-        """Number of the step nearest to each time, below 0 or from ``steps`` on for those outside; of a time half-way
-        between two steps it is the later. Shape (n,), int64."""
+        """Return the number of the step nearest to each time, (n,) int64: the later one half-way between two, below 0
+        or from ``steps`` on outside of the grid."""
         offsets = times_ns // MS_NS - self.start_ms
         return (2 * offsets + self.step_ms) // (2 * self.step_ms)
 
 
 @dataclass
 class Misplaced:
-    """How answers differed from what was asked: ``off_ms``, the farthest that a sample was from its step; ``outside``,
+    """How far answers were from what was asked: ``off_ms``, the farthest that a sample was from its step; ``outside``,
     samples more than two steps outside of the asked time (rounding and the margin for it explain those nearer)."""
 
     off_ms: int = 0
@@ -84,7 +84,7 @@ class Misplaced:
 
 
 def on_grid(series: Sequence[Series], grid: TimeGrid, misplaced: Misplaced | None = None) -> list[Series]:
-    """The series with one sample per step at most, at exactly the grid's times, in order of time.
+    """Return the series with one sample per step at most, at exactly the grid's times, in order of time.
 
     Series with equal labels are one series. Of several samples nearest to one step the nearest counts, of equally near
     ones the later, of several at one time the largest that is a number. Series without a sample on the grid are left

@@ -1,4 +1,4 @@
-"""Numbers in other people's answers and files, whatever type they are written as."""
+"""Reads numbers in JSON answers and files, whatever type they are written as."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 
 
 def whole_number(value: object) -> int | None:
-    """A JSON number or text as a whole number; None for anything else (a fraction, a boolean, text with letters)."""
+    """Return a JSON number or text as a whole number; None for a fraction, a boolean or text with letters."""
     if type(value) is int:
         return value
     if isinstance(value, float):
@@ -22,7 +22,7 @@ def whole_number(value: object) -> int | None:
 
 
 def real_number(value: object) -> float | None:
-    """A JSON number, or text such as "1.5", "NaN" or "+Inf"; None for anything else."""
+    """Return a JSON number, or text such as "1.5", "NaN" or "+Inf", as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and (not value or "_" in value):
@@ -34,6 +34,6 @@ def real_number(value: object) -> float | None:
 
 
 def finite_number(value: object) -> float | None:
-    """``real_number`` without infinities and NaN."""
+    """Return ``real_number`` without infinities and NaN."""
     number = real_number(value)
     return number if number is not None and math.isfinite(number) else None

@@ -18,8 +18,6 @@ from tasks.plugins import Registry
 from tasks.stack import Role
 from tasks.validation import suggest, validation_problems
 
-ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})
-
 
 @dataclass(frozen=True)
 class FaultKind:

@@ -115,7 +115,8 @@ def case_signals(case: Case, origin: datetime | None = None) -> CaseSignals | No
 
 
 def time_grid(metrics: pd.DataFrame) -> TimeGrid:
-    """The sampling interval as found (median over all series), coarsened until at most ``MAX_POINTS`` points remain."""
+    """Return a grid of the sampling interval (median over all series), coarsened until at most ``MAX_POINTS`` points
+    remain."""
     first, last = float(metrics["seconds"].min()), float(metrics["seconds"].max())
     intervals = metrics.sort_values("seconds").groupby(["metric", "service"])["seconds"].diff()
     native = float(intervals[intervals > 0].median()) if (intervals > 0).any() else 1.0
@@ -161,7 +162,7 @@ def metric_order(changes: pd.DataFrame, targets: tuple[str, ...]) -> list[str]:
 
 
 def constant_metrics(series: pd.DataFrame) -> set[str]:
-    """Metrics with one and the same value in every sample of every service: they tell least and are drawn last."""
+    """Return the metrics with one value in every sample of every service: they tell least and are drawn last."""
     of_metric = series.groupby(level="metric")
     low, high = of_metric.min().min(axis=1), of_metric.max().max(axis=1)
     return set(low.index[low == high])

@@ -1,4 +1,4 @@
-"""Series by pod, GPU or callee -> series by service.
+"""Joins series by pod, GPU or callee to services.
 
 The join is made here and not in PromQL: ``* on (pod) group_left`` fails as soon as a pod has two series on the side of
 one (it was replaced, or is scraped twice), and it costs the server a lookup per sample. Here a duplicate is one more
@@ -52,13 +52,13 @@ _COMBINE: dict[Combine, Callable[..., np.ndarray]] = {
 def join_series(
     series: Iterable[Series], grid: TimeGrid, placement: Placement, join: Join, combine: Combine
 ) -> dict[str, Row]:
-    """service -> its values; services without a sample are absent."""
+    """Return service -> its values; services without a sample are absent."""
     units = _units([("", item) for item in on_grid(list(series), grid)], grid, placement, join)
     return {service: _combined(list(rows.values()), combine) for (service, _), rows in units.items()}
 
 
 def ratio_of(numerators: dict[str, Row], denominators: dict[str, Row]) -> dict[str, Row]:
-    """Step by step where both have samples; NaN where the denominator is zero."""
+    """Divide step by step where both have samples; NaN where the denominator is zero."""
     result = {}
     for service, above in numerators.items():
         below = denominators.get(service)
@@ -72,7 +72,7 @@ def ratio_of(numerators: dict[str, Row], denominators: dict[str, Row]) -> dict[s
 def join_buckets(
     series: Iterable[Series], grid: TimeGrid, placement: Placement, join: Join, quantile: float
 ) -> dict[str, Row]:
-    """service -> a quantile of its histogram: the buckets of all its units are added up first.
+    """Return service -> a quantile of its histogram: the buckets of all its units are added up first.
 
     Bounds are numbers, however they are written: ``1``, ``1.0`` and ``1e0`` are one bucket. A service that has buckets
     of VictoriaMetrics's kind (``vmrange``) alone gets those. Series without a bound are none of the histogram.
@@ -85,13 +85,13 @@ def join_buckets(
 
 
 def _bound(labels: Mapping[str, str]) -> float | None:
-    """Upper bound of a bucket."""
+    """Return the upper bound of a bucket."""
     bound = real_number(labels.get(BUCKET_LABEL))
     return None if bound is None or np.isnan(bound) else bound
 
 
 def _range(labels: Mapping[str, str]) -> tuple[float, float] | None:
-    """Both bounds of a bucket of VictoriaMetrics's kind, such as ``1.000e-01...1.136e-01``."""
+    """Return both bounds of a bucket of VictoriaMetrics's kind, such as ``1.000e-01...1.136e-01``."""
     lower, dots, upper = labels.get(RANGE_LABEL, "").partition("...")
     bounds = real_number(lower), real_number(upper)
     if not dots or bounds[0] is None or bounds[1] is None or not bounds[0] < bounds[1]:
@@ -102,7 +102,7 @@ def _range(labels: Mapping[str, str]) -> tuple[float, float] | None:
 def _added_buckets(
     series: Iterable[tuple[Kind | None, Series]], grid: TimeGrid, placement: Placement, join: Join
 ) -> dict[str, dict[Kind, Row]]:
-    """service -> bound -> the bucket's counts, of all units."""
+    """Return service -> bound -> the bucket's counts, of all units."""
     units = _units([(bound, item) for bound, item in series if bound is not None], grid, placement, join)
     buckets: dict[str, dict[Kind, Row]] = defaultdict(dict)
     for (service, bound), rows in units.items():
@@ -111,7 +111,7 @@ def _added_buckets(
 
 
 def _cumulated(counted: dict[tuple[float, float], Row]) -> dict[float, Row]:
-    """Buckets that count what lies within both bounds -> buckets that count all up to the upper bound."""
+    """Turn buckets that count what lies within both bounds into buckets that count all up to the upper bound."""
     present = np.logical_or.reduce([row.present for row in counted.values()])
     bounds = sorted({bound for pair in counted for bound in pair} | {np.inf})
     below = {
@@ -121,9 +121,9 @@ def _cumulated(counted: dict[tuple[float, float], Row]) -> dict[float, Row]:
 
 
 def bucket_quantile(buckets: dict[float, Row], quantile: float) -> Row:
-    """Prometheus's ``histogram_quantile``: linear within the bucket, NaN where nothing was counted. A step has a figure
-    where the infinite bucket has a sample; a bucket without one there does not count for that step. Counts that fall
-    with the bound are taken to stay.
+    """Compute Prometheus's ``histogram_quantile``: linear within the bucket, NaN where nothing was counted. A step has
+    a figure where the infinite bucket has a sample; a bucket without one there does not count for that step. Counts
+    that fall with the bound are taken to stay.
 
     Args:
         buckets: upper bound -> count of what is at most that; one of them is infinite.
@@ -158,7 +158,7 @@ def row_series(service: str, row: Row, grid: TimeGrid) -> Series:
 def _units(
     series: Iterable[tuple[Kind, Series]], grid: TimeGrid, placement: Placement, join: Join
 ) -> dict[tuple[str, Kind], dict[str, Row]]:
-    """``(service, kind)`` -> unit -> its samples, the largest of several at one time."""
+    """Return ``(service, kind)`` -> unit -> its samples, the largest of several at one time."""
     units: dict[tuple[str, Kind], dict[str, Row]] = defaultdict(dict)
     for kind, item in series:
         unit = _call_kind(item.labels) if join == "callee" else ""
@@ -174,7 +174,8 @@ def _units(
 
 
 def _call_kind(labels: Mapping[str, str]) -> str:
-    """Calls that reach a service by different names are parts of a sum, not duplicates."""
+    """Return what tells apart the calls that reach a service by different names: they add up, they are no
+    duplicates."""
     return repr(sorted((name, value) for name, value in labels.items() if name not in (BUCKET_LABEL, RANGE_LABEL)))
 
 

@@ -48,8 +48,8 @@ from tasks.export.questions.ray import (
 )
 from tasks.export.questions.series_names import NOTES
 from tasks.export.sources.placement import Units
-from tasks.metrics import ALL_ROLES, GATEWAY, HEAD, REPLICA
-from tasks.stack import Role
+from tasks.metrics import GATEWAY, HEAD, REPLICA
+from tasks.stack import ALL_ROLES, Role
 
 METRIC_MAP_VERSION = 2
 
@@ -247,7 +247,7 @@ SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in METRIC_MAP}
 
 
 def expected_services(spec: MetricSpec, roles: Mapping[str, Role], units: Units, gpus: bool = True) -> tuple[str, ...]:
-    """Services of the stack that should have the metric when they are made of ``units``, with or without GPUs."""
+    """Return the services that should have the metric when they are made of ``units``, with or without GPUs."""
     wanted = spec.roles_of(units, gpus)
     return tuple(service for service, role in roles.items() if role in wanted)
 
@@ -259,7 +259,7 @@ def missing_metrics(
     specs: Iterable[MetricSpec] = METRIC_MAP,
     gpus: bool = True,
 ) -> dict[str, tuple[str, ...]]:
-    """Canonical metrics without any sample: metric -> services that lack it.
+    """Return the canonical metrics without any sample: metric -> services that lack it.
 
     Args:
         found: ``(metric, service)`` pairs that have samples.
@@ -273,7 +273,7 @@ def missing_metrics(
 
 
 def explain_missing(missing: Mapping[str, Iterable[str]], units: Units, gpus: bool = True) -> list[str]:
-    """One line for each metric that ``missing_metrics`` or ``absent_metrics`` reports: which series would give it."""
+    """Say for each metric of ``missing_metrics`` or ``absent_metrics`` which series would give it, one line each."""
     lines = []
     for name, services in missing.items():
         variants = SPECS[name].variants_of(units, gpus)
@@ -289,7 +289,7 @@ def explain_missing(missing: Mapping[str, Iterable[str]], units: Units, gpus: bo
 def absent_metrics(
     series: Collection[str], roles: Mapping[str, Role], units: Units, gpus: bool = True
 ) -> dict[str, tuple[str, ...]]:
-    """Canonical metrics that these names of series cannot make up: metric -> services that would lack it.
+    """Return the canonical metrics that series of these names cannot make up: metric -> services that would lack it.
 
     For a look at a Prometheus before the stack is up. Metrics that spans can give are not reported, nor those of Ray
     and vLLM, which export nothing before they run.

@@ -1,5 +1,4 @@
-"""What a canonical metric is made of: variants, each one PromQL question and the way its answer becomes a figure per
-service."""
+"""The sources of a canonical metric: PromQL questions, and how each answer becomes a figure per service."""
 
 from __future__ import annotations
 
@@ -8,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.export.sources.placement import Join, Units
-from tasks.metrics import ALL_ROLES, HEAD, Metric, Source
-from tasks.stack import Role
+from tasks.metrics import HEAD, Metric, Source
+from tasks.stack import ALL_ROLES, Role
 
 Combine = Literal["sum", "mean", "max", "min"]
 Accelerator = Literal["any", "gpu", "none"]
@@ -49,7 +48,7 @@ class Variant:
         return _filled(self.promql, window_s, namespace)
 
     def queries(self, window_s: float, namespace: str | None) -> tuple[str, ...]:
-        """One question, or two: what is divided and by what."""
+        """Return one question, or two: the dividend and the divisor."""
         parts = (self.promql, self.divisor) if self.divisor else (self.promql,)
         return tuple(_filled(part, window_s, namespace) for part in parts)
 
@@ -91,8 +90,8 @@ class MetricSpec:
         return tuple(variant for variant in self.variants if variant.is_asked(units, gpus))
 
     def roles_of(self, units: Units, gpus: bool = True) -> frozenset[Role]:
-        """The services that are expected to have the metric. Where they are pods nobody calls the head: the gateway
-        reaches Ray Serve's proxies in the replicas' pods."""
+        """Return the roles that are expected to have the metric. Where services are pods nobody calls the head: the
+        gateway reaches Ray Serve's proxies in the replicas' pods."""
         by_spans = self.span_roles - HEAD if units == "pods" else self.span_roles
         return by_spans.union(*(v.roles for v in self.variants_of(units, gpus) if not v.optional))
 

@@ -27,7 +27,8 @@ def rate(series: str) -> str:
 
 
 def held(aggregation: str, gauge: str, offset: str = "") -> str:
-    """Last value of a gauge that Ray stops exporting while it does not change, as long as its target is up."""
+    """Return the last value of a gauge that Ray stops exporting while it does not change, as long as its target is
+    up."""
     value = f"{aggregation} by ($by) (last_over_time({gauge}{{$scope}}[{RAY_GAUGE_HOLD_S}s]{offset}))"
     return f"({value} and on ($by) (max by ($by) (up{{$target}}{offset}) == 1))"
 
@@ -37,7 +38,7 @@ def plain(aggregation: str, gauge: str) -> str:
 
 
 def late_counter_rate(counter: str, zero: str, zero_before: str) -> str:
-    """Rate of a counter that is exported only once it is above zero.
+    """Return the rate of a counter that is exported only once it is above zero.
 
     Where ``zero`` (zero times something of the same target) has samples the counter is known to be zero before it
     appears, so its first increments count and silence means zero. ``rate()`` would lose both.
@@ -55,13 +56,12 @@ def ray_late_counter_rate(counter: str, witness: str) -> str:
 def everywhere(
     source: Source, promql: str, roles: frozenset[Role], combine: Combine = "sum", divisor: str = ""
 ) -> tuple[Variant, Variant]:
-    """The same question to the local stack, whose series carry ``service``, and to a cluster, where they carry
-    ``pod``."""
+    """Ask the same of a local stack, whose series carry ``service``, and of a cluster, whose series carry ``pod``."""
     return _local(source, promql, roles, divisor), _cluster(source, promql, roles, combine, divisor)
 
 
 def by_proxy(promql: str, divisor: str = "") -> tuple[Variant, Variant]:
-    """What Ray Serve's proxies export: the head's locally, any pod's in a cluster."""
+    """Ask Ray Serve's proxies: the head's locally, those of any pod in a cluster."""
     variants = everywhere("ray_serve", promql, HEAD, divisor=divisor)
     return variants[0], replace(variants[1], roles=HEAD | REPLICA, optional=True)
 
@@ -81,7 +81,7 @@ def _bound(promql: str, by: str, target: str) -> str:
 
 
 def milliseconds_mean(histogram: str) -> tuple[str, str]:
-    """What is to be divided by what for a mean in seconds of a histogram in milliseconds."""
+    """Return dividend and divisor of a mean in seconds, from a histogram in milliseconds."""
     return f"{rate(f'{histogram}_sum')} / 1000", rate(f"{histogram}_count")
 
 

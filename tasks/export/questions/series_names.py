@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SeriesName:
-    """A name and the versions that export it by default; ``until``: the first that does not, empty for none."""
+    """A name and the versions that export it by default. ``until`` is the first that does not; empty: all later ones
+    do."""
 
     name: str
     since: str
@@ -41,7 +42,7 @@ VLLM_RENAMED: dict[str, tuple[SeriesName, ...]] = {
 
 
 def vllm_names(name: str) -> tuple[str, ...]:
-    """The name and its older ones."""
+    """Return the name and its older ones."""
     return tuple(known.name for known in VLLM_RENAMED.get(name, (SeriesName(name, since="vLLM 0.8"),)))
 
 

@@ -1,4 +1,4 @@
-"""Metrics per service derived from spans: latency as the caller sees it, time spent in the service itself and in its
+"""Derives metrics per service from spans: latency as the caller sees it, time spent in the service itself and in its
 engine, and the gateway's request and error rate. Each value is over the spans that ended in the window before its time.
 """
 
@@ -32,8 +32,8 @@ SERVER_ERROR = 500
 
 
 def derive_metrics(spans: pd.DataFrame, gateway: str | None, grid: TimeGrid, window_s: float) -> pd.DataFrame:
-    """Every metric that the spans allow, as rows of the metrics signal; on the whole grid for a service that has spans
-    of the kind, NaN where none ended in the window."""
+    """Return every metric that the spans allow, as rows of the metrics signal. A service that has spans of the kind has
+    rows on the whole grid, NaN where none ended in the window."""
     frames = [
         latency_metrics(calls_into_services(spans), grid, window_s),
         engine_metrics(spans, grid, window_s),
@@ -45,7 +45,7 @@ def derive_metrics(spans: pd.DataFrame, gateway: str | None, grid: TimeGrid, win
 
 
 def calls_into_services(spans: pd.DataFrame) -> pd.DataFrame:
-    """Each call into a service, as its caller sees it (what a mesh waypoint would measure).
+    """Return each call into a service as its caller sees it (what a mesh waypoint would measure).
 
     A call is a span whose parent belongs to another service or is not known. Its duration is that of the innermost
     span of the caller that lasts at least as long (Ray's ``route_to_replica`` ends when the replica accepts the
@@ -76,7 +76,7 @@ def calls_into_services(spans: pd.DataFrame) -> pd.DataFrame:
 
 
 def windows_of(ends_ns: np.ndarray, grid: TimeGrid, window_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which events fall into the window ``(t - window_s, t]`` of which grid time ``t``.
+    """Match events with the grid times ``t`` in whose window ``(t - window_s, t]`` they fall.
 
     Returns:
         ``(event, step)``: positions of equal length; an event is in as many windows as overlap it.
@@ -91,7 +91,7 @@ def windows_of(ends_ns: np.ndarray, grid: TimeGrid, window_s: float) -> tuple[np
 
 
 def latency_metrics(calls: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.DataFrame:
-    """``latency_p50`` and ``latency_p90`` of the calls that ended in the window before each grid time.
+    """Return ``latency_p50`` and ``latency_p90`` of the calls that ended in the window before each grid time.
 
     Rows of the metrics signal, on the whole grid for every service that was called; NaN where no call ended.
     """
@@ -105,7 +105,7 @@ def latency_metrics(calls: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.
 
 
 def engine_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.DataFrame:
-    """Means over the engine's requests of the times that vLLM puts on its span."""
+    """Return means over the engine's requests of the times that vLLM puts on its span."""
     engine = spans[spans["operation"].eq(ENGINE_SPAN)]
     if engine.empty:
         return _rows([])
@@ -119,7 +119,7 @@ def engine_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.D
 
 
 def serve_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.DataFrame:
-    """Mean time that Ray Serve's proxy or replica spent on a request, without the way to it."""
+    """Return the mean time that Ray Serve's proxy or replica spent on a request, without the way to it."""
     own = spans[spans["operation"].str.startswith(SERVE_SPANS)]
     if own.empty:
         return _rows([])
@@ -128,7 +128,7 @@ def serve_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.Da
 
 
 def number_attribute(spans: pd.DataFrame, name: str) -> np.ndarray:
-    """Value of a numeric attribute of each span, NaN where it has none. Shape (n,)."""
+    """Return the value of a numeric attribute of each span, NaN where it has none. Shape (n,)."""
     pattern = '"' + name.replace(".", r"\.") + r'":(?P<number>-?[0-9.]+(?:[eE][-+]?[0-9]+)?)'
     found = pc.extract_regex(pa.array(spans["attributes"], pa.string(), from_pandas=True), pattern)
     return pd.to_numeric(found.field(0).to_pandas(), errors="coerce").to_numpy(dtype=float)
@@ -137,8 +137,8 @@ def number_attribute(spans: pd.DataFrame, name: str) -> np.ndarray:
 def _means(
     spans: pd.DataFrame, parts: dict[Metric, tuple[np.ndarray, np.ndarray]], grid: TimeGrid, window_s: float
 ) -> pd.DataFrame:
-    """``sum(numerator) / sum(denominator)`` per service and window, for each metric; spans without a numerator do not
-    count."""
+    """Return ``sum(numerator) / sum(denominator)`` per service and window, for each metric. Spans without a numerator
+    do not count."""
     event, step = windows_of(span_ends(spans), grid, window_s)
     services = spans["service"].to_numpy(dtype=object)
     index = pd.MultiIndex.from_product([sorted(set(services)), range(grid.steps)])
@@ -153,7 +153,8 @@ def _means(
 
 
 def gateway_metrics(spans: pd.DataFrame, gateway: str, grid: TimeGrid, window_s: float) -> pd.DataFrame:
-    """``request_rate`` and ``error_rate`` of the gateway (server errors, and clients that gave up), per second."""
+    """Return ``request_rate`` and ``error_rate`` of the gateway (server errors, and clients that gave up), per
+    second."""
     own = spans[spans["service"].eq(gateway)]
     if own.empty:
         return _rows([])
@@ -169,7 +170,7 @@ def gateway_metrics(spans: pd.DataFrame, gateway: str, grid: TimeGrid, window_s:
 
 
 def _metric(metric: Metric, values: pd.Series, grid: TimeGrid) -> pd.DataFrame:
-    """``values`` indexed by (service, step)."""
+    """Return ``values``, indexed by (service, step), as rows of the metrics signal."""
     times = pd.to_datetime(grid.times_ns, unit="ns", utc=True)
     return pd.DataFrame(
         {

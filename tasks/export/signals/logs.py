@@ -8,7 +8,7 @@ from tasks.export.sources.log_lines import LogWindow, log_files, read_log
 
 @exporter("logs", "logs")
 def export_logs(context: ExportContext, sink: Sink) -> list[str]:
-    """Every log file of every service. A service that wrote nothing in the window is not a problem; one without a
+    """Write every log file of every service. A service that wrote nothing in the window is not a problem; one without a
     log file is, unless all logs are in Loki.
 
     Raises:

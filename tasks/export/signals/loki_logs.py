@@ -18,7 +18,7 @@ CONTAINER_TIMEZONE = "UTC"
 
 @exporter("loki", "logs")
 def export_loki_logs(context: ExportContext, sink: Sink) -> list[str]:
-    """Every line of every stream of the stack's pods. A service without a stream in the window is a problem.
+    """Write every line of every stream of the stack's pods. A service without a stream in the window is a problem.
 
     Raises:
         ExportError: Loki does not answer.

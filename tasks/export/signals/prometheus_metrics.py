@@ -23,7 +23,7 @@ TOLERATED_GAP = 0.05
 
 @exporter("prometheus", "metrics")
 def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
-    """What the spans did not yield: one query per canonical metric and variant until every service has answered.
+    """Write what the spans did not yield: one query per canonical metric and variant until every service has answered.
 
     A query that Prometheus refuses is a problem of that metric, and the next variant is asked.
 
@@ -68,7 +68,7 @@ def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportCo
 
 
 def _by_service(client: PrometheusClient, variant: Variant, context: ExportContext) -> Iterator[list[Series]]:
-    """The variant's figures for each service, chunk by chunk of the grid."""
+    """Yield the variant's figures for each service, chunk by chunk of the grid."""
     queries = variant.queries(context.params.rate_window_s, context.sources.namespace)
     for part, answers in client.query_ranges(queries, context.grid):
         if variant.join == "service":
@@ -79,7 +79,7 @@ def _by_service(client: PrometheusClient, variant: Variant, context: ExportConte
 
 
 def joined(variant: Variant, answers: list[list[Series]], part: TimeGrid, placement: Placement) -> dict[str, Row]:
-    """The answers to the variant's queries as figures per service."""
+    """Return the answers to the variant's queries as figures per service."""
     if variant.quantile is not None:
         rows = join_buckets(answers[0], part, placement, variant.join, variant.quantile)
     else:

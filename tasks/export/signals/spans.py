@@ -8,7 +8,7 @@ from tasks.export.base import ExportContext, Sink, exporter
 
 @exporter("spans", "spans")
 def export_spans(context: ExportContext, sink: Sink) -> list[str]:
-    """Spans around the window; a service without any is a problem, except the head where services are pods:
+    """Write the spans around the window. A service without any is a problem, except the head where services are pods:
     it serves no requests there."""
     sources = context.sources
     problems = [f"{path.name} does not exist" for path in sources.otlp if not path.exists()]

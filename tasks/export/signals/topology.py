@@ -25,8 +25,10 @@ MESH_COUNTERS = (
 
 @exporter("topology", "topology")
 def export_topology(context: ExportContext, sink: Sink) -> list[str]:
-    """Call edges that the stack declares or that spans, the mesh or DeepFlow show, and where each service ran; a
-    service whose pods moved within the window is on every node that it was on.
+    """Write the call edges that the stack declares or that spans, the mesh or DeepFlow show, and where each service
+    ran.
+
+    A service whose pods moved within the window is on every node that it was on.
 
     Raises:
         ExportError: a telemetry server does not answer.
@@ -56,7 +58,8 @@ def call_edges(calls: Iterable[tuple[str, str]]) -> pd.DataFrame:
 
 
 def mesh_calls(client: PrometheusClient, grid: TimeGrid, placement: Placement) -> tuple[tuple[str, str], ...]:
-    """Distinct (caller, callee) of the calls that the mesh counted within the window, between services of the stack.
+    """Return distinct (caller, callee) of the calls that the mesh counted within the window, between services of the
+    stack.
 
     Raises:
         SourceError: Prometheus does not answer.
@@ -78,7 +81,7 @@ def mesh_calls(client: PrometheusClient, grid: TimeGrid, placement: Placement) -
 
 
 def placement_edges(stack: Stack, placement: Placement | None = None) -> pd.DataFrame:
-    """service -> node, for the services whose nodes are known."""
+    """Return service -> node, for the services whose nodes are known."""
     nodes = placement.nodes if placement else {}
     placed = [
         (RUNS_ON, service.name, node)

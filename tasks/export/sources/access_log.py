@@ -20,7 +20,7 @@ LONGEST_REQUEST_S = 1e7
 
 
 def read_access_log(path: Path, from_ns: int, to_ns: int, left_out: LeftOut | None = None) -> pd.DataFrame:
-    """Requests whose lines were written from ``from_ns`` on and whose service began before ``to_ns``.
+    """Return the requests whose lines were written from ``from_ns`` on and whose service began before ``to_ns``.
 
     Lines that are not JSON objects (the torn last one, for example) are skipped. nginx writes a line when a request
     ends, so the file is ordered by ``time``, and the part before the window is not read.
@@ -41,8 +41,8 @@ def access_entries(
     left_out: LeftOut | None = None,
     place: str = "the gateway's access log",
 ) -> pd.DataFrame:
-    """Access-log lines as a table, one row per request that was served between the two times. An entry whose time or
-    duration is no number is counted in ``left_out``; other lines than entries are skipped."""
+    """Return access-log lines as a table, one row per request that was served between the two times. An entry whose
+    time or duration is no number is counted in ``left_out``; other lines than entries are skipped."""
     left_out = LeftOut() if left_out is None else left_out
     found = [entry for entry in map(_json_object, lines) if "time" in entry]
     entries = [entry for entry in found if _is_time(entry["time"])]
@@ -57,7 +57,7 @@ def access_entries(
 
 
 def _first_line_at(content: mmap.mmap, time_s: float) -> int:
-    """Offset of a line start with no line of ``time_s`` or later before it, found by bisection."""
+    """Return the offset of a line start with no line of ``time_s`` or later before it, found by bisection."""
     low, high = 0, len(content)
     while high - low > 65_536:
         middle = content.find(b"\n", (low + high) // 2, high) + 1
@@ -74,7 +74,7 @@ def _first_line_at(content: mmap.mmap, time_s: float) -> int:
 
 
 def _is_time(value: object) -> bool:
-    """Whether it may be seconds since the epoch."""
+    """Return whether the value may be seconds since the epoch."""
     seconds = finite_number(value)
     return seconds is not None and 0 < seconds < LARGEST_INT64 / 1e9
 
@@ -88,7 +88,7 @@ def _json_object(line: bytes | str) -> dict[str, Any]:
 
 
 def _seconds(frame: pd.DataFrame, column: str) -> pd.Series:
-    """nginx's seconds: a number, ``-`` or, after retries, several joined by commas or colons (summed)."""
+    """Read nginx's seconds: a number, ``-`` or, after retries, several joined by commas or colons (summed)."""
     if column not in frame:
         return pd.Series(np.nan, index=frame.index, dtype="float64")
     parts = frame[column].astype("string").str.split(r"[,:]", expand=True, regex=True)
@@ -97,8 +97,8 @@ def _seconds(frame: pd.DataFrame, column: str) -> pd.Series:
 
 
 def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
-    """One server span per line of the access log. Its span id is the one that nginx's tracer gave it, else the tail of
-    nginx's request id."""
+    """Return one server span per line of the access log. Its span id is the one that nginx's tracer gave it, else the
+    tail of nginx's request id."""
     if requests.empty:
         return span_frame([])
     request_id = _text(requests, "request_id")
@@ -140,7 +140,7 @@ def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
 
 
 def _made_up_ids(requests: pd.DataFrame) -> pd.Series:
-    """32 hexadecimal digits per request, from its content and its place in the log."""
+    """Return 32 hexadecimal digits per request, from its content and its place in the log."""
     halves = [pd.util.hash_pandas_object(requests.astype("string"), hash_key=key * 16) for key in ("a", "b")]
     digits = [half.astype("string").str.zfill(20).str[-16:] for half in halves]
     return digits[0] + digits[1]

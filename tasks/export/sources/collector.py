@@ -32,7 +32,8 @@ class CollectorFiles(TelemetryClient):
         self._piece_bytes = piece_bytes
 
     def rows(self, wanted: SpanFilter, left_out: LeftOut | None = None) -> Iterator[Row]:
-        """Spans of every file that was written to since ``wanted.from_ns``, in the form of ``otlp.span_frame``.
+        """Yield the spans of every file that was written to since ``wanted.from_ns``, in the form of
+        ``otlp.span_frame``.
 
         Args:
             left_out: what could not be read is counted here.
@@ -68,7 +69,7 @@ class CollectorFiles(TelemetryClient):
 
 
 def _may_be_newer(mtime: Any, since: datetime) -> bool:
-    """A file without a usable time may be."""
+    """Return whether a file may have been written to since; one without a usable time may."""
     if not isinstance(mtime, str):
         return True
     try:

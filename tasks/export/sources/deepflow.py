@@ -1,7 +1,7 @@
-"""Requests that DeepFlow saw by eBPF, from its SQL API.
+"""A client of DeepFlow's SQL API: requests seen by eBPF.
 
-What a server's process (or, without a process, its network card) saw of a request becomes a span of that service, and
-who asked whom becomes a call edge. These spans stand in for services without a tracer; they carry no engine times.
+A request as a server's process saw it (or its network card, without a process) becomes a span of that service, and its
+two ends become a call edge. These spans stand in for services without a tracer; they carry no engine times.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class DeepFlowClient(TelemetryClient):
         return pd.DataFrame(columns=list(COLUMNS))
 
     def flows(self, start: datetime, end: datetime, namespace: str | None) -> pd.DataFrame:
-        """Requests to pods of the namespace as their servers saw them, each once: ``COLUMNS``.
+        """Return requests to pods of the namespace as their servers saw them, each once: ``COLUMNS``.
 
         Raises:
             SourceError: DeepFlow does not answer, or refuses the query.
@@ -80,8 +80,8 @@ class DeepFlowClient(TelemetryClient):
         return frame[timed].reset_index(drop=True)
 
     def _between(self, first_s: int, last_s: int, namespace: str | None) -> Iterator[list[list[Any]]]:
-        """Pages of the rows dated from ``first_s`` to ``last_s``, both included. A time with more rows than a page is
-        halved; a single second is paged by row."""
+        """Yield pages of the rows dated from ``first_s`` to ``last_s``, both included. A time with more rows than a
+        page is halved; a single second is paged by row."""
         page = self._page(first_s, last_s, namespace, 0)
         if len(page) < self._page_rows:
             yield page
@@ -133,14 +133,14 @@ def _checked(namespace: str) -> str:
 
 
 def deepflow_calls(flows: pd.DataFrame, placement: Placement) -> tuple[tuple[str, str], ...]:
-    """Distinct (caller, callee) of requests between two services."""
+    """Return distinct (caller, callee) of requests between two services."""
     callers, callees = _services(flows, 0, placement), _services(flows, 1, placement)
     pairs = {(a, b) for a, b in zip(callers, callees, strict=True) if a and b and a != b}
     return tuple(sorted(pairs))
 
 
 def deepflow_spans(flows: pd.DataFrame, placement: Placement) -> pd.DataFrame:
-    """Requests as spans of the service that answered, in the form of ``spans.read_spans``.
+    """Return requests as spans of the service that answered, in the form of ``spans.read_spans``.
 
     The id that DeepFlow calls the span's is that of the caller, which the request carried: it is the parent here.
     """
@@ -188,8 +188,8 @@ def _services(flows: pd.DataFrame, side: int, placement: Placement) -> list[str 
 
 
 def _starts_ns(times: pd.Series) -> pd.Series:
-    """Microseconds since the epoch, or text with or without a zone (then UTC) -> nanoseconds (Int64); null for what is
-    no time."""
+    """Convert microseconds since the epoch, or text (UTC unless it names a zone), to nanoseconds (Int64); null for what
+    is no time."""
     numbers = pd.to_numeric(times, errors="coerce").astype("float64")
     possible = numbers.between(1, LARGEST_INT64 / 1000, inclusive="left")
     counted = numbers.where(possible).round().astype("Int64") * 1000

@@ -24,7 +24,7 @@ LONGEST_URL_QUERY = 4000
 
 
 class SourceError(RCArenaError):
-    """A telemetry server could not be asked, or refused."""
+    """A telemetry server does not answer, or refuses."""
 
 
 class RefusedError(SourceError):
@@ -33,8 +33,7 @@ class RefusedError(SourceError):
 
 @dataclass(frozen=True)
 class HttpAccess:
-    """How to be let in. The token itself is read from its file for every request (it may be rotated) and is kept
-    nowhere.
+    """Credentials for a server. The token is read from its file for every request, since it may be rotated.
 
     Args:
         token_file: holds a bearer token.
@@ -47,7 +46,7 @@ class HttpAccess:
     tenant: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """Raises SourceError when the token file cannot be read or is empty."""
+        """Return auth headers. Raises SourceError when the token file cannot be read or is empty."""
         headers = {"X-Scope-OrgID": self.tenant} if self.tenant else {}
         if self.token_file is None:
             return headers
@@ -70,7 +69,7 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON; None where it is not."""
+        """Return the body as JSON, None where it is not."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -133,7 +132,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         as_sent: bool = False,
     ) -> Answer:
-        """The answer to a request with form fields; a status other than 200 is the caller's to judge.
+        """Send form fields and return the answer; the caller judges a status other than 200.
 
         Args:
             final: whether a failure that would be tried again shall not be.
@@ -186,7 +185,7 @@ class HttpClient:
 
 
 def _address(url: str) -> tuple[str, list[tuple[str, str]], dict[str, str]]:
-    """Base URL without login, query and last slash; the fields of the query; the header that the login makes."""
+    """Return the URL without login, query and last slash, the fields of its query, and the header for its login."""
     scheme, host, path, query, _ = urlsplit(url)
     login, at, host = host.rpartition("@")
     headers = urllib3.util.make_headers(basic_auth=unquote(login)) if at else {}
@@ -203,12 +202,12 @@ def _retry_after(value: str | None, otherwise: float) -> float:
 
 
 def one_line(text: object) -> str:
-    """``text`` for an error message: white space joined, at most 300 characters."""
+    """Return ``text`` for an error message: white space joined, at most 300 characters."""
     return " ".join((text if isinstance(text, str) else json.dumps(text)).split())[:300]
 
 
 def said_lines(said: object) -> list[str]:
-    """Warnings as a server gives them (a list, or one text, or none), one line each."""
+    """Return warnings as a server gives them (a list, or one text, or none), one line each."""
     if not said:
         return []
     return [one_line(text) for text in (said if isinstance(said, list) else [said])]

@@ -81,7 +81,7 @@ _MASKS = (
 
 @dataclass(frozen=True)
 class LogWindow:
-    """The time span that is wanted, and the offset from UTC of times that name no zone."""
+    """The wanted time span, and the offset from UTC of times that name no zone."""
 
     start: datetime
     end: datetime
@@ -104,7 +104,7 @@ class LogWindow:
 
 
 def log_files(directory: Path) -> list[Path]:
-    """Log files below ``directory``, each once whatever links to it, in order of path."""
+    """Return the log files below ``directory``, each once whatever links to it, in order of path."""
     found: dict[tuple[int, int], Path] = {}
     for path in sorted(directory.rglob("*")):
         if path.suffix not in LOG_SUFFIXES or path.is_symlink() or not path.is_file():
@@ -115,7 +115,7 @@ def log_files(directory: Path) -> list[Path]:
 
 
 def read_log(path: Path, service: str, window: LogWindow) -> Iterator[pd.DataFrame]:
-    """Rows of the logs signal from one file, in blocks; only those in the window.
+    """Yield rows of the logs signal from one file, in blocks; only those in the window.
 
     A file last written before the window is not read. Lines before the first time in a block that has one before it in
     the file take that; if no line so far had a time, they take the first that follows.
@@ -132,8 +132,8 @@ def read_log(path: Path, service: str, window: LogWindow) -> Iterator[pd.DataFra
 
 
 def timed_rows(times_ns: Sequence[int], lines: Sequence[str], service: str, window: LogWindow) -> pd.DataFrame:
-    """Rows of the logs signal from consecutive lines of one stream, with the times at which they were read; only those
-    in the window. A line that says itself when it was written shortly before or after that is believed."""
+    """Return rows of the logs signal from consecutive lines of one stream, only those in the window. ``times_ns`` are
+    the times at which they were read; a line's own time counts if it is near."""
     text = _cleaned(pa.array(lines, pa.large_string()))
     rows, _ = parse_lines(text, window, times_ns=np.array(times_ns, dtype=np.int64))
     return _signal_rows(rows, service, window)
@@ -180,7 +180,7 @@ def _cleaned(lines: pa.Array) -> pa.Array:
 def parse_lines(
     lines: pa.Array, window: LogWindow, last_ns: int | None = None, times_ns: np.ndarray | None = None
 ) -> tuple[pd.DataFrame, int | None]:
-    """Rows from consecutive lines of a file.
+    """Return rows from consecutive lines of a file.
 
     Args:
         lines: text, one element per line.
@@ -213,7 +213,7 @@ def parse_lines(
 
 
 def _join_continuations(table: pd.DataFrame, continuation: pd.Series) -> pd.DataFrame:
-    """Rows that begin a message, with the lines that continue it appended."""
+    """Return the rows that begin a message, with the lines that continue it appended."""
     row = (~continuation).cumsum()
     long_rows = row[continuation].unique()
     in_long_row = row.isin(long_rows)
@@ -242,7 +242,7 @@ def _apply_header(table: pd.DataFrame, lines: pa.Array, pattern: str, window: Lo
 
 
 def _times_ns(columns: dict[str, pd.Series], window: LogWindow) -> pd.Series:
-    """Nanoseconds since the epoch; null where the figures are no date."""
+    """Return nanoseconds since the epoch; null where the figures are no date."""
     if "year" in columns:
         times = _utc_ns(columns["year"], columns, window.utc_offset_s)
     else:
@@ -277,7 +277,7 @@ def _offsets_ns(columns: dict[str, pd.Series], utc_offset_s: float) -> pd.Series
 
 
 def _apply_access_entries(table: pd.DataFrame, lines: pa.Array) -> None:
-    """nginx's JSON access log: ``METHOD path status``, level by status."""
+    """Fill the lines of nginx's JSON access log: ``METHOD path status``, level by status."""
     found = pc.extract_regex(lines, _ACCESS_ENTRY)
     rows = np.flatnonzero(pc.is_valid(found).to_numpy(zero_copy_only=False) & table["time_ns"].isna().to_numpy())
     if not len(rows):
@@ -295,14 +295,14 @@ def _apply_access_entries(table: pd.DataFrame, lines: pa.Array) -> None:
 
 
 def _json_text(entries: pa.Array, key: str) -> pd.Series:
-    """Value of a flat key that holds a plain string or number; empty if absent."""
+    """Return the value of a flat key that holds a plain string or number; empty if absent."""
     found = pc.extract_regex(entries, rf'"{key}":\s*(?:"(?P<text>[^"\\]*)"|(?P<number>[-\d.]+))')
     text, number = (found.field(i).to_pandas().astype("string").fillna("") for i in (0, 1))
     return text.where(text != "", number)
 
 
 def _apply_bare_levels(table: pd.DataFrame, lines: pa.Array, candidates: pd.Series) -> pd.Series:
-    """Lines such as uvicorn's ``INFO:     message`` have a level but no time. Returns which lines those are."""
+    """Fill lines such as uvicorn's ``INFO:     message``, with a level but no time, and return which they are."""
     found = pc.extract_regex(lines, _BARE_LEVEL)
     levelled = candidates & pd.Series(pc.is_valid(found).to_pandas(), index=table.index)
     rows = np.flatnonzero(levelled)
@@ -313,7 +313,7 @@ def _apply_bare_levels(table: pd.DataFrame, lines: pa.Array, candidates: pd.Seri
 
 
 def mask_message(messages: pd.Series) -> pd.Series:
-    """Templates: the first line with figures, identifiers, addresses, paths and quoted text masked."""
+    """Return templates: the first line with figures, identifiers, addresses, paths and quoted text masked."""
     text = pa.array(messages.astype("string"), pa.string(), from_pandas=True)
     text = pc.list_element(pc.split_pattern(text, "\n", max_splits=1), 0)
     text = pc.utf8_slice_codeunits(text, 0, TEMPLATE_CHARACTERS)
@@ -323,7 +323,7 @@ def mask_message(messages: pd.Series) -> pd.Series:
 
 
 def template_ids(messages: pd.Series) -> pd.Series:
-    """Twelve hexadecimal digits that are equal for messages of one template, on every machine."""
+    """Return twelve hexadecimal digits that are equal for messages of one template, on every machine."""
     codes, templates = pd.factorize(mask_message(messages))
     digests = np.array([hashlib.sha256(template.encode()).hexdigest()[:12] for template in templates], dtype=object)
     return pd.Series(digests[codes], index=messages.index, dtype="string")

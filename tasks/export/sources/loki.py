@@ -1,4 +1,4 @@
-"""Log lines from Loki, stream by stream, page by page, none lost and none twice.
+"""A client of Loki: log lines stream by stream, page by page, none lost and none twice.
 
 Pages go forward in time. Loki has no cursor, and many lines may share one nanosecond, so the next page begins at the
 last time of the page before and what was already had of that nanosecond is taken off. Each stream is paged by itself: a
@@ -79,11 +79,11 @@ class LokiClient(TelemetryClient):
 
     @property
     def problems(self) -> list[str]:
-        """What the server warned of, and what could not be had, one line each."""
+        """Warnings of the server and what could not be read, one line each."""
         return self.left_out.problems
 
     def streams(self, selector: str, start: datetime, end: datetime) -> list[Stream]:
-        """The streams that match ``selector`` and may have lines in the window, in a fixed order.
+        """Return the streams that match ``selector`` and may have lines in the window, in a fixed order.
 
         Raises:
             SourceError: Loki does not answer, or refuses the selector.
@@ -100,7 +100,8 @@ class LokiClient(TelemetryClient):
         return sorted({stream.selector: stream for stream in streams}.values(), key=lambda stream: stream.selector)
 
     def pages(self, query: str, start: datetime, end: datetime) -> Iterator[Page]:
-        """Every line of ``query`` (a stream's selector, perhaps with filters) from ``start`` to ``end``, both included.
+        """Yield every line of ``query`` (a stream's selector, perhaps with filters) from ``start`` to ``end``,
+        inclusive.
 
         A question that is too large for the server is asked again for half the time, down to a second, or for a smaller
         page.
@@ -150,7 +151,7 @@ class LokiClient(TelemetryClient):
             from_ns = last_ns
 
     def _page(self, query: str, from_ns: int, to_ns: int, limit: int) -> tuple[list[tuple[int, str, str]], bool]:
-        """``(time, labels, line)`` in order of time, and whether there may be more."""
+        """Return ``(time, labels, line)`` in order of time, and whether there may be more."""
         fields = {
             "query": query,
             "start": str(from_ns),
@@ -201,7 +202,7 @@ class LokiClient(TelemetryClient):
 
 
 class _LimitError(SourceError):
-    """The server gives fewer lines per page; ``granted`` where it says how many."""
+    """The server allows fewer lines per page: ``granted``, None where it does not say how many."""
 
     def __init__(self, problem: str, granted: int | None) -> None:
         super().__init__(problem)
@@ -213,14 +214,14 @@ class _TooMuchError(SourceError):
 
 
 def _said(answer: Answer) -> str:
-    """What a refusal says: plain text, or the message within JSON."""
+    """Return the text of a refusal: plain, or the message within JSON."""
     document = answer.json()
     said = document.get("message") or document.get("error") if isinstance(document, dict) else document
     return said if isinstance(said, str) else answer.body[:2000].decode("utf-8", "replace")
 
 
 def _is_limit_or_too_much(answer: Answer) -> bool:
-    """Whether a smaller question may be answered: it is no use to ask the same again. A busy server is none."""
+    """Return whether the server may answer a smaller question. A busy server may answer the same one later."""
     said = _said(answer)
     if answer.status in (200, 429) or said.lstrip().startswith("<") or _BUSY.search(said):
         return False
@@ -228,7 +229,7 @@ def _is_limit_or_too_much(answer: Answer) -> bool:
 
 
 def _granted(said: str, asked: int) -> int | None:
-    """The limit that Loki names: ``... limit > max_entries_limit_per_query (10000 > 5000)``."""
+    """Return the limit that Loki names: ``... limit > max_entries_limit_per_query (10000 > 5000)``."""
     pairs = [(int(a), int(b)) for a, b in _ASKED_AND_GRANTED.findall(said)]
     fitting = [granted for wanted, granted in pairs if wanted == asked and granted > 0]
     return fitting[0] if fitting else None
@@ -241,8 +242,8 @@ def _is_labels(labels: object) -> bool:
 def _without(
     entries: list[tuple[int, str, str]], first_ns: int, had: Counter[tuple[str, str]]
 ) -> list[tuple[int, str, str]]:
-    """``entries`` less those of the first nanosecond that the pages before had; equal lines count as often as they
-    come."""
+    """Return ``entries`` without those of the first nanosecond that earlier pages held. Equal lines are told apart by
+    their number."""
     left = Counter(had)
     fresh = []
     for entry in entries:
@@ -255,7 +256,7 @@ def _without(
 
 
 def _selector(labels: Mapping[str, str], every: list[str]) -> str:
-    """Matches these labels and no more: a stream without a label would also be matched by one that has it."""
+    """Return a selector of exactly these labels: those of ``every`` that the stream lacks must be empty."""
     parts = (f'{name}="{_escaped(labels.get(name, ""))}"' for name in every)
     return "{" + ",".join(parts) + "}"
 
@@ -270,7 +271,7 @@ def _ns(moment: datetime) -> int:
 
 
 def service_of_stream(labels: Mapping[str, str], placement: Placement) -> str | None:
-    """The service of a stream, by a label that names it or by its pod; None when it is none of the stack's."""
+    """Return the service of a stream, by a label that names it or by its pod; None when it is none of the stack's."""
     for name in (*SERVICE_LABELS, *POD_LABELS):
         service = placement.names.get(labels.get(name, ""))
         if service is not None:
@@ -287,7 +288,7 @@ def access_log_entries(
     end: datetime,
     left_out: LeftOut | None = None,
 ) -> pd.DataFrame:
-    """The gateway's access log (one JSON object per request) as ``spans.read_access_log`` gives it.
+    """Return the gateway's access log (one JSON object per request) in the form of ``read_access_log``.
 
     Raises:
         SourceError: Loki does not answer.

@@ -44,8 +44,8 @@ class Series:
 
 
 def decode_answer(body: bytes) -> tuple[Any, list[np.ndarray]]:
-    """The answer as JSON with each list of samples replaced by its place in a list of arrays (2 n,): seconds and value
-    in turn. None if the body is not JSON."""
+    """Return the answer as JSON, None if it is not. Each list of samples is replaced by its place in the list of
+    arrays, (2 n,): seconds and value in turn."""
     pieces, texts, at = [], list[bytes](), 0
     while (start := body.find(VALUES + OPEN, at)) >= 0 and (end := body.find(CLOSE, start)) >= 0:
         first = start + len(VALUES)
@@ -67,7 +67,7 @@ def decode_answer(body: bytes) -> tuple[Any, list[np.ndarray]]:
 def matrix_series(
     result: Any, arrays: list[np.ndarray], left_out: LeftOut | None = None, place: str = "Prometheus"
 ) -> list[Series]:
-    """The series of a decoded answer.
+    """Return the series of a decoded answer.
 
     Args:
         result: list of series, as ``decode_answer`` leaves it.
@@ -121,7 +121,7 @@ def _labels(item: dict[str, Any]) -> dict[str, str]:
 
 
 def _milliseconds(seconds: np.ndarray) -> np.ndarray:
-    """Whole milliseconds, int64; a time that no clock can have becomes one far from every window."""
+    """Return whole milliseconds, int64; a time that no clock can have becomes one far from every window."""
     milliseconds = np.rint(seconds * 1000)
     if not (np.abs(milliseconds) < _FARTHEST_MS).all():
         milliseconds = np.clip(np.nan_to_num(milliseconds, nan=-_FARTHEST_MS), -_FARTHEST_MS, _FARTHEST_MS)
@@ -129,7 +129,7 @@ def _milliseconds(seconds: np.ndarray) -> np.ndarray:
 
 
 def _flat(samples: list[Any], left_out: LeftOut, place: str) -> np.ndarray:
-    """Seconds and value in turn, from a list of pairs that was decoded as JSON."""
+    """Return seconds and value in turn, from a list of pairs that was decoded as JSON."""
     try:
         flat = list(chain.from_iterable(samples)) if all(len(pair) == 2 for pair in samples) else None
         if flat is not None and all(type(x) is list for x in samples) and set(map(type, flat)) <= _NUMBERS_OR_TEXT:
@@ -148,8 +148,8 @@ def _flat(samples: list[Any], left_out: LeftOut, place: str) -> np.ndarray:
 
 
 def _numbers(texts: list[bytes]) -> list[np.ndarray] | None:
-    """The figures of lists of samples; infinities and NaN as Go writes them. None where something is no pair of
-    figures."""
+    """Return the figures of lists of samples, None if something is no pair of figures. Infinities and NaN are read as
+    Go writes them."""
     text = (b"],").join(texts)
     characters = np.frombuffer(text, np.uint8)
     closed = characters[np.flatnonzero(characters == _COMMA) - 1] == _CLOSED

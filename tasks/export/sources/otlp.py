@@ -69,7 +69,7 @@ class SpanFilter:
 
 
 def span_frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """``COLUMNS``, ``attributes``, ``upstream_s`` of each row."""
+    """Return rows as a table of ``COLUMNS``, ``attributes`` and ``upstream_s``."""
     frame = pd.DataFrame.from_records(list(rows), columns=[*COLUMNS, "attributes", "upstream_s"])
     return frame.astype(
         {
@@ -89,7 +89,7 @@ def span_frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def status_codes(values: pd.Series) -> pd.Series:
-    """Numbers, or text that is one, as Int32; null for anything else."""
+    """Return numbers, or text that is one, as Int32; null for anything else."""
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     whole = numbers.where(numbers.mod(1).eq(0) & numbers.abs().le(LARGEST_INT32))
     return whole.astype("Int32")
@@ -97,12 +97,11 @@ def status_codes(values: pd.Series) -> pd.Series:
 
 @dataclass
 class SpanReader:
-    """Rows in the form of ``span_frame`` from what one file holds.
+    """Decodes the export requests of one file into rows of ``span_frame``.
 
     Args:
-        wanted: which spans.
-        place: the file's name, for what is left out.
-        left_out: counts that.
+        wanted: the spans to take.
+        place: the file's name, under which ``left_out`` counts what cannot be used.
     """
 
     wanted: SpanFilter
@@ -120,7 +119,7 @@ class SpanReader:
         self.left_out.note(f"{self.place} ends within a line or message: it is being written, or was cut off")
 
     def message_rows(self, message: bytes) -> Iterator[Row]:
-        """Spans of one export request: JSON or protobuf, perhaps zstd."""
+        """Yield the spans of one export request: JSON or protobuf, perhaps zstd."""
         if message.startswith(ZSTD):
             try:
                 with pa.CompressedInputStream(pa.BufferReader(message), "zstd") as plain:
@@ -142,7 +141,7 @@ class SpanReader:
         yield from self._proto_rows(request)
 
     def line_rows(self, line: bytes, ended: bool = True) -> Iterator[Row]:
-        """Spans of one export request as OTLP JSON."""
+        """Yield the spans of one export request as OTLP JSON."""
         line = line.removeprefix(b"\xef\xbb\xbf").strip()
         if not line:
             return
@@ -205,7 +204,7 @@ class SpanReader:
                         yield row
 
     def _takes(self, start_ns: int | None, end_ns: int | None) -> bool:
-        """Whether a span has times, and they are wanted."""
+        """Return whether a span has times and overlaps the wanted ones."""
         if start_ns is None or end_ns is None or not 0 < start_ns <= LARGEST_INT64 or not 0 < end_ns <= LARGEST_INT64:
             self.odd("a span whose start or end is no time")
             return False
@@ -263,7 +262,7 @@ class SpanReader:
         return None
 
     def _code(self, value: Any, prefix: str, names: tuple[str, ...], odd: str) -> int:
-        """OTLP JSON has numbers for enumerations; older writers spell them out."""
+        """Return the number of an enumeration's value; older writers of OTLP JSON spell it out."""
         if value is None:
             return 0
         if isinstance(value, str) and value.startswith(prefix) and value.removeprefix(prefix).lower() in names:
@@ -275,7 +274,7 @@ class SpanReader:
         return 0
 
     def _objects(self, parent: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-        """The objects in a list; what is none is counted."""
+        """Yield the objects in a list and count what is none."""
         value = parent.get(key)
         if isinstance(value, list):
             for item in value:

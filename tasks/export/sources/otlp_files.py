@@ -42,8 +42,8 @@ class _Peekable(_Readable, Protocol):
 
 
 class _Decompressed:
-    """What a compressed stream holds, up to where it is damaged; only then is the error raised. (Arrow drops what it
-    had of a read when that fails: the reads are small.)"""
+    """Reads a compressed stream up to where it is damaged, and raises only then. Reads are small, since Arrow drops
+    what it had of a read that fails."""
 
     READ_BYTES = 512
 
@@ -82,7 +82,7 @@ class _Prefixed:
         return taken + self._stream.read(size - len(taken)) if len(taken) < size else taken
 
     def lines(self) -> Iterator[tuple[bytes, bool]]:
-        """Each line, and whether it has its end."""
+        """Yield each line, and whether it has its end."""
         parts: list[bytes] = []
         while block := self.read(2**20):
             first, *more = block.split(b"\n")
@@ -96,7 +96,7 @@ class _Prefixed:
 
 
 def read_otlp(paths: Iterable[Path], wanted: SpanFilter, left_out: LeftOut | None = None) -> pd.DataFrame:
-    """Spans of all files and of all files below all directories; a path that does not exist has none.
+    """Return the spans of all files, and of all files below directories; a path that does not exist has none.
 
     Args:
         left_out: what could not be read is counted here.
@@ -156,8 +156,8 @@ def _file_rows(path: Path, reader: SpanReader) -> Iterator[Row]:
 
 
 def _is_received(path: Path) -> bool:
-    """Whether the local receiver wrote the file: one of its first records has a checksum that fits. (The others may
-    have been damaged on the way.)"""
+    """Return whether the local receiver wrote the file: one of its first records has a checksum that fits. Others may
+    be damaged."""
     with path.open("rb") as stream:
         for _ in range(4):
             header = stream.read(HEADER.size)
@@ -173,7 +173,7 @@ def _is_received(path: Path) -> bool:
 
 
 def stream_rows(stream: _Peekable, reader: SpanReader) -> Iterator[Row]:
-    """Spans of a whole file, whatever its form and compression."""
+    """Yield the spans of a whole file, whatever its form and compression."""
     head = stream.peek(HEAD_BYTES)
     codec = "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else None
     if codec is None:
@@ -218,7 +218,7 @@ def _prefixed_rows(stream: _Prefixed, reader: SpanReader) -> Iterator[Row]:
 
 
 def _form(head: bytes) -> str:
-    """What a file that starts with ``head`` holds: ``lines``, ``messages`` or ``neither``."""
+    """Return what a file that starts with ``head`` holds: ``lines``, ``messages`` or ``neither``."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text or text.startswith(b"{"):
         return "lines"

@@ -22,8 +22,8 @@ PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "ser
 
 @dataclass(frozen=True)
 class PodPlacement:
-    """A pod of a service, where it ran and on which GPUs (UUIDs). ``start`` and ``end`` (aware): None where not known,
-    which means since ever and for ever."""
+    """A pod of a service, where it ran and on which GPUs (UUIDs). ``start`` and ``end`` (aware) are None where not
+    known; then it has no bound."""
 
     service: str
     pod: str
@@ -92,17 +92,17 @@ class Placement:
         return {**names, **{service: service for service in self.services}}
 
     def holdings(self, labels: Mapping[str, str], join: Join) -> tuple[Holding, ...]:
-        """Whose the series with these labels is, and when; empty if it is none of the stack's."""
+        """Return the services that a series with these labels belongs to, and when; empty if to none of the stack."""
         if join == "callee":
             return self.of_peer(labels, "destination")
         found = self._of_gpu(labels) if join == "gpu" else self._of_pod(labels)
         if not found and labels.get("service") in self.services:
-            # A pod that nobody told us of, but its monitor knows its service.
+            # The pod is not known, but its monitor says its service.
             return (Holding(labels["service"], labels.get("UUID") or labels.get("pod", "")),)
         return found
 
     def of_peer(self, labels: Mapping[str, str], side: Literal["source", "destination"]) -> tuple[Holding, ...]:
-        """Whose end of a call this is, by Istio's labels."""
+        """Return the services at one end of a call, by Istio's labels."""
         if labels.get(f"{side}_workload_namespace", "") not in ("", "unknown", self.namespace):
             return ()
         for ending in PEER_LABELS:
@@ -132,8 +132,8 @@ class Placement:
 
     @cached_property
     def _by_pod(self) -> dict[str, tuple[Holding, ...]]:
-        """What a series that names a pod says is that pod's from its first sample on; that the pod has ended matters,
-        since its last figures linger."""
+        """A series that names a pod belongs to it from the first sample on. The end of the pod counts, since its last
+        figures linger."""
         return _index(
             (pod.pod, Holding(pod.service, pod.uid or pod.pod, SINCE_EVER, pod.span_ns[1])) for pod in self.pods
         )
@@ -157,8 +157,8 @@ def _index(pairs: Iterable[tuple[str, Holding]]) -> dict[str, tuple[Holding, ...
 
 
 def merge_pods(stated: Iterable[PodPlacement], seen: Iterable[PodPlacement]) -> tuple[PodPlacement, ...]:
-    """What the deployment stated and what monitoring saw, one entry per pod. What is stated counts where both know;
-    ``start`` and ``end`` that are not stated are taken from what was seen."""
+    """Merge the pods that the deployment states with those that monitoring saw, one entry per pod. The statement counts
+    where both know something; a ``start`` or ``end`` that it lacks is taken from what was seen."""
     merged = list(stated)
     for pod in seen:
         i = next((i for i, known in enumerate(merged) if _same(known, pod)), None)

@@ -13,18 +13,17 @@ from tasks.export.sources.placement import PodPlacement
 from tasks.export.sources.prometheus import PrometheusClient
 
 MOST_LOOKS = 400
-"""Pods are looked at this often over the window at most."""
+"""The window is looked at this many times at most."""
 
 
 def discover_pods(
     client: PrometheusClient, grid: TimeGrid, namespace: str, service_label: str, services: tuple[str, ...]
 ) -> tuple[PodPlacement, ...]:
-    """Pods whose label ``service_label`` names a service, with the times between which they were there.
+    """Return the pods whose label ``service_label`` names a service, with the times between which they were there.
 
-    A pod that is there at the first or the last look has no start or no end; any
-    other has come just after the look before the first that saw it, and gone just before the look after the last.
-    kube-state-metrics must export that label
-    (``--metric-labels-allowlist=pods=[...]``); where it does not, nothing is found.
+    A pod that is there at the first look has no start, one that is there at the last look no end. Any other came just
+    after the look before the first that saw it, and went just before the look after the last. kube-state-metrics must
+    export the label (``--metric-labels-allowlist=pods=[...]``); where it does not, nothing is found.
 
     Raises:
         SourceError: Prometheus does not answer.
@@ -67,7 +66,7 @@ def _key(series: Series) -> tuple[str, str]:
 
 
 def _seen(series: Iterable[Series]) -> dict[tuple[str, str], tuple[int, int]]:
-    """First and last time of each pod, in nanoseconds."""
+    """Return the first and last time of each pod, in nanoseconds."""
     times: dict[tuple[str, str], tuple[int, int]] = {}
     for item in series:
         if len(item.times_ns):

@@ -105,7 +105,7 @@ class PrometheusClient(TelemetryClient):
         return [*(f"Prometheus informs: {info}" for info in self.infos), *([moved] if off_ms else [])]
 
     def query_range(self, promql: str, grid: TimeGrid) -> Iterator[list[Series]]:
-        """Every series of ``promql`` on the grid, one list per chunk of time; steps without a sample are absent.
+        """Yield every series of ``promql`` on the grid, one list per chunk of time; steps without a sample are absent.
 
         Raises:
             RefusedError: this query will never be answered.
@@ -116,7 +116,7 @@ class PrometheusClient(TelemetryClient):
                 yield series
 
     def query_ranges(self, queries: tuple[str, ...], grid: TimeGrid) -> Iterator[tuple[TimeGrid, list[list[Series]]]]:
-        """The answers to several queries for one part of the grid after the other. Raises like ``query_range``."""
+        """Yield the answers to several queries, one part of the grid after the other. Raises like ``query_range``."""
         first, steps = 0, min(FIRST_QUERY_STEPS, MAX_STEPS_PER_QUERY)
         largest = MAX_STEPS_PER_QUERY
         while first < grid.steps:
@@ -135,7 +135,7 @@ class PrometheusClient(TelemetryClient):
             steps = max(1, min(largest, TARGET_POINTS_PER_QUERY // width if width else largest))
 
     def series_names(self, start_s: float, end_s: float) -> frozenset[str]:
-        """Names of all series that had a sample between the two times (seconds since the epoch)."""
+        """Return the names of all series that had a sample between the two times (seconds since the epoch)."""
         fields = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
         answer = self._http.request("/api/v1/label/__name__/values", fields)
         names = self._data(answer, answer.json(), "the names of series")
@@ -144,8 +144,8 @@ class PrometheusClient(TelemetryClient):
         return frozenset(names)
 
     def _on_grid(self, promql: str, grid: TimeGrid) -> list[Series]:
-        """The answer, placed on the grid. A server that was found to move the asked times is from then on asked for a
-        step more on each side: the sample nearest to the first or the last step may lie outside."""
+        """Return the answer placed on the grid. A server that has once moved the asked times is asked for one step more
+        on each side: the sample nearest to the first or the last step may lie outside."""
         moved = Misplaced()
         series = on_grid(self._get(promql, grid.widened(self._margin_steps)), grid, moved)
         if moved.off_ms > self._misplaced.off_ms:
@@ -202,8 +202,8 @@ class PrometheusClient(TelemetryClient):
 
 
 def _is_too_much(answer: Answer) -> bool:
-    """Whether a shorter question may be answered: it is no use to ask the same again. Other servers state their limits
-    in other words, often as plain text; a busy server is no limit of the question."""
+    """Return whether the server may answer a shorter question. Servers state their limits in words of their own, often
+    as plain text; a busy server may answer the same question later."""
     if answer.status in (200, 429):
         return False
     document = answer.json()
@@ -219,7 +219,7 @@ def _is_too_much(answer: Answer) -> bool:
 
 
 def metrics_table(series: list[Series], metric: str, unit: str, source: str) -> pa.Table:
-    """Series that carry the label ``service`` as rows of the metrics signal; NaN stays NaN."""
+    """Return series that carry the label ``service`` as rows of the metrics signal; NaN stays NaN."""
     lengths = [len(item.values) for item in series]
     rows = sum(lengths)
     services = list(dict.fromkeys(item.labels["service"] for item in series))

@@ -54,7 +54,7 @@ def read_spans(
     others: pd.DataFrame | None = None,
     left_out: LeftOut | None = None,
 ) -> pd.DataFrame:
-    """Every span that overlaps ``[start - margin_s, end + margin_s]``, ordered by start.
+    """Return every span that overlaps ``[start - margin_s, end + margin_s]``, ordered by start.
 
     Args:
         otlp: files, or directories of files.
@@ -98,8 +98,8 @@ def read_spans(
 
 
 def add_gateway_spans(spans: pd.DataFrame, logged: pd.DataFrame, gateway: str) -> pd.DataFrame:
-    """Spans with those from the access log, which only add ``upstream_s`` where the gateway sent a span of that trace
-    itself."""
+    """Add the spans of the access log. Where the gateway sent a span of the trace itself, only ``upstream_s`` is
+    added."""
     own = spans[spans["service"].eq(gateway)]
     if own.empty:
         return pd.concat([spans, logged], ignore_index=True)
@@ -142,7 +142,8 @@ def link_gateway(spans: pd.DataFrame, gateway: str | None) -> pd.DataFrame:
 
 
 def _last_begun_before(spans: pd.DataFrame, parents: pd.DataFrame, by: list[str]) -> pd.Series:
-    """Span id of the parent with equal ``by`` columns that began last before each span; indexed like ``spans``."""
+    """Return the span id of the parent with equal ``by`` columns that began last before each span; indexed like
+    ``spans``."""
     left = pd.DataFrame({"at": spans["start"].astype("int64") + CLOCK_SLACK_NS, "row": spans.index})
     left[by] = spans[by].to_numpy()
     right = pd.DataFrame({"at": parents["start"].astype("int64"), "found": parents["span_id"]})

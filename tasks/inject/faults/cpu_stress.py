@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from tasks import metrics
-from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
 from tasks.inject.executors.kubernetes.chaos_mesh import StressExecutor
@@ -17,6 +17,7 @@ from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.stress import start_stressor
 from tasks.inject.executors.local.undo import EndProcesses, KillTracked, LocalStep
 from tasks.inject.probe import Probe
+from tasks.stack import ALL_ROLES
 
 
 class Parameters(FaultParameters):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from tasks import metrics
-from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
 from tasks.inject.executors.kubernetes.chaos_mesh import StressExecutor
@@ -18,6 +18,7 @@ from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.stress import start_stressor
 from tasks.inject.executors.local.undo import EndProcesses, KillTracked, LiftMemoryLimit, LocalStep
 from tasks.inject.probe import Probe
+from tasks.stack import ALL_ROLES
 
 MACHINE_MARGIN_MB = 1024
 ALARM_MARGIN_MB = 512

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks import metrics
-from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes as cluster_probes
 from tasks.inject.executors.kubernetes.chaos_mesh import NetworkExecutor
@@ -11,6 +11,7 @@ from tasks.inject.executors.local import network, probes
 from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import LocalStep, RestoreEgress
 from tasks.inject.probe import Probe
+from tasks.stack import ALL_ROLES
 
 
 class Parameters(FaultParameters):

@@ -7,7 +7,7 @@ import signal
 import time
 
 from tasks import metrics
-from tasks.inject.catalogue import ALL_ROLES, FaultKind, register
+from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.engine import EnginePause
@@ -15,6 +15,7 @@ from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import LocalStep, ResumeProcesses
 from tasks.inject.probe import Probe
+from tasks.stack import ALL_ROLES
 
 SETTLE_S = 2.0
 
