@@ -69,7 +69,7 @@ def _options(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first signal starts the clean-up; further ones must not interrupt it."""
+    """Start the clean-up at the first signal, and ignore further ones so that they do not interrupt it."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

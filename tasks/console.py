@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: progress bars on a terminal, plain lines in a log."""
+"""Output while a command runs: progress bars on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ Advance = Callable[[int], None]
 
 
 class Console:
+    """Prints lines and progress bars on standard output."""
+
     def __init__(self) -> None:
         self._rich = rich.console.Console(highlight=False, soft_wrap=True)
         self._started = time.monotonic()
 
     def say(self, message: str) -> None:
-        """One line with the seconds since the command began."""
+        """Print a line, after the seconds since the command began."""
         self._rich.print(f"{time.monotonic() - self._started:7.1f} s  {message}", markup=False)
 
     def show(self, text: str) -> None:
-        """A result, as it is."""
+        """Print a result as it is."""
         self._rich.print(text, markup=False)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Advance]:
-        """A bar below the lines on a terminal; nothing extra in a log."""
+        """Show a progress bar below the lines on a terminal; show nothing in a log."""
         if not self._rich.is_terminal:
             yield lambda steps: None
             return

@@ -1,4 +1,5 @@
-"""What makes two things the same: values whatever the type of their numbers, cases by what shapes their telemetry.
+"""Identity of values and of parameters: equal numbers are one whatever their type, and cases differ by what shapes
+telemetry.
 
 A parameter shapes telemetry unless its field is marked with ``NO_TELEMETRY``. The identity of parameters holds only
 what differs from the defaults: a parameter that is added later, with a default, changes no identity.
@@ -16,14 +17,14 @@ from pydantic.fields import FieldInfo
 
 
 class _NoTelemetry:
-    """Marks a parameter that no telemetry depends on: time limits of deployment, addresses, credentials."""
+    """Marks a parameter that telemetry does not depend on: time limits of deployment, addresses, credentials."""
 
 
 NO_TELEMETRY: Final = _NoTelemetry()
 
 
 def canonical(value: Any) -> Any:
-    """``value`` as JSON has it, with one form for equal numbers: 30.0 is 30, -0.0 is 0. ``true`` is no number."""
+    """Return ``value`` as JSON data with one form for equal numbers: 30.0 is 30, -0.0 is 0. ``true`` is no number."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -34,19 +35,19 @@ def canonical(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of ``value``, whatever the order of its keys and the type of its numbers. Raises TypeError: not JSON."""
+    """Return the SHA-256 of ``value``, whatever the order of keys and the type of numbers. Raises TypeError: no JSON."""
     return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()
 
 
 def resolved(model: BaseModel) -> dict[str, Any]:
-    """Every parameter that shapes telemetry, with its value."""
+    """Return every parameter that shapes telemetry, with its value."""
     return {name: _resolved(getattr(model, name)) for name, _ in _shaping(type(model))}
 
 
 def differing(model: BaseModel, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The parameters that shape telemetry and have another value than their default, or none.
+    """Return the parameters that shape telemetry and differ from their default, or have none.
 
-    ``defaults`` go before those of the model.
+    ``defaults`` override the defaults of the model.
     """
     fields = dict(_shaping(type(model)))
     known = {
@@ -62,7 +63,7 @@ def differing(model: BaseModel, defaults: Mapping[str, Any] | None = None) -> di
 
 
 def differences(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """The keys, dotted, that both have with different values, and both values."""
+    """List the dotted keys that both mappings have with different values, each with both values."""
     one, other = dict(_leaves(canonical(recorded), "")), dict(_leaves(canonical(asked), ""))
     return [
         f"{key} {one[key]}, not {other[key]}" for key in one if key in other and digest(one[key]) != digest(other[key])

@@ -55,7 +55,7 @@ class Windows(Frozen):
 
 
 class CampaignParams(Frozen):
-    """What the set of cases has in common."""
+    """The parameters that all cases of a campaign share."""
 
     name: DnsLabel
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -131,14 +131,14 @@ class InjectParams(Frozen):
 
 
 class ExportParams(Frozen):
-    """How telemetry is sampled into a case."""
+    """The sampling of telemetry into a case."""
 
     step_s: Annotated[float, Field(ge=0.5, le=300)] = 1
     rate_window_s: Annotated[float, Field(ge=1, le=3600)] = 5
 
 
 class ScoreParams(Frozen):
-    """Which methods rank, what they may see, and how they are scored."""
+    """The methods, the telemetry that they see, and the scoring."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     method_parameters: dict[str, dict[str, Plain]] = Field(default={})
@@ -159,7 +159,7 @@ class ReportParams(Frozen):
 
 
 class GateParams(Frozen):
-    """When `rcarena compare --gate` calls a change a regression.
+    """The limits beyond which `rcarena compare --gate` calls a change a regression.
 
     ``score_margin``: fall of Avg@5; ``latency_margin``: rise, as a share; ``failure_margin``: rise of the share of
     failed requests; ``methods``: only these (default: all).
@@ -217,7 +217,7 @@ class Params(Frozen):
         return self
 
     def dump(self) -> str:
-        """The resolved parameters as YAML: every default spelled out."""
+        """Return the resolved parameters as YAML, every default spelled out."""
         return dump(self.model_dump(mode="json"))
 
 
@@ -232,7 +232,7 @@ def load_params(path: Path) -> Params:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """What ``path`` says, whole or a part of the parameters, not checked.
+    """Read the parameters, or a part of them, from ``path`` without checking them.
 
     Raises:
         ParamsError: it is missing, not YAML, or no mapping.
@@ -245,7 +245,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def read_text(text: str | bytes, source: str) -> dict[str, Any]:
-    """As ``read_document``, of text that is at hand."""
+    """Read parameters from ``text`` like ``read_document`` from a file; ``source`` names it in problems."""
     try:
         document = load(text)
     except YamlError as error:
@@ -273,7 +273,7 @@ def _other_backend(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def validated(document: dict[str, Any], source: str) -> Params:
-    """Raises ParamsError: every problem, each naming its key in ``source``."""
+    """Return the checked parameters. Raises ParamsError with every problem, each naming its key in ``source``."""
     try:
         return Params.model_validate(document)
     except ValidationError as error:

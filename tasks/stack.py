@@ -36,5 +36,5 @@ class StackParams(Frozen):
         return roles
 
     def services(self) -> tuple[str, ...]:
-        """The RCA candidates."""
+        """Return the services: the RCA candidates."""
         return tuple(self.roles())

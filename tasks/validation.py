@@ -75,7 +75,7 @@ _KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: 
 
 @cache
 def _scalars(model: type[BaseModel], field: str) -> frozenset[type]:
-    """The kinds of single values that a field takes, if it says which; empty for anything else, as choices."""
+    """Return the types of single values that a field takes; empty for other fields, such as choices."""
     return frozenset(_KINDS) & frozenset(_alternatives(model.model_fields[field].annotation))
 
 
@@ -104,7 +104,7 @@ def _alternatives(annotation: Any) -> Iterable[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Raises ValueError: a file of parameters cannot hold it, or not as it is."""
+    """Return ``value`` as a file of parameters would give it back. Raises ValueError when a file cannot hold it."""
     if isinstance(value, dict):
         if any(not isinstance(key, str) for key in value):
             raise ValueError("a key must be text")
@@ -123,7 +123,7 @@ Plain = Annotated[Any, AfterValidator(_plain)]
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:
-    """``allowed: a, b, c`` plus the closest match, for an error message."""
+    """Return ``allowed: a, b, c``, after the closest match, for an error message."""
     choices = sorted(allowed)
     close = difflib.get_close_matches(word, choices, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
@@ -131,14 +131,14 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few, and how many more."""
+    """Join the first ``most`` names and say how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
 
 
 def validation_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """One line per problem of a pydantic error, each naming the key below ``prefix``."""
+    """Return one line per problem of a pydantic error, each naming the key below ``prefix``."""
     problems = [_problem(dict(detail), model) for detail in error.errors()]
     return [f"{prefix}.{problem}" if prefix else problem for problem in problems]
 

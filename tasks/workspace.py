@@ -1,4 +1,4 @@
-"""Where a campaign keeps its files. Paths are pure functions of the workspace and the case."""
+"""The paths of a campaign's files: pure functions of the workspace and the case."""
 
 from __future__ import annotations
 

@@ -54,12 +54,12 @@ _Composer.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 
 
 def load(text: str | bytes) -> Any:
-    """The one document of ``text`` (bytes: UTF-8 or, with its mark, UTF-16); None if it is empty.
+    """Parse the one document of ``text`` (bytes are UTF-8 or, with a byte order mark, UTF-16). None if it is empty.
 
-    It consists of dict (keys are str), list, str, int, float, bool and None, all its own: nothing is shared.
+    The result consists of dict (keys are str), list, str, int, float, bool and None; no part of it is shared.
 
     Raises:
-        YamlError: it cannot be used.
+        YamlError: the text cannot be used.
     """
     try:
         root = yaml.compose(text, Loader=_Composer)
@@ -73,12 +73,12 @@ def load(text: str | bytes) -> Any:
 
 
 def dump(value: Any) -> str:
-    """``value`` in block style, keys in their order."""
+    """Return ``value`` as YAML in block style, keys in their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 class _Construction:
-    """Python values of a tree of nodes, whose branches may be one (aliases)."""
+    """Builds Python values from a tree of nodes; aliases are branches that the tree shares."""
 
     def __init__(self) -> None:
         self._nodes = 0
@@ -97,7 +97,7 @@ class _Construction:
         raise _unknown_tag(node)
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
-        """A key of its own goes before a merged one, an earlier merged mapping before a later one."""
+        """Build a mapping. Its own keys override merged ones, and an earlier merged mapping overrides a later one."""
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         merges = 0

@@ -1,1 +1,1 @@
-"""What the commands of ``rcarena`` do, by concern; ``tasks.cli`` puts them together."""
+"""The commands of ``rcarena``, one file each; ``tasks.cli`` puts them together."""

@@ -53,7 +53,7 @@ def compare(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
-    """What changed between two campaigns: scores, latency, effects, versions, parameters, failures."""
+    """Show what changed between two campaigns: scores, latency, effects, versions, parameters, failures."""
     from tasks.compare.campaigns import Campaigns
     from tasks.compare.compare import compare as compare_sides
     from tasks.compare.page import write_page

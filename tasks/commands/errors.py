@@ -1,4 +1,4 @@
-"""How a command ends when something is wrong: with one clear message and an exit status (:mod:`tasks.errors`)."""
+"""End a command that cannot do its work with one clear message and an exit status (:mod:`tasks.errors`)."""
 
 from __future__ import annotations
 

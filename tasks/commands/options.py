@@ -33,6 +33,7 @@ DEFAULT_BRANCH = "results"
 
 
 def checked_params(path: Path) -> Params:
+    """Return the parameters in ``path``. Raises ParamsError when they cannot be used."""
     from tasks.commands.check import check_params
 
     params = load_params(path)
@@ -41,7 +42,7 @@ def checked_params(path: Path) -> Params:
 
 
 def planned_case(params: Params, case_id: str) -> CasePlan:
-    """Raises ParamsError when the campaign has no such case."""
+    """Return the plan of a case. Raises ParamsError when the campaign has no such case."""
     from tasks.campaign.plan import plan_campaign
 
     plans = {each.case_id: each for each in plan_campaign(params)}
@@ -53,6 +54,7 @@ def planned_case(params: Params, case_id: str) -> CasePlan:
 
 
 def workspace_at(root: Path) -> Workspace:
+    """Return the workspace in the folder ``root``. Raises ParamsError when it cannot be used."""
     if root.exists() and not root.is_dir():
         raise ParamsError([f"--workspace: {root} is not a directory"])
     if any(character in str(root.resolve()) for character in '"$\n\\'):

@@ -35,7 +35,7 @@ def performance(
 
 
 def _expanded(patterns: list[str]) -> list[Path]:
-    """Raises ParamsError: nothing is there."""
+    """Return the folders that match ``patterns``. Raises ParamsError when a pattern matches none."""
     found = {
         pattern: sorted(Path(each) for each in glob.glob(pattern) if Path(each).is_dir())  # noqa: PTH207 (absolute)
         for pattern in patterns

@@ -1,4 +1,4 @@
-"""How lists of what can be named in parameters show what comes from other packages."""
+"""Show in lists what comes from other packages, and what of it cannot be used."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ step_app = typer.Typer(
 )
 
 EXIT_FINISHED = 99
-"""Of `prepare`: the case is recorded already, there is nothing to do."""
+"""Exit status of `prepare` when the case is recorded already: there is nothing to do."""
 
 CaseId = Annotated[str, typer.Argument(help="A case id of `rcarena plan`.")]
 AttemptName = Annotated[
