@@ -35,7 +35,7 @@ def canonical(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of ``value``, whatever the order of keys and the type of numbers. Raises TypeError: no JSON."""
+    """Return the SHA-256 of ``value``, whatever the order of keys and type of numbers. Raises TypeError: no JSON."""
     return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()
 
 
