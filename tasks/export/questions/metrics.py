@@ -2,12 +2,13 @@
 
 A canonical metric has one name and one unit whatever stack it was seen on. Each has an ordered list of variants; for
 each service the first variant that answers is used and named in the column ``source``. ``series_names`` has the names
-that changed from version to version, ``ray_metrics`` and ``cluster_metrics`` the questions.
+that changed from version to version, ``ray`` and ``cluster`` the questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 
 from tasks import metrics
 from tasks.export.questions.cluster import (
@@ -28,10 +29,7 @@ from tasks.export.questions.cluster import (
     waypoint_quantile,
     waypoint_requests,
 )
-from tasks.export.questions.promql import (
-    MetricSpec,
-    Variant,
-)
+from tasks.export.questions.promql import MetricSpec, Variant
 from tasks.export.questions.ray import (
     HTTP_WITNESS,
     REPLICA_WITNESS,
@@ -48,197 +46,152 @@ from tasks.export.questions.ray import (
 )
 from tasks.export.questions.series_names import NOTES
 from tasks.export.sources.placement import Units
-from tasks.metrics import GATEWAY, HEAD, REPLICA
+from tasks.metrics import GATEWAY, HEAD, REPLICA, Metric
 from tasks.stack import ALL_ROLES, Role
 
 METRIC_MAP_VERSION = 2
+
+
+def _spec(
+    metric: Metric, *sources: Variant | tuple[Variant, ...], span_roles: frozenset[Role] = frozenset()
+) -> MetricSpec:
+    listed = ((source,) if isinstance(source, Variant) else source for source in sources)
+    return MetricSpec(metric, tuple(chain.from_iterable(listed)), span_roles)
 
 
 def _local_rate(series: str) -> str:
     return f"sum by (service) (rate({series}{{}}[$window]))"
 
 
-def _cgroup(promql: str, roles: frozenset[Role] = ALL_ROLES) -> Variant:
-    return Variant("cgroup", promql, roles)
+def _counter(series: str) -> tuple[Variant, Variant]:
+    """Ask for the rate of what is counted for a cgroup or container."""
+    return Variant("cgroup", _local_rate(series)), container_rate(series)
 
 
+def _gauge(series: str) -> tuple[Variant, Variant]:
+    """Ask for what is measured of a cgroup or container."""
+    return Variant("cgroup", f"sum by (service) ({series}{{}})"), container_gauge(series)
+
+
+def _network(*series: str) -> tuple[Variant, Variant]:
+    """Ask for the rate of what is counted at the interfaces, added up over the series."""
+    return Variant("cgroup", " + ".join(map(_local_rate, series))), network_rate(*series)
+
+
+_CPU_SECONDS = "container_cpu_usage_seconds_total"
+_LOCAL_QUOTA = "sum by (service) (container_spec_cpu_quota{} / container_spec_cpu_period{})"
+"""The local accelerator is the CPU quota of the engine's cgroup: use of what the quota grants."""
 _PROCESSING = milliseconds_mean("ray_serve_deployment_processing_latency_ms")
 
 METRIC_MAP: tuple[MetricSpec, ...] = (
-    MetricSpec(
+    _spec(
         metrics.CPU_USAGE,
-        (
-            _cgroup(_local_rate("container_cpu_usage_seconds_total")),
-            container_rate("container_cpu_usage_seconds_total"),
-            ray_node(
-                f"max by ({POD}) (ray_node_cpu_utilization{{$scope}})"
-                f" * on ({POD}) max by ({POD}) (ray_node_cpu_count{{$scope}}) / 100"
-            ),
+        _counter(_CPU_SECONDS),
+        ray_node(
+            f"max by ({POD}) (ray_node_cpu_utilization{{$scope}})"
+            f" * on ({POD}) max by ({POD}) (ray_node_cpu_count{{$scope}}) / 100"
         ),
     ),
-    MetricSpec(
+    _spec(
         metrics.MEMORY_WORKING_SET,
-        (
-            _cgroup("sum by (service) (container_memory_working_set_bytes{})"),
-            container_gauge("container_memory_working_set_bytes"),
-            ray_node(f"max by ({POD}) (ray_node_mem_used{{$scope}})"),
-        ),
+        _gauge("container_memory_working_set_bytes"),
+        ray_node(f"max by ({POD}) (ray_node_mem_used{{$scope}})"),
     ),
-    MetricSpec(
+    _spec(
         metrics.NETWORK_RECEIVE,
-        (
-            _cgroup(_local_rate("container_network_receive_bytes_total")),
-            network_rate("container_network_receive_bytes_total"),
-            ray_node(f"max by ({POD}) (ray_node_network_receive_speed{{$scope}})"),
-        ),
+        _network("container_network_receive_bytes_total"),
+        ray_node(f"max by ({POD}) (ray_node_network_receive_speed{{$scope}})"),
     ),
-    MetricSpec(
+    _spec(
         metrics.NETWORK_TRANSMIT,
-        (
-            _cgroup(_local_rate("container_network_transmit_bytes_total")),
-            network_rate("container_network_transmit_bytes_total"),
-            ray_node(f"max by ({POD}) (ray_node_network_send_speed{{$scope}})"),
-        ),
+        _network("container_network_transmit_bytes_total"),
+        ray_node(f"max by ({POD}) (ray_node_network_send_speed{{$scope}})"),
     ),
-    MetricSpec(
+    _spec(
         metrics.ACCELERATOR_UTILIZATION,
-        (
-            # The local accelerator is the CPU quota of the engine's cgroup: use of what the quota grants.
-            _cgroup(
-                f"{_local_rate('container_cpu_usage_seconds_total')}"
-                " / sum by (service) (container_spec_cpu_quota{} / container_spec_cpu_period{})",
-                roles=REPLICA,
-            ),
-            dcgm_gauge("DCGM_FI_DEV_GPU_UTIL", "mean", 0.01),
-            dcgm_gauge("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "mean"),
-            ray_node(
-                f"avg by ({POD}) (ray_node_gpus_utilization{{$scope}})",
-                "mean",
-                0.01,
-                REPLICA,
-                accelerator="gpu",
-            ),
-            quota_use(),
-        ),
+        Variant("cgroup", f"{_local_rate(_CPU_SECONDS)} / {_LOCAL_QUOTA}", REPLICA),
+        dcgm_gauge("DCGM_FI_DEV_GPU_UTIL", "mean", 0.01),
+        dcgm_gauge("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "mean"),
+        ray_node(f"avg by ({POD}) (ray_node_gpus_utilization{{$scope}})", "mean", 0.01, REPLICA, accelerator="gpu"),
+        quota_use(),
     ),
-    MetricSpec(metrics.LATENCY_P50, waypoint_quantile(0.5), span_roles=ALL_ROLES),
-    MetricSpec(metrics.LATENCY_P90, waypoint_quantile(0.9), span_roles=ALL_ROLES),
-    MetricSpec(
-        metrics.CPU_THROTTLED,
-        (
-            _cgroup(_local_rate("container_cpu_cfs_throttled_seconds_total")),
-            container_rate("container_cpu_cfs_throttled_seconds_total"),
-        ),
-    ),
-    MetricSpec(
-        metrics.MEMORY_RSS,
-        (_cgroup("sum by (service) (container_memory_rss{})"), container_gauge("container_memory_rss")),
-    ),
-    MetricSpec(
-        metrics.MEMORY_LIMIT_HITS,
-        (_cgroup(_local_rate("container_memory_failcnt")), container_rate("container_memory_failcnt")),
-    ),
-    MetricSpec(
-        metrics.PROCESSES,
-        (_cgroup("sum by (service) (container_processes{})"), container_gauge("container_processes")),
-    ),
-    MetricSpec(
+    _spec(metrics.LATENCY_P50, waypoint_quantile(0.5), span_roles=ALL_ROLES),
+    _spec(metrics.LATENCY_P90, waypoint_quantile(0.9), span_roles=ALL_ROLES),
+    _spec(metrics.CPU_THROTTLED, _counter("container_cpu_cfs_throttled_seconds_total")),
+    _spec(metrics.MEMORY_RSS, _gauge("container_memory_rss")),
+    _spec(metrics.MEMORY_LIMIT_HITS, _counter("container_memory_failcnt")),
+    _spec(metrics.PROCESSES, _gauge("container_processes")),
+    _spec(
         metrics.NETWORK_DROPPED,
-        (
-            _cgroup(
-                f"{_local_rate('container_network_receive_packets_dropped_total')}"
-                f" + {_local_rate('container_network_transmit_packets_dropped_total')}"
-            ),
-            network_rate(
-                "container_network_receive_packets_dropped_total", "container_network_transmit_packets_dropped_total"
-            ),
-        ),
+        _network("container_network_receive_packets_dropped_total", "container_network_transmit_packets_dropped_total"),
     ),
-    MetricSpec(metrics.CPU_LIMIT, (kube_limit("cpu"),)),
-    MetricSpec(metrics.MEMORY_LIMIT, (kube_limit("memory"),)),
-    MetricSpec(metrics.RESTARTS_RATE, (kube_restarts(),)),
-    MetricSpec(metrics.PODS_RUNNING, (kube_pods("kube_pod_status_phase", 'phase="Running"'),)),
-    MetricSpec(metrics.PODS_READY, (kube_pods("kube_pod_status_ready", 'condition="true"'),)),
-    MetricSpec(metrics.GPU_SM_CLOCK, (dcgm_gauge("DCGM_FI_DEV_SM_CLOCK", "mean"),)),
-    MetricSpec(metrics.GPU_SM_ACTIVE, (dcgm_gauge("DCGM_FI_PROF_SM_ACTIVE", "mean"),)),
-    MetricSpec(metrics.GPU_TEMPERATURE, (dcgm_gauge("DCGM_FI_DEV_GPU_TEMP", "max"),)),
-    MetricSpec(metrics.GPU_POWER, (dcgm_gauge("DCGM_FI_DEV_POWER_USAGE", "sum"),)),
-    MetricSpec(
+    _spec(metrics.CPU_LIMIT, kube_limit("cpu")),
+    _spec(metrics.MEMORY_LIMIT, kube_limit("memory")),
+    _spec(metrics.RESTARTS_RATE, kube_restarts()),
+    _spec(metrics.PODS_RUNNING, kube_pods("kube_pod_status_phase", 'phase="Running"')),
+    _spec(metrics.PODS_READY, kube_pods("kube_pod_status_ready", 'condition="true"')),
+    _spec(metrics.GPU_SM_CLOCK, dcgm_gauge("DCGM_FI_DEV_SM_CLOCK", "mean")),
+    _spec(metrics.GPU_SM_ACTIVE, dcgm_gauge("DCGM_FI_PROF_SM_ACTIVE", "mean")),
+    _spec(metrics.GPU_TEMPERATURE, dcgm_gauge("DCGM_FI_DEV_GPU_TEMP", "max")),
+    _spec(metrics.GPU_POWER, dcgm_gauge("DCGM_FI_DEV_POWER_USAGE", "sum")),
+    _spec(
         metrics.GPU_POWER_LIMIT,
-        (
-            dcgm_gauge("DCGM_FI_DEV_POWER_MGMT_LIMIT", "sum"),
-            dcgm_gauge("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "sum"),
-        ),
+        dcgm_gauge("DCGM_FI_DEV_POWER_MGMT_LIMIT", "sum"),
+        dcgm_gauge("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "sum"),
     ),
-    MetricSpec(metrics.GPU_POWER_VIOLATION, (dcgm_rate("DCGM_FI_DEV_POWER_VIOLATION", "max", 1e-9),)),
-    MetricSpec(metrics.GPU_THERMAL_VIOLATION, (dcgm_rate("DCGM_FI_DEV_THERMAL_VIOLATION", "max", 1e-9),)),
-    MetricSpec(
-        metrics.GPU_CLOCK_EVENTS,
-        (dcgm_sum("DCGM_EXP_CLOCK_EVENTS_COUNT", 'clock_event!="gpu_idle"'),),
-    ),
-    MetricSpec(
+    _spec(metrics.GPU_POWER_VIOLATION, dcgm_rate("DCGM_FI_DEV_POWER_VIOLATION", "max", 1e-9)),
+    _spec(metrics.GPU_THERMAL_VIOLATION, dcgm_rate("DCGM_FI_DEV_THERMAL_VIOLATION", "max", 1e-9)),
+    _spec(metrics.GPU_CLOCK_EVENTS, dcgm_sum("DCGM_EXP_CLOCK_EVENTS_COUNT", 'clock_event!="gpu_idle"')),
+    _spec(
         metrics.GPU_MEMORY_USED,
-        (
-            dcgm_gauge("DCGM_FI_DEV_FB_USED", "sum", MIB),
-            ray_node(f"sum by ({POD}) (ray_node_gram_used{{$scope}})", "sum", MIB, REPLICA, accelerator="gpu"),
-        ),
+        dcgm_gauge("DCGM_FI_DEV_FB_USED", "sum", MIB),
+        ray_node(f"sum by ({POD}) (ray_node_gram_used{{$scope}})", "sum", MIB, REPLICA, accelerator="gpu"),
     ),
-    MetricSpec(metrics.GPU_LAST_XID, (dcgm_gauge("DCGM_FI_DEV_XID_ERRORS", "max"),)),
-    MetricSpec(metrics.REQUESTS_RUNNING, vllm_gauge("sum", "num_requests_running")),
-    MetricSpec(metrics.REQUESTS_WAITING, vllm_gauge("sum", "num_requests_waiting")),
-    MetricSpec(metrics.KV_CACHE_USAGE, vllm_gauge("max", "kv_cache_usage_perc")),
-    MetricSpec(metrics.TTFT_MEAN, vllm_mean("time_to_first_token_seconds"), span_roles=REPLICA),
-    MetricSpec(metrics.INTER_TOKEN_LATENCY_MEAN, vllm_mean("inter_token_latency_seconds"), span_roles=REPLICA),
-    MetricSpec(metrics.QUEUE_TIME_MEAN, vllm_mean("request_queue_time_seconds"), span_roles=REPLICA),
-    MetricSpec(metrics.PREFILL_TIME_MEAN, vllm_mean("request_prefill_time_seconds"), span_roles=REPLICA),
-    MetricSpec(metrics.DECODE_TIME_MEAN, vllm_mean("request_decode_time_seconds"), span_roles=REPLICA),
-    MetricSpec(metrics.E2E_LATENCY_MEAN, vllm_mean("e2e_request_latency_seconds"), span_roles=REPLICA),
-    MetricSpec(metrics.GENERATION_TOKENS_RATE, vllm_rate("generation_tokens_total")),
-    MetricSpec(metrics.PROMPT_TOKENS_RATE, vllm_rate("prompt_tokens_total")),
-    MetricSpec(metrics.PREEMPTIONS_RATE, vllm_late_rate("num_preemptions_total", "num_requests_running")),
-    MetricSpec(
+    _spec(metrics.GPU_LAST_XID, dcgm_gauge("DCGM_FI_DEV_XID_ERRORS", "max")),
+    _spec(metrics.REQUESTS_RUNNING, vllm_gauge("sum", "num_requests_running")),
+    _spec(metrics.REQUESTS_WAITING, vllm_gauge("sum", "num_requests_waiting")),
+    _spec(metrics.KV_CACHE_USAGE, vllm_gauge("max", "kv_cache_usage_perc")),
+    _spec(metrics.TTFT_MEAN, vllm_mean("time_to_first_token_seconds"), span_roles=REPLICA),
+    _spec(metrics.INTER_TOKEN_LATENCY_MEAN, vllm_mean("inter_token_latency_seconds"), span_roles=REPLICA),
+    _spec(metrics.QUEUE_TIME_MEAN, vllm_mean("request_queue_time_seconds"), span_roles=REPLICA),
+    _spec(metrics.PREFILL_TIME_MEAN, vllm_mean("request_prefill_time_seconds"), span_roles=REPLICA),
+    _spec(metrics.DECODE_TIME_MEAN, vllm_mean("request_decode_time_seconds"), span_roles=REPLICA),
+    _spec(metrics.E2E_LATENCY_MEAN, vllm_mean("e2e_request_latency_seconds"), span_roles=REPLICA),
+    _spec(metrics.GENERATION_TOKENS_RATE, vllm_rate("generation_tokens_total")),
+    _spec(metrics.PROMPT_TOKENS_RATE, vllm_rate("prompt_tokens_total")),
+    _spec(metrics.PREEMPTIONS_RATE, vllm_late_rate("num_preemptions_total", "num_requests_running")),
+    _spec(
         metrics.SERVE_ONGOING_REQUESTS,
-        (
-            *everywhere("ray_serve", held("sum", REPLICA_WITNESS), REPLICA),
-            *by_proxy(held("sum", HTTP_WITNESS)),
-        ),
+        everywhere("ray_serve", held("sum", REPLICA_WITNESS), REPLICA),
+        by_proxy(held("sum", HTTP_WITNESS)),
     ),
-    MetricSpec(
-        metrics.SERVE_QUEUED_REQUESTS,
-        by_proxy(held("sum", "ray_serve_deployment_queued_queries")),
-    ),
-    MetricSpec(
+    _spec(metrics.SERVE_QUEUED_REQUESTS, by_proxy(held("sum", "ray_serve_deployment_queued_queries"))),
+    _spec(
         metrics.SERVE_PROCESSING_LATENCY_MEAN,
-        (
-            *everywhere("ray_serve", _PROCESSING[0], REPLICA, divisor=_PROCESSING[1]),
-            *by_proxy(*milliseconds_mean("ray_serve_http_request_latency_ms")),
-        ),
+        everywhere("ray_serve", _PROCESSING[0], REPLICA, divisor=_PROCESSING[1]),
+        by_proxy(*milliseconds_mean("ray_serve_http_request_latency_ms")),
         span_roles=HEAD | REPLICA,
     ),
-    MetricSpec(
+    _spec(
         metrics.SERVE_HEALTHY_REPLICAS,
         everywhere("ray_serve", held("sum", "ray_serve_deployment_replica_healthy"), HEAD),
     ),
-    MetricSpec(
+    _spec(
         metrics.REQUEST_RATE,
-        (
-            *everywhere("ray_serve", rate("ray_serve_deployment_request_counter_total"), REPLICA),
-            *by_proxy(rate("ray_serve_num_http_requests_total")),
-            *waypoint_requests(),
-        ),
+        everywhere("ray_serve", rate("ray_serve_deployment_request_counter_total"), REPLICA),
+        by_proxy(rate("ray_serve_num_http_requests_total")),
+        waypoint_requests(),
         span_roles=GATEWAY,
     ),
-    MetricSpec(
+    _spec(
         metrics.ERROR_RATE,
-        (
-            *everywhere(
-                "ray_serve",
-                ray_late_counter_rate("ray_serve_deployment_error_counter_total", REPLICA_WITNESS),
-                REPLICA,
-            ),
-            *by_proxy(ray_late_counter_rate("ray_serve_num_http_error_requests_total", HTTP_WITNESS)),
-            *waypoint_errors(),
+        everywhere(
+            "ray_serve",
+            ray_late_counter_rate("ray_serve_deployment_error_counter_total", REPLICA_WITNESS),
+            REPLICA,
         ),
+        by_proxy(ray_late_counter_rate("ray_serve_num_http_error_requests_total", HTTP_WITNESS)),
+        waypoint_errors(),
         span_roles=GATEWAY,
     ),
 )
