@@ -40,17 +40,34 @@ class _Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+_RULES = [
+    {"rule": "self == oldSelf", "message": "a fault cannot be changed; delete it and make another"},
+    {
+        "rule": f"self.action in {sorted(GPU_ACTIONS)} ? has(self.value) != has(self.fraction) : "
+        "!has(self.value) && !has(self.fraction)",
+        "message": "power-limit and clock-lock need either value or fraction, the other actions neither",
+    },
+]
+"""What the API server checks beyond types."""
+
+
 class NodeFaultSpec(_Model):
-    """``value`` is in watts or MHz; ``fraction`` is of the GPU's default power limit or of its highest SM clock."""
+    """What an injector asks for. It cannot be changed."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": _RULES})  # type: ignore[dict-item]
 
     action: Action
     node_name: Annotated[str, Field(min_length=1)]
     pod_uid: Annotated[str, Field(min_length=1)]
     pod_name: str
-    gpu_uuid: str | None = None
-    value: Annotated[float, Field(gt=0)] | None = None
-    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    duration_seconds: Annotated[float, Field(gt=0, le=86_400)]
+    gpu_uuid: Annotated[str | None, Field(description="One GPU of the pod; without it, all of them.")] = None
+    value: Annotated[float | None, Field(gt=0, description="Watts (power-limit) or MHz (clock-lock).")] = None
+    fraction: Annotated[
+        float | None, Field(gt=0, le=1, description="Of the default power limit, or of the highest SM clock.")
+    ] = None
+    duration_seconds: Annotated[
+        float, Field(gt=0, le=86_400, description="The node's agent restores after it by its own clock, in any case.")
+    ]
 
     @model_validator(mode="after")
     def _amount_fits_action(self) -> Self:

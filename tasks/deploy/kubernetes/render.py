@@ -28,6 +28,8 @@ from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.params import KubernetesDeployParams, PodResources
 from tasks.deploy.kubernetes.serve_config import replica_names, route_prefixes, serve_config
 from tasks.kube.manifest import SHARED_LABELS, Manifest, stack_labels, with_fingerprint
+from tasks.kube.node_fault import NodeFaultSpec, NodeFaultStatus
+from tasks.kube.structural_schema import structural_schema
 from tasks.stack import GATEWAY, HEAD
 
 DIRECTORY = Path(__file__).parent
@@ -201,6 +203,7 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
         "parallelism": params.parallelism,
         "accelerator": params.accelerator,
         "token": params.model_token,
+        "node_fault": {"spec": structural_schema(NodeFaultSpec), "status": structural_schema(NodeFaultStatus)},
         "names": names,
         "account": names.task_account,
         "model": model_preset(params.model),
