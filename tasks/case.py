@@ -31,8 +31,8 @@ from tasks.validation import Record, validation_problems
 RECORD_FILE = "case.json"
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
-"""Of ``case.json``. Signals, columns and fields may be added without another one; a reader leaves out what it does not
-know, and what an older version did not write is missing or null."""
+"""The version of ``case.json``. It stays when signals, columns and fields are added: a reader leaves out what it does
+not know, and what an older version did not write is missing or null."""
 
 TIMESTAMP = pa.timestamp("ns", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -120,7 +120,7 @@ class Phase(Interval):
 
 
 class Limits(Record):
-    """What a service may use, in cores, bytes, tokens and sequences; None: not limited, or not known."""
+    """The resources that a service may use, in cores, bytes, tokens and sequences; None: not limited, or not known."""
 
     cpu_cores: float | None = None
     memory_bytes: float | None = None
@@ -141,7 +141,7 @@ class Service(Record):
 
 
 class Stack(Record):
-    """What was under test. Data sets of other people may not know the model or the engine."""
+    """The stack under test. Data sets of other people may not know the model or the engine."""
 
     backend: str
     model: str | None = None
@@ -182,7 +182,7 @@ class Completeness(Record):
 
 
 class Sampling(Record):
-    """How metrics were sampled: a row every ``step_s``, rates over ``rate_window_s``; None: not known."""
+    """The sampling of metrics: a row every ``step_s``, rates over ``rate_window_s``; None: not known."""
 
     step_s: float | None = None
     rate_window_s: float | None = None
@@ -285,7 +285,7 @@ class Case:
     record: CaseRecord
 
     def table(self, signal: SignalName) -> pd.DataFrame:
-        """The signal with the columns of its schema; empty if it was declared missing."""
+        """Read the signal with the columns of its schema; empty if it was declared missing."""
         file = self.path / f"{signal}.parquet"
         if not file.exists():
             return SIGNALS[signal].empty_table().to_pandas()
@@ -334,7 +334,7 @@ class CaseWriter:
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def path(self, signal: SignalName) -> Path:
-        """Where a streaming writer puts the Parquet file of ``signal`` (schema: ``SIGNALS[signal]``)."""
+        """Return where a streaming writer puts the Parquet file of ``signal`` (schema: ``SIGNALS[signal]``)."""
         return self.staging / f"{signal}.parquet"
 
     def write(self, signal: SignalName, table: pd.DataFrame | pa.Table) -> None:
@@ -421,12 +421,12 @@ def finished_cases(cases_dir: Path) -> list[Path]:
 
 
 def read_cases(cases_dir: Path) -> list[Case]:
-    """Every finished case below ``cases_dir``, ordered by case id."""
+    """Read every finished case below ``cases_dir``, ordered by case id."""
     return [read_case(path) for path in finished_cases(cases_dir)]
 
 
 def validate_case(path: Path) -> list[str]:
-    """Every way in which the directory breaks the contract, one line each; empty when it keeps it."""
+    """List every way in which the directory breaks the contract, one line each; empty when it keeps it."""
     try:
         case = read_case(path)
         manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
@@ -490,12 +490,12 @@ def _column_problems(file: str, found: pa.Schema, schema: pa.Schema) -> list[str
 
 
 def _of_values(kind: pa.DataType) -> pa.DataType:
-    """Whether values are written once each, with numbers in their place, is the writer's choice."""
+    """Return the type of the values of a dictionary-encoded column: the writer may choose that encoding."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _fits(listed: Any, found: Mapping[str, Any]) -> bool:
-    """A manifest may say more of a file than this version knows."""
+    """Compare the facts about a file that this version knows; a manifest may have more."""
     return isinstance(listed, Mapping) and all(listed.get(key) == value for key, value in found.items())
 
 

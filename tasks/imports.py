@@ -1,4 +1,4 @@
-"""Which code a module is made of: itself and what it imports, directly or not, and the libraries that this code uses.
+"""Find the code that a module depends on: itself, what it imports, directly or not, and the libraries that it uses.
 
 What decides a result is found this way and never kept as a list. Code is compared by its statements, without comments,
 docstrings and layout.

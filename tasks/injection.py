@@ -38,8 +38,10 @@ class _Named:
 
 
 class InjectionSpec(_Named, Frozen):
-    """What ``params.yaml`` asks for. ``offset_s`` counts from the start of the fault window; ``duration_s`` None: to
-    its end."""
+    """An injection as ``params.yaml`` asks for it.
+
+    ``offset_s`` counts from the start of the fault window; ``duration_s`` None: to its end.
+    """
 
     kind: str
     target: str
@@ -48,7 +50,7 @@ class InjectionSpec(_Named, Frozen):
     duration_s: Seconds | None = None
 
     def planned(self, window_s: float, parameters: Mapping[str, Any]) -> PlannedInjection:
-        """The injection in a fault window of ``window_s``, with these resolved ``parameters``."""
+        """Plan the injection in a fault window of ``window_s``, with these resolved ``parameters``."""
         duration_s = window_s - self.offset_s if self.duration_s is None else self.duration_s
         return PlannedInjection(
             kind=self.kind,
@@ -70,7 +72,7 @@ class PlannedInjection(InjectionSpec):
         return self.offset_s + self.duration_s
 
     def interval(self, window_start: datetime) -> Interval:
-        """When it acts, for a fault window that starts at ``window_start``."""
+        """Return when it acts, for a fault window that starts at ``window_start``."""
         start = window_start + timedelta(seconds=self.offset_s)
         return Interval(start=start, end=start + timedelta(seconds=self.duration_s))
 
@@ -118,8 +120,8 @@ class Injection(_Named, Record):
 
     @property
     def begin(self) -> datetime:
-        """When the fault began: when the executor acted; if unknown, when the probe first saw the effect; else as
-        planned."""
+        """The time at which the fault began: when the executor acted; if unknown, when the probe first saw the effect;
+        else as planned."""
         return (self.observed or self.verified or self.planned).start
 
 
@@ -131,7 +133,7 @@ def case_label(injections: Sequence[InjectionSpec], most: int | None = None) -> 
 
 
 class GroupLabels(NamedTuple):
-    """What a case is grouped by: kinds and targets of its injections, joined by ``+``; ``none`` without any.
+    """The kinds and the targets by which a case is grouped, joined by ``+``; ``none`` without injections.
 
     Injections that do not count stand in brackets: ``cpu-stress+(network-delay)`` is neither a ``cpu-stress`` nor a
     ``cpu-stress+network-delay``.

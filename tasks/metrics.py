@@ -12,14 +12,14 @@ from typing import Literal, get_args
 from tasks.stack import ALL_ROLES, Role
 
 Profile = Literal["paper", "llm"]
-"""What the methods may see. ``paper``: what arXiv 2603.02057 gave its methods, by our names. ``llm``: every metric."""
+"""The metrics that methods may see. ``paper``: those of arXiv 2603.02057, by our names. ``llm``: every metric."""
 GoldenSignal = Literal["latency", "traffic", "errors", "saturation"]
 """Source of the four: Beyer et al., "Site Reliability Engineering", 2016, chapter 6."""
 
 Source = Literal[
     "spans", "cgroup", "cadvisor", "kube_state", "dcgm", "ray_node", "istio", "ray_vllm", "vllm", "ray_serve"
 ]
-"""What a canonical metric came from: the column ``source``."""
+"""The origin of a canonical metric: the column ``source``."""
 
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -148,5 +148,5 @@ NODE_NETWORK_RECEIVE = _imported("node_network_receive", "bytes/s", "saturation"
 
 
 def is_visible(metric: str, profile: Profile) -> bool:
-    """Whether a method that is run under ``profile`` sees the metric; ``llm`` shows unknown ones, too."""
+    """True if a method that runs under ``profile`` sees the metric; ``llm`` shows unknown ones, too."""
     return profile == "llm" or (metric in METRICS and METRICS[metric].profile == "paper")

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class PluginError(RCArenaError):
-    """What an entry point of another distribution offers cannot be used."""
+    """An entry point of another distribution offers something that cannot be used."""
 
     exit_status = EXIT_USAGE
 
@@ -73,7 +73,7 @@ class Broken:
 
 
 class Registry(Generic[T]):
-    """What can be named, by name.
+    """Entries that parameters can name, by name.
 
     Args:
         noun: what an entry is, for messages.
@@ -108,7 +108,7 @@ class Registry(Generic[T]):
         self._modules[name] = module
 
     def names(self) -> list[str]:
-        """Every name that can be asked for. Imports no module of another distribution."""
+        """List every name that can be asked for, without importing a module of another distribution."""
         return sorted({*self._ours, *self.registered, *self.offers})
 
     def __contains__(self, name: str) -> bool:
@@ -140,7 +140,7 @@ class Registry(Generic[T]):
         return {name: self.registered[name] for name in self.names() if name not in self._broken}
 
     def require_all(self) -> dict[str, T]:
-        """As ``all``, where an entry that is left out would be missed. Raises PluginError when one cannot be used."""
+        """Load every entry. Raises PluginError when one cannot be used, where ``all`` would leave it out."""
         if self.broken():
             raise PluginError("; ".join(f"{self.noun} {broken}" for broken in self.broken()))
         return self.all()
@@ -168,7 +168,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def offers(self) -> Mapping[str, Offer]:
-        """What other distributions offer, by name; nothing of it is imported yet."""
+        """The offers of other distributions by name; none is imported yet."""
         offers: dict[str, Offer] = {}
         for point in metadata.entry_points(group=self.group):
             origin = Origin(point.dist.name, point.dist.version) if point.dist is not None else Origin()

@@ -1,4 +1,4 @@
-"""How spans hang together: which is whose parent, which service calls which, and how long a call took.
+"""Link spans: find parents, calls between services, and how long a call took.
 
 A call into a service is a span whose parent is of another service or is not known.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 MAX_CALL_DEPTH = 16
-"""How many spans of one service above a call are looked at."""
+"""The number of spans of one service above a call that are looked at."""
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that sits at ``location`` below ``model``."""
+    """Return the model at ``location`` below ``model``."""
     current = model
     for part in location:
         if isinstance(part, str) and part in current.model_fields:

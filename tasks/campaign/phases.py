@@ -23,7 +23,7 @@ Partner = Literal["load", "inject"]
 
 
 class Schedule(Frozen):
-    """When the phases of an attempt begin and end; decided before the load starts."""
+    """The times of an attempt's phases, decided before the load starts."""
 
     load_start: AwareDatetime
     windows: Windows

@@ -1,4 +1,4 @@
-"""What every reader is made of: the parts of a case that is not written yet, its id, its tables."""
+"""The parts that readers of data sets share: a case that is not written yet, its id, its tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DatasetError(RCArenaError):
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user says about a case folder that does not say it itself."""
+    """Facts about a case that the user gives because its folder lacks them."""
 
     service: str | None = None
     fault: str | None = None
@@ -52,7 +52,7 @@ class Overrides:
 
     @property
     def names_a_case(self) -> bool:
-        """True if they make sense for a single case only."""
+        """True if one of them is given that makes sense for a single case only."""
         return (self.service, self.fault, self.inject_time) != (None, None, None)
 
     def refuse_all_but(self, *used: str) -> None:
@@ -82,7 +82,7 @@ class DatasetCase(Protocol):
     def origin(self) -> str: ...
 
     def case_id(self) -> str:
-        """A hash of everything that makes up the case: it tells nothing, and is the same wherever the files lie."""
+        """Return a hash of everything that makes up the case: it reveals nothing and depends on no path."""
         ...
 
     def read(self) -> Draft: ...
@@ -143,7 +143,7 @@ class Digest:
 
 
 def versions(importer: str, notes: Mapping[str, str]) -> dict[str, str]:
-    """What made the case, and ``notes``: what the reader had to decide."""
+    """Return what made the case, and ``notes``: decisions of the reader."""
     return {"rcarena": __version__, "importer": importer, **notes}
 
 
@@ -163,7 +163,7 @@ def two_phases(first: int, inject: int, end: int) -> tuple[Phase, Phase]:
 def stated_injection(
     kind: str, target: str, inject: int, end: int, metrics: Iterable[str] = (), **parameters: object
 ) -> Injection:
-    """An injection that the data set says took place; times in ns since the epoch."""
+    """Return an injection that the data set says took place; times are in ns since the epoch."""
     return Injection(
         kind=kind,
         target=target,
@@ -180,7 +180,9 @@ def completeness(
     partial: Mapping[SignalName, str],
     missing: Mapping[SignalName, str] | None = None,
 ) -> dict[SignalName, Completeness]:
-    """A signal without a table is missing. ``partial``, ``missing``: reasons per signal, used where they apply."""
+    """Return the completeness of each signal; one without a table is missing.
+
+    ``partial`` and ``missing`` are reasons per signal, used where they apply."""
     reasons = missing or {}
     declared: dict[SignalName, Completeness] = {}
     for signal in get_args(SignalName):
@@ -194,7 +196,7 @@ def completeness(
 
 
 def metrics_table(times: np.ndarray, columns: Sequence[Column], values: np.ndarray) -> pa.Table:
-    """The metrics signal from a wide table.
+    """Return the metrics signal of a wide table.
 
     Args:
         times: (rows,) int64, ns since the epoch.
@@ -231,10 +233,10 @@ def edge_table(edges: Sequence[tuple[str, str, str]]) -> pa.Table:
 
 
 def entry_service(spans: pd.DataFrame, preferred: Sequence[str] = ()) -> str | None:
-    """The service in which most traces begin that go on to another service; None if no trace does.
+    """Return the service in which most traces begin that reach another service; None if no trace does.
 
-    A trace of one service alone (a health check) says nothing of who calls whom. Of equals the first in ``preferred``
-    counts, else one that nobody calls, else the first by name.
+    A trace of one service alone (a health check) does not show who calls whom. Among equals, the first one in
+    ``preferred`` wins, then one that nobody calls, then the first by name.
     """
     if spans.empty:
         return None
@@ -252,6 +254,6 @@ def entry_service(spans: pd.DataFrame, preferred: Sequence[str] = ()) -> str | N
 
 
 def most_common_root(spans: pd.DataFrame) -> str | None:
-    """The service in which most traces begin."""
+    """Return the service in which most traces begin."""
     roots = spans.loc[spans["parent_span_id"].isna(), "service"].value_counts()
     return None if roots.empty else min(str(service) for service in roots.index[roots == roots.max()])

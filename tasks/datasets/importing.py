@@ -98,7 +98,7 @@ def _write(draft: Draft, case_id: str, cases_dir: Path) -> None:
 
 
 def _said_by(error: Exception) -> str:
-    """The message, after the name of the error if it is none that a reader words itself."""
+    """Return the message of ``error``, after the name of its class unless a reader wrote the message."""
     text = str(error)
     return text if isinstance(error, DatasetError | ValueError | OSError) and text else f"{type(error).__name__} {text}"
 
@@ -109,7 +109,7 @@ def _one_line(text: str) -> str:
 
 @contextlib.contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """``source`` itself if it is a directory; the content of a tar or zip archive in a temporary directory otherwise.
+    """Yield ``source`` if it is a directory, else a temporary directory with the content of the tar or zip archive.
 
     Raises:
         DatasetError: neither of the two, or an archive that is cut off, locked, or reaches outside.
@@ -135,7 +135,7 @@ def unpacked(source: Path) -> Iterator[Path]:
 
 
 def _extract(archive: tarfile.TarFile, directory: Path) -> None:
-    """All of ``archive``, nothing outside ``directory``. Python before 3.11.4 (Debian 12) has no filter for that.
+    """Unpack ``archive`` into ``directory``, nothing outside. Python before 3.11.4 (Debian 12) has no filter for that.
 
     Raises:
         ValueError, tarfile.TarError: a member would be written, or a link would lead, outside; or it is no file.

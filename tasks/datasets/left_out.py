@@ -1,4 +1,4 @@
-"""What was left out of each signal of an imported case."""
+"""Count what was left out of each signal of an imported case."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CaseLeftOut:
         return self.signals.setdefault(signal, LeftOut())
 
     def reasons(self, others: Mapping[SignalName, str] | None = None) -> dict[SignalName, str]:
-        """Why each signal is partial: ``others`` and what was left out of it."""
+        """Say for each partial signal why: the reason in ``others``, and what was left out."""
         reasons = dict(others or {})
         for signal, left_out in self.signals.items():
             if left_out:
@@ -27,5 +27,5 @@ class CaseLeftOut:
         return reasons
 
     def summary(self) -> str:
-        """One line; empty if nothing was left out."""
+        """Say in one line what was left out; empty if nothing was."""
         return "; ".join(str(left_out) for left_out in self.signals.values() if left_out)

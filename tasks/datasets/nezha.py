@@ -116,7 +116,7 @@ def find(directory: Path, overrides: Overrides) -> Found:
 
 
 class _Day:
-    """What the faults of one day share; read once."""
+    """The files that the faults of one day share; each is read once."""
 
     def __init__(self, fault_list: Path, front_end: str | None) -> None:
         beside, dated = fault_list.parent, fault_list.parent / fault_list.name.split("-fault_list")[0]
@@ -127,7 +127,7 @@ class _Day:
 
     @cached_property
     def listed(self) -> tuple[Any, ...]:
-        """What the list holds, hour by hour."""
+        """The entries of the fault list, of all hours in order."""
         document = read_json(self.fault_list)
         groups = document.values() if isinstance(document, dict) else ()
         listed = [entry for group in groups if isinstance(group, list) for entry in group]
@@ -169,7 +169,7 @@ class _Day:
         return visible_files(self.construct, "root_cause_*.json") if self.construct else []
 
     def metric_level_truth(self, service: str, kind: str, left_out: LeftOut) -> str:
-        """As the data set words it; empty if it does not say."""
+        """Return the root cause at metric level in the words of the data set; empty if it does not say."""
         for file in self.truth_files:
             try:
                 document = read_json(file)
@@ -308,7 +308,7 @@ class NezhaFault:
         return Draft(record, tables, left_out.summary())
 
     def _front_end(self, services: Sequence[str], spans: pd.DataFrame) -> tuple[str, str | None]:
-        """The front end, and the service right behind it if the front end itself has no spans."""
+        """Return the front end, and the service right behind it if the front end has no spans."""
         root = most_common_root(spans)
         front_end = self.day.front_end or root
         if front_end is None or front_end not in services:
@@ -317,7 +317,7 @@ class NezhaFault:
         return front_end, None if spans["service"].eq(front_end).any() else root
 
     def _rows(self, metrics: DayMetrics, inject: int, end: int) -> _Rows:
-        """The minutes of the baseline and of the fault."""
+        """Choose the minutes of the baseline and of the fault."""
         times, injections = metrics.times, self.day.injections
         sampled = np.isfinite(metrics.values).any(axis=1)
         last = np.searchsorted(injections, times, side="right") - 1
@@ -374,7 +374,7 @@ class _Rows:
 
 
 def _read_minute(kind: str, file: Path, near: int, left_out: LeftOut) -> pd.DataFrame | None:
-    """None, and counted, if the file is none of spans or lines."""
+    """Read the spans or log lines of one minute. Count the file as left out and return None if it holds neither."""
     try:
         return read_spans(file, left_out) if kind == "trace" else read_logs(file, _label_ns(file, near), left_out)
     except DatasetError:
@@ -383,7 +383,7 @@ def _read_minute(kind: str, file: Path, near: int, left_out: LeftOut) -> pd.Data
 
 
 def _clock(file: Path) -> datetime | None:
-    """The hour and minute that the file is named after."""
+    """Return the hour and minute in the name of the file; None if it has none."""
     try:
         return datetime.strptime("_".join(file.name.split("_")[:2]), "%H_%M")
     except ValueError:
@@ -391,7 +391,7 @@ def _clock(file: Path) -> datetime | None:
 
 
 def _label_ns(file: Path, near: int) -> int:
-    """The minute that the file is named after, on the day of ``near``."""
+    """Return the minute in the name of the file, on the day of ``near``, as ns since the epoch."""
     labelled = _clock(file)
     if labelled is None:
         raise DatasetError(f"{file}: expected <hour>_<minute>_<kind>.csv")

@@ -22,7 +22,7 @@ MINUTE = 60 * NANOSECONDS
 SPAN_KEY = ["trace_id", "span_id"]
 _DAY = 24 * 60 * MINUTE
 _NEAR = 2 * MINUTE
-"""How far from the minute of its file an event may be: that minute ends some seconds before or after the full one."""
+"""Distance of an event from the minute of its file at most: that minute may begin or end some seconds off."""
 _SAME_LATENCY = 0.9
 """Share of the day's rows in which the front end's latency and a pod's must agree."""
 _REPLICA_SUFFIX = re.compile(r"-[0-9a-f]{6,10}-[a-z0-9]{5}$")
@@ -76,12 +76,12 @@ class DayMetrics:
 
 
 def service_of(pod: str) -> str:
-    """The pod's name without the parts that Kubernetes appends."""
+    """Return the name of the pod without the parts that Kubernetes appends."""
     return _REPLICA_SUFFIX.sub("", pod)
 
 
 def read_metrics(files: Sequence[Path], front_service_file: Path) -> DayMetrics:
-    """The metrics of one day, each round of samples at one time: that of its first sample.
+    """Read the metrics of one day. The samples of a round all get the time of its first sample.
 
     A file that cannot be used is left out and counted. Raises :class:`DatasetError` if none is left.
     """
@@ -123,7 +123,7 @@ def read_metrics(files: Sequence[Path], front_service_file: Path) -> DayMetrics:
 
 
 def _metrics_of(file: Path, needed: str, left_out: LeftOut) -> Table | None:
-    """None, and counted, if the file has nothing to use."""
+    """Read the metrics of a file. Count the file as left out and return None if it has nothing to use."""
     try:
         table = read_csv(file, left_out)
         table.require("Time", needed)
@@ -137,7 +137,7 @@ def _metrics_of(file: Path, needed: str, left_out: LeftOut) -> Table | None:
 
 
 def _pod(table: Table) -> str:
-    """As most rows say; else as the file is called."""
+    """Return the pod that most rows name, else the one in the name of the file."""
     said = pd.Series(table.text("PodName"), dtype=object).dropna().value_counts()
     return str(said.index[0]) if len(said) else table.file.name.split("_metric.csv")[0]
 
@@ -152,7 +152,7 @@ def _series(
     *,
     only_known: bool = False,
 ) -> list[tuple[Column, np.ndarray]]:
-    """The metrics of one file, put on the grid: its ``used`` rows at the positions ``at``."""
+    """Return the metrics of one file on the grid: its ``used`` rows at the positions ``at``."""
     series: dict[str, tuple[Column, np.ndarray]] = {}
     for i, name in enumerate(table.names):
         if not name or name in _NOT_METRICS or (only_known and name not in known):
@@ -179,7 +179,7 @@ def _clean(name: str) -> str:
 def _equal_latency(
     front: Table, at: np.ndarray, used: np.ndarray, series: Sequence[tuple[Column, np.ndarray]]
 ) -> str | None:
-    """The service whose latency is that of the front end."""
+    """Return the service whose latency equals that of the front end."""
     latency = front.numbers_if_any("LatencyP90(s)") if "LatencyP90(s)" in front.names else None
     if latency is None:
         return None
@@ -212,7 +212,7 @@ NO_LINES = ("time", "service", "node")
 
 
 def read_spans(file: Path, left_out: LeftOut) -> pd.DataFrame:
-    """The spans of a file."""
+    """Read the spans of a file."""
     table = read_csv(file, left_out)
     table.require("TraceID", "SpanID", "ParentID", "PodName", "OperationName", "StartTimeUnixNano", "EndTimeUnixNano")
     (start, started), (end, ended) = (table.times(f"{name}TimeUnixNano", 1) for name in ("Start", "End"))
@@ -237,10 +237,10 @@ def read_spans(file: Path, left_out: LeftOut) -> pd.DataFrame:
 
 
 def read_logs(file: Path, minute: int, left_out: LeftOut) -> pd.DataFrame:
-    """The lines of a file; ``minute``: what the file is named after, ns since the epoch.
+    """Read the lines of a log file. ``minute``: the minute in the name of the file, ns since the epoch.
 
     A line states its time twice, and in the published files a third of the ERROR lines have a ``TimeUnixNano`` of the
-    year 1. It counts where it is within ``_NEAR`` of the file's minute; else whichever of the two is nearer to it.
+    year 1. That one is used where it is within ``_NEAR`` of the file's minute, else the one that is nearer to it.
     """
     table = read_csv(file, left_out)
     table.require("TimeUnixNano", "Node", "PodName", "Log")
@@ -307,7 +307,7 @@ def log_table(logs: pd.DataFrame) -> pd.DataFrame:
 
 
 def log_nodes(logs: pd.DataFrame) -> dict[str, str]:
-    """Where the logs say that each service runs; services seen on several nodes are left out."""
+    """Return the node of each service according to the logs; services seen on several nodes are left out."""
     seen = logs[["service", "node"]].dropna().drop_duplicates()
     alone = seen[~seen["service"].duplicated(keep=False)]
     return {str(service): str(node) for service, node in alone.itertuples(index=False)}

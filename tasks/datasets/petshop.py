@@ -124,7 +124,7 @@ class _Recording:
         return int(np.median(np.diff(self.times))) if len(self.times) > 1 else None
 
     def table(self, shift: int, step: int) -> pa.Table:
-        """The metrics signal in our units, the times moved by ``shift``."""
+        """Return the metrics signal in our units, its times moved by ``shift``."""
         found = [_our_metric(each.metric, each.statistic, step / NANOSECONDS) for each in self.series]
         columns = [
             Column(each.node, name, unit, f"{each.metric} {each.statistic}")
@@ -135,7 +135,7 @@ class _Recording:
 
 
 class _Scenario:
-    """What the issues of one scenario share; read once."""
+    """The files that the issues of one scenario share; each is read once."""
 
     def __init__(self, path: Path, digest: Digest) -> None:
         self.path = path
@@ -252,7 +252,7 @@ class _Target:
 
 
 def _named_metrics(target: _Target, issue: _Recording) -> list[str]:
-    """By our names, every statistic of the metric that is stated as the root cause; mostly none is."""
+    """Return our names of every statistic of the metric that is stated as the root cause; most issues state none."""
     return [
         _our_metric(each.metric, each.statistic, STEP_S)[0]
         for each in issue.series
@@ -289,7 +289,7 @@ def _read_metrics(file: Path) -> _Recording:
 
 
 def _without_title(table: Table) -> Table:
-    """Without the line that only says ``unix_timestamp``."""
+    """Leave out a first line that only says ``unix_timestamp``."""
     first = table.text(0)[:1]
     titled = len(first) == 1 and first[0] is not None and str(first[0]).replace("_", "").isalpha()
     return table.slice(1) if titled else table

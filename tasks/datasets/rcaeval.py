@@ -123,11 +123,11 @@ FAULT_METRICS: dict[str, tuple[Metric, ...]] = {
     "gpu": (metrics.ACCELERATOR_UTILIZATION,),
 }
 FRONT_ENDS = ("frontend", "front-end", "ts-ui-dashboard", "nginx-proxy")
-"""Of the systems in RCAEval and of the LLM stack: what is taken where no spans say it."""
+"""Front ends of the systems in RCAEval and of the LLM stack, for cases whose spans do not show it."""
 
 _NODE_NAME = "node_name"
 _PANDAS_TIME = "time.1"
-"""What pandas makes of a second column ``time``, as 50 cases of RE1 have it."""
+"""The name that pandas gives to a second column ``time``, which 50 cases of RE1 have."""
 _LABELS = frozenset({"pod_name", "pod_ip", _NODE_NAME, "node_ip"})
 _SUFFIXES = sorted({*METRICS, *metrics.METRICS, *_LABELS}, key=lambda name: (-len(name), name))
 _SPAN_KEY = ["trace_id", "span_id"]
@@ -152,7 +152,7 @@ def split_column(column: str) -> tuple[str, str] | None:
 
 
 def find(directory: Path, overrides: Overrides) -> Found:
-    """The case folders below ``directory``, itself included."""
+    """Find the case folders below ``directory``, itself included."""
     files = [file for name in METRIC_FILES for file in visible_files(directory, f"**/{name}*")]
     folders = sorted(
         {file.parent for file in files if file.name.removesuffix(GZIP_SUFFIX) in METRIC_FILES}, key=_folder_order
@@ -190,7 +190,7 @@ class _Index:
 
 
 def _read_index(directory: Path) -> _Index:
-    """The index of ``directory``, or of what it lies in: someone may import a single folder of a copy."""
+    """Read the index of ``directory``, or of its parent: someone may import a single folder of a copy."""
     file = next((place / INDEX_FILE for place in (directory, directory.parent) if (place / INDEX_FILE).is_file()), None)
     inside = visible_files(directory, f"**/{INDEX_FILE}")
     file = file or (inside[0] if inside else None)
@@ -351,7 +351,7 @@ class RcaevalCase:
         return Draft(record, tables, left_out.summary())
 
     def _target(self, stated: str, measured: set[str], services: Sequence[str]) -> str:
-        """The service that the name of the folder means; some benchmark's name may stand before it."""
+        """Return the service that the name of the folder means; the name of a benchmark may precede it."""
         for name in (stated, stated.partition("_")[2]):
             target = _alias(name, measured)
             if target in services:
@@ -378,7 +378,7 @@ class RcaevalCase:
         return Draft(record, tables, left_out.summary())
 
     def _from_csv(self, sidecar: Sidecar, left_out: CaseLeftOut) -> dict[SignalName, pa.Table]:
-        """What the files of the layout say, for the signals that are not as they were written."""
+        """Read the signals whose files were changed since the export from these files."""
         csv_of: dict[SignalName, str] = {"metrics": self._metrics_file.name, "logs": LOGS_FILE, "spans": TRACES_FILE}
         changed = {signal for signal in csv_of if not sidecar.is_as_written(self.folder, signal)}
         tables: dict[SignalName, pa.Table] = {}
@@ -416,7 +416,7 @@ class RcaevalCase:
             return none
 
     def _front_end(self, services: Sequence[str], spans: pd.DataFrame) -> tuple[str, dict[str, str]]:
-        """The front end, and a note on why where names and spans disagree."""
+        """Return the front end, with a note on the choice where names and spans disagree."""
         known = next((name for name in FRONT_ENDS if name in services), None)
         by_spans = entry_service(spans, FRONT_ENDS)
         front_end = self._overrides.front_end or by_spans or known or most_common_root(spans)
@@ -449,7 +449,7 @@ def _tables(
 
 
 def _events(signal: SignalName, events: pd.DataFrame) -> dict[SignalName, pa.Table]:
-    """Nothing if there are none."""
+    """Return the table of ``events`` by its signal; empty if there are none."""
     return {} if events.empty else {signal: as_signal(signal, events)}
 
 
@@ -458,7 +458,9 @@ def _renamed(events: pd.DataFrame, name_of: Callable[[str], str]) -> pd.DataFram
 
 
 def _alias(service: str, measured: set[str]) -> str:
-    """The spans of Online Boutique say ``frontendservice`` where its metrics say ``frontend``."""
+    """Return the name that ``service`` has among ``measured``.
+
+    The spans of Online Boutique say ``frontendservice`` where its metrics say ``frontend``."""
     others = (service, service.removesuffix("service"), f"{service}service")
     return next((name for name in others if name in measured), service)
 

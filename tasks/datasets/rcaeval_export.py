@@ -180,7 +180,7 @@ def _nanoseconds(times: pd.Series) -> np.ndarray:
 
 
 def _micros(seconds: np.ndarray) -> Any:
-    """In microseconds, exactly where it is a whole number of ns (as measured durations are)."""
+    """Convert to microseconds, exactly where all are whole numbers of ns (as measured durations are)."""
     with np.errstate(invalid="ignore"):
         whole = np.rint(seconds * NANOSECONDS)
     exact = np.isfinite(whole) & (np.abs(whole) < 2**53) & (whole / NANOSECONDS == seconds)

@@ -1,5 +1,5 @@
-"""What the layout of RCAEval cannot say of a case that we exported: ``rcarena.json`` and ``rcarena.<signal>.parquet``
-beside its files.
+"""Write and read what the layout of RCAEval has no place for: ``rcarena.json`` and ``rcarena.<signal>.parquet`` beside
+the files of an exported case.
 
 The Parquet files are those of the case, byte by byte, so a case comes back number for number: samples of no value, two
 samples of one time, empty texts, durations to the last bit, the requests. ``rcarena.json`` says what each file of the
@@ -26,7 +26,7 @@ SIDECAR_FILE = "rcarena.json"
 
 
 def table_file(signal: SignalName) -> str:
-    """Not ``<signal>.parquet``: RCAEval would read ``metrics.parquet`` in place of the CSV file."""
+    """Name the file of a signal. Without the prefix RCAEval would read ``metrics.parquet`` instead of the CSV file."""
     return f"rcarena.{signal}.parquet"
 
 
@@ -64,8 +64,10 @@ class Sidecar:
         return not own or self.digests.get(own) == digest(folder / own)
 
     def table(self, folder: Path, signal: SignalName) -> pa.Table:
-        """The exported table, without columns that only a newer version knows. Raises :class:`DatasetError` if it
-        cannot be read.
+        """Read the exported table without columns that only a newer version knows.
+
+        Raises:
+            DatasetError: it cannot be read.
         """
         file = folder / table_file(signal)
         try:
@@ -82,7 +84,7 @@ class Sidecar:
 
     @classmethod
     def read(cls, file: Path) -> Sidecar | None:
-        """None if there is none. Raises :class:`DatasetError` if it is not as ``document`` says."""
+        """Read the sidecar; None if there is none. Raises :class:`DatasetError` if it has another form."""
         if not file.is_file():
             return None
         document: Any = read_json(file)

@@ -36,19 +36,19 @@ _MAX_BLOCK = 2**31 - 1
 _MAX_NS = np.iinfo(np.int64).max
 _DECIMAL = r"^(?P<sign>[+-]?)(?P<whole>\d{1,18}|[1-8]\d{18}|9[01]\d{17})(?:\.(?P<part>\d{0,9})\d*)?$"
 _UNITS = ((10**17, 1), (10**14, 1_000), (10**11, 1_000_000), (0, NANOSECONDS))
-"""From this size on, a time since 1970 is in units of so many ns: ns, us, ms, s."""
+"""Pairs of a size and a unit in ns: a time since 1970 of at least that size is in that unit (ns, us, ms, s)."""
 EPOCH_LIKE = 10**8 * NANOSECONDS
 """Times beyond 1973 count from 1970; smaller ones count from a start of their own, and may be 0."""
 _STRAY = 30 * 24 * 3600 * NANOSECONDS
 
 
 def is_hidden(path: Path, root: Path) -> bool:
-    """True for what no data set means: ``.name``, ``._name`` and ``__MACOSX`` of macOS, below ``root``."""
+    """True for files below ``root`` that belong to no data set: ``.name``, and ``._name`` and ``__MACOSX`` of macOS."""
     return any(part.startswith(".") or part == _HIDDEN_FOLDER for part in path.relative_to(root).parts)
 
 
 def visible_files(root: Path, pattern: str) -> list[Path]:
-    """The files that match, sorted; hidden ones, links to nowhere and directories are passed over."""
+    """List the files that match, sorted, without hidden ones, broken links and directories."""
     return sorted(path for path in root.glob(pattern) if not is_hidden(path, root) and path.is_file())
 
 
@@ -68,7 +68,7 @@ class Table:
         self._columns = list(columns)
 
     def slice(self, start: int) -> Table:
-        """Without the first ``start`` rows."""
+        """Return the table without its first ``start`` rows."""
         columns = [column.slice(start) for column in self._columns]
         return Table(self.file, self.names, columns, self.left_out, max(self.rows - start, 0))
 
@@ -125,7 +125,7 @@ class Table:
         return np.where(good, values, np.nan)
 
     def numbers_if_any(self, column: str | int) -> np.ndarray | None:
-        """As :meth:`numbers`; None, and counted, for a column that holds other things only."""
+        """Return :meth:`numbers`. Count a column without any number as left out and return None."""
         try:
             return self.numbers(column)
         except DatasetError:
@@ -156,7 +156,7 @@ class Table:
         return self._columns[self.names.index(column) if isinstance(column, str) else column]
 
     def _text_numbers(self, array: pa.ChunkedArray) -> np.ndarray | None:
-        """None if every value there is is no number."""
+        """Read numbers from text; None if the column has values and none is a number."""
         try:
             return pc.cast(pc.utf8_trim_whitespace(array), pa.float64()).to_numpy().astype(float)
         except pa.ArrowInvalid:
@@ -183,7 +183,7 @@ def _as_float(array: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def _said(array: pa.ChunkedArray) -> np.ndarray:
-    """Where a cell says something, be it a number or not."""
+    """Mark the cells that hold a value, be it a number or not."""
     words = pc.utf8_lower(pc.utf8_trim_whitespace(array))
     return ~np.asarray(pc.is_in(words, value_set=pa.array([*NO_VALUE, None], pa.string())), dtype=bool)
 
@@ -232,7 +232,7 @@ def _scaled(
 
 
 def _float_times(values: np.ndarray, unit_ns: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """As near as a float is."""
+    """Return times as exact as floats are."""
     known = np.isfinite(values) & (np.abs(values) < 9e18)
     floor = np.floor(np.where(known, values, 0.0))
     part = np.rint((np.where(known, values, 0.0) - floor) * NANOSECONDS)
@@ -248,10 +248,10 @@ def _ns(moments: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plausible(times: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Where a time belongs to the recording: known, and within a month of the middle one.
+    """Mark the times that belong to the recording: known, and within a month of the median.
 
-    Zero and the year 1 are what programs write that do not know the time: where half of the times or more count from
-    1970, the others are none. Else all count from a start of their own, and 0 is a time like any other.
+    Programs that do not know the time write zero or the year 1. Where at least half of the times count from 1970, the
+    others are therefore not times; else all count from a start of their own, and 0 is a time like any other.
     """
     real = known & (times >= EPOCH_LIKE)
     if not known.any():
@@ -263,7 +263,7 @@ def plausible(times: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def moment_ns(text: str) -> int | None:
-    """One time as :meth:`Table.times` reads it; None if it is none, or beyond 64 bits."""
+    """Read one time like :meth:`Table.times`; None if it is no time, or beyond 64 bits."""
     times, known = _text_times(pa.chunked_array([[text]], pa.string()), None)
     return int(times[0]) if known[0] else None
 
@@ -271,7 +271,7 @@ def moment_ns(text: str) -> int | None:
 def in_order(
     times: np.ndarray, values: np.ndarray, left_out: LeftOut, file: Path, kept: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``kept`` rows in order of time; rows of one time are one, with the first value there is of each column.
+    """Return the ``kept`` rows in order of time. Rows of the same time become one with the first value of each column.
 
     Args:
         times: (rows,) int64. values: (rows, columns) float64. kept: (rows,) bool.
@@ -317,12 +317,12 @@ def read_csv(file: Path, left_out: LeftOut | None = None, *, header_lines: int =
 
 
 def read_header(file: Path, lines: int) -> list[list[str]]:
-    """The cells of the first ``lines`` lines."""
+    """Return the cells of the first ``lines`` lines."""
     return _header(file, _content(file, LeftOut()), lines)
 
 
 def _content(file: Path, left_out: LeftOut) -> bytes:
-    """As UTF-8, whatever it was."""
+    """Read a file and return its text as UTF-8, whatever its encoding."""
     try:
         content = file.read_bytes()
         if file.suffix == GZIP_SUFFIX:
@@ -355,13 +355,13 @@ def _header(file: Path, content: bytes, lines: int) -> list[list[str]]:
 
 
 def _delimiter(content: bytes) -> str:
-    """The first of ``_DELIMITERS`` that occurs in the first line."""
+    """Return the first of ``_DELIMITERS`` that occurs in the first line."""
     first = content.partition(b"\n")[0]
     return next((each for each in _DELIMITERS if each.encode() in first), ",")
 
 
 def _closed_lines(content: bytes, header_lines: int) -> tuple[bytes, int] | None:
-    """``content`` without the lines in which a quote is left open, and how many those are; None if there are none."""
+    """Return ``content`` without the lines that leave a quote open, and their number; None if there are none."""
     lines = content.split(b"\n")
     quotes = np.fromiter((line.count(b'"') for line in lines), dtype=np.int64, count=len(lines))
     odd = quotes % 2 == 1
@@ -372,7 +372,7 @@ def _closed_lines(content: bytes, header_lines: int) -> tuple[bytes, int] | None
 
 
 def _parsed_csv(file: Path, content: bytes, width: int, skip: int, delimiter: str) -> tuple[pa.Table, int]:
-    """Every cell a string, null if empty; and how many lines have another number of cells."""
+    """Parse every cell as a string, null if empty. Return the table and the number of lines of another width."""
     names = [str(i) for i in range(width)]
     damaged = 0
 
@@ -468,7 +468,7 @@ def _samples(pairs: Any) -> np.ndarray | None:
 
 
 def read_json(file: Path) -> Any:
-    """Raises :class:`DatasetError` if the file is missing or not JSON."""
+    """Read a JSON file. Raises :class:`DatasetError` if it is missing or not JSON."""
     content = _content(file, LeftOut())
     try:
         return orjson.loads(content)
@@ -481,6 +481,6 @@ def read_json(file: Path) -> Any:
 
 
 def first_of(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of ``names`` that is a file of ``folder``, plain or packed with gzip."""
+    """Return the first of ``names`` that is a file of ``folder``, plain or packed with gzip."""
     files = (folder / f"{name}{suffix}" for name in names for suffix in ("", GZIP_SUFFIX))
     return next((file for file in files if file.is_file()), None)
