@@ -17,6 +17,8 @@ from tasks.case import read_cases, validate_case
 from tests.command import ROOT
 from tests.plugin_packages import install
 
+pytestmark = pytest.mark.timeout(300)
+
 CONFIG: dict[str, Any] = {
     "campaign": {
         "name": "toy",
