@@ -16,8 +16,8 @@ from tasks.export.base import TelemetrySources
 from tasks.export.exporter import ExportError, export_case
 from tasks.export.sources.http import HttpAccess
 from tests.export.emulators import DeepFlowEmulator, FilesEmulator, LokiEmulator, Response, serving
+from tests.export.sources.test_deepflow import _row
 from tests.export.test_cluster_metrics import LENGTH, LIVES, PARAMS, PODS, STACK, START, T0, WINDOW, _cluster
-from tests.export.test_deepflow import _row
 
 NS = 1_000_000_000
 NGINX_POD = next(iter(LIVES))

@@ -21,7 +21,7 @@ from tasks.export.sources.placement import Placement, PodPlacement
 from tasks.export.sources.spans import link_gateway
 from tasks.left_out import LeftOut
 from tasks.spans import span_ends
-from tests.export.test_otlp import DOCUMENTS, NAMES
+from tests.export.sources.test_otlp import DOCUMENTS, NAMES
 from tests.export.test_spans import T0, _access_line
 
 _NUMBERS = st.one_of(

@@ -6,7 +6,6 @@ import json
 import statistics
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,9 +17,10 @@ from tasks.inject.executors.kubernetes import gpu_probes, node_fault_resource
 from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
 from tasks.inject.recover import stack_residue, sweep
 from tasks.kube.node_fault import API_VERSION, FINALIZER, KIND
+from tests.command import ROOT
 from tests.inject.gpu_stack import GPU, NODE, GpuStack, gpu_stack
 
-SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "tests/kubernetes/schemas/nodefault.json").read_text())
+SCHEMA = json.loads((ROOT / "tests/kubernetes/schemas/nodefault.json").read_text())
 NAME = "fault-case-3-0-"
 
 
