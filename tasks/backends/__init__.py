@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from tasks.deploy.errors import StackNotRunningError
 from tasks.errors import RCArenaError
@@ -29,7 +29,15 @@ class UnknownBackendError(RCArenaError):
     """No installed package has that backend, or the one that has it cannot be used."""
 
 
-BACKENDS: Registry[type[Backend[Any]]] = Registry("backend", "rcarena.backends", [__name__])
+def backend_problems(backend: type[Backend[Any]]) -> list[str]:
+    """Return what every backend must have and this one lacks, one line each."""
+    problems = [f"it has no {name}" for name in sorted(backend.__abstractmethods__)]
+    if get_args(backend.parameters.model_fields["backend"].annotation) != (backend.name,):
+        problems.append(f"in its parameters `backend` must be the literal '{backend.name}'")
+    return problems
+
+
+BACKENDS: Registry[type[Backend[Any]]] = Registry("backend", "rcarena.backends", [__name__], backend_problems)
 
 
 def register(backend: B) -> B:
