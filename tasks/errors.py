@@ -1,7 +1,8 @@
-"""The base of every error that a user can cause or cure, and the exit statuses of the commands."""
+"""The errors that a user can cause or cure, and the exit statuses of the commands."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 EXIT_FAILED = 1
@@ -15,3 +16,13 @@ class RCArenaError(Exception):
     """An error that a user can cause or cure. ``rcarena`` shows its message and ends with ``exit_status``."""
 
     exit_status: ClassVar[int] = EXIT_FAILED
+
+
+class ParamsError(RCArenaError):
+    """Parameters or options that cannot be used. ``problems`` holds one line per problem, each naming the key."""
+
+    exit_status = EXIT_USAGE
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))

@@ -13,11 +13,13 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, cr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tasks.backends import BACKENDS, find
+from tasks.errors import ParamsError
 from tasks.identity import NO_TELEMETRY
 from tasks.injection import InjectionSpec
 from tasks.metrics import Profile
 from tasks.stack import DnsLabel, StackParams
-from tasks.validation import Frozen, ParamsError, Plain, Seconds, suggest, validation_problems
+from tasks.text import suggest
+from tasks.validation import Frozen, Plain, Seconds, validation_problems
 from tasks.yaml_core import YamlError, dump, load
 
 DEFAULT_PARAMS_FILE = Path("params.yaml")

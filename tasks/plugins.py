@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 
 from tasks import __version__
 from tasks.errors import EXIT_USAGE, RCArenaError
-from tasks.validation import suggest
+from tasks.text import suggest
 
 T = TypeVar("T")
 

@@ -1,8 +1,7 @@
-"""Bases of the models of parameters and of records, and problems in words: one line each, naming the key."""
+"""Bases of the models of parameters and of records. Problems of values become one line each, naming the key."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -21,19 +20,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from tasks.errors import EXIT_USAGE, RCArenaError
+from tasks.text import suggest
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
-class ParamsError(RCArenaError):
-    """Parameters that cannot be used. ``problems`` holds one line per problem, each naming the key."""
-
-    exit_status = EXIT_USAGE
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
 
 
 class Frozen(BaseModel):
@@ -120,21 +109,6 @@ def _plain(value: Any) -> Any:
 
 Plain = Annotated[Any, AfterValidator(_plain)]
 """A value whose type only a registry knows: text, a finite number, true, false, null, or lists and mappings of them."""
-
-
-def suggest(word: str, allowed: Iterable[str]) -> str:
-    """Return ``allowed: a, b, c``, after the closest match, for an error message."""
-    choices = sorted(allowed)
-    close = difflib.get_close_matches(word, choices, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}allowed: {', '.join(choices)}"
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    """Join the first ``most`` names and say how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
 
 
 def validation_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tasks.campaign.plan import plan_campaign
 from tasks.commands.check import check_params
 from tasks.commands.inject import _assignments
+from tasks.errors import ParamsError
 from tasks.params import Params, load_params, overridden
-from tasks.validation import ParamsError
 from tests.command import rcarena_here
 
 DEFAULT = Path(__file__).parents[1] / "params.yaml"

@@ -69,8 +69,8 @@ def method_names(form: Mapping[str, Any]) -> list[str]:
 
 def _checked(form: Mapping[str, Any]) -> Params:
     use_repository()
+    from tasks.errors import ParamsError
     from tasks.params import validated
-    from tasks.validation import ParamsError
 
     try:
         return validated(document(form), "the form")

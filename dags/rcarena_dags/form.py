@@ -275,7 +275,7 @@ def document(form: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _narrowed(document: dict[str, Any], targets: set[str]) -> dict[str, Any]:
-    from tasks.validation import ParamsError
+    from tasks.errors import ParamsError
 
     inject = document["inject"]
     there = _targets(inject)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from tasks.backends import BACKENDS
 from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.health import complete
+from tasks.errors import ParamsError
 from tasks.stack import Role, StackParams
-from tasks.validation import ParamsError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from tasks.identity import differences
 from tasks.inject.recover import recover
 from tasks.params import Params
 from tasks.system.file_lock import FileLock
-from tasks.validation import some
+from tasks.text import some
 from tasks.workspace import Workspace
 
 ATTEMPTS_PER_CASE = 2

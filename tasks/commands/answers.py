@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tasks.commands.errors import fail
-from tasks.errors import EXIT_FAILED
+from tasks.errors import EXIT_FAILED, ParamsError
 from tasks.params import load_params
-from tasks.validation import ParamsError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ import typer
 
 from tasks.commands.errors import fail
 from tasks.commands.options import ParamsFile
-from tasks.errors import EXIT_FAILED
+from tasks.errors import EXIT_FAILED, ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE, ScoreParams, load_params
-from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:

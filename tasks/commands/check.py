@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tasks.backends import find
+from tasks.errors import ParamsError
 from tasks.inject.catalogue import validate_inject_params
 from tasks.params import Params
-from tasks.validation import ParamsError
 
 
 def check_params(params: Params, source: str) -> None:

@@ -18,8 +18,8 @@ from tasks.commands.options import (
     checked_params,
     workspace_at,
 )
+from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE
-from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 EXIT_REGRESSED = 3

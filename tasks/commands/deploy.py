@@ -11,8 +11,8 @@ import typer
 from tasks.commands.answers import show, usable_backend
 from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
 from tasks.commands.preflight import preflight
+from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
-from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 deploy_app = typer.Typer(help="Bring the stack up and down.", no_args_is_help=True)

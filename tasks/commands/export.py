@@ -9,7 +9,7 @@ import typer
 
 from tasks.commands.options import CasesDir, WorkspaceDir
 from tasks.datasets.registry import ExportLayout
-from tasks.validation import ParamsError
+from tasks.errors import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 

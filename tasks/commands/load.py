@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from tasks.commands.options import ParamsFile
+from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
-from tasks.validation import ParamsError, validation_problems
+from tasks.validation import validation_problems
 
 
 def load(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tasks.errors import ParamsError
 from tasks.params import Params, load_params
-from tasks.validation import ParamsError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE, overridden, read_document, validated
 from tasks.system.durable import write_durably
-from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 params_app = typer.Typer(help="Look at the parameters.", no_args_is_help=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tasks.commands.options import AsJson, WorkspaceDir
-from tasks.validation import ParamsError
+from tasks.errors import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 

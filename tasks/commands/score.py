@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE
-from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:

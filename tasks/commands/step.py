@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
-from tasks.errors import EXIT_FAILED
+from tasks.errors import EXIT_FAILED, ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE
-from tasks.validation import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from tasks.params import Params
 from tasks.record.message import stack_line
 from tasks.requests import observed
 from tasks.score.accuracy import COMPARED_SCORES, ranking_scores
-from tasks.score.files import ScoreFiles, ScoresError, number, read_score_files
+from tasks.score.errors import ScoreError
+from tasks.score.files import ScoreFiles, number, read_score_files
 from tasks.yaml_core import YamlError, load
 
 
@@ -86,7 +87,7 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
     try:
         cases = read_cases(folder / "cases")
         files = read_score_files(folder / "scores")
-    except (CaseError, ScoresError) as error:
+    except (CaseError, ScoreError) as error:
         raise CompareError(f"{label}: {error}") from error
     if not cases or files is None:
         raise CompareError(f"{label}: {folder} has no {'scores' if cases else 'case'}")

@@ -9,10 +9,12 @@ from typing import Literal
 import pandas as pd
 from pydantic import ValidationError
 
-from tasks.score.files import ScoreFiles, ScoresError, number, read_score_files
+from tasks.errors import ParamsError
+from tasks.score.errors import ScoreError
+from tasks.score.files import ScoreFiles, number, read_score_files
 from tasks.score.references import REFERENCES
 from tasks.system.durable import write_durably
-from tasks.validation import Frozen, ParamsError, validation_problems
+from tasks.validation import Frozen, validation_problems
 
 SHOWN = ("ac1", "avg5", "mrr")
 COMPARED = {"ac1": "AC@1", "avg5": "Avg@5"}
@@ -72,11 +74,11 @@ def read_figures(scores_dir: Path) -> DatasetFigures:
     """What the score stage wrote, an older one too.
 
     Raises:
-        ScoresError: nothing was scored there, or its files cannot be read.
+        ScoreError: nothing was scored there, or its files cannot be read.
     """
     files = read_score_files(scores_dir)
     if files is None:
-        raise ScoresError(f"{scores_dir}: there are no scores")
+        raise ScoreError(f"{scores_dir}: there are no scores")
     table = files.scores
     table = table[(table["level"] == "overall") & (table["granularity"] == "service")]
     by_method = {str(method): rows.set_index("score") for method, rows in table.groupby("method", sort=False)}

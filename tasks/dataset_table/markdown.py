@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.dataset_table.figures import DatasetFigures, DatasetTable, MethodFigures, Values
+from tasks.errors import ParamsError
 from tasks.score.references import REFERENCE_LABELS
 from tasks.system.durable import write_durably
-from tasks.validation import ParamsError
 
 BEGIN, END = "<!-- benchmark: made by `rcarena benchmark`, do not edit -->", "<!-- /benchmark -->"
 _SAME = 0.005

@@ -15,10 +15,10 @@ from tasks.case import is_finished
 from tasks.datasets.dataset import DatasetError, Found, Overrides
 from tasks.datasets.importing import import_cases, unpacked
 from tasks.datasets.registry import Layout, reader
+from tasks.errors import ParamsError
 from tasks.imports import code_digest
 from tasks.system.durable import publish_directory, write_durably
 from tasks.system.file_lock import FileLock
-from tasks.validation import ParamsError
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
 _MARKER = "source.json"

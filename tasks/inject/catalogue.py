@@ -16,7 +16,8 @@ from tasks.metrics import Metric
 from tasks.params import Params
 from tasks.plugins import Registry
 from tasks.stack import Role
-from tasks.validation import suggest, validation_problems
+from tasks.text import suggest
+from tasks.validation import validation_problems
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from tasks.kube.errors import NoClusterError
-from tasks.validation import suggest
+from tasks.text import suggest
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration

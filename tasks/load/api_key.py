@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from tasks.validation import ParamsError
+from tasks.errors import ParamsError
 
 _VISIBLE = re.compile(r"[!-~]{1,8192}")
 

@@ -25,13 +25,13 @@ from pathlib import Path
 
 import orjson
 
+from tasks.errors import ParamsError
 from tasks.load.api_key import ApiKey
 from tasks.load.connection import Exchange, Pool
 from tasks.load.prompts import POOL_WORDS, BodyWriter
 from tasks.load.schedule import draw_schedule
 from tasks.load.spec import LoadSpec, read_spec
 from tasks.load.timer import ExactTimer
-from tasks.validation import ParamsError
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
+from tasks.errors import ParamsError
 from tasks.params import LoadParams
-from tasks.validation import Frozen, ParamsError, validation_problems
+from tasks.validation import Frozen, validation_problems
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _IN_PATH = "/%:@!$&'()*+,;=~"

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tasks.plugins import Registry
 from tasks.rca.view import METRIC_NEED, CaseView
-from tasks.validation import suggest
+from tasks.text import suggest
 
 Family = Literal["metric", "trace", "multi-source"]
 Signal = Literal["metrics", "sli", "ttft", "error_rate", "logs", "spans", "requests", "topology"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.metrics import PROFILES, Profile
 from tasks.rca.method import FAMILIES, METHODS, Method
-from tasks.validation import suggest
+from tasks.text import suggest
 
 
 def list_methods() -> list[Method]:

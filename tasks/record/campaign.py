@@ -11,7 +11,7 @@ from tasks.case import MANIFEST_FILE, Case, finished_cases, read_case, validate_
 from tasks.identity import differing, digest
 from tasks.params import Params
 from tasks.record.errors import RecordError
-from tasks.validation import some
+from tasks.text import some
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tasks.params import Params
 from tasks.record.campaign import CheckedCases
 from tasks.record.history import CAMPAIGN, CASES, CODE, DATA, NAME, NOT_PUSHED, PUSHED
 from tasks.score.files import ScoreFiles, read_score_files
-from tasks.validation import some
+from tasks.text import some
 
 _BEST = 3
 _VERSIONS = ("vllm", "ray", "nginx")

@@ -18,7 +18,7 @@ from tasks.report.page import PAGE_FILE, write_report
 from tasks.score.campaign import score_campaign
 from tasks.score.files import METRICS_FILE, TABLES, TIMINGS_FILE
 from tasks.score.store import PairStore
-from tasks.validation import some
+from tasks.text import some
 from tasks.workspace import Workspace
 
 _SCORE_FILES = (*(table.file for table in TABLES), METRICS_FILE)

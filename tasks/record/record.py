@@ -23,7 +23,7 @@ from tasks.record.outputs import doubt_about_report, doubt_about_scores, foreign
 from tasks.record.staging import Staging, staged, take_outputs
 from tasks.score.files import METRICS_FILE
 from tasks.system.file_lock import FileLock
-from tasks.validation import some
+from tasks.text import some
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 METRICS_PATH = f"{DEFAULT_WORKSPACE}/scores/{METRICS_FILE}"

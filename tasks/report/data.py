@@ -123,7 +123,7 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
     ``params``: the resolved parameters of the campaign, if known.
 
     Raises:
-        ScoresError: a file of ``scores_dir`` exists but is not what the score stage writes.
+        ScoreError: a file of ``scores_dir`` exists but is not what the score stage writes.
     """
     scoreboard = read_scoreboard(scores_dir)
     include_ineffective = params is not None and params.score.include_ineffective

@@ -40,7 +40,7 @@ def write_report(cases_dir: Path, scores_dir: Path, out_dir: Path, *, title: str
     The same inputs give the same bytes. The file appears whole or not at all.
 
     Raises:
-        ScoresError: a file of ``scores_dir`` exists but is not what the score stage writes.
+        ScoreError: a file of ``scores_dir`` exists but is not what the score stage writes.
     """
     html = render(report_data(cases_dir, scores_dir, title=title, params=params))
     file = out_dir / PAGE_FILE

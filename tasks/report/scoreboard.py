@@ -188,7 +188,7 @@ def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
     """None when the score stage has not run.
 
     Raises:
-        ScoresError: a file is missing that every score stage writes, or is not what it writes.
+        ScoreError: a file is missing that every score stage writes, or is not what it writes.
     """
     files = read_score_files(scores_dir)
     if files is None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tasks.case import Case, read_cases
-from tasks.errors import RCArenaError
+from tasks.errors import ParamsError
 from tasks.params import ScoreParams
 from tasks.rca.registry import entry_of, validate_method_parameters, validate_methods
 from tasks.rca.run.builder import ViewFacts
@@ -17,6 +17,7 @@ from tasks.rca.run.pool import Limits, Outcome, PairPool
 from tasks.rca.run.runner import CaseWork, MethodCall, run_cases
 from tasks.rca.run.sandbox import LEVELS, Level
 from tasks.score.detection import detection_table
+from tasks.score.errors import ScoreError
 from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.results import ScoreResult, method_costs, write_results
 from tasks.score.store import PairStore
@@ -33,14 +34,9 @@ from tasks.score.tables import (
 )
 from tasks.score.truth import Truth, truth_of
 from tasks.system.file_lock import FileLock
-from tasks.validation import ParamsError
 
 Progress = Callable[[int, int, str], None]
 OpenPool = Callable[[Limits], PairPool]
-
-
-class ScoreError(RCArenaError):
-    """There is nothing to score, or another process is scoring."""
 
 
 def validate_score_params(params: ScoreParams) -> list[str]:

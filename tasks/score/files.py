@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from tasks.errors import RCArenaError
+from tasks.score.errors import ScoreError
 from tasks.score.references import REFERENCES
 
 METRICS_FILE = "metrics.json"
@@ -20,10 +20,6 @@ TIMINGS_FILE = "timings.json"
 _STAGING = ".partial"
 _COSTS = ("cases", "wall_s_mean", "wall_s_max", "peak_mb_mean", "peak_mb_max")
 _LATER_COSTS = ("cpu_s_mean", "cpu_s_max")
-
-
-class ScoresError(RCArenaError):
-    """A result file of the score stage that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Table:
         return pd.DataFrame(rows, columns=list(self.columns)).astype(dict(self.columns))
 
     def read(self, scores_dir: Path) -> pd.DataFrame | None:
-        """Return the table; None if it is missing and may be. Raises ScoresError."""
+        """Return the table; None if it is missing and may be. Raises ScoreError."""
         file = scores_dir / self.file
         if not self.first and not file.exists():
             return None
@@ -57,12 +53,12 @@ class Table:
             raise _unreadable(self.file, error) from error
         missing = [name for name in self.columns if name not in table.columns and name not in self.later]
         if missing:
-            raise ScoresError(f"{self.file}: has no column {', '.join(missing)}; run the score stage again")
+            raise ScoreError(f"{self.file}: has no column {', '.join(missing)}; run the score stage again")
         return table
 
 
-def _unreadable(file: str, error: Exception) -> ScoresError:
-    return ScoresError(f"{file}: cannot be read ({error}); run the score stage again")
+def _unreadable(file: str, error: Exception) -> ScoreError:
+    return ScoreError(f"{file}: cannot be read ({error}); run the score stage again")
 
 
 RANKING_TABLE = Table(
@@ -205,7 +201,7 @@ def read_score_files(scores_dir: Path) -> ScoreFiles | None:
     """Return None when the score stage has not run.
 
     Raises:
-        ScoresError: a file is missing that every score stage writes, or is not what it writes.
+        ScoreError: a file is missing that every score stage writes, or is not what it writes.
     """
     if not (scores_dir / RANKING_TABLE.file).exists() and not (scores_dir / SCORE_TABLE.file).exists():
         return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tasks.console import Console
+from tasks.errors import ParamsError
 from tasks.params import Params
 from tasks.rca.run.sandbox import MEANING
 from tasks.score.campaign import OpenPool, rank_campaign, score_campaign
 from tasks.score.results import ScoreResult
 from tasks.score.store import PairStore
-from tasks.validation import ParamsError, suggest
+from tasks.text import suggest
 from tasks.workspace import Workspace
 
 

@@ -271,7 +271,7 @@ def test_the_form_reaches_the_parameters(dags: dict[str, DAG]) -> None:
 
 
 def test_targets_narrow_the_faults(dags: dict[str, DAG]) -> None:
-    from tasks.validation import ParamsError
+    from tasks.errors import ParamsError
 
     campaign = dags["campaign"]
     narrowed = validated(document(form(campaign, targets=["ray-replicas-1"])), "test")

@@ -14,10 +14,10 @@ from tasks.commands.check import check_params
 from tasks.commands.options import planned_case
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.local.params import LocalDeployParams
+from tasks.errors import ParamsError
 from tasks.inject.catalogue import fault_kind_names, list_fault_kinds
 from tasks.injection import PlannedInjection
 from tasks.params import Params, load_params
-from tasks.validation import ParamsError
 from tests.test_identity import turned
 
 DEFAULT = Path(__file__).parents[2] / "params.yaml"

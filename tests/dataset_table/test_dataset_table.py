@@ -15,9 +15,9 @@ from tasks.dataset_table.markdown import BEGIN, END, markdown, write_into
 from tasks.dataset_table.sources import _READING_CODE, Source, gather
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.registry import Layout
+from tasks.errors import ParamsError
 from tasks.imports import code_of
-from tasks.score.files import ScoresError
-from tasks.validation import ParamsError
+from tasks.score.errors import ScoreError
 from tests.command import params_with_score, rcarena_here
 from tests.datasets.layouts import petshop
 from tests.report.scores import as_an_older_stage_wrote, fails, truth_at, write_scores
@@ -191,7 +191,7 @@ def test_scores_that_are_there_are_tabulated_as_they_are(recorded: Path, tmp_pat
     assert done.exit_code == 0, done.output
     assert "| `good` | 1.0 / 1.0 |" in done.output
     assert "| `broken` | failed, all |" in done.output
-    with pytest.raises(ScoresError, match="there are no scores"):
+    with pytest.raises(ScoreError, match="there are no scores"):
         read_figures(tmp_path)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.deploy.kubernetes.charts import ChartRelease
-from tasks.validation import suggest
+from tasks.text import suggest
 
 SCHEMAS = Path(__file__).with_name("schemas")
 CHART_VALUES = "chart-values.json"

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tasks.cli import app
+from tasks.errors import ParamsError
 from tasks.load.api_key import ApiKey
 from tasks.load.run import start_generator
 from tasks.load.spec import LoadSpec
 from tasks.params import LoadParams
-from tasks.validation import ParamsError
 from tests.load.mock_server import MockServer
 
 SECRET = "sk-Zx9-hunter2-7Q"

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from tasks.case import REQUESTS
+from tasks.errors import ParamsError
 from tasks.load.run import LoadError, load_record, read_requests, run_foreground
 from tasks.load.spec import LoadSpec, read_spec, url_problem
 from tasks.params import LoadParams
-from tasks.validation import ParamsError
 from tests.load.mock_server import MockServer
 
 PARAMS = LoadParams(arrival="constant", rate=20, max_send_lag_ms=10)

@@ -11,7 +11,7 @@ from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Phase, Ser
 from tasks.injection import Injection, Interval
 from tasks.params import load_params
 from tasks.report.page import write_report
-from tasks.score.files import ScoresError
+from tasks.score.errors import ScoreError
 from tests.copies import copied
 from tests.report.html import Page
 from tests.report.scores import as_an_older_stage_wrote, fails, truth_at, write_scores
@@ -178,7 +178,7 @@ def test_fault_free_campaign(tmp_path: Path) -> None:
 
 def test_unusable_scores_are_an_error_not_a_page(workspace: Path) -> None:
     (workspace / "scores" / "scores.parquet").write_text("x")
-    with pytest.raises(ScoresError, match=r"scores\.parquet"):
+    with pytest.raises(ScoreError, match=r"scores\.parquet"):
         report(workspace)
     assert not (workspace / "report").exists()
 

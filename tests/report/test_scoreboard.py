@@ -10,7 +10,8 @@ from tasks.report.scoreboard import Estimate, Scoreboard, read_scoreboard
 from tasks.report.sections.comparison import comparisons
 from tasks.report.sections.costs import failures, method_costs
 from tasks.report.sections.detection import detections
-from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TIMINGS_FILE, ScoresError
+from tasks.score.errors import ScoreError
+from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TIMINGS_FILE
 from tests.report.scores import as_an_older_stage_wrote, fails, ranked, truth_at, write_scores
 from tests.score.cases import with_metrics
 from tests.synthetic import synthetic_case
@@ -203,19 +204,19 @@ def test_costs_are_optional(campaign: Path) -> None:
 def test_unusable_files_are_named(campaign: Path) -> None:
     file = campaign / "scores" / SCORE_TABLE.file
     pd.read_parquet(file).drop(columns="chance").to_parquet(file)
-    with pytest.raises(ScoresError, match=r"scores\.parquet: has no column chance"):
+    with pytest.raises(ScoreError, match=r"scores\.parquet: has no column chance"):
         read_scoreboard(campaign / "scores")
     file.write_bytes(b"PAR1 not really")
-    with pytest.raises(ScoresError, match=r"scores\.parquet: cannot be read"):
+    with pytest.raises(ScoreError, match=r"scores\.parquet: cannot be read"):
         read_scoreboard(campaign / "scores")
     file.unlink()
-    with pytest.raises(ScoresError, match=r"scores\.parquet: cannot be read"):
+    with pytest.raises(ScoreError, match=r"scores\.parquet: cannot be read"):
         read_scoreboard(campaign / "scores")
 
 
 def test_unreadable_timings_are_named(campaign: Path) -> None:
     (campaign / "scores" / TIMINGS_FILE).write_text('{"method_costs": {"good": {}}}')
-    with pytest.raises(ScoresError, match=r"timings\.json"):
+    with pytest.raises(ScoreError, match=r"timings\.json"):
         read_scoreboard(campaign / "scores")
 
 

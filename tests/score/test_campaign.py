@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.score.campaign import ScoreError, ScoreResult, score_campaign, validate_score_params
-from tasks.validation import ParamsError
+from tasks.errors import ParamsError
+from tasks.score.campaign import ScoreResult, score_campaign, validate_score_params
+from tasks.score.errors import ScoreError
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
 from tests.score.processes import InThisProcess, contents, scoring

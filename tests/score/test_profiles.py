@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.case import read_case
+from tasks.errors import ParamsError
 from tasks.metrics import METRICS
 from tasks.params import ScoreParams
 from tasks.rca.registry import get_method, validate_method_parameters, validate_methods
@@ -15,7 +16,6 @@ from tasks.rca.run.build_view import build_view
 from tasks.rca.run.pair import run_pair
 from tasks.score.campaign import ScoreResult, rank_campaign, score_campaign
 from tasks.score.store import PairStore
-from tasks.validation import ParamsError
 from tests.copies import copied
 from tests.rca.views import score_params
 from tests.score.processes import InThisProcess

@@ -17,7 +17,8 @@ from tasks.params import ScoreParams
 from tasks.rca.registry import get_method
 from tasks.rca.run.pool import Limits, PairPool
 from tasks.score import fingerprint
-from tasks.score.campaign import ScoreError, rank_campaign, score_campaign
+from tasks.score.campaign import rank_campaign, score_campaign
+from tasks.score.errors import ScoreError
 from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.store import PairStore
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)

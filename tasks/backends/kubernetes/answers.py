@@ -21,11 +21,11 @@ from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.preflight import Check
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
-from tasks.errors import EXIT_USAGE
+from tasks.errors import EXIT_USAGE, ParamsError
 from tasks.kube.address import find_cluster
 from tasks.kube.client import Cluster
 from tasks.kube.errors import ExpiredError, NoClusterError, UnreachableError
-from tasks.validation import ParamsError, suggest
+from tasks.text import suggest
 
 PATIENCE_S = 10.0
 """A person waits: a cluster that does not answer for so long is unreachable."""

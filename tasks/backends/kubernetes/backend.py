@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.backends import register
 from tasks.backends.base import Answer, Backend, MissingSeries, Say
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
-from tasks.validation import ParamsError
+from tasks.errors import ParamsError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tasks.backends import register
 from tasks.backends.base import Answer, Backend, MissingSeries, Say
 from tasks.deploy.local.params import LocalDeployParams
-from tasks.validation import ParamsError, suggest
+from tasks.errors import ParamsError
+from tasks.text import suggest
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:

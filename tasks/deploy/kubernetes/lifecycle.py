@@ -27,6 +27,7 @@ from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime, ser
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.deploy.kubernetes.volumes import CLAIM, kept_volumes
 from tasks.deploy.kubernetes.waiting import RAY_SERVICE, await_ready, is_ready
+from tasks.errors import ParamsError
 from tasks.kube.address import ClusterAddress, find_cluster
 from tasks.kube.client import Cluster
 from tasks.kube.errors import ClusterError, ForbiddenError, NotFoundError
@@ -34,7 +35,6 @@ from tasks.kube.manifest import Manifest, stack_labels
 from tasks.stack import Role
 from tasks.system.durable import write_durably
 from tasks.system.file_lock import FileLock
-from tasks.validation import ParamsError
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from tasks.deploy.kubernetes.models import ModelPreset, model_presets
 from tasks.deploy.kubernetes.names import FOREIGN_NAMESPACES
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.serve_config import MANAGED_ENGINE_ARGUMENTS
-from tasks.validation import suggest
+from tasks.text import suggest
 
 _IMAGE = re.compile(r"^[a-z0-9][\w.\-/:]*?(?P<version>:[\w][\w.\-]{0,127}|@sha256:[0-9a-f]{64})$")
 _RESOURCE = re.compile(r"^[a-z0-9]([a-z0-9.\-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.\-]*[A-Za-z0-9])?$")

@@ -19,9 +19,9 @@ from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.deploy.kubernetes.teardown import down
+from tasks.errors import ParamsError
 from tasks.kube.client import Cluster
 from tasks.kube.manifest import Manifest, stack_selector
-from tasks.validation import ParamsError
 from tests.deploy.kubernetes.conftest import MakeParams
 from tests.deploy.kubernetes.gateway import Gateway
 from tests.kubernetes.answers import Object

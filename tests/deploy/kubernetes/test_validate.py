@@ -10,8 +10,8 @@ from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.validate import validate_deploy_params
+from tasks.errors import ParamsError
 from tasks.params import load_params
-from tasks.validation import ParamsError
 from tests.deploy.kubernetes.stacks import DOCUMENTS, stack
 
 KIND = Path(__file__).parents[3] / "kind"

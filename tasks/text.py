@@ -1,0 +1,21 @@
+"""Pieces of text that messages share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def suggest(word: str, allowed: Iterable[str]) -> str:
+    """Return ``allowed: a, b, c``, after the closest match, for an error message."""
+    choices = sorted(allowed)
+    close = difflib.get_close_matches(word, choices, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}allowed: {', '.join(choices)}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """Join the first ``most`` names and say how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
