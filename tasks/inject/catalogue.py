@@ -46,6 +46,10 @@ class FaultKind:
         others = {name for name, backend in BACKENDS.all().items() if self.name in backend.faults().executors}
         return (*self.executors, *sorted(others - set(self.executors)))
 
+    def runs_on(self, backend: str) -> bool:
+        """Tell whether a backend can carry it out. Asks that backend alone."""
+        return self._on(backend) is not None
+
     def executor(self, backend: str) -> type[FaultExecutor[Any, Any]]:
         """Raises KeyError when the backend has none."""
         found = self._on(backend)
@@ -111,7 +115,7 @@ def fault_kind(name: str) -> FaultKind:
 
 def fault_kind_names(backend: str | None = None) -> list[str]:
     """Return the names of all kinds, or of those that a backend can carry out."""
-    return [kind.name for kind in list_fault_kinds() if backend is None or backend in kind.backends]
+    return [kind.name for kind in list_fault_kinds() if backend is None or kind.runs_on(backend)]
 
 
 def validate_injection(
@@ -133,7 +137,7 @@ def validate_injection(
     if unusable := FAULT_KINDS.problem(kind):
         return [f"{where}.kind: {unusable}"]
     known = fault_kind(kind)
-    if backend not in known.backends:
+    if not known.runs_on(backend):
         return [f"{where}.kind: the {backend} backend has no {kind}; {suggest(kind, fault_kind_names(backend))}"]
     return [*_target_problems(known, target, roles, key), *_parameter_problems(known, parameters, where, backend)]
 
