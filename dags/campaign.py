@@ -54,7 +54,7 @@ def campaign() -> None:
 
     @setup
     def lease() -> None:
-        """From here on the stack must be taken down, whatever happens."""
+        """Mark the point after which the stack must be taken down, whatever happens."""
         skip_unless(not get_current_context()["params"]["dry_run"], "dry run: the stack is not touched")
 
     @teardown(on_failure_fail_dagrun=True)

@@ -1,4 +1,4 @@
-"""What the DAGs do besides pods: the plan, one run of ``case`` per case, the end of cases, the verdict on a run."""
+"""What the DAGs do besides starting pods: plan, start a run of ``case`` per case, end the cases, judge a run."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ CASES_END_TIMEOUT_S = 900
 
 
 def token(run_id: str) -> str:
-    """``run_id`` as a word that labels, folders and run ids may hold."""
+    """Return ``run_id`` as a word that labels, folders and run ids may hold."""
     return hashlib.sha256(run_id.encode()).hexdigest()[:10]
 
 
 def case_ids(form: Mapping[str, Any]) -> list[str]:
-    """The cases of the campaign: a pure function of the form and of the files it names.
+    """Return the cases of the campaign: a pure function of the form and of the files it names.
 
     Raises:
         AirflowFailException: parameters that cannot be used; the message names each key.
@@ -63,7 +63,7 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
 
 
 def method_names(form: Mapping[str, Any]) -> list[str]:
-    """The methods of the campaign. Raises AirflowFailException as ``case_ids``."""
+    """Return the methods of the campaign. Raises AirflowFailException as ``case_ids``."""
     return list(_checked(form).score.methods)
 
 
@@ -125,7 +125,7 @@ class CampaignRun(TriggerDagRunOperator):
 
 
 def folder_of(name: str, moment: datetime) -> str:
-    """The folder of a campaign that is repeated: one per run, so that every run records cases of its own."""
+    """Return the folder of a campaign that is repeated: one per run, so that every run records cases of its own."""
     return f"{name}-{moment:%Y%m%d-%H%M%S}"
 
 
@@ -146,13 +146,13 @@ def still_wanted(context: Context) -> None:
 
 
 def clear_the_way(context: Context) -> None:
-    """Before a case: it is still wanted, and no pod of another attempt is left. One case runs at a time."""
+    """Check that the case is still wanted, and remove pods of other attempts: one case runs at a time."""
     still_wanted(context)
     remove_pods(f"{LABEL}/step in {CASE_STEPS}")  # not the task's own: this runs again when it comes back
 
 
 def remove_attempt(context: Context) -> None:
-    """Before the check for residue: no pod of this attempt may act any more, whatever became of its task.
+    """Remove the pods of this attempt before the check for residue, whatever became of their tasks.
 
     One that cannot be ended (its node is gone) does not keep the residue from being undone.
     """
@@ -163,7 +163,7 @@ def remove_attempt(context: Context) -> None:
 
 
 def remove_rest(context: Context) -> None:
-    """At the end of a campaign: pods of it that are left, because the API failed or a worker died when they ended."""
+    """Remove pods of the campaign that are left because the API failed or a worker died when they ended."""
     remove_pods(f"{LABEL}/run={token(context['run_id'])}")
 
 
@@ -186,7 +186,7 @@ def end_cases(context: Context) -> None:
 
 
 def _running(ti: Any, run_ids: list[str]) -> bool:
-    """One that is queued does not count: ``still_wanted`` ends it before it does anything."""
+    """Say whether a run is running. A queued one does not count: ``still_wanted`` ends it before it acts."""
     chunks = (run_ids[start : start + RUN_IDS_PER_QUESTION] for start in range(0, len(run_ids), RUN_IDS_PER_QUESTION))
     return any(ti.get_dr_count(CASE_DAG, run_ids=chunk, states=["running"]) for chunk in chunks)
 

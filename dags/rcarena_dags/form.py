@@ -34,12 +34,12 @@ FAULT = {
 
 
 def presets() -> list[str]:
-    """Names of the stacks that a form may choose: files of the folder ``presets``, and ``params``."""
+    """Return the names of the stacks that a form may choose: files of the folder ``presets``, and ``params``."""
     return [AS_IN_PARAMS, *sorted(path.stem for path in settings().presets.glob("*.yaml"))]
 
 
 def _base() -> list[dict[str, Any]]:
-    """``params.yaml`` and the presets, for what the forms propose. Who reads them for a run says what is wrong."""
+    """Read ``params.yaml`` and the presets for what forms propose; what cannot be read fails in a run, not here."""
     documents = []
     for path in (settings().params_file, *sorted(settings().presets.glob("*.yaml"))):
         with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -191,7 +191,7 @@ def nightly_form() -> dict[str, Param]:
 
 
 def smoke_form() -> dict[str, Param]:
-    """A campaign without faults per entry of ``sweep``."""
+    """Return the form of a sweep: a campaign without faults per entry of ``sweep``."""
     own = nightly_form()
     for key in (
         "faults",
@@ -225,7 +225,7 @@ def smoke_form() -> dict[str, Param]:
 
 
 def sweep_changes(form: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each campaign of a sweep changes in the form: its name, its parallelism, no faults."""
+    """Return what each campaign of a sweep changes in the form: its name, its parallelism, no faults."""
     return [
         {
             "name": "-".join([form["name"], *(f"{key[0]}{setting[key]}" for key in sorted(setting, reverse=True))]),
@@ -259,7 +259,7 @@ def case_form() -> dict[str, Param]:
 
 
 def document(form: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that ``form`` asks for: ``params.yaml``, the preset, the fields that are filled in.
+    """Return the parameters that ``form`` asks for: ``params.yaml``, the preset, the fields that are filled in.
 
     Raises:
         ParamsError: a file cannot be read, or no fault has one of ``targets``.
@@ -290,7 +290,7 @@ def _narrowed(document: dict[str, Any], targets: set[str]) -> dict[str, Any]:
 
 
 def overrides(form: Mapping[str, Any]) -> dict[str, Any]:
-    """What the filled fields of ``form`` say, by section."""
+    """Return what the filled fields of ``form`` say, by section of the parameters."""
     parallelism = {"tensor": form["tensor_parallel"], "pipeline": form["pipeline_parallel"]}
     sections: dict[str, dict[str, Any]] = {
         "campaign": {key: form[key] for key in ("name", "seed", "repetitions", "fault_free_cases", "windows")},

@@ -1,4 +1,4 @@
-"""Who hears of a failure: the notifier that ``RCARENA_NOTIFIER`` names, by default the log."""
+"""The notifier of failures that ``RCARENA_NOTIFIER`` names, by default the log."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ class LogNotifier(BaseNotifier):
 
     template_fields = ("text",)
 
-    def __init__(
-        self,
-        text: str = "{{ dag.dag_id }} failed in {{ ti.task_id }}, run {{ run_id }}: {{ exception }}; {{ ti.log_url }}",
-    ) -> None:
+    def __init__(self, text: str = TEXT) -> None:
         super().__init__()
         self.text = text
 
@@ -33,9 +30,9 @@ class LogNotifier(BaseNotifier):
 
 
 def notifier() -> Any:
-    """An instance of the class that the settings name, with the arguments they give.
+    """Return an instance of the class that the settings name, with the arguments they give.
 
-    A failure of the import fails the parse of the DAG: better now than at night.
+    An import that fails shows when the DAG is parsed, not at night.
     """
     chosen = settings()
     return import_string(chosen.notifier)(**chosen.notifier_arguments)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LABEL = "rcarena.io"
 GRACE_S = 90
-"""From SIGTERM to SIGKILL: long enough for the undo of a fault and for the end of a load."""
+"""Time from SIGTERM to SIGKILL, enough to undo a fault and to end a load."""
 PARTNER_TIMEOUT_S = 600
 HOPELESS = 2
 """Exit status of a command whose next try would end the same way: wrong parameters, a fault that cannot be had."""
@@ -155,7 +155,7 @@ def _workspace_volume(chosen: Settings) -> k8s.V1Volume:
 
 
 def remove_pods(selector: str) -> None:
-    """Delete every pod with these labels and wait until none is left; each has its time to undo what it did.
+    """Delete every pod with these labels and wait until none is left; each has ``GRACE_S`` to undo what it did.
 
     Raises:
         AirflowException: some are still there.
@@ -169,7 +169,7 @@ def remove_pods(selector: str) -> None:
 
 
 def delete_pods(selector: str) -> list[str]:
-    """Ask every pod with these labels to end; the names of those that are there. Does not wait."""
+    """Ask every pod with these labels to end, without waiting; return the names of those that are there."""
     return _Pods().delete(selector)
 
 
@@ -211,6 +211,6 @@ class _Pods:
 
 
 def labels_of(context: Context) -> str:
-    """Selector for the pods of the attempt of this run of ``case``."""
+    """Return the selector of the pods of the attempt of this run of ``case``."""
     rendered = context["task"].labels
     return ",".join(f"{LABEL}/{key}={rendered[f'{LABEL}/{key}']}" for key in ("run", "case", "attempt"))

@@ -14,7 +14,7 @@ from typing import Any
 
 DAGS = Path(__file__).parents[1]
 POOL = "rcarena_stack"
-"""One slot: who has it may change the stack."""
+"""Pool of one slot, held by the tasks that change the stack."""
 
 
 class SettingsError(ValueError):
@@ -23,7 +23,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the pods run and what they get. ``from_environment`` says which variable sets what."""
+    """What one installation can choose: ``from_environment`` says which variable sets what."""
 
     namespace: str = "rcarena"
     image: str = "rcarena/tasks:0.1.0"
@@ -54,7 +54,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """``RCARENA_`` and the field's name in capitals: text as it is, all else as JSON.
+        """Read variables named ``RCARENA_`` and the field's name in capitals: text as it is, all else as JSON.
 
         Raises:
             SettingsError: a value is not JSON of the right type.
@@ -91,12 +91,12 @@ def settings() -> Settings:
 
 
 def hold_s() -> int:
-    """How long a stack is kept for its campaign after the last sign of life: the longest case and its surroundings."""
+    """Return for how long a silent campaign keeps its stack: the longest case and the steps around it."""
     return (settings().case_minutes + 120) * 60
 
 
 def retries(most: int) -> dict[str, Any]:
-    """Arguments of a task that is tried ``most`` times more: a worker, a node or an API may have its moment."""
+    """Return the arguments of a task that is retried up to ``most`` times, with growing pauses."""
     delay = timedelta(seconds=settings().retry_delay_s)
     return {
         "retries": most,

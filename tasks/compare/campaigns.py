@@ -1,4 +1,4 @@
-"""Where the campaigns that are compared come from: commits, or the workspace."""
+"""Find and read the campaigns that are compared, in commits or in the workspace."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Campaigns:
         return self._side(find_commit(self.git, revision, self.branch))
 
     def later(self, revision: str | None) -> Side:
-        """The campaign of ``revision``, or the one in the workspace."""
+        """Return the campaign of ``revision``, or the one in the workspace."""
         if revision is not None:
             return self.recorded(revision)
         return read_side(self.workspace.root, self.params_text, f"{self.params.campaign.name} in {self.workspace.root}")
 
     def previous(self, revision: str | None) -> Side | None:
-        """The last campaign of the same name that was recorded before ``revision``, or that is not the one in the
-        workspace; None if there is none."""
+        """Return the last recorded campaign of the same name before ``revision`` or, without one, the last that is not
+        the one in the workspace; None if there is none."""
         if revision is not None:
             commit = find_commit(self.git, revision, self.branch)
             name, identity = commit.trailers.get(NAME, ""), commit.trailers.get(CAMPAIGN, "")

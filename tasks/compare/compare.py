@@ -82,7 +82,7 @@ class EffectChange:
 
 @dataclass(frozen=True)
 class ValueChange:
-    """Of a version or a parameter; an en dash where one has none."""
+    """A version or a parameter in both campaigns; an en dash where one has none."""
 
     name: str
     a: str
@@ -110,7 +110,7 @@ class Comparison:
 
 
 def compare(a: Side, b: Side, how: Resampling) -> Comparison:
-    """Everything that can be said about two campaigns, whatever they have in common."""
+    """Return everything that can be said about two campaigns, whatever they have in common."""
     return Comparison(
         a=a,
         b=b,
@@ -127,7 +127,7 @@ def compare(a: Side, b: Side, how: Resampling) -> Comparison:
 
 
 def mean_of_methods(side: Side, methods: tuple[str, ...], score: str) -> dict[str, float]:
-    """Case id -> mean over ``methods``."""
+    """Return by case id the mean over ``methods``."""
     cases: dict[str, list[float]] = {}
     for method in methods:
         for case, value in side.scores.get(method, {}).get(score, {}).items():
@@ -279,7 +279,7 @@ def _failure_texts(side: Side) -> dict[str, str]:
 
 
 def value_changes(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[ValueChange, ...]:
-    """What is not the same in both, by name."""
+    """Return what is not the same in both, by name."""
     return tuple(
         ValueChange(name, a.get(name, ABSENT), b.get(name, ABSENT))
         for name in sorted(a.keys() | b.keys())

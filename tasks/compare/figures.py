@@ -18,7 +18,7 @@ from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 A_COLOUR, B_COLOUR = "--target-2", "--target"
 _AXIS_WIDTH = 380.0
 _REACHES = (0.1, 0.2, 0.5, 1.0)
-"""Where the axis of differences may end."""
+"""Values at which the axis of differences may end."""
 _POINTS = 200
 
 

@@ -53,8 +53,10 @@ class Verdict:
 
 
 def judge(comparison: Comparison, gate: GateParams) -> Verdict:
-    """Every figure of the gate. Checks made together share one false alarm rate, ``1 - confidence``: the mean of all
-    methods alone, the single methods together, the stack's own figures together.
+    """Check every figure of the gate.
+
+    Checks made together share one false alarm rate, ``1 - confidence``: the mean of all methods alone, the single
+    methods together, the stack's own figures together.
 
     Methods that are yardsticks for the others are judged only if ``gate`` names them.
     """

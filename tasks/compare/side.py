@@ -28,7 +28,7 @@ from tasks.yaml_core import YamlError, load
 
 @dataclass(frozen=True)
 class HealthyRequests:
-    """Of one case, the requests scheduled while no fault was on: all of a fault-free case, else those of the baseline.
+    """The requests of one case scheduled while no fault was on: all of a fault-free case, else those of the baseline.
 
     ``latency_s``, ``ttft_s``: of those that were answered, from the scheduled time; ``failed``: how many were not.
     """
@@ -160,7 +160,7 @@ def healthy_requests(case: Case) -> HealthyRequests:
 
 
 def _versions(cases: list[Case]) -> dict[str, str]:
-    """Of everything that a case names; several, where cases differ."""
+    """Return the versions of everything that a case names; several, where cases differ."""
     found: dict[str, set[str]] = {}
     for case in cases:
         for name, value in _named_versions(case):
@@ -181,7 +181,7 @@ def _named_versions(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def flat_parameters(text: str) -> dict[str, str]:
-    """Every parameter with its default spelled out; as written, if this version does not know it.
+    """Return every parameter with its default spelled out; as written, if this version does not know it.
 
     Raises:
         CompareError: the text is not YAML.

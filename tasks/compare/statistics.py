@@ -1,4 +1,4 @@
-"""What of a difference between two campaigns is more than luck. Cases are the unit: requests of one case are not
+"""How much of a difference between two campaigns is more than luck. The units are cases: requests of one case are not
 independent of each other.
 
 Limits: docs/record-and-compare.md.
@@ -30,8 +30,11 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two means over cases, the second minus the first. ``paired``: over the ``cases_a`` cases that both have;
-    ``p``: two-sided, of the paired test (None: not paired). ``low``, ``high``: None if one case says it all."""
+    """The difference of two means over cases, the second minus the first.
+
+    ``paired``: over the ``cases_a`` cases that both have; ``p``: two-sided, of the paired test (None: not paired).
+    ``low``, ``high``: None for a single case.
+    """
 
     value: float
     low: float | None
@@ -75,7 +78,7 @@ def difference(a: Mapping[str, float], b: Mapping[str, float], how: Resampling, 
 
 
 def common_cases(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
-    """In the order of ``a``; empty if too few are in both to speak for either."""
+    """Return the cases that both have, in the order of ``a``; empty if too few to speak for either."""
     common = [case for case in a if case in b]
     return common if common and len(common) >= PAIRED_SHARE * max(len(a), len(b)) else []
 
@@ -108,7 +111,7 @@ class Dominance:
 
     @property
     def size(self) -> str:
-        """In words, by the usual bounds 0.147, 0.33, 0.474 (Romano et al. 2006)."""
+        """The size in words, by the usual bounds 0.147, 0.33, 0.474 (Romano et al. 2006)."""
         words = ("negligible", "small", "medium", "large")
         return words[int(np.searchsorted((0.147, 0.33, 0.474), abs(self.value), side="right"))]
 
@@ -139,7 +142,7 @@ def dominance(
 
 
 def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sorted; of many, that many evenly spaced quantiles."""
+    """Return the values sorted, or ``_LEVELS`` evenly spaced quantiles if there are more."""
     if len(values) <= _LEVELS:
         return np.sort(values)
     return np.quantile(values, (np.arange(_LEVELS) + 0.5) / _LEVELS)

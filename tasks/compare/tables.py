@@ -42,7 +42,7 @@ class Block:
 
 
 def blocks(comparison: Comparison) -> Iterator[Block]:
-    """Every table, in reading order."""
+    """Yield every table, in reading order."""
     yield _scores(comparison)
     yield _latency(comparison)
     yield _effects(comparison.effects)
@@ -56,7 +56,7 @@ def heading(side: Side) -> str:
 
 
 def pairing(comparison: Comparison) -> str:
-    """What the differences are over."""
+    """Say what the differences are taken over."""
     common = [case for case in comparison.a.cases if case in set(comparison.b.cases)]
     share = f"{len(common)} cases are in both"
     changes = [change.difference for change in comparison.scores if change.difference]
@@ -99,12 +99,12 @@ def _difference(change: Difference | None) -> tuple[str, str]:
 
 
 def _p(change: Difference) -> str:
-    """One case tests nothing."""
+    """Return the p value; a dash for a single case, which tests nothing."""
     return ABSENT if change.p is None or change.cases_a < 2 else f"{change.p:.3f}"
 
 
 def _mark(change: Difference | None, *, more_is_worse: bool) -> str:
-    """Only where the interval does not hold zero."""
+    """Return ``worse`` or ``better``; empty where the interval holds zero."""
     if change is None or change.low is None or change.high is None or change.low <= 0 <= change.high:
         return ""
     return "worse" if (change.value > 0) == more_is_worse else "better"
@@ -211,7 +211,7 @@ def _rich(block: Block) -> Table:
 
 
 def document(comparison: Comparison, verdict: Verdict | None) -> dict[str, Any]:
-    """Everything as plain values; ``regressions`` only where the gate was asked for."""
+    """Return everything as plain values; ``regressions`` only where the gate was asked for."""
     return {
         "a": _side(comparison.a),
         "b": _side(comparison.b),

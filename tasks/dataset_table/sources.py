@@ -1,4 +1,4 @@
-"""Where the cases of a data set come from: a workspace, recorded cases, or a data set of other people."""
+"""Sources of the cases of a data set: a workspace, recorded cases, or a data set of other people."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _fill(source: Source, directory: Path, cases: Path, progress: Progress) -> G
 
 
 def _found(source: Source, directory: Path) -> Found:
-    """By the reader of the layout, or the first reader that finds cases; RCAEval's, which asks least, last."""
+    """Read with the reader of the layout, or the first that finds cases; RCAEval's, which asks least, is last."""
     refusals = []
     anyone = sorted(Layout, key=lambda layout: layout is Layout.RCAEVAL)
     for layout in [source.layout] if source.layout else anyone:
@@ -183,7 +183,7 @@ def _write_marker(place: Path, marker: _Marker) -> None:
 
 
 def _identity(source: Source) -> str:
-    """Of the files of the source (names, sizes, times) and of the code that reads them."""
+    """Return a digest of the files of the source (names, sizes, times) and of the code that reads them."""
     digest = hashlib.sha256(f"{source.layout} {code_digest(*_READING_CODE)}".encode())
     for file in _files(source.path):
         state = file.stat()

@@ -39,7 +39,7 @@ def p_value(p: float) -> str:
 
 
 def difference(value: float) -> str:
-    """Of two scores: ``+0.12``, ``−0.12``."""
+    """Format the difference of two scores: ``+0.12``, ``−0.12``."""
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 

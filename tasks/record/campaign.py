@@ -1,4 +1,4 @@
-"""What is to be recorded: the checked cases of a campaign and what identifies it."""
+"""The checked cases of a campaign that is to be recorded, and its id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class CheckedCases:
 
 
 def campaign_id(cases_dir: Path, params: Params) -> str:
-    """Same telemetry and same way to score it, same id. A manifest holds the checksums of all files of its case.
+    """Return the id of a campaign, a digest of its telemetry and of how it is scored.
+
+    The manifest of a case, which is hashed, holds the checksums of all its files.
 
     Raises:
         RecordError: there is no finished case.
@@ -46,7 +48,7 @@ def campaign_id(cases_dir: Path, params: Params) -> str:
 
 
 def check_cases(cases_dir: Path, params: Params, *, allow_missing: bool) -> CheckedCases:
-    """Every case keeps the contract and is one that ``params`` asks for.
+    """Return the finished cases after checking that each keeps the contract and is one that ``params`` asks for.
 
     Raises:
         RecordError: one line per problem.

@@ -138,7 +138,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def read_settings(repository: Path) -> DvcSettings:
-    """Of the clone at ``repository``, the user's own and the system's included.
+    """Return the settings of the clone at ``repository``, with those of the user and of the system.
 
     Raises:
         RecordError: it is no DVC repository, or its settings cannot be read.

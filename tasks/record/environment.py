@@ -13,12 +13,12 @@ _KEPT = re.compile(
     r"GIT_(?:(?:AUTHOR|COMMITTER)_(?:NAME|EMAIL)|ASKPASS|SSH.*|SSL_.*|HTTP_.*|CURL_.*|PROXY_.*|ALLOW_PROTOCOL|PROTOCOL.*"
     r"|EXEC_PATH|CONFIG_(?:GLOBAL|SYSTEM|NOSYSTEM))"
 )
-"""Who commits, how a remote is reached, where git and the settings of the user and of the machine are."""
+"""Variables that name the committer, how a remote is reached, and where git and its settings are."""
 
 
 def own_environment(**changes: str) -> dict[str, str]:
-    """This process's variables without those that tell git which repository, index, objects or settings to use (all
-    ``GIT_…`` but a few), and with ``changes``."""
+    """Return this process's variables with ``changes`` and without those that tell git which repository, index, objects
+    or settings to use (all ``GIT_…`` but a few)."""
     inherited = {name: value for name, value in os.environ.items() if not _is_redirection(name)}
     return {**inherited, "GIT_TERMINAL_PROMPT": "0", **changes}
 

@@ -27,7 +27,7 @@ _SETTINGS = (
     *("i18n.commitEncoding=utf-8", "i18n.logOutputEncoding=utf-8", "log.showSignature=false", "trailer.separators=:"),
     *("push.gpgSign=false", "push.followTags=false", "push.recurseSubmodules=no", "fetch.recurseSubmodules=false"),
 )
-"""Put over those of user, machine and clone: nobody's hook runs, bytes stay as they are, output is plain."""
+"""Settings that override those of user, machine and clone: no hook runs, bytes stay as they are, output is plain."""
 
 
 class GitError(RecordError):
@@ -93,20 +93,20 @@ class Git:
         return self.directory / os.fsdecode(printed) if printed else None
 
     def common_dir(self) -> Path:
-        """Where the clone keeps its objects and refs, the same for all its worktrees."""
+        """Return the directory of the clone's objects and refs, which all its worktrees share."""
         place = self.path("rev-parse", "--git-common-dir")
         assert place is not None
         return place.resolve()
 
     def resolve(self, revision: str) -> str | None:
-        """The commit that ``revision`` names; None if it names none."""
+        """Return the commit that ``revision`` names; None if it names none."""
         try:
             return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         except GitError:
             return None
 
     def show(self, commit: str, path: str) -> bytes | None:
-        """The content of a file of ``commit``; None if it has no such file."""
+        """Return the content of a file of ``commit``; None if it has no such file."""
         try:
             return self._bytes("cat-file", "blob", f"{commit}:{path}")
         except GitError:
@@ -120,7 +120,7 @@ class Git:
         return True
 
     def history(self, tip: str) -> Iterator[Commit]:
-        """``tip`` and its first parents, the newest first."""
+        """Yield ``tip`` and its first parents, the newest first."""
         form = _FIELD.join(("%H", "%s", "%cI", "%(trailers:only,unfold)")) + _RECORD
         text = self.run("log", "--first-parent", f"--format={form}", tip)
         for entry in filter(None, (part.strip("\n") for part in text.split(_RECORD))):
@@ -188,7 +188,7 @@ class Git:
         return self.run("commit-tree", tree, *parent_options, "-F", "-", stdin=message.encode(), env=self._identity())
 
     def _identity(self) -> dict[str, str]:
-        """Of commits where nobody has set a name: pods."""
+        """Return variables that name author and committer where nobody is configured, as in a pod."""
         try:
             self.run("var", "GIT_COMMITTER_IDENT")
             self.run("var", "GIT_AUTHOR_IDENT")
@@ -227,7 +227,7 @@ class Git:
 
 
 def open_repository(directory: Path) -> Git:
-    """The clone that ``directory`` is in.
+    """Return the clone that ``directory`` is in.
 
     Raises:
         RecordError: it is in none, has no commit, or only part of the history.

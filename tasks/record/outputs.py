@@ -1,4 +1,4 @@
-"""Are the scores and the report in the workspace what its cases, the parameters and this code give?
+"""Check that the scores and the report in the workspace are what its cases, the parameters and this code give.
 
 DVC can only tell that files are the ones it knows. What pods wrote outside DVC is therefore derived once more: with the
 rankings that the workspace keeps (``pairs``) that takes seconds and runs no method.

@@ -44,13 +44,13 @@ class RequestSummary:
     phases: Mapping[str, PhaseLatency]
 
     def quantile(self, phase: str, name: Literal["p50", "p95"]) -> float | None:
-        """None when the case has no such phase or nothing was answered in it."""
+        """Return the quantile; None when the case has no such phase or nothing was answered in it."""
         found = self.phases.get(phase)
         return getattr(found, name) if found else None
 
 
 def summarise_requests(case: Case) -> RequestSummary | None:
-    """None when the case has no requests (fault of a data set or of the collection: ``completeness`` says which)."""
+    """Summarise the requests of a case; None when it has none (its ``completeness`` says why)."""
     outcomes = case.requests.join(observed(case.requests))
     if outcomes.empty:
         return None
@@ -111,7 +111,9 @@ class LatencyScatter:
 
 
 def latency_scatter(case: Case, origin: datetime | None = None) -> LatencyScatter | None:
-    """None without requests. At most ``MAX_REQUESTS`` are kept: failed and slowest first, the rest evenly.
+    """Choose the requests to draw; None without requests.
+
+    At most ``MAX_REQUESTS`` are kept: failed and slowest first, the rest evenly.
 
     ``origin``: the inject time, if not the record's.
     """

@@ -25,8 +25,11 @@ class PerformanceError(RCArenaError):
 
 @dataclass(frozen=True)
 class Performance:
-    """Of the fault-free cases of one workspace, every phase after the warm-up. Seconds; quantiles by ``p50`` …;
-    ``requests_per_s`` and ``tokens_per_s`` count answered requests and their output tokens."""
+    """Performance in the fault-free cases of one workspace, in all phases after the warm-up.
+
+    Latencies are in seconds, quantiles by ``p50`` …; ``requests_per_s`` and ``tokens_per_s`` count answered requests and
+    their output tokens.
+    """
 
     folder: str
     campaign: str
@@ -41,9 +44,7 @@ class Performance:
 
 
 def read_performance(folder: Path) -> Performance:
-    """
-    Args:
-        folder: a workspace.
+    """Read the performance of the workspace ``folder``.
 
     Raises:
         PerformanceError: it has no fault-free case, or its cases are of different stacks.
@@ -74,7 +75,7 @@ def read_performance(folder: Path) -> Performance:
 
 
 def read_sweep(folders: Sequence[Path]) -> list[Performance]:
-    """Of each folder, in the order of the size of its stack. Raises as ``read_performance``."""
+    """Read each folder; return them by the size of their stacks. Raises as ``read_performance``."""
     try:
         found = [read_performance(folder) for folder in folders]
     except CaseError as error:

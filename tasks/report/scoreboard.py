@@ -57,7 +57,7 @@ class MethodResult:
 
     @property
     def best_rank(self) -> float:
-        """To order by: of the best ranked root cause; without one behind all others, a failure last."""
+        """The rank of the best ranked root cause, to sort by: without one behind all others, a failure last."""
         if not self.ranked:
             return math.inf
         return self.truth_ranks[0] if self.truth_ranks else float(sys.maxsize)
@@ -185,7 +185,7 @@ class Scoreboard:
 
 
 def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
-    """None when the score stage has not run.
+    """Read the scores; None when the score stage has not run.
 
     Raises:
         ScoreError: a file is missing that every score stage writes, or is not what it writes.

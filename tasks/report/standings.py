@@ -1,4 +1,4 @@
-"""Who did how well on one case: methods grouped by what they said, not listed one by one."""
+"""How well the methods did on one case: grouped by what they said, not listed one by one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class FirstNamed:
 
 
 def standings(results: Sequence[MethodResult]) -> tuple[Standing, ...]:
-    """Best rank first, then methods that did not name the true service, then failures. Of several true services the
-    best ranked counts. Empty for a case without a true service."""
+    """Return the groups: best rank first, then methods that did not name the true service, then failures.
+
+    Of several true services the best ranked counts. Empty for a case without a true service.
+    """
     groups: dict[tuple[int, int, str], list[str]] = {}
     for result in results:
         if result.truth_ranks:
@@ -44,7 +46,7 @@ def standings(results: Sequence[MethodResult]) -> tuple[Standing, ...]:
 
 
 def first_named(results: Sequence[MethodResult]) -> tuple[FirstNamed, ...]:
-    """The service that most methods name first on top."""
+    """Return the groups, the service that most methods name first on top."""
     groups: dict[tuple[str, bool], list[str]] = {}
     for result in results:
         if result.suspects:

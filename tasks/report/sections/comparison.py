@@ -64,7 +64,7 @@ class Comparison:
         return sum(pair.significant for pair in self.pairs.values()) // 2
 
     def statements(self, level: float | None) -> tuple[str, ...]:
-        """What the figures mean, in plain sentences. ``level``: of significance; None: not known."""
+        """Say what the figures mean, in plain sentences. ``level``: of significance; None: not known."""
         return (*self._about_all(level), *self._about_pairs(level))
 
     def _about_all(self, level: float | None) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ def _cases(count: int) -> str:
 
 
 def fewest_cases(couples: int, level: float) -> int:
-    """Cases without which no pair can be significant.
+    """Return the number of cases below which no pair can be significant.
 
     The least p value of the exact paired test is 2 / 2^cases; Holm's correction multiplies it by the number of pairs.
     """
@@ -105,7 +105,7 @@ def fewest_cases(couples: int, level: float) -> int:
 
 
 def comparisons(average_ranks: pd.DataFrame | None, pairs: pd.DataFrame | None) -> tuple[Comparison, ...] | None:
-    """In the order of ``COMPARED_SCORES``; None when the score stage did not compare."""
+    """Return them in the order of ``COMPARED_SCORES``; None when the score stage did not compare."""
     if average_ranks is None or pairs is None:
         return None
     tables = ((score, average_ranks[average_ranks["score"] == score]) for score in COMPARED_SCORES)

@@ -55,7 +55,7 @@ class Detections:
 
 
 def detections(table: pd.DataFrame | None) -> Detections | None:
-    """None when the methods were told the moment of the fault."""
+    """Return None when the methods were told the moment of the fault."""
     if table is None or table.empty:
         return None
     cases = [

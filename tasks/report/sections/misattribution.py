@@ -75,7 +75,7 @@ class Misattribution:
         return service in _root_causes(truth)
 
     def matrix(self, method: str | None = None) -> tuple[tuple[HeatCell, ...], ...]:
-        """Rows by ``truths``, cells by ``blamed``; of one method or of all."""
+        """Return rows by ``truths``, cells by ``blamed``, for one method or for all."""
         sums = [[0] * len(self.blamed) for _ in self.truths]
         for m, _, t, b, count in self.counts:
             if method is None or self.methods[m] == method:
@@ -110,7 +110,7 @@ class Misattribution:
         )
 
     def statement(self, roles: Mapping[str, str]) -> str:
-        """Who is blamed more often than it is at fault, most of all; empty if nobody is."""
+        """Name the service that is blamed most beyond its share of faults; empty if there is none."""
         one_by_one = (blame for blame in self.blame() if blame.service != OTHERS)
         worst = max(one_by_one, key=lambda blame: blame.excess, default=None)
         if worst is None or worst.excess <= 0:
