@@ -27,8 +27,8 @@ class PerformanceError(RCArenaError):
 class Performance:
     """Performance in the fault-free cases of one workspace, in all phases after the warm-up.
 
-    Latencies are in seconds, quantiles by ``p50`` …; ``requests_per_s`` and ``tokens_per_s`` count answered requests and
-    their output tokens.
+    Latencies are in seconds, quantiles by ``p50`` …; ``requests_per_s`` and ``tokens_per_s`` count answered
+    requests and their output tokens.
     """
 
     folder: str
