@@ -13,7 +13,7 @@ from tests.stage_code import copy_stage_code
 def test_all_that_a_stage_reads_cases_and_parameters_with_is_its_code() -> None:
     for stage in PACKAGES:
         assert {"tasks/case.py", "tasks/params.py", "tasks/requests.py"} <= set(stage_code(stage))
-        assert not [path for path in stage_code(stage) if path.startswith(("tasks/deploy", "tasks/load", "tasks/cli"))]
+        assert not [path for path in stage_code(stage) if path.startswith(("tasks/load", "tasks/kube", "tasks/cli"))]
         assert all((ROOT / path).exists() for path in stage_code(stage))
 
 

@@ -86,7 +86,7 @@ def test_an_edit_invalidates_what_it_may_change_and_no_more(ranked: Callable[[],
     assert ranked() == []
     for file in ("rca/run/ray_pool.py", "rca/run/runner.py", "rca/metric/rcd.py", "params.py", "score/tables.py"):
         add(file, "\nMORE = 1\n")
-    for file in ("rca/metric/nsigma.py", "rca/features/deviation.py", "export/metric_map.py"):
+    for file in ("rca/metric/nsigma.py", "rca/features/deviation.py", "metrics.py"):
         add(file, "\n# A remark.\n")
         edit(file, '"""', '"""Other words. ')
     assert ranked() == []
@@ -94,7 +94,7 @@ def test_an_edit_invalidates_what_it_may_change_and_no_more(ranked: Callable[[],
     assert ranked() == ["nsigma"]
     add("rca/features/deviation.py", "\nMORE = 1\n")
     assert ranked() == sorted(name for name in METHODS if name != "random")
-    edit("export/metric_map.py", '        "paper",\n', '        "llm",\n')
+    edit("metrics.py", 'ALL_ROLES, "paper", key=True', 'ALL_ROLES, "llm", key=True')
     assert ranked() == sorted(METHODS)
     add("rca/run/pair.py", "\nMORE = 1\n")
     assert ranked() == sorted(METHODS)
