@@ -36,7 +36,7 @@ def emulated() -> Iterator[EmulatedCluster]:
 
 @pytest.fixture
 def cluster(emulated: EmulatedCluster, tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(emulated.address(tmp_path), deadline_s=3) as client:
+    with Cluster(emulated.address(tmp_path), deadline_s=30) as client:
         yield client
 
 

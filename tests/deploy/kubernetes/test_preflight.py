@@ -36,7 +36,7 @@ def good(gpu_cluster: EmulatedCluster) -> EmulatedCluster:
 
 
 def looked(cluster: EmulatedCluster, params: KubernetesDeployParams, directory: Path) -> dict[str, Check]:
-    with Cluster(cluster.address(directory), deadline_s=3) as client:
+    with Cluster(cluster.address(directory), deadline_s=30) as client:
         return {check.name: check for check in preflight(client, params)}
 
 
@@ -147,7 +147,7 @@ def test_pod_security_that_keeps_the_gpu_agent_out_is_said(
     outside = looked(good, make_params(), tmp_path)["pod security"]
     assert (outside.verdict, "deploy up" in outside.result) == ("warning", True)
     assert "pod security" not in looked(good, make_params(accelerator={"kind": "none"}), tmp_path)
-    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+    with Cluster(good.address(tmp_path), deadline_s=30) as client:
         client.version()
         monkeypatch.setattr(ClusterAddress, "in_cluster", property(lambda self: True))
         inside = {check.name: check for check in preflight(client, make_params())}["pod security"]
@@ -169,7 +169,7 @@ def test_power_limits_come_from_the_gpu_agents(good: EmulatedCluster, make_param
     good.add_namespace("rcarena")
     good.put(config_map("rcarena", NodeGpus(node="gpu-0", gpus=(fixed,))))
     good.put(config_map("rcarena", NodeGpus(node="gpu-1", gpus=(free,))))
-    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+    with Cluster(good.address(tmp_path), deadline_s=30) as client:
         rows = [check for check in preflight(client, make_params()) if check.name == "GPU power limits"]
     assert [(row.verdict, row.result) for row in rows] == [
         ("warning", "gpu-0 GPU-fixed: cannot be set"),
@@ -192,7 +192,7 @@ def test_missing_series_are_named(good: EmulatedCluster, make_params: MakeParams
     def unreachable() -> list[str]:
         raise OSError("refused")
 
-    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+    with Cluster(good.address(tmp_path), deadline_s=30) as client:
         (check,) = [
             each for each in preflight(client, make_params(), lambda: ["a", "b"]) if each.name == "metric series"
         ]
@@ -233,7 +233,7 @@ def test_charts_are_looked_up_before_helm_is_asked(
     monkeypatch.setattr(chart_index, "read_index", read)
     params = make_params(telemetry={"install": True})
     versions["loki"] = "99.0.0"
-    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+    with Cluster(good.address(tmp_path), deadline_s=30) as client:
         rows = [check for check in preflight(client, params) if check.name == "charts"]
     assert [row.verdict for row in rows] == ["failed", "warning"]
     assert "newest is 99.0.0" in rows[0].result
@@ -244,7 +244,7 @@ def test_a_pod_needs_neither_helm_nor_the_repositories(
     good: EmulatedCluster, make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with Cluster(good.address(tmp_path), deadline_s=3) as client:
+    with Cluster(good.address(tmp_path), deadline_s=30) as client:
         client.version()  # the way to the cluster is made from here; what follows believes itself in a pod
         monkeypatch.setattr(ClusterAddress, "in_cluster", property(lambda self: True))
         names = {check.name for check in preflight(client, make_params(telemetry={"install": True}))}
