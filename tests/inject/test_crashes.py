@@ -105,9 +105,9 @@ def test_kill_of_both_at_any_moment_then_recover(clean: MiniStack, seed: int):
 
 def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
     plans = [
-        plan("dead-0", "network-delay", "nginx-proxy", lead_s=0, duration_s=4),
-        plan("dead-1", "accelerator-throttle", "ray-replicas-0", lead_s=0, duration_s=4),
-        plan("dead-2", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=4),
+        plan("dead-0", "network-delay", "nginx-proxy", lead_s=0, duration_s=15),
+        plan("dead-1", "accelerator-throttle", "ray-replicas-0", lead_s=0, duration_s=15),
+        plan("dead-2", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=15),
     ]
     owner = start_owner(clean, plans)
     for each in plans:

@@ -74,8 +74,8 @@ def kill_guardian(injection: ActiveInjection) -> None:
 def test_a_full_disk_keeps_no_fault_alive(clean: MiniStack, tmp_path: Path):
     """One fault has its guardian, the other only its dead-man; both are closed when there is room again."""
     with small_disk(tmp_path) as workspace:
-        guarded = plan("guarded", "network-delay", "ray-replicas-0", lead_s=0, duration_s=4)
-        orphan = plan("orphan", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=4)
+        guarded = plan("guarded", "network-delay", "ray-replicas-0", lead_s=0, duration_s=8)
+        orphan = plan("orphan", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=8)
         first, second = start(clean, workspace, guarded, orphan)
         filler = fill(workspace)
         kill_guardian(second)
@@ -113,7 +113,7 @@ def test_a_deleted_workspace_ends_its_faults(clean: MiniStack, tmp_path: Path):
     """At once where the guardian lives, by the dead-man's memory where it is dead."""
     workspace = Workspace(tmp_path / "deleted")
     guarded = plan("guarded", "network-delay", "ray-replicas-0", lead_s=0, duration_s=600)
-    orphan = plan("orphan", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=4)
+    orphan = plan("orphan", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=8)
     first, second = start(clean, workspace, guarded, orphan)
     journals = workspace.journal.resolve()
     kill_guardian(second)

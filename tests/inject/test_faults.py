@@ -168,14 +168,14 @@ def wait_for_state(stack: MiniStack, name: str, state: str) -> None:
 
 def test_an_injection_is_recorded_and_closed(clean: MiniStack):
     """Its record is complete, there is nothing to recover, and its name can be used again."""
-    first = plan("once", "process-freeze", lead_s=1, duration_s=1)
+    first = plan("once", "process-freeze", lead_s=1, duration_s=4)
     with first.start(clean) as injection:
         record = injection.wait(60)
     journal = read_journal(injection.path)
     assert not journal.open
     assert record.verdict == "effective", record.reason
     assert injection_record(journal) == record
-    assert record.planned.end - record.planned.start == timedelta(seconds=1)
+    assert record.planned.end - record.planned.start == timedelta(seconds=4)
     before = injection.path.read_bytes()
     assert recover_journal(injection.path) is None
     assert injection.path.read_bytes() == before
