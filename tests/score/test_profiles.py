@@ -43,7 +43,7 @@ def params_of(**changes: object) -> ScoreParams:
 
 @pytest.fixture(scope="module")
 def result(cases_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
-    return score_campaign(cases_dir, params_of(), tmp_path_factory.mktemp("out"), workers=2)
+    return score_campaign(cases_dir, params_of(), tmp_path_factory.mktemp("out"), open_pool=InThisProcess)
 
 
 def test_each_entry_ranks_what_its_profile_shows(result: ScoreResult, cases_dir: Path) -> None:
