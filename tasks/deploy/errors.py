@@ -1,4 +1,4 @@
-"""What goes wrong with a stack, on any backend."""
+"""Errors of deployment, shared by all backends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tasks.errors import RCArenaError
 
 
 class DeployError(RCArenaError):
-    """The stack is not up; the message says why and what to do."""
+    """The stack is not up; the message gives the reason and the remedy."""
 
 
 class StackNotRunningError(RCArenaError):

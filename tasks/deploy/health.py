@@ -1,4 +1,4 @@
-"""Health of the stack: a port answers, a real completion comes back through the gateway."""
+"""Health checks of the stack: does a port answer, does a completion come back through the gateway."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import urllib.error
 import urllib.request
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""The stack's network has no way to a proxy, whatever the environment says."""
+"""Opener that ignores the environment's proxies: the stack's network cannot reach them."""
 
 
 def is_up(address: str, port: int, timeout_s: float = 1) -> bool:
-    """Something accepts TCP connections there."""
+    """Return whether something accepts TCP connections at ``address:port``."""
     try:
         with socket.create_connection((address, port), timeout=timeout_s):
             return True
@@ -22,7 +22,7 @@ def is_up(address: str, port: int, timeout_s: float = 1) -> bool:
 
 
 def complete(url: str, model: str, timeout_s: float = 10) -> str | None:
-    """Ask for one short completion; None when it came back, else what went wrong."""
+    """Request one short completion; return None on success, else the problem."""
     body = json.dumps({"model": model, "prompt": "w1 w2 w3", "max_tokens": 4, "ignore_eos": True}).encode()
     request = urllib.request.Request(  # noqa: S310 (our own gateway)
         f"{url}/v1/completions", data=body, headers={"Content-Type": "application/json"}

@@ -53,7 +53,7 @@ def test_what_is_no_published_stack_is_none(tmp_path: Path, content: str) -> Non
 
 
 def test_a_command_that_a_backend_lacks_names_those_that_have_it(tmp_path: Path) -> None:
-    from tasks.validation import ParamsError
+    from tasks.errors import ParamsError
     from tasks.workspace import Workspace
 
     local = LocalBackend(LocalDeployParams(backend="local", replicas=1), Workspace(tmp_path))

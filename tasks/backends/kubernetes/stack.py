@@ -9,7 +9,7 @@ from tasks.backends.prometheus import instant_value
 from tasks.case import Limits, Service, Stack
 from tasks.deploy.errors import DeployError, StackNotRunningError
 from tasks.deploy.kubernetes import lifecycle
-from tasks.deploy.kubernetes.access import enter
+from tasks.deploy.kubernetes.access import open_forwards_of
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, ServiceRuntime
@@ -29,11 +29,11 @@ class KubernetesStack(LiveStack):
     def __init__(self, runtime: KubernetesRuntime, params: KubernetesDeployParams) -> None:
         self.runtime: KubernetesRuntime = runtime
         self._params = params
-        self._ways = ExitStack()
+        self._forwards = ExitStack()
 
     def enter(self) -> None:
         """Opens the port-forwards that this process needs, if any; they end with it."""
-        self._ways = enter(self.runtime)
+        self._forwards = open_forwards_of(self.runtime)
 
     def unsteady(self) -> str | None:
         if not self.runtime.alive:

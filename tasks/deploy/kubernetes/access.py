@@ -1,8 +1,8 @@
-"""Ways from this process to the services of a stack: given URLs, the cluster's DNS, or ``kubectl port-forward``.
+"""Reaches the services of a stack from this process by given URLs, cluster DNS or ``kubectl port-forward``.
 
-The URLs are chosen once, when the stack comes up, and published with it. A forward listens on a port of this machine:
-every process that needs it holds it open while it works, and whoever finds the port closed opens it again. The kubectl
-processes end with the process that started them.
+The URLs are chosen once, when the stack comes up, and published with it. A forward listens on a port of this machine;
+every process that needs it keeps it open and reopens it when the port is closed. The kubectl processes end with the
+process that started them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STOP_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True)
 class Urls:
-    """Base URL of each service as this machine reaches it (None: not installed), and the forwards that it takes."""
+    """Base URL of each service as seen from this machine (None: not installed), and the forwards they need."""
 
     gateway: str
     prometheus: str
@@ -50,7 +50,8 @@ class Urls:
 
 
 def choose_urls(params: KubernetesDeployParams, cluster: ClusterAddress, known: tuple[Forward, ...] = ()) -> Urls:
-    """``endpoints`` as given; else the names of the Services inside a pod, else forwards, on the ports of ``known``."""
+    """Choose URLs: from ``endpoints``, else cluster DNS (in a pod), else forwards, reusing the ports of ``known``.
+    Raises DeployError without Prometheus."""
     wanted: dict[str, ServiceAddress | None] = {
         "gateway": ServiceAddress(params.namespace, GATEWAY, names.GATEWAY_PORT),
         "prometheus": names.PROMETHEUS,
@@ -89,8 +90,8 @@ def choose_urls(params: KubernetesDeployParams, cluster: ClusterAddress, known: 
 
 
 @contextlib.contextmanager
-def hold(cluster: ClusterAddress, forwards: tuple[Forward, ...]) -> Iterator[None]:
-    """Keep ``forwards`` open meanwhile; does nothing when there are none.
+def open_forwards(cluster: ClusterAddress, forwards: tuple[Forward, ...]) -> Iterator[None]:
+    """Keep ``forwards`` open within the context; do nothing when there are none.
 
     Raises:
         DeployError: kubectl is missing, or a forward does not open; the message says why.
@@ -98,40 +99,40 @@ def hold(cluster: ClusterAddress, forwards: tuple[Forward, ...]) -> Iterator[Non
     if not forwards:
         yield
         return
-    keeper = _Keeper(cluster, forwards)
+    opened = _PortForwards(cluster, forwards)
     try:
-        keeper.open_all()
-        keeper.watch()
+        opened.open_all()
+        opened.watch()
         yield
     finally:
-        keeper.close()
+        opened.close()
 
 
-def enter(runtime: KubernetesRuntime) -> contextlib.ExitStack:
-    """``hold`` for the rest of this process's life, or until the returned stack is closed. Raises DeployError."""
-    held = contextlib.ExitStack()
-    held.enter_context(hold(runtime.cluster, runtime.forwards))
-    return held
+def open_forwards_of(runtime: KubernetesRuntime) -> contextlib.ExitStack:
+    """Keep the runtime's forwards open until the returned stack is closed or this process ends. Raises DeployError."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(open_forwards(runtime.cluster, runtime.forwards))
+    return stack
 
 
-class _Keeper:
-    """The forwards that this process holds. One that another process holds is left to it while it works."""
+class _PortForwards:
+    """The forwards that this process keeps open. One that another process keeps open is left alone while it works."""
 
     def __init__(self, cluster: ClusterAddress, forwards: tuple[Forward, ...]) -> None:
         self._cluster = cluster
         self._forwards = forwards
         self._kubectl = _kubectl(cluster)
         self._children: dict[Forward, subprocess.Popen[bytes]] = {}
-        self._said: dict[Forward, IO[bytes]] = {}
+        self._stderr: dict[Forward, IO[bytes]] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="port-forwards", daemon=True)
 
     def open_all(self) -> None:
-        missing = [each for each in self._forwards if not is_up(LOCALHOST, each.local_port)]
-        for forward in missing:
+        closed = [each for each in self._forwards if not is_up(LOCALHOST, each.local_port)]
+        for forward in closed:
             self._start(forward)
-        for forward in missing:
+        for forward in closed:
             self._await(forward)
 
     def watch(self) -> None:
@@ -150,13 +151,13 @@ class _Keeper:
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
-            for said in self._said.values():
-                said.close()
+            for stderr in self._stderr.values():
+                stderr.close()
             self._children.clear()
-            self._said.clear()
+            self._stderr.clear()
 
     def _watch(self) -> None:
-        """A forward ends with the pod that it leads to (and with the process that held it): open it again."""
+        """Reopen forwards: each ends with the pod that it leads to, or with the process that kept it open."""
         while not self._stopped.wait(LOOK_INTERVAL_S):
             for forward in self._forwards:
                 child = self._children.get(forward)
@@ -175,13 +176,13 @@ class _Keeper:
         with self._lock:
             if self._stopped.is_set():
                 return
-            if forward not in self._said:
-                self._said[forward] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the keeper)
-            said = self._said[forward]
-            said.seek(0)
-            said.truncate()
+            if forward not in self._stderr:
+                self._stderr[forward] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by ``close``)
+            stderr = self._stderr[forward]
+            stderr.seek(0)
+            stderr.truncate()
             self._children[forward] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, env=environment
             )
 
     def _await(self, forward: Forward) -> None:
@@ -189,7 +190,7 @@ class _Keeper:
         deadline = time.monotonic() + OPEN_TIMEOUT_S
         while time.monotonic() < deadline:
             if child.poll() is not None:
-                raise DeployError(f"no way to {forward.service} in {forward.namespace}: {self._why(forward, child)}")
+                raise DeployError(f"no way to {forward.service} in {forward.namespace}: {self._reason(forward, child)}")
             if is_up(LOCALHOST, forward.local_port):
                 return
             time.sleep(0.05)
@@ -198,22 +199,22 @@ class _Keeper:
             f"{forward.local_port} within {OPEN_TIMEOUT_S:g} s"
         )
 
-    def _why(self, forward: Forward, child: subprocess.Popen[bytes]) -> str:
-        said = self._said[forward]
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
+    def _reason(self, forward: Forward, child: subprocess.Popen[bytes]) -> str:
+        stderr = self._stderr[forward]
+        stderr.seek(0)
+        lines = stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"kubectl ended with status {child.returncode}"
 
 
 def _kubectl(cluster: ClusterAddress) -> list[str]:
-    """The command, ending with its parent where the system can do that."""
+    """Return the kubectl command, which ends with its parent where ``setpriv`` exists. Raises DeployError."""
     if shutil.which("kubectl") is None:
         raise DeployError(
             "kubectl is missing: it makes the way from this machine to the cluster's services. Install it, or give the "
             "URLs in deploy.endpoints, or run inside the cluster"
         )
-    tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-    return [*tied, "kubectl", "--context", str(cluster.context)]
+    wrapper = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+    return [*wrapper, "kubectl", "--context", str(cluster.context)]
 
 
 def _installed(name: str, params: KubernetesDeployParams) -> bool:

@@ -1,4 +1,4 @@
-"""The Helm charts of third parties: which, in which version, with which values, and how to see that they are ready."""
+"""Third-party Helm charts: pinned versions, values for the parameters, and readiness checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SWITCHES: Mapping[str, Callable[[KubernetesDeployParams], bool]] = {
     "telemetry.gpu_operator": lambda params: params.telemetry.gpu_operator,
     "accelerator.kind": lambda params: params.accelerator.kind == "nvidia",
 }
-"""What can turn a release on, by the parameter that says so."""
+"""Parameter in the ``switch`` of a release -> whether it turns the release on."""
 
 
 Distribution = Literal["", "k3s", "rke2", "k0s", "microk8s", "kind", "gke", "openshift"]
@@ -34,9 +34,10 @@ Distribution = Literal["", "k3s", "rke2", "k0s", "microk8s", "kind", "gke", "ope
 
 @dataclass(frozen=True)
 class ContainerRuntime:
-    """The nodes' container runtime, as preflight found it, and the distribution of Kubernetes (empty: none in
-    particular). Chaos Mesh needs the socket; where plugins and configurations lie depends on the distribution: two of
-    them have the same socket and other directories."""
+    """The nodes' container runtime, and their Kubernetes distribution (empty: none in particular).
+
+    Chaos Mesh needs the socket; the directories of plugins and configurations depend on the distribution.
+    """
 
     name: Literal["containerd", "crio", "docker"] = "containerd"
     socket: str = "/run/containerd/containerd.sock"
@@ -69,8 +70,8 @@ TOOLKIT_ENVIRONMENTS: Mapping[Distribution, Mapping[str, str]] = {
     },
     "kind": {"RUNTIME_CONFIG_SOURCE": "file"},
 }
-"""What the GPU operator's container toolkit has to know of the containerd that it configures: where each distribution
-has its own. On kind the toolkit's way to ask containerd for its configuration ends containerd."""
+"""Environment of the GPU operator's container toolkit: where a distribution keeps containerd's configuration. On kind
+the toolkit must not ask containerd for it: that ends containerd."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ReadinessCheck:
 
 @dataclass(frozen=True)
 class PinnedChart:
-    """A chart of a repository in the version that we use; ``seen`` says where and when that was seen to be there."""
+    """A chart in the version that we use; ``seen`` says where and when that version was found."""
 
     name: str
     repo: str
@@ -94,7 +95,7 @@ class PinnedChart:
 
 @dataclass(frozen=True)
 class ChartRelease(PinnedChart):
-    """One ``helm upgrade --install``. ``crds`` are the kinds that it brings; ``switch`` is the parameter that turned it
+    """One ``helm upgrade --install``. ``crds`` are the CRDs that it installs; ``switch`` is the parameter that turns it
     on (None: every stack needs it)."""
 
     namespace: str
@@ -107,7 +108,7 @@ class ChartRelease(PinnedChart):
 
 @dataclass(frozen=True)
 class Prerequisite:
-    """A CRD that no chart brings, and the manifest that has it."""
+    """A CRD that no chart installs, and the URL of its manifest."""
 
     crd: str
     manifest: str
@@ -116,7 +117,7 @@ class Prerequisite:
 def chart_releases(
     params: KubernetesDeployParams, runtime: ContainerRuntime = DEFAULT_RUNTIME
 ) -> tuple[ChartRelease, ...]:
-    """The releases that ``params`` switch on, in the order in which to install; none with ``telemetry.install`` off."""
+    """Return the releases that ``params`` turn on, in install order; none with ``telemetry.install`` off."""
     if not params.telemetry.install:
         return ()
     context = _values_context(params, runtime)
@@ -124,14 +125,14 @@ def chart_releases(
 
 
 def pinned_charts() -> tuple[PinnedChart, ...]:
-    """Every chart of the list, whatever a stack switches on."""
+    """Return all charts of ``charts.yaml``, whether or not parameters turn them on."""
     names = [field.name for field in fields(PinnedChart)]
     return tuple(PinnedChart(**{name: entry[name] for name in names}) for entry in _document()["releases"])
 
 
 def gpu_nodes_only(params: KubernetesDeployParams) -> dict[str, Any]:
-    """Affinity of what would not start on a node without a GPU. GPU feature discovery, which the operator brings,
-    labels the nodes; without it they are those of ``accelerator.node_selector``."""
+    """Return an affinity for GPU nodes, as labelled by the GPU operator; empty without the operator, where
+    ``accelerator.node_selector`` chooses the nodes."""
     if not params.telemetry.gpu_operator:
         return {}
     expression = {"key": GPU_PRESENT_LABEL, "operator": "In", "values": ["true"]}
@@ -140,7 +141,7 @@ def gpu_nodes_only(params: KubernetesDeployParams) -> dict[str, Any]:
 
 
 def prerequisites(params: KubernetesDeployParams) -> tuple[Prerequisite, ...]:
-    """What must be on the cluster before the charts."""
+    """Return the CRDs to apply before the charts."""
     return tuple(
         Prerequisite(entry["crd"], entry["manifest"])
         for entry in _document()["prerequisites"]

@@ -1,4 +1,4 @@
-"""The published description of a stack, from what is on the cluster."""
+"""Builds a stack's runtime description from the objects on the cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTAINERS: dict[Role, str] = {"gateway": "nginx", "head": "ray-head", "replica"
 
 
 def describe(cluster: Cluster, params: KubernetesDeployParams, directory: Path) -> KubernetesRuntime:
-    """Raises DeployError when a service has no ready pod, and ClusterError."""
+    """Return the stack's runtime description. Raises DeployError (a service has no ready pod) and ClusterError."""
     known = read_runtime(directory)
     urls = choose_urls(params, cluster.address, known.forwards if known else ())
     gpus = _gpus_of_pods(cluster)
@@ -68,7 +68,7 @@ def _service(cluster: Cluster, name: str, role: Role, gpus: dict[str, tuple[str,
 
 
 def _gpus_of_pods(cluster: Cluster) -> dict[str, tuple[str, ...]]:
-    """UID of a pod -> UUIDs of its GPUs, as far as the GPU agents tell."""
+    """Return pod UID -> UUIDs of its GPUs, as reported by the GPU agents."""
     found: dict[str, tuple[str, ...]] = {}
     for node in read_gpu_maps(cluster):
         for gpu in node.gpus:

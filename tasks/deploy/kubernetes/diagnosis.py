@@ -1,4 +1,4 @@
-"""Why a stack does not come up: what pods, their events and Ray Serve say, each with its cure and how long to hope."""
+"""Diagnoses a stack that does not come up, from pods, events and Ray Serve: problem, cure and grace period."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from tasks.kube.client import Cluster, Object
 from tasks.kube.errors import ClusterError
 
 LOG_LINES = 5
-HOPELESS_RESTARTS = 3
+MAX_RESTARTS = 3
 SCALE_UP = "TriggeredScaleUp"
 FAILED_CREATE = "FailedCreate"
 REPEATED_WITHIN = timedelta(minutes=15)
-"""A controller that cannot make its pods says so again after ever longer pauses, up to this."""
+"""Longest pause before a controller that cannot create its pods repeats its event."""
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """``who`` is stuck for ``reason``. ``patience_s``: after how long nothing but a person can help; None: never."""
+class Problem:
+    """A problem that keeps ``subject`` from starting; after ``grace_s`` only a person can cure it (None: never)."""
 
-    who: str
+    subject: str
     reason: str
     message: str
     cure: str
-    patience_s: float | None
+    grace_s: float | None
 
     def __str__(self) -> str:
-        return f"{self.who}: {self.reason}: {self.message}"
+        return f"{self.subject}: {self.reason}: {self.message}"
 
 
 _WAITING: dict[str, tuple[float | None, str]] = {
@@ -45,31 +45,31 @@ _WAITING: dict[str, tuple[float | None, str]] = {
 
 @dataclass
 class Watcher:
-    """Remembers since when each trouble has been there."""
+    """Collects problems and remembers when each first appeared."""
 
     gpus_exist: bool
-    """Whether the cluster has as many accelerators as the stack needs, used by others or not."""
-    haste: float = 1.0
-    """Divides every patience."""
+    """The cluster has as many accelerators as the stack needs, free or in use."""
+    grace_divisor: float = 1.0
+    """Divides every grace period."""
     _since: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def hopeless(self, troubles: list[Trouble]) -> Trouble | None:
-        """The first trouble that has outlasted its patience."""
+    def overdue(self, problems: list[Problem]) -> Problem | None:
+        """Return the first problem that has outlasted its grace period, or None."""
         now = time.monotonic()
-        keys = {(each.who, each.reason) for each in troubles}
+        keys = {(each.subject, each.reason) for each in problems}
         self._since = {key: since for key, since in self._since.items() if key in keys}
-        for each in troubles:
-            since = self._since.setdefault((each.who, each.reason), now)
-            if each.patience_s is not None and now - since >= each.patience_s / self.haste:
+        for each in problems:
+            since = self._since.setdefault((each.subject, each.reason), now)
+            if each.grace_s is not None and now - since >= each.grace_s / self.grace_divisor:
                 return each
         return None
 
-    def troubles(self, cluster: Cluster, pods: list[Object], ray_service: Object | None) -> list[Trouble]:
-        """Everything that is wrong now. Raises ClusterError."""
-        found = [trouble for pod in pods for trouble in self._of_pod(cluster, pod)]
-        return [*found, *_of_controllers(cluster), *_of_serve(ray_service or {})]
+    def problems(self, cluster: Cluster, pods: list[Object], ray_service: Object | None) -> list[Problem]:
+        """Return all present problems. Raises ClusterError."""
+        found = [problem for pod in pods for problem in self._pod_problems(cluster, pod)]
+        return [*found, *_controller_problems(cluster), *_serve_problems(ray_service or {})]
 
-    def _of_pod(self, cluster: Cluster, pod: Object) -> Iterator[Trouble]:
+    def _pod_problems(self, cluster: Cluster, pod: Object) -> Iterator[Problem]:
         name, status = str(pod["metadata"]["name"]), pod.get("status") or {}
         for condition in status.get("conditions") or ():
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -78,31 +78,31 @@ class Watcher:
             waiting = (container.get("state") or {}).get("waiting") or {}
             reason = str(waiting.get("reason", ""))
             if reason in _WAITING:
-                patience_s, cure = _WAITING[reason]
-                yield Trouble(name, reason, str(waiting.get("message", "no message")), cure, patience_s)
+                grace_s, cure = _WAITING[reason]
+                yield Problem(name, reason, str(waiting.get("message", "no message")), cure, grace_s)
             elif reason == "CrashLoopBackOff":
                 yield _crashing(cluster, name, container)
 
-    def _unschedulable(self, cluster: Cluster, pod: Object, message: str) -> Trouble:
+    def _unschedulable(self, cluster: Cluster, pod: Object, message: str) -> Problem:
         name = str(pod["metadata"]["name"])
         scaling = any(event.get("reason") == SCALE_UP for event in _events(cluster, pod))
         if "Insufficient" in message and "/gpu" in message:
             cure = "free GPUs, add nodes, or ask for less: deploy.replicas, deploy.parallelism"
-            hope = 300 if self.gpus_exist else 60
+            grace_s = 300 if self.gpus_exist else 60
         elif "unbound immediate PersistentVolumeClaims" in message or "persistentvolumeclaim" in message:
-            cure, hope = "check deploy.storage: class_name (`kubectl get storageclass`), size_gb and access_mode", 120
+            cure, grace_s = "check deploy.storage: class_name (see `kubectl get sc`), size_gb and access_mode", 120
         elif "Insufficient" in message:
-            cure, hope = "ask for less in deploy.resources, or add nodes", 300
+            cure, grace_s = "ask for less in deploy.resources, or add nodes", 300
         else:
-            cure, hope = (
+            cure, grace_s = (
                 "check deploy.accelerator: node_selector and tolerations against the nodes' labels and taints",
                 120,
             )
-        return Trouble(name, "Unschedulable", message, cure, None if scaling else hope)
+        return Problem(name, "Unschedulable", message, cure, None if scaling else grace_s)
 
 
-def _of_controllers(cluster: Cluster) -> Iterator[Trouble]:
-    """Pods that a DaemonSet, ReplicaSet or RayCluster may not even make: only its events tell."""
+def _controller_problems(cluster: Cluster) -> Iterator[Problem]:
+    """Yield controllers (DaemonSet, ReplicaSet, RayCluster) that may not create their pods; only events show them."""
     try:
         events = cluster.list("v1", "Event", field_selector=f"reason={FAILED_CREATE}")
     except ClusterError:
@@ -110,16 +110,16 @@ def _of_controllers(cluster: Cluster) -> Iterator[Trouble]:
     newest: dict[str, tuple[datetime, Object]] = {}
     for event in events:
         about = event.get("involvedObject") or {}
-        who, when = f"{about.get('kind')} {about.get('name')}", _last_seen(event)
-        if when > datetime.now(UTC) - REPEATED_WITHIN and (who not in newest or when > newest[who][0]):
-            newest[who] = (when, event)
-    for who, (_, event) in newest.items():
+        subject, when = f"{about.get('kind')} {about.get('name')}", _last_seen(event)
+        if when > datetime.now(UTC) - REPEATED_WITHIN and (subject not in newest or when > newest[subject][0]):
+            newest[subject] = (when, event)
+    for subject, (_, event) in newest.items():
         message = str(event.get("message") or "no message")
-        yield Trouble(who, FAILED_CREATE, message, *_cure_of_refusal(message))
+        yield Problem(subject, FAILED_CREATE, message, *_refusal_cure(message))
 
 
-def _cure_of_refusal(message: str) -> tuple[str, float | None]:
-    """What to do about pods that the API server refuses, and how long to hope."""
+def _refusal_cure(message: str) -> tuple[str, float | None]:
+    """Return the cure for pods that the API server refuses, and the grace period."""
     if "PodSecurity" in message:
         label = "pod-security.kubernetes.io/enforce=privileged"
         return f"label the namespace {label}, or let whoever enforces Pod Security exempt it", 30
@@ -134,18 +134,18 @@ def _last_seen(event: Object) -> datetime:
     return datetime.fromisoformat(str(text)) if text else datetime.now(UTC)
 
 
-def _crashing(cluster: Cluster, pod: str, container: Object) -> Trouble:
+def _crashing(cluster: Cluster, pod: str, container: Object) -> Problem:
     last = (container.get("lastState") or {}).get("terminated") or {}
-    said = _last_words(cluster, pod, str(container["name"]))
+    log = _previous_log(cluster, pod, str(container["name"]))
     out_of_memory = last.get("reason") == "OOMKilled"
     cure = "raise memory_gb in deploy.resources" if out_of_memory else f"see `kubectl logs {pod} --previous`"
     restarts = int(container.get("restartCount") or 0)
     why = f"{last.get('reason', 'ended')} (exit code {last.get('exitCode')}), {restarts} restarts"
-    message = f"{why}; its last words: {said}" if said else why
-    return Trouble(pod, "CrashLoopBackOff", message, cure, 0 if restarts >= HOPELESS_RESTARTS else None)
+    message = f"{why}; its last log lines: {log}" if log else why
+    return Problem(pod, "CrashLoopBackOff", message, cure, 0 if restarts >= MAX_RESTARTS else None)
 
 
-def _of_serve(ray_service: Object) -> Iterator[Trouble]:
+def _serve_problems(ray_service: Object) -> Iterator[Problem]:
     active = (ray_service.get("status") or {}).get("activeServiceStatus") or {}
     pending = (ray_service.get("status") or {}).get("pendingServiceStatus") or {}
     for part in (active, pending):
@@ -154,7 +154,7 @@ def _of_serve(ray_service: Object) -> Iterator[Trouble]:
             if status in ("DEPLOY_FAILED", "UNHEALTHY"):
                 message = " ".join(str(application.get("message") or "no message").split())[-400:]
                 cure = "see the log of the Ray head; often the model does not fit: deploy.model, engine_arguments"
-                yield Trouble(
+                yield Problem(
                     f"application {name}", str(status), message, cure, 60 if status == "DEPLOY_FAILED" else None
                 )
 
@@ -166,7 +166,7 @@ def _events(cluster: Cluster, pod: Object) -> list[Object]:
         return []
 
 
-def _last_words(cluster: Cluster, pod: str, container: str) -> str:
+def _previous_log(cluster: Cluster, pod: str, container: str) -> str:
     try:
         log = cluster.logs(pod, container=container, tail_lines=LOG_LINES, previous=True)
     except ClusterError:

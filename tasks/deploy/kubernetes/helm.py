@@ -1,4 +1,4 @@
-"""Helm charts of third parties: ``helm upgrade --install`` for what is not there in the wanted version and values."""
+"""Installs third-party Helm charts that are missing or differ in version or values."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ READ_TIMEOUT_S = 60.0
 EXTRA_TIMEOUT_S = 60.0
 POLL_S = 2.0
 CHARTS_LEASE_NAMESPACE = "default"
-"""Charts belong to the whole cluster: whoever installs them holds a lease there."""
+"""Charts belong to the whole cluster: their installer holds a lease in this namespace."""
 PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 
 
 def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str, progress: Progress) -> None:
-    """Helm releases that are missing or differ, one after the other. Raises DeployError and ClusterError.
+    """Install the Helm releases that are missing or differ, one after the other. Raises DeployError and ClusterError.
 
-    A pod of the cluster installs none: its account may not, and they are there since the stack was first made.
+    A pod of the cluster only checks for their CRDs: its account may not install charts.
     """
     for each in missing_prerequisites(cluster, params):
         raise DeployError(
@@ -67,7 +67,7 @@ def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str,
                 what = f"{release.chart} {release.version} ({release.namespace})"
                 progress(f"stack: chart {number}/{len(missing)}: {what}")
                 _label_namespace(cluster, release)
-                for crd in helm.crds(release):  # helm installs those of a new release and never renews them
+                for crd in helm.crds(release):  # helm installs CRDs with a new release and never updates them
                     cluster.apply(crd)
                 helm.install(release, params.start_timeout_s)
                 _await_readiness(cluster, release, params.start_timeout_s)
@@ -76,8 +76,8 @@ def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str,
 
 
 def _await_readiness(cluster: Cluster, release: ChartRelease, timeout_s: float) -> None:
-    """Until what the release is for is available: helm waits for its own objects, not for those that an operator makes
-    of them. Raises DeployError."""
+    """Wait for the release's readiness checks: helm does not wait for objects that an operator creates. Raises
+    DeployError."""
     deadline = time.monotonic() + timeout_s
     for check in release.readiness:
         while True:
@@ -101,7 +101,7 @@ def _label_namespace(cluster: Cluster, release: ChartRelease) -> None:
 
 
 class Helm:
-    """The CLI, for one cluster. Every method raises DeployError with what helm said."""
+    """The helm CLI for one cluster. Every method raises DeployError with helm's error message."""
 
     def __init__(self, cluster: ClusterAddress, releases: Sequence[ChartRelease]) -> None:
         if shutil.which("helm") is None:
@@ -116,16 +116,16 @@ class Helm:
         self._listed: dict[tuple[str, str], dict[str, Any]] | None = None
 
     def is_installed(self, release: ChartRelease) -> bool:
-        """Whether the release is deployed in this version with these values."""
-        found = self._release(release)
+        """Return whether the release is deployed in this version with these values."""
+        found = self._find(release)
         if found is None or found["status"] != "deployed" or not _is_chart(found["chart"], release):
             return False
-        said = self._run(["get", "values", release.name, "--namespace", release.namespace, "--output", "json"])
-        return (json.loads(said or "null") or {}) == release.values
+        output = self._run(["get", "values", release.name, "--namespace", release.namespace, "--output", "json"])
+        return (json.loads(output or "null") or {}) == release.values
 
     def install(self, release: ChartRelease, timeout_s: float) -> None:
-        """Install or upgrade, and wait until helm holds it for ready. One that was cut short is put right before."""
-        self._put_right(release)
+        """Unlock the release if a helm was killed on it, install or upgrade it, and wait until helm calls it ready."""
+        self._unlock(release)
         self._listed = None
         with tempfile.TemporaryDirectory(prefix="rcarena-helm-") as directory:
             values = Path(directory, "values.yaml")
@@ -147,39 +147,39 @@ class Helm:
             )
 
     def crds(self, release: ChartRelease) -> list[dict[str, Any]]:
-        """The custom resource definitions in the chart's folder ``crds``; those in its templates are not among them."""
-        said = self._run(["show", "crds", *_source(release), "--version", release.version], EXTRA_TIMEOUT_S)
-        return [document for document in yaml.load_all(said, SAFE_LOADER) if isinstance(document, dict)]
+        """Return the CRDs in the chart's folder ``crds``, without those in its templates."""
+        output = self._run(["show", "crds", *_source(release), "--version", release.version], EXTRA_TIMEOUT_S)
+        return [document for document in yaml.load_all(output, SAFE_LOADER) if isinstance(document, dict)]
 
     def uninstall(self, release: ChartRelease, timeout_s: float) -> bool:
-        """False when it was not there."""
-        if self._release(release) is None:
+        """Uninstall the release; return False when it is not installed."""
+        if self._find(release) is None:
             return False
         self._listed = None
         command = ["uninstall", release.name, "--namespace", release.namespace, "--wait"]
         self._run([*command, "--timeout", f"{int(timeout_s)}s"], timeout_s + EXTRA_TIMEOUT_S)
         return True
 
-    def _put_right(self, release: ChartRelease) -> None:
-        """A helm that was killed leaves its release locked: what was new is removed, an upgrade is rolled back."""
-        found = self._release(release)
+    def _unlock(self, release: ChartRelease) -> None:
+        """Remove a new release, or roll back an upgrade, that a killed helm left locked."""
+        found = self._find(release)
         if found is None or found["status"] not in PENDING:
             return
         act = "uninstall" if found["status"] == "pending-install" else "rollback"
         self._run([act, release.name, "--namespace", release.namespace, "--wait"], EXTRA_TIMEOUT_S * 5)
 
-    def _release(self, release: ChartRelease) -> dict[str, Any] | None:
-        """As one ``helm list`` for all releases shows it; the state filters are those that Helm 3 and 4 both have."""
+    def _find(self, release: ChartRelease) -> dict[str, Any] | None:
+        """Return the release's entry in ``helm list``, run once for all with filters that Helm 3 and 4 know."""
         if self._listed is None:
             states = ["--deployed", "--failed", "--pending"]
             wanted = f"^({'|'.join(each.name for each in self._releases)})$"
-            said = self._run(["list", "--all-namespaces", *states, "--filter", wanted, "--output", "json"])
-            self._listed = {(each["namespace"], each["name"]): each for each in json.loads(said or "[]")}
+            output = self._run(["list", "--all-namespaces", *states, "--filter", wanted, "--output", "json"])
+            self._listed = {(each["namespace"], each["name"]): each for each in json.loads(output or "[]")}
         return self._listed.get((release.namespace, release.name))
 
     def _run(self, arguments: list[str], timeout_s: float = READ_TIMEOUT_S) -> str:
-        """Its standard output. The process ends with its parent where the system can do that."""
-        tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        """Run helm and return its standard output. The process ends with its parent where ``setpriv`` exists."""
+        wrapper = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         where = [] if self._cluster.context is None else ["--kube-context", self._cluster.context]
         environment = dict(os.environ)
         if self._cluster.kubeconfig is not None:
@@ -187,7 +187,7 @@ class Helm:
         what = f"helm {arguments[0]} {next((each for each in arguments[1:] if not each.startswith('-')), '')}".strip()
         try:
             done = subprocess.run(
-                [*tied, "helm", *arguments, *where],
+                [*wrapper, "helm", *arguments, *where],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -210,6 +210,6 @@ def _source(release: ChartRelease) -> list[str]:
 
 
 def _is_chart(shown: str, release: ChartRelease) -> bool:
-    """Whether ``helm list`` shows this chart in this version; some versions begin with a v, not everywhere."""
+    """Return whether ``shown``, from ``helm list``, is this chart in this version, with or without a leading v."""
     chart, _, version = shown.partition(f"{release.chart.rpartition('/')[2]}-")
     return not chart and version.removeprefix("v") == release.version.removeprefix("v")

@@ -1,4 +1,4 @@
-"""Who owns a stack: a Lease in the cluster, so that two campaigns never share one. It expires with its owner."""
+"""Ownership of a stack by a Lease in the cluster, so that two campaigns never share it. It expires unless renewed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CHARTS_LEASE = "rcarena-charts"
 LEASE_S = 120
 RENEWAL_S = 20.0
 OWNER_FILE = "owner"
-WHO_ANNOTATION = "rcarena.io/holder"
+HOLDER_ANNOTATION = "rcarena.io/holder"
 ATTEMPTS = 5
 
 
-def owner_of(directory: Path) -> str:
-    """The identity of this workspace, the same from every pod that mounts it; made at the first call."""
+def workspace_id(directory: Path) -> str:
+    """Return the id of this workspace, the same from every pod that mounts it; created at the first call."""
     file = directory / OWNER_FILE
     directory.mkdir(parents=True, exist_ok=True)
     create_once(file, uuid.uuid4().hex.encode())
@@ -45,11 +45,11 @@ def acquire(
     namespace: str | None = None,
     duration_s: int = LEASE_S,
 ) -> None:
-    """Take or renew the lease; without a renewal it ends after ``duration_s``.
+    """Take or renew the lease; without renewal it expires after ``duration_s``.
 
     Raises:
-        DeployError: somebody else holds it.
-        ClusterError: the cluster does not tell.
+        DeployError: another workspace holds it.
+        ClusterError: the cluster cannot be asked.
     """
     for _ in range(ATTEMPTS):
         lease = cluster.find(*API, name, namespace=namespace)
@@ -66,7 +66,7 @@ def acquire(
 
 
 def release(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace: str | None = None) -> None:
-    """Give the lease up, if it is ours. Raises ClusterError."""
+    """Release the lease if ``owner`` holds it. Raises ClusterError."""
     lease = cluster.find(*API, name, namespace=namespace)
     if lease is None or _holder(lease) != owner:
         return
@@ -79,7 +79,7 @@ def release(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace:
 
 @contextlib.contextmanager
 def renewing(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace: str | None = None) -> Iterator[None]:
-    """Keep the lease while something long happens. What goes wrong is logged, not raised."""
+    """Renew the lease in a thread within the context. Errors are logged, not raised."""
     stopped = threading.Event()
 
     def renew() -> None:
@@ -99,18 +99,18 @@ def renewing(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace
 
 
 def holder(cluster: Cluster, name: str = CAMPAIGN_LEASE) -> str | None:
-    """Who holds the lease, in words; None when nobody does. Raises ClusterError."""
+    """Return the host name of the lease's holder; None when nobody holds it. Raises ClusterError."""
     lease = cluster.find(*API, name)
-    return None if lease is None or not _holder(lease) or _expired(lease) else _who(lease)
+    return None if lease is None or not _holder(lease) or _expired(lease) else _holder_name(lease)
 
 
 def _refuse_if_held(lease: Object, owner: str, cluster: Cluster) -> None:
     if _holder(lease) in ("", owner) or _expired(lease):
         return
     if lease["metadata"]["name"] == CHARTS_LEASE:
-        raise DeployError(f"another campaign ({_who(lease)}) is installing charts on this cluster: wait for it")
+        raise DeployError(f"another campaign ({_holder_name(lease)}) is installing charts on this cluster: wait for it")
     raise DeployError(
-        f"the stack in namespace {cluster.namespace} belongs to another campaign ({_who(lease)}, renewed "
+        f"the stack in namespace {cluster.namespace} belongs to another campaign ({_holder_name(lease)}, renewed "
         f"{lease['spec'].get('renewTime')} for {lease['spec'].get('leaseDurationSeconds')} s): use another "
         "deploy.namespace, or wait for its end"
     )
@@ -120,8 +120,8 @@ def _holder(lease: Object) -> str:
     return str((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
-def _who(lease: Object) -> str:
-    return str((lease["metadata"].get("annotations") or {}).get(WHO_ANNOTATION) or _holder(lease))
+def _holder_name(lease: Object) -> str:
+    return str((lease["metadata"].get("annotations") or {}).get(HOLDER_ANNOTATION) or _holder(lease))
 
 
 def _expired(lease: Object) -> bool:
@@ -133,7 +133,7 @@ def _expired(lease: Object) -> bool:
 
 
 def _document(cluster: Cluster, owner: str, name: str, namespace: str | None, duration_s: int) -> Object:
-    metadata: dict[str, Any] = {"name": name, "namespace": namespace or cluster.namespace, "annotations": _where()}
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace or cluster.namespace, "annotations": _host()}
     if namespace is None:
         metadata["labels"] = stack_labels(cluster.namespace)
     spec = {"holderIdentity": owner, "leaseDurationSeconds": duration_s, "acquireTime": _now(), "renewTime": _now()}
@@ -145,13 +145,13 @@ def _renewal(lease: Object, owner: str, duration_s: int) -> Object:
     if _holder(lease) != owner:
         spec |= {"acquireTime": _now(), "leaseTransitions": int(lease["spec"].get("leaseTransitions") or 0) + 1}
     version = lease["metadata"]["resourceVersion"]
-    return {"metadata": {"resourceVersion": version, "annotations": _where()}, "spec": spec}
+    return {"metadata": {"resourceVersion": version, "annotations": _host()}, "spec": spec}
 
 
-def _where() -> dict[str, str]:
-    return {WHO_ANNOTATION: socket.gethostname()}
+def _host() -> dict[str, str]:
+    return {HOLDER_ANNOTATION: socket.gethostname()}
 
 
 def _now() -> str:
-    """A MicroTime of the Kubernetes API."""
+    """Return the current time as a MicroTime of the Kubernetes API."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,4 +1,4 @@
-"""``deploy up | status`` on a cluster, and the lease of a stack; ``teardown`` takes it down. Each is idempotent."""
+"""``deploy up | status`` on a cluster, and the stack's lease; ``teardown`` takes it down. Each is idempotent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tasks.deploy.errors import DeployError
 from tasks.deploy.health import complete
 from tasks.deploy.kubernetes import lease, names
-from tasks.deploy.kubernetes.access import hold
+from tasks.deploy.kubernetes.access import open_forwards
 from tasks.deploy.kubernetes.crds import is_served
 from tasks.deploy.kubernetes.describe import describe
 from tasks.deploy.kubernetes.diagnosis import Watcher
@@ -67,19 +67,19 @@ class Status:
 
 
 def up(params: KubernetesDeployParams, directory: Path, progress: Progress = logger.info) -> KubernetesRuntime:
-    """Bring the stack up, or find it up; done when a completion came back through the gateway.
+    """Bring the stack up, or find it up; return once a completion came back through the gateway.
 
-    The stack is leased: renew it, or ``drop_lease``. What a failure leaves stays for a look; ``down`` removes it.
+    The stack is leased: call ``renew_lease`` or ``drop_lease``. Objects of a failed start stay until ``down``.
 
     Raises:
-        DeployError: it is not up; the message says why and what to do.
+        DeployError: the stack is not up; the message gives the reason and the remedy.
         ParamsError: ``params`` cannot be rendered.
     """
     problems = validate_deploy_params(params)
     if problems:
         raise ParamsError(problems)
     try:
-        with exclusive(directory):
+        with stack_lock(directory):
             address = find_cluster(params.context, params.namespace)
             with Cluster(address) as cluster:
                 return _up(cluster, params, directory.resolve(), progress)
@@ -88,7 +88,7 @@ def up(params: KubernetesDeployParams, directory: Path, progress: Progress = log
 
 
 def status(params: KubernetesDeployParams, directory: Path) -> Status:
-    """What runs now; asks for a real completion when the stack claims to be ready. Raises DeployError."""
+    """Return the state of the stack; request a completion when all its pods are ready. Raises DeployError."""
     try:
         with Cluster(address_of(params, directory), deadline_s=15) as cluster:
             return _status(cluster, params, directory)
@@ -97,44 +97,44 @@ def status(params: KubernetesDeployParams, directory: Path) -> Status:
 
 
 def renew_lease(directory: Path) -> None:
-    """Tell others that the campaign that brought the stack up is alive. What goes wrong is logged, not raised."""
+    """Renew the lease: the campaign that brought the stack up is alive. Errors are logged, not raised."""
     address = read_address(directory)
     if address is None:
         return
     try:
-        lease.acquire(_connection(address), lease.owner_of(directory))
+        lease.acquire(_connection(address), lease.workspace_id(directory))
     except (ClusterError, DeployError) as error:
         logger.warning("the lease of the stack was not renewed: %s", error)
 
 
 def hold_lease(directory: Path, duration_s: int) -> None:
-    """Keep the stack for this workspace after this process has ended.
+    """Lease the stack to this workspace for ``duration_s``, beyond the end of this process.
 
     Raises:
-        DeployError: the lease cannot be had.
+        DeployError: another workspace holds the lease, or the cluster cannot be asked.
     """
     address = read_address(directory)
     if address is None:
         return
     try:
-        lease.acquire(_connection(address), lease.owner_of(directory), duration_s=duration_s)
+        lease.acquire(_connection(address), lease.workspace_id(directory), duration_s=duration_s)
     except ClusterError as error:
         raise DeployError(f"the lease of the stack cannot be held: {error}") from error
 
 
 def drop_lease(directory: Path) -> None:
-    """The stack stays up without an owner: the next campaign may take it."""
+    """Release the lease: the stack stays up and the next campaign may take it. Errors are logged, not raised."""
     address = read_address(directory)
     if address is None:
         return
     try:
-        lease.release(_connection(address), lease.owner_of(directory))
+        lease.release(_connection(address), lease.workspace_id(directory))
     except ClusterError as error:
         logger.warning("the lease of the stack was not given up, it expires by itself: %s", error)
 
 
 def read_address(directory: Path) -> ClusterAddress | None:
-    """The cluster that a stack of this workspace was put on, from before anything was put there."""
+    """Return the cluster of this workspace's stack, None without one; known before anything is applied there."""
     try:
         return ClusterAddress.model_validate_json((directory / ADDRESS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
@@ -142,12 +142,12 @@ def read_address(directory: Path) -> ClusterAddress | None:
 
 
 def address_of(params: KubernetesDeployParams, directory: Path) -> ClusterAddress:
-    """The cluster of the stack that this workspace has, else the one that ``params`` name. Raises NoClusterError."""
+    """Return the cluster of this workspace's stack, else the one named by ``params``. Raises NoClusterError."""
     return read_address(directory) or find_cluster(params.context, params.namespace)
 
 
-def exclusive(directory: Path) -> FileLock:
-    """One ``up`` or ``down`` at a time per workspace."""
+def stack_lock(directory: Path) -> FileLock:
+    """Return the lock that allows one ``up`` or ``down`` at a time per workspace."""
     busy = DeployError(f"another process is bringing the stack of {directory.parent} up or down")
     return FileLock(directory.parent / ".stack.lock", busy)
 
@@ -158,7 +158,7 @@ def _up(cluster: Cluster, params: KubernetesDeployParams, directory: Path, progr
     _refuse_other_stack(cluster, directory)
     manifests = render_stack(params)
     _claim_namespace(cluster, next(each for each in manifests if each.kind == "Namespace"), progress)
-    owner = lease.owner_of(directory)
+    owner = lease.workspace_id(directory)
     lease.acquire(cluster, owner)
     _write_address(cluster.address, directory)
     with lease.renewing(cluster, owner):
@@ -183,8 +183,8 @@ def _refuse_other_stack(cluster: Cluster, directory: Path) -> None:
 
 
 def _claim_namespace(cluster: Cluster, manifest: Manifest, progress: Progress) -> None:
-    """Make the namespace ours; one that others use is refused. A pod of the stack is in it: there it is enough that
-    it carries our labels."""
+    """Create or label the namespace. A pod of the cluster only checks the labels. Raises DeployError when others use
+    it, or it lacks the labels."""
     live = cluster.find("v1", "Namespace", manifest.name)
     if cluster.address.in_cluster:
         if live is None or not stack_labels(manifest.name).items() <= (live["metadata"].get("labels") or {}).items():
@@ -205,29 +205,29 @@ def _claim_namespace(cluster: Cluster, manifest: Manifest, progress: Progress) -
 
 def _await_end_of_deletion(cluster: Cluster, name: str, progress: Progress) -> None:
     deadline = time.monotonic() + GONE_TIMEOUT_S
-    said = False
+    reported = False
     while (live := cluster.find("v1", "Namespace", name)) and live["metadata"].get("deletionTimestamp"):
         if time.monotonic() > deadline:
             raise DeployError(f"namespace {name} is being deleted and does not go: see `kubectl describe ns {name}`")
-        if not said:
+        if not reported:
             progress(f"stack: waiting for the end of the deletion of namespace {name}")
-            said = True
+            reported = True
         time.sleep(POLL_S)
 
 
 def _apply(cluster: Cluster, manifests: tuple[Manifest, ...], progress: Progress) -> None:
-    """Apply in order. KubeRay takes no change of a running cluster (``upgradeStrategy`` None): then it is made anew."""
+    """Apply in order; delete a changed RayService first: KubeRay updates no cluster (``upgradeStrategy`` None)."""
     kept = kept_volumes(cluster, manifests)
     ray = next(each for each in manifests if each.kind == "RayService")
     live = cluster.find(*RAY_SERVICE)
-    of_engines = [each for each in manifests if each is ray or (each.kind, each.name) == MOUNTED_BY_ENGINES]
-    runs_as_wanted = live is not None and not any(changes_spec(cluster, each) for each in of_engines)
+    engine_manifests = [each for each in manifests if each is ray or (each.kind, each.name) == MOUNTED_BY_ENGINES]
+    runs_as_wanted = live is not None and not any(changes_spec(cluster, each) for each in engine_manifests)
     if live is not None and not runs_as_wanted:
         progress("stack: it runs with other parameters: its engines are started anew")
         _delete_and_await(cluster, ray)
-    left_alone = [each for each in manifests if each.kind == CLAIM and each.name in kept]
-    left_alone += [ray] if runs_as_wanted else []
-    wanted = [each for each in manifests if each not in left_alone]
+    skipped = [each for each in manifests if each.kind == CLAIM and each.name in kept]
+    skipped += [ray] if runs_as_wanted else []
+    wanted = [each for each in manifests if each not in skipped]
     if cluster.address.in_cluster:
         _check_administered(cluster, manifests)
         wanted = [each for each in wanted if not each.is_administered(cluster.namespace)]
@@ -237,15 +237,15 @@ def _apply(cluster: Cluster, manifests: tuple[Manifest, ...], progress: Progress
 
 
 def _check_administered(cluster: Cluster, manifests: tuple[Manifest, ...]) -> None:
-    """A pod applies nothing of an administrator's, and may read little of it: that our own kinds are there is asked
-    by discovery; accounts and rights show in what the pod may do (``rcarena preflight``)."""
+    """Check by discovery that our CRDs are served: a pod may neither apply nor read them. ``rcarena preflight`` checks
+    accounts and permissions. Raises DeployError."""
     for each in manifests:
         if each.kind == "CustomResourceDefinition" and not is_served(cluster, each.name):
             raise DeployError(f"the cluster lacks the CRD {each.name}: {FROM_OUTSIDE}")
 
 
 def _apply_one(cluster: Cluster, manifest: Manifest) -> None:
-    """A person may lack the right to change what belongs to the whole cluster: there it is enough that it exists."""
+    """Apply one manifest. A cluster-wide object that exists is accepted when the credentials may not change it."""
     try:
         cluster.apply(manifest.document)
     except NotFoundError as error:
@@ -275,7 +275,7 @@ def _delete_and_await(cluster: Cluster, manifest: Manifest) -> None:
 
 
 def _await_completion(runtime: KubernetesRuntime, deadline: float) -> None:
-    with hold(runtime.cluster, runtime.forwards):
+    with open_forwards(runtime.cluster, runtime.forwards):
         while True:
             problem = complete(runtime.gateway_url, runtime.model, COMPLETION_TIMEOUT_S)
             if problem is None:
@@ -306,7 +306,7 @@ def _status(cluster: Cluster, params: KubernetesDeployParams, directory: Path) -
         names = ", ".join(each.name for each in waiting)
         state = "starting" if runtime is None else "unhealthy"
         return Status(state, f"not ready: {names}" if names else "its start was interrupted", services)
-    with hold(runtime.cluster, runtime.forwards):
+    with open_forwards(runtime.cluster, runtime.forwards):
         problem = complete(runtime.gateway_url, runtime.model, COMPLETION_TIMEOUT_S)
     if problem:
         return Status("unhealthy", f"no completion through the gateway: {problem}", services)
@@ -327,12 +327,12 @@ def _service_status(cluster: Cluster, name: str, role: Role) -> ServiceStatus:
 
 
 def _write_address(address: ClusterAddress, directory: Path) -> None:
-    """Before anything is put on the cluster: ``down`` must find it, whatever the current context is then."""
+    """Record the cluster before anything is applied: ``down`` needs it, whatever the current context is then."""
     directory.mkdir(parents=True, exist_ok=True)
     write_durably(directory / ADDRESS_FILE, address.model_dump_json(indent=1).encode())
 
 
 @cache
 def _connection(address: ClusterAddress) -> Cluster:
-    """Shared by the renewals of this process: credentials may come from a slow program."""
+    """Return one connection for all renewals of this process: obtaining credentials may be slow."""
     return Cluster(address, deadline_s=15)

@@ -1,4 +1,4 @@
-"""Names and ports that manifests, charts and whoever talks to them have in common."""
+"""Names and ports shared by manifests, charts and their clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 RAY_SERVICE = "rcarena"
 """Name of the RayService; KubeRay names the cluster and its services after it."""
 SERVE_SERVICE = "ray-serve"
-"""Our own Service in front of Ray Serve's proxies: it exists, and resolves, before the application is up."""
+"""Our Service in front of Ray Serve's proxies: it resolves before the application is up."""
 SERVE_LABEL = "rcarena.io/serve"
 SERVE_PORT = 8000
 DASHBOARD_PORT = 8265
@@ -28,9 +28,9 @@ SERVE_CODE_MAP = "serve-code"
 TRACING_MODULE = "rcarena_tracing"
 
 NODE_MARKER = "replica_node"
-"""Ray resource of every pod of a replica, and of no other."""
+"""Ray resource that exactly the pods of replicas have."""
 ENGINE_SLOT = "engine_slot"
-"""Ray resource: one per accelerator of a pod, or one per pod where there is none."""
+"""Ray resource: one per accelerator of a pod, or one per pod without accelerators."""
 
 TASK_ACCOUNTS = ("deploy", "load", "inject", "export", "score", "record")
 """One ServiceAccount per task; ``task_account`` is its name."""
@@ -50,12 +50,12 @@ FOREIGN_NAMESPACES = (
     DEEPFLOW_NAMESPACE,
     "default",
 )
-"""Namespaces that hold other things than a stack."""
+"""Namespaces in use by others, which a stack may not take."""
 
 
 @dataclass(frozen=True)
 class ServiceAddress:
-    """A Service and the port to ask it on."""
+    """A Service and its port."""
 
     namespace: str
     name: str
@@ -67,7 +67,7 @@ class ServiceAddress:
 
     @property
     def url(self) -> str:
-        """As pods reach it."""
+        """URL inside the cluster."""
         return f"http://{self.host}:{self.port}"
 
 
@@ -76,8 +76,8 @@ LOKI = ServiceAddress(TELEMETRY_NAMESPACE, "loki", 3100)
 GRAFANA = ServiceAddress(TELEMETRY_NAMESPACE, "grafana", 80)
 OTEL_COLLECTOR = ServiceAddress(TELEMETRY_NAMESPACE, "otel-collector", OTLP_PORT)
 SPANS = ServiceAddress(TELEMETRY_NAMESPACE, "otel-collector", SPANS_PORT)
-"""The collector's files over HTTP: ``/`` lists them as JSON (name, size, mtime), each is OTLP JSON with one export
-request a line; byte ranges are answered. ``spans.jsonl`` grows; the others carry the time (UTC) at which they ended."""
+"""The collector's files over HTTP: ``/`` lists them as JSON (name, size, mtime). Each is OTLP JSON, one export request
+per line; byte ranges are supported. ``spans.jsonl`` grows; rotated files have their end time (UTC) in the name."""
 DEEPFLOW = ServiceAddress(DEEPFLOW_NAMESPACE, "deepflow-server", 20416)
 
 

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster offer: container runtime and accelerators."""
+"""Reads container runtimes and accelerators from the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 @dataclass(frozen=True)
 class NodeGpus:
-    """Accelerators of one node that pods of the stack may use; ``used`` by pods of others, None when not told."""
+    """Accelerators of one node usable by the stack; ``used``: taken by other namespaces' pods (None: unknown)."""
 
     node: str
     product: str
@@ -37,7 +37,7 @@ class NodeGpus:
 
 
 def container_runtimes(nodes: list[Object]) -> dict[ContainerRuntime, list[str]]:
-    """Runtime and socket -> nodes that have it. Nodes with an unknown runtime are left out."""
+    """Return runtime -> names of its nodes, without nodes of an unknown runtime."""
     found: dict[ContainerRuntime, list[str]] = {}
     for node in nodes:
         runtime = _runtime(node)
@@ -47,7 +47,7 @@ def container_runtimes(nodes: list[Object]) -> dict[ContainerRuntime, list[str]]
 
 
 def container_runtime(cluster: Cluster) -> ContainerRuntime:
-    """The runtime that most nodes have; containerd when the cluster does not say. Raises ClusterError."""
+    """Return the runtime of most nodes; containerd when unknown. Raises ClusterError."""
     try:
         found = container_runtimes(cluster.list("v1", "Node"))
     except ForbiddenError:
@@ -56,7 +56,7 @@ def container_runtime(cluster: Cluster) -> ContainerRuntime:
 
 
 def gpu_nodes(cluster: Cluster, params: KubernetesDeployParams) -> tuple[NodeGpus, ...]:
-    """Nodes with the accelerator that fit ``node_selector``, are ready and may be scheduled on. Raises ClusterError."""
+    """Return the ready, schedulable nodes with the accelerator that fit ``node_selector``. Raises ClusterError."""
     resource = params.accelerator.resource
     nodes = [node for node in cluster.list("v1", "Node") if _usable(node, params)]
     used = _used(cluster, resource, params.namespace)
@@ -116,7 +116,7 @@ def _tolerates(toleration: Any, taint: dict[str, Any]) -> bool:
 
 
 def _used(cluster: Cluster, resource: str, own_namespace: str) -> dict[str, int] | None:
-    """Node -> accelerators that pods of other namespaces hold; None when these may not be listed, as from a pod."""
+    """Return node -> accelerators taken by pods of other namespaces; None when these may not be listed (in a pod)."""
     if cluster.address.in_cluster:
         return None
     try:

@@ -14,7 +14,7 @@ Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 
 
 class Parallelism(Frozen):
-    """How one replica is spread over accelerators; data parallelism is ``replicas``.
+    """Spread of one replica over accelerators; data parallelism is ``replicas``.
 
     ``tensor`` accelerators share each layer and sit in one pod; each of the ``pipeline`` stages is a pod, which may be
     on another node.
@@ -32,7 +32,7 @@ class Toleration(Frozen):
 
 
 class Accelerator(Frozen):
-    """What an engine runs on. ``none``: a CPU engine for clusters without GPUs."""
+    """Hardware of an engine. ``none``: a CPU engine for clusters without GPUs."""
 
     kind: Literal["nvidia", "none"] = "nvidia"
     resource: str = "nvidia.com/gpu"
@@ -42,7 +42,7 @@ class Accelerator(Frozen):
 
 
 class PodResources(Frozen):
-    """Request and limit of one pod."""
+    """Resources of one pod: its requests and its limits."""
 
     cpu_cores: Annotated[float, Field(gt=0, le=512)]
     memory_gb: Annotated[float, Field(gt=0, le=8192)]
@@ -55,7 +55,7 @@ class StackResources(Frozen):
 
 
 class Images(Frozen):
-    """Images of our own and of the engine. A digest (``name@sha256:...``) makes a campaign repeatable."""
+    """Our images and the engine's. A digest (``name@sha256:...``) makes a campaign repeatable."""
 
     serve: str = "docker.io/rayproject/ray-llm:2.60.0-py312-cu130"
     gateway: str = "docker.io/library/nginx:1.29.3-otel"
@@ -65,10 +65,10 @@ class Images(Frozen):
 
 
 class Storage(Frozen):
-    """Volumes: one for workspaces (``size_gb``), and those for the weights (``models_gb``; None: enough for the model).
+    """Volumes: one for workspaces (``size_gb``), others for the weights (``models_gb``; None: enough for the model).
 
-    ``class_name`` None: the cluster's default class. With ``ReadWriteMany`` all replicas share one volume for the
-    weights, with ``ReadWriteOnce`` each has its own, and the pods of all tasks must fit on one node.
+    ``class_name`` None: the cluster's default class. With ``ReadWriteMany`` all replicas share one volume of weights;
+    with ``ReadWriteOnce`` each has its own, and the pods of all tasks must fit on one node.
     """
 
     class_name: DnsLabel | None = None
@@ -78,17 +78,17 @@ class Storage(Frozen):
 
 
 class SecretKey(Frozen):
-    """A key of a Secret that exists in the namespace; its value is never a parameter."""
+    """Key of an existing Secret in the namespace; the value is never a parameter."""
 
     secret: DnsLabel = "huggingface"  # noqa: S105 (the name of the Secret)
     key: str = "token"
 
 
 class Telemetry(Frozen):
-    """What is installed beside the stack. ``install: false``: the cluster has it all; say where in ``endpoints``.
+    """Telemetry installed beside the stack. ``install: false``: the cluster has it; give its URLs in ``endpoints``.
 
-    ``istio: false``: no mesh, and so no latency per call from a waypoint. ``otlp_endpoint`` is where the pods of the
-    stack send their spans (gRPC).
+    ``istio: false``: no mesh, hence no latency per call from a waypoint. ``otlp_endpoint`` receives the spans of the
+    stack's pods (gRPC).
     """
 
     install: bool = True
@@ -99,7 +99,7 @@ class Telemetry(Frozen):
 
 
 class Endpoints(Frozen):
-    """Base URLs as this process reaches them. None: by the cluster's DNS in a pod, else by ``kubectl port-forward``."""
+    """Base URLs as seen from this process. None: cluster DNS in a pod, ``kubectl port-forward`` elsewhere."""
 
     gateway: Url | None = None
     prometheus: Url | None = None
@@ -130,7 +130,7 @@ class KubernetesDeployParams(StackParams):
 
     @property
     def slowest_scrape_s(self) -> float:
-        """Ray is told to report twice as often as it is scraped."""
+        """Seconds between scrapes; Ray reports twice as often."""
         return float(self.scrape_interval_s)
 
     @property

@@ -1,4 +1,4 @@
-"""What the credentials must be allowed to do, asked of the cluster (SelfSubjectAccessReview)."""
+"""Checks the permissions of the credentials (SelfSubjectAccessReview)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE_CLUSTER = ""
 
 @dataclass(frozen=True)
 class Permission:
-    """``plural`` with an optional subresource (``pods/log``). ``everywhere``: not only in the stack's namespace."""
+    """Verbs on ``plural``, with an optional subresource (``pods/log``). ``everywhere``: in all namespaces."""
 
     verbs: tuple[str, ...]
     plural: str
@@ -31,7 +31,7 @@ class Permission:
 
 
 def needed(cluster: Cluster, params: KubernetesDeployParams) -> tuple[Permission, ...]:
-    """For deploy, inject and export. In a pod the accounts, roles and the namespace are there already."""
+    """Return the permissions for deploy, inject and export. A pod needs none on accounts, roles and namespaces."""
     permissions = [
         Permission((*READ, "create", "delete"), "pods"),
         Permission(("get",), "pods/log"),
@@ -68,8 +68,8 @@ def needed(cluster: Cluster, params: KubernetesDeployParams) -> tuple[Permission
     return tuple(permissions)
 
 
-def denied(cluster: Cluster, params: KubernetesDeployParams) -> list[str]:
-    """What is needed and not allowed, in words. Raises ClusterError."""
+def missing_permissions(cluster: Cluster, params: KubernetesDeployParams) -> list[str]:
+    """Return the permissions that are needed and not granted, as text. Raises ClusterError."""
     asked = needed(cluster, params)
     single = [(permission, verb) for permission in asked for verb in permission.verbs]
     with ThreadPoolExecutor(max_workers=PARALLEL) as pool:

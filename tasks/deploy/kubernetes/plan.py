@@ -1,4 +1,4 @@
-"""What ``deploy up`` would change: a server-side dry run of every manifest against what is there."""
+"""Shows what ``deploy up`` would change, by a server-side dry run of every manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MASK_KEY = secrets.token_bytes(16)
 
 @dataclass(frozen=True)
 class Change:
-    """What would happen to one object. ``diff`` is a unified diff of YAML; ``reason`` says why nothing can be told."""
+    """Planned change of one object. ``diff`` is a unified diff of YAML; ``reason`` says why it is unknown."""
 
     manifest: Manifest
     action: Action
@@ -36,10 +36,10 @@ class Change:
 
 
 def plan(cluster: Cluster, manifests: tuple[Manifest, ...]) -> tuple[Change, ...]:
-    """One ``Change`` per manifest, in their order.
+    """Return one ``Change`` per manifest, in their order.
 
-    A dry run cannot see what the plan itself would bring: objects in a namespace that is still to be made, and kinds
-    whose CRD a chart is still to install, are ``create`` without the server's check, and ``reason`` says so.
+    The server cannot check objects whose namespace or CRD the plan itself would create: they are ``create``, and
+    ``reason`` says so.
 
     Raises:
         ClusterError: the cluster cannot be asked, or it refuses a manifest.
@@ -65,7 +65,7 @@ def plan_one(cluster: Cluster, manifest: Manifest) -> Change:
 
 
 def changes_spec(cluster: Cluster, manifest: Manifest) -> bool:
-    """Whether applying it would change anything but metadata of an object that is there. Raises ClusterError."""
+    """Return whether applying it would change more than metadata of an existing object. Raises ClusterError."""
     live = cluster.find(manifest.api_version, manifest.kind, manifest.name, namespace=manifest.namespace)
     if live is None or _was_applied(live, manifest):
         return False
@@ -76,26 +76,26 @@ def changes_spec(cluster: Cluster, manifest: Manifest) -> bool:
 
 
 def _was_applied(live: Object, manifest: Manifest) -> bool:
-    """Whether ``live`` is what the manifest says, as its fingerprint tells, with whatever an operator added to it."""
+    """Return whether ``live`` carries the manifest's fingerprint and its spec; an operator may have added fields."""
     annotations = live["metadata"].get("annotations") or {}
     return (
         bool(manifest.fingerprint)
         and annotations.get(APPLIED_ANNOTATION) == manifest.fingerprint
-        and _holds(live.get("spec"), manifest.document.get("spec"))
+        and _contains(live.get("spec"), manifest.document.get("spec"))
     )
 
 
-def _holds(live: Any, wanted: Any) -> bool:
-    """Whether everything in ``wanted`` is in ``live``; lists have the same length."""
+def _contains(live: Any, wanted: Any) -> bool:
+    """Return whether ``live`` contains all of ``wanted``; lists must have equal lengths."""
     if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(key in live and _holds(live[key], wanted[key]) for key in wanted)
+        return isinstance(live, dict) and all(key in live and _contains(live[key], wanted[key]) for key in wanted)
     if isinstance(wanted, list):
-        return isinstance(live, list) and len(live) == len(wanted) and all(map(_holds, live, wanted))
+        return isinstance(live, list) and len(live) == len(wanted) and all(map(_contains, live, wanted))
     return bool(live == wanted)
 
 
 def text(changes: tuple[Change, ...]) -> str:
-    """For people: the diffs, a line per new or unknown object, and the counts."""
+    """Return the changes as text: diffs, a line per new or unknown object, and counts."""
     marks = {"create": "+", "change": "~", "unknown": "?"}
     lines = []
     for change in changes:
@@ -116,7 +116,7 @@ def text(changes: tuple[Change, ...]) -> str:
 
 
 def _creation(cluster: Cluster, manifest: Manifest, reason: str) -> Change:
-    """Ask the server to check the new object, where it can."""
+    """Return the change for a new object, checked by the server where it can."""
     if reason:
         return Change(manifest, "create", reason=reason)
     try:
@@ -151,6 +151,6 @@ def _readable(document: Object) -> str:
 
 
 def _masked(values: dict[str, Any]) -> dict[str, str]:
-    """A change is seen by the mark, which is another one in each run and says nothing about the value."""
+    """Replace each value by a keyed hash, fresh in each run: it shows a change and hides the value."""
     marks = {key: hmac.digest(_MASK_KEY, str(value).encode(), "sha256").hex()[:8] for key, value in values.items()}
     return {key: f"<hidden {mark}>" for key, mark in marks.items()}

@@ -1,4 +1,4 @@
-"""What a cluster lacks for a stack, before any GPU-hour is spent: one table, each failure with its cure."""
+"""Checks a cluster before a stack is deployed there: one table, each failure with its cure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.deploy.kubernetes.crds import missing_crds, missing_prerequisites
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.nodes import NodeGpus, container_runtimes, gpu_nodes
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
-from tasks.deploy.kubernetes.permissions import denied
+from tasks.deploy.kubernetes.permissions import missing_permissions
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.errors import RCArenaError
 from tasks.kube.client import Cluster, Object
@@ -22,6 +22,7 @@ from tasks.kube.gpu_map import read_gpu_maps
 
 Verdict = Literal["ok", "warning", "failed"]
 MissingSeries = Callable[[], Iterable[str]]
+CheckFunction = Callable[[Cluster, KubernetesDeployParams], "Iterator[Check]"]
 
 OLDEST_MINOR = 30
 POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
@@ -32,7 +33,7 @@ DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 @dataclass(frozen=True)
 class Check:
-    """One row: what was looked at, what was found, and what to do when that is not enough."""
+    """One row: what was checked, the result, and the cure when it is not ok."""
 
     name: str
     verdict: Verdict
@@ -46,19 +47,19 @@ class Check:
 def preflight(
     cluster: Cluster, params: KubernetesDeployParams, missing_series: MissingSeries | None = None
 ) -> tuple[Check, ...]:
-    """Every check, in the order in which to cure.
+    """Run every check; return the rows in the order in which to cure them.
 
-    ``missing_series`` names the metric series that a running stack should have and Prometheus lacks; None: not asked.
+    ``missing_series`` returns the metric series that Prometheus lacks from a running stack; None: skip that check.
 
     Raises:
         ClusterError: the cluster cannot be reached or refuses the credentials.
     """
     version = cluster.version()
     problems = validate_deploy_params(params)
-    checks = [_reached(cluster, version), *(Check("parameters", "failed", each, "correct it") for each in problems)]
+    checks = [_version(cluster, version), *(Check("parameters", "failed", each, "correct it") for each in problems)]
     if problems:
         return tuple(checks)
-    for look in (
+    for check in (
         _permissions,
         _programs,
         _charts,
@@ -71,24 +72,22 @@ def preflight(
         _pod_security,
         _crds,
     ):
-        checks += _looked(look, cluster, params)
+        checks += _run_check(check, cluster, params)
     if missing_series is not None:
         checks.append(_series(missing_series))
     return tuple(checks)
 
 
-def _looked(
-    look: Callable[[Cluster, KubernetesDeployParams], Iterator[Check]], cluster: Cluster, params: KubernetesDeployParams
-) -> list[Check]:
-    """A look that is forbidden is a row of its own."""
+def _run_check(check: CheckFunction, cluster: Cluster, params: KubernetesDeployParams) -> list[Check]:
+    """Run one check; a forbidden one becomes a row."""
     try:
-        return list(look(cluster, params))
+        return list(check(cluster, params))
     except ForbiddenError as error:
-        name = look.__name__.strip("_").replace("_", " ")
+        name = check.__name__.strip("_").replace("_", " ")
         return [Check(name, "warning", f"cannot be looked at: {error}", "ask for the permission, or check by hand")]
 
 
-def _reached(cluster: Cluster, version: str) -> Check:
+def _version(cluster: Cluster, version: str) -> Check:
     result = f"{cluster.label}, Kubernetes {version}"
     digits = version.removeprefix("v").split(".")
     minor = int("".join(filter(str.isdigit, digits[1]))) if len(digits) > 1 and digits[0] == "1" else None
@@ -100,7 +99,7 @@ def _reached(cluster: Cluster, version: str) -> Check:
 
 
 def _permissions(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
-    missing = denied(cluster, params)
+    missing = missing_permissions(cluster, params)
     if not missing:
         yield Check("permissions", "ok", "all that deploy, inject and export need")
         return
@@ -129,7 +128,7 @@ def _programs(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Chec
 
 
 def _charts(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
-    """Whether each chart is in its repository, before helm installs the first and misses the third."""
+    """Check that every chart is in its repository, before helm installs any."""
     if cluster.address.in_cluster:
         return
     findings = check_charts(chart_releases(params))
@@ -207,7 +206,7 @@ def _runtime_class(cluster: Cluster, params: KubernetesDeployParams) -> Iterator
 
 
 def _power_limits(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
-    """As the agents on the GPU nodes report them; they come with the stack."""
+    """Check the limits reported by the agents on the GPU nodes, which run only while a stack is up."""
     if params.gpus_per_pod == 0:
         return
     maps = read_gpu_maps(cluster)
@@ -247,7 +246,7 @@ def _storage(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check
 
 
 def _token(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
-    """Only that the Secret has the key; its value is not looked at."""
+    """Check that the Secret has the key, without reading its value."""
     preset, token = model_preset(params.model), params.model_token
     if not preset.gated or token is None:
         yield Check("model token", "ok", f"not needed for {preset.source}")
@@ -266,7 +265,7 @@ def _token(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
 
 
 def _pod_security(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
-    """The agent on the GPU nodes is privileged; `deploy up` labels the namespace for it, unless it runs in a pod."""
+    """Check that privileged pods (the GPU agent) may run; `deploy up` outside a pod labels the namespace for them."""
     namespace = cluster.find("v1", "Namespace", params.namespace)
     if params.gpus_per_pod == 0 or namespace is None:
         return

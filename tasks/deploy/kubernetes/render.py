@@ -1,4 +1,4 @@
-"""``KubernetesDeployParams`` -> manifests. A pure function: no cluster, no clock, no environment."""
+"""Renders ``KubernetesDeployParams`` to manifests, without cluster, clock or environment."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TEMPLATES = (
     "monitors.yaml.j2",
     "dashboards.yaml.j2",
 )
-"""In the order in which to apply."""
+"""Templates in apply order."""
 GPU_DASHBOARD = "gpu"
 GPU_TEMPLATES = frozenset({"node-fault-crd.yaml.j2", "gpu-agent.yaml.j2"})
 
@@ -55,15 +55,15 @@ RAY_VERSION = "2.60.0"
 CLUSTER_SCOPED = frozenset({"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"})
 SHARED_BY_STACKS = frozenset({"CustomResourceDefinition"})
 REWRITTEN_BY_OPERATORS = frozenset({"RayService"})
-"""KubeRay adds fields to the worker groups, a list that server-side apply can only replace as a whole: a dry run always
-shows a change there, so what we sent is known by its fingerprint."""
+"""Kinds compared by fingerprint: KubeRay adds fields to the worker groups, a list that server-side apply replaces as a
+whole, so a dry run always shows a change."""
 SHARED_MEMORY_GB = 16
 HELM_TIMEOUT = "15m"
 
 
 def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
-    """Our objects in the order in which to apply them; every one carries ``manifest.stack_labels(namespace)``,
-    but for what all stacks of a cluster share (``manifest.SHARED_LABELS``)."""
+    """Return our objects in apply order, labelled ``manifest.stack_labels(namespace)``, or ``manifest.SHARED_LABELS``
+    where all stacks of a cluster share them."""
     environment, context = _environment(), template_context(params)
     documents = (
         document
@@ -72,18 +72,18 @@ def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
         for document in yaml.load_all(environment.get_template(name).render(context), SAFE_LOADER)
         if document is not None
     )
-    return tuple(Manifest(_owned(document, params.namespace)) for document in documents)
+    return tuple(Manifest(_labelled(document, params.namespace)) for document in documents)
 
 
 def write_manifests(
     params: KubernetesDeployParams, directory: Path, runtime: ContainerRuntime = DEFAULT_RUNTIME
 ) -> list[Path]:
-    """One numbered file per manifest, ``charts/<release>/values.yaml`` and ``charts/install.sh``.
+    """Write one numbered file per manifest, ``charts/<release>/values.yaml`` and ``charts/install.sh``; return them.
 
-    ``directory`` is replaced as a whole, or left as it was.
+    ``directory`` is replaced as a whole, or left unchanged on failure.
 
     Raises:
-        OSError: it cannot be written, or it exists and holds something that this function did not write.
+        OSError: it cannot be written, or it contains files that this function did not write.
     """
     _check_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def _write_charts(params: KubernetesDeployParams, runtime: ContainerRuntime, dir
 
 
 def install_script(releases: tuple[ChartRelease, ...], needed: tuple[Prerequisite, ...] = ()) -> str:
-    """The commands that install ``needed`` and ``releases``, as a shell script that can be run again."""
+    """Return an idempotent shell script that installs ``needed`` and ``releases``."""
     lines = ["#!/bin/sh", "set -eu", 'cd "$(dirname "$0")"']
     for each in needed:
         lines.append(f"kubectl get crd {each.crd} || kubectl apply --server-side --filename={each.manifest}")
@@ -153,7 +153,7 @@ _DUMPER: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Dumper(_DUMPER):  # type: ignore[valid-type,misc]  # C or Python, known at import
-    """Multi-line text (configuration files) as blocks, so that people can read and diff it; no aliases."""
+    """Writes multi-line text (configuration files) as blocks, readable and diffable, without aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -167,11 +167,11 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(document: dict[str, Any]) -> str:
-    """YAML for people: keys in their order, configuration files as blocks."""
+    """Return readable YAML: keys in their order, configuration files as blocks."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def _owned(document: dict[str, Any], namespace: str) -> dict[str, Any]:
+def _labelled(document: dict[str, Any], namespace: str) -> dict[str, Any]:
     metadata = document["metadata"]
     if document["kind"] not in CLUSTER_SCOPED:
         metadata.setdefault("namespace", namespace)
@@ -196,7 +196,7 @@ def _environment() -> Environment:
 
 
 def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
-    """What the templates know: the parameters, names, and what is derived from both."""
+    """Return the variables of the templates: parameters, names, and values derived from them."""
     replicas = replica_names(params)
     context: dict[str, Any] = {
         **{field: getattr(params, field) for field in ("namespace", "storage", "images", "resources", "telemetry")},
@@ -241,7 +241,7 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
 
 
 def _ray_environment(params: KubernetesDeployParams) -> dict[str, str]:
-    """Of every Ray pod. Ray reports twice per scrape, so that a scrape never sees one report twice."""
+    """Return the environment of every Ray pod. Ray reports twice per scrape, so that no scrape repeats a report."""
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_COLOR_PREFIX": "0",
@@ -268,14 +268,14 @@ def _engine_environment(params: KubernetesDeployParams) -> dict[str, str]:
 
 
 def _models_claims(params: KubernetesDeployParams, replicas: tuple[str, ...]) -> tuple[str, ...]:
-    """Claim of each replica's weights. A volume for one node cannot be shared by replicas that may sit on several."""
+    """Return the volume claim of each replica's weights: shared only if several nodes can mount it."""
     if params.storage.access_mode == "ReadWriteMany":
         return ("models",) * len(replicas)
     return tuple(f"models-{replica}" for replica in replicas)
 
 
 def _tolerations(params: KubernetesDeployParams) -> list[dict[str, Any]]:
-    """Of all pods of the stack: on a cluster with GPU nodes only, the head has to go there, too."""
+    """Return the tolerations of all pods: on a cluster with only GPU nodes, the head runs there, too."""
     if params.accelerator.kind == "none":
         return []
     return [toleration.model_dump(exclude_none=True) for toleration in params.accelerator.tolerations]
@@ -291,7 +291,7 @@ def _pod_labels(params: KubernetesDeployParams, service: str, ray: bool, serve: 
 
 
 def _pod_resources(params: KubernetesDeployParams, resources: PodResources, gpus: int) -> dict[str, Any]:
-    """Requests equal limits: the kernel's limits, and so the effect of a stress, do not depend on the neighbours."""
+    """Return resources with requests equal to limits, so that a stress acts the same whatever neighbours do."""
     quantities = {"cpu": cpu_quantity(resources.cpu_cores), "memory": memory_quantity(resources.memory_gb)}
     if gpus:
         quantities[params.accelerator.resource] = str(gpus)
@@ -299,7 +299,7 @@ def _pod_resources(params: KubernetesDeployParams, resources: PodResources, gpus
 
 
 def cpu_quantity(cores: float) -> str:
-    """As the API server writes it back: whole cores, else millicores."""
+    """Return the CPU quantity in the API server's canonical form: whole cores, else millicores."""
     return str(int(cores)) if float(cores).is_integer() else f"{round(cores * 1000)}m"
 
 
@@ -308,13 +308,13 @@ def memory_quantity(gigabytes: float) -> str:
 
 
 def _ray_resources(params: KubernetesDeployParams, replica: str) -> str:
-    """A JSON object in quotes, as KubeRay passes it on to ``ray start``."""
+    """Return the replica's Ray resources as a quoted JSON object, which KubeRay passes on to ``ray start``."""
     resources = {names.NODE_MARKER: 1, names.ENGINE_SLOT: params.parallelism.tensor, replica: 1}
     return "'" + json.dumps(resources) + "'"
 
 
 def _affinity(params: KubernetesDeployParams, replica: str) -> dict[str, Any] | None:
-    """Where the pods of one replica go relative to each other. Between replicas the scheduler is free."""
+    """Return the affinity between the pods of one replica; None with one pod. Replicas are placed independently."""
     if params.parallelism.pipeline == 1:
         return None
     term = {
@@ -328,6 +328,6 @@ def _affinity(params: KubernetesDeployParams, replica: str) -> dict[str, Any] | 
 
 
 def _shares(routes: tuple[str, ...]) -> list[str]:
-    """Lines of nginx's ``split_clients``: equal shares, the last takes what rounding left."""
+    """Return the lines of nginx's ``split_clients``: equal shares, the last one takes the rounding error."""
     share = int(10_000 / len(routes)) / 100
     return [f"{share:.2f}% {route}" for route in routes[:-1]] + [f"* {routes[-1]}"]

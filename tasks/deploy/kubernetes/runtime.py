@@ -1,4 +1,4 @@
-"""What a running stack on a cluster looks like from outside: read by load, inject and export."""
+"""The published state of a running stack on a cluster: load, inject and export read it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class _Frozen(BaseModel):
 
 
 class PodRuntime(_Frozen):
-    """One pod as it was when the stack became ready. ``gpus`` holds UUIDs as the GPU agent reports them (empty: none,
-    or no agent)."""
+    """One pod at the time when the stack became ready. ``gpus``: UUIDs reported by the GPU agent (empty: none, or no
+    agent)."""
 
     name: str
     uid: str
@@ -36,9 +36,9 @@ class PodRuntime(_Frozen):
 
 
 class ServiceRuntime(_Frozen):
-    """One service. Its pods may be replaced while the stack runs: ``selector`` finds those of the moment.
+    """One service. Pods may be replaced while the stack runs: ``selector`` finds the current ones.
 
-    ``container`` is the one of a pod that does the work.
+    ``container`` is the pod's main container.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ServiceRuntime(_Frozen):
 
     @property
     def node(self) -> str:
-        """Where it runs; several nodes are joined by commas."""
+        """Node names of its pods, joined by commas."""
         return ",".join(dict.fromkeys(pod.node for pod in self.pods))
 
     @property
@@ -59,7 +59,7 @@ class ServiceRuntime(_Frozen):
 
 
 class Forward(_Frozen):
-    """A port of a Service that is to be found at ``local_port`` of this machine (``kubectl port-forward``)."""
+    """Forward of a Service's port to ``local_port`` of this machine (``kubectl port-forward``)."""
 
     namespace: str
     service: str
@@ -68,10 +68,10 @@ class Forward(_Frozen):
 
 
 class KubernetesRuntime(_Frozen):
-    """``stack_uid`` is the UID of the namespace: while that namespace exists the stack does.
+    """State of a stack. ``stack_uid`` is the UID of its namespace, which exists as long as the stack.
 
-    The URLs are those that processes of this machine use, once ``access.hold`` has made the ``forwards``. None: the
-    signal is not collected. ``prometheus_url`` and ``gateway_url`` are always there.
+    The URLs hold for this machine while ``access.open_forwards`` keeps the ``forwards`` open (None: the signal is not
+    collected).
     """
 
     backend: Literal["kubernetes"] = "kubernetes"
@@ -94,8 +94,8 @@ class KubernetesRuntime(_Frozen):
 
     @property
     def alive(self) -> bool:
-        """The namespace with our labels and the same UID exists. An API that does not answer counts as alive: whoever
-        undoes or cleans up must not take a lost connection for a lost stack."""
+        """True while the namespace exists with our labels and the same UID, or the API does not answer: a clean-up must
+        not mistake a lost connection for a lost stack."""
         from tasks.kube.client import Cluster
 
         try:
@@ -110,29 +110,29 @@ class KubernetesRuntime(_Frozen):
         return ours and not found["metadata"].get("deletionTimestamp")
 
     def roles(self) -> dict[str, Role]:
-        """Role of each service, in the order gateway, head, replicas."""
+        """Return the role of each service, in the order gateway, head, replicas."""
         return {service.name: service.role for service in self.services}
 
     def service(self, name: str) -> ServiceRuntime:
-        """Raises KeyError for an unknown name."""
+        """Return a service by name. Raises KeyError for an unknown one."""
         for service in self.services:
             if service.name == name:
                 return service
         raise KeyError(name)
 
     def write(self) -> None:
-        """Publish atomically as ``directory/runtime.json``."""
+        """Write ``directory/runtime.json`` atomically."""
         self.directory.mkdir(parents=True, exist_ok=True)
         write_durably(self.directory / RUNTIME_FILE, self.model_dump_json(indent=1).encode())
 
 
 def service_selector(namespace: str, service: str) -> str:
-    """Label selector of the pods of a service."""
+    """Return the label selector of a service's pods."""
     return f"app={service},{stack_selector(namespace)}"
 
 
 def read_runtime(directory: Path) -> KubernetesRuntime | None:
-    """The last published state, of a live or dead stack; None when there is none (or it is unreadable)."""
+    """Return the last published state of a live or dead stack; None when it is missing or unreadable."""
     try:
         return KubernetesRuntime.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):

@@ -1,8 +1,8 @@
-"""``serveConfigV2`` of the RayService: which Ray Serve applications run, with which engines, placed where.
+"""Builds ``serveConfigV2`` of the RayService: Ray Serve applications, their engines and placement.
 
-With one pod per replica there is one application, and Ray's router chooses the replica; a replica fits into exactly one
-pod, so a pod is a replica. With pipeline stages a replica is several pods, and one application would mix the stages of
-two replicas' pods: then each replica is an application of its own, pinned to its pods, and the gateway chooses.
+With one pod per replica there is one application, and Ray's router chooses the replica. With pipeline stages a replica
+is several pods, and one application would mix the pods of different replicas: each replica is then an application,
+pinned to its pods, and the gateway chooses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.stack import REPLICA_PREFIX
 APPLICATION = "llm"
 IMPORT_PATH = "ray.serve.llm:build_openai_app"
 MARK = 0.001
-"""Share of a marking resource: enough to pin, too little to fill."""
+"""Amount of a replica's Ray resource that pins an application to its pods without using it up."""
 
 MANAGED_ENGINE_ARGUMENTS = frozenset(
     {
@@ -30,7 +30,7 @@ MANAGED_ENGINE_ARGUMENTS = frozenset(
         "disable_log_stats",
     }
 )
-"""Engine arguments that follow from other parameters."""
+"""Engine arguments derived from other parameters."""
 
 
 def replica_names(params: KubernetesDeployParams) -> tuple[str, ...]:
@@ -38,12 +38,12 @@ def replica_names(params: KubernetesDeployParams) -> tuple[str, ...]:
 
 
 def route_prefixes(params: KubernetesDeployParams) -> tuple[str, ...]:
-    """Where the gateway finds the applications: ``/``, or one per replica."""
+    """Return the applications' route prefixes: ``/``, or one per replica."""
     return tuple(f"/{name}" for name in replica_names(params)) if params.parallelism.pipeline > 1 else ("/",)
 
 
 def serve_config(params: KubernetesDeployParams) -> dict[str, Any]:
-    """The document for ``serveConfigV2``."""
+    """Return the document for ``serveConfigV2``."""
     preset = model_preset(params.model)
     if params.parallelism.pipeline > 1:
         applications = [
@@ -107,7 +107,7 @@ def _engine(
 
 
 def engine_arguments(params: KubernetesDeployParams, preset: ModelPreset) -> dict[str, Any]:
-    """vLLM's arguments: the preset's, then the user's, then those that follow from other parameters."""
+    """Return vLLM's arguments: the preset's, overridden by the user's, overridden by derived ones."""
     sizes: dict[str, Any] = {}
     if params.accelerator.kind == "nvidia":
         sizes = {

@@ -1,8 +1,8 @@
 """``deploy down`` on a cluster: removes what carries the labels of this stack, and nothing else.
 
-Faults go first, while what can undo them still runs; then the engines; then the rest. The volumes stay (results and
-weights) unless they are asked for, and the charts, which other stacks may use. In a pod of the cluster the accounts and
-roles stay, too: the pod runs by them.
+Faults are removed first, while the controllers that undo them still run; then workloads, then the rest. Volumes
+(results and weights) and charts, which other stacks may use, stay unless requested. In a pod of the cluster accounts
+and roles stay: the pod runs with them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lease
 from tasks.deploy.kubernetes.charts import chart_releases
 from tasks.deploy.kubernetes.helm import Helm
-from tasks.deploy.kubernetes.lifecycle import ADDRESS_FILE, address_of, exclusive
+from tasks.deploy.kubernetes.lifecycle import ADDRESS_FILE, address_of, stack_lock
 from tasks.deploy.kubernetes.nodes import container_runtime
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.runtime import RUNTIME_FILE
@@ -80,7 +80,7 @@ POLL_S = 1.0
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LiveObject:
     api_version: str
     kind: str
     document: Object
@@ -111,16 +111,16 @@ def down(
     charts: bool = False,
     volumes: bool = False,
 ) -> bool:
-    """Remove the stack; False when there was none.
+    """Remove the stack; return False when there was none.
 
     ``charts``: uninstall the Helm releases, too, in reverse order. ``volumes``: delete the results and weights, too.
 
     Raises:
-        DeployError: another campaign owns the stack, or something does not go: it is named, with its finalizers.
+        DeployError: another campaign owns the stack, or an object is not deleted; the message names its finalizers.
     """
     try:
-        with exclusive(directory), Cluster(address_of(params, directory)) as cluster:
-            found = _Teardown(cluster, progress).run(lease.owner_of(directory), volumes=volumes)
+        with stack_lock(directory), Cluster(address_of(params, directory)) as cluster:
+            found = _Teardown(cluster, progress).run(lease.workspace_id(directory), volumes=volumes)
             if charts:
                 found = _uninstall_charts(cluster, params, progress) or found
     except ClusterError as error:
@@ -138,7 +138,7 @@ class _Teardown:
 
     def run(self, owner: str, *, volumes: bool) -> bool:
         cluster = self._cluster
-        if self._ours(("v1", "Namespace")):
+        if self._labelled(("v1", "Namespace")):
             lease.acquire(cluster, owner)
         self._remove("faults", FAULTS, FAULTS_TIMEOUT_S)
         self._remove("workloads", WORKLOADS, GONE_TIMEOUT_S)
@@ -148,12 +148,12 @@ class _Teardown:
             self._remove("accounts", ACCOUNTS, GONE_TIMEOUT_S)
             if not self._other_stacks():
                 self._remove("kinds of faults", (CRD,), GONE_TIMEOUT_S)
-            self._leave_namespace()
+            self._release_namespace()
         return self._found
 
     def _remove(self, what: str, kinds: tuple[Kind, ...], timeout_s: float) -> None:
-        """Delete everything of these kinds that is ours, and wait until it is gone."""
-        ours = [each for kind in kinds for each in self._ours(kind)]
+        """Delete the stack's objects of these kinds and wait until they are gone."""
+        ours = [each for kind in kinds for each in self._labelled(kind)]
         if not ours:
             return
         self._found = self._found or any(each.kind != "Lease" for each in ours)
@@ -161,22 +161,23 @@ class _Teardown:
         for each in ours:
             self._cluster.delete(each.api_version, each.kind, each.name, namespace=each.namespace, uid=each.uid)
         self._await_gone(
-            lambda: [each for kind in {(o.api_version, o.kind) for o in ours} for each in self._ours(kind)], timeout_s
+            lambda: [o for kind in {(each.api_version, each.kind) for each in ours} for o in self._labelled(kind)],
+            timeout_s,
         )
 
     def _remove_pods(self) -> None:
-        """Pods of faults that nothing else owns; the others go with their owners. This one, if we are a pod, stays."""
+        """Delete pods without an owner (of faults) and wait for the others to go with theirs; our own pod stays."""
         for pod in self._pods():
             if not pod.document["metadata"].get("ownerReferences"):
                 self._cluster.delete("v1", "Pod", pod.name, uid=pod.uid)
                 self._found = True
         self._await_gone(self._pods, GONE_TIMEOUT_S)
 
-    def _pods(self) -> list[_Found]:
-        return [each for each in self._ours(("v1", "Pod")) if each.name != socket.gethostname()]
+    def _pods(self) -> list[_LiveObject]:
+        return [each for each in self._labelled(("v1", "Pod")) if each.name != socket.gethostname()]
 
-    def _ours(self, kind: Kind) -> list[_Found]:
-        """Everything that carries our labels, in any namespace that we may see. None of a kind that is not known."""
+    def _labelled(self, kind: Kind) -> list[_LiveObject]:
+        """Return objects with the stack's labels in all visible namespaces; none of an unknown kind."""
         api_version, name = kind
         selector = SHARED_SELECTOR if kind == CRD else stack_selector(self._cluster.namespace)
         for namespace in (None,) if self._cluster.address.in_cluster else (ALL_NAMESPACES, None):
@@ -188,16 +189,16 @@ class _Teardown:
                 if namespace is None:
                     raise
                 continue
-            return [_Found(api_version, name, document) for document in found]
+            return [_LiveObject(api_version, name, document) for document in found]
         return []
 
-    def _await_gone(self, left: Callable[[], list[_Found]], timeout_s: float) -> None:
+    def _await_gone(self, left: Callable[[], list[_LiveObject]], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while remaining := left():
             if time.monotonic() >= deadline:
                 listed = ", ".join(map(str, remaining[:5])) + (", ..." if len(remaining) > 5 else "")
                 raise DeployError(
-                    f"still there after {timeout_s:g} s: {listed}. Whoever holds a finalizer must run to let go of it "
+                    f"still there after {timeout_s:g} s: {listed}. The owner of a finalizer must run to remove it "
                     "(Chaos Mesh's controller, the GPU agent); `rcarena inject --recover` undoes faults; then run "
                     "`rcarena deploy down` again"
                 )
@@ -207,23 +208,23 @@ class _Teardown:
         labelled = self._cluster.list("v1", "Namespace", label_selector=f"{MANAGED_BY_LABEL}={OWNER}")
         return [name for each in labelled if (name := str(each["metadata"]["name"])) != self._cluster.namespace]
 
-    def _leave_namespace(self) -> None:
-        """Delete the namespace if it is ours and empty; one that holds anything else is kept and no longer ours."""
+    def _release_namespace(self) -> None:
+        """Delete the namespace if it is ours and empty; remove our labels if it contains anything else."""
         name = self._cluster.namespace
         live = self._cluster.find("v1", "Namespace", name)
         if live is None or not stack_labels(name).items() <= (live["metadata"].get("labels") or {}).items():
             return
-        held = list(self._held())
-        if not held:
+        foreign = list(self._foreign_objects())
+        if not foreign:
             self._cluster.delete("v1", "Namespace", name, uid=str(live["metadata"]["uid"]))
             self._found = True
-            self._await_gone(lambda: self._ours(("v1", "Namespace")), GONE_TIMEOUT_S)
+            self._await_gone(lambda: self._labelled(("v1", "Namespace")), GONE_TIMEOUT_S)
             return
-        self._progress(f"stack: namespace {name} is kept, it holds {', '.join(held[:4])}")
+        self._progress(f"stack: namespace {name} is kept, it holds {', '.join(foreign[:4])}")
         labels = dict.fromkeys(stack_labels(name))
         self._cluster.merge_patch("v1", "Namespace", name, {"metadata": {"labels": labels}})
 
-    def _held(self) -> Iterator[str]:
+    def _foreign_objects(self) -> Iterator[str]:
         for api_version, kind in FOREIGN_KINDS:
             for each in self._cluster.list(api_version, kind):
                 made = each["metadata"]["name"] in MADE_BY_CLUSTER or each.get("type", "").startswith("helm.sh/")

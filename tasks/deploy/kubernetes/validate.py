@@ -1,4 +1,4 @@
-"""Problems of the Kubernetes parameters that a single field cannot show."""
+"""Validates Kubernetes parameters across fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOST_CPUS_PER_REPLICA = 1
 
 
 def validate_deploy_params(params: KubernetesDeployParams, where: str = "deploy") -> list[str]:
-    """One line per problem, each naming the key below ``where``; empty when ``params`` can be rendered."""
+    """Return one line per problem, each naming its key below ``where``; empty when ``params`` can be rendered."""
     presets = model_presets()
     problems = [*_names(params), *_accelerator(params), *_images(params), *_placement(params), *_storage(params)]
     if params.model not in presets:

@@ -1,4 +1,4 @@
-"""Volumes that an earlier stack left, held against those that the parameters ask for, before anything is changed."""
+"""Compares an earlier stack's volumes with the requested ones, before anything is changed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ CLAIM = "PersistentVolumeClaim"
 
 
 def kept_volumes(cluster: Cluster, manifests: tuple[Manifest, ...]) -> frozenset[str]:
-    """Names of the claims of ``manifests`` that are there already and are to be left as they are: large enough, of the
-    right kind. A claim that has to grow, and may, is not among them.
+    """Return the names of the existing claims in ``manifests`` that already fit and need no change.
 
     Raises:
-        DeployError: a volume cannot become what is asked for; all are named, with what to do.
+        DeployError: claims can neither stay nor grow; the message names them and the remedy.
         ClusterError: the cluster cannot be asked.
     """
     kept: set[str] = set()
@@ -42,7 +41,7 @@ def kept_volumes(cluster: Cluster, manifests: tuple[Manifest, ...]) -> frozenset
 
 
 def _differences(wanted: Object, live: Object) -> list[str]:
-    """What Kubernetes never changes on a claim."""
+    """Return the differences in fields that Kubernetes never changes on a claim."""
     found = []
     if sorted(wanted["accessModes"]) != sorted(live.get("accessModes") or ()):
         found.append(f"{', '.join(live.get('accessModes') or ())}, {', '.join(wanted['accessModes'])} wanted")

@@ -1,4 +1,4 @@
-"""Waiting for a stack: what is ready by condition, what is not and why, and giving up early when hope is lost."""
+"""Waits for a stack to become ready, reports what is missing and why, and gives up early on incurable problems."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import names
-from tasks.deploy.kubernetes.diagnosis import Trouble, Watcher
+from tasks.deploy.kubernetes.diagnosis import Problem, Watcher
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.kube.client import Cluster, Object
 from tasks.kube.manifest import Manifest, stack_selector
@@ -19,19 +19,19 @@ RAY_SERVICE = ("ray.io/v1", "RayService", names.RAY_SERVICE)
 WORKLOADS = frozenset({"Deployment", "DaemonSet", "StatefulSet"})
 POLL_S = 2.0
 REPEAT_S = 60.0
-"""A line is shown again after this time, so that a log tells a long wait from a dead process."""
+"""An unchanged line is repeated after this time, so that the log shows that the process is alive."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One look: what is not ready yet, in words, and what is wrong."""
+    """State of a starting stack: texts of what is not ready, and the problems found."""
 
     missing: tuple[str, ...]
-    troubles: tuple[Trouble, ...]
+    problems: tuple[Problem, ...]
 
     def __str__(self) -> str:
         text = ", ".join(self.missing)
-        return f"{text} ({'; '.join(map(str, self.troubles[:3]))})" if self.troubles else text
+        return f"{text} ({'; '.join(map(str, self.problems[:3]))})" if self.problems else text
 
 
 def await_ready(
@@ -42,10 +42,10 @@ def await_ready(
     progress: Progress,
     timeout_s: float,
 ) -> None:
-    """Until every CRD is established, every workload available and the RayService serves on every replica.
+    """Wait until every CRD is established, every workload available and the RayService serves on every replica.
 
     Raises:
-        DeployError: not within ``timeout_s``, or something is wrong that only a person can cure.
+        DeployError: not ready within ``timeout_s``, or a problem needs a person.
         ClusterError: the cluster cannot be asked.
     """
     deadline = time.monotonic() + timeout_s
@@ -54,11 +54,11 @@ def await_ready(
         seen = observe(cluster, params, manifests, watcher)
         if not seen.missing:
             return
-        hopeless = watcher.hopeless(list(seen.troubles))
-        if hopeless is not None:
-            raise DeployError(f"the stack does not start: {hopeless}\nwhat to do: {hopeless.cure}")
+        overdue = watcher.overdue(list(seen.problems))
+        if overdue is not None:
+            raise DeployError(f"the stack does not start: {overdue}\nwhat to do: {overdue.cure}")
         if time.monotonic() >= deadline:
-            cures = list(dict.fromkeys(f"what to do: {each.cure}" for each in seen.troubles))
+            cures = list(dict.fromkeys(f"what to do: {each.cure}" for each in seen.problems))
             waited = f"not ready within deploy.start_timeout_s ({params.start_timeout_s:g} s): {seen}"
             raise DeployError("\n".join([waited, *cures]))
         if str(seen) != shown or time.monotonic() - shown_at > REPEAT_S:
@@ -70,7 +70,7 @@ def await_ready(
 def observe(
     cluster: Cluster, params: KubernetesDeployParams, manifests: tuple[Manifest, ...], watcher: Watcher
 ) -> Observation:
-    """Raises ClusterError."""
+    """Return what is missing now and why. Raises ClusterError."""
     missing = [line for manifest in manifests if (line := _not_ready(cluster, manifest)) is not None]
     ray_service = cluster.find(*RAY_SERVICE)
     pods = [
@@ -81,11 +81,11 @@ def observe(
     serving = _not_serving(ray_service, params, pods)
     if serving:
         missing.append(serving)
-    return Observation(tuple(missing), tuple(watcher.troubles(cluster, pods, ray_service)) if missing else ())
+    return Observation(tuple(missing), tuple(watcher.problems(cluster, pods, ray_service)) if missing else ())
 
 
 def is_ready(pod: Object) -> bool:
-    """The pod's condition Ready, unless it is being deleted."""
+    """Return whether the pod is Ready and not being deleted."""
     return not pod["metadata"].get("deletionTimestamp") and condition(pod, "Ready")
 
 
@@ -95,9 +95,9 @@ def condition(document: Object, kind: str) -> bool:
 
 
 def available(workload: Object) -> tuple[int, int]:
-    """Pods of a Deployment, DaemonSet or StatefulSet that are available, and how many there should be.
+    """Return the available and the desired pods of a Deployment, DaemonSet or StatefulSet.
 
-    (0, 1) while its controller has not seen the present specification.
+    Return (0, 1) while its controller has not seen the current spec.
     """
     status, generation = workload.get("status") or {}, workload["metadata"].get("generation", 1)
     if int(status.get("observedGeneration") or 0) < generation:

@@ -1,4 +1,4 @@
-"""A cgroup per service: quota, limit, usage, and killing all that is inside. Supports cgroup v2 and v1.
+"""One cgroup per service: CPU quota, memory limit, usage and killing its processes. Supports cgroup v2 and v1.
 
 Version 1 is used where the controllers are mounted there (``/sys/fs/cgroup/cpu`` …), as on hybrid machines.
 """
@@ -25,7 +25,7 @@ STACKS_PREFIX = "rcarena-"
 
 
 class CgroupError(RCArenaError):
-    """The machine offers no usable cgroup controllers."""
+    """The machine has no usable cgroup controllers."""
 
 
 def detect_hierarchy(root: Path = CGROUP_ROOT) -> dict[str, Path]:
@@ -51,7 +51,7 @@ class Cgroup:
 
     @classmethod
     def create(cls, *parts: str, root: Path = CGROUP_ROOT) -> Cgroup:
-        """Make (or adopt) the cgroup ``parts`` below every controller."""
+        """Create (or adopt) the cgroup ``parts`` below every controller."""
         hierarchy = detect_hierarchy(root)
         if UNIFIED in hierarchy:
             _delegate_v2(hierarchy[UNIFIED], parts[:-1])
@@ -76,7 +76,7 @@ class Cgroup:
         return UNIFIED in self.paths
 
     def tracker(self, name: str) -> Cgroup:
-        """Make a sub-group that only tracks processes: members keep the shares and limits of this cgroup.
+        """Create a sub-group that only tracks processes: members keep the shares and limits of this cgroup.
 
         Add a process with ``member_files``; kill with ``kill_all``; remove when empty.
         """
@@ -160,7 +160,7 @@ class Cgroup:
                 os.kill(pid, signal_number)
 
     def kill_all(self, timeout_s: float = 10) -> bool:
-        """Send SIGKILL to everything inside until it is empty; return False when ``timeout_s`` passes before."""
+        """Send SIGKILL until the cgroup is empty; return False if it is not within ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         while self.pids():
             self.signal_all(signal.SIGKILL)
@@ -170,7 +170,7 @@ class Cgroup:
         return True
 
     def remove(self) -> None:
-        """Remove the (empty) directories, sub-groups first; absent ones are fine.
+        """Remove the (empty) directories, sub-groups first; missing ones are ignored.
 
         Raises:
             OSError: a process is still inside.

@@ -138,7 +138,7 @@ class Layout:
         return float(getattr(self.params.cpu_cores, self.roles[service]))
 
     def telemetry_processes(self) -> list[Process]:
-        """Return Prometheus and its small sources. They start first, so that nothing of the start is lost."""
+        """Return Prometheus and its exporters, which start first to record the start of the others."""
         directory = self.directory / "telemetry"
         interval = f"{self.params.scrape_interval_s:g}s"
         prometheus = (
@@ -305,7 +305,7 @@ class Layout:
         return self._in_ray_node("raylet", service, argv, essential=essential)
 
     def _in_ray_node(self, name: str, service: str, argv: tuple[str, ...], *, essential: bool = False) -> Process:
-        """Mount a directory of its own at ``RAY_TEMP`` for a Ray node: nodes that share one race at the start."""
+        """Return a process with a private directory mounted at ``RAY_TEMP``: Ray nodes that share one race at start."""
         bind = ("sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh")
         environment = {
             **_ENGINE_ENVIRONMENT,

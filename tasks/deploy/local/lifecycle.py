@@ -1,4 +1,4 @@
-"""``deploy up | status | down`` for the local backend. Each is idempotent and cleans what an earlier crash left."""
+"""``deploy up | status | down`` for the local backend. Each is idempotent and cleans up after a crash."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """``state``: ``down``, ``starting``, ``ready``, ``unhealthy`` or ``leftovers`` (dead, not cleaned yet)."""
+    """``state``: ``down``, ``starting``, ``ready``, ``unhealthy`` or ``leftovers`` (dead, not cleaned up)."""
 
     state: str
     detail: str
@@ -60,19 +60,19 @@ class Status:
 
 
 def stack_id(directory: Path) -> str:
-    """Return the id of a workspace's stack: always the same one, so that two workspaces never share a cgroup."""
+    """Return the stable id of a workspace's stack, so that two workspaces never share a cgroup."""
     return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:10]
 
 
 def up(params: LocalDeployParams, directory: Path, progress: Progress = logger.info) -> StackRuntime:
-    """Bring the stack up, or return the one that runs with the same parameters and is healthy.
+    """Bring the stack up, or return a healthy one that runs with the same parameters.
 
-    The stack is leased: renew it, or ``drop_lease`` to keep it up. Killed in here, the supervisor ends it, too.
+    The stack is leased: call ``renew_lease``, or ``drop_lease`` to keep it up. It ends if this process is killed here.
 
     Raises:
         DeployError: something is missing on this machine, or the stack did not become healthy; nothing is left running.
     """
-    with _exclusive(directory):
+    with _stack_lock(directory):
         running = read_runtime(directory)
         if running is not None and running.alive:
             problem = _why_not_reusable(running, params, directory)
@@ -99,15 +99,15 @@ def up(params: LocalDeployParams, directory: Path, progress: Progress = logger.i
 
 
 def down(directory: Path) -> bool:
-    """End every process of the stack and remove its cgroups; logs stay. False when there was nothing to do."""
+    """End the stack's processes and remove its cgroups, keeping logs; return False when there was nothing to do."""
     if not directory.exists():
         return _down(directory)
-    with _exclusive(directory):
+    with _stack_lock(directory):
         return _down(directory)
 
 
 def status(directory: Path) -> Status:
-    """Return the state of the stack; send a real completion request when it claims to be ready."""
+    """Return the state of the stack; request a completion when it claims to be ready."""
     runtime = read_runtime(directory)
     if runtime is None or not runtime.alive:
         left = leftovers(directory)
@@ -128,7 +128,7 @@ def leftovers(directory: Path) -> list[str]:
 
 
 def in_network(runtime: StackRuntime, function: Callable[[], Result]) -> Result:
-    """Run ``function`` in a thread of its own inside the stack's network.
+    """Run ``function`` in a new thread inside the stack's network and return its result.
 
     Raises:
         OSError: the stack has just ended, or joining it is not permitted.
@@ -143,12 +143,12 @@ def in_network(runtime: StackRuntime, function: Callable[[], Result]) -> Result:
 
 
 def renew_lease(directory: Path) -> None:
-    """Tell the supervisor that the campaign that brought the stack up is alive."""
+    """Renew the lease: the campaign that brought the stack up is alive."""
     (directory / LEASE_FILE).touch()
 
 
 def drop_lease(directory: Path) -> None:
-    """Keep the stack up until ``deploy down``."""
+    """Remove the lease: the stack stays up until ``deploy down``."""
     (directory / LEASE_FILE).unlink(missing_ok=True)
 
 
@@ -176,7 +176,7 @@ def _why_not_reusable(runtime: StackRuntime, params: LocalDeployParams, director
 
 
 def _launch(params: LocalDeployParams, directory: Path) -> StackRuntime:
-    """Start the supervisor. It waits for its orders until its identity is on disk: no crash here can orphan it."""
+    """Start the supervisor. It starts nothing before its identity is on disk, so that a crash here cannot orphan it."""
     layout = Layout(params, directory.resolve())
     identity = stack_id(directory)
     (directory / PARAMS_FILE).write_text(params.model_dump_json(), encoding="utf-8")
@@ -296,7 +296,7 @@ def _service_status(service: ServiceRuntime) -> ServiceStatus:
     )
 
 
-def _exclusive(directory: Path) -> FileLock:
+def _stack_lock(directory: Path) -> FileLock:
     """Return the lock that allows one ``up`` or ``down`` at a time per workspace."""
     busy = DeployError(f"another process is bringing the stack of {directory.parent} up or down")
     return FileLock(directory.parent / ".stack.lock", busy)

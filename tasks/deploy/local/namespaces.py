@@ -32,7 +32,7 @@ def service_address(index: int) -> str:
 
 
 def build_network(addresses: Mapping[str, str]) -> None:
-    """Make a bridge, and a namespace and a link for each service. Runs inside a fresh fabric.
+    """Create a bridge, and a namespace and a link for each service. Call it inside a fresh fabric.
 
     Raises:
         subprocess.CalledProcessError: the kernel refused a step; ``stderr`` says which.
@@ -81,5 +81,5 @@ def join_network(pid: int) -> None:
 
 
 def run(*argv: str) -> str:
-    """Run a system command and return its output; its error text travels in the exception."""
+    """Run a system command and return its output. Raises CalledProcessError with the error text in ``stderr``."""
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""A small OTLP/gRPC receiver that appends what it gets to one file.
+"""OTLP/gRPC receiver that appends export requests to one file.
 
 ``python -m tasks.deploy.local.otlp_receiver --listen 127.0.0.1:4317 --out spans.otlp``
 

@@ -43,5 +43,5 @@ class LocalDeployParams(StackParams):
 
     @property
     def slowest_scrape_s(self) -> float:
-        """Ray's agents need 0.1 s of CPU for a scrape: they are asked every 2 s at most."""
+        """Seconds between scrapes of Ray, whose agents use 0.1 s of CPU each: at least 2."""
         return max(2.0, self.scrape_interval_s)

@@ -1,4 +1,4 @@
-"""Checks of this machine before a local stack starts, each with its cure."""
+"""Checks this machine before a local stack starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASE_MEMORY_GB, REPLICA_MEMORY_GB = 1.5, 1.5
 
 
 def problems(replicas: int = 3) -> list[str]:
-    """Return a line per missing thing, with its cure; none when a stack can start."""
+    """Return one line per problem, with its cure; empty when a stack can start."""
     if os.geteuid() != 0:
         return ["not root: namespaces, cgroups and faults need it. Run again with sudo (or as root in a container)"]
     found = []
@@ -56,7 +56,7 @@ def problems(replicas: int = 3) -> list[str]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of the serving environment's main packages; empty when it cannot be asked."""
+    """Return the versions of the serving environment's main packages; empty when it does not run."""
     code = (
         "import json, importlib.metadata as m\n"
         "found = {}\n"

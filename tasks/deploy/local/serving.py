@@ -18,7 +18,7 @@ HTTP_PORT = 8000
 
 
 def span_processors() -> list[Any]:
-    """Ray Serve's tracing exporter: batches spans to the OTLP endpoint of ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
+    """Return Ray Serve's tracing exporter, which batches spans to ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -48,7 +48,7 @@ class VLLMReplica:
         return self.http
 
     async def check_health(self) -> None:
-        """Raise plain errors: Ray must not have to unpickle vLLM's exceptions outside the replica."""
+        """Raise RuntimeError when the engine is dead: Ray cannot unpickle vLLM's exceptions outside the replica."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:

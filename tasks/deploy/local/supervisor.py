@@ -1,4 +1,4 @@
-"""The init process of the stack's namespaces: starts every process, restarts what dies, ends everything with itself.
+"""Init process of the stack's namespaces: starts every process, restarts those that die, and ends all on exit.
 
 ``python -m tasks.deploy.local.supervisor DIRECTORY`` with the deploy parameters as JSON on the first line of standard
 input; end of input before that line means that the launcher died, and the supervisor ends.
@@ -40,7 +40,7 @@ WARM_UP_COMPLETIONS_PER_REPLICA = 6
 
 
 class StackStatus(BaseModel):
-    """Progress of a starting stack, then ``ready`` or ``failed``."""
+    """Start-up phase of the stack; the last one is ``ready`` or ``failed``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,7 +54,7 @@ class StackStatus(BaseModel):
 
 
 class StackError(RCArenaError):
-    """The stack cannot come or stay up; the message says why and where the log is."""
+    """The stack cannot start or stay up; the message names the reason and the log."""
 
 
 class Supervisor:
@@ -96,7 +96,7 @@ class Supervisor:
             time.sleep(0.2)
 
     def lease_expired(self) -> bool:
-        """Tell whether the lease has run out. A stack kept up by hand has none and lasts as long as its workspace."""
+        """Return whether the lease has expired. A stack without one lasts as long as its workspace."""
         try:
             renewed = (self.layout.directory / LEASE_FILE).stat().st_mtime
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class Supervisor:
         logger.info("started %s%s", process.name, f" of {process.service}" if process.service else "")
 
     def tend(self) -> None:
-        """Reap what ended (orphans of the whole namespace included) and restart what should run."""
+        """Reap ended processes, orphans included, and restart those that should run. Raises StackError."""
         if self.lease_expired():
             raise StackError(f"nobody renewed the lease for {self.lease_s:g} s: the stack was taken down")
         while True:
@@ -223,8 +223,8 @@ def _joiner(files: list[Path]) -> Callable[[], None]:
 
 
 def _base_environment(home: Path) -> dict[str, str]:
-    """The caller's environment without what leaks between Python environments, without proxies (the stack's network has
-    no way out) and with a home of its own: nothing is written outside the workspace."""
+    """Return the caller's environment without Python-specific variables and proxies (which the stack's network cannot
+    reach), with ``home`` as HOME and TMPDIR: nothing is written outside the workspace."""
     dropped = {"PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
     kept = {
         key: value

@@ -13,7 +13,7 @@ import pytest
 from tasks.deploy.errors import DeployError
 from tasks.deploy.health import is_up
 from tasks.deploy.kubernetes import access
-from tasks.deploy.kubernetes.access import LOCALHOST, choose_urls, hold
+from tasks.deploy.kubernetes.access import LOCALHOST, choose_urls, open_forwards
 from tasks.deploy.kubernetes.runtime import Forward
 from tasks.kube.address import ClusterAddress
 from tests.deploy.kubernetes.conftest import MakeParams
@@ -98,7 +98,7 @@ class TestUrls:
 class TestForwards:
     def test_are_open_meanwhile_and_closed_afterwards(self, kubectl: Path) -> None:
         port = access._free_port()
-        with hold(OUTSIDE, (forward(port),)):
+        with open_forwards(OUTSIDE, (forward(port),)):
             assert is_up(LOCALHOST, port)
         until(lambda: not is_up(LOCALHOST, port))
         assert (kubectl / "calls").read_text().splitlines() == [
@@ -108,14 +108,14 @@ class TestForwards:
 
     def test_one_that_ends_is_opened_again(self, kubectl: Path) -> None:
         port = access._free_port()
-        with hold(OUTSIDE, (forward(port),)):
+        with open_forwards(OUTSIDE, (forward(port),)):
             os.kill(pids(kubectl)[0], signal.SIGKILL)
             until(lambda: len(pids(kubectl)) == 2 and is_up(LOCALHOST, port))
 
     def test_one_that_another_process_holds_is_shared_and_taken_over(self, kubectl: Path) -> None:
         port = access._free_port()
-        with hold(OUTSIDE, (forward(port),)):
-            other = hold(OUTSIDE, (forward(port),))
+        with open_forwards(OUTSIDE, (forward(port),)):
+            other = open_forwards(OUTSIDE, (forward(port),))
             other.__enter__()
             assert len(pids(kubectl)) == 1
         try:
@@ -127,10 +127,11 @@ class TestForwards:
         port = access._free_port()
         program = (
             "import time\n"
-            "from tasks.deploy.kubernetes.access import hold\n"
+            "from tasks.deploy.kubernetes.access import open_forwards\n"
             "from tasks.kube.address import ClusterAddress\n"
             "from tasks.deploy.kubernetes.runtime import Forward\n"
-            f"with hold(ClusterAddress(**{OUTSIDE.model_dump()!r}), (Forward(**{forward(port).model_dump()!r}),)):\n"
+            f"cluster, one = ClusterAddress(**{OUTSIDE.model_dump()!r}), Forward(**{forward(port).model_dump()!r})\n"
+            "with open_forwards(cluster, (one,)):\n"
             "    print('open', flush=True)\n"
             "    time.sleep(60)\n"
         )
@@ -148,11 +149,14 @@ class TestForwards:
             pytest.raises(
                 DeployError, match='no way to nginx-proxy in rcarena: error: services "nginx-proxy" not found'
             ),
-            hold(OUTSIDE, (forward(access._free_port()),)),
+            open_forwards(OUTSIDE, (forward(access._free_port()),)),
         ):
             pass
 
     def test_a_missing_kubectl_is_a_clear_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nonexistent")
-        with pytest.raises(DeployError, match=r"kubectl is missing.*deploy\.endpoints"), hold(OUTSIDE, (forward(1),)):
+        with (
+            pytest.raises(DeployError, match=r"kubectl is missing.*deploy\.endpoints"),
+            open_forwards(OUTSIDE, (forward(1),)),
+        ):
             pass

@@ -11,7 +11,7 @@ from tasks.deploy.errors import DeployError
 from tasks.deploy.kubernetes import lifecycle
 from tasks.deploy.kubernetes.lifecycle import drop_lease, status, up
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
-from tasks.deploy.kubernetes.permissions import denied
+from tasks.deploy.kubernetes.permissions import missing_permissions
 from tasks.deploy.kubernetes.plan import plan
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.deploy.kubernetes.teardown import down
@@ -113,7 +113,7 @@ def test_preflight_misses_no_permission(
     enter_pod: Callable[[str], ClusterAddress],
 ) -> None:
     with Cluster(enter_pod("deploy")) as cluster:
-        assert denied(cluster, prepared) == []
+        assert missing_permissions(cluster, prepared) == []
 
 
 def test_a_cluster_that_no_administrator_prepared_is_said(

@@ -179,7 +179,7 @@ class TestUp:
     def test_too_few_gpus_fail_early_with_the_cure(
         self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, haste=1000))
+        monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, grace_divisor=1000))
         with pytest.raises(DeployError, match=r"Insufficient nvidia.com/gpu(.|\n)*what to do: free GPUs"):
             up(make_params(replicas=5), stack)
         assert published(stack) is None
@@ -192,7 +192,7 @@ class TestUp:
         kubelet: Kubelet,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, haste=1000))
+        monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, grace_divisor=1000))
         kubelet.start_s = 60
         refusal = 'pods "gpu-agent-x" is forbidden: violates PodSecurity "restricted:latest": privileged'
 
@@ -215,7 +215,7 @@ class TestUp:
         kubelet: Kubelet,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, haste=1000))
+        monkeypatch.setattr(lifecycle, "Watcher", lambda gpus_exist: Watcher(gpus_exist, grace_divisor=1000))
         kubelet.broken_images.add(make_params().images.serve)
         with pytest.raises(DeployError, match=r"ImagePullBackOff(.|\n)*deploy\.images"):
             up(make_params(), stack)
