@@ -1,4 +1,4 @@
-"""Where stacks run. Nothing outside this package and the folders of a backend knows which backends there are."""
+"""Finds backends by name. Only this package and the folders of a backend know which backends exist."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ B = TypeVar("B", bound="type[Backend[Any]]")
 
 
 RUNTIME_FILE = "runtime.json"
-"""What ``up`` publishes in the workspace's ``stack``: JSON, and its key ``backend`` names the backend that reads it."""
+"""JSON file that ``up`` writes into the workspace's ``stack``; its key ``backend`` names the backend that reads it."""
 DEFAULT = "local"
-"""The backend that is asked what runs when neither a published stack nor parameters name one."""
+"""Backend asked for its status when neither a published stack nor parameters name one."""
 
 
 class UnknownBackendError(RCArenaError):
-    """No installed package has that backend, or the one that has it cannot be used."""
+    """No installed package provides the backend, or the provided one is unusable."""
 
 
 def backend_problems(backend: type[Backend[Any]]) -> list[str]:
-    """Return what every backend must have and this one lacks, one line each."""
+    """Return the required members that this backend lacks, one line each."""
     problems = [f"it has no {name}" for name in sorted(backend.__abstractmethods__)]
     if get_args(backend.parameters.model_fields["backend"].annotation) != (backend.name,):
         problems.append(f"in its parameters `backend` must be the literal '{backend.name}'")
@@ -41,7 +41,7 @@ BACKENDS: Registry[type[Backend[Any]]] = Registry("backend", "rcarena.backends",
 
 
 def register(backend: B) -> B:
-    """Add a backend; decorates the class in the module that defines it."""
+    """Register a backend; use it as a class decorator."""
     BACKENDS.register(backend.name, backend, backend.__module__)
     return backend
 
@@ -59,7 +59,7 @@ def backend_of(params: Params, workspace: Workspace) -> Backend[Any]:
 
 
 def published(directory: Path) -> Runtime | None:
-    """Return the stack that was last published in ``directory``, alive or dead; None when there is none to be read.
+    """Return the stack that was last published in ``directory``, alive or dead; None when none is readable.
 
     Raises:
         UnknownBackendError: it is on a backend that is not installed here.
@@ -80,5 +80,5 @@ def running(directory: Path) -> Runtime:
 
 
 def faults_on(backend: str) -> FaultSupport:
-    """Return what injecting needs of a backend. Raises UnknownBackendError."""
+    """Return the backend's support for faults. Raises UnknownBackendError."""
     return find(backend).faults()

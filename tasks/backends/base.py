@@ -1,4 +1,4 @@
-"""What the commands, the campaign and the injection need of a backend. All else about it stays in its own folders."""
+"""Interface of a backend for commands, campaigns and injections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RuntimeService(Protocol):
 
 
 class Runtime(Protocol):
-    """The published description of a running stack: what load, inject and export read of it on every backend."""
+    """The published description of a running stack, read by load, inject and export on every backend."""
 
     @property
     def backend(self) -> str: ...
@@ -61,9 +61,9 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command shows: ``text`` to people, or ``document`` as JSON.
+    """Output of a command: ``text`` for people, or ``document`` as JSON.
 
-    ``failure`` makes the command fail, and is shown on standard error; empty when the text says it all.
+    ``failure``, unless None, makes the command fail and is printed on standard error (empty: ``text`` suffices).
     """
 
     text: str
@@ -78,18 +78,18 @@ class LiveStack(ABC):
 
     @abstractmethod
     def enter(self) -> None:
-        """Make this process able to reach the stack; called once, in a process of its own."""
+        """Give this process access to the stack's network; called once, in a separate process."""
 
     @abstractmethod
     def unsteady(self) -> str | None:
-        """Why a case must not start now; None when every replica serves, nothing is queued and answers come at once.
+        """Return why a case must not start now; None when all replicas serve, no request is open and answers are fast.
 
         Raises:
             StackNotRunningError: the stack has died.
         """
 
     def slow_or_failing(self, completions: int, limit_s: float) -> str | None:
-        """What is wrong with the next ``completions``: with one per replica each is likely to be asked."""
+        """Send ``completions`` requests (one per replica reaches most of them); return the first problem, else None."""
         for _ in range(completions):
             started = time.monotonic()
             problem = complete(self.runtime.gateway_url, self.runtime.model)
@@ -102,22 +102,22 @@ class LiveStack(ABC):
 
     @abstractmethod
     def describe(self) -> Stack:
-        """The stack descriptor of ``case.json``."""
+        """Return the stack descriptor of ``case.json``."""
 
     @abstractmethod
     def sources(self) -> TelemetrySources:
-        """Where the telemetry of this stack is."""
+        """Return the telemetry sources of this stack."""
 
     def addresses(self) -> str:
-        """Where people reach it, in one line."""
+        """Return the stack's URLs for people, in one line."""
         return f"gateway {self.runtime.gateway_url}"
 
 
 class Backend(ABC, Generic[P]):
     """The stack of one workspace. ``up`` leases it: an owner that neither renews nor drops the lease loses it.
 
-    A subclass registers itself with ``tasks.backends.register``. Its module must be cheap to import: what it needs to
-    work is imported by the methods. ``up`` publishes the stack as ``tasks.backends.RUNTIME_FILE``.
+    A subclass registers itself with ``tasks.backends.register``. Its module must be cheap to import: methods import
+    their dependencies themselves. ``up`` publishes the stack as ``tasks.backends.RUNTIME_FILE``.
     """
 
     name: ClassVar[str]
@@ -126,7 +126,7 @@ class Backend(ABC, Generic[P]):
     """The model of the section ``deploy``; its ``backend`` is the literal ``name``."""
 
     removable: ClassVar[Collection[str]] = ()
-    """What ``down`` removes only when it is asked to: options of ``rcarena deploy down``."""
+    """Things that ``down`` removes only on request, each an option of ``rcarena deploy down``."""
 
     def __init__(self, deploy: P, workspace: Workspace) -> None:
         self.deploy = deploy
@@ -134,7 +134,7 @@ class Backend(ABC, Generic[P]):
 
     @classmethod
     def problems(cls, deploy: P) -> list[str]:
-        """Problems of ``deploy`` that no single field shows, one line each, naming the key."""
+        """Return problems of ``deploy`` across fields, one line each, naming the key."""
         return []
 
     @classmethod
@@ -145,19 +145,19 @@ class Backend(ABC, Generic[P]):
     @classmethod
     @abstractmethod
     def faults(cls) -> FaultSupport:
-        """Return what injecting needs."""
+        """Return the backend's support for faults."""
 
     @abstractmethod
     def up(self, say: Say) -> None:
         """Bring the stack up, or find it up.
 
         Raises:
-            DeployError: it is not up; the message says why and what to do.
+            DeployError: the stack is not up; the message gives the reason and the remedy.
         """
 
     @abstractmethod
     def down(self, say: Say | None = None, also: Collection[str] = ()) -> bool:
-        """Take the stack down, with what ``also`` names of ``removable``; False when there was none."""
+        """Take the stack down, and the ``removable`` things named in ``also``; return False when there was none."""
 
     def is_up(self) -> bool:
         runtime = self.read_runtime(self.workspace.stack)
@@ -168,14 +168,14 @@ class Backend(ABC, Generic[P]):
 
     @abstractmethod
     def hold_lease(self, duration_s: int) -> None:
-        """Keep the stack up, and others off it, for so long without a renewal. Raises DeployError."""
+        """Lease the stack for ``duration_s`` without renewal. Raises DeployError."""
 
     @abstractmethod
     def drop_lease(self) -> None:
-        """Keep the stack up without an owner."""
+        """Release the lease; the stack stays up."""
 
     def live(self) -> LiveStack:
-        """Raises StackNotRunningError when no stack is up."""
+        """Return the running stack. Raises StackNotRunningError when none is up."""
         runtime = self.read_runtime(self.workspace.stack)
         if runtime is None or not runtime.alive:
             raise StackNotRunningError(f"no stack runs in {self.workspace.root}: start one with `rcarena deploy up`")
@@ -183,39 +183,39 @@ class Backend(ABC, Generic[P]):
 
     @abstractmethod
     def live_stack(self, runtime: Any) -> LiveStack:
-        """Return the published stack as an attempt sees it."""
+        """Return the published stack ``runtime`` for an attempt at a case."""
 
     @classmethod
     @abstractmethod
     def status(cls, workspace: Workspace, deploy: P | None) -> Answer:
-        """Say what runs in ``workspace``; ``deploy`` None: there are no parameters of this backend at hand."""
+        """Return what runs in ``workspace``; ``deploy`` None: no parameters of this backend are known."""
 
     @abstractmethod
     def preflight(self, missing_series: MissingSeries | None) -> Answer:
-        """Say what is missing for the stack; ``missing_series`` None: no stack runs that could be asked for them."""
+        """Return what is missing for the stack; ``missing_series`` None: no stack runs, skip that check."""
 
     @classmethod
     def command_in(cls, runtime: Any, service: str, command: Sequence[str]) -> list[str]:
-        """Return the program, with its arguments, that runs ``command`` inside a service. Raises ParamsError."""
+        """Return the command line that runs ``command`` inside a service. Raises ParamsError."""
         raise cls._lacks("deploy exec", "command_in")
 
     def render(self, directory: Path) -> Sequence[Path]:
-        """Write all that ``up`` would apply, and return the files."""
+        """Write everything that ``up`` would apply; return the files."""
         raise self._lacks("deploy render", "render")
 
     def plan(self) -> Answer:
-        """Say what ``up`` would change."""
+        """Return what ``up`` would change."""
         raise self._lacks("deploy plan", "plan")
 
     @classmethod
     def charts(cls, check: bool) -> Answer | None:
-        """List the pinned third-party packages that stacks can need; ``check`` asks whether they can still be had.
-        None: there are none."""
+        """Return the pinned third-party packages of stacks, None without any; ``check``: look them up in their
+        repositories."""
         return None
 
     @classmethod
     def _lacks(cls, command: str, method: str) -> ParamsError:
-        """The error of a command that this backend has no ``method`` for."""
+        """Return the error for a command whose ``method`` this backend does not implement."""
         able = [name for name, each in BACKENDS.all().items() if each._defines(method)]
         return ParamsError([f"deploy.backend: `{command}` needs {' or '.join(able)} (got {cls.name})"])
 

@@ -1,4 +1,4 @@
-"""One figure from a Prometheus server, to see whether a case may start."""
+"""Reads single values from Prometheus, to decide whether a case may start."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TIMEOUT_S = 10.0
 
 
 def instant_value(url: str, expression: str) -> float:
-    """The value of an instant query with one result; 0 when there is no series.
+    """Return the value of an instant query with one result; 0 when there is no series.
 
     Raises:
-        OSError, ValueError: Prometheus does not answer, or not as it should.
+        OSError, ValueError: Prometheus does not answer, or the answer is malformed.
     """
     with DIRECT.open(
         f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=TIMEOUT_S

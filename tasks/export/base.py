@@ -1,4 +1,4 @@
-"""What every signal exporter gets, what it writes to, and how it registers itself."""
+"""Interface of signal exporters: their context, the sink that they write to, and their registry."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS_PER_GROUP = 65_536
 
 
 class ExportError(RCArenaError):
-    """A telemetry source that was named could not be read: the case should be tried again."""
+    """A configured telemetry source could not be read: the case should be tried again."""
 
 
 ServerName = Literal["prometheus", "loki", "deepflow", "spans"]
@@ -44,31 +44,30 @@ ServerName = Literal["prometheus", "loki", "deepflow", "spans"]
 
 @dataclass(frozen=True)
 class TelemetrySources:
-    """Where the telemetry of a running stack is. None or an empty mapping: the stack has no such source.
+    """Telemetry sources of a running stack. None or an empty mapping: the stack has no such source.
 
-    Without ``namespace`` the services are processes, and series carry the label ``service``; with it they are pods, and
-    series are joined to services here, by ``namespace`` and ``pods``.
+    Without ``namespace`` services are processes, and series carry the label ``service``; with it they are pods, and
+    the exporter joins series to services by ``namespace`` and ``pods``.
 
     Args:
         prometheus_url: base URL.
-        otlp_file: what the OTLP receiver writes.
+        otlp_file: file of the OTLP receiver.
         nginx_access_log: one JSON object per line.
         log_dirs: service -> directory with its log files.
         log_timezone: IANA name of the zone that log files are written in; None: this machine's, of containers UTC.
         calls: call edges (caller, callee) that the stack declares.
         settle_s: how long after the end of the window the last telemetry may still arrive.
         otlp_files: further OTLP files, or directories of them, such as the collector's file exporter writes.
-        spans_url: the same over HTTP: a server that lists the files as JSON.
+        spans_url: such files over HTTP, from a server that lists them as JSON.
         loki_url: base URL; logs, and the gateway's access log unless ``nginx_access_log`` is set.
         loki_selector: LogQL selector of the stack's streams; None: ``{namespace="<namespace>"}``.
         deepflow_url: base URL of DeepFlow's SQL API.
         access: server -> token file, CA, tenant.
         namespace: Kubernetes namespace of the stack.
-        pods: the pods that the deployment knows of, with GPUs; those that replaced them are found by
-            kube-state-metrics where it runs.
-        service_label: label of a pod that holds the name of its service.
+        pods: the pods known to the deployment, with GPUs; kube-state-metrics, where it runs, tells their successors.
+        service_label: pod label whose value is the service's name.
         aliases: further names, such as those of Kubernetes Services -> service.
-        gpus: whether the stack has GPUs; without, no GPU metric is expected.
+        gpus: whether the stack has GPUs; False: no GPU metric is expected.
     """
 
     prometheus_url: str | None = None
@@ -92,7 +91,7 @@ class TelemetrySources:
 
     @property
     def units(self) -> Units:
-        """What its services are made of."""
+        """Kind of units that make up its services."""
         return "processes" if self.namespace is None else "pods"
 
     @property
@@ -109,7 +108,7 @@ class TelemetrySources:
 class ExportContext:
     """One export: the sources, the window (aware datetimes, UTC), the parameters and the stack.
 
-    Its properties ask telemetry servers when they are first read; they raise ExportError when one does not answer.
+    Properties query telemetry servers at first access and raise ExportError when one does not answer.
     """
 
     sources: TelemetrySources
@@ -136,10 +135,10 @@ class ExportContext:
 
     @contextmanager
     def prometheus(self) -> Iterator[PrometheusClient]:
-        """A client, where ``sources.prometheus_url`` is set; its errors become ExportError."""
+        """Open the client of ``sources.prometheus_url``, which must be set. Translates its errors to ExportError."""
         assert self.sources.prometheus_url is not None
         with (
-            asking("Prometheus"),
+            export_errors_of("Prometheus"),
             PrometheusClient(
                 self.sources.prometheus_url,
                 lookback_s=self.params.rate_window_s,
@@ -150,28 +149,28 @@ class ExportContext:
 
     @contextmanager
     def loki(self) -> Iterator[LokiClient]:
-        """A client, where ``sources.loki_url`` is set; its errors become ExportError."""
+        """Open the client of ``sources.loki_url``, which must be set. Translates its errors to ExportError."""
         assert self.sources.loki_url is not None
-        with asking("Loki"), LokiClient(self.sources.loki_url, access=self.access("loki")) as client:
+        with export_errors_of("Loki"), LokiClient(self.sources.loki_url, access=self.access("loki")) as client:
             yield client
 
     @cached_property
     def _placement(self) -> tuple[Placement, list[str]]:
-        pods, doubts = self.sources.pods, []
+        pods, problems = self.sources.pods, []
         if self.sources.prometheus_url and self.sources.namespace:
             with self.prometheus() as client:
                 found = discover_pods(
                     client, self.grid, self.sources.namespace, self.sources.service_label, tuple(self.roles)
                 )
-                doubts = client.problems
+                problems = client.problems
             pods = merge_pods(pods, found)
         placed, assumptions = inherit_gpus(pods)
         placement = Placement(tuple(self.roles), placed, self.sources.namespace, self.sources.aliases)
-        return placement, assumptions + doubts
+        return placement, assumptions + problems
 
     @property
     def placement(self) -> Placement:
-        """Which pods, GPUs and addresses each service had in the window."""
+        """Pods, GPUs and addresses of each service in the window."""
         return self._placement[0]
 
     @property
@@ -185,14 +184,14 @@ class ExportContext:
             if self.sources.spans_url is None:
                 return self._read_spans(None)
             url, access = self.sources.spans_url, self.access("spans")
-            with asking("the collector's files"), CollectorFiles(url, access=access) as collector:
+            with export_errors_of("the collector's files"), CollectorFiles(url, access=access) as collector:
                 return self._read_spans(collector)
         except OSError as error:
             raise ExportError(f"spans: {error.filename or 'a file'}: {error.strerror or error}") from error
 
     @cached_property
     def spans_left_out(self) -> LeftOut:
-        """What of the spans' files and logs could not be used; filled when ``spans`` is read."""
+        """Unusable parts of the spans' files and logs; filled when ``spans`` is read."""
         return LeftOut()
 
     def _read_spans(self, collector: CollectorFiles | None) -> pd.DataFrame:
@@ -233,7 +232,7 @@ class ExportContext:
         url = self.sources.deepflow_url
         if url is None:
             return DeepFlowClient.empty()
-        with asking("DeepFlow"), DeepFlowClient(url, access=self.access("deepflow")) as client:
+        with export_errors_of("DeepFlow"), DeepFlowClient(url, access=self.access("deepflow")) as client:
             flows = client.flows(self.start, self.end, self.sources.namespace)
             for problem in client.left_out.problems:
                 self.spans_left_out.problem(problem)
@@ -250,14 +249,14 @@ class ExportContext:
 
     @cached_property
     def derived(self) -> frozenset[tuple[str, str]]:
-        """The ``(metric, service)`` pairs that the spans yield."""
+        """The ``(metric, service)`` pairs derived from spans."""
         pairs = self.derived_metrics[["metric", "service"]].drop_duplicates()
         return frozenset(pairs.itertuples(index=False, name=None))
 
 
 @contextmanager
-def asking(server: str) -> Iterator[None]:
-    """Errors of a telemetry server become ExportError, which names it."""
+def export_errors_of(server: str) -> Iterator[None]:
+    """Translate errors of a telemetry server into ExportError, which names ``server``."""
     try:
         yield
     except SourceError as error:
@@ -267,7 +266,7 @@ def asking(server: str) -> Iterator[None]:
 class Sink:
     """Streams the rows of one signal into its Parquet file; a signal without rows leaves no file.
 
-    Rows are held until a row group is full, so many small tables do not make many small groups.
+    Rows are buffered until a row group is full, so that small tables do not make small groups.
     """
 
     def __init__(self, signal: SignalName, path: Path) -> None:
@@ -294,7 +293,7 @@ class Sink:
             self._flush()
 
     def note(self, lines: Iterable[str]) -> None:
-        """Add to what is worth saying of the rows although nothing is missing from them."""
+        """Add remarks on the rows that do not make the signal incomplete."""
         self.notes.update(dict.fromkeys(lines))
 
     def _flush(self) -> None:
@@ -327,7 +326,7 @@ class Sink:
 
 
 Exporter = Callable[[ExportContext, Sink], list[str]]
-"""Writes rows to the sink and returns what is missing from them, one line each; empty: everything expected came."""
+"""Writes rows to the sink and returns one line per missing thing; empty when the signal is complete."""
 
 
 @dataclass(frozen=True)
@@ -357,7 +356,7 @@ def exporter(name: str, signal: SignalName) -> Callable[[Exporter], Exporter]:
 
 
 def registered_exporters(signal: SignalName) -> list[RegisteredExporter]:
-    """Return the exporters of ``signal`` in order of name, whatever was imported first.
+    """Return the exporters of ``signal``, sorted by name.
 
     Raises:
         PluginError: another package offers an exporter that cannot be used. Leaving it out would lose what it records.

@@ -1,4 +1,4 @@
-"""Telemetry of one window -> the signals of a case."""
+"""Exports the telemetry of one window as the signals of a case."""
 
 from __future__ import annotations
 
@@ -44,17 +44,16 @@ def export_case(
     params: ExportParams,
     stack: Stack,
 ) -> dict[SignalName, Completeness]:
-    """Write every signal that has an exporter; ``requests`` is the load stage's.
+    """Write every signal that has an exporter; the load stage writes ``requests``.
 
     Args:
-        window: start and end of the recorded phases, with a time zone. If the end was less than ``sources.settle_s``
-            ago, the rest of that time is waited for.
+        window: start and end of the recorded phases, with a time zone. Waits until ``sources.settle_s`` after the end.
 
     Returns:
-        Signal -> whether it is complete, and what is missing.
+        Signal -> its completeness, with what is missing.
 
     Raises:
-        ExportError: a source that ``sources`` names does not answer or cannot be read; nothing of the case is final.
+        ExportError: a source in ``sources`` does not answer or cannot be read; the case is not finished.
         ValueError: the window ends before it starts, or has no time zone.
     """
     start, end = window
@@ -68,8 +67,8 @@ def export_case(
 def check_metrics(
     sources: TelemetrySources, window: tuple[datetime, datetime], params: ExportParams, stack: Stack
 ) -> dict[str, tuple[str, ...]]:
-    """Return the canonical metrics that a running stack did not deliver in ``window``: metric -> services that lack it.
-    ``explain_missing`` says which series would be needed.
+    """Return the canonical metrics missing from a running stack in ``window``: metric -> services that lack it.
+    ``explain_missing`` names the series needed.
 
     Raises:
         ExportError: Prometheus does not answer.
@@ -90,8 +89,8 @@ def check_metrics(
 def check_series(
     sources: TelemetrySources, window: tuple[datetime, datetime], params: ExportParams, stack: Stack
 ) -> dict[str, tuple[str, ...]]:
-    """Return the canonical metrics that no series in Prometheus could fill in ``window``, whatever service it is of:
-    metric -> services that would lack it. It needs no running stack: what spans, Ray and vLLM give is left out.
+    """Return the canonical metrics that no series in Prometheus can fill in ``window``: metric -> services that would
+    lack it. Works without a stack: metrics from spans, Ray and vLLM are not checked.
 
     Raises:
         ExportError: Prometheus does not answer, or ``sources`` names none.
@@ -118,7 +117,7 @@ def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContex
 
 
 def _completeness(rows: int, problems: list[str], notes: list[str]) -> Completeness:
-    """``notes`` are said after the problems, and do not make a signal partial."""
+    """Return the completeness; ``notes`` follow the problems and do not make a signal partial."""
     reason = "; ".join(problems + notes)
     if len(reason) > MAX_REASON_CHARACTERS:
         reason = reason[:MAX_REASON_CHARACTERS].rpartition("; ")[0] + f"; … ({len(problems + notes)} in all)"

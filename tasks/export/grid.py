@@ -1,9 +1,8 @@
-"""The times at which metrics are sampled, and how samples that lie elsewhere are placed on them.
+"""The time grid of metrics, and the placement of samples on it.
 
-Servers do not always answer at the times that they were asked for: VictoriaMetrics rounds long questions to multiples
-of the step for its cache, and so do the query frontends of Thanos, Mimir and Cortex where they are told to. Whatever
-the order, the split or the duplication of what comes, a step takes the sample nearest to it, if one is at most half a
-step away.
+Servers do not always answer at the requested times: VictoriaMetrics rounds long queries to multiples of the step for
+its cache, as can the query frontends of Thanos, Mimir and Cortex. Each step takes the nearest sample at most half a
+step away, whatever the order or duplication of the samples.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class TimeGrid:
         return (self.start_ms + np.arange(self.steps, dtype=np.int64) * self.step_ms) * MS_NS
 
     def nearest(self, times_ns: np.ndarray) -> np.ndarray:
-        """Return the number of the step nearest to each time, (n,) int64: the later one half-way between two, below 0
+        """Return the index of the step nearest to each time, (n,) int64: the later one half-way between two, below 0
         or from ``steps`` on outside of the grid."""
         offsets = times_ns // MS_NS - self.start_ms
         return (2 * offsets + self.step_ms) // (2 * self.step_ms)
@@ -76,8 +75,8 @@ class TimeGrid:
 
 @dataclass
 class Misplaced:
-    """How far answers were from what was asked: ``off_ms``, the farthest that a sample was from its step; ``outside``,
-    samples more than two steps outside of the asked time (rounding and the margin for it explain those nearer)."""
+    """Deviation of answers from the requested times: ``off_ms``, the largest distance of a sample from its step;
+    ``outside``, samples more than two steps outside of the requested window (rounding explains nearer ones)."""
 
     off_ms: int = 0
     outside: int = 0
@@ -86,9 +85,8 @@ class Misplaced:
 def on_grid(series: Sequence[Series], grid: TimeGrid, misplaced: Misplaced | None = None) -> list[Series]:
     """Return the series with one sample per step at most, at exactly the grid's times, in order of time.
 
-    Series with equal labels are one series. Of several samples nearest to one step the nearest counts, of equally near
-    ones the later, of several at one time the largest that is a number. Series without a sample on the grid are left
-    out.
+    Series with equal labels are merged. Of several samples for one step the nearest counts, of equally near ones the
+    later, of several at one time the largest number. Series without a sample on the grid are left out.
     """
     found = [item for item in series if len(item.times_ns)]
     if not found:

@@ -1,4 +1,4 @@
-"""Reads numbers in JSON answers and files, whatever type they are written as."""
+"""Reads numbers in JSON answers and files, written as numbers or as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``rcarena deploy ...`` and ``rcarena preflight`` say of a cluster."""
+"""Output of ``rcarena deploy ...`` and ``rcarena preflight`` on a cluster."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tasks.kube.client import Cluster
 from tasks.kube.errors import ExpiredError, NoClusterError, UnreachableError
 from tasks.text import suggest
 
-PATIENCE_S = 10.0
-"""A person waits: a cluster that does not answer for so long is unreachable."""
+DEADLINE_S = 10.0
+"""A cluster that does not answer within this time counts as unreachable: a person is waiting."""
 
 
 class OutOfReachError(DeployError):
-    """There is no cluster, it does not answer, or it refuses the credentials: nothing was looked at."""
+    """The cluster does not exist, does not answer, or refuses the credentials: nothing was checked."""
 
     exit_status = EXIT_USAGE
 
 
 def plan(deploy: KubernetesDeployParams) -> Answer:
-    with _reached(deploy) as cluster:
+    with _connect(deploy) as cluster:
         charts = _chart_lines(deploy, cluster)
         changes = planning.plan(cluster, render_stack(deploy))
     document = {"charts": charts, "objects": [change.to_json() for change in changes]}
@@ -46,7 +46,7 @@ def plan(deploy: KubernetesDeployParams) -> Answer:
 
 
 def charts(check: bool) -> Answer:
-    """List the pinned charts; with ``check`` what their repositories say of them."""
+    """Return the pinned charts; with ``check``, also whether their repositories have them."""
     pinned = pinned_charts()
     rows = [asdict(each) for each in pinned]
     if not check:
@@ -59,7 +59,7 @@ def charts(check: bool) -> Answer:
 
 
 def preflight(deploy: KubernetesDeployParams, missing_series: MissingSeries | None) -> Answer:
-    with _reached(deploy) as cluster:
+    with _connect(deploy) as cluster:
         checks = checking.preflight(cluster, deploy, missing_series)
     failed = any(check.verdict == "failed" for check in checks)
     return Answer(_table(checks), [check.to_json() for check in checks], "" if failed else None)
@@ -77,7 +77,7 @@ def status(deploy: KubernetesDeployParams, directory: Path) -> Answer:
 
 
 def kubectl_exec(runtime: KubernetesRuntime, service: str, command: Sequence[str]) -> list[str]:
-    """``command`` in the first pod of ``service``."""
+    """Return the command line that runs ``command`` in the service's first pod. Raises ParamsError, DeployError."""
     names = [each.name for each in runtime.services]
     if service not in names:
         raise ParamsError([f"unknown service '{service}'; {suggest(service, names)}"])
@@ -91,17 +91,17 @@ def kubectl_exec(runtime: KubernetesRuntime, service: str, command: Sequence[str
 
 
 @contextlib.contextmanager
-def _reached(deploy: KubernetesDeployParams) -> Iterator[Cluster]:
-    """The cluster, for a command that does nothing but look. Raises OutOfReachError."""
+def _connect(deploy: KubernetesDeployParams) -> Iterator[Cluster]:
+    """Connect to the cluster for a read-only command. Raises OutOfReachError."""
     try:
-        with Cluster(find_cluster(deploy.context, deploy.namespace), deadline_s=PATIENCE_S) as cluster:
+        with Cluster(find_cluster(deploy.context, deploy.namespace), deadline_s=DEADLINE_S) as cluster:
             yield cluster
     except (NoClusterError, UnreachableError, ExpiredError) as error:
         raise OutOfReachError(str(error)) from error
 
 
 def _chart_lines(deploy: KubernetesDeployParams, cluster: Cluster) -> list[str]:
-    """What ``deploy up`` would do to the charts."""
+    """Return one line per chart that ``deploy up`` would install."""
     if not deploy.telemetry.install or cluster.address.in_cluster:
         return []
     releases = chart_releases(deploy, container_runtime(cluster))

@@ -70,7 +70,7 @@ class KubernetesBackend(Backend[KubernetesDeployParams]):
         lifecycle.drop_lease(self.workspace.stack)
 
     def live_stack(self, runtime: KubernetesRuntime) -> KubernetesStack:
-        """Return the stack as the last ``up`` published it; pods that were replaced since are found by the exporter."""
+        """Return the stack as last published; the exporter finds pods that were replaced since."""
         from tasks.backends.kubernetes.stack import KubernetesStack
 
         return KubernetesStack(runtime, self.deploy)

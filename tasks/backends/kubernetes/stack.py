@@ -22,7 +22,7 @@ OPEN_REQUESTS = (
     'sum(last_over_time({{__name__=~"(ray_)?vllm[_:]num_requests_(running|waiting)",namespace="{namespace}"}}[30s]))'
 )
 LAST_TELEMETRY_S = 10.0
-"""Spans leave an engine in batches every five seconds, and log collectors send when they have enough."""
+"""Delay (s) of the last telemetry: engines send spans every 5 s, log collectors in batches."""
 
 
 class KubernetesStack(LiveStack):
@@ -32,7 +32,7 @@ class KubernetesStack(LiveStack):
         self._forwards = ExitStack()
 
     def enter(self) -> None:
-        """Opens the port-forwards that this process needs, if any; they end with it."""
+        """Open the port-forwards that this process needs; they end with it."""
         self._forwards = open_forwards_of(self.runtime)
 
     def unsteady(self) -> str | None:
@@ -79,7 +79,7 @@ class KubernetesStack(LiveStack):
         )
 
     def _limits(self, service: ServiceRuntime) -> Limits:
-        """Of all pods of a service together: a replica has one per pipeline stage."""
+        """Return the limits summed over the pods of a service: a replica has one pod per pipeline stage."""
         resources = self._params.resources
         of_pod = {"gateway": resources.gateway, "head": resources.head}.get(service.role, resources.replica)
         pods = len(service.pods)
@@ -94,7 +94,7 @@ class KubernetesStack(LiveStack):
         )
 
     def sources(self) -> TelemetrySources:
-        """The gateway reaches Ray Serve's proxies in the replicas' pods; the head only controls the replicas."""
+        """Return the telemetry sources. The gateway calls the replicas' pods; the head only controls these."""
         replicas = [service.name for service in self.runtime.services if service.role == "replica"]
         return TelemetrySources(
             prometheus_url=self.runtime.prometheus_url,
@@ -119,5 +119,5 @@ class KubernetesStack(LiveStack):
 
 
 def _positive(value: object) -> int | None:
-    """An engine argument as a whole number; None if it is not given as one."""
+    """Return a positive integer engine argument, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -55,7 +55,7 @@ class LocalBackend(Backend[LocalDeployParams]):
         lifecycle.renew_lease(self.workspace.stack)
 
     def hold_lease(self, duration_s: int) -> None:
-        """Hold it for ever: no other workspace can reach this stack."""
+        """Drop the lease, so that the stack never expires: no other workspace can reach it."""
         self.drop_lease()
 
     def drop_lease(self) -> None:

@@ -1,1 +1,1 @@
-"""How each canonical metric is filled: the PromQL asked for it, and what is derived from spans."""
+"""Fills the canonical metrics, by PromQL queries and from spans."""

@@ -1,8 +1,7 @@
-"""PromQL for what a cluster's own exporters say: cAdvisor, kube-state-metrics, DCGM, Ray's node agent, Istio.
+"""PromQL for the exporters of a cluster: cAdvisor, kube-state-metrics, DCGM, Ray's node agent, Istio.
 
-Sums never run over the hierarchy of cgroups (only containers that have a name count, not the pod's or its ancestors'
-cgroups, nor the pause container), and the largest of several series of one container counts, so a kubelet that is
-scraped twice does not double a figure.
+Sums cover named containers only, not the pod's or its ancestors' cgroups, nor the pause container. The largest of
+several series of one container counts, so that a kubelet scraped twice does not double a value.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from tasks.metrics import GATEWAY, HEAD, REPLICA, Source
 from tasks.stack import Role
 
 POD = "pod, service"
-"""``service`` only for series whose monitor says it; pods that are not known are told by it."""
+"""``service`` is set by some monitors; it identifies the service of unknown pods."""
 CONTAINER = f"{POD}, container"
 CONTAINERS = '{$scope,container!="",container!="POD"}'
 INTERFACES = '{$scope,pod!="",interface!="lo"}'
 MIB = 2.0**20
 GPU_LABELS = "UUID, exported_namespace, exported_pod, namespace, pod, service"
-"""The pod's labels are dcgm-exporter's own, Prometheus's ``exported_*``, or none; UUID is always there."""
+"""The pod's labels come from dcgm-exporter, from Prometheus (``exported_*``), or are missing; UUID is always set."""
 
 CALLEE_LABELS = ", ".join(f"destination_{end}" for end in ("workload_namespace", *PEER_LABELS))
 WAYPOINT = '{reporter="waypoint"}'
 FAILED = '{reporter="waypoint",response_code=~"5..|0"}'
-"""Code 0: the connection broke before there was an answer."""
+"""Response code 0: the connection broke before an answer."""
 
 RAY_NODES = HEAD | REPLICA
 
@@ -56,7 +55,7 @@ def network_rate(*series: str) -> Variant:
 
 
 def quota_use() -> Variant:
-    """On a cluster without GPUs the accelerator is the CPU limit of the engine's pod: use of what it grants."""
+    """Return the accelerator utilisation on clusters without GPUs: CPU use relative to the engine pod's limit."""
     used = container_rate("container_cpu_usage_seconds_total").promql
     return _pod("cadvisor", used, roles=REPLICA, divisor=kube_limit("cpu").promql, accelerator="none")
 
@@ -82,7 +81,7 @@ def ray_node(
     roles: frozenset[Role] = RAY_NODES,
     accelerator: Accelerator = "any",
 ) -> Variant:
-    """Ray's agent in each pod, as Ray sees the pod."""
+    """Return a query of Ray's agent in each pod."""
     return _pod("ray_node", promql, combine, roles=roles, scale=scale, accelerator=accelerator)
 
 
@@ -91,7 +90,7 @@ def dcgm_gauge(field: str, combine: Combine, scale: float = 1.0, matchers: str =
 
 
 def dcgm_sum(field: str, matchers: str = "") -> Variant:
-    """Added up over the labels of one GPU."""
+    """Return a query summed over the labels of one GPU."""
     return _dcgm(f"sum by ({GPU_LABELS}) ({field}{{{matchers}}})", "sum", 1.0)
 
 
@@ -104,7 +103,7 @@ def _dcgm(promql: str, combine: Combine, scale: float) -> Variant:
 
 
 def waypoint_quantile(quantile: float) -> tuple[Variant, ...]:
-    """Latency of calls into a service as its waypoint sees it."""
+    """Return queries for the latency of calls into a service, measured by its waypoint."""
     series = f"istio_request_duration_milliseconds_bucket{WAYPOINT}"
     return _istio(f"sum by (le, {CALLEE_LABELS}) (rate({series}[$window]))", quantile, 1e-3)
 
@@ -114,7 +113,7 @@ def waypoint_requests() -> tuple[Variant, ...]:
 
 
 def waypoint_errors() -> tuple[Variant, ...]:
-    """Server errors and broken connections; zero where there are requests and none of them failed."""
+    """Return queries for server errors and broken connections; 0 where all requests succeed."""
     everything = f"sum by ({CALLEE_LABELS}) (istio_requests_total{WAYPOINT}"
     promql = late_counter_rate(
         f"istio_requests_total{FAILED}", f"0 * {everything})", f"0 * {everything} offset $window)"
@@ -123,6 +122,6 @@ def waypoint_errors() -> tuple[Variant, ...]:
 
 
 def _istio(promql: str, quantile: float | None = None, scale: float = 1.0) -> tuple[Variant, ...]:
-    """Not missed at the head, which serves no requests in a cluster."""
-    everyone = Variant("istio", promql, GATEWAY | REPLICA, join="callee", quantile=quantile, scale=scale)
-    return everyone, replace(everyone, roles=HEAD, optional=True)
+    """Return the query for gateway and replicas, and optionally the head, which serves no requests in a cluster."""
+    required = Variant("istio", promql, GATEWAY | REPLICA, join="callee", quantile=quantile, scale=scale)
+    return required, replace(required, roles=HEAD, optional=True)

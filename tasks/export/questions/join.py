@@ -1,12 +1,11 @@
 """Joins series by pod, GPU or callee to services.
 
-The join is made here and not in PromQL: ``* on (pod) group_left`` fails as soon as a pod has two series on the side of
-one (it was replaced, or is scraped twice), and it costs the server a lookup per sample. Here a duplicate is one more
-series of the same unit: of several values of a unit at one time the largest counts, and the units of a service are then
-added up or averaged. A sample counts for the service that held the unit at that time.
+The join is not made in PromQL: ``* on (pod) group_left`` fails when a pod has two series on the "one" side (it was
+replaced, or is scraped twice), and costs the server a lookup per sample. Here the largest of several values of a unit
+at one time counts, and the units of a service are then summed or averaged. A sample belongs to the service that held
+the unit at that time.
 
-A step at which no unit of a service has a sample has none in the result either; NaN stays NaN only where no unit has a
-figure.
+A step has a result where any unit of the service has a sample; it is NaN only where no unit has a number.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ BUCKET_LABEL, RANGE_LABEL = "le", "vmrange"
 
 @dataclass(frozen=True)
 class Row:
-    """Values of one service on a grid: ``values`` (steps,) float64, ``present`` (steps,) bool: a sample was there."""
+    """Values of one service on a grid: ``values`` (steps,) float64; ``present`` (steps,) bool, where samples exist."""
 
     values: np.ndarray
     present: np.ndarray
@@ -72,10 +71,10 @@ def ratio_of(numerators: dict[str, Row], denominators: dict[str, Row]) -> dict[s
 def join_buckets(
     series: Iterable[Series], grid: TimeGrid, placement: Placement, join: Join, quantile: float
 ) -> dict[str, Row]:
-    """Return service -> a quantile of its histogram: the buckets of all its units are added up first.
+    """Return service -> quantile of its histogram, whose buckets are summed over its units first.
 
-    Bounds are numbers, however they are written: ``1``, ``1.0`` and ``1e0`` are one bucket. A service that has buckets
-    of VictoriaMetrics's kind (``vmrange``) alone gets those. Series without a bound are none of the histogram.
+    Bounds are compared as numbers: ``1``, ``1.0`` and ``1e0`` are one bucket. VictoriaMetrics's buckets (``vmrange``)
+    are used for services without others. Series without a bound are ignored.
     """
     series = on_grid(list(series), grid)
     buckets = _added_buckets([(_bound(item.labels), item) for item in series], grid, placement, join)
@@ -111,7 +110,7 @@ def _added_buckets(
 
 
 def _cumulated(counted: dict[tuple[float, float], Row]) -> dict[float, Row]:
-    """Turn buckets that count what lies within both bounds into buckets that count all up to the upper bound."""
+    """Convert buckets between two bounds into cumulative buckets up to the upper bound."""
     present = np.logical_or.reduce([row.present for row in counted.values()])
     bounds = sorted({bound for pair in counted for bound in pair} | {np.inf})
     below = {
@@ -122,11 +121,11 @@ def _cumulated(counted: dict[tuple[float, float], Row]) -> dict[float, Row]:
 
 def bucket_quantile(buckets: dict[float, Row], quantile: float) -> Row:
     """Compute Prometheus's ``histogram_quantile``: linear within the bucket, NaN where nothing was counted. A step has
-    a figure where the infinite bucket has a sample; a bucket without one there does not count for that step. Counts
-    that fall with the bound are taken to stay.
+    a result where the infinite bucket has a sample; buckets without a sample at that step are ignored. Counts that
+    decrease with the bound are raised to the count below.
 
     Args:
-        buckets: upper bound -> count of what is at most that; one of them is infinite.
+        buckets: upper bound -> cumulative count; one bound is infinite.
     """
     bounds = np.array(sorted(buckets))
     everywhere = np.array([buckets[bound].present for bound in bounds])
@@ -174,8 +173,7 @@ def _units(
 
 
 def _call_kind(labels: Mapping[str, str]) -> str:
-    """Return what tells apart the calls that reach a service by different names: they add up, they are no
-    duplicates."""
+    """Return a key of the labels of a call: calls that reach a service by different names add up."""
     return repr(sorted((name, value) for name, value in labels.items() if name not in (BUCKET_LABEL, RANGE_LABEL)))
 
 

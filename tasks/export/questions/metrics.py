@@ -1,4 +1,4 @@
-"""Which series make up each canonical metric.
+"""Maps each canonical metric to the series that fill it.
 
 A canonical metric has one name and one unit whatever stack it was seen on. Each has an ordered list of variants; for
 each service the first variant that answers is used and named in the column ``source``. ``series_names`` has the names
@@ -64,23 +64,23 @@ def _local_rate(series: str) -> str:
 
 
 def _counter(series: str) -> tuple[Variant, Variant]:
-    """Ask for the rate of what is counted for a cgroup or container."""
+    """Query the rate of a counter of cgroups or containers."""
     return Variant("cgroup", _local_rate(series)), container_rate(series)
 
 
 def _gauge(series: str) -> tuple[Variant, Variant]:
-    """Ask for what is measured of a cgroup or container."""
+    """Query a gauge of cgroups or containers."""
     return Variant("cgroup", f"sum by (service) ({series}{{}})"), container_gauge(series)
 
 
 def _network(*series: str) -> tuple[Variant, Variant]:
-    """Ask for the rate of what is counted at the interfaces, added up over the series."""
+    """Query the rates of counters of network interfaces, summed."""
     return Variant("cgroup", " + ".join(map(_local_rate, series))), network_rate(*series)
 
 
 _CPU_SECONDS = "container_cpu_usage_seconds_total"
 _LOCAL_QUOTA = "sum by (service) (container_spec_cpu_quota{} / container_spec_cpu_period{})"
-"""The local accelerator is the CPU quota of the engine's cgroup: use of what the quota grants."""
+"""Divisor of the local accelerator utilisation: the CPU quota (cores) of the engine's cgroup."""
 _PROCESSING = milliseconds_mean("ray_serve_deployment_processing_latency_ms")
 
 METRIC_MAP: tuple[MetricSpec, ...] = (
@@ -226,7 +226,7 @@ def missing_metrics(
 
 
 def explain_missing(missing: Mapping[str, Iterable[str]], units: Units, gpus: bool = True) -> list[str]:
-    """Say for each metric of ``missing_metrics`` or ``absent_metrics`` which series would give it, one line each."""
+    """Return one line per metric of ``missing_metrics`` or ``absent_metrics``, naming the series that would fill it."""
     lines = []
     for name, services in missing.items():
         variants = SPECS[name].variants_of(units, gpus)
@@ -242,9 +242,9 @@ def explain_missing(missing: Mapping[str, Iterable[str]], units: Units, gpus: bo
 def absent_metrics(
     series: Collection[str], roles: Mapping[str, Role], units: Units, gpus: bool = True
 ) -> dict[str, tuple[str, ...]]:
-    """Return the canonical metrics that series of these names cannot make up: metric -> services that would lack it.
+    """Return the canonical metrics that series of these names cannot fill: metric -> services that would lack it.
 
-    For a look at a Prometheus before the stack is up. Metrics that spans can give are not reported, nor those of Ray
+    Checks a Prometheus before the stack is up: metrics from spans are not reported, nor those of Ray
     and vLLM, which export nothing before they run.
     """
     found = {

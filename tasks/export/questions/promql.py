@@ -1,4 +1,4 @@
-"""The sources of a canonical metric: PromQL questions, and how each answer becomes a figure per service."""
+"""PromQL sources of a canonical metric, and how their answers become a value per service."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Variant:
         source: named in the column ``source``.
         promql: ``$window`` stands for the rate window, ``$window_s`` for its length in seconds, ``$namespace`` for the
             stack's; every name of a series is followed by ``{``.
-        join: what tells the service of a series: its label ``service`` where services are processes, else its pod.
-        combine: how the units (pods, GPUs) of a service make one figure.
-        divisor: PromQL; the figure is ``promql`` by service divided by this by service.
-        quantile: ``promql`` gives the buckets of a histogram, the figure is this quantile.
-        scale: the figure in units of the canonical metric is this many times what the question yields.
-        accelerator: asked only of stacks with GPUs, or only of stacks without.
-        optional: nobody misses it where it does not answer.
+        join: identifies the service of a series: by its label ``service`` where services are processes, else its pod.
+        combine: how the values of a service's units (pods, GPUs) are combined.
+        divisor: PromQL; ``promql`` is divided by it, service by service.
+        quantile: ``promql`` returns the buckets of a histogram, of which this quantile is taken.
+        scale: factor from the answer's unit to the canonical metric's.
+        accelerator: query only stacks with GPUs, or only stacks without.
+        optional: the metric is not reported as missing where this variant has no answer.
     """
 
     source: Source
@@ -48,13 +48,13 @@ class Variant:
         return _filled(self.promql, window_s, namespace)
 
     def queries(self, window_s: float, namespace: str | None) -> tuple[str, ...]:
-        """Return one question, or two: the dividend and the divisor."""
+        """Return one query, or two: the dividend and the divisor."""
         parts = (self.promql, self.divisor) if self.divisor else (self.promql,)
         return tuple(_filled(part, window_s, namespace) for part in parts)
 
     @property
     def series(self) -> tuple[str, ...]:
-        """Names of the series that it reads, without those that say whether a target is up."""
+        """Names of the series that it reads, except ``up``."""
         names = dict.fromkeys(_SERIES.findall(f"{self.promql} {self.divisor}"))
         return tuple(name for name in names if name != "up")
 
@@ -65,9 +65,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What a canonical metric is made of.
+    """The sources of a canonical metric.
 
-    ``span_roles``: the services for which it is derived from spans; the variants are asked only where there are none.
+    ``span_roles``: roles for which it is derived from spans; variants are queried where no spans exist.
 
     Raises:
         ValueError: it is filled for a role that the vocabulary does not expect.
@@ -90,8 +90,8 @@ class MetricSpec:
         return tuple(variant for variant in self.variants if variant.is_asked(units, gpus))
 
     def roles_of(self, units: Units, gpus: bool = True) -> frozenset[Role]:
-        """Return the roles that are expected to have the metric. Where services are pods nobody calls the head: the
-        gateway reaches Ray Serve's proxies in the replicas' pods."""
+        """Return the roles that are expected to have the metric. Where services are pods the gateway calls Ray Serve's
+        proxies in the replicas' pods, never the head."""
         by_spans = self.span_roles - HEAD if units == "pods" else self.span_roles
         return by_spans.union(*(v.roles for v in self.variants_of(units, gpus) if not v.optional))
 

@@ -1,8 +1,8 @@
-"""PromQL for what Ray Serve and vLLM export, by service locally and by pod in a cluster.
+"""PromQL for metrics of Ray Serve and vLLM, by service locally and by pod in a cluster.
 
-Two habits of Ray's exporter shape the queries. It drops a gauge two seconds after it was last set, so the last value
-is held while the target is up. It rebuilds histograms from the middles of their buckets, so a mean of 30 microseconds
-comes out as 150 milliseconds: means are derived from spans where there are any, and from histograms only elsewhere.
+Ray's exporter drops a gauge two seconds after it was last set, so the queries keep the last value while the target is
+up. It rebuilds histograms from the middles of their buckets, so a mean of 30 microseconds becomes 150 milliseconds:
+means are derived from spans where they exist, and from histograms only elsewhere.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ def rate(series: str) -> str:
 
 
 def held(aggregation: str, gauge: str, offset: str = "") -> str:
-    """Return the last value of a gauge that Ray stops exporting while it does not change, as long as its target is
-    up."""
+    """Return the last value of a gauge while its target is up: Ray stops exporting unchanged gauges."""
     value = f"{aggregation} by ($by) (last_over_time({gauge}{{$scope}}[{RAY_GAUGE_HOLD_S}s]{offset}))"
     return f"({value} and on ($by) (max by ($by) (up{{$target}}{offset}) == 1))"
 
@@ -40,8 +39,8 @@ def plain(aggregation: str, gauge: str) -> str:
 def late_counter_rate(counter: str, zero: str, zero_before: str) -> str:
     """Return the rate of a counter that is exported only once it is above zero.
 
-    Where ``zero`` (zero times something of the same target) has samples the counter is known to be zero before it
-    appears, so its first increments count and silence means zero. ``rate()`` would lose both.
+    Where ``zero`` (0 times a series of the same target) has samples, the missing counter is 0: its first increments
+    count, and no counter means no events. ``rate()`` would lose both.
     """
     now, before = f"sum by ($by) ({counter})", f"sum by ($by) ({counter} offset $window)"
     return f"clamp_min(({now} - ({before} or {zero_before})) / $window_s, 0) or {zero}"
@@ -56,12 +55,12 @@ def ray_late_counter_rate(counter: str, witness: str) -> str:
 def everywhere(
     source: Source, promql: str, roles: frozenset[Role], combine: Combine = "sum", divisor: str = ""
 ) -> tuple[Variant, Variant]:
-    """Ask the same of a local stack, whose series carry ``service``, and of a cluster, whose series carry ``pod``."""
+    """Return the query for a local stack, whose series carry ``service``, and for a cluster, with ``pod``."""
     return _local(source, promql, roles, divisor), _cluster(source, promql, roles, combine, divisor)
 
 
 def by_proxy(promql: str, divisor: str = "") -> tuple[Variant, Variant]:
-    """Ask Ray Serve's proxies: the head's locally, those of any pod in a cluster."""
+    """Return the query of Ray Serve's proxies: the head's locally, those of any pod in a cluster."""
     variants = everywhere("ray_serve", promql, HEAD, divisor=divisor)
     return variants[0], replace(variants[1], roles=HEAD | REPLICA, optional=True)
 
@@ -86,7 +85,7 @@ def milliseconds_mean(histogram: str) -> tuple[str, str]:
 
 
 def vllm_mean(histogram: str) -> tuple[Variant, ...]:
-    """Mean of the observations in the window; NaN when there were none."""
+    """Return the mean of the observations in the window; NaN without any."""
     return _vllm(histogram, lambda name, _: rate(f"{name}_sum"), "sum", lambda name: rate(f"{name}_count"))
 
 
@@ -99,7 +98,7 @@ def vllm_gauge(combine: Combine, gauge: str) -> tuple[Variant, ...]:
 
 
 def vllm_late_rate(counter: str, witness: str) -> tuple[Variant, ...]:
-    """Through Ray the counter appears with its first increment; vLLM itself exports it from the start."""
+    """Return the rate of a counter that Ray exports from its first increment on, vLLM itself from the start."""
 
     def promql(name: str, by_ray: bool) -> str:
         if not by_ray:
@@ -113,11 +112,11 @@ def vllm_late_rate(counter: str, witness: str) -> tuple[Variant, ...]:
 def _vllm(
     name: str, promql: Callable[[str, bool], str], combine: Combine, divisor: Callable[[str], str] | None = None
 ) -> tuple[Variant, ...]:
-    """Locally the names of the versions that are installed; in a cluster, older ones too.
+    """Return the variants: locally for the installed versions' names, in a cluster also for older ones.
 
     Args:
-        promql: of the full name of the series and whether Ray exports it.
-        divisor: of the full name of the series.
+        promql: maps the series' full name, and whether Ray exports it, to the query.
+        divisor: maps the series' full name to the divisor.
     """
     local, cluster = [], []
     for i, known in enumerate(vllm_names(name)):

@@ -1,7 +1,7 @@
-"""Which series carry a figure, by version of what exports them.
+"""Names of series, by version of their exporter.
 
-Where a series was renamed, the names are listed newest first; each is asked in turn until every service has answered,
-so one case may hold figures of two versions. Notes are shown to whoever lacks the series.
+A renamed series has its names listed newest first; they are queried in turn until every service has answered, so one
+case may mix versions. Notes are shown when a series is missing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SeriesName:
-    """A name and the versions that export it by default. ``until`` is the first that does not; empty: all later ones
-    do."""
+    """A name and the versions that export it by default. ``until``: the first that does not (empty: none)."""
 
     name: str
     since: str
@@ -42,7 +41,7 @@ VLLM_RENAMED: dict[str, tuple[SeriesName, ...]] = {
 
 
 def vllm_names(name: str) -> tuple[str, ...]:
-    """Return the name and its older ones."""
+    """Return the series' name and its older names."""
     return tuple(known.name for known in VLLM_RENAMED.get(name, (SeriesName(name, since="vLLM 0.8"),)))
 
 

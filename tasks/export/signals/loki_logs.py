@@ -11,7 +11,7 @@ from tasks.export.sources.log_lines import READ_DELAY_NS, LogWindow, timed_rows
 from tasks.export.sources.loki import service_of_stream
 
 WRAPPED_IN = ("log", "message")
-"""Keys of the JSON object that some collectors put around a line."""
+"""Keys of the JSON object in which some collectors wrap a line."""
 
 CONTAINER_TIMEZONE = "UTC"
 

@@ -18,14 +18,14 @@ from tasks.export.sources.placement import Placement
 from tasks.export.sources.prometheus import PrometheusClient, metrics_table
 
 TOLERATED_GAP = 0.05
-"""Share of the grid that may lack samples before a series is called incomplete."""
+"""Share of the grid that may lack samples before a series counts as incomplete."""
 
 
 @exporter("prometheus", "metrics")
 def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
-    """Write what the spans did not yield: one query per canonical metric and variant until every service has answered.
+    """Write the metrics not derived from spans: query each metric's variants until every service has answered.
 
-    A query that Prometheus refuses is a problem of that metric, and the next variant is asked.
+    A query that Prometheus refuses is a problem of that metric; the next variant is queried.
 
     Raises:
         ExportError: Prometheus does not answer.
@@ -41,7 +41,7 @@ def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
 
 
 def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportContext, sink: Sink) -> list[str]:
-    """Write the samples of one metric and return what is missing of it."""
+    """Write the samples of one metric; return what is missing, one line each."""
     expected: dict[str, None] = {}
     samples = Counter[str]()
     problems = []
@@ -79,7 +79,7 @@ def _by_service(client: PrometheusClient, variant: Variant, context: ExportConte
 
 
 def joined(variant: Variant, answers: list[list[Series]], part: TimeGrid, placement: Placement) -> dict[str, Row]:
-    """Return the answers to the variant's queries as figures per service."""
+    """Return the answers to the variant's queries as values per service."""
     if variant.quantile is not None:
         rows = join_buckets(answers[0], part, placement, variant.join, variant.quantile)
     else:

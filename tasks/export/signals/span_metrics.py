@@ -9,8 +9,8 @@ from tasks.stack import Role
 
 @exporter("span-metrics", "metrics")
 def export_span_metrics(context: ExportContext, sink: Sink) -> list[str]:
-    """Write latency, engine times and gateway rates on the grid of the export. What Prometheus can supply instead is
-    not reported as a problem here."""
+    """Write latency, engine times and gateway rates on the grid of the export. Missing metrics that Prometheus can
+    supply are not reported."""
     if not context.derived_metrics.empty:
         sink.write(context.derived_metrics)
     return [problem for spec in METRIC_MAP for problem in _problems(spec, context)]

@@ -1,4 +1,4 @@
-"""The topology signal: who calls whom, as the stack declares it and telemetry shows it, and what runs on which node."""
+"""The topology signal: calls between services, declared or seen in telemetry, and the nodes of services."""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ MESH_COUNTERS = (
     'istio_requests_total{reporter=~"waypoint|source|destination"}',
     'istio_tcp_connections_opened_total{reporter=~"waypoint|source|destination"}',
 )
-"""What Istio's waypoints (requests) and ztunnels (connections) count."""
+"""Counters of Istio's waypoints (requests) and ztunnels (connections)."""
 
 
 @exporter("topology", "topology")
 def export_topology(context: ExportContext, sink: Sink) -> list[str]:
-    """Write the call edges that the stack declares or that spans, the mesh or DeepFlow show, and where each service
-    ran.
+    """Write the call edges declared by the stack or seen by spans, mesh or DeepFlow, and the nodes of each service.
 
-    A service whose pods moved within the window is on every node that it was on.
+    A service whose pods moved within the window has several nodes.
 
     Raises:
         ExportError: a telemetry server does not answer.
     """
     stated = (*context.sources.calls, *context.deepflow_edges)
-    doubts: list[str] = []
+    client_problems: list[str] = []
     if context.sources.namespace and context.sources.prometheus_url:
         with context.prometheus() as client:
             stated += mesh_calls(client, context.grid, context.placement)
-            doubts = client.problems
+            client_problems = client.problems
     calls = call_edges({*stated, *service_calls(context.spans)})
     placement = placement_edges(context.stack, context.placement)
     sink.write(calls)
     sink.write(placement)
     connected = set(calls["source"]) | set(calls["target"])
     placed = set(placement["source"])
-    problems = doubts + [
+    problems = client_problems + [
         f"no call into or out of {service} is known" for service in context.roles if service not in connected
     ]
     return problems + [f"the node of {service} is not known" for service in context.roles if service not in placed]

@@ -1,4 +1,4 @@
-"""The gateway's access log: one JSON object per request, and the span that each makes."""
+"""Reads the gateway's access log, one JSON object per request, and turns requests into spans."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tasks.export.values import LARGEST_INT64, finite_number
 from tasks.left_out import LeftOut
 
 LONGEST_REQUEST_S = 1e7
-"""A longer duration is a fault of the log."""
+"""A longer duration is an error in the log."""
 
 
 def read_access_log(path: Path, from_ns: int, to_ns: int, left_out: LeftOut | None = None) -> pd.DataFrame:
-    """Return the requests whose lines were written from ``from_ns`` on and whose service began before ``to_ns``.
+    """Return the requests logged from ``from_ns`` on and begun before ``to_ns``.
 
     Lines that are not JSON objects (the torn last one, for example) are skipped. nginx writes a line when a request
     ends, so the file is ordered by ``time``, and the part before the window is not read.
@@ -97,13 +97,13 @@ def _seconds(frame: pd.DataFrame, column: str) -> pd.Series:
 
 
 def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
-    """Return one server span per line of the access log. Its span id is the one that nginx's tracer gave it, else the
-    tail of nginx's request id."""
+    """Return one server span per line of the access log. Its span id comes from nginx's tracer, else from the end of
+    nginx's request id."""
     if requests.empty:
         return span_frame([])
     request_id = _text(requests, "request_id")
     usable = request_id.str.fullmatch(r"[0-9a-f]{32}")
-    request_id = request_id.where(usable, _made_up_ids(requests))
+    request_id = request_id.where(usable, _hashed_ids(requests))
     traceparent = _text(requests, "traceparent").str.extract(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-")
     own_span_id = _text(requests, "span_id")
     duration = _seconds(requests, "request_time").fillna(0.0)
@@ -139,7 +139,7 @@ def gateway_spans(requests: pd.DataFrame, gateway: str) -> pd.DataFrame:
     ).astype({"attributes": "string"})
 
 
-def _made_up_ids(requests: pd.DataFrame) -> pd.Series:
+def _hashed_ids(requests: pd.DataFrame) -> pd.Series:
     """Return 32 hexadecimal digits per request, from its content and its place in the log."""
     halves = [pd.util.hash_pandas_object(requests.astype("string"), hash_key=key * 16) for key in ("a", "b")]
     digits = [half.astype("string").str.zfill(20).str[-16:] for half in halves]

@@ -25,18 +25,18 @@ LISTINGS = 4
 
 
 class CollectorFiles(TelemetryClient):
-    """Asks one server over a kept-open connection; passing failures are tried again, from where a file was cut."""
+    """Client of one server over a kept-open connection; retries transient failures from where a file was cut."""
 
     def __init__(self, url: str, *, piece_bytes: int = PIECE_BYTES, **connection: Unpack[Connection]) -> None:
         super().__init__(url, **connection)
         self._piece_bytes = piece_bytes
 
     def rows(self, wanted: SpanFilter, left_out: LeftOut | None = None) -> Iterator[Row]:
-        """Yield the spans of every file that was written to since ``wanted.from_ns``, in the form of
+        """Yield the spans of every file written since ``wanted.from_ns``, as rows of
         ``otlp.span_frame``.
 
         Args:
-            left_out: what could not be read is counted here.
+            left_out: counts what could not be read.
 
         Raises:
             SourceError: the server does not answer, or does not list the collector's files.
@@ -69,7 +69,7 @@ class CollectorFiles(TelemetryClient):
 
 
 def _may_be_newer(mtime: Any, since: datetime) -> bool:
-    """Return whether a file may have been written to since; one without a usable time may."""
+    """Return whether a file may have been written after ``since``; True without a usable time."""
     if not isinstance(mtime, str):
         return True
     try:
@@ -80,7 +80,7 @@ def _may_be_newer(mtime: Any, since: datetime) -> bool:
 
 
 class _RemoteFile(RawIOBase):
-    """One file, in pieces. It ends where the server has no more of it, and where it was rotated away meanwhile."""
+    """One file read in pieces. It ends where the server has no more of it, or when it was rotated away."""
 
     def __init__(self, http: HttpClient, name: str, piece_bytes: int) -> None:
         self._http = http

@@ -1,7 +1,7 @@
 """A client of DeepFlow's SQL API: requests seen by eBPF.
 
-A request as a server's process saw it (or its network card, without a process) becomes a span of that service, and its
-two ends become a call edge. These spans stand in for services without a tracer; they carry no engine times.
+A request observed at a server's process (or at its network card, without a process) becomes a span of that service, and
+its two ends become a call edge. These spans replace those of services without a tracer; they carry no engine times.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ PAGE_ROWS = 5000
 LONGEST_REQUEST_S = 1e7
 _CELL = str | int | float | None
 FLUSH_S = 60
-"""DeepFlow dates a row by when the response ended: a request of the window may be dated this much later."""
+"""DeepFlow dates a row by the end of the response, up to this long after the request."""
 
 
 class DeepFlowClient(TelemetryClient):
-    """Asks one DeepFlow server (querier) over a kept-open connection; passing failures are tried again.
+    """Client of one DeepFlow server (querier) over a kept-open connection; retries transient failures.
 
     Attributes:
-        left_out: what of the answers could not be used.
+        left_out: unusable parts of the answers.
     """
 
     def __init__(self, url: str, *, page_rows: int = PAGE_ROWS, **connection: Unpack[Connection]) -> None:
@@ -64,7 +64,7 @@ class DeepFlowClient(TelemetryClient):
         return pd.DataFrame(columns=list(COLUMNS))
 
     def flows(self, start: datetime, end: datetime, namespace: str | None) -> pd.DataFrame:
-        """Return requests to pods of the namespace as their servers saw them, each once: ``COLUMNS``.
+        """Return requests to pods of the namespace, observed at their servers, each once: ``COLUMNS``.
 
         Raises:
             SourceError: DeepFlow does not answer, or refuses the query.
@@ -80,7 +80,7 @@ class DeepFlowClient(TelemetryClient):
         return frame[timed].reset_index(drop=True)
 
     def _between(self, first_s: int, last_s: int, namespace: str | None) -> Iterator[list[list[Any]]]:
-        """Yield pages of the rows dated from ``first_s`` to ``last_s``, both included. A time with more rows than a
+        """Yield pages of the rows dated from ``first_s`` to ``last_s``, both included. A period with more rows than a
         page is halved; a single second is paged by row."""
         page = self._page(first_s, last_s, namespace, 0)
         if len(page) < self._page_rows:
@@ -108,8 +108,8 @@ class DeepFlowClient(TelemetryClient):
         if not isinstance(document, dict) or "OPT_STATUS" not in document:
             raise SourceError(f"{self._http.url}: HTTP {answer.status} with a body that is not DeepFlow's")
         if answer.status != 200 or document["OPT_STATUS"] != "SUCCESS":
-            said = one_line(document.get("DESCRIPTION") or document["OPT_STATUS"])
-            raise SourceError(f"{self._http.url}: HTTP {answer.status}: {said}")
+            message = one_line(document.get("DESCRIPTION") or document["OPT_STATUS"])
+            raise SourceError(f"{self._http.url}: HTTP {answer.status}: {message}")
         result = document.get("result") or {}
         columns, values = (
             (result.get(key) or () for key in ("columns", "values")) if isinstance(result, dict) else (5, 5)
@@ -142,7 +142,7 @@ def deepflow_calls(flows: pd.DataFrame, placement: Placement) -> tuple[tuple[str
 def deepflow_spans(flows: pd.DataFrame, placement: Placement) -> pd.DataFrame:
     """Return requests as spans of the service that answered, in the form of ``spans.read_spans``.
 
-    The id that DeepFlow calls the span's is that of the caller, which the request carried: it is the parent here.
+    DeepFlow's span id is the caller's, taken from the request: it becomes the parent id.
     """
     flows = flows.assign(service=pd.Series(_services(flows, 1, placement), index=flows.index, dtype="string"))
     flows = flows[flows["service"].notna()]
@@ -188,8 +188,8 @@ def _services(flows: pd.DataFrame, side: int, placement: Placement) -> list[str 
 
 
 def _starts_ns(times: pd.Series) -> pd.Series:
-    """Convert microseconds since the epoch, or text (UTC unless it names a zone), to nanoseconds (Int64); null for what
-    is no time."""
+    """Convert microseconds since the epoch, or text (UTC unless it names a zone), to nanoseconds (Int64); null for
+    anything else."""
     numbers = pd.to_numeric(times, errors="coerce").astype("float64")
     possible = numbers.between(1, LARGEST_INT64 / 1000, inclusive="left")
     counted = numbers.where(possible).round().astype("Int64") * 1000

@@ -20,15 +20,15 @@ from tasks.errors import RCArenaError
 RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
 LONGEST_PAUSE_S = 10.0
 LONGEST_URL_QUERY = 4000
-"""Longer fields go into the body of a POST: proxies refuse long addresses."""
+"""Longer fields go into the body of a POST: proxies refuse long URLs."""
 
 
 class SourceError(RCArenaError):
-    """A telemetry server does not answer, or refuses."""
+    """A telemetry server does not answer, or refuses the request."""
 
 
 class RefusedError(SourceError):
-    """The server understood the request and says that it will never answer it."""
+    """The server refuses the request for good: retrying does not help."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
-        """Return the body as JSON, None where it is not."""
+        """Return the body as JSON, None if it is not JSON."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -81,7 +81,7 @@ class Answer:
 
 
 class HttpClient:
-    """Asks one server over a kept-open connection.
+    """HTTP client of one server over a kept-open connection.
 
     Connection errors, time-outs, truncated answers, 429 and 5xx are tried again with growing pauses (``Retry-After`` is
     honoured); 401 and 403 are final and name the token file.
@@ -135,7 +135,7 @@ class HttpClient:
         """Send form fields and return the answer; the caller judges a status other than 200.
 
         Args:
-            final: whether a failure that would be tried again shall not be.
+            final: returns whether a failure must not be retried.
             post: send the fields as a form, however short they are.
             as_sent: do not undo a ``Content-Encoding``.
 
@@ -206,11 +206,11 @@ def one_line(text: object) -> str:
     return " ".join((text if isinstance(text, str) else json.dumps(text)).split())[:300]
 
 
-def said_lines(said: object) -> list[str]:
-    """Return warnings as a server gives them (a list, or one text, or none), one line each."""
-    if not said:
+def message_lines(messages: object) -> list[str]:
+    """Return a server's warnings (a list, one text, or none), one line each."""
+    if not messages:
         return []
-    return [one_line(text) for text in (said if isinstance(said, list) else [said])]
+    return [one_line(text) for text in (messages if isinstance(messages, list) else [messages])]
 
 
 class Connection(TypedDict, total=False):

@@ -57,7 +57,7 @@ HEADERS = (
     rf"^{_PROCESS}(?P<level>{_WORD}) (?P<month>\d\d)-(?P<day>\d\d) {_CLOCK} (?P<message>.*)$",
     rf"^\[?{_DATE}[T ]{_CLOCK}(?P<zone>Z|[+-]\d\d:?\d\d)?\]?[ \t]*[-:]?[ \t]*(?P<message>.*)$",
 )
-"""Regular expressions (RE2), tried in order; what each can tell is named."""
+"""Regular expressions (RE2), tried in order, with named groups for their fields."""
 
 _ACCESS_ENTRY = r'^\{.*"(?:time|msec)":\s*"?(?P<time>\d{9,11}(?:\.\d+)?)"?.*\}$'
 _BARE_LEVEL = rf"^{_PROCESS}(?P<level>{_WORD}):?[ \t]+(?P<message>.*)$"
@@ -76,12 +76,12 @@ _MASKS = (
     (r"<n>(?:[.,:]<n>)+", "<n>"),
     (r"\s+", " "),
 )
-"""What varies between two messages of one statement, in the order in which it is masked."""
+"""Patterns of the variable parts of messages and their replacements, in masking order."""
 
 
 @dataclass(frozen=True)
 class LogWindow:
-    """The wanted time span, and the offset from UTC of times that name no zone."""
+    """The requested time span, and the UTC offset of times without a zone."""
 
     start: datetime
     end: datetime
@@ -89,7 +89,7 @@ class LogWindow:
 
     @classmethod
     def of(cls, start: datetime, end: datetime, timezone: str | None) -> LogWindow:
-        """``timezone``: IANA name, or None for the zone of this machine."""
+        """Return the window; ``timezone`` is an IANA name, or None for this machine's zone."""
         local = start.astimezone(ZoneInfo(timezone) if timezone else None)
         offset = local.utcoffset()
         return cls(start, end, offset.total_seconds() if offset else 0.0)
@@ -117,8 +117,8 @@ def log_files(directory: Path) -> list[Path]:
 def read_log(path: Path, service: str, window: LogWindow) -> Iterator[pd.DataFrame]:
     """Yield rows of the logs signal from one file, in blocks; only those in the window.
 
-    A file last written before the window is not read. Lines before the first time in a block that has one before it in
-    the file take that; if no line so far had a time, they take the first that follows.
+    A file last written before the window is not read. Lines without a time take the last time before them in the file,
+    else the first one after them.
     """
     if path.stat().st_mtime < window.start.timestamp():
         return
@@ -153,7 +153,7 @@ def _signal_rows(rows: pd.DataFrame, service: str, window: LogWindow) -> pd.Data
 
 
 def _blocks(stream: IO[bytes]) -> Iterator[pa.Array]:
-    """Whole lines, about ``BLOCK_BYTES`` at a time, as strings."""
+    """Yield whole lines as strings, about ``BLOCK_BYTES`` at a time."""
     rest = b""
     while block := stream.read(BLOCK_BYTES):
         block = rest + block
@@ -185,7 +185,7 @@ def parse_lines(
     Args:
         lines: text, one element per line.
         last_ns: time of the row before the first line, if one is known.
-        times_ns: when each line was read or received; it counts unless the line's own time is near it.
+        times_ns: time at which each line was read or received; used unless the line's own time is near it.
 
     Returns:
         Columns ``time_ns``, ``level`` (null where unknown), ``message``; and the time of the last row.
@@ -242,7 +242,7 @@ def _apply_header(table: pd.DataFrame, lines: pa.Array, pattern: str, window: Lo
 
 
 def _times_ns(columns: dict[str, pd.Series], window: LogWindow) -> pd.Series:
-    """Return nanoseconds since the epoch; null where the figures are no date."""
+    """Return nanoseconds since the epoch; null where the digits are no date."""
     if "year" in columns:
         times = _utc_ns(columns["year"], columns, window.utc_offset_s)
     else:

@@ -1,8 +1,8 @@
-"""A client of Loki: log lines stream by stream, page by page, none lost and none twice.
+"""Client of Loki: reads log lines stream by stream and page by page, each exactly once.
 
 Pages go forward in time. Loki has no cursor, and many lines may share one nanosecond, so the next page begins at the
-last time of the page before and what was already had of that nanosecond is taken off. Each stream is paged by itself: a
-page over several streams would be cut by the busiest one.
+last time of the previous page, and lines of that nanosecond already read are dropped. Each stream is paged by itself: a
+page over several streams would be filled by the busiest one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tasks.export.sources.http import (
     RefusedError,
     SourceError,
     TelemetryClient,
+    message_lines,
     one_line,
-    said_lines,
 )
 from tasks.export.sources.placement import Placement
 from tasks.export.values import whole_number
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 PAGE_LINES = 5000
 """Loki's default ``max_entries_limit_per_query``; a server that grants less says so and gets smaller pages."""
 SHORTEST_NS = 1_000_000_000
-"""A question that is too large is not cut into shorter times than this, but into smaller pages."""
+"""Shortest time range of a query (ns); queries that are still too large ask for smaller pages."""
 _PAGE_LIMIT = re.compile(r"(?i)max[ _]entries[ _]limit")
 _ASKED_AND_GRANTED = re.compile(r"([0-9]{1,15})\s*>\s*([0-9]{1,15})")
 _TOO_MUCH = re.compile(
@@ -51,7 +51,7 @@ POD_LABELS = ("pod", "k8s_pod_name", "pod_name", "instance", "kubernetes_pod_nam
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream: its labels, and the LogQL selector that matches it alone among its kin."""
+    """One stream: its labels, and the LogQL selector that matches no other stream."""
 
     labels: Mapping[str, str]
     selector: str
@@ -66,10 +66,10 @@ class Page:
 
 
 class LokiClient(TelemetryClient):
-    """Asks one Loki over a kept-open connection; passing failures are tried again (see ``HttpClient``).
+    """Client of one Loki over a kept-open connection; retries transient failures (see ``HttpClient``).
 
     Attributes:
-        left_out: what of the answers could not be used.
+        left_out: unusable parts of the answers.
     """
 
     def __init__(self, url: str, *, page_lines: int = PAGE_LINES, **connection: Unpack[Connection]) -> None:
@@ -79,7 +79,7 @@ class LokiClient(TelemetryClient):
 
     @property
     def problems(self) -> list[str]:
-        """Warnings of the server and what could not be read, one line each."""
+        """Warnings of the server and unreadable parts, one line each."""
         return self.left_out.problems
 
     def streams(self, selector: str, start: datetime, end: datetime) -> list[Stream]:
@@ -103,8 +103,7 @@ class LokiClient(TelemetryClient):
         """Yield every line of ``query`` (a stream's selector, perhaps with filters) from ``start`` to ``end``,
         inclusive.
 
-        A question that is too large for the server is asked again for half the time, down to a second, or for a smaller
-        page.
+        A query that is too large for the server is repeated for half the time, down to a second, or for a smaller page.
 
         Raises:
             SourceError: Loki does not answer, or refuses the query.
@@ -120,7 +119,7 @@ class LokiClient(TelemetryClient):
             except _LimitError as error:
                 if limit == 1:
                     raise SourceError(str(error)) from None
-                # A figure that was granted and is refused all the same was another's.
+                # After a refusal a granted limit is not this server's: halve instead.
                 trusted = error.granted is not None and error.granted < limit and not refused
                 limit = self._page_lines = error.granted if trusted and error.granted else limit // 2
                 refused = True
@@ -134,7 +133,7 @@ class LokiClient(TelemetryClient):
                     raise SourceError(str(error)) from None
                 log.info("Loki cannot answer for %s at once, asking for less", query)
                 continue
-            fresh = _without(entries, from_ns, had)
+            fresh = _new_entries(entries, from_ns, had)
             if fresh:
                 yield Page([time_ns for time_ns, _, _ in fresh], [line for _, _, line in fresh])
             if not full:
@@ -160,8 +159,8 @@ class LokiClient(TelemetryClient):
             "direction": "forward",
         }
         answer = self._http.request("/loki/api/v1/query_range", fields, final=_is_limit_or_too_much)
-        if answer.status != 200 and _PAGE_LIMIT.search(said := _said(answer)):
-            raise _LimitError(f"{self._http.url}: {one_line(said)}", _granted(said, limit))
+        if answer.status != 200 and _PAGE_LIMIT.search(text := _refusal_text(answer)):
+            raise _LimitError(f"{self._http.url}: {one_line(text)}", _granted(text, limit))
         data = self._data(answer, query)
         if (
             not isinstance(data, dict)
@@ -190,13 +189,13 @@ class LokiClient(TelemetryClient):
     def _data(self, answer: Answer, query: str) -> Any:
         document = answer.json()
         if answer.status != 200:
-            problem = f"{self._http.url}: HTTP {answer.status}: {one_line(_said(answer))} (query: {query})"
+            problem = f"{self._http.url}: HTTP {answer.status}: {one_line(_refusal_text(answer))} (query: {query})"
             if _is_limit_or_too_much(answer):
                 raise _TooMuchError(problem)
             raise RefusedError(problem) if answer.status in (400, 422) else SourceError(problem)
         if not isinstance(document, dict) or document.get("status") != "success":
             raise SourceError(f"{self._http.url}: a body that is not Loki's: {answer.excerpt!r}")
-        for warning in said_lines(document.get("warnings")):
+        for warning in message_lines(document.get("warnings")):
             self.left_out.problem(f"Loki warns: {warning}")
         return document.get("data")
 
@@ -210,27 +209,27 @@ class _LimitError(SourceError):
 
 
 class _TooMuchError(SourceError):
-    """The query may be answered for a shorter time."""
+    """The query is too large; the server may answer it for a shorter time."""
 
 
-def _said(answer: Answer) -> str:
+def _refusal_text(answer: Answer) -> str:
     """Return the text of a refusal: plain, or the message within JSON."""
     document = answer.json()
-    said = document.get("message") or document.get("error") if isinstance(document, dict) else document
-    return said if isinstance(said, str) else answer.body[:2000].decode("utf-8", "replace")
+    text = document.get("message") or document.get("error") if isinstance(document, dict) else document
+    return text if isinstance(text, str) else answer.body[:2000].decode("utf-8", "replace")
 
 
 def _is_limit_or_too_much(answer: Answer) -> bool:
-    """Return whether the server may answer a smaller question. A busy server may answer the same one later."""
-    said = _said(answer)
-    if answer.status in (200, 429) or said.lstrip().startswith("<") or _BUSY.search(said):
+    """Return whether the server may answer a smaller query. A busy server may answer the same one later."""
+    text = _refusal_text(answer)
+    if answer.status in (200, 429) or text.lstrip().startswith("<") or _BUSY.search(text):
         return False
-    return _PAGE_LIMIT.search(said) is not None or _TOO_MUCH.search(said) is not None
+    return _PAGE_LIMIT.search(text) is not None or _TOO_MUCH.search(text) is not None
 
 
-def _granted(said: str, asked: int) -> int | None:
+def _granted(text: str, asked: int) -> int | None:
     """Return the limit that Loki names: ``... limit > max_entries_limit_per_query (10000 > 5000)``."""
-    pairs = [(int(a), int(b)) for a, b in _ASKED_AND_GRANTED.findall(said)]
+    pairs = [(int(a), int(b)) for a, b in _ASKED_AND_GRANTED.findall(text)]
     fitting = [granted for wanted, granted in pairs if wanted == asked and granted > 0]
     return fitting[0] if fitting else None
 
@@ -239,11 +238,10 @@ def _is_labels(labels: object) -> bool:
     return isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values())
 
 
-def _without(
+def _new_entries(
     entries: list[tuple[int, str, str]], first_ns: int, had: Counter[tuple[str, str]]
 ) -> list[tuple[int, str, str]]:
-    """Return ``entries`` without those of the first nanosecond that earlier pages held. Equal lines are told apart by
-    their number."""
+    """Return ``entries`` without those of the first nanosecond in ``had``, which counts entries of earlier pages."""
     left = Counter(had)
     fresh = []
     for entry in entries:
@@ -271,7 +269,7 @@ def _ns(moment: datetime) -> int:
 
 
 def service_of_stream(labels: Mapping[str, str], placement: Placement) -> str | None:
-    """Return the service of a stream, by a label that names it or by its pod; None when it is none of the stack's."""
+    """Return the service of a stream, by a label that names it or by its pod; None for streams of others."""
     for name in (*SERVICE_LABELS, *POD_LABELS):
         service = placement.names.get(labels.get(name, ""))
         if service is not None:

@@ -1,11 +1,11 @@
-"""Prometheus's range answers, decoded without an object per sample.
+"""Decodes Prometheus's range answers without an object per sample.
 
-An answer is mostly ``"values":[[seconds,"value"],...]``. Those lists are cut out and parsed as one array of text; what
-is left is a small JSON document. That takes half the time and a tenth of the memory of decoding it all as JSON. An
-answer whose lists do not have that form is decoded as JSON, sample by sample.
+An answer is mostly ``"values":[[seconds,"value"],...]``. These lists are cut out and parsed as one array of text; the
+rest is a small JSON document. That takes half the time and a tenth of the memory of decoding all as JSON. Answers with
+lists of another form are decoded as JSON, sample by sample.
 
-Nothing of an answer is trusted to have the type that it should: what is no sample is counted and left out, and an
-answer that is none of Prometheus's raises ``OddAnswerError``.
+Types are checked: malformed samples are counted and left out, and an answer not in Prometheus's form raises
+``OddAnswerError``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.export.values import real_number
 from tasks.left_out import LeftOut
 
 VALUES, OPEN, CLOSE = b'"values":', b"[[", b"]]"
-"""Within a JSON string a quote is escaped: the first two together can only be the key."""
+"""Delimiters of a list of samples. JSON escapes quotes in strings, so that ``"values":[[`` can only be a key."""
 _COMMA, _CLOSED = ord(","), ord("]")
 _FARTHEST_MS = 9.2e12
 """Times beyond this do not fit into 64 bits of nanoseconds."""
@@ -31,7 +31,7 @@ _NUMBERS_OR_TEXT = frozenset({int, float, str})
 
 
 class OddAnswerError(ValueError):
-    """An answer of another form than Prometheus's; says in a few words which part."""
+    """The answer is not in Prometheus's form; the message names the malformed part."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Series:
 
 
 def decode_answer(body: bytes) -> tuple[Any, list[np.ndarray]]:
-    """Return the answer as JSON, None if it is not. Each list of samples is replaced by its place in the list of
-    arrays, (2 n,): seconds and value in turn."""
+    """Return the answer as JSON (None if it is not) and arrays of samples, (2 n,): seconds and value in turn. In the
+    JSON the index of an array replaces its list of samples."""
     pieces, texts, at = [], list[bytes](), 0
     while (start := body.find(VALUES + OPEN, at)) >= 0 and (end := body.find(CLOSE, start)) >= 0:
         first = start + len(VALUES)

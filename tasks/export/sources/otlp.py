@@ -1,7 +1,7 @@
-"""Spans of OTLP export requests, JSON or protobuf -> rows.
+"""Decodes OTLP export requests, JSON or protobuf, to rows of spans.
 
-What is no span as OpenTelemetry defines it (a line that is not JSON, a span without a time, an identifier that is not
-hexadecimal) is counted and left out, and the reading goes on; an odd attribute costs that attribute, not its span.
+Malformed input (a line that is not JSON, a span without a time, an identifier that is not hexadecimal) is counted and
+skipped; a malformed attribute is skipped without its span.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLUMNS = ("trace_id", "span_id", "parent_span_id", "service", "operation", "sta
 ZSTD = b"\x28\xb5\x2f\xfd"
 LARGEST_MESSAGE = 256 * 2**20
 DEEPEST_VALUE = 32
-"""Lists and maps within an attribute; what is nested deeper is left out."""
+"""Maximum nesting of lists and maps in an attribute; deeper values are left out."""
 
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUS_CODES = ("unset", "ok", "error")
@@ -41,7 +41,7 @@ _STATUS_ERROR = 2
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"[0-9a-f]{16}")
 _ODD = object()
-"""Stands for a value that is none of OTLP's."""
+"""Marks a malformed attribute value."""
 
 Row = tuple[Any, ...]
 
@@ -61,8 +61,8 @@ class SpanFilter:
         namespace = resource.get(NAMESPACE_ATTRIBUTE)
         if self.namespace and namespace is not None and namespace != self.namespace:
             return f"{namespace}/{resource.get('service.name', 'unknown')}"
-        said = [str(resource[key]) for key in SERVICE_ATTRIBUTES if resource.get(key) is not None]
-        return next((self.names[name] for name in said if name in self.names), said[0] if said else "unknown")
+        named = [str(resource[key]) for key in SERVICE_ATTRIBUTES if resource.get(key) is not None]
+        return next((self.names[name] for name in named if name in self.names), named[0] if named else "unknown")
 
     def wants(self, start_ns: int, end_ns: int) -> bool:
         return max(start_ns, end_ns) >= self.from_ns and start_ns <= self.to_ns
@@ -101,7 +101,7 @@ class SpanReader:
 
     Args:
         wanted: the spans to take.
-        place: the file's name, under which ``left_out`` counts what cannot be used.
+        place: the file's name in ``left_out``, which counts unusable parts.
     """
 
     wanted: SpanFilter
@@ -115,7 +115,7 @@ class SpanReader:
         self.odd("a damaged record of the receiver")
 
     def note_cut(self) -> None:
-        """Note that the file ends within a line or message."""
+        """Count a file that ends within a line or message."""
         self.left_out.note(f"{self.place} ends within a line or message: it is being written, or was cut off")
 
     def message_rows(self, message: bytes) -> Iterator[Row]:
@@ -173,7 +173,7 @@ class SpanReader:
                         (span.get("traceId"), span.get("spanId"), span.get("parentSpanId")),
                         service,
                         span.get("name"),
-                        (start, end),  # type: ignore[arg-type]  # _takes has seen that both are numbers
+                        (start, end),  # type: ignore[arg-type]  # _takes checked that both are numbers
                         self._code(span.get("kind"), "SPAN_KIND_", _KINDS, "a span's kind that is unknown"),
                         self._code(status.get("code"), "STATUS_CODE_", _STATUS_CODES, "a status code that is unknown"),
                         status.get("message"),
@@ -204,7 +204,7 @@ class SpanReader:
                         yield row
 
     def _takes(self, start_ns: int | None, end_ns: int | None) -> bool:
-        """Return whether a span has times and overlaps the wanted ones."""
+        """Return whether a span has times and overlaps the requested window."""
         if start_ns is None or end_ns is None or not 0 < start_ns <= LARGEST_INT64 or not 0 < end_ns <= LARGEST_INT64:
             self.odd("a span whose start or end is no time")
             return False
@@ -274,7 +274,7 @@ class SpanReader:
         return 0
 
     def _objects(self, parent: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-        """Yield the objects in a list and count what is none."""
+        """Yield the objects in the list ``parent[key]``; count other elements as malformed."""
         value = parent.get(key)
         if isinstance(value, list):
             for item in value:

@@ -1,9 +1,9 @@
-"""OTLP spans in files.
+"""Reads OTLP spans from files.
 
-A file holds what the local receiver writes (``tasks.deploy.local.otlp_receiver``) or what the OpenTelemetry collector's
-file exporter writes: JSON, one request per line, or messages (JSON or protobuf, each perhaps zstd) that follow their
-length in four bytes; the whole file may be gzip or zstd. The collector rotates: the current file is renamed and a new
-one begun, so a directory may be given, and files are told apart by inode.
+A file comes from the local receiver (``tasks.deploy.local.otlp_receiver``) or the OpenTelemetry collector's file
+exporter: JSON, one request per line, or messages (JSON or protobuf, optionally zstd), each after its length in four
+bytes; the whole file may be gzip or zstd. The collector rotates files by renaming, so a directory may be given, and
+files are identified by inode.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 GZIP = b"\x1f\x8b"
 HEAD_BYTES = 4096
 LISTINGS = 3
-"""A directory is listed again until it holds nothing new, at most this often: a rotation may come in between."""
+"""Maximum listings of a directory, repeated until nothing is new: a rotation may come in between."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -42,8 +42,8 @@ class _Peekable(_Readable, Protocol):
 
 
 class _Decompressed:
-    """Reads a compressed stream up to where it is damaged, and raises only then. Reads are small, since Arrow drops
-    what it had of a read that fails."""
+    """Reads a compressed stream up to the damaged part, then raises. Reads are small: Arrow drops the data of a read
+    that fails."""
 
     READ_BYTES = 512
 
@@ -82,7 +82,7 @@ class _Prefixed:
         return taken + self._stream.read(size - len(taken)) if len(taken) < size else taken
 
     def lines(self) -> Iterator[tuple[bytes, bool]]:
-        """Yield each line, and whether it has its end."""
+        """Yield each line, and whether it ends with a newline."""
         parts: list[bytes] = []
         while block := self.read(2**20):
             first, *more = block.split(b"\n")
@@ -99,7 +99,7 @@ def read_otlp(paths: Iterable[Path], wanted: SpanFilter, left_out: LeftOut | Non
     """Return the spans of all files, and of all files below directories; a path that does not exist has none.
 
     Args:
-        left_out: what could not be read is counted here.
+        left_out: counts what could not be read.
 
     Raises:
         OSError: a file is there but cannot be read.
@@ -156,8 +156,7 @@ def _file_rows(path: Path, reader: SpanReader) -> Iterator[Row]:
 
 
 def _is_received(path: Path) -> bool:
-    """Return whether the local receiver wrote the file: one of its first records has a checksum that fits. Others may
-    be damaged."""
+    """Return whether the local receiver wrote the file: the checksum of any of the first records matches."""
     with path.open("rb") as stream:
         for _ in range(4):
             header = stream.read(HEADER.size)

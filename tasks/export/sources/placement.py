@@ -1,4 +1,4 @@
-"""Which service a pod, a GPU, an address or a call belongs to, and when."""
+"""Maps pods, GPUs, addresses and calls to services over time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
-SINCE_EVER, FOR_EVER = -(2**62), 2**62
+ALWAYS_FROM, ALWAYS_TO = -(2**62), 2**62
 
 Units = Literal["processes", "pods"]
-"""What services are made of: processes, whose series carry the label ``service``, or pods, which series name."""
+"""Units of a service: processes, whose series carry the label ``service``, or pods, which series name."""
 Join = Literal["service", "pod", "gpu", "callee"]
-"""What tells the service of a series: its label ``service``, its pod, its GPU, or the callee of a call."""
+"""Identifies the service of a series: its label ``service``, its pod, its GPU, or the callee of a call."""
 PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
-"""Ends of Istio's labels ``source_*`` and ``destination_*``, the ones that tell replicas apart first. ``pod``,
-``address`` and ``pod_ip`` are there where a Telemetry resource adds them."""
+"""Suffixes of Istio's labels ``source_*`` and ``destination_*``, those that distinguish replicas first. A Telemetry
+resource may add ``pod``, ``address`` and ``pod_ip``."""
 
 
 @dataclass(frozen=True)
 class PodPlacement:
-    """A pod of a service, where it ran and on which GPUs (UUIDs). ``start`` and ``end`` (aware) are None where not
-    known; then it has no bound."""
+    """A pod of a service, its node and GPUs (UUIDs). ``start`` and ``end`` (aware) are None when unknown, that is
+    unbounded."""
 
     service: str
     pod: str
@@ -36,8 +36,8 @@ class PodPlacement:
 
     @property
     def span_ns(self) -> tuple[int, int]:
-        start = SINCE_EVER if self.start is None else round(self.start.timestamp() * 1e9)
-        return start, FOR_EVER if self.end is None else round(self.end.timestamp() * 1e9)
+        start = ALWAYS_FROM if self.start is None else round(self.start.timestamp() * 1e9)
+        return start, ALWAYS_TO if self.end is None else round(self.end.timestamp() * 1e9)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Holding:
 
     service: str
     unit: str
-    start_ns: int = SINCE_EVER
-    end_ns: int = FOR_EVER
+    start_ns: int = ALWAYS_FROM
+    end_ns: int = ALWAYS_TO
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Placement:
     Args:
         services: every service of the stack.
         pods: also those that were replaced within the window.
-        namespace: where the pods are; series that name another namespace are not theirs.
+        namespace: namespace of the pods; series that name another namespace are ignored.
         aliases: further names, such as those of Kubernetes Services -> service.
     """
 
@@ -72,7 +72,7 @@ class Placement:
 
     @cached_property
     def nodes(self) -> dict[str, tuple[str, ...]]:
-        """service -> every node that a pod of it ran on."""
+        """Service -> nodes of its pods."""
         found: dict[str, dict[str, None]] = defaultdict(dict)
         for pod in self.pods:
             if pod.node:
@@ -81,7 +81,7 @@ class Placement:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Every name that stands for one service alone: services, aliases, pods, their uids and addresses."""
+        """Unambiguous name -> service: services, aliases, pods, their uids and addresses."""
         names = dict(self.aliases)
         claimed: dict[str, set[str]] = defaultdict(set)
         for pod in self.pods:
@@ -92,12 +92,12 @@ class Placement:
         return {**names, **{service: service for service in self.services}}
 
     def holdings(self, labels: Mapping[str, str], join: Join) -> tuple[Holding, ...]:
-        """Return the services that a series with these labels belongs to, and when; empty if to none of the stack."""
+        """Return the services that a series with these labels belongs to, and when; empty for series of others."""
         if join == "callee":
             return self.of_peer(labels, "destination")
         found = self._of_gpu(labels) if join == "gpu" else self._of_pod(labels)
         if not found and labels.get("service") in self.services:
-            # The pod is not known, but its monitor says its service.
+            # The pod is unknown, but its monitor names its service.
             return (Holding(labels["service"], labels.get("UUID") or labels.get("pod", "")),)
         return found
 
@@ -132,10 +132,9 @@ class Placement:
 
     @cached_property
     def _by_pod(self) -> dict[str, tuple[Holding, ...]]:
-        """A series that names a pod belongs to it from the first sample on. The end of the pod counts, since its last
-        figures linger."""
+        """Pod name -> holdings without a start: only the end of a pod counts, since its last values linger."""
         return _index(
-            (pod.pod, Holding(pod.service, pod.uid or pod.pod, SINCE_EVER, pod.span_ns[1])) for pod in self.pods
+            (pod.pod, Holding(pod.service, pod.uid or pod.pod, ALWAYS_FROM, pod.span_ns[1])) for pod in self.pods
         )
 
     @cached_property
@@ -157,8 +156,8 @@ def _index(pairs: Iterable[tuple[str, Holding]]) -> dict[str, tuple[Holding, ...
 
 
 def merge_pods(stated: Iterable[PodPlacement], seen: Iterable[PodPlacement]) -> tuple[PodPlacement, ...]:
-    """Merge the pods that the deployment states with those that monitoring saw, one entry per pod. The statement counts
-    where both know something; a ``start`` or ``end`` that it lacks is taken from what was seen."""
+    """Merge the pods known to the deployment with those seen by monitoring, one entry per pod. The deployment counts
+    where both have a value; a missing ``start`` or ``end`` is taken from monitoring."""
     merged = list(stated)
     for pod in seen:
         i = next((i for i, known in enumerate(merged) if _same(known, pod)), None)
@@ -182,9 +181,8 @@ def _same(one: PodPlacement, other: PodPlacement) -> bool:
 
 
 def inherit_gpus(pods: tuple[PodPlacement, ...]) -> tuple[tuple[PodPlacement, ...], list[str]]:
-    """Give a pod that replaced another of its service on the same node the GPUs of that one, if it has none of its own
-    and nobody else holds them by then: a service keeps its GPU when its pod is replaced, and only the node's device
-    plugin would know better.
+    """Give a pod without GPUs those of the pod of its service that it replaced on the same node, unless another pod
+    holds them: only the node's device plugin knows whether a service keeps its GPU.
 
     Returns:
         The pods, and one line for each such assumption.

@@ -1,4 +1,4 @@
-"""The pods of a stack as kube-state-metrics saw them: also those that came or went within the window."""
+"""Finds the pods of a stack, also those that started or ended within the window, by kube-state-metrics."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from tasks.export.sources.matrix import Series
 from tasks.export.sources.placement import PodPlacement
 from tasks.export.sources.prometheus import PrometheusClient
 
-MOST_LOOKS = 400
-"""The window is looked at this many times at most."""
+MAX_SAMPLES = 400
+"""Maximum number of times at which the window is sampled."""
 
 
 def discover_pods(
     client: PrometheusClient, grid: TimeGrid, namespace: str, service_label: str, services: tuple[str, ...]
 ) -> tuple[PodPlacement, ...]:
-    """Return the pods whose label ``service_label`` names a service, with the times between which they were there.
+    """Return the pods whose label ``service_label`` names a service, with the times between which they existed.
 
-    A pod that is there at the first look has no start, one that is there at the last look no end. Any other came just
-    after the look before the first that saw it, and went just before the look after the last. kube-state-metrics must
-    export the label (``--metric-labels-allowlist=pods=[...]``); where it does not, nothing is found.
+    A pod in the first sample has no start, one in the last sample no end. Any other starts just after the sample before
+    its first one, and ends just before the sample after its last one. kube-state-metrics must export the label
+    (``--metric-labels-allowlist=pods=[...]``); otherwise nothing is found.
 
     Raises:
         SourceError: Prometheus does not answer.
     """
-    looks = _coarse(grid)
+    samples = _coarse(grid)
     label = f"label_{re.sub(r'[^A-Za-z0-9_]', '_', service_label)}"
     labels_query = f'max by (pod, uid, {label}) (kube_pod_labels{{namespace="{namespace}",{label}!=""}})'
     info_query = f'max by (pod, uid, node, pod_ip) (kube_pod_info{{namespace="{namespace}"}})'
-    named = [s for chunk in client.query_range(labels_query, looks) for s in chunk if s.labels.get(label) in services]
-    infos = [s for chunk in client.query_range(info_query, looks) for s in chunk]
+    named = [s for chunk in client.query_range(labels_query, samples) for s in chunk if s.labels.get(label) in services]
+    infos = [s for chunk in client.query_range(info_query, samples) for s in chunk]
     found: dict[tuple[str, str], PodPlacement] = {}
     for item in named:
         key = _key(item)
@@ -44,20 +44,20 @@ def discover_pods(
             node, address = item.labels.get("node"), item.labels.get("pod_ip")
             found[key] = replace(found[key], node=node or found[key].node, address=address or found[key].address)
     times = _seen([*named, *infos])
-    between_ns = looks.step_ms * 1_000_000
-    last_look = max((last for _, last in times.values()), default=0)
+    between_ns = samples.step_ms * 1_000_000
+    last_sample = max((last for _, last in times.values()), default=0)
     return tuple(
         replace(
             pod,
-            start=_moment(times[key][0] - between_ns) if times[key][0] > looks.start_ms * 1_000_000 else None,
-            end=_moment(times[key][1] + between_ns) if times[key][1] < last_look else None,
+            start=_moment(times[key][0] - between_ns) if times[key][0] > samples.start_ms * 1_000_000 else None,
+            end=_moment(times[key][1] + between_ns) if times[key][1] < last_sample else None,
         )
         for key, pod in found.items()
     )
 
 
 def _coarse(grid: TimeGrid) -> TimeGrid:
-    every = max(1, -(-grid.steps // MOST_LOOKS))
+    every = max(1, -(-grid.steps // MAX_SAMPLES))
     return TimeGrid(grid.start_ms, grid.step_ms * every, (grid.steps - 1) // every + 1)
 
 
@@ -66,7 +66,7 @@ def _key(series: Series) -> tuple[str, str]:
 
 
 def _seen(series: Iterable[Series]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return the first and last time of each pod, in nanoseconds."""
+    """Return the first and last sample time of each pod, in nanoseconds."""
     times: dict[tuple[str, str], tuple[int, int]] = {}
     for item in series:
         if len(item.times_ns):

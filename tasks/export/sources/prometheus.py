@@ -22,8 +22,8 @@ from tasks.export.sources.http import (
     RefusedError,
     SourceError,
     TelemetryClient,
+    message_lines,
     one_line,
-    said_lines,
 )
 from tasks.export.sources.matrix import OddAnswerError, Series, decode_answer, matrix_series
 from tasks.left_out import LeftOut
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 MAX_STEPS_PER_QUERY = 10_000
 """Below Prometheus's limit of 11,000 points per series."""
 TARGET_POINTS_PER_QUERY = 50_000
-"""Points over all series that one answer should hold: about 2 MB of JSON."""
+"""Target number of points over all series of one answer: about 2 MB of JSON."""
 FIRST_QUERY_STEPS = 300
 REFUSED_STATUS = frozenset({400, 413, 422})
 EXACT_TIMES = {"nocache": "1", "latency_offset": "1ms"}
-"""VictoriaMetrics: do not round the asked times to the step, and do not repeat the last value over the latest 30 s.
-Others ignore both."""
+"""Options of VictoriaMetrics: do not round requested times to the step, do not repeat the last value over the latest
+30 s. Other servers ignore both."""
 _TOO_MUCH = re.compile(
     r"(?i)too (many|large|long)|exceed|larger than max|maximum|violated|cannot (select|process) more than"
     r"|hit the max|not enough memory|resource[ _]exhausted|tim(ed|e) ?-?out|timeout|deadline"
@@ -48,7 +48,7 @@ _NO_QUERY = re.compile(r"(?i)parse error|cannot parse|invalid parameter|unknown 
 
 
 class _TooMuchError(SourceError):
-    """The query may be answered for a shorter time."""
+    """The query is too large; the server may answer it for a shorter time."""
 
     def __init__(self, problem: str, refused: bool) -> None:
         super().__init__(problem)
@@ -58,9 +58,8 @@ class _TooMuchError(SourceError):
 class PrometheusClient(TelemetryClient):
     """Range queries over a kept-open connection, in chunks, to Prometheus or a server that speaks its API.
 
-    Passing failures are tried again (see ``HttpClient``). A question that is too large for the server (it runs out of
-    time, or has a limit on points, samples, series or the length of a query) is asked again for half as many steps,
-    down to one.
+    Transient failures are retried (see ``HttpClient``). A query that is too large for the server (it times out, or
+    exceeds a limit on points, samples, series or query length) is repeated for half as many steps, down to one.
 
     Args:
         url: base URL, such as ``http://10.0.0.2:9090`` or ``http://vmselect:8481/select/0/prometheus``.
@@ -72,9 +71,9 @@ class PrometheusClient(TelemetryClient):
         access: bearer token, CA, tenant.
 
     Attributes:
-        warnings: what the server said about answers that may be incomplete, each once.
-        infos: what it said besides, each once.
-        left_out: what of the answers could not be used.
+        warnings: the server's warnings of incomplete answers, each once.
+        infos: the server's other remarks, each once.
+        left_out: unusable parts of the answers.
     """
 
     def __init__(self, url: str, *, lookback_s: float | None = None, **connection: Unpack[Connection]) -> None:
@@ -89,7 +88,7 @@ class PrometheusClient(TelemetryClient):
 
     @property
     def problems(self) -> list[str]:
-        """Why the answers so far may lack something, one line each."""
+        """Reasons why the answers so far may be incomplete, one line each."""
         outside = self._misplaced.outside
         return [
             *(f"Prometheus warns: {warning}" for warning in self.warnings),
@@ -99,7 +98,7 @@ class PrometheusClient(TelemetryClient):
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing of the answers so far although nothing is missing from them, one line each."""
+        """Remarks on the answers so far that do not make them incomplete, one line each."""
         off_ms = self._misplaced.off_ms
         moved = f"Prometheus answers at times of its own, up to {off_ms} ms from the asked ones; the nearest are taken"
         return [*(f"Prometheus informs: {info}" for info in self.infos), *([moved] if off_ms else [])]
@@ -108,7 +107,7 @@ class PrometheusClient(TelemetryClient):
         """Yield every series of ``promql`` on the grid, one list per chunk of time; steps without a sample are absent.
 
         Raises:
-            RefusedError: this query will never be answered.
+            RefusedError: the server refuses this query for good.
             SourceError: not reachable after all retries, or not a Prometheus.
         """
         for _, (series,) in self.query_ranges((promql,), grid):
@@ -144,8 +143,8 @@ class PrometheusClient(TelemetryClient):
         return frozenset(names)
 
     def _on_grid(self, promql: str, grid: TimeGrid) -> list[Series]:
-        """Return the answer placed on the grid. A server that has once moved the asked times is asked for one step more
-        on each side: the sample nearest to the first or the last step may lie outside."""
+        """Return the answer placed on the grid. Once a server has moved the requested times, one more step on each side
+        is requested: the sample nearest to the first or last step may lie outside."""
         moved = Misplaced()
         series = on_grid(self._get(promql, grid.widened(self._margin_steps)), grid, moved)
         if moved.off_ms > self._misplaced.off_ms:
@@ -194,10 +193,10 @@ class PrometheusClient(TelemetryClient):
             if _is_too_much(answer):
                 raise _TooMuchError(problem, refused)
             raise RefusedError(problem) if refused else SourceError(problem)
-        self.warnings.update(dict.fromkeys(said_lines(document.get("warnings"))))
+        self.warnings.update(dict.fromkeys(message_lines(document.get("warnings"))))
         if document.get("isPartial") is True:
             self.warnings.setdefault("an answer is partial (isPartial)")
-        self.infos.update(dict.fromkeys(said_lines(document.get("infos"))))
+        self.infos.update(dict.fromkeys(message_lines(document.get("infos"))))
         return document.get("data")
 
 

@@ -28,7 +28,7 @@ def rcarena(tmp_path: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -
     """Runs a command with parameters for a cluster; keyword arguments change the section ``deploy``."""
     for module in (lifecycle, teardown, waiting):
         monkeypatch.setattr(module, "POLL_S", 0.05)
-    monkeypatch.setattr("tasks.backends.kubernetes.answers.PATIENCE_S", 0.5)
+    monkeypatch.setattr("tasks.backends.kubernetes.answers.DEADLINE_S", 0.5)
     document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     document["inject"] = {"faults": []}
     file = tmp_path / "params.yaml"
