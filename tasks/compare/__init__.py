@@ -1,1 +1,1 @@
-"""Two campaigns side by side, and whether one is worse by more than luck."""
+"""Compares two campaigns and tests whether one is significantly worse."""

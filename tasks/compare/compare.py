@@ -1,4 +1,4 @@
-"""What changed between two campaigns."""
+"""Compares two campaigns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class ScoreChange:
-    """One score of one method, ``difference`` over cases; the estimates are those of each campaign on its own."""
+    """Change of one score of one method: the estimate of each campaign, and the difference over cases."""
 
     method: str
     score: str
@@ -31,9 +31,9 @@ class ScoreChange:
 
 @dataclass(frozen=True)
 class LatencyChange:
-    """One figure of healthy requests (s), geometric mean over cases; ``ratio`` with its interval is b / a.
+    """Change of one latency of healthy requests (s), geometric mean over cases; ``ratio`` is b / a with its interval.
 
-    ``logarithms``: the same as the difference of the logarithms.
+    ``logarithms``: the difference of the logarithms.
     """
 
     figure: str
@@ -68,7 +68,7 @@ class DominanceChange:
 
 @dataclass(frozen=True)
 class EffectChange:
-    """One fault as its probe saw it: means over injections of before and during; ``difference`` of the effects."""
+    """Change of one fault's probe: its means (before, during) over injections, and the difference of the effects."""
 
     fault: str
     probe: str
@@ -110,7 +110,7 @@ class Comparison:
 
 
 def compare(a: Side, b: Side, how: Resampling) -> Comparison:
-    """Return everything that can be said about two campaigns, whatever they have in common."""
+    """Compare two campaigns, which need not share cases, methods or parameters."""
     return Comparison(
         a=a,
         b=b,
@@ -169,7 +169,7 @@ GROUPS: dict[str, Callable[[HealthyRequests], bool]] = {
     "healthy": lambda requests: True,
     FAULT_FREE: lambda requests: requests.fault_free,
 }
-"""``healthy``: every request while no fault was on; ``fault-free``: only those of fault-free cases."""
+"""``healthy``: every request while no fault acted; ``fault-free``: only those of fault-free cases."""
 
 _VALUES: dict[str, Callable[[HealthyRequests], NDArray[np.float64]]] = {
     "latency": lambda requests: requests.latency_s,
@@ -180,7 +180,7 @@ _QUANTILES = {"latency p50": ("latency", 0.5), "latency p90": ("latency", 0.9), 
 }
 
 
-def _of(side: Side, group: str) -> dict[str, HealthyRequests]:
+def _requests(side: Side, group: str) -> dict[str, HealthyRequests]:
     return {case: requests for case, requests in side.requests.items() if GROUPS[group](requests)}
 
 
@@ -188,7 +188,7 @@ def _latency_changes(a: Side, b: Side, group: str, how: Resampling) -> list[Late
     changes = []
     for figure, (kind, quantile) in _QUANTILES.items():
         logs = [
-            {case: math.log(value) for case, value in _quantiles(_of(side, group), kind, quantile).items() if value > 0}
+            {case: math.log(v) for case, v in _quantiles(_requests(side, group), kind, quantile).items() if v > 0}
             for side in (a, b)
         ]
         change = difference(logs[0], logs[1], how, f"{group}|{figure}")
@@ -206,7 +206,7 @@ def _quantiles(requests: Mapping[str, HealthyRequests], kind: str, quantile: flo
 def _dominance_changes(a: Side, b: Side, group: str, how: Resampling) -> list[DominanceChange]:
     changes = []
     for figure, values in _VALUES.items():
-        sides = [{case: values(each) for case, each in _of(side, group).items()} for side in (a, b)]
+        sides = [{case: values(each) for case, each in _requests(side, group).items()} for side in (a, b)]
         delta = dominance(sides[0], sides[1], how, f"{group}|{figure}|delta")
         if delta is not None:
             changes.append(DominanceChange(figure, group, delta))
@@ -215,7 +215,7 @@ def _dominance_changes(a: Side, b: Side, group: str, how: Resampling) -> list[Do
 
 def _failed_share(a: Side, b: Side, group: str, how: Resampling) -> ShareChange | None:
     shares = [
-        {case: each.failed / each.total for case, each in _of(side, group).items() if each.total} for side in (a, b)
+        {case: one.failed / one.total for case, one in _requests(side, group).items() if one.total} for side in (a, b)
     ]
     change = difference(shares[0], shares[1], how, f"{group}|failed")
     if change is None:
@@ -228,7 +228,7 @@ _Key = tuple[str, str, str]
 """Fault kind, probe and unit."""
 
 _Measured = Mapping[str, list[tuple[float, float, bool]]]
-"""Case id -> the probe's figures before and during, and whether the injection was effective."""
+"""Case id -> the probe's values before and during, and whether the injection was effective."""
 
 
 def _effect_changes(a: Side, b: Side, how: Resampling) -> tuple[EffectChange, ...]:
@@ -247,7 +247,7 @@ def _effect_change(key: _Key, a: _Measured, b: _Measured, how: Resampling) -> Ef
 
 
 def _measured(side: Side) -> dict[_Key, _Measured]:
-    """Injections whose probe has a figure before and during."""
+    """Return the injections whose probe has a value before and during."""
     found: dict[_Key, dict[str, list[tuple[float, float, bool]]]] = {}
     for case, injections in side.injections.items():
         for injection in injections:
@@ -279,7 +279,7 @@ def _failure_texts(side: Side) -> dict[str, str]:
 
 
 def value_changes(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[ValueChange, ...]:
-    """Return what is not the same in both, by name."""
+    """Return the values that differ, by name."""
     return tuple(
         ValueChange(name, a.get(name, ABSENT), b.get(name, ABSENT))
         for name in sorted(a.keys() | b.keys())

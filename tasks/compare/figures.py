@@ -18,12 +18,12 @@ from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 A_COLOUR, B_COLOUR = "--target-2", "--target"
 _AXIS_WIDTH = 380.0
 _REACHES = (0.1, 0.2, 0.5, 1.0)
-"""Values at which the axis of differences may end."""
+"""Possible ends of the axis of differences."""
 _POINTS = 200
 
 
 def score_figure(comparison: Comparison) -> DotPlot:
-    """Left: the leading score of every method in both campaigns; right: its difference, with intervals."""
+    """Return a dot plot: left the leading score per method in both campaigns, right its difference with intervals."""
     changes = [change for change in comparison.scores if change.score == LEADING_SCORE]
     label = SCORE_LABELS[LEADING_SCORE]
     scores = [dot for change in changes for dot in _scores(change)]
@@ -53,7 +53,7 @@ def _difference(change: ScoreChange) -> Dot | None:
 
 
 def latency_figure(comparison: Comparison) -> Markup:
-    """Share of healthy requests that were done after so many seconds: latency left, time to first token right."""
+    """Return the cumulative distributions of healthy requests: latency left, time to first token right."""
     traces = []
     for axis, values in (("", _latencies), ("2", _first_tokens)):
         for name, colour, side in (("A", A_COLOUR, comparison.a), ("B", B_COLOUR, comparison.b)):
@@ -95,7 +95,7 @@ def _first_tokens(requests: Mapping[str, HealthyRequests]) -> list[np.ndarray]:
 
 
 def _distribution(values: list[np.ndarray]) -> tuple[list[float | int | None], list[float | int | None]]:
-    """Quantiles and their shares; empty without values."""
+    """Return quantiles and their shares; empty without values."""
     together = np.concatenate(values) if values else np.empty(0)
     if not together.size:
         return [], []

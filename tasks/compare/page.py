@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs no network: the report's look, tables and two figures."""
+"""Renders a comparison as one self-contained HTML file with tables and two figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.html import shell
 
 
 def write_page(comparison: Comparison, verdict: Verdict | None, file: Path) -> None:
-    """Write the page; the same comparison gives the same bytes."""
+    """Write the page; deterministic."""
     shell.write(render(comparison, verdict), file)
 
 

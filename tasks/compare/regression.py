@@ -1,4 +1,4 @@
-"""The gate: did scores or the stack's own latency get worse, by more than a margin and by more than luck?"""
+"""The regression gate: tests whether scores or the stack's latency got worse by more than a margin."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ GATED_FIGURES = ("latency p50", "latency p90", "TTFT p50")
 
 @dataclass(frozen=True)
 class Check:
-    """One figure. ``worse``: how far it fell (a score) or rose (latency, failures), on the scale of ``margin``;
-    ``p``: one-sided and corrected for the checks made together (None: not paired). ``beyond``: the interval lies wholly
-    beyond the margin."""
+    """Check of one value. ``worse``: by how much a score fell, or latency or failures rose, on the scale of ``margin``;
+    ``p``: one-sided, corrected for the checks made together (None: not paired). ``beyond``: the whole interval exceeds
+    the margin. ``blind``: too few cases to show a regression."""
 
     what: str
     text: str
@@ -37,7 +37,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``previous``: label of the campaign compared with; None: there was none."""
+    """Outcome of the gate. ``previous``: label of the campaign compared with, None without one."""
 
     previous: str | None
     checks: tuple[Check, ...]
@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def blind(self) -> tuple[Check, ...]:
-        """Checks that cannot show a regression, however bad: too few cases."""
+        """Checks with too few cases to show any regression."""
         return tuple(check for check in self.checks if check.blind)
 
 
@@ -58,7 +58,7 @@ def judge(comparison: Comparison, gate: GateParams) -> Verdict:
     Checks made together share one false alarm rate, ``1 - confidence``: the mean of all methods alone, the single
     methods together, the stack's own figures together.
 
-    Methods that are yardsticks for the others are judged only if ``gate`` names them.
+    Reference methods are judged only if ``gate`` names them.
     """
     changes = [change for change in comparison.scores if change.score == GATED_SCORE]
     mean = [change for change in changes if change.method == MEAN_OF_METHODS]
@@ -78,7 +78,7 @@ def judge(comparison: Comparison, gate: GateParams) -> Verdict:
 
 @dataclass(frozen=True)
 class _Draft:
-    """``sign``: 1 if more is worse; margin and the figures of ``difference`` are on one scale."""
+    """A value to check. ``sign``: 1 if more is worse; ``margin`` is on the scale of ``difference``."""
 
     what: str
     text: str
@@ -148,7 +148,7 @@ def _check(draft: _Draft, p: float | None, alpha: float, together: int) -> Check
 
 
 def line(check: Check) -> str:
-    """``score: baro Avg@5 0.90 → 0.55 (…), p = 0.004, 8 cases in both``."""
+    """Return a check as text: ``score: baro Avg@5 0.90 → 0.55 (…), p = 0.004, 8 cases in both``."""
     cases = f"{check.cases} cases each" if check.p is None else f"p {p_value(check.p)}, {check.cases} cases in both"
     return f"{check.what} {check.text}, {cases}"
 

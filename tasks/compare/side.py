@@ -1,4 +1,4 @@
-"""One of the two campaigns that are compared, as figures per case."""
+"""One of two compared campaigns, as values per case."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tasks.yaml_core import YamlError, load
 
 @dataclass(frozen=True)
 class HealthyRequests:
-    """The requests of one case scheduled while no fault was on: all of a fault-free case, else those of the baseline.
+    """Requests of one case scheduled while no fault acted: all of a fault-free case, else those of the baseline.
 
-    ``latency_s``, ``ttft_s``: of those that were answered, from the scheduled time; ``failed``: how many were not.
+    ``latency_s``, ``ttft_s``: of answered requests, from the scheduled time; ``failed``: number of the others.
     """
 
     fault_free: bool
@@ -45,7 +45,7 @@ class HealthyRequests:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over the scored cases with its interval, as the score stage wrote it."""
+    """Mean over the scored cases with its interval, written by the score stage."""
 
     value: float | None
     low: float | None
@@ -56,7 +56,7 @@ class Estimate:
 @dataclass(frozen=True)
 class Side:
     """``scores``: method -> score -> case id -> value, service level, scored cases only; ``estimates``: method ->
-    score; ``references``: methods that are yardsticks for the others; ``failures``: method -> status and reason ->
+    score; ``references``: reference methods (not compared); ``failures``: method -> status and reason ->
     cases; ``parameters``: dotted key -> value."""
 
     label: str
@@ -79,10 +79,10 @@ class Side:
 
 
 def read_side(folder: Path, params_text: str, label: str, commit: str | None = None) -> Side:
-    """``folder``: a workspace, or what ``fetch`` brought.
+    """Read one side from ``folder``, a workspace or a folder made by ``fetch``.
 
     Raises:
-        CompareError: it has no scores, or a case that cannot be read.
+        CompareError: the folder has no scores, or a case cannot be read.
     """
     try:
         cases = read_cases(folder / "cases")
@@ -160,7 +160,7 @@ def healthy_requests(case: Case) -> HealthyRequests:
 
 
 def _versions(cases: list[Case]) -> dict[str, str]:
-    """Return the versions of everything that a case names; several, where cases differ."""
+    """Return software -> version, joined by `` | `` where cases differ."""
     found: dict[str, set[str]] = {}
     for case in cases:
         for name, value in _named_versions(case):
@@ -181,7 +181,7 @@ def _named_versions(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def flat_parameters(text: str) -> dict[str, str]:
-    """Return every parameter with its default spelled out; as written, if this version does not know it.
+    """Return all parameters with defaults filled in; as written when this version rejects them.
 
     Raises:
         CompareError: the text is not YAML.

@@ -1,5 +1,4 @@
-"""How much of a difference between two campaigns is more than luck. The units are cases: requests of one case are not
-independent of each other.
+"""Statistics of the difference between two campaigns. The units are cases: requests of one case are not independent.
 
 Limits: docs/record-and-compare.md.
 """
@@ -32,7 +31,7 @@ class Resampling:
 class Difference:
     """The difference of two means over cases, the second minus the first.
 
-    ``paired``: over the ``cases_a`` cases that both have; ``p``: two-sided, of the paired test (None: not paired).
+    ``paired``: over the ``cases_a`` cases of both; ``p``: two-sided, of the paired test (None: not paired).
     ``low``, ``high``: None for a single case.
     """
 
@@ -46,7 +45,7 @@ class Difference:
 
     @property
     def p_below(self) -> float | None:
-        """One-sided: that luck alone takes the second this far below the first."""
+        """One-sided p value of the second being below the first."""
         return None if self.p is None else self.p / 2 if self.value < 0 else 1 - self.p / 2
 
     @property
@@ -55,7 +54,7 @@ class Difference:
 
 
 def difference(a: Mapping[str, float], b: Mapping[str, float], how: Resampling, label: str) -> Difference | None:
-    """``a``, ``b``: case id -> value. Paired where at least half of the cases of each are in both. None without cases.
+    """Return the difference of case id -> value; None without cases. Paired if each shares half of its cases.
 
     Source: percentile bootstrap, Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 16.
     """
@@ -78,13 +77,13 @@ def difference(a: Mapping[str, float], b: Mapping[str, float], how: Resampling, 
 
 
 def common_cases(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
-    """Return the cases that both have, in the order of ``a``; empty if too few to speak for either."""
+    """Return the cases of both, in the order of ``a``; empty if they are less than ``PAIRED_SHARE`` of either."""
     common = [case for case in a if case in b]
     return common if common and len(common) >= PAIRED_SHARE * max(len(a), len(b)) else []
 
 
 def _weights(cases: int, how: Resampling, label: str) -> NDArray[np.int64]:
-    """(samples, cases): how often each case is drawn."""
+    """Return how often each sample draws each case, (samples, cases)."""
     seed = hashlib.sha256(f"{how.seed}|compare|{label}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(seed, "little"))
     return rng.multinomial(cases, np.full(cases, 1 / cases), size=how.samples)
@@ -111,7 +110,7 @@ class Dominance:
 
     @property
     def size(self) -> str:
-        """The size in words, by the usual bounds 0.147, 0.33, 0.474 (Romano et al. 2006)."""
+        """The effect size in words, by the usual bounds 0.147, 0.33, 0.474 (Romano et al. 2006)."""
         words = ("negligible", "small", "medium", "large")
         return words[int(np.searchsorted((0.147, 0.33, 0.474), abs(self.value), side="right"))]
 
@@ -119,7 +118,7 @@ class Dominance:
 def dominance(
     a: Mapping[str, NDArray[np.float64]], b: Mapping[str, NDArray[np.float64]], how: Resampling, label: str
 ) -> Dominance | None:
-    """``a``, ``b``: case id -> values of its requests. The interval is from drawing whole cases.
+    """Return Cliff's delta of case id -> values of its requests, with an interval from resampling cases.
 
     Source: Cliff, "Dominance Statistics: Ordinal Analyses to Answer Ordinal Questions", Psychological Bulletin, 1993.
     """
@@ -149,7 +148,7 @@ def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _wins(a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(cases of a, cases of b): pairs of requests in which b's is greater, less those in which a's is. Sorted input."""
+    """Return the pairs of requests with b greater minus those with a greater, (cases of a, of b). Sorted input."""
     return np.array(
         [
             [

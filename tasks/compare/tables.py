@@ -1,4 +1,4 @@
-"""A comparison for people (tables on the terminal) and for programs (JSON)."""
+"""Renders a comparison as terminal tables and as JSON."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def heading(side: Side) -> str:
 
 
 def pairing(comparison: Comparison) -> str:
-    """Say what the differences are taken over."""
+    """Return a note on the cases that the differences are taken over."""
     common = [case for case in comparison.a.cases if case in set(comparison.b.cases)]
     share = f"{len(common)} cases are in both"
     changes = [change.difference for change in comparison.scores if change.difference]
@@ -99,12 +99,12 @@ def _difference(change: Difference | None) -> tuple[str, str]:
 
 
 def _p(change: Difference) -> str:
-    """Return the p value; a dash for a single case, which tests nothing."""
+    """Return the p value; a dash for a single case."""
     return ABSENT if change.p is None or change.cases_a < 2 else f"{change.p:.3f}"
 
 
 def _mark(change: Difference | None, *, more_is_worse: bool) -> str:
-    """Return ``worse`` or ``better``; empty where the interval holds zero."""
+    """Return ``worse`` or ``better``; empty where the interval contains zero."""
     if change is None or change.low is None or change.high is None or change.low <= 0 <= change.high:
         return ""
     return "worse" if (change.value > 0) == more_is_worse else "better"
@@ -173,7 +173,7 @@ def _values(title: str, name: str, changes: Sequence[ValueChange]) -> Block:
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """One line per regression, then what the gate could not see."""
+    """Return one line per regression, then the checks with too few cases."""
     lines = [f"REGRESSION {line(check)}" for check in verdict.regressions]
     if verdict.blind:
         names = ", ".join(check.what for check in verdict.blind)

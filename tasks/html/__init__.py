@@ -1,1 +1,1 @@
-"""Pages of one HTML file that needs no network: frame, style sheet, figures, numbers as people read them."""
+"""Self-contained HTML pages: frame, style sheet, figures, number formats."""

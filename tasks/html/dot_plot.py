@@ -1,4 +1,4 @@
-"""Values as dots: one facet per group, one row per name. Drawn as SVG; lengths in its user units."""
+"""Dot plots: one facet per group, one row per name. Drawn as SVG; lengths in its user units."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Mark:
-    """A dot where it is drawn."""
+    """A dot at its drawn position."""
 
     y: float
     x: float
@@ -64,7 +64,7 @@ class Facet:
 
 @dataclass(frozen=True)
 class DotPlot:
-    """What the macro ``dot_plot`` of dot_plot.html.j2 draws."""
+    """Layout drawn by the macro ``dot_plot`` of dot_plot.html.j2."""
 
     label: str
     description: str
@@ -80,7 +80,7 @@ class DotPlot:
 def dot_plot(
     label: str, description: str, rows: Sequence[str], groups: Sequence[Group], *, axis_width: float = AXIS_WIDTH
 ) -> DotPlot:
-    """Place ``groups`` side by side, ``rows`` from top to bottom. ``description``: for those who do not see it."""
+    """Lay out ``groups`` side by side, ``rows`` from top to bottom. ``description``: text for screen readers."""
     row_height = ROW_HEIGHT if len(rows) < NARROW_FROM else NARROW_ROW_HEIGHT
     plot_height = row_height * len(rows)
     middle = {row: row_height * (i + 0.5) for i, row in enumerate(rows)}

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three significant digits and a unit that fits."""
+"""Formats numbers with three significant digits and a suitable unit prefix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ABSENT = "–"
 
 
 def quantity(value: float | None, unit: str = "") -> str:
-    """``0.2512, s`` -> ``251 ms``; ``1.23e9, bytes`` -> ``1.23 GB``; a missing value -> an en dash."""
+    """Format a value with its unit: ``251 ms``, ``1.23 GB``; an en dash for a missing value."""
     if value is None or math.isnan(value):
         return ABSENT
     if unit in _LARGE_PREFIX_UNITS:
@@ -29,12 +29,12 @@ def score(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """The same unit in all rows of a column: ``0.012``, ``12.3``."""
+    """Format seconds without a prefix, to compare rows of a column: ``0.012``, ``12.3``."""
     return ABSENT if value is None or math.isnan(value) else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
 def p_value(p: float) -> str:
-    """``= 0.012`` or ``< 0.0001``."""
+    """Format a p value: ``= 0.012`` or ``< 0.0001``."""
     return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
@@ -44,7 +44,7 @@ def difference(value: float) -> str:
 
 
 def short_difference(value: float) -> str:
-    """``.12``, ``−.12``, ``0``, ``1``: for the cell of a large table."""
+    """Format a difference for a cell of a large table: ``.12``, ``−.12``, ``0``, ``1``."""
     text = f"{round(value, 2) + 0.0:.2f}".replace("-", "−").replace("0.", ".")
     return {".00": "0", "1.00": "1", "−1.00": "−1"}.get(text, text)
 
@@ -57,7 +57,7 @@ def _prefixed(value: float, unit: str, *, lowest: int, highest: int = 4) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three significant digits, without an exponent between 0.001 and a million."""
+    """Format three significant digits, without an exponent between 0.001 and a million."""
     if value == 0 or math.isinf(value) or not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))

@@ -1,4 +1,4 @@
-"""Numbers short enough to embed: four significant digits, NaN as None."""
+"""Rounds numbers for embedding in pages: four significant digits, NaN as None."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SIGNIFICANT_DIGITS = 4
 
 
 def significant(values: Any, digits: int = SIGNIFICANT_DIGITS) -> NDArray[np.float64]:
-    """``values`` (any shape) rounded to ``digits`` significant digits; NaN and infinities are kept.
+    """Round ``values`` (any shape) to ``digits`` significant digits; keep NaN and infinities.
 
-    Scales by whole powers of ten on the side where they are exact, so that the result prints with few digits.
+    Scales by powers of ten that are exact floats, so that the result prints with few digits.
     """
     array = np.asarray(values, dtype=float)
     magnitude = np.zeros(array.shape)
@@ -26,6 +26,6 @@ def significant(values: Any, digits: int = SIGNIFICANT_DIGITS) -> NDArray[np.flo
 
 
 def json_numbers(values: Any, digits: int = SIGNIFICANT_DIGITS) -> list[float | int | None]:
-    """A 1-D array as JSON numbers: rounded, whole numbers as integers, NaN and infinities as None."""
+    """Return a 1-D array as JSON numbers: rounded, whole numbers as integers, NaN and infinities as None."""
     rounded = significant(values, digits)
     return [None if not np.isfinite(v) else int(v) if v.is_integer() else v for v in rounded.tolist()]

@@ -1,4 +1,4 @@
-"""What every page shares: its frame, the filters of templates, figures with the plotting library, the written file."""
+"""The common parts of pages: frame, template filters, figures with the plotting library, and writing the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.html import formatting
 from tasks.system.durable import write_durably
 
 FIGURE_CLASS = 'class="figure-data"'
-"""Marks the data of a figure: a page with one brings the plotting library along."""
+"""Marks the data of a figure; a page with a figure embeds the plotting library."""
 
 
 def templates(package: str, *folders: str) -> jinja2.Environment:
@@ -45,7 +45,7 @@ def templates(package: str, *folders: str) -> jinja2.Environment:
 
 
 def page(title: str, body: Markup, *, style: str = "", script: str = "") -> str:
-    """Return a whole page. ``style`` and ``script`` are put after those that all pages share."""
+    """Return a whole page, with ``style`` and ``script`` after the common ones."""
     return _frame().render(
         title=title,
         body=body,
@@ -61,7 +61,7 @@ def _frame() -> jinja2.Template:
 
 
 def _trusted(text: str) -> Markup:
-    """Style sheets and scripts of ours may stand between their tags as they are."""
+    """Return one of our own style sheets or scripts, which needs no escaping."""
     return Markup(text)  # noqa: S704 (our own files)
 
 
@@ -78,7 +78,7 @@ def _plotting_library() -> str:
 
 
 def packed(document: bytes) -> str:
-    """gzip + base64: smaller, and without a character that HTML could misread. The same bytes in give the same out."""
+    """Compress to gzip + base64, which needs no escaping in HTML. Deterministic."""
     return base64.b64encode(gzip.compress(document, compresslevel=9, mtime=0)).decode("ascii")
 
 
@@ -89,12 +89,12 @@ def figure_data(document: Mapping[str, Any]) -> Markup:
 
 
 def figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> Markup:
-    """Return a figure of Plotly traces and layout; colours may be names of the style sheet's variables, ``--text``."""
+    """Return a figure of Plotly traces and layout; colours may name style sheet variables, such as ``--text``."""
     place = Markup('<div class="plot" data-figure><p class="needs-script">The figure needs JavaScript.</p></div>\n')
     return place + figure_data({"traces": traces, "layout": layout})
 
 
 def write(html: str, file: Path) -> None:
-    """Write a page, whole or not at all."""
+    """Write a page atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_durably(file, html.encode())

@@ -1,4 +1,4 @@
-"""The critical-difference plot: an axis of average ranks, each method led to its place, a bar over each clique.
+"""The critical-difference plot: an axis of average ranks, a leader line per method, a bar per clique.
 
 Drawn as SVG; lengths in its user units. Source: Demsar, "Statistical Comparisons of Classifiers over Multiple Data
 Sets", JMLR 2006.
@@ -38,7 +38,7 @@ class Leader:
 
 @dataclass(frozen=True)
 class Bar:
-    """A clique: of no two of its ``methods`` the difference is significant."""
+    """A clique: ``methods`` without a significant difference between any two."""
 
     x1: float
     x2: float
@@ -58,7 +58,7 @@ class CriticalDifference:
 
 
 def critical_difference(comparison: Comparison) -> CriticalDifference:
-    """The better half is led to the left, its best on top; the others to the right, the worst on top."""
+    """Lay out the plot: labels of the better half left, best on top; of the others right, worst on top."""
     ranks = comparison.average_ranks
     first, last = math.floor(min(ranks.values())), math.ceil(max(ranks.values()))
     last = max(last, first + 1)
@@ -91,7 +91,7 @@ def critical_difference(comparison: Comparison) -> CriticalDifference:
 
 
 def _bars(spans: Sequence[tuple[float, float, tuple[str, ...]]]) -> tuple[Bar, ...]:
-    """Below each other where they overlap, as close to the axis as they fit."""
+    """Stack overlapping bars, as close to the axis as possible."""
     ends: list[float] = []
     bars = []
     for x1, x2, methods in sorted(spans, key=lambda span: span[:2]):

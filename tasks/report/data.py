@@ -1,4 +1,4 @@
-"""What the report shows, derived from finished cases and their scores. No HTML here."""
+"""Derives the report's content from finished cases and their scores, without HTML."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ class CaseSummary:
 
     @property
     def named_first(self) -> int:
-        """Methods that named a true service first."""
+        """Number of methods that ranked a true service first."""
         return sum(1 in result.truth_ranks for result in self.results)
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a reader must know before the scores. ``cases`` links to the cases it is about."""
+    """A remark shown before the scores, with links to ``cases``."""
 
     text: str
     cases: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class ReportData:
-    """``roles`` by service; ``level``: of significance, None: not known."""
+    """Content of the report. ``roles``: by service; ``level``: significance level, None if unknown."""
 
     title: str
     campaigns: tuple[str, ...]
@@ -118,7 +118,7 @@ class ReportData:
 
 
 def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params | None = None) -> ReportData:
-    """Everything the page shows; cases by fault, then target. A case that cannot be read is a notice, not an error.
+    """Return the report's content; cases by fault, then target. An unreadable case becomes a notice, not an error.
 
     ``params``: the resolved parameters of the campaign, if known.
 
@@ -238,7 +238,7 @@ def _facts(records: list[CaseRecord], summaries: list[CaseSummary]) -> tuple[Fac
 
 
 def _best(scoreboard: Scoreboard | None) -> Iterable[Fact]:
-    """The best methods over all cases by the leading score, those that share the first place together."""
+    """Yield the best method by the leading score over all cases, or those that share the first place."""
     overall = scoreboard.services.overall if scoreboard else None
     if overall is None:
         return
@@ -261,7 +261,7 @@ def _provenance(records: list[CaseRecord], params: Params | None) -> tuple[Fact,
 
 
 def _distinct(values: Iterable[str]) -> str:
-    """Each value once, with its count when there is more than one."""
+    """Return the distinct values, with counts when they differ."""
     counts = Counter(values)
     if len(counts) == 1:
         return next(iter(counts))
@@ -269,7 +269,7 @@ def _distinct(values: Iterable[str]) -> str:
 
 
 def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffective: bool = False) -> CaseSummary:
-    """``include_ineffective``: as the case was scored."""
+    """Summarise a case; ``include_ineffective`` must be that of its scoring."""
     record = case.record
     counted = record.counted(include_ineffective=include_ineffective)
     origin = record.injection_time_of(counted)
@@ -303,7 +303,7 @@ def _verdict(record: CaseRecord) -> Verdict:
 
 
 def _gaps(record: CaseRecord) -> tuple[str, ...]:
-    """One line per status and reason, naming the signals that it holds for."""
+    """Return one line per status and reason, naming its signals."""
     signals: dict[tuple[str, str], list[str]] = {}
     for signal, completeness in record.completeness.items():
         if completeness.status != "complete":
@@ -315,7 +315,7 @@ def _gaps(record: CaseRecord) -> tuple[str, ...]:
 
 
 def one_line(values: Mapping[str, Any]) -> str:
-    """``a=1, b.c=2`` with nested mappings flattened."""
+    """Return ``a=1, b.c=2``, with nested mappings flattened."""
     return ", ".join(f"{key}={value}" for key, value in _flat(values))
 
 

@@ -1,4 +1,4 @@
-"""What the load saw: latency and failures of the front end before, during and after the fault."""
+"""Front-end latency and failures before, during and after the fault."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RequestSummary:
     phases: Mapping[str, PhaseLatency]
 
     def quantile(self, phase: str, name: Literal["p50", "p95"]) -> float | None:
-        """Return the quantile; None when the case has no such phase or nothing was answered in it."""
+        """Return a quantile (s); None without the phase or without answered requests."""
         found = self.phases.get(phase)
         return getattr(found, name) if found else None
 
@@ -69,7 +69,7 @@ def summarise_requests(case: Case) -> RequestSummary | None:
 
 
 def serving_replica(case: Case) -> pd.Series:
-    """Service of the replica that handled each trace, indexed by trace id; empty when spans do not tell."""
+    """Return the replica that handled each trace, indexed by trace id; empty without such spans."""
     replicas = {service.name for service in case.record.stack.services if service.role == "replica"}
     spans = case.spans
     handled = spans.loc[spans["service"].isin(replicas), ["trace_id", "service", "start"]]
@@ -82,7 +82,7 @@ def seconds_since(origin: datetime, times: pd.Series) -> pd.Series:
 
 
 def phase_of(record: CaseRecord, times: pd.Series) -> pd.Series:
-    """Phase name of each time; missing outside every phase."""
+    """Return the phase name of each time; NA outside all phases."""
     names = pd.Series(pd.NA, index=times.index, dtype="string")
     for phase in record.phases:
         names[(times >= phase.start) & (times < phase.end)] = phase.name
@@ -93,7 +93,7 @@ def phase_of(record: CaseRecord, times: pd.Series) -> pd.Series:
 class LatencyScatter:
     """Requests to draw, one element per request in scheduled order, and running quantiles over *all* requests.
 
-    ``seconds``: scheduled time since injection; ``latency_s``: NaN where nothing came back; ``service``: index into
+    ``seconds``: scheduled time since injection; ``latency_s``: NaN without an answer; ``service``: index into
     ``services`` (-1: unknown); ``bins``: centre of each quantile bin.
     """
 
@@ -146,7 +146,7 @@ def latency_scatter(case: Case, origin: datetime | None = None) -> LatencyScatte
 
 
 def _running_quantiles(outcomes: pd.DataFrame) -> tuple[float, pd.DataFrame]:
-    """Quantiles per bin of about ten requests; bins count from the injection, so that none mixes before and after."""
+    """Return bin width (s) and quantiles per bin of about ten requests; bin edges include the injection time."""
     span = float(outcomes["seconds"].max() - outcomes["seconds"].min())
     bin_s = max(span / MAX_BINS, span * REQUESTS_PER_BIN / len(outcomes), MIN_BIN_S)
     answered = outcomes[~outcomes["failed"]]
@@ -157,7 +157,7 @@ def _running_quantiles(outcomes: pd.DataFrame) -> tuple[float, pd.DataFrame]:
 
 
 def _thinned(outcomes: pd.DataFrame) -> NDArray[np.intp]:
-    """Positions of the requests to draw."""
+    """Return the positions of the requests to draw."""
     if len(outcomes) <= MAX_REQUESTS:
         return np.arange(len(outcomes))
     failed = np.flatnonzero(outcomes["failed"])

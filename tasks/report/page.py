@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no network and no server."""
+"""Renders the report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_report(cases_dir: Path, scores_dir: Path, out_dir: Path, *, title: str
 
     ``params``: the resolved parameters of the campaign, shown in the footer.
 
-    The same inputs give the same bytes. The file appears whole or not at all.
+    Deterministic and atomic.
 
     Raises:
         ScoreError: a file of ``scores_dir`` exists but is not what the score stage writes.

@@ -1,4 +1,4 @@
-"""How the stack itself performs without faults: what a sweep over settings of parallelism compares."""
+"""Performance of the stack without faults, for sweeps over parallelism settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 
 class PerformanceError(RCArenaError):
-    """There is nothing to compare."""
+    """The workspaces cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_performance(folder: Path) -> Performance:
     """Read the performance of the workspace ``folder``.
 
     Raises:
-        PerformanceError: it has no fault-free case, or its cases are of different stacks.
+        PerformanceError: it has no fault-free case, or its cases have different stacks.
         CaseError: a case cannot be read.
     """
     cases = [case for case in read_cases(folder / "cases") if not case.record.injections]
@@ -75,7 +75,7 @@ def read_performance(folder: Path) -> Performance:
 
 
 def read_sweep(folders: Sequence[Path]) -> list[Performance]:
-    """Read each folder; return them by the size of their stacks. Raises as ``read_performance``."""
+    """Read each folder; return them by the size of their stacks. Raises like ``read_performance``."""
     try:
         found = [read_performance(folder) for folder in folders]
     except CaseError as error:

@@ -1,4 +1,4 @@
-"""Scores of the methods as a dot plot: a facet per group of cases, a row per method, best first."""
+"""Dot plots of scores: one facet per group of cases, one row per method, best first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVELS = ("overall", "fault")
 
 
 def score_dots(scores: Scores, score: str, levels: Sequence[str] = LEVELS) -> DotPlot:
-    """Show ``score`` in every group whose level is in ``levels``."""
+    """Return the dot plot of ``score`` for the groups of ``levels``."""
     label = SCORE_LABELS[score]
     groups = [
         Group(

@@ -1,4 +1,4 @@
-"""Scores and rankings as the page needs them: methods best first, references beside."""
+"""Scores and rankings for the report: methods best first, with references."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Granularity = Literal["service", "metric"]
 
 @dataclass(frozen=True)
 class Suspect:
-    """``metric``: the service's worst metric, where the method names metrics."""
+    """A ranked service. ``metric``: its worst metric, where the method names metrics."""
 
     rank: int
     service: str
@@ -39,8 +39,8 @@ class Suspect:
 class MethodResult:
     """One method on one case.
 
-    ``truth_ranks``: ranks of the true root causes that it named, ascending. ``metric_rank``: rank of the first metric
-    that names a root cause, if it ranked one. ``excluded``: why the case is not in the scores; empty if it is.
+    ``truth_ranks``: ranks of the true root causes in its ranking, ascending. ``metric_rank``: rank of the first metric
+    that names a root cause, else None. ``excluded``: why the case is not scored; empty if it is.
     """
 
     method: str
@@ -57,7 +57,7 @@ class MethodResult:
 
     @property
     def best_rank(self) -> float:
-        """The rank of the best ranked root cause, to sort by: without one behind all others, a failure last."""
+        """Sort key: rank of the best ranked root cause; then rankings without one, then failures."""
         if not self.ranked:
             return math.inf
         return self.truth_ranks[0] if self.truth_ranks else float(sys.maxsize)
@@ -65,8 +65,8 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its bootstrap interval and the values that guessing would reach; None: not defined, or an older
-    score stage did not know it. ``tail``: the value if what a list leaves out followed in random order."""
+    """A score with its bootstrap interval and the expected scores of guessing; None: undefined, or from an older score
+    stage. ``tail``: the score if services missing from a ranking followed in random order."""
 
     value: float | None
     low: float | None
@@ -86,7 +86,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Reference:
-    """An order drawn at random, as a row beside the methods: what it scores in the long run, by score."""
+    """A random order as a row beside the methods, with its expected value by score."""
 
     label: str
     expected: Mapping[str, float]
@@ -97,8 +97,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """``name`` is a method, or a family in the group of families. ``place``: 1 for the best Avg@5, equals share one.
-    ``failures``, ``ties``: cases where the method failed, and where it ranked services equal."""
+    """Scores of a method, or of a family in the group of families. ``place``: 1 for the best Avg@5, shared by equals.
+    ``failures``, ``ties``: cases in which the method failed, or ranked services equal."""
 
     name: str
     family: str
@@ -111,7 +111,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ScoreGroup:
-    """``level`` is one of ``LEVELS``; rows best first."""
+    """Scores of one group of cases. ``level`` is one of ``LEVELS``; rows best first."""
 
     level: str
     title: str
@@ -123,7 +123,7 @@ class ScoreGroup:
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """Chance first; the same for all methods."""
+        """References, chance first; the same for all methods."""
         estimates = self.rows[0].estimates
         found = []
         for name, label in REFERENCE_LABELS.items():
@@ -134,7 +134,7 @@ class ScoreGroup:
 
     @property
     def entries(self) -> tuple[ScoreRow | Reference, ...]:
-        """Rows and references, best first; a row that is as good as a reference stands above it."""
+        """Rows and references, best first; equal rows precede references."""
         waiting = sorted(self.references, key=lambda reference: -reference.expected[LEADING_SCORE])
         found: list[ScoreRow | Reference] = []
         for row in self.rows:
@@ -150,7 +150,7 @@ class ScoreGroup:
 
 @dataclass(frozen=True)
 class Unscored:
-    """Cases that are scored at service level but not at metric level."""
+    """Cases scored at service level but not at metric level."""
 
     reason: str
     cases: tuple[str, ...]
@@ -174,7 +174,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """``methods``: best first. ``results`` by case id, in that order. ``files``: the tables that all is read from."""
+    """All scores. ``methods``: best first. ``results``: by case id, in that order. ``files``: the tables read."""
 
     methods: tuple[str, ...]
     services: Scores
@@ -188,7 +188,7 @@ def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
     """Read the scores; None when the score stage has not run.
 
     Raises:
-        ScoreError: a file is missing that every score stage writes, or is not what it writes.
+        ScoreError: a file of the score stage is missing or malformed.
     """
     files = read_score_files(scores_dir)
     if files is None:
@@ -220,7 +220,7 @@ def _scores(granularity: Granularity, table: pd.DataFrame, families: Mapping[str
 
 
 def _groups(cells: Iterable[Mapping[Any, Any]], families: Mapping[str, str]) -> Iterator[ScoreGroup]:
-    """``cells``: rows of the table of scores. All families are one group."""
+    """Yield the groups from ``cells``, rows of the table of scores. All families form one group."""
     found: dict[str, dict[str, dict[str, dict[str, Mapping[Any, Any]]]]] = {level: {} for level in LEVELS}
     for cell in cells:
         group, name = ("", cell["group"]) if cell["level"] == "family" else (cell["group"], cell["method"])
@@ -234,7 +234,7 @@ def _groups(cells: Iterable[Mapping[Any, Any]], families: Mapping[str, str]) -> 
 
 
 def _rows(by_name: Mapping[str, Mapping[str, Mapping[Any, Any]]], families: Mapping[str, str]) -> tuple[ScoreRow, ...]:
-    """One row per name, from its cells by score; best first, equals by the next score, then as they came."""
+    """Return one row per name from its cells by score; best first, ties broken by the next score, then input order."""
     found: list[tuple[tuple[float, ...], ScoreRow]] = []
     for name, by_score in by_name.items():
         cases = int(next(iter(by_score.values()))["cases"])
@@ -303,7 +303,7 @@ def _suspect(row: Mapping[Any, Any]) -> Suspect:
 
 
 def _metric_ranks(table: pd.DataFrame | None) -> dict[tuple[str, str], int]:
-    """Rank of the first correct metric by (case, method)."""
+    """Return (case, method) -> rank of the first correct metric."""
     if table is None:
         return {}
     correct = table[table["correct"]].sort_values("rank", ascending=False, kind="stable")

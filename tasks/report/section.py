@@ -1,4 +1,4 @@
-"""What a section of the report is, and the registry of sections.
+"""Sections of the report and their registry.
 
 A module of ``tasks.report.sections`` (or of another package, by an entry point of the group ``rcarena.sections``) holds
 one: a function under ``@section`` that returns its HTML. ``tasks.html.shell.figure`` draws any Plotly figure; a section
@@ -27,7 +27,7 @@ from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 log = logging.getLogger(__name__)
 
 CASES_LINKED = 12
-"""A list of cases links to so many and counts the others."""
+"""Maximum number of cases that a list links to; the others are counted."""
 VERDICT_MARKS = {"effective": "✓", "partly effective": "◐", "ineffective": "✕", "fault-free": "○"}
 
 Render = Callable[[ReportData], Markup | None]
@@ -35,8 +35,8 @@ Render = Callable[[ReportData], Markup | None]
 
 @dataclass(frozen=True)
 class Section:
-    """``name``: its anchor; ``link``: its name in the navigation; ``order``: its place, the least first; ``render``
-    returns its HTML below the heading ``title``, or None where it does not apply."""
+    """A section. ``name``: its anchor; ``link``: its name in the navigation; ``order``: its position, ascending;
+    ``render`` returns the HTML below the heading ``title``, or None where the section does not apply."""
 
     name: str
     link: str
@@ -47,7 +47,7 @@ class Section:
 
     @property
     def script(self) -> str:
-        """The script beside its module; empty if there is none."""
+        """Text of the script beside its module; empty without one."""
         package, _, module = self.module.rpartition(".")
         file = resources.files(package) / f"{module}.js"
         return file.read_text(encoding="utf-8") if file.is_file() else ""
@@ -68,7 +68,7 @@ def section(*, link: str, title: str, order: int) -> Callable[[Render], Render]:
 
 
 def sections() -> list[Section]:
-    """Return every section that can be used, in the order of the page."""
+    """Return the usable sections in page order."""
     found = sorted(SECTIONS.all().values(), key=lambda each: (each.order, each.name))
     for broken in SECTIONS.broken():
         log.warning("section %s", broken)
@@ -76,7 +76,7 @@ def sections() -> list[Section]:
 
 
 def rendered(template: str, report: ReportData, **variables: Any) -> Markup:
-    """Render a template of ours."""
+    """Render one of our templates."""
     board = report.scoreboard
     return Markup(  # noqa: S704 (the template escapes)
         environment()
@@ -93,7 +93,7 @@ def rendered(template: str, report: ReportData, **variables: Any) -> Markup:
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """Return the templates of the sections and of the page, with what they all use."""
+    """Return the templates of page and sections, with their shared globals and filters."""
     found = templates("tasks.report", "templates", "sections")
     found.globals |= {
         "CASES_LINKED": CASES_LINKED,

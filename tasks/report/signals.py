@@ -1,4 +1,4 @@
-"""Telemetry made small enough to draw: one panel per metric, one line per service, on one time grid."""
+"""Reduces telemetry for drawing: one panel per metric, one line per service, on one time grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_LINES = 7
 MAX_PANELS = 20
 MAX_SIGMAS = 1000.0
 KEY_METRICS = tuple(metric.name for metric in METRICS.values() if metric.key)
-"""Drawn first, in this order; the other metrics follow, most changed first, and constant ones come last."""
+"""Metrics drawn first, in this order; others follow, most changed first, constant ones last."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Shift:
-    """Median of one metric of one service in each phase (None: no samples) and the size of its change: distance of the
-    fault median from the baseline median in baseline standard deviations."""
+    """Medians of one metric of one service per phase (None: no samples), and ``sigmas``: the distance of the fault
+    median from the baseline median, in baseline standard deviations."""
 
     metric: str
     service: str
@@ -55,7 +55,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Panel:
-    """One metric: the lines drawn, and the band min..max of the ``band_services`` services that are not."""
+    """One metric: the drawn lines, and the min..max band of the other ``band_services`` services."""
 
     metric: str
     unit: str
@@ -67,8 +67,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class CaseSignals:
-    """What the metric figures and tables of a case show. ``left_out``: metrics beyond the panel limit; ``gaps``:
-    series that siblings of the same role have and this service has not."""
+    """Data of a case's metric figures and tables. ``left_out``: metrics beyond the panel limit; ``gaps``: series that
+    a service lacks and others of its role have."""
 
     grid: TimeGrid
     panels: tuple[Panel, ...]
@@ -82,7 +82,7 @@ class CaseSignals:
 
 
 def case_signals(case: Case, origin: datetime | None = None) -> CaseSignals | None:
-    """``origin``: the inject time, if not the record's. None when the case has no metric sample at all."""
+    """Reduce a case's metrics; None without samples. ``origin``: the inject time, if not the record's."""
     metrics = case.metrics
     metrics = metrics[np.isfinite(metrics["value"])]
     if metrics.empty:
@@ -126,17 +126,17 @@ def time_grid(metrics: pd.DataFrame) -> TimeGrid:
 
 
 def on_grid(metrics: pd.DataFrame, grid: TimeGrid) -> pd.DataFrame:
-    """Mean per grid point: index (metric, service), one column per grid point, NaN where there is no sample."""
+    """Return the mean per grid point: index (metric, service), one column per point, NaN without a sample."""
     point = np.floor((metrics["seconds"].to_numpy() - grid.start_s) / grid.step_s + 0.5).astype(int)
     means = metrics.groupby(["metric", "service", point])["value"].mean()
     return means.unstack().reindex(columns=range(grid.points))
 
 
 def phase_medians(record: CaseRecord, metrics: pd.DataFrame) -> pd.DataFrame:
-    """Per (metric, service): median in ``baseline``, ``fault``, ``recovery`` and the change in ``sigmas``.
+    """Return, per (metric, service), medians in ``baseline``, ``fault``, ``recovery`` and the change in ``sigmas``.
 
-    The scale is the baseline standard deviation, at least 1 % of the baseline median; ``sigmas`` ends at
-    ``MAX_SIGMAS``, which is also what a departure from a constant zero counts.
+    The scale is the baseline standard deviation, at least 1 % of the baseline median; ``sigmas`` is at most
+    ``MAX_SIGMAS``, also for a departure from a constant zero.
     """
     phases = phase_of(record, metrics["time"])
     table = metrics.pivot_table(index=["metric", "service"], columns=phases, values="value", aggfunc="median")
@@ -151,7 +151,7 @@ def phase_medians(record: CaseRecord, metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def metric_order(changes: pd.DataFrame, targets: tuple[str, ...]) -> list[str]:
-    """Key metrics first, then the most changed on the targets (without targets: on any service).
+    """Return the metrics: key metrics first, then the most changed on the targets (without targets: on any service).
 
     ``changes``: sigmas, one row per metric, one column per service.
     """
@@ -162,14 +162,14 @@ def metric_order(changes: pd.DataFrame, targets: tuple[str, ...]) -> list[str]:
 
 
 def constant_metrics(series: pd.DataFrame) -> set[str]:
-    """Return the metrics with one value in every sample of every service: they tell least and are drawn last."""
+    """Return the metrics with one value in all samples of all services, which are drawn last."""
     of_metric = series.groupby(level="metric")
     low, high = of_metric.min().min(axis=1), of_metric.max().max(axis=1)
     return set(low.index[low == high])
 
 
 def drawn_services(changes: pd.DataFrame, always: tuple[str, ...], services: tuple[str, ...]) -> tuple[str, ...]:
-    """At most ``MAX_LINES`` of ``services``: ``always``, then those that changed most on average over the metrics."""
+    """Return at most ``MAX_LINES`` services: ``always``, then those with the largest mean change over metrics."""
     if len(services) <= MAX_LINES:
         return services
     mean_change = changes.mean().reindex(list(services)).fillna(-1.0).to_dict()

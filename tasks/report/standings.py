@@ -1,4 +1,4 @@
-"""How well the methods did on one case: grouped by what they said, not listed one by one."""
+"""Groups the methods by their result on one case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.report.scoreboard import MethodResult
 
 @dataclass(frozen=True)
 class Standing:
-    """``methods`` that gave the true service the same rank. ``rank``: None where they gave none, for ``reason``."""
+    """Methods that gave the true service the same rank; ``rank`` None: they gave none, for ``reason``."""
 
     rank: int | None
     reason: str
@@ -19,7 +19,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class FirstNamed:
-    """``methods`` that named ``service`` first."""
+    """Methods that ranked ``service`` first."""
 
     service: str
     truth: bool
@@ -27,9 +27,9 @@ class FirstNamed:
 
 
 def standings(results: Sequence[MethodResult]) -> tuple[Standing, ...]:
-    """Return the groups: best rank first, then methods that did not name the true service, then failures.
+    """Return groups of methods: best rank first, then methods that did not name the true service, then failures.
 
-    Of several true services the best ranked counts. Empty for a case without a true service.
+    The best ranked of several true services counts. Empty for a case without a true service.
     """
     groups: dict[tuple[int, int, str], list[str]] = {}
     for result in results:
@@ -46,7 +46,7 @@ def standings(results: Sequence[MethodResult]) -> tuple[Standing, ...]:
 
 
 def first_named(results: Sequence[MethodResult]) -> tuple[FirstNamed, ...]:
-    """Return the groups, the service that most methods name first on top."""
+    """Return groups of methods by the service that they rank first, largest group first."""
     groups: dict[tuple[str, bool], list[str]] = {}
     for result in results:
         if result.suspects:

@@ -1,4 +1,4 @@
-"""Which methods really differ: average ranks, groups of equals and every two methods side by side."""
+"""Significance of differences between methods: average ranks, cliques and pairwise comparisons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def render(report: ReportData) -> Markup | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods on the same cases, seen from the first: mean difference, and in how many cases it was better."""
+    """Comparison of two methods on the same cases, from the first one's view: mean difference, wins, ties, losses."""
 
     difference: float
     wins: int
@@ -45,8 +45,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One score. ``average_ranks``: by method, best first. ``cliques``: neighbours in that order of which no two differ
-    significantly. ``pairs``: both ways. ``friedman_p``: None where the test says nothing."""
+    """Comparison by one score. ``average_ranks``: by method, best first. ``cliques``: neighbours in that order without
+    a significant difference. ``pairs``: in both directions. ``friedman_p``: None where the test does not apply."""
 
     score: str
     cases: int
@@ -64,7 +64,7 @@ class Comparison:
         return sum(pair.significant for pair in self.pairs.values()) // 2
 
     def statements(self, level: float | None) -> tuple[str, ...]:
-        """Say what the figures mean, in plain sentences. ``level``: of significance; None: not known."""
+        """Return the results as plain sentences. ``level``: significance level, None if unknown."""
         return (*self._about_all(level), *self._about_pairs(level))
 
     def _about_all(self, level: float | None) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def fewest_cases(couples: int, level: float) -> int:
 
 
 def comparisons(average_ranks: pd.DataFrame | None, pairs: pd.DataFrame | None) -> tuple[Comparison, ...] | None:
-    """Return them in the order of ``COMPARED_SCORES``; None when the score stage did not compare."""
+    """Return the comparisons in the order of ``COMPARED_SCORES``; None when the score stage made none."""
     if average_ranks is None or pairs is None:
         return None
     tables = ((score, average_ranks[average_ranks["score"] == score]) for score in COMPARED_SCORES)

@@ -1,4 +1,4 @@
-"""What the methods cost, and where and why they failed."""
+"""Costs and failures of the methods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def render(report: ReportData) -> Markup | None:
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What one method took over the ``cases`` that it was run on. Memory: MiB of the whole process."""
+    """Time (s) and memory (MiB of the whole process) of one method over the ``cases`` that it ran on."""
 
     cases: int
     seconds_mean: float
@@ -50,7 +50,7 @@ class Failures:
 
 
 def method_costs(table: pd.DataFrame | None, methods: Sequence[str]) -> Mapping[str, MethodCost] | None:
-    """Return the costs by method; None when nothing was measured."""
+    """Return method -> costs; None when nothing was measured."""
     if table is None:
         return None
     return {

@@ -1,4 +1,4 @@
-"""Every case by itself: injections, rankings, requests and metrics; its figure is drawn by ``details.js``."""
+"""Details per case: injections, rankings, requests and metrics; ``details.js`` draws the figure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _figure(case: CaseSummary) -> Markup | None:
 
 
 def case_figure(case: CaseSummary) -> dict[str, Any] | None:
-    """Return what ``details.js`` draws; None when there is nothing to draw.
+    """Return the data for ``details.js``; None when there is nothing to draw.
 
     Keys: ``t0`` (injection, ms since the epoch), ``span`` (s since injection), ``services``, ``targets``, ``windows``,
     ``requests`` (see ``LatencyScatter``) and ``panels`` on the grid ``x0 + i * dx``.
@@ -110,7 +110,7 @@ def _panel(panel: Panel, case: CaseSummary, shifts: dict[tuple[str, str], Shift]
 
 
 def _change(shift: Shift | None) -> str:
-    """``0.2 → 0.33``, without the unit unless it needs a prefix: the panel's title names it."""
+    """Return a change as ``0.2 → 0.33``; only units with prefixes are shown, the panel's title names the others."""
     if shift is None:
         return ""
     unit = shift.unit if shift.unit in PREFIXED_UNITS else ""

@@ -1,4 +1,4 @@
-"""How well the moments of the faults were detected, where methods were not told them."""
+"""Accuracy of the detected injection times, when methods are not given the true ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def render(report: ReportData) -> Markup | None:
 
 @dataclass(frozen=True)
 class Detection:
-    """One case. ``error_s``: how much too late; negative: too early."""
+    """Detection in one case. ``error_s``: delay of the detection; negative: too early."""
 
     case_id: str
     fault: str
@@ -37,7 +37,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Detections:
-    """One per case, the largest error first."""
+    """Detections of all cases, the largest error first."""
 
     cases: tuple[Detection, ...]
 
@@ -55,7 +55,7 @@ class Detections:
 
 
 def detections(table: pd.DataFrame | None) -> Detections | None:
-    """Return None when the methods were told the moment of the fault."""
+    """Return the detections; None when the methods were given the injection times."""
     if table is None or table.empty:
         return None
     cases = [

@@ -1,4 +1,4 @@
-"""Which services the methods blame first, and how often those services really are at fault."""
+"""Misattribution: the services that methods rank first, against the true root causes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tasks.report.section import rendered, section
 NOTHING = "(nothing)"
 OTHERS = "(other services)"
 MAX_SERVICES = 14
-"""More are not shown one by one, but every true root cause is."""
+"""Maximum number of services shown individually; every true root cause is."""
 _LAST = (OTHERS, NOTHING)
 NAMED_ROLES = ("gateway", "head")
-"""Roles to watch: a fault of theirs looks like a fault of any service behind them."""
+"""Roles named in the statement: their faults resemble faults of any service behind them."""
 
 
 @section(link="Misattribution", title="Misattribution: who is blamed first?", order=40)
@@ -41,8 +41,8 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class Blame:
-    """One service in the rankings that name anybody: how many there are, in how many it is a true root cause, in how
-    many it is named first, and in how many of these it is one."""
+    """Counts for one service over rankings that name a service: ``true``, it is a root cause; ``blamed``, it is ranked
+    first; ``rightly``, both."""
 
     service: str
     rankings: int
@@ -52,13 +52,13 @@ class Blame:
 
     @property
     def excess(self) -> float:
-        """Share of the rankings that blame it, less the share in which it is a root cause."""
+        """Share of rankings that blame it minus the share in which it is a root cause."""
         return (self.blamed - self.true) / self.rankings if self.rankings else 0.0
 
 
 @dataclass(frozen=True)
 class Misattribution:
-    """How often each service is named first.
+    """Counts of services ranked first.
 
     ``truths``: true root causes, several of one case joined by ``+``, beside targets of injections that do not count
     in brackets. ``blamed``: services that are named first or true, rarely blamed ones together if there are many;
@@ -94,7 +94,7 @@ class Misattribution:
         return sum(count for *_, b, count in self.counts if self.blamed[b] == NOTHING)
 
     def blame(self) -> tuple[Blame, ...]:
-        """Every service, over all methods and faults."""
+        """Return the counts of every service over all methods and faults."""
         named = [(self.truths[t], self.blamed[b], n) for _, _, t, b, n in self.counts if self.blamed[b] != NOTHING]
         rankings = sum(n for *_, n in named)
         return tuple(
@@ -110,7 +110,7 @@ class Misattribution:
         )
 
     def statement(self, roles: Mapping[str, str]) -> str:
-        """Name the service that is blamed most beyond its share of faults; empty if there is none."""
+        """Return a sentence on the service blamed most beyond its share of faults; empty without one."""
         one_by_one = (blame for blame in self.blame() if blame.service != OTHERS)
         worst = max(one_by_one, key=lambda blame: blame.excess, default=None)
         if worst is None or worst.excess <= 0:
@@ -124,7 +124,7 @@ class Misattribution:
 
 
 def misattribution(table: pd.DataFrame, methods: Sequence[str]) -> Misattribution:
-    """``methods``: the order to show them in."""
+    """Count services ranked first; ``methods`` gives the order of the methods."""
     faults, truths = (sorted(table[name].astype(str).unique()) for name in ("fault", "truth"))
     shown = _shown(table, truths)
     table = table.assign(predicted=table["predicted"].where(table["predicted"].isin([*shown, NOTHING]), OTHERS))
@@ -142,7 +142,7 @@ def _root_causes(truth: str) -> list[str]:
 
 
 def _shown(table: pd.DataFrame, truths: Sequence[str]) -> set[str]:
-    """Services shown one by one: true root causes, then those blamed most often."""
+    """Return the services shown individually: true root causes, then those blamed most often."""
     shown = {service for truth in truths for service in _root_causes(truth)}
     often: Counter[str] = Counter()
     for row in table.to_dict("records"):
