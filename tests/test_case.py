@@ -43,12 +43,13 @@ def test_a_written_case_keeps_the_contract_and_reads_back(tmp_path: Path) -> Non
     assert validate_case(case.path) == []
     again = read_case(case.path)
     assert again.record == case.record
-    for signal in SIGNALS:
+    written = [signal for signal, declared in case.record.completeness.items() if declared.recorded]
+    for signal in written:
         assert len(again.table(signal)) > 0
     assert {path.name for path in case.path.iterdir()} == {
         "case.json",
         "manifest.json",
-        *(f"{s}.parquet" for s in SIGNALS),
+        *(f"{s}.parquet" for s in written),
     }
     assert str(again.metrics["time"].dt.tz) == "UTC"
 
@@ -258,11 +259,11 @@ def test_what_a_newer_version_has_added_is_left_out(tmp_path: Path) -> None:
     record["stack"]["gpus"] = [1, 2]
     record["stack"]["services"][0]["zone"] = "b"
     record["injections"][0]["probe"]["unit_of_tomorrow"] = "x"
-    record["completeness"]["events"] = {"status": "complete", "source": "k8s"}
+    record["completeness"]["signal_of_tomorrow"] = {"status": "complete", "source": "k8s"}
     record["completeness"]["metrics"]["rows"] = 3
-    pq.write_table(pa.table({"time": [1]}), case.path / "events.parquet")
+    pq.write_table(pa.table({"time": [1]}), case.path / "signal_of_tomorrow.parquet")
     tables = {}
-    for signal in SIGNALS:
+    for signal in (name for name, declared in case.record.completeness.items() if declared.recorded):
         table = pq.read_table(case.path / f"{signal}.parquet")
         tables[signal] = table.append_column("of_tomorrow", pa.array([1] * table.num_rows))
     path = rewritten(case, record, tables)

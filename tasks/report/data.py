@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from tasks.case import Case, CaseError, CaseRecord, is_finished, read_case
+from tasks.case import NOT_DECLARED, Case, CaseError, CaseRecord, is_finished, read_case
 from tasks.injection import FAULT_FREE, Injection, phrase
 from tasks.params import Params
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
@@ -303,10 +303,11 @@ def _verdict(record: CaseRecord) -> Verdict:
 
 
 def _gaps(record: CaseRecord) -> tuple[str, ...]:
-    """Return one line per status and reason, naming its signals."""
+    """Return one line per status and reason, naming its signals. A signal that the case does not declare (it did not
+    exist when the case was recorded) is not named."""
     signals: dict[tuple[str, str], list[str]] = {}
     for signal, completeness in record.completeness.items():
-        if completeness.status != "complete":
+        if completeness.status != "complete" and completeness.reason != NOT_DECLARED:
             signals.setdefault((completeness.status, completeness.reason), []).append(signal)
     return tuple(
         f"Signal {status}: {', '.join(names)}" + (f" ({reason})" if reason else "")

@@ -26,6 +26,7 @@ from tasks.deploy.local.params import LocalDeployParams
 from tasks.export import base
 from tasks.export.base import Sink, exporter
 from tasks.export.exporter import ExportError, TelemetrySources, check_metrics, export_case
+from tasks.export.questions.metrics import METRIC_MAP
 from tasks.export.questions.spans import engine_metrics, number_attribute, serve_metrics
 from tasks.export.sources.prometheus import TimeGrid
 from tasks.params import ExportParams
@@ -109,7 +110,9 @@ def _openmetrics(start: float) -> str:
         "ray_serve_num_http_requests",
         "ray_serve_deployment_request_counter",
     )
+    asked = {series for spec in METRIC_MAP for v in spec.variants_of("processes") for series in v.series}
     gauges = {
+        **dict.fromkeys(sorted(s for s in asked if s.startswith("container_") and not s.endswith("_total")), 1),
         "container_memory_failcnt": 0,
         "container_memory_working_set_bytes": 1e9,
         "container_memory_rss": 9e8,
@@ -189,7 +192,9 @@ def test_whole_case_from_a_real_prometheus(
     sources = TelemetrySources(**{**vars(sources), "prometheus_url": url})
     found, case = _export(tmp_path, sources, window)
     signals = ("metrics", "logs", "spans", "topology")
-    assert {signal: (c.status, c.reason) for signal, c in found.items()} == dict.fromkeys(signals, ("complete", ""))
+    assert {signal: (found[signal].status, found[signal].reason) for signal in signals} == dict.fromkeys(
+        signals, ("complete", "")
+    )
     metrics = case.metrics.set_index(["metric", "service", "time"])["value"].sort_index()
     late = window[0] + timedelta(seconds=12)
     assert metrics["cpu_usage", "ray-head", late] == pytest.approx(0.3, abs=1e-6)

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, PodRuntime, ServiceRuntime, service_selector
+from tasks.inject import catalogue
+from tasks.inject.executors.kubernetes.chaos_mesh import ChaosExecutor
 from tasks.inject.executors.kubernetes.target import KubernetesTarget
 from tasks.kube.manifest import stack_labels
 from tasks.stack import Role
@@ -27,6 +29,12 @@ from tests.kubernetes.workloads import DeploymentController, Kubelet, is_ready
 ROLES: dict[str, Role] = {"nginx-proxy": "gateway", "ray-head": "head", "ray-replicas-0": "replica"}
 CONTAINERS = {"gateway": "nginx", "head": "ray-head", "replica": "ray-worker"}
 LIMITS = {"cpu": "4", "memory": "4Gi"}
+CHAOS_KINDS = [
+    each.name
+    for each in catalogue.list_fault_kinds()
+    if issubclass(each.executors.get("kubernetes", object), ChaosExecutor)
+]
+"""Every kind that Chaos Mesh carries out."""
 SCRAPE_S = 0.2
 PAST_S = 60.0
 MIB = 2**20

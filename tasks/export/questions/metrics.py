@@ -46,7 +46,7 @@ from tasks.export.questions.ray import (
 )
 from tasks.export.questions.series_names import NOTES
 from tasks.export.sources.placement import Units
-from tasks.metrics import GATEWAY, HEAD, REPLICA, Metric
+from tasks.metrics import GATEWAY, HEAD, METRICS, REPLICA, Metric
 from tasks.stack import ALL_ROLES, Role
 
 METRIC_MAP_VERSION = 2
@@ -197,6 +197,9 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
 )
 
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in METRIC_MAP}
+
+if _unfilled := METRICS.keys() - SPECS.keys():
+    raise ValueError(f"METRIC_MAP does not say how to fill {', '.join(sorted(_unfilled))}, which tasks.metrics names")
 
 
 def expected_services(spec: MetricSpec, roles: Mapping[str, Role], units: Units, gpus: bool = True) -> tuple[str, ...]:
