@@ -90,7 +90,7 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
     "pod-failure": ("PodChaos", {"action": "pod-failure"}),
     "process-kill": ("PodChaos", {"action": "container-kill"}),
 }
-"""Kind -> the resource, and the part of its spec that is the kind's own. A kind that is not here has a test of its own."""
+"""Kind -> the resource, and what of its spec is the kind's own. A kind that is not here has a test of its own."""
 
 
 def test_every_kind_that_is_described_here_exists():
