@@ -126,6 +126,8 @@ def _problem(detail: dict[str, Any], model: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return f"{key}: missing; it must be given"
     message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "model_type":  # pydantic's text names a class
+        message = "must be a mapping"
     if not key:
         return message
     shown = "" if isinstance(detail["input"], dict | list | BaseModel) else f" (got {_harmless(detail['input'])!r})"

@@ -17,10 +17,11 @@ from tests.command import ROOT, params_with_score, rcarena, rcarena_here
 from tests.synthetic import synthetic_case
 
 
-def test_a_typo_in_the_parameters_ends_with_2_and_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["campaign", "preflight"])
+def test_a_typo_in_the_parameters_ends_with_2_and_one_line(tmp_path: Path, command: str) -> None:
     text = (ROOT / "params.yaml").read_text().replace("kind: cpu-stress", "kind: cpu-strss")
     (tmp_path / "params.yaml").write_text(text)
-    done = rcarena("campaign", "--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path / "w"))
+    done = rcarena(command, "--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path / "w"))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "unknown fault 'cpu-strss'; did you mean 'cpu-stress'?" in done.stderr

@@ -61,6 +61,8 @@ def test_the_default_parameters_are_valid_and_resolve_to_themselves(tmp_path: Pa
         (lambda d: d["load"].update(rats=3), "load.rats: unknown key; did you mean 'rate'?"),
         (lambda d: d["score"].update(methods=["nsigma", "barro"]), "score.methods[1]: unknown method 'barro'; did you"),
         (lambda d: d["deploy"].update(backend="docker"), "deploy.backend"),
+        (lambda d: d.update(deploy="local"), "deploy: must be a mapping (got 'local')"),
+        (lambda d: d["inject"].update(faults=["cpu-stress"]), "inject.faults[0]: must be a mapping (got 'cpu-stress')"),
         (lambda d: d["load"]["output_tokens"].update(mean=500), "load.output_tokens: mean (500)"),
         (lambda d: d["campaign"].update(name="Has Spaces"), "campaign.name"),
         (lambda d: d["campaign"].update(name="no-label-"), "campaign.name"),

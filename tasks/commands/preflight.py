@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.commands.answers import show, usable_backend
-from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, workspace_at
-from tasks.params import DEFAULT_PARAMS_FILE, load_params
+from tasks.commands.answers import show
+from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ def preflight(
 
     Exit status 1 when something is missing, 2 when there is no cluster or it cannot be reached.
     """
-    backend = usable_backend(params, workspace_at(workspace))
-    show(backend.preflight(_missing_series(backend, load_params(params).export)), as_json)
+    from tasks.backends import backend_of
+
+    checked = checked_params(params)
+    backend = backend_of(checked, workspace_at(workspace))
+    show(backend.preflight(_missing_series(backend, checked.export)), as_json)
 
 
 def _missing_series(backend: Backend[Any], export: ExportParams) -> MissingSeries | None:
