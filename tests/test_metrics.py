@@ -13,7 +13,6 @@ from tasks.export.sources.placement import Units
 from tasks.inject.catalogue import list_fault_kinds
 from tasks.metrics import IMPORTED, METRICS, Metric
 from tasks.stack import ALL_ROLES
-from tests import metrics_table
 
 CONSTANTS = {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
 SETTINGS: list[tuple[Units, bool]] = [(units, gpus) for units in get_args(Units) for gpus in (True, False)]
@@ -39,9 +38,3 @@ def test_a_question_for_a_role_that_is_not_expected_to_have_the_metric_is_refuse
 def test_faults_show_in_metrics_of_the_services_they_act_on() -> None:
     for fault in list_fault_kinds():
         assert all(fault.roles <= metric.roles for metric in fault.metrics), fault.kind
-
-
-def test_the_table_in_the_docs_is_that_of_the_vocabulary() -> None:
-    page = metrics_table.PAGE.read_text(encoding="utf-8")
-    assert metrics_table.written(page) == page, "run python -m tests.metrics_table"
-    assert all(f"| `{name}` |" in page for name in METRICS)

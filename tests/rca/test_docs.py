@@ -14,7 +14,6 @@ import pytest
 from tasks.plugins import Registry
 from tasks.rca.context import Context, ServiceFacts, SignalFacts
 from tasks.rca.method import METHODS, Method
-from tasks.rca.registry import list_methods
 from tasks.rca.run.pair import run_pair
 from tests.plugin_packages import install
 from tests.rca.views import view_of
@@ -64,10 +63,3 @@ def test_the_example_for_llm_stacks_ranks(tmp_path: Path) -> None:
         assert run_pair(METHODS.registered["kv_pressure"], other, seed=1).status == "missing"
     finally:
         METHODS.registered.pop("kv_pressure", None)
-
-
-def test_every_method_has_its_line_in_the_table() -> None:
-    table = (DOCS / "methods.md").read_text()
-    for known in list_methods():
-        if METHODS.origin(known.name).is_ours:
-            assert f"| `{known.name}` | {known.family} |" in table

@@ -19,7 +19,7 @@ from tasks.stack import ALL_ROLES
 
 class Parameters(FaultParameters):
     delay_ms: Annotated[float, Field(gt=0, le=10_000, description="mean extra delay of each frame sent")] = 300
-    jitter_ms: Annotated[float, Field(ge=0, le=10_000, description="delays are uniform within ± this")] = 0
+    jitter_ms: Annotated[float, Field(ge=0, le=10_000, description="uniform within ± this; at most delay_ms")] = 0
     correlation_percent: Annotated[float, Field(ge=0, le=99, description="pull towards the delay before")] = 0
 
     @model_validator(mode="after")
