@@ -16,7 +16,7 @@ from tasks.text import some
 
 @dataclass(frozen=True)
 class CheckedCases:
-    """``missing``: planned, but not there."""
+    """Finished cases, and ``missing``: planned ones that are not finished."""
 
     cases: tuple[Case, ...]
     missing: tuple[CasePlan, ...]
@@ -27,9 +27,9 @@ class CheckedCases:
 
 
 def campaign_id(cases_dir: Path, params: Params) -> str:
-    """Return the id of a campaign, a digest of its telemetry and of how it is scored.
+    """Return the id of a campaign, a digest of its telemetry and scoring parameters.
 
-    The manifest of a case, which is hashed, holds the checksums of all its files.
+    Hashes the manifests of cases, which contain the checksums of all their files.
 
     Raises:
         RecordError: there is no finished case.
@@ -48,7 +48,7 @@ def campaign_id(cases_dir: Path, params: Params) -> str:
 
 
 def check_cases(cases_dir: Path, params: Params, *, allow_missing: bool) -> CheckedCases:
-    """Return the finished cases after checking that each keeps the contract and is one that ``params`` asks for.
+    """Return the finished cases, each valid by the case contract and planned by ``params``.
 
     Raises:
         RecordError: one line per problem.

@@ -1,6 +1,6 @@
-"""The ``dvc`` command, on a copy of the repository that is no git checkout.
+"""Runs the ``dvc`` command on a copy of the repository that is no git checkout.
 
-Each call costs about two seconds, whatever it does: few calls.
+Each call takes at least two seconds.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ _RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 _LAST_LINES = 6
 _NAMED_SECTIONS = ("remote", "machine", "db")
 _PLAIN = re.compile(r"(?!.*(?:%\(|\'\'\'|\"\"\"))[!-~](?:[ -~]*[!-~])?")
-""" What comes back from DVC's settings as it was written: printable ASCII without interpolation or triple quotes."""
+"""Values that DVC's settings file preserves: printable ASCII without interpolation or triple quotes."""
 
 
 class DvcError(RecordError):
-    """A ``dvc`` command failed; the message is its own."""
+    """A ``dvc`` command failed; the message is DVC's."""
 
 
 @dataclass(frozen=True)
 class Dvc:
-    """``directory``: the top of the copy; ``inherit``: descriptors that the child keeps open (see ``lock``)."""
+    """The command in ``directory``, the top of the copy; ``inherit``: descriptors that the child keeps open (locks)."""
 
     directory: Path
     inherit: tuple[int, ...] = field(default=())
 
     def commit(self, *stages: str) -> None:
-        """Record what is there as the outputs of ``stages``, without running them."""
+        """Record the present files as the outputs of ``stages``, without running them."""
         self._run("commit", "--force", "--no-relink", *stages)
 
     def reproduce(self, *stages: str) -> tuple[str, ...]:
-        """Run those of ``stages`` (and of no other) that changed; which ones ran."""
+        """Run the changed ones of ``stages``, and no others; return those that ran."""
         return tuple(_RUNNING.findall(self._run("repro", "--single-item", *stages)))
 
     def push(self) -> None:
-        """Put all that ``dvc.lock`` names into the default remote."""
+        """Push all data named by ``dvc.lock`` to the default remote."""
         self._run("push")
 
     def _run(self, command: str, *arguments: str) -> str:
@@ -75,16 +75,14 @@ class Dvc:
 
 
 def require_dvc() -> None:
-    """Raises:
-    RecordError: DVC is not installed.
-    """
+    """Check that DVC is installed. Raises RecordError."""
     if find_spec("dvc") is None:
         raise RecordError("DVC is not installed: pip install 'rcarena[dvc]'")
 
 
 @dataclass(frozen=True)
 class DvcSettings:
-    """The settings of a clone as DVC would use them there: all levels merged, every path absolute."""
+    """DVC's effective settings in a clone: all levels merged, every path absolute."""
 
     merged: dict[str, object]
 
@@ -94,12 +92,12 @@ class DvcSettings:
         return str(core["remote"]) if isinstance(core, dict) and core.get("remote") else None
 
     def write(self, dvc_dir: Path) -> None:
-        """Put them into force for the copy whose ``.dvc`` this is: it is no git checkout. They may hold credentials.
+        """Write them, credentials included, as the settings of the copy with the folder ``dvc_dir`` (``.dvc``).
 
-        A path that DVC's file format cannot hold is written as that of a link to it.
+        A path that DVC's file format cannot represent is replaced by a link to it.
 
         Raises:
-            RecordError: a value that is no path cannot be written; the message names its key, not the value.
+            RecordError: another value cannot be represented; the message names its key, not the value.
         """
         from configobj import ConfigObj
 
@@ -127,7 +125,7 @@ def _writable(key: str, value: object, dvc_dir: Path) -> object:
     folder.mkdir(exist_ok=True)
     link = folder / str(len(list(folder.iterdir())))
     link.symlink_to(value)
-    if key.endswith((".dir", ".url")):  # DVC makes what is not there, but not behind a link
+    if key.endswith((".dir", ".url")):  # DVC creates missing folders, but not behind a link
         with contextlib.suppress(FileExistsError):
             Path(value).mkdir(parents=True)
     return str(link.relative_to(dvc_dir))
@@ -138,10 +136,10 @@ def _private(path: str, flags: int) -> int:
 
 
 def read_settings(repository: Path) -> DvcSettings:
-    """Return the settings of the clone at ``repository``, with those of the user and of the system.
+    """Return the settings of the clone at ``repository``, merged with those of user and system.
 
     Raises:
-        RecordError: it is no DVC repository, or its settings cannot be read.
+        RecordError: no DVC repository, or its settings cannot be read.
     """
     require_dvc()
     from dvc.config import Config

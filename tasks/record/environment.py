@@ -1,7 +1,7 @@
-"""The environment of the ``git`` and ``dvc`` commands that are started here.
+"""The environment of the ``git`` and ``dvc`` commands.
 
-git tells its hooks, aliases and filters by variables which repository, index and settings they are about. Inherited,
-they would send a command that was told its repository elsewhere.
+git passes repository, index and settings to its hooks, aliases and filters in variables. If inherited, they would
+redirect a command to another repository.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _KEPT = re.compile(
     r"GIT_(?:(?:AUTHOR|COMMITTER)_(?:NAME|EMAIL)|ASKPASS|SSH.*|SSL_.*|HTTP_.*|CURL_.*|PROXY_.*|ALLOW_PROTOCOL|PROTOCOL.*"
     r"|EXEC_PATH|CONFIG_(?:GLOBAL|SYSTEM|NOSYSTEM))"
 )
-"""Variables that name the committer, how a remote is reached, and where git and its settings are."""
+"""``GIT_…`` variables that are inherited: committer, access to remotes, locations of git and its settings."""
 
 
 def own_environment(**changes: str) -> dict[str, str]:
-    """Return this process's variables with ``changes`` and without those that tell git which repository, index, objects
-    or settings to use (all ``GIT_…`` but a few)."""
+    """Return this process's variables with ``changes``, without those that select git's repository, index, objects or
+    settings."""
     inherited = {name: value for name, value in os.environ.items() if not _is_redirection(name)}
     return {**inherited, "GIT_TERMINAL_PROMPT": "0", **changes}
 

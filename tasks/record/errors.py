@@ -1,4 +1,4 @@
-"""The error of recording and of reading what is recorded."""
+"""The error of recording campaigns and reading recorded ones."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from tasks.errors import RCArenaError
 class RecordError(RCArenaError):
     """A campaign was not recorded, or a recorded one cannot be read.
 
-    Nothing is half-recorded, and the same command may be run again.
+    Nothing is partly recorded; the command can be repeated.
     """

@@ -1,7 +1,7 @@
-"""The data of a recorded campaign, from DVC's cache or remote; no working tree is touched.
+"""Fetches the data of a recorded campaign from DVC's cache or remote, without touching a working tree.
 
-Only what a comparison reads is fetched: the description and the requests of each case, and the scores. It is kept by
-the hash of its description, so a second comparison fetches nothing.
+Only the inputs of a comparison are fetched: record and requests of each case, and the scores. They are cached by the
+hash of the campaign's description.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _FORMAT = "1"
 
 
 def fetch(git: Git, commit: str, store: Path) -> Path:
-    """A folder with ``cases/<id>/``, ``scores/``, ``params.yaml`` of the campaign that ``commit`` records.
+    """Return a folder with ``cases/<id>/``, ``scores/`` and ``params.yaml`` of the campaign recorded by ``commit``.
 
     Raises:
-        RecordError: the commit records none, or its data is neither in the cache nor in the remote.
+        RecordError: the commit records no campaign, or its data is neither in the cache nor in the remote.
     """
     lock, params, metrics = (
         git.show(commit, path) for path in (LOCK_FILE, PARAMS_FILE, f"{DEFAULT_WORKSPACE}/scores/{METRICS_FILE}")
@@ -65,7 +65,7 @@ def fetch(git: Git, commit: str, store: Path) -> Path:
 
 
 def _download(git: Git, commit: str, folder: Path) -> None:
-    """Through DVC, on a copy of the few files that it needs: it then has nothing to do with git."""
+    """Fetch by DVC, in a copy of the few files that it needs, so that it does not use git."""
     require_dvc()
     from dvc.exceptions import DvcException
     from dvc.fs.dvc import DVCFileSystem
@@ -99,7 +99,7 @@ def _download(git: Git, commit: str, folder: Path) -> None:
 
 
 def _wanted(files: Any) -> Iterator[tuple[str, str]]:
-    """Path in the repository, path in the folder."""
+    """Yield (path in the repository, path in the folder) of each file to fetch."""
     for name in SCORE_FILES:
         yield f"/{DEFAULT_WORKSPACE}/scores/{name}", f"scores/{name}"
     cases = f"/{DEFAULT_WORKSPACE}/cases"

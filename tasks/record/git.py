@@ -1,4 +1,4 @@
-"""The results repository, through the ``git`` command. Nothing here touches a working tree, an index or HEAD."""
+"""Reads and writes the results repository by the ``git`` command, without touching working tree, index or HEAD."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.record.environment import own_environment
 from tasks.record.errors import RecordError
 
 NO_OBJECT = ""
-"""What ``git update-ref`` takes for a ref that must not exist yet."""
+"""Old value for ``git update-ref`` of a ref that must not exist yet."""
 
 STALE_REF_LOCK_S = 10.0
 _FIELD, _RECORD = "\x1f", "\x1e"
@@ -27,16 +27,16 @@ _SETTINGS = (
     *("i18n.commitEncoding=utf-8", "i18n.logOutputEncoding=utf-8", "log.showSignature=false", "trailer.separators=:"),
     *("push.gpgSign=false", "push.followTags=false", "push.recurseSubmodules=no", "fetch.recurseSubmodules=false"),
 )
-"""Settings that override those of user, machine and clone: no hook runs, bytes stay as they are, output is plain."""
+"""Settings that override those of user, machine and clone: no hooks, no byte conversion, plain output."""
 
 
 class GitError(RecordError):
-    """A ``git`` command failed; the message is its own."""
+    """A ``git`` command failed; the message is git's."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """``trailers``: by name, as the message has them."""
+    """A commit. ``trailers``: name -> value, from the message."""
 
     sha: str
     subject: str
@@ -50,17 +50,17 @@ class Commit:
 
 @dataclass(frozen=True)
 class Git:
-    """``directory``: the top of a clone. ``inherit``: descriptors that children keep open, so that a lock on them
-    lasts until the last child of a killed process has ended."""
+    """The clone at ``directory``. ``inherit``: descriptors that children keep open, so that a lock on them lasts until
+    the last child of a killed process has ended."""
 
     directory: Path
     inherit: tuple[int, ...] = field(default=())
 
     def run(self, *arguments: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> str:
-        """Standard output of ``git`` without the last line break.
+        """Run git and return its standard output without the last line break.
 
         Raises:
-            GitError: git is not installed, or said no.
+            GitError: git is not installed, or failed.
         """
         return self._bytes(*arguments, stdin=stdin, env=env).decode("utf-8", "replace").rstrip("\n")
 
@@ -88,7 +88,7 @@ class Git:
         return done.stdout
 
     def path(self, *arguments: str) -> Path | None:
-        """The path that ``git`` prints, byte by byte as the file system has it; None if it prints nothing."""
+        """Return the path that git prints, with its exact bytes; None if it prints nothing."""
         printed = self._bytes(*arguments).removesuffix(b"\n")
         return self.directory / os.fsdecode(printed) if printed else None
 
@@ -128,15 +128,15 @@ class Git:
             yield Commit(sha, subject, moment, dict(_trailers(trailers)))
 
     def checked_out(self, branch: str) -> Path | None:
-        """The working tree that has ``branch`` checked out."""
+        """Return the working tree that has ``branch`` checked out, or None."""
         return self.path("for-each-ref", "--format=%(worktreepath)", f"refs/heads/{branch}")
 
     def export(self, commit: str, directory: Path, index: Path) -> None:
-        """Write the files of ``commit`` below ``directory`` (which exists) byte by byte as they are recorded, whatever
-        line ends, filters or part of the tree the clone wants in its own; ``index`` is left describing them.
+        """Write the files of ``commit`` with their exact bytes below the existing ``directory``, ignoring line-end
+        conversion, filters and sparse checkout of the clone; write git's index of them to ``index``.
 
         Raises:
-            GitError: a path leads out of ``directory``, or git said no.
+            GitError: a path leads out of ``directory``, or git failed.
         """
         index.unlink(missing_ok=True)
         self.run("read-tree", commit, env={"GIT_INDEX_FILE": str(index)})
@@ -155,7 +155,7 @@ class Git:
                     place.chmod(0o755)
 
     def _files(self, commit: str) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Mode, blob and path of each file of ``commit``; submodules have none."""
+        """Yield mode, blob and path of each file of ``commit``, without submodules."""
         for entry in self._bytes("ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")[:-1]:
             described, _, path = entry.partition(b"\t")
             mode, kind, blob = described.split()
@@ -165,7 +165,7 @@ class Git:
                 yield mode, blob, path
 
     def _blobs(self, names: Sequence[bytes]) -> Iterator[bytes]:
-        """The contents of objects, in the same order."""
+        """Yield the contents of objects, in the same order."""
         output = self._bytes("cat-file", "--batch", stdin=b"".join(name + b"\n" for name in names))
         position = 0
         for _ in names:
@@ -175,7 +175,7 @@ class Git:
             position = end + 1 + size + 1
 
     def tree(self, index: Path, files: Mapping[str, bytes]) -> str:
-        """The tree of ``index`` with ``files`` (path -> content) in place of what it has there."""
+        """Write the tree of ``index`` with ``files`` (path -> content) replaced; return its id."""
         env = {"GIT_INDEX_FILE": str(index)}
         for path, content in files.items():
             blob = self.run("hash-object", "-w", "--no-filters", "--stdin", stdin=content)
@@ -183,12 +183,12 @@ class Git:
         return self.run("write-tree", env=env)
 
     def commit(self, tree: str, parents: Sequence[str], message: str) -> str:
-        """A commit that no ref names yet."""
+        """Create a commit without a ref; return its id."""
         parent_options = [option for parent in parents for option in ("-p", parent)]
         return self.run("commit-tree", tree, *parent_options, "-F", "-", stdin=message.encode(), env=self._identity())
 
     def _identity(self) -> dict[str, str]:
-        """Return variables that name author and committer where nobody is configured, as in a pod."""
+        """Return variables with author and committer where none is configured, as in a pod."""
         try:
             self.run("var", "GIT_COMMITTER_IDENT")
             self.run("var", "GIT_AUTHOR_IDENT")
@@ -201,7 +201,7 @@ class Git:
         return {}
 
     def swap(self, ref: str, new: str, old: str | None, reason: str) -> bool:
-        """Set ``ref`` to ``new`` if it still is ``old`` (None: does not exist); False if it is something else."""
+        """Set ``ref`` to ``new`` if it still is ``old`` (None: does not exist); return False otherwise."""
         lock = self.common_dir() / f"{ref}.lock"
         deadline = time.monotonic() + 2 * STALE_REF_LOCK_S
         while True:
@@ -218,7 +218,7 @@ class Git:
                 return True
 
     def remote_tip(self, remote: str, branch: str) -> str | None:
-        """The tip of ``branch`` at ``remote``, fetched; None if it has no such branch."""
+        """Fetch and return the tip of ``branch`` at ``remote``; None if the remote lacks the branch."""
         listed = self.run("ls-remote", remote, f"refs/heads/{branch}").split()
         if not listed:
             return None
@@ -227,10 +227,10 @@ class Git:
 
 
 def open_repository(directory: Path) -> Git:
-    """Return the clone that ``directory`` is in.
+    """Return the clone that contains ``directory``.
 
     Raises:
-        RecordError: it is in none, has no commit, or only part of the history.
+        RecordError: no clone, no commit yet, or a shallow clone.
     """
     if not directory.is_dir():
         raise RecordError(f"--repository: {directory} is not a directory")
@@ -248,7 +248,7 @@ def open_repository(directory: Path) -> Git:
 
 
 def _remove_if_stale(lock: Path) -> None:
-    """A ref is locked for milliseconds: an old lock belongs to a process that was killed."""
+    """Remove an old lock file: git locks a ref for milliseconds, so its process was killed."""
     try:
         if time.time() - lock.stat().st_mtime > STALE_REF_LOCK_S:
             lock.unlink()

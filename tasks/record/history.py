@@ -1,4 +1,4 @@
-"""Find recorded campaigns in the history of a results branch, by the trailers of their commits."""
+"""Finds recorded campaigns in the history of a results branch by commit trailers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The message of a recorded campaign: what a person reads in ``git log``, and trailers for programs."""
+"""Builds the commit message of a recorded campaign: text for people, trailers for programs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _VERSIONS = ("vllm", "ray", "nginx")
 
 @dataclass(frozen=True)
 class Provenance:
-    """``code``: commit whose files are recorded; ``foreign``: source files in which the code at work differs from it;
-    ``ran_again``: stages, with the reason."""
+    """Origin of the results. ``code``: commit of the recorded files; ``foreign``: source files in which the running
+    code differs from it; ``ran_again``: stage -> reason."""
 
     code: str
     foreign: tuple[str, ...]
@@ -72,7 +72,7 @@ def _trailers(identity: str, params: Params, checked: CheckedCases, facts: Prove
 
 
 def stack_line(cases: Sequence[Case]) -> str:
-    """``local: falcon-h1 on vllm 0.32.0, 3 replicas``; several, where the cases differ."""
+    """Return the stacks of the cases, such as ``local: falcon-h1 on vllm 0.32.0, 3 replicas``."""
     return "; ".join(sorted({_stack(case) for case in cases}))
 
 
@@ -94,13 +94,13 @@ def _cases_line(checked: CheckedCases, files: ScoreFiles | None) -> str:
 
 
 def _methods(files: ScoreFiles) -> list[str]:
-    """Return the methods without those that are yardsticks for the others."""
+    """Return the methods without the references."""
     rankings = files.rankings
     return [str(name) for name in rankings.loc[~rankings["reference"], "method"].unique()]
 
 
 def _leaders(files: ScoreFiles) -> tuple[list[tuple[str, str, str]], dict[str, float] | None]:
-    """Return the best methods by Avg@5 with their AC@1 and Avg@5, and what chance would score."""
+    """Return the best methods by Avg@5 with their AC@1 and Avg@5, and the scores of chance."""
     table = files.scores
     table = table[(table["level"] == "overall") & (table["granularity"] == "service")]
     if table.empty:

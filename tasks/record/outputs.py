@@ -1,7 +1,7 @@
-"""Check that the scores and the report in the workspace are what its cases, the parameters and this code give.
+"""Checks whether scores and report in the workspace are up to date with cases, parameters and code.
 
-DVC can only tell that files are the ones it knows. What pods wrote outside DVC is therefore derived once more: with the
-rankings that the workspace keeps (``pairs``) that takes seconds and runs no method.
+DVC only recognises files that it knows. Files written by pods outside DVC are therefore derived again, from the
+rankings kept in the workspace (``pairs``): that takes seconds and runs no method.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _SCORE_FILES = (*(table.file for table in TABLES), METRICS_FILE)
 
 
 class _NotKeptError(Exception):
-    """A ranking is not in the store: deriving the scores would run methods."""
+    """A ranking is not in the store, so that deriving the scores would run methods."""
 
 
-def doubt_about_scores(place: Workspace, params: Params) -> str | None:
-    """Why the scores have to be made again; None if they are what scoring now would give."""
+def stale_scores_reason(place: Workspace, params: Params) -> str | None:
+    """Return why the scores must be computed again; None if they equal those of scoring now."""
     absent = [name for name in (*_SCORE_FILES, TIMINGS_FILE) if not (place.scores / name).is_file()]
     if absent:
         return f"{some(absent)} {'are' if len(absent) > 1 else 'is'} not there"
@@ -53,8 +53,8 @@ def _refuse(limits: Limits) -> PairPool:
     raise _NotKeptError
 
 
-def doubt_about_report(place: Workspace, params: Params) -> str | None:
-    """Why the report has to be made again; None if it is what reporting now would give."""
+def stale_report_reason(place: Workspace, params: Params) -> str | None:
+    """Return why the report must be written again; None if it equals that of reporting now."""
     found = sorted(path.name for path in place.report.iterdir()) if place.report.is_dir() else []
     if found != [PAGE_FILE]:
         return f"the folder holds {some(found) or 'nothing'}, not {PAGE_FILE} alone"
@@ -68,13 +68,13 @@ def doubt_about_report(place: Workspace, params: Params) -> str | None:
 
 
 def foreign_code(tree: Path) -> tuple[str, ...]:
-    """Return the source files of the offline stages that differ between the code at work here and ``tree``."""
+    """Return the source files of the offline stages that differ between the running code and ``tree``."""
     ours, theirs = _sources(REPOSITORY), _sources(tree)
     return tuple(sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)))
 
 
 def _sources(repository: Path) -> dict[str, str]:
-    """Return by path the digests of the files that decide scores and report, as far as they are there."""
+    """Return path -> digest of the existing files that determine scores and report."""
     paths = {repository / path for stage in PACKAGES for path in stage_code(stage)}
     files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()}
     return {

@@ -1,7 +1,7 @@
-"""Record a campaign: its data in DVC's remote, its description as one commit on the results branch.
+"""Records a campaign: its data in DVC's remote, its description as one commit on the results branch.
 
-The order makes it safe to kill: data first, the commit last. Until the branch moves nothing is recorded; once it moved
-everything is. A campaign that is on the branch is never recorded again.
+The order makes it safe to kill: data first, the commit last. Nothing is recorded until the branch moves, then all is. A
+campaign on the branch is not recorded again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.record.errors import RecordError
 from tasks.record.git import Commit, Git, GitError, open_repository
 from tasks.record.history import CASES, DATA, PUSHED, find_campaign
 from tasks.record.message import Provenance, commit_message
-from tasks.record.outputs import doubt_about_report, doubt_about_scores, foreign_code
+from tasks.record.outputs import foreign_code, stale_report_reason, stale_scores_reason
 from tasks.record.staging import Staging, staged, take_outputs
 from tasks.score.files import METRICS_FILE
 from tasks.system.file_lock import FileLock
@@ -34,8 +34,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """``git_remote``: where the branch is published, too; ``rescored``: record a campaign again if its scores are now
-    others; ``wait_s``: for another recording to end."""
+    """Options. ``git_remote``: remote to which the branch is also pushed; ``rescored``: record a campaign again if its
+    scores differ; ``wait_s``: how long to wait for another recording."""
 
     repository: Path
     branch: str = "results"
@@ -48,8 +48,8 @@ class RecordOptions:
 
 @dataclass(frozen=True)
 class Recorded:
-    """``new``: False if the campaign was on the branch already; ``ran_again``: offline stages that had to run, with
-    the reason; ``differs``: it was there already, with other scores than the workspace has."""
+    """Result. ``new``: False if the campaign was already on the branch; ``ran_again``: offline stage that ran ->
+    reason; ``differs``: it is on the branch with other scores than the workspace's."""
 
     campaign_id: str
     commit: str
@@ -65,12 +65,12 @@ class Recorded:
 def record_campaign(
     params: Params, params_text: str, workspace: Workspace, options: RecordOptions, say: Say
 ) -> Recorded:
-    """Record what ``workspace`` holds of the campaign of ``params``; does nothing if it is recorded.
+    """Record the campaign of ``params`` from ``workspace``; do nothing if it is recorded.
 
-    ``params_text``: the parameter file as it is written, for the commit.
+    ``params_text``: content of the parameter file, for the commit.
 
     Raises:
-        RecordError: it cannot be recorded; nothing is, and the same call may be made again.
+        RecordError: nothing is recorded; the call can be repeated.
     """
     git = open_repository(options.repository)
     settings = read_settings(git.directory)
@@ -99,8 +99,8 @@ def _check(git: Git, settings: DvcSettings, options: RecordOptions) -> None:
 
 @contextmanager
 def _only_recording(git: Git, workspace: Workspace, options: RecordOptions) -> Iterator[Git]:
-    """Allow one recording per workspace and one per clone. Yields a ``git`` whose children keep the locks: what a
-    killed recording left running is over before the next one begins."""
+    """Lock the workspace and the clone. Yields a ``git`` whose children keep the locks, so that the next recording
+    waits for children of a killed one."""
     files = (workspace.root / ".record.lock", git.common_dir() / "rcarena" / "record.lock")
     with ExitStack() as held:
         locks = tuple(
@@ -150,7 +150,7 @@ class _Recording:
         return self.git.show(commit.sha, METRICS_PATH)
 
     def _tip(self) -> str | None:
-        """The tip of the branch here, after it took in what the remote has."""
+        """Return the local tip of the branch after fast-forwarding it to the remote's. Raises RecordError."""
         tip = self.git.resolve(self.ref)
         if self.options.git_remote is None:
             return tip
@@ -219,12 +219,12 @@ class _Recording:
         )  # fmt: skip
 
     def _versions(self, staging: Staging) -> dict[str, str]:
-        """``dvc.lock`` and the cache; offline stages run where what is there cannot be trusted. Which did, and why."""
+        """Write ``dvc.lock`` and the cache, running stale offline stages; return those that ran -> reason."""
         place = staging.workspace
         doubts: dict[str, str] = {}
-        if doubt := doubt_about_scores(place, self.params):
+        if doubt := stale_scores_reason(place, self.params):
             doubts["score"] = doubt
-        if doubt := ("its scores are made again" if doubts else doubt_about_report(place, self.params)):
+        if doubt := ("its scores are made again" if doubts else stale_report_reason(place, self.params)):
             doubts["report"] = doubt
         for stage, doubt in doubts.items():
             self.say(f"record: {stage} runs again: {doubt}")
@@ -244,7 +244,7 @@ class _Recording:
         return reasons
 
     def _publish(self, identity: str, tree: str, message: str, code: str) -> tuple[str, bool]:
-        """The commit of the campaign, and whether it is this one: another clone may have been faster."""
+        """Publish the commit; return the campaign's commit and whether it is ours: another clone may be faster."""
         for _ in range(_ATTEMPTS):
             tip = self._tip()
             found = find_campaign(self.git, tip, identity)
@@ -259,8 +259,8 @@ class _Recording:
         raise RecordError(f"'{self.options.branch}' keeps moving; run again")
 
     def _publish_to_remote(self, commit: str) -> bool:
-        """False if another was faster: the remote's branch has moved meanwhile, or is at this very commit (equal
-        recordings within one second make equal commits)."""
+        """Push the commit; return False if another recording was faster: the remote's branch moved, or is at an equal
+        commit (recorded within the same second)."""
         remote = self.options.git_remote
         assert remote is not None
         before = self.git.remote_tip(remote, self.options.branch)

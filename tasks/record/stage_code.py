@@ -1,6 +1,6 @@
-"""The code that the offline stages of ``dvc.yaml`` run, as paths of the repository.
+"""Finds the code that the offline stages of ``dvc.yaml`` run, as paths of the repository.
 
-It is found by following imports. ``dvc.yaml`` lists the same paths as deps, so that DVC runs a stage again when its
+Follows imports. ``dvc.yaml`` lists the same paths as deps, so that DVC runs a stage again when its
 code changes; ``scripts/generate`` writes them there.
 """
 
@@ -13,7 +13,7 @@ import tasks
 from tasks.imports import code_of, source_of
 
 PACKAGES = {"score": ("rca", "score"), "report": ("html", "report")}
-"""By stage, the packages that all of a stage's code starts from."""
+"""Stage -> the packages that its code starts from."""
 REPOSITORY = Path(str(tasks.__file__)).parents[1]
 
 

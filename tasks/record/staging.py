@@ -1,7 +1,7 @@
-"""A private copy of the repository with the workspace's outputs in it, where DVC works: no user's file is touched.
+"""Builds a private copy of the repository with the workspace's outputs, in which DVC works without touching user files.
 
-It lies in the workspace, so that data comes in by hard links. Every recording builds it anew, so one that was killed
-leaves nothing that matters.
+The copy lies in the workspace, so that data is hard-linked. Every recording rebuilds it, so that a killed one does no
+harm.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FOLDER, _INDEX = ".recording.partial", ".recording.index"
 
 @dataclass(frozen=True)
 class Staging:
-    """``tree``: the copy of the repository; ``index``: git's description of its files."""
+    """``tree``: the copy of the repository; ``index``: git's index of its files."""
 
     tree: Path
     index: Path
@@ -43,7 +43,7 @@ class Staging:
 
 @contextlib.contextmanager
 def staged(git: Git, commit: str, settings: DvcSettings, workspace: Workspace) -> Iterator[Staging]:
-    """The files of ``commit`` with the settings of the clone in force, and no outputs yet. Removed at the end."""
+    """Yield the files of ``commit`` with the clone's settings and no outputs; remove them at the end."""
     workspace.root.mkdir(parents=True, exist_ok=True)
     staging = Staging(
         workspace.root / _FOLDER, workspace.root / _INDEX, Dvc(workspace.root / _FOLDER, inherit=git.inherit)
@@ -76,7 +76,7 @@ def _check_pipeline(file: Path) -> None:
 
 
 def take_outputs(workspace: Workspace, staging: Staging, params_text: str) -> None:
-    """Link the finished cases, the scores and the report into the copy, all of one moment.
+    """Link the finished cases, scores and report into the copy, consistent with each other.
 
     Raises:
         RecordError: cases or scores are being written.

@@ -40,6 +40,6 @@ def pretend_dvc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Recording without DVC's seconds, outputs taken at their word; gives the store that it pushes to."""
     monkeypatch.setattr(PretendDvc, "store", tmp_path / "store", raising=False)
     monkeypatch.setattr(staging, "Dvc", PretendDvc)
-    for name in ("doubt_about_scores", "doubt_about_report"):
+    for name in ("stale_scores_reason", "stale_report_reason"):
         monkeypatch.setattr(recording, name, lambda place, params: None)
     return PretendDvc.store

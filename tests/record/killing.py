@@ -84,7 +84,7 @@ def commits(repository: Path) -> int:
 def main(repository: Path, folder: Path, store: Path) -> None:
     PretendDvc.store = store
     staging.Dvc = PretendDvc  # type: ignore[misc]
-    recording.doubt_about_scores = recording.doubt_about_report = lambda place, params: None  # type: ignore[assignment]
+    recording.stale_scores_reason = recording.stale_report_reason = lambda place, params: None  # type: ignore[assignment]
     text = (folder / "params.yaml").read_text()
     campaign = Campaign(Workspace(folder / "workspace"), text, load_params(folder / "params.yaml"))
     plan_campaign(campaign.params)  # imports what every fork would
