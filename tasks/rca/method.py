@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Concatenate, Literal, get_args, get_type_hints
 
@@ -22,7 +22,8 @@ from tasks.rca.view import METRIC_NEED, CaseView
 from tasks.text import suggest
 
 Family = Literal["metric", "trace", "multi-source"]
-Signal = Literal["metrics", "sli", "ttft", "error_rate", "logs", "spans", "requests", "topology"]
+VIEW_SIGNALS = tuple(each.name for each in fields(CaseView) if each.type in ("pd.DataFrame", "pd.Series"))
+"""The signals that a method may need: the tables and series of the view."""
 FAMILIES: tuple[Family, ...] = get_args(Family)
 FAMILY_PACKAGES = tuple(f"{__name__.rpartition('.')[0]}.{family.replace('-', '_')}" for family in FAMILIES)
 """Where the methods of each family are, in the order of ``FAMILIES``."""
@@ -184,9 +185,8 @@ def need_problems(needs: Collection[str]) -> list[str]:
     problems = []
     for need in sorted(needs):
         if not need.startswith(METRIC_NEED):
-            known = get_args(Signal)
-            if need not in known:
-                problems.append(f"unknown signal '{need}' in needs; {suggest(need, known)}")
+            if need not in VIEW_SIGNALS:
+                problems.append(f"unknown signal '{need}' in needs; {suggest(need, VIEW_SIGNALS)}")
             continue
         from tasks.metrics import METRICS
 
@@ -200,7 +200,7 @@ def method(
     *,
     name: str,
     family: Family,
-    needs: Collection[Signal | str],
+    needs: Collection[str],
     paper: Paper,
     cost: Cost = "cheap",
     seeded: bool = False,

@@ -22,7 +22,7 @@ from tasks.rca.graph.lingam import MAX_COLUMNS, learn_lingam
 from tasks.rca.graph.pagerank import rank_by_pagerank
 from tasks.rca.graph.pc import learn_pc
 from tasks.rca.graph.random_walk import rank_by_walk
-from tasks.rca.method import Cost, MethodError, Paper, Ranking, Signal, method
+from tasks.rca.method import Cost, MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 
 
@@ -48,7 +48,7 @@ class _Walk:
 
     name: str
     rank: Callable[..., np.ndarray]
-    needs: frozenset[Signal]
+    needs: frozenset[str]
     title: str
     score: str
     inputs: str
