@@ -232,13 +232,6 @@ class Cluster:
         """Return the server's version, for example ``v1.34.2+k3s1``."""
         return str(self._json("GET", "/version", "ask for the version").get("gitVersion", "unknown"))
 
-    def serves(self, api_version: str, kind: str) -> bool:
-        """Ask afresh whether the cluster has this kind, so that callers can wait for a CRD."""
-        try:
-            return kind in self._discover(api_version)
-        except NotFoundError:
-            return False
-
     def plurals(self, group: str) -> set[str]:
         """Return the plurals of an API group's kinds, in any version. Raises NotFoundError for an unknown group."""
         versions = self._json("GET", f"/apis/{group}", f"ask for the versions of {group}").get("versions") or ()

@@ -1,7 +1,7 @@
 """The load generator: a process of its own, so that nothing disturbs its timing.
 
 ``python -m tasks.load.generator SPEC OUT`` reads a ``LoadSpec`` (JSON) and writes one JSON row per request to OUT while
-it runs. Heavy libraries stay out of this process: ``tasks.load.run.read_requests`` turns OUT into the case's table.
+it runs. Heavy libraries stay out of this process: ``tasks.load.run.read_run`` turns OUT into the case's table.
 """
 
 from __future__ import annotations

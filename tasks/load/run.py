@@ -43,7 +43,7 @@ def start_generator(
     SIGTERM stops it early: it then writes what it has and exits with status 0. The specification stays beside ``out``.
 
     Args:
-        out: where the rows go; read them with ``read_requests`` once the process has ended.
+        out: where the rows go; read them with ``read_run`` once the process has ended.
         argv_prefix: put before the command, for example ``["nsenter", "--net=/run/netns/x"]``.
         nice: change of the scheduling priority; below 0 needs root and is left out without it.
         progress: show a progress line on standard error.
@@ -148,11 +148,6 @@ def read_run(out: Path) -> Run:
         raise LoadError(f"{out}: not the output of the load generator: {error}") from error
     oddities = Counter(rows.column(ODDITIES).combine_chunks().flatten().to_pylist())
     return Run(as_signal("requests", rows.drop_columns(ODDITIES)).sort_by("scheduled"), oddities)
-
-
-def read_requests(out: Path) -> pa.Table:
-    """Return the rows of a run; see ``read_run``."""
-    return read_run(out).requests
 
 
 def load_record(

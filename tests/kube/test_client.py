@@ -139,9 +139,10 @@ class TestObjects:
         assert "namespace" not in created["metadata"]
 
     def test_knows_whether_a_crd_is_there(self, cluster: Cluster, emulated: EmulatedCluster) -> None:
-        assert cluster.serves("ray.io/v1", "RayService")
+        assert "rayservices" in cluster.plurals("ray.io")
         emulated.uninstall("ray.io")
-        assert not cluster.serves("ray.io/v1", "RayService")
+        with pytest.raises(NotFoundError):
+            cluster.plurals("ray.io")
 
     def test_asks_for_permissions_and_version(self, cluster: Cluster, emulated: EmulatedCluster) -> None:
         assert cluster.can_i("create", "podchaos", group="chaos-mesh.org")

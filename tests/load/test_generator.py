@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from tasks.load.generator import Generator, Progress, main
-from tasks.load.run import read_requests, start_generator
+from tasks.load.run import read_run, start_generator
 from tasks.load.spec import LoadSpec
 from tasks.params import LoadParams
 from tests.load.mock_server import MockServer
@@ -39,7 +39,7 @@ def drive(server: MockServer, out: Path, **spec: Any) -> pd.DataFrame:
             await Generator(spec_for(server.url, **spec), out).run()
 
     asyncio.run(scenario())
-    return read_requests(out).to_pandas()
+    return read_run(out).requests.to_pandas()
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_failures_are_recorded(out: Path, server: dict[str, Any], error: str, to
 
 def test_dead_server_is_recorded(out: Path) -> None:
     asyncio.run(Generator(spec_for(f"http://127.0.0.1:{unused_port()}"), out).run())
-    rows = read_requests(out).to_pandas()
+    rows = read_run(out).requests.to_pandas()
     assert len(rows) == COUNT
     assert set(rows["error"]) == {"connection refused"}
     assert rows["sent"].notna().all()
@@ -151,7 +151,7 @@ def test_dead_server_is_recorded(out: Path) -> None:
 
 def test_unknown_host_is_recorded(out: Path) -> None:
     asyncio.run(Generator(spec_for("http://no-such-host.invalid", duration_s=0.05), out).run())
-    assert set(read_requests(out).to_pandas()["error"]) == {"host not found"}
+    assert set(read_run(out).requests.to_pandas()["error"]) == {"host not found"}
 
 
 def test_server_that_accepts_and_never_reads(out: Path) -> None:
@@ -160,7 +160,7 @@ def test_server_that_accepts_and_never_reads(out: Path) -> None:
         sock.listen(1)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         asyncio.run(Generator(spec_for(url, request_timeout_s=0.3), out).run())
-    rows = read_requests(out).to_pandas()
+    rows = read_run(out).requests.to_pandas()
     assert len(rows) == COUNT
     assert set(rows["error"]) == {"timeout"}
 
@@ -212,7 +212,7 @@ def test_signal_keeps_the_rows(out: Path, number: signal.Signals) -> None:
                 process.kill()
 
     assert asyncio.run(scenario()) == 0
-    rows = read_requests(out).to_pandas()
+    rows = read_run(out).requests.to_pandas()
     assert len(rows) >= 5
     assert set(rows["error"]) == {"interrupted"}
 
@@ -230,7 +230,7 @@ def test_sigkill_keeps_the_rows_flushed_before(out: Path) -> None:
                 process.wait()
 
     asyncio.run(scenario())
-    assert read_requests(out).num_rows > 0
+    assert read_run(out).requests.num_rows > 0
 
 
 def test_it_ends_with_its_parent(out: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.case import REQUESTS
 from tasks.errors import ParamsError
-from tasks.load.run import LoadError, load_record, read_requests, run_foreground
+from tasks.load.run import LoadError, load_record, read_run, run_foreground
 from tasks.load.spec import LoadSpec, read_spec, url_problem
 from tasks.params import LoadParams
 from tests.load.mock_server import MockServer
@@ -41,7 +41,7 @@ def write(file: Path, rows: list[dict[str, object]], tail: str = "") -> Path:
 
 
 def test_read_requests(tmp_path: Path) -> None:
-    table = read_requests(write(tmp_path / "out", [row(2), row(0, error="timeout"), row(1)]))
+    table = read_run(write(tmp_path / "out", [row(2), row(0, error="timeout"), row(1)])).requests
     assert table.schema == REQUESTS
     assert table.column("request_id").to_pylist() == ["r0", "r1", "r2"]
     assert table.column("first_token").cast("int64").to_pylist()[1] == row(1)["first_token"]
@@ -49,17 +49,17 @@ def test_read_requests(tmp_path: Path) -> None:
 
 
 def test_columns_without_a_single_value(tmp_path: Path) -> None:
-    table = read_requests(write(tmp_path / "out", [row(0, error="timeout")]))
+    table = read_run(write(tmp_path / "out", [row(0, error="timeout")])).requests
     assert table.schema == REQUESTS
     assert table.column("status").null_count == 1
 
 
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    assert read_requests(write(tmp_path / "out", [row(0)], tail='{"request_id":"r1","sch')).num_rows == 1
+    assert read_run(write(tmp_path / "out", [row(0)], tail='{"request_id":"r1","sch')).requests.num_rows == 1
 
 
 def test_empty_file(tmp_path: Path) -> None:
-    assert read_requests(write(tmp_path / "out", [])).schema == REQUESTS
+    assert read_run(write(tmp_path / "out", [])).requests.schema == REQUESTS
 
 
 @pytest.mark.parametrize("content", ["not json\n", '{"other": 1}\n'])
@@ -67,18 +67,18 @@ def test_not_the_output_of_the_generator(tmp_path: Path, content: str) -> None:
     file = tmp_path / "out"
     file.write_text(content)
     with pytest.raises(LoadError, match="not the output"):
-        read_requests(file)
+        read_run(file)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="cannot be read"):
-        read_requests(tmp_path / "none")
+        read_run(tmp_path / "none")
 
 
 @pytest.mark.parametrize(("late_lag_ms", "verdict"), [(9, "on-schedule"), (500, "fell-behind")])
 def test_load_record(tmp_path: Path, late_lag_ms: float, verdict: str) -> None:
     rows = [row(i) for i in range(90)] + [row(90 + i, lag_ms=late_lag_ms, error="http 503") for i in range(10)]
-    table = read_requests(write(tmp_path / "out", rows))
+    table = read_run(write(tmp_path / "out", rows)).requests
     record = load_record(table, PARAMS)
     assert (record.requests, record.failed, record.verdict) == (100, 10, verdict)
     assert record.send_lag_p50_ms == pytest.approx(1)
@@ -88,7 +88,7 @@ def test_load_record(tmp_path: Path, late_lag_ms: float, verdict: str) -> None:
 
 
 def test_load_record_of_requests_never_sent(tmp_path: Path) -> None:
-    frame = read_requests(write(tmp_path / "out", [row(0, error="interrupted"), row(1)])).to_pandas()
+    frame = read_run(write(tmp_path / "out", [row(0, error="interrupted"), row(1)])).requests.to_pandas()
     frame.loc[0, "sent"] = pd.NaT
     record = load_record(frame, PARAMS)
     assert (record.requests, record.failed, record.send_lag_p99_ms) == (2, 1, pytest.approx(1))

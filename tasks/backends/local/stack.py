@@ -5,14 +5,11 @@ from __future__ import annotations
 from tasks.backends.base import LiveStack
 from tasks.backends.prometheus import instant_value
 from tasks.case import Limits, Service, Stack
+from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.local.layout import Layout
 from tasks.deploy.local.namespaces import join_network
 from tasks.deploy.local.params import LocalDeployParams
-from tasks.deploy.local.runtime import (
-    ServiceRuntime,
-    StackNotRunningError,
-    StackRuntime,
-)
+from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.export.base import TelemetrySources
 from tasks.stack import GATEWAY, HEAD
 

@@ -98,12 +98,6 @@ def renewing(cluster: Cluster, owner: str, name: str = CAMPAIGN_LEASE, namespace
         thread.join()
 
 
-def holder(cluster: Cluster, name: str = CAMPAIGN_LEASE) -> str | None:
-    """Return the host name of the lease's holder; None when nobody holds it. Raises ClusterError."""
-    lease = cluster.find(*API, name)
-    return None if lease is None or not _holder(lease) or _expired(lease) else _holder_name(lease)
-
-
 def _refuse_if_held(lease: Object, owner: str, cluster: Cluster) -> None:
     if _holder(lease) in ("", owner) or _expired(lease):
         return

@@ -39,11 +39,6 @@ class ModelPreset(BaseModel):
         """Room for the weights, and once more while they are downloaded."""
         return max(5, round(2 * self.weights_gb) + 5)
 
-    def gpu_memory_gb(self, tensor: int, pipeline: int) -> float:
-        """What each accelerator must have when the model is spread over ``tensor * pipeline`` of them."""
-        overhead = self.min_gpu_memory_gb - self.weights_gb
-        return round(self.weights_gb / (tensor * pipeline) + overhead, 1) if self.min_gpu_memory_gb else 0.0
-
 
 @cache
 def model_presets() -> Mapping[str, ModelPreset]:

@@ -21,7 +21,6 @@ HBONE_PORT = 15008
 ENVOY_METRICS_PORT = 15020
 
 WORKSPACE_CLAIM = "workspace"
-WORKSPACE_DIRECTORY = "/workspace"
 MODELS_DIRECTORY = "/models"
 SERVE_CODE_DIRECTORY = "/etc/rcarena/serve"
 SERVE_CODE_MAP = "serve-code"

@@ -109,10 +109,6 @@ class KubernetesRuntime(_Frozen):
         ours = stack_labels(self.namespace).items() <= (found["metadata"].get("labels") or {}).items()
         return ours and not found["metadata"].get("deletionTimestamp")
 
-    def roles(self) -> dict[str, Role]:
-        """Return the role of each service, in the order gateway, head, replicas."""
-        return {service.name: service.role for service in self.services}
-
     def service(self, name: str) -> ServiceRuntime:
         """Return a service by name. Raises KeyError for an unknown one."""
         for service in self.services:

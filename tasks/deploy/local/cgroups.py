@@ -134,12 +134,6 @@ class Cgroup:
         name = "memory.current" if self.is_v2 else "memory.usage_in_bytes"
         return int((self.paths[UNIFIED if self.is_v2 else "memory"] / name).read_text(encoding="utf-8"))
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds used since creation."""
-        if self.is_v2:
-            return _keyed(self.paths[UNIFIED] / "cpu.stat").get("usage_usec", 0) / 1e6
-        return int((self.paths["cpuacct"] / "cpuacct.usage").read_text(encoding="utf-8")) / 1e9
-
     def throttled_seconds(self) -> float:
         """Return the seconds in which runnable threads waited for the quota, summed over CPUs."""
         stat = _keyed(self.paths[UNIFIED if self.is_v2 else "cpu"] / "cpu.stat")

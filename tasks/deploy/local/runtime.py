@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.local.cgroups import Cgroup
 from tasks.deploy.local.namespaces import INTERFACE, enter_fabric, enter_service
 from tasks.stack import Role
@@ -78,11 +77,3 @@ def read_runtime(directory: Path) -> StackRuntime | None:
         return StackRuntime.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
-
-
-def running_stack(directory: Path) -> StackRuntime:
-    """Return the state of a live stack. Raises StackNotRunningError when ``directory`` has none."""
-    runtime = read_runtime(directory)
-    if runtime is None or not runtime.alive:
-        raise StackNotRunningError(f"no stack runs in {directory.parent}: start one with `rcarena deploy up`")
-    return runtime

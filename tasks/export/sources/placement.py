@@ -67,10 +67,6 @@ class Placement:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
-    def gpu_uuids(self) -> tuple[str, ...]:
-        return tuple(sorted(self._by_gpu))
-
-    @cached_property
     def nodes(self) -> dict[str, tuple[str, ...]]:
         """Service -> nodes of its pods."""
         found: dict[str, dict[str, None]] = defaultdict(dict)

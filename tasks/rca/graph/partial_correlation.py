@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import erfc, ndtri
+from scipy.special import ndtri
 
 from tasks.rca.features.panel import standardise
 
@@ -59,18 +59,6 @@ def small_given_one(correlation: np.ndarray, limit: float) -> Iterator[np.ndarra
         between -= with_i[:, None]
         between *= between
         yield between < left * (limit**2 * left_i)
-
-
-def fisher_z_p_values(correlations: np.ndarray, rows: int, size: int) -> np.ndarray:
-    """Two-sided p values of partial correlations given ``size`` columns, estimated from ``rows`` samples.
-
-    NaN where the correlation is NaN, and everywhere if ``rows - size - 3`` is not positive: too few samples to say.
-    """
-    if rows - size - 3 <= 0:
-        return np.full(np.shape(correlations), np.nan)
-    with np.errstate(divide="ignore"):
-        z = np.arctanh(np.abs(correlations)) * np.sqrt(rows - size - 3)
-    return erfc(z / np.sqrt(2))
 
 
 def critical_correlation(alpha: float, rows: int, size: int) -> float:

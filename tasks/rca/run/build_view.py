@@ -54,7 +54,7 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         inject_time + pd.Timedelta(seconds=params.fault_s) if params.fault_s else None,
     )
     samples = window.cut(samples, "time")
-    wide, step_ns = widen_with_step(samples, inject_time)
+    wide, step_ns = widen(samples, inject_time)
     logs = window.cut(case.logs, "time")
     spans = window.cut(case.spans, "start")
     requests = window.cut(case.requests, "scheduled").drop(columns="request_id")
@@ -118,7 +118,7 @@ def _detect_inject_time(samples: pd.DataFrame, case: Case) -> pd.Timestamp:
     """Return the time of the first row after the change, on a grid that begins with the recording."""
     from tasks.rca.features.change_point import detect_change
 
-    metrics, step_ns = widen_with_step(samples, samples["time"].min())
+    metrics, step_ns = widen(samples, samples["time"].min())
     seen = Telemetry(
         requests=case.requests,
         spans=case.spans,
@@ -159,19 +159,17 @@ class _Window:
         return table[keep]
 
 
-def widen(samples: pd.DataFrame, boundary: pd.Timestamp) -> pd.DataFrame:
+def widen(samples: pd.DataFrame, boundary: pd.Timestamp) -> tuple[pd.DataFrame, int]:
     """Turn long metrics (``time``, ``service``, ``metric``, ``value``) into one row per step and a column per (service,
     metric).
 
     Samples of one column that fall into one step are averaged. Times that do not lie on a common grid are put on one
     (:mod:`tasks.rca.features.grid`); no row mixes before and after ``boundary``. A hole in the recording has no rows.
     Infinite values count as no sample; columns and rows without any sample are left out.
+
+    Returns:
+        The wide metrics, and the usual step between samples of a column (ns; 0 if none has two).
     """
-    return widen_with_step(samples, boundary)[0]
-
-
-def widen_with_step(samples: pd.DataFrame, boundary: pd.Timestamp) -> tuple[pd.DataFrame, int]:
-    """Widen as :func:`widen` does; return the usual step between samples of a column too (ns; 0 if none has two)."""
     samples = samples[np.isfinite(samples["value"])]
     if samples.empty:
         columns = pd.MultiIndex.from_arrays([[], []], names=["service", "metric"])

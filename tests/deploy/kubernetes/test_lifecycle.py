@@ -66,7 +66,7 @@ class TestUp:
         runtime = up(make_params(), stack, said.append)
         assert published(stack) == runtime == running(stack)
         assert gateway.models == ["falcon-h1-7b"] * 2
-        assert runtime.roles() == make_params().roles()
+        assert {service.name: service.role for service in runtime.services} == make_params().roles()
         assert {pod.node for service in runtime.services for pod in service.pods} <= {"gpu-0", "gpu-1"}
         replica = runtime.service("ray-replicas-1")
         live = gpu_cluster.get("v1", "Pod", replica.pods[0].name)

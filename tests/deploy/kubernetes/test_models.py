@@ -26,13 +26,6 @@ def test_presets_make_sense(preset: ModelPreset) -> None:
         assert preset.min_gpu_memory_gb * preset.engine["gpu_memory_utilization"] > preset.weights_gb + 3
 
 
-def test_a_spread_model_needs_less_of_each_card() -> None:
-    llama = model_preset("llama-3.1-8b")
-    assert llama.gpu_memory_gb(1, 1) == llama.min_gpu_memory_gb
-    assert llama.weights_gb / 4 < llama.gpu_memory_gb(2, 2) < llama.gpu_memory_gb(2, 1) < llama.gpu_memory_gb(1, 1)
-    assert model_preset("toy-cpu").gpu_memory_gb(1, 1) == 0
-
-
 def test_engine_arguments_of_the_user_win_over_the_presets() -> None:
     params = stack(engine_arguments={"max_num_seqs": 7, "seed": 3})
     arguments = engine_arguments(params, model_preset(params.model))

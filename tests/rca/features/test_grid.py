@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.rca.features.rows import row_of, step_of, ticks_of, usual_gap, with_past
-from tasks.rca.run.build_view import widen, widen_with_step
+from tasks.rca.run.build_view import widen
 from tests.rca.views import T0
 
 SECOND = 1_000_000_000
@@ -45,7 +45,7 @@ def with_holes(step: float, normal: list[int], fault: int, hole: float) -> np.nd
 def test_rows_beside_holes_stay_rows(step: float, normal: list[int], holes: float) -> None:
     seconds = with_holes(step, normal, 3, holes * step)
     inject = T0 + pd.Timedelta(seconds=seconds[-3] - step / 3)
-    wide, found = widen_with_step(samples({"m": seconds, "n": seconds}), inject)
+    wide, found = widen(samples({"m": seconds, "n": seconds}), inject)
     assert found == step * SECOND
     assert len(wide) == len(seconds)
     assert (wide.index >= inject).sum() == 3
@@ -74,7 +74,7 @@ def test_jittered_scrapes_make_one_row_per_step(
         f"m{i}": step * (ticks + phase + rng.uniform(-jitter, jitter, len(ticks))) for i, phase in enumerate(phases)
     }
     boundary = T0 + pd.Timedelta(seconds=step * inject)
-    wide, found = widen_with_step(samples(columns), boundary)
+    wide, found = widen(samples(columns), boundary)
     assert found == pytest.approx(step * SECOND, rel=0.02)
     values = wide.to_numpy()
     assert (values[wide.index < boundary] < step * inject + 1e-6)[~np.isnan(values[wide.index < boundary])].all()
@@ -90,7 +90,7 @@ def test_jittered_scrapes_make_one_row_per_step(
 def test_a_slightly_wrong_step_does_not_drift_away() -> None:
     rng = np.random.default_rng(0)
     seconds = 15.37 * np.arange(4000) + rng.uniform(-4, 4, 4000)
-    wide, found = widen_with_step(samples({"m": seconds}), T0 + pd.Timedelta(seconds=30_000.1))
+    wide, found = widen(samples({"m": seconds}), T0 + pd.Timedelta(seconds=30_000.1))
     assert found == pytest.approx(15.37 * SECOND, rel=1e-5)
     assert len(wide) in (4000, 4001)
 
@@ -98,7 +98,7 @@ def test_a_slightly_wrong_step_does_not_drift_away() -> None:
 @pytest.mark.parametrize("offset", [0.0, 7.0])
 def test_metrics_of_different_steps_share_the_finer_grid(offset: float) -> None:
     fine, coarse = 15.0 * np.arange(40), 60.0 * np.arange(10) + offset
-    wide, found = widen_with_step(samples({"fine": fine, "slow": coarse, "slow2": coarse}), T0 + pd.Timedelta("311s"))
+    wide, found = widen(samples({"fine": fine, "slow": coarse, "slow2": coarse}), T0 + pd.Timedelta("311s"))
     assert found == 15 * SECOND
     assert len(wide) == 40
     np.testing.assert_allclose(wide[("a", "fine")], fine)
@@ -108,7 +108,7 @@ def test_metrics_of_different_steps_share_the_finer_grid(offset: float) -> None:
 def test_a_few_finer_samples_do_not_tear_the_rows_apart() -> None:
     """One metric of forty at 1 s among those at 60 s: its samples of a minute are averaged."""
     minutes = {f"m{i}": 60.0 * np.arange(30) for i in range(1500)}
-    wide, found = widen_with_step(samples(minutes | {"fast": np.arange(1800.0)}), T0 + pd.Timedelta("900s"))
+    wide, found = widen(samples(minutes | {"fast": np.arange(1800.0)}), T0 + pd.Timedelta("900s"))
     assert found == 60 * SECOND
     assert 30 <= len(wide) <= 32
     assert wide[("a", "m0")].count() == 30
@@ -116,13 +116,13 @@ def test_a_few_finer_samples_do_not_tear_the_rows_apart() -> None:
 
 def test_duplicate_times_are_one_sample() -> None:
     seconds = np.repeat([0.0, 10, 20, 500, 510, 520], 3)
-    wide, found = widen_with_step(samples({"m": seconds}), T0 + pd.Timedelta("495s"))
+    wide, found = widen(samples({"m": seconds}), T0 + pd.Timedelta("495s"))
     assert (found, len(wide)) == (10 * SECOND, 6)
 
 
 def test_scrapes_on_both_sides_of_the_inject_time_are_two_rows() -> None:
     early, late = 10 * np.arange(6) - 0.4, 10 * np.arange(6) + 0.4
-    wide = widen(samples({"early": early, "late": late}), T0 + pd.Timedelta("30s"))
+    wide = widen(samples({"early": early, "late": late}), T0 + pd.Timedelta("30s"))[0]
     assert len(wide) == 7
     assert wide[("a", "early")].notna().tolist() == [True] * 4 + [False] + [True] * 2
     assert wide[("a", "late")].notna().tolist() == [True] * 3 + [False] + [True] * 3

@@ -32,7 +32,7 @@ def metrics(*columns: tuple[str, str, list[float]]) -> pd.DataFrame:
         )
         for service, metric, values in columns
     ]
-    return widen(pd.concat(frames), T0)
+    return widen(pd.concat(frames), T0)[0]
 
 
 def rows(count: int) -> pd.DataFrame:
@@ -203,7 +203,7 @@ def test_without_metrics_it_is_per_second() -> None:
     assert list(sli.index) == [at(1), at(2)]
 
 
-NONE_WIDE = widen(pd.DataFrame({"time": [], "service": [], "metric": [], "value": []}), T0)
+NONE_WIDE = widen(pd.DataFrame({"time": [], "service": [], "metric": [], "value": []}), T0)[0]
 
 
 def test_nothing_at_all() -> None:

@@ -165,7 +165,7 @@ def test_content_key_depends_on_the_content(tmp_path: Path) -> None:
 
 def test_widen_averages_duplicates_and_keeps_gaps() -> None:
     samples = pd.concat([long(seconds(0, 1, 1, 2), [1, 2, 4, np.inf]), long(seconds(2), [9], service="b")])
-    wide = widen(samples, T0)
+    wide = widen(samples, T0)[0]
     assert wide.index.equals(seconds(0, 1, 2).as_unit("ns"))
     np.testing.assert_array_equal(wide[("a", "m")], [1, 3, np.nan])
     np.testing.assert_array_equal(wide[("b", "m")], [np.nan, np.nan, 9])
@@ -174,19 +174,19 @@ def test_widen_averages_duplicates_and_keeps_gaps() -> None:
 def test_the_mean_of_a_step_does_not_depend_on_the_order_of_its_samples() -> None:
     samples = long(seconds(0, 0, 0, 1), [0.1, 0.2, 0.3, 1.0])
     backwards = samples.iloc[::-1]
-    np.testing.assert_array_equal(widen(samples, T0).to_numpy(), widen(backwards, T0).to_numpy())
+    np.testing.assert_array_equal(widen(samples, T0)[0].to_numpy(), widen(backwards, T0)[0].to_numpy())
 
 
 def test_widen_puts_jittery_times_on_a_grid_that_does_not_mix_before_and_after() -> None:
     times = seconds(0.1, 1.2, 2.05, 3.1, 4.15)
     inject_time = T0 + pd.Timedelta(seconds=2.1)
-    wide = widen(pd.concat([long(times, [0, 0, 0, 1, 1]), long(times, [0, 0, 0, 1, 1], metric="n")]), inject_time)
+    wide = widen(pd.concat([long(times, [0, 0, 0, 1, 1]), long(times, [0, 0, 0, 1, 1], metric="n")]), inject_time)[0]
     assert not wide[wide.index < inject_time].to_numpy().any()
     assert wide[wide.index >= inject_time].to_numpy().all()
 
 
 def test_widen_of_nothing_is_empty() -> None:
-    assert widen(long(seconds(), []), T0).shape == (0, 0)
+    assert widen(long(seconds(), []), T0)[0].shape == (0, 0)
 
 
 def test_missing_names_signals_without_samples(tmp_path: Path) -> None:
