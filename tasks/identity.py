@@ -64,7 +64,7 @@ def differing(model: BaseModel, defaults: Mapping[str, Any] | None = None) -> di
 
 def differences(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """List the dotted keys that both mappings have with different values, each with both values."""
-    one, other = dict(_leaves(canonical(recorded), "")), dict(_leaves(canonical(asked), ""))
+    one, other = dict(leaves(canonical(recorded), "")), dict(leaves(canonical(asked), ""))
     return [
         f"{key} {one[key]}, not {other[key]}" for key in one if key in other and digest(one[key]) != digest(other[key])
     ]
@@ -92,12 +92,12 @@ def _differing(value: Any) -> Any:
     return value
 
 
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for name, each in value.items():
-            yield from _leaves(each, f"{key}.{name}" if key else name)
-    elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+            yield from leaves(each, f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and any(isinstance(each, Mapping | list) for each in value):
         for index, each in enumerate(value):
-            yield from _leaves(each, f"{key}[{index}]")
+            yield from leaves(each, f"{key}[{index}]")
     else:
         yield key, value

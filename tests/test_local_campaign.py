@@ -25,7 +25,7 @@ import yaml
 from tasks.case import read_cases, validate_case
 from tasks.deploy.local import lifecycle, preflight
 from tasks.deploy.local.layout import serve_python
-from tasks.deploy.local.runtime import read_runtime
+from tasks.deploy.local.runtime import StackRuntime
 from tasks.inject.recover import recover, residue
 from tasks.workspace import Workspace
 
@@ -138,7 +138,7 @@ def test_kill_9_leaves_no_fault_and_the_campaign_continues(params_file: Path, wo
 
 
 def test_the_stack_is_gone_after_the_campaign(workspace: Workspace) -> None:
-    runtime = read_runtime(workspace.stack)
+    runtime = StackRuntime.read(workspace.stack)
     assert runtime is None
     assert lifecycle.leftovers(workspace.stack) == []
     running = subprocess.run(["pgrep", "-af", str(workspace.root)], capture_output=True, text=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from tasks.deploy.errors import StackNotRunningError
+from tasks.deploy.runtime import RUNTIME_FILE
 from tasks.errors import RCArenaError
 from tasks.plugins import Registry
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 B = TypeVar("B", bound="type[Backend[Any]]")
 
 
-RUNTIME_FILE = "runtime.json"
-"""JSON file that ``up`` writes into the workspace's ``stack``; its key ``backend`` names the backend that reads it."""
 DEFAULT = "local"
 """Backend asked for its status when neither a published stack nor parameters name one."""
 

@@ -27,7 +27,7 @@ from tasks.campaign.plan import CasePlan
 from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Sampling
 from tasks.export.exporter import export_case
 from tasks.export.questions.metrics import METRIC_MAP_VERSION
-from tasks.inject.recover import recover, residue
+from tasks.inject.recover import recover, recover_fully, residue
 from tasks.inject.start import start_injection
 from tasks.injection import Injection
 from tasks.load.run import load_record, read_run, start_generator
@@ -70,7 +70,9 @@ class Attempt:
         Raises:
             AttemptError: residue that cannot be removed, or no steady stack.
         """
-        remove_residue(self.workspace)
+        if found := residue(self.workspace):
+            logger.warning("residue of a fault: %s; recovering", "; ".join(found))
+            recover_fully(self.workspace, logger.warning)
         wait_until_steady(self.stack, self.say)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
@@ -228,18 +230,6 @@ def stop_load(generator: subprocess.Popen[bytes]) -> None:
     if generator.poll() is None:
         generator.kill()
         generator.wait()
-
-
-def remove_residue(workspace: Workspace) -> None:
-    """Undo what is left of faults. Raises AttemptError when something stays: no case may start then."""
-    found = residue(workspace)
-    if not found:
-        return
-    logger.warning("residue of a fault: %s; recovering", "; ".join(found))
-    recover(workspace)
-    left = residue(workspace)
-    if left:
-        raise AttemptError(f"residue of a fault cannot be removed: {'; '.join(left)}")
 
 
 def wait_until_steady(stack: LiveStack, say: Say) -> None:

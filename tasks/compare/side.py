@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from tasks.case import Case, CaseError, read_cases
 from tasks.compare.errors import CompareError
-from tasks.identity import canonical
+from tasks.identity import canonical, leaves
 from tasks.injection import Injection
 from tasks.params import Params
 from tasks.record.message import stack_line
@@ -192,15 +191,8 @@ def flat_parameters(text: str) -> dict[str, str]:
         raise CompareError(f"the recorded parameters: {error}") from error
     with contextlib.suppress(ValidationError):
         document = Params.model_validate(document).model_dump(mode="json")
-    return dict(_flattened(canonical(document), ""))
-
-
-def _flattened(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, each in value.items():
-            yield from _flattened(each, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
-        for i, each in enumerate(value):
-            yield from _flattened(each, f"{key}[{i}]")
-    else:
-        yield key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in leaves(canonical(document), "")
+        if value != {}
+    }

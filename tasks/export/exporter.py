@@ -11,28 +11,11 @@ from tempfile import TemporaryDirectory
 import pyarrow.parquet as pq
 
 from tasks.case import NO_ROW, SIGNALS, CaseWriter, Completeness, SignalName, Stack
-from tasks.export.base import (
-    ExportContext,
-    ExportError,
-    Sink,
-    TelemetrySources,
-    exporter,
-    registered_exporters,
-)
-from tasks.export.questions.metrics import absent_metrics, explain_missing, missing_metrics
+from tasks.export.base import ExportContext, ExportError, Sink, TelemetrySources, registered_exporters
+from tasks.export.questions.metrics import absent_metrics, missing_metrics
 from tasks.params import ExportParams
 
 log = logging.getLogger(__name__)
-
-__all__ = [
-    "ExportError",
-    "TelemetrySources",
-    "check_metrics",
-    "check_series",
-    "explain_missing",
-    "export_case",
-    "exporter",
-]
 
 MAX_REASON_CHARACTERS = 2000
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tasks.inject.probe import Probe
 from tasks.validation import Frozen
@@ -20,6 +20,15 @@ from tasks.validation import Frozen
 
 class FaultParameters(Frozen):
     """Base of the parameters of a fault kind; units are in the names."""
+
+
+HealthyWithin = Annotated[float, Field(gt=0, le=3600, description="time for it to be back after the window")]
+
+
+class RestartParameters(FaultParameters):
+    """Base of the parameters of kinds that end processes: ``healthy_within_s`` is their executors' ``settle_s``."""
+
+    healthy_within_s: HealthyWithin = 900
 
 
 class FaultTarget(BaseModel, ABC):
@@ -124,6 +133,8 @@ class FaultExecutor(ABC, Generic[T, P]):
         self.target = target
         self.parameters = parameters
         self.journal = journal
+        if isinstance(parameters, RestartParameters):
+            self.settle_s = parameters.healthy_within_s
 
     @property
     def injection_id(self) -> str:

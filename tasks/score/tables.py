@@ -14,7 +14,6 @@ import pandas as pd
 from tasks.params import ScoreParams
 from tasks.rca.method import Method
 from tasks.rca.run.pair import PairResult
-from tasks.rca.run.pool import Outcome
 from tasks.score.accuracy import SCORES, ranking_scores, tail_scores
 from tasks.score.bootstrap import bootstrap_interval
 from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values
@@ -91,17 +90,6 @@ def _scores(
 def tail_of(score: str) -> str:
     """Return the name in ``Scored.scores`` of a score with a random tail."""
     return f"{score}_tail"
-
-
-def score_pairs(truths: Sequence[Truth], methods: Sequence[Method], outcomes: Iterable[Outcome]) -> list[Scored]:
-    """Score every pair, in the order of ``truths`` and ``methods``."""
-    truth_by_case = {truth.case: truth for truth in truths}
-    method_by_name = {method.name: method for method in methods}
-    return in_order(
-        truths,
-        methods,
-        [score_pair(truth_by_case[o.case], method_by_name[o.method], o.result) for o in outcomes],
-    )
 
 
 def in_order(truths: Sequence[Truth], methods: Sequence[Method], pairs: Iterable[Scored]) -> list[Scored]:

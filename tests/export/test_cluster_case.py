@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tasks.case import CaseRecord, CaseWriter, Completeness, Phase, read_case
-from tasks.export.base import TelemetrySources
-from tasks.export.exporter import ExportError, export_case
+from tasks.export.base import ExportError, TelemetrySources
+from tasks.export.exporter import export_case
 from tasks.export.sources.http import HttpAccess
 from tests.export.emulators import DeepFlowEmulator, FilesEmulator, LokiEmulator, Response, serving
 from tests.export.sources.test_deepflow import _row

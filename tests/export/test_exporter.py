@@ -24,8 +24,8 @@ from tasks.case import (
 )
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.export import base
-from tasks.export.base import Sink, exporter
-from tasks.export.exporter import ExportError, TelemetrySources, check_metrics, export_case
+from tasks.export.base import ExportError, Sink, TelemetrySources, exporter
+from tasks.export.exporter import check_metrics, export_case
 from tasks.export.questions.metrics import METRIC_MAP
 from tasks.export.questions.spans import engine_metrics, number_attribute, serve_metrics
 from tasks.export.sources.prometheus import TimeGrid

@@ -15,17 +15,17 @@ from tasks.params import ScoreParams
 from tasks.rca.method import Family, Method, Paper, Ranking
 from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
-from tasks.rca.run.pool import Outcome
 from tasks.score.detection import detection_table
 from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TABLES, TIMINGS_FILE, write_score_files
 from tasks.score.results import method_costs
 from tasks.score.tables import (
     average_rank_table,
     comparison_table,
+    in_order,
     metric_ranking_table,
     misattribution_table,
     ranking_table,
-    score_pairs,
+    score_pair,
     score_table,
 )
 from tasks.score.truth import Column, truth_of
@@ -50,11 +50,13 @@ def write_scores(
     """
     records = [case.record for case in read_cases(cases_dir)]
     methods = [_method(name, (families or {}).get(name, "metric")) for name in rankers]
-    outcomes = [
-        Outcome(record.case_id, name, _result(ranker(record))) for record in records for name, ranker in rankers.items()
-    ]
     truths = tuple(truth_of(record, include_ineffective=False, columns=columns_of(record)) for record in records)
-    pairs = score_pairs(truths, methods, outcomes)
+    scored = [
+        score_pair(truth, method, _result(rankers[method.name](record)))
+        for record, truth in zip(records, truths, strict=True)
+        for method in methods
+    ]
+    pairs = in_order(truths, methods, scored)
     params = ScoreParams(methods=tuple(rankers), profile="llm", bootstrap_samples=100)
     compared = comparison_table(pairs, params)
     facts = {record.case_id: _facts(record, (late_s or {}).get(record.case_id)) for record in records}

@@ -11,9 +11,8 @@ import pytest
 
 from tasks.rca.registry import get_method
 from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
-from tasks.rca.run.pool import Outcome
 from tasks.score.campaign import ScoreResult, score_campaign
-from tasks.score.tables import METRICS_KEPT, metric_ranking_table, score_pair, score_pairs, score_table
+from tasks.score.tables import METRICS_KEPT, in_order, metric_ranking_table, score_pair, score_table
 from tasks.score.truth import Truth, truth_of
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
@@ -92,9 +91,9 @@ def test_a_method_that_never_names_a_metric_has_no_scores_there(record) -> None:
         "random": [replace(result_of(), metrics=()), failed],
     }
     truths = [truth, replace(truth, case="other")]
-    outcomes = [Outcome(truths[i].case, name, found[i]) for name, found in results.items() for i in range(2)]
-    pairs = score_pairs(truths, [get_method(name) for name in results], outcomes)
-    table = score_table(pairs, score_params())
+    methods = {name: get_method(name) for name in results}
+    scored = [score_pair(truths[i], methods[name], found[i]) for name, found in results.items() for i in range(2)]
+    table = score_table(in_order(truths, list(methods.values()), scored), score_params())
     at_metrics = table[table["granularity"] == "metric"].set_index(["level", "method", "score"])
     assert set(at_metrics.index.get_level_values("method")) == {"nsigma", ""}
     assert at_metrics.loc[("overall", "nsigma", "ac1"), "value"] == 0.5

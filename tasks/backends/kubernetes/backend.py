@@ -32,9 +32,9 @@ class KubernetesBackend(Backend[KubernetesDeployParams]):
 
     @classmethod
     def read_runtime(cls, directory: Path) -> KubernetesRuntime | None:
-        from tasks.deploy.kubernetes.runtime import read_runtime
+        from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 
-        return read_runtime(directory)
+        return KubernetesRuntime.read(directory)
 
     @classmethod
     def faults(cls) -> FaultSupport:

@@ -29,9 +29,9 @@ class LocalBackend(Backend[LocalDeployParams]):
 
     @classmethod
     def read_runtime(cls, directory: Path) -> StackRuntime | None:
-        from tasks.deploy.local.runtime import read_runtime
+        from tasks.deploy.local.runtime import StackRuntime
 
-        return read_runtime(directory)
+        return StackRuntime.read(directory)
 
     @classmethod
     def faults(cls) -> FaultSupport:

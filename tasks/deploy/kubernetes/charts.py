@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -155,7 +156,7 @@ def _is_on(switch: str | None, params: KubernetesDeployParams) -> bool:
 
 def _release(entry: dict[str, Any], context: dict[str, Any]) -> ChartRelease:
     plain = {key: value for key, value in entry.items() if key not in ("values", "readiness", "crds")}
-    text = _environment().get_template(entry["values"]).render(context)
+    text = environment("values").get_template(entry["values"]).render(context)
     values = yaml.load(text, SAFE_LOADER)  # noqa: S506 (a safe loader)
     return ChartRelease(
         **plain,
@@ -166,10 +167,9 @@ def _release(entry: dict[str, Any], context: dict[str, Any]) -> ChartRelease:
 
 
 def _values_context(params: KubernetesDeployParams, runtime: ContainerRuntime) -> dict[str, Any]:
-    tolerations = [toleration.model_dump(exclude_none=True) for toleration in params.accelerator.tolerations]
     return {
-        "alloy_configuration": _environment().get_template("alloy-configuration.alloy.j2").render(names=names),
-        "dcgm_counters": _environment().get_template("dcgm-counters.csv.j2").render(),
+        "alloy_configuration": environment("values").get_template("alloy-configuration.alloy.j2").render(names=names),
+        "dcgm_counters": environment("values").get_template("dcgm-counters.csv.j2").render(),
         "names": names,
         "runtime": runtime,
         "toolkit_environment": TOOLKIT_ENVIRONMENTS.get(runtime.distribution, {}),
@@ -181,7 +181,7 @@ def _values_context(params: KubernetesDeployParams, runtime: ContainerRuntime) -
         "accelerator": params.accelerator,
         "gpu": params.accelerator.kind == "nvidia",
         "gpu_nodes_only": gpu_nodes_only(params),
-        "tolerations": tolerations if params.accelerator.kind == "nvidia" else [],
+        "tolerations": tolerations(params),
     }
 
 
@@ -191,14 +191,23 @@ def _document() -> dict[str, Any]:
     return document
 
 
+def tolerations(params: KubernetesDeployParams) -> list[dict[str, Any]]:
+    """Return the tolerations of all pods: on a cluster with only GPU nodes, the head runs there, too."""
+    if params.accelerator.kind == "none":
+        return []
+    return [toleration.model_dump(exclude_none=True) for toleration in params.accelerator.tolerations]
+
+
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(DIRECTORY / "values"),
+def environment(folder: str) -> Environment:
+    """Return what renders the templates of a folder beside this module."""
+    found = Environment(
+        loader=FileSystemLoader(DIRECTORY / folder),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 (YAML, not HTML)
     )
-    environment.filters["tojson"] = json.dumps
-    return environment
+    found.filters["digest"] = lambda text: hashlib.sha256(text.encode()).hexdigest()[:16]
+    found.filters["tojson"] = json.dumps
+    return found

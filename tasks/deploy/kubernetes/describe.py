@@ -12,7 +12,6 @@ from tasks.deploy.kubernetes.runtime import (
     KubernetesRuntime,
     PodRuntime,
     ServiceRuntime,
-    read_runtime,
     service_selector,
 )
 from tasks.deploy.kubernetes.waiting import is_ready
@@ -25,7 +24,7 @@ CONTAINERS: dict[Role, str] = {"gateway": "nginx", "head": "ray-head", "replica"
 
 def describe(cluster: Cluster, params: KubernetesDeployParams, directory: Path) -> KubernetesRuntime:
     """Return the stack's runtime description. Raises DeployError (a service has no ready pod) and ClusterError."""
-    known = read_runtime(directory)
+    known = KubernetesRuntime.read(directory)
     urls = choose_urls(params, cluster.address, known.forwards if known else ())
     gpus = _gpus_of_pods(cluster)
     return KubernetesRuntime(

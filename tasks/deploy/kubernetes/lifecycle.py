@@ -23,7 +23,7 @@ from tasks.deploy.kubernetes.nodes import gpu_nodes
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.plan import changes_spec
 from tasks.deploy.kubernetes.render import render_stack
-from tasks.deploy.kubernetes.runtime import KubernetesRuntime, read_runtime, service_selector
+from tasks.deploy.kubernetes.runtime import KubernetesRuntime, service_selector
 from tasks.deploy.kubernetes.validate import validate_deploy_params
 from tasks.deploy.kubernetes.volumes import CLAIM, kept_volumes
 from tasks.deploy.kubernetes.waiting import RAY_SERVICE, await_ready, is_ready
@@ -300,7 +300,7 @@ def _status(cluster: Cluster, params: KubernetesDeployParams, directory: Path) -
     if ray_service is None:
         return Status("down", f"no stack runs in namespace {cluster.namespace} ({cluster.label})")
     services = tuple(_service_status(cluster, name, role) for name, role in params.roles().items())
-    runtime = read_runtime(directory)
+    runtime = KubernetesRuntime.read(directory)
     waiting = [each for each in services if each.ready < max(1, each.pods)]
     if runtime is None or waiting:
         names = ", ".join(each.name for each in waiting)

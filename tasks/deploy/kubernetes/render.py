@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.deploy.kubernetes import names
 from tasks.deploy.kubernetes.charts import (
@@ -21,8 +18,10 @@ from tasks.deploy.kubernetes.charts import (
     ContainerRuntime,
     Prerequisite,
     chart_releases,
+    environment,
     gpu_nodes_only,
     prerequisites,
+    tolerations,
 )
 from tasks.deploy.kubernetes.models import model_preset
 from tasks.deploy.kubernetes.params import KubernetesDeployParams, PodResources
@@ -64,12 +63,12 @@ HELM_TIMEOUT = "15m"
 def render_stack(params: KubernetesDeployParams) -> tuple[Manifest, ...]:
     """Return our objects in apply order, labelled ``manifest.stack_labels(namespace)``, or ``manifest.SHARED_LABELS``
     where all stacks of a cluster share them."""
-    environment, context = _environment(), template_context(params)
+    context = template_context(params)
     documents = (
         document
         for name in TEMPLATES
         if params.accelerator.kind == "nvidia" or name not in GPU_TEMPLATES
-        for document in yaml.load_all(environment.get_template(name).render(context), SAFE_LOADER)
+        for document in yaml.load_all(environment("templates").get_template(name).render(context), SAFE_LOADER)
         if document is not None
     )
     return tuple(Manifest(_labelled(document, params.namespace)) for document in documents)
@@ -180,21 +179,6 @@ def _labelled(document: dict[str, Any], namespace: str) -> dict[str, Any]:
     return with_fingerprint(document) if document["kind"] in REWRITTEN_BY_OPERATORS else document
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(DIRECTORY / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-        autoescape=False,  # noqa: S701 (YAML, not HTML)
-    )
-    environment.filters["digest"] = lambda text: hashlib.sha256(text.encode()).hexdigest()[:16]
-    environment.filters["tojson"] = json.dumps
-    return environment
-
-
 def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
     """Return the variables of the templates: parameters, names, and values derived from them."""
     replicas = replica_names(params)
@@ -219,7 +203,7 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
         "ray_environment": _ray_environment(params),
         "engine_environment": _engine_environment(params),
         "models_claims": _models_claims(params, replicas),
-        "tolerations": _tolerations(params),
+        "tolerations": tolerations(params),
         "serve_config": yaml.safe_dump(serve_config(params), sort_keys=False, width=120),
         "tracing_module": (DIRECTORY / "tracing_module.py").read_text(encoding="utf-8"),
         "dashboards": {
@@ -236,7 +220,7 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
     context["routes"] = route_prefixes(params)
     context["shares"] = _shares(context["routes"])
     context["otlp_address"] = params.telemetry.otlp_endpoint.partition("://")[2].rstrip("/")
-    context["nginx_conf"] = _environment().get_template("nginx.conf.j2").render(context)
+    context["nginx_conf"] = environment("templates").get_template("nginx.conf.j2").render(context)
     return context
 
 
@@ -272,13 +256,6 @@ def _models_claims(params: KubernetesDeployParams, replicas: tuple[str, ...]) ->
     if params.storage.access_mode == "ReadWriteMany":
         return ("models",) * len(replicas)
     return tuple(f"models-{replica}" for replica in replicas)
-
-
-def _tolerations(params: KubernetesDeployParams) -> list[dict[str, Any]]:
-    """Return the tolerations of all pods: on a cluster with only GPU nodes, the head runs there, too."""
-    if params.accelerator.kind == "none":
-        return []
-    return [toleration.model_dump(exclude_none=True) for toleration in params.accelerator.tolerations]
 
 
 def _pod_labels(params: KubernetesDeployParams, service: str, ray: bool, serve: bool) -> dict[str, str]:

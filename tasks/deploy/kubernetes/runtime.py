@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from tasks.deploy.runtime import ServiceState, StackState, State
 from tasks.kube.address import ClusterAddress
 from tasks.kube.errors import ClusterError
 from tasks.kube.manifest import stack_labels, stack_selector
-from tasks.stack import Role
-from tasks.system.durable import write_durably
 
 logger = logging.getLogger(__name__)
 
-RUNTIME_FILE = "runtime.json"
 ALIVE_DEADLINE_S = 10.0
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PodRuntime(_Frozen):
+class PodRuntime(State):
     """One pod at the time when the stack became ready. ``gpus``: UUIDs reported by the GPU agent (empty: none, or no
     agent)."""
 
@@ -35,14 +26,12 @@ class PodRuntime(_Frozen):
     gpus: tuple[str, ...] = ()
 
 
-class ServiceRuntime(_Frozen):
+class ServiceRuntime(ServiceState):
     """One service. Pods may be replaced while the stack runs: ``selector`` finds the current ones.
 
     ``container`` is the pod's main container.
     """
 
-    name: str
-    role: Role
     selector: str
     container: str
     pods: tuple[PodRuntime, ...]
@@ -58,7 +47,7 @@ class ServiceRuntime(_Frozen):
         return self.pods[0].ip
 
 
-class Forward(_Frozen):
+class Forward(State):
     """Forward of a Service's port to ``local_port`` of this machine (``kubectl port-forward``)."""
 
     namespace: str
@@ -67,7 +56,7 @@ class Forward(_Frozen):
     local_port: int
 
 
-class KubernetesRuntime(_Frozen):
+class KubernetesRuntime(StackState[ServiceRuntime]):
     """State of a stack. ``stack_uid`` is the UID of its namespace, which exists as long as the stack.
 
     The URLs hold for this machine while ``access.open_forwards`` keeps the ``forwards`` open (None: the signal is not
@@ -77,16 +66,10 @@ class KubernetesRuntime(_Frozen):
     backend: Literal["kubernetes"] = "kubernetes"
     cluster: ClusterAddress
     stack_uid: str
-    services: tuple[ServiceRuntime, ...]
-    model: str
-    directory: Path
-    gateway_url: str
-    prometheus_url: str
     loki_url: str | None = None
     spans_url: str | None = None
     deepflow_url: str | None = None
     forwards: tuple[Forward, ...] = ()
-    versions: dict[str, str] = {}
 
     @property
     def namespace(self) -> str:
@@ -109,27 +92,7 @@ class KubernetesRuntime(_Frozen):
         ours = stack_labels(self.namespace).items() <= (found["metadata"].get("labels") or {}).items()
         return ours and not found["metadata"].get("deletionTimestamp")
 
-    def service(self, name: str) -> ServiceRuntime:
-        """Return a service by name. Raises KeyError for an unknown one."""
-        for service in self.services:
-            if service.name == name:
-                return service
-        raise KeyError(name)
-
-    def write(self) -> None:
-        """Write ``directory/runtime.json`` atomically."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        write_durably(self.directory / RUNTIME_FILE, self.model_dump_json(indent=1).encode())
-
 
 def service_selector(namespace: str, service: str) -> str:
     """Return the label selector of a service's pods."""
     return f"app={service},{stack_selector(namespace)}"
-
-
-def read_runtime(directory: Path) -> KubernetesRuntime | None:
-    """Return the last published state of a live or dead stack; None when it is missing or unreadable."""
-    try:
-        return KubernetesRuntime.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        return None

@@ -24,8 +24,9 @@ from tasks.deploy.local.cgroups import CGROUP_ROOT, STACKS_PREFIX, Cgroup, Cgrou
 from tasks.deploy.local.layout import MODEL_NAME, Layout
 from tasks.deploy.local.namespaces import join_network, new_fabric
 from tasks.deploy.local.params import LocalDeployParams
-from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime, read_runtime
+from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.deploy.local.supervisor import LEASE_FILE, STATUS_FILE, StackStatus, clear_directory
+from tasks.deploy.runtime import RUNTIME_FILE
 from tasks.identity import digest, resolved
 from tasks.system.file_lock import FileLock
 from tasks.system.process import ProcessId
@@ -73,7 +74,7 @@ def up(params: LocalDeployParams, directory: Path, progress: Progress = logger.i
         DeployError: something is missing on this machine, or the stack did not become healthy; nothing is left running.
     """
     with _stack_lock(directory):
-        running = read_runtime(directory)
+        running = StackRuntime.read(directory)
         if running is not None and running.alive:
             problem = _why_not_reusable(running, params, directory)
             if problem is None:
@@ -108,7 +109,7 @@ def down(directory: Path) -> bool:
 
 def status(directory: Path) -> Status:
     """Return the state of the stack; request a completion when it claims to be ready."""
-    runtime = read_runtime(directory)
+    runtime = StackRuntime.read(directory)
     if runtime is None or not runtime.alive:
         left = leftovers(directory)
         return Status("leftovers", f"dead, left behind: {', '.join(left)}") if left else Status("down", "no stack runs")
@@ -256,7 +257,7 @@ def _await_ready(runtime: StackRuntime, directory: Path, progress: Progress) -> 
 
 
 def _down(directory: Path) -> bool:
-    runtime = read_runtime(directory)
+    runtime = StackRuntime.read(directory)
     found = bool(leftovers(directory))
     if runtime is not None and runtime.alive:
         found = True
@@ -268,7 +269,7 @@ def _down(directory: Path) -> bool:
     if not cgroup.kill_all():
         raise DeployError(f"processes {sorted(cgroup.pids())} of the stack cannot be ended")
     cgroup.remove()
-    for name in ("runtime.json", STATUS_FILE, LEASE_FILE):
+    for name in (RUNTIME_FILE, STATUS_FILE, LEASE_FILE):
         (directory / name).unlink(missing_ok=True)
     return found
 

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 from functools import cache
-from pathlib import Path
+
+import psutil
 
 from tasks.deploy.local.cgroups import STACKS_PREFIX, Cgroup, CgroupError
 from tasks.deploy.local.layout import SERVE_PYTHON_VARIABLE, serve_python
@@ -48,7 +49,7 @@ def problems(replicas: int = 3) -> list[str]:
         found.append(f"cgroups cannot be made: {error} (in a container: --privileged)")
     if shutil.which("unshare") and not _namespaces_allowed():
         found.append("the kernel refuses new PID, mount or network namespaces (in a container: --privileged)")
-    available, needed = _available_memory_gb(), BASE_MEMORY_GB + replicas * REPLICA_MEMORY_GB
+    available, needed = psutil.virtual_memory().available / 1e9, BASE_MEMORY_GB + replicas * REPLICA_MEMORY_GB
     if available < needed:
         found.append(f"only {available:.1f} GB of memory available; {replicas} toy engines need about {needed:g}")
     return found
@@ -78,10 +79,3 @@ def versions() -> dict[str, str]:
 def _namespaces_allowed() -> bool:
     command = ["unshare", "--fork", "--pid", "--mount", "--net", "--mount-proc", "true"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def _available_memory_gb() -> float:
-    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) / 1e6
-    return 0.0

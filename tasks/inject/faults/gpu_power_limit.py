@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
-from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes
-from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
+from tasks.inject.executors.kubernetes.node_fault import LimitExecutor, LimitParameters
 from tasks.inject.probe import Probe
 
-FALL = 0.1
 
+class Parameters(LimitParameters):
+    absolute = "watts"
 
-class Parameters(FaultParameters):
     watts: Annotated[
         float | None, Field(gt=0, le=2000, description="power limit; raised to the lowest that the GPU allows")
     ] = 150
@@ -24,32 +23,12 @@ class Parameters(FaultParameters):
         float | None, Field(gt=0, lt=1, description="instead of watts: share of the GPU's default power limit")
     ] = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fraction_in_place_of_the_default(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("fraction") is not None and "watts" not in given:
-            return {**given, "watts": None}
-        return given
 
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Parameters:
-        if (self.watts is None) == (self.fraction is None):
-            raise ValueError("give either watts or fraction")
-        return self
-
-
-class GpuPowerLimit(NodeFaultExecutor[Parameters]):
+class GpuPowerLimit(LimitExecutor[Parameters]):
     action = "power-limit"
-
-    def amount(self) -> dict[str, float]:
-        parameters = self.parameters
-        return {"value": parameters.watts} if parameters.watts is not None else {"fraction": parameters.fraction or 0}
 
     def probe(self) -> Probe:
         return gpu_probes.power_draw(self.target)
-
-    def shows_effect(self, before: float, during: float) -> bool:
-        return during <= (1 - FALL) * before
 
     @property
     def criterion(self) -> str:

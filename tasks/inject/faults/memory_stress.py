@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -125,12 +124,11 @@ class ChaosMemoryStress(StressExecutor[Parameters]):
         return f"a rise of {0.7 * self.size_mb:.0f} MiB"
 
 
-def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
-    """Return ``MemAvailable`` of the machine in MiB."""
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def available_mb() -> float:
+    """Return the memory available on the machine in MiB."""
+    import psutil
+
+    return float(psutil.virtual_memory().available / 2**20)
 
 
 register(

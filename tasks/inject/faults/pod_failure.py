@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
-from tasks.inject.executor import FaultParameters
+from tasks.inject.executor import RestartParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodExecutor
 
 
-class Parameters(FaultParameters):
-    healthy_within_s: Annotated[float, Field(gt=0, le=3600, description="time for it to be back after the window")] = (
-        900
-    )
+class Parameters(RestartParameters):
+    """That of every kind that ends processes."""
 
 
 class ChaosPodFailure(PodExecutor[Parameters]):
     kind = "pod-failure"
-
-    @property
-    def settle_s(self) -> float:  # type: ignore[override]  # computed here, a constant there
-        return self.parameters.healthy_within_s
 
 
 register(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.errors import FaultError
-from tasks.inject.executor import FaultParameters
+from tasks.inject.executor import HealthyWithin, RestartParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodExecutor
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalExecutor
@@ -21,10 +19,8 @@ from tasks.inject.probe import Probe, Sample
 from tasks.system.process import ProcessId
 
 
-class Parameters(FaultParameters):
-    healthy_within_s: Annotated[float, Field(gt=0, le=3600, description="time for it to be back after the window")] = (
-        120
-    )
+class Parameters(RestartParameters):
+    healthy_within_s: HealthyWithin = 120
 
 
 class _Survivors(Probe):
@@ -50,10 +46,6 @@ class LocalProcessKill(LocalExecutor[Parameters]):
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return ()
-
-    @property
-    def settle_s(self) -> float:  # type: ignore[override]  # computed here, a constant there
-        return self.parameters.healthy_within_s
 
     def apply(self, run_for_s: float) -> str:
         victims = [ProcessId.of(pid) for pid in self.target.processes()]
@@ -86,10 +78,6 @@ class ChaosContainerKill(PodExecutor[Parameters]):
     defaults: ClassVar = {"healthy_within_s": 900}
 
     kind = "container-kill"
-
-    @property
-    def settle_s(self) -> float:  # type: ignore[override]  # computed here, a constant there
-        return self.parameters.healthy_within_s
 
 
 register(

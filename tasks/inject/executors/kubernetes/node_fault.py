@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import model_validator
 
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
@@ -16,6 +18,39 @@ from tasks.inject.executors.kubernetes.undo import DeleteNodeFaults, KubernetesS
 from tasks.kube.node_fault import Action, NodeFaultSpec
 
 P = TypeVar("P", bound=FaultParameters)
+FALL = 0.1
+
+
+class LimitParameters(FaultParameters):
+    """Base of the parameters of a limit: either the field that ``absolute`` names, or ``fraction``. What is given
+    replaces the default of the other."""
+
+    absolute: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_place_of_the_default(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name, other in ((cls.absolute, "fraction"), ("fraction", cls.absolute)):
+                if given.get(name) is not None and other not in given:
+                    return {**given, other: None}
+        return given
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if len(self.amount) != 1:
+            raise ValueError(f"give either {self.absolute} or fraction")
+        return self
+
+    @property
+    def amount(self) -> dict[str, float]:
+        """Return ``value`` or ``fraction`` of the NodeFault."""
+        given = self.model_dump()
+        both = {"value": given[self.absolute], "fraction": given["fraction"]}
+        return {name: amount for name, amount in both.items() if amount is not None}
+
+
+L = TypeVar("L", bound=LimitParameters)
 
 
 class NodeFaultExecutor(KubernetesExecutor[P]):
@@ -60,3 +95,13 @@ class NodeFaultExecutor(KubernetesExecutor[P]):
             return self.resources.lost(LOOK_DEADLINE_S)
         except FaultError:
             return None
+
+
+class LimitExecutor(NodeFaultExecutor[L]):
+    """Lowers a limit of the GPU, so that a figure of it falls."""
+
+    def amount(self) -> dict[str, float]:
+        return self.parameters.amount
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during <= (1 - FALL) * before
