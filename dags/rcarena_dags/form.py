@@ -63,9 +63,8 @@ def _targets(inject: Mapping[str, Any]) -> set[str]:
 def campaign_form() -> dict[str, Param]:
     return {
         "name": name("by-hand"),
-        "workspace": Param(
-            None,
-            type=["null", "string"],
+        "workspace": optional(
+            "string",
             pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$",
             description="Folder of the campaign on the volume; empty: its name. Finished cases in it are not repeated.",
         ),
@@ -77,15 +76,13 @@ def campaign_form() -> dict[str, Param]:
         ),
         **experiment(),
         **stack(),
-        "profile": Param(
-            None,
-            type=["null", "string"],
+        "profile": optional(
+            "string",
             enum=[None, *limits("score.profile")["enum"]],
             description="Telemetry that the methods may see: what the paper used, or every metric of the case.",
         ),
-        "methods": Param(
-            None,
-            type=["null", "array"],
+        "methods": optional(
+            "array",
             items={"type": "string", "pattern": WORD},
             minItems=1,
             examples=_known_methods(),
@@ -93,6 +90,11 @@ def campaign_form() -> dict[str, Param]:
         ),
         **flags(),
     }
+
+
+def optional(kind: str, description: str, **schema: Any) -> Param:
+    """Return a field that may be left empty."""
+    return Param(None, type=["null", kind], description=description, **schema)
 
 
 def name(default: str) -> Param:
@@ -106,63 +108,42 @@ def name(default: str) -> Param:
 
 def experiment() -> dict[str, Param]:
     return {
-        "faults": Param(
-            None,
-            type=["null", "array"],
+        "faults": optional(
+            "array",
             items=FAULT,
             description='One case per target and repetition: [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], '
             '"parameters": {"workers": 2}}]. Not touched: those of the preset. A list that is empty: only fault-free '
             "cases.",
         ),
-        "targets": Param(
-            None,
-            type=["null", "array"],
+        "targets": optional(
+            "array",
             items={"type": "string", "pattern": SERVICE},
             minItems=1,
             examples=_known_targets(),
             description="Only faults on these services; empty: on all that the faults name.",
         ),
-        "repetitions": Param(
-            None,
-            type=["null", "integer"],
-            **bounds("campaign.repetitions"),
-            description="Of every fault on every target.",
-        ),
-        "fault_free_cases": Param(
-            None,
-            type=["null", "integer"],
-            **bounds("campaign.fault_free_cases"),
-            description="Cases without any fault.",
-        ),
-        "windows": Param(
-            None,
-            type=["null", "object"],
+        "repetitions": optional("integer", "Of every fault on every target.", **bounds("campaign.repetitions")),
+        "fault_free_cases": optional("integer", "Cases without any fault.", **bounds("campaign.fault_free_cases")),
+        "windows": optional(
+            "object",
             properties=section("campaign.windows"),
             additionalProperties=False,
             description='Seconds of each phase of a case: {"warmup_s": 5, "baseline_s": 22, "fault_s": 22, '
             '"recovery_s": 8}; what is left out stays.',
         ),
-        "seed": Param(None, type=["null", "integer"], **bounds("campaign.seed"), description="Seed of load and plan."),
+        "seed": optional("integer", "Seed of load and plan.", **bounds("campaign.seed")),
     }
 
 
 def stack() -> dict[str, Param]:
     return {
-        "load_rate": Param(None, type=["null", "number"], **bounds("load.rate"), description="Requests per second."),
-        "replicas": Param(
-            None, type=["null", "integer"], **bounds("deploy.replicas"), description="Replicas of the model."
+        "load_rate": optional("number", "Requests per second.", **bounds("load.rate")),
+        "replicas": optional("integer", "Replicas of the model.", **bounds("deploy.replicas")),
+        "tensor_parallel": optional(
+            "integer", "GPUs that share each layer (Kubernetes).", **bounds("deploy.parallelism.tensor")
         ),
-        "tensor_parallel": Param(
-            None,
-            type=["null", "integer"],
-            **bounds("deploy.parallelism.tensor"),
-            description="GPUs that share each layer (Kubernetes).",
-        ),
-        "pipeline_parallel": Param(
-            None,
-            type=["null", "integer"],
-            **bounds("deploy.parallelism.pipeline"),
-            description="Pods that a replica spans (Kubernetes).",
+        "pipeline_parallel": optional(
+            "integer", "Pods that a replica spans (Kubernetes).", **bounds("deploy.parallelism.pipeline")
         ),
     }
 
@@ -247,14 +228,13 @@ def case_form() -> dict[str, Param]:
             pattern=r"^case-[0-9a-f]{12}$",
             description="A case id of the campaign, as `rcarena plan` lists them.",
         ),
-        "attempt": Param(
-            None,
-            type=["null", "string"],
+        "attempt": optional(
+            "string",
             pattern=r"^[a-z0-9][a-z0-9-]{0,40}$",
             description="Name of this attempt; empty: made from the run.",
         ),
-        "asked_by": Param(None, type=["null", "object"], description="The campaign's task that waits; by hand: empty."),
-        "run": Param(None, type=["null", "string"], description="Label of the pods of the campaign; by hand: empty."),
+        "asked_by": optional("object", description="The campaign's task that waits; by hand: empty."),
+        "run": optional("string", description="Label of the pods of the campaign; by hand: empty."),
     }
 
 
