@@ -111,10 +111,9 @@ Plain = Annotated[Any, AfterValidator(_plain)]
 """A value whose type only a registry knows: text, a finite number, true, false, null, or lists and mappings of them."""
 
 
-def validation_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return one line per problem of a pydantic error, each naming the key below ``prefix``."""
-    problems = [_problem(dict(detail), model) for detail in error.errors()]
-    return [f"{prefix}.{problem}" if prefix else problem for problem in problems]
+def validation_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return one line per problem of a pydantic error, each naming the key."""
+    return [_problem(dict(detail), model) for detail in error.errors()]
 
 
 def _problem(detail: dict[str, Any], model: type[BaseModel]) -> str:

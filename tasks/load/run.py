@@ -71,15 +71,13 @@ def start_generator(
     return process
 
 
-def run_foreground(
-    spec: LoadSpec, out: Path, *, nice: int = 0, progress: bool = True, api_key: ApiKey | None = None
-) -> Run:
+def run_foreground(spec: LoadSpec, out: Path, *, api_key: ApiKey | None = None) -> Run:
     """Run the load and wait for it. Ctrl-C stops it early; what was sent until then is recorded.
 
     Raises:
         LoadError: the generator failed; it has said why on standard error.
     """
-    process = start_generator(spec, out, nice=nice, progress=progress, api_key=api_key)
+    process = start_generator(spec, out, nice=0, progress=True, api_key=api_key)
     while True:
         try:
             status = process.wait()

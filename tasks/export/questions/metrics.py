@@ -212,7 +212,6 @@ def missing_metrics(
     found: Collection[tuple[str, str]],
     roles: Mapping[str, Role],
     units: Units,
-    specs: Iterable[MetricSpec] = METRIC_MAP,
     gpus: bool = True,
 ) -> dict[str, tuple[str, ...]]:
     """Return the canonical metrics without any sample: metric -> services that lack it.
@@ -223,7 +222,7 @@ def missing_metrics(
     """
     lacking = {
         spec.name: tuple(s for s in expected_services(spec, roles, units, gpus) if (spec.name, s) not in found)
-        for spec in specs
+        for spec in METRIC_MAP
     }
     return {name: services for name, services in lacking.items() if services}
 

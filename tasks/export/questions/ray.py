@@ -52,11 +52,9 @@ def ray_late_counter_rate(counter: str, witness: str) -> str:
     )
 
 
-def everywhere(
-    source: Source, promql: str, roles: frozenset[Role], combine: Combine = "sum", divisor: str = ""
-) -> tuple[Variant, Variant]:
+def everywhere(source: Source, promql: str, roles: frozenset[Role], divisor: str = "") -> tuple[Variant, Variant]:
     """Return the query for a local stack, whose series carry ``service``, and for a cluster, with ``pod``."""
-    return _local(source, promql, roles, divisor), _cluster(source, promql, roles, combine, divisor)
+    return _local(source, promql, roles, divisor), _cluster(source, promql, roles, "sum", divisor)
 
 
 def by_proxy(promql: str, divisor: str = "") -> tuple[Variant, Variant]:

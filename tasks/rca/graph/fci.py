@@ -26,11 +26,10 @@ MAX_TESTS_BEYOND_NEIGHBOURS = 10_000_000
 """Tests given Possible-D-SEP: about 4 s."""
 
 
-def learn_fci(values: np.ndarray, *, alpha: float = 0.05, max_conditions: int | None = None) -> CausalGraph:
+def learn_fci(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
     """The graph of FCI with Fisher's z test of partial correlations.
 
-    ``values``: (rows, columns) without NaN. ``alpha``: a pair is taken apart at p > alpha. ``max_conditions``: largest
-    conditioning set; None: no limit.
+    ``values``: (rows, columns) without NaN. ``alpha``: a pair is taken apart at p > alpha.
 
     Of FCI's marks, ``-->`` is directed and ``o->`` possibly directed; ``o-o`` and ``<->`` are undirected. The rules for
     selection bias (5 to 7) are left out: no sample is recorded because of the values it has. Where two rules disagree
@@ -44,19 +43,15 @@ def learn_fci(values: np.ndarray, *, alpha: float = 0.05, max_conditions: int | 
         MethodError: too many columns, or too many tests among neighbours (:mod:`tasks.rca.graph.skeleton`).
     """
     test = Independence(correlation_matrix(values), len(values), alpha)
-    skeleton = learn_skeleton(test, max_conditions=max_conditions)
-    take_apart_given_possible_d_sep(skeleton, test, max_conditions=max_conditions)
+    skeleton = learn_skeleton(test)
+    take_apart_given_possible_d_sep(skeleton, test)
     marks = Marks(skeleton)
     marks.orient()
     return marks.graph()
 
 
 def take_apart_given_possible_d_sep(
-    skeleton: Skeleton,
-    test: Independence,
-    *,
-    max_conditions: int | None = None,
-    max_tests: int = MAX_TESTS_BEYOND_NEIGHBOURS,
+    skeleton: Skeleton, test: Independence, *, max_tests: int = MAX_TESTS_BEYOND_NEIGHBOURS
 ) -> None:
     """Take pairs of ``skeleton`` apart that only sets with other columns than neighbours separate.
 
@@ -64,9 +59,8 @@ def take_apart_given_possible_d_sep(
     """
     possible = possible_d_sep(skeleton.adjacent, colliders(skeleton))
     pools = possible.sum(axis=1)
-    largest = int(pools.max(initial=1)) - 1
     tests_made = 0
-    for size in range(1, largest + 1 if max_conditions is None else min(largest, max_conditions) + 1):
+    for size in range(1, int(pools.max(initial=1))):
         before = skeleton.adjacent.copy()
         needed = count_tests(before.sum(axis=1), pools, size)
         if not needed or not test.possible(size):

@@ -13,18 +13,10 @@ from tasks.rca.graph.partial_correlation import correlation_matrix
 from tasks.rca.graph.skeleton import Independence, Skeleton, learn_skeleton
 
 
-def learn_pc(
-    values: np.ndarray,
-    *,
-    alpha: float = 0.05,
-    max_conditions: int | None = None,
-    forbidden: np.ndarray | None = None,
-) -> CausalGraph:
+def learn_pc(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
     """The graph of PC-stable with Fisher's z test of partial correlations.
 
-    ``values``: (rows, columns) without NaN. ``alpha``: a pair is taken apart at p > alpha. ``max_conditions``: largest
-    conditioning set; None: no limit. ``forbidden``: (columns, columns) bool: i does not cause j. An adjacent pair that
-    is forbidden one way is directed the other way; one that is forbidden both ways is not adjacent.
+    ``values``: (rows, columns) without NaN. ``alpha``: a pair is taken apart at p > alpha.
 
     Where tests contradict each other about a direction (two heads on an edge), the edge is undirected. The result does
     not depend on the order of columns. Complexity: exponential in the largest number of neighbours, O(columns^3) if
@@ -33,29 +25,21 @@ def learn_pc(
     Raises:
         MethodError: too many columns, or too many tests (:mod:`tasks.rca.graph.skeleton`).
     """
-    n = values.shape[1]
-    forbidden = np.zeros((n, n), dtype=bool) if forbidden is None else forbidden
-    test = Independence(correlation_matrix(values), len(values), alpha)
-    skeleton = learn_skeleton(test, never=forbidden & forbidden.T, max_conditions=max_conditions)
-    heads = (skeleton.adjacent & forbidden.T) | colliders(skeleton, refused=forbidden)
-    return orient(skeleton.adjacent, heads, forbidden)
+    skeleton = learn_skeleton(Independence(correlation_matrix(values), len(values), alpha))
+    return orient(skeleton.adjacent, colliders(skeleton))
 
 
-def colliders(skeleton: Skeleton, refused: np.ndarray | None = None) -> np.ndarray:
-    """(n, n) bool: [i, j] if i *-> j <-* k for some k: i and k were separated, and never by a set with j in it.
-
-    A collider with an arrow in ``refused`` (n, n) is not drawn.
-    """
+def colliders(skeleton: Skeleton) -> np.ndarray:
+    """(n, n) bool: [i, j] if i *-> j <-* k for some k: i and k were separated, and never by a set with j in it."""
     heads = np.zeros_like(skeleton.adjacent)
-    allowed = skeleton.adjacent if refused is None else skeleton.adjacent & ~refused
     for middle in range(len(heads)):
-        ends = np.flatnonzero(allowed[:, middle])
+        ends = np.flatnonzero(skeleton.adjacent[:, middle])
         pairs = np.ix_(ends, ends)
         heads[ends, middle] = (skeleton.separated[pairs] & ~skeleton.separates[:, :, middle][pairs]).any(axis=1)
     return heads
 
 
-def orient(adjacent: np.ndarray, heads: np.ndarray, forbidden: np.ndarray) -> CausalGraph:
+def orient(adjacent: np.ndarray, heads: np.ndarray) -> CausalGraph:
     """Meek's rules 1 to 3. A round applies them all to the graph as it was before, so no order of edges decides.
 
     Edges with two heads, edges that one round points both ways, and edges that would close a cycle stay undirected.
@@ -67,7 +51,7 @@ def orient(adjacent: np.ndarray, heads: np.ndarray, forbidden: np.ndarray) -> Ca
         away_from_collider = linked(directed.T, apart)
         away_from_cycle = linked(directed, directed)
         new = unknown & (away_from_collider | away_from_cycle | double_triangle(unknown, unknown, directed, apart))
-        new &= ~forbidden & ~_descendants(directed).T
+        new &= ~_descendants(directed).T
         if not new.any():
             undirected = adjacent & ~directed & ~directed.T
             return CausalGraph(directed, undirected, np.zeros_like(adjacent))

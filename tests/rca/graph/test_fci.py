@@ -196,12 +196,6 @@ def test_the_search_beyond_neighbours_has_a_limit() -> None:
     assert limited.adjacent.sum() == before > whole.adjacent.sum()
 
 
-def test_largest_conditioning_set() -> None:
-    values = samples_with(correlations(dag(4, [(0, 1), (0, 2), (1, 3), (2, 3)])))
-    assert learn_fci(values, max_conditions=1).causes()[3, 0]
-    assert not learn_fci(values).causes()[3, 0]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_the_order_of_columns_says_nothing(seed: int) -> None:
     assert order_problem(learn_fci, seed) == ""
