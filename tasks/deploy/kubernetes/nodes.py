@@ -9,6 +9,7 @@ from tasks.deploy.kubernetes.charts import ContainerRuntime, Distribution
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.kube.client import ALL_NAMESPACES, Cluster, Object
 from tasks.kube.errors import ForbiddenError
+from tasks.kube.status import condition
 
 SOCKETS: dict[str, str] = {
     "containerd": "/run/containerd/containerd.sock",
@@ -94,10 +95,8 @@ def _distribution(node: Object, version: str) -> Distribution:
 
 def _usable(node: Object, params: KubernetesDeployParams) -> bool:
     labels = node["metadata"].get("labels") or {}
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    fits = params.accelerator.node_selector.items() <= labels.items()
-    return ready and fits and not (node.get("spec") or {}).get("unschedulable") and _tolerated(node, params)
+    usable = condition(node, "Ready") and params.accelerator.node_selector.items() <= labels.items()
+    return usable and not (node.get("spec") or {}).get("unschedulable") and _tolerated(node, params)
 
 
 def _tolerated(node: Object, params: KubernetesDeployParams) -> bool:

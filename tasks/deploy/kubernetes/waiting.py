@@ -12,6 +12,7 @@ from tasks.deploy.kubernetes.diagnosis import Problem, Watcher
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.kube.client import Cluster, Object
 from tasks.kube.manifest import Manifest, stack_selector
+from tasks.kube.status import condition
 
 Progress = Callable[[str], None]
 
@@ -87,11 +88,6 @@ def observe(
 def is_ready(pod: Object) -> bool:
     """Return whether the pod is Ready and not being deleted."""
     return not pod["metadata"].get("deletionTimestamp") and condition(pod, "Ready")
-
-
-def condition(document: Object, kind: str) -> bool:
-    conditions = (document.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == kind and each["status"] == "True" for each in conditions)
 
 
 def available(workload: Object) -> tuple[int, int]:

@@ -77,8 +77,8 @@ class Skeleton:
         self.separates[i[:, None], j[:, None], given] = self.separates[j[:, None], i[:, None], given] = True
 
 
-def learn_skeleton(test: Independence, *, max_tests: int = MAX_TESTS) -> Skeleton:
-    """The skeleton of PC-stable.
+def learn_skeleton(test: Independence, *, max_conditions: int | None = None, max_tests: int = MAX_TESTS) -> Skeleton:
+    """The skeleton of PC-stable. ``max_conditions``: largest conditioning set.
 
     Raises:
         MethodError: more than ``MAX_COLUMNS`` columns, or a level that would bring the tests given two or more columns
@@ -90,7 +90,7 @@ def learn_skeleton(test: Independence, *, max_tests: int = MAX_TESTS) -> Skeleto
     adjacent = ~np.eye(n, dtype=bool)
     skeleton = Skeleton(adjacent, np.zeros((n, n), dtype=bool), np.zeros((n, n, n), dtype=bool))
     tests_made = 0
-    for size in range(n - 1):
+    for size in range(n - 1 if max_conditions is None else min(n - 1, max_conditions + 1)):
         before = adjacent.copy()
         degrees = before.sum(axis=1)
         if degrees.max() <= size or not test.possible(size):

@@ -51,6 +51,13 @@ def test_two_copies_do_not_cut_each_other_off() -> None:
     assert skeleton.adjacent.sum() == 6
 
 
+def test_largest_conditioning_set() -> None:
+    correlation = correlations(dag(4, [(0, 1), (0, 2), (1, 3), (2, 3)]))
+    test = Independence(correlation, 10**6, 0.05)
+    assert learn_skeleton(test, max_conditions=1).adjacent[0, 3]
+    assert not learn_skeleton(test, max_conditions=2).adjacent[0, 3]
+
+
 @pytest.mark.parametrize("rows", [2, 3, 4])
 def test_too_few_rows_separate_nothing(rows: int) -> None:
     values = np.random.default_rng(0).standard_normal((rows, 4)) + 10 * np.arange(rows)[:, None] ** 2

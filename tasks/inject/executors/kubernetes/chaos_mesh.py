@@ -10,7 +10,6 @@ import math
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, TypeVar
 
-from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import probes
 from tasks.inject.executors.kubernetes.chaos_resource import (
@@ -69,14 +68,8 @@ class ChaosExecutor(KubernetesExecutor[P]):
         self.applied_at = min(status.times("Apply"), default=None)
         return f"Chaos Mesh: {self.chaos}"
 
-    def alarm(self) -> str | None:
-        return super().alarm() or self._taken_back()
-
-    def _taken_back(self) -> str | None:
-        try:
-            document = self.resource.find(LOOK_DEADLINE_S)
-        except FaultError:
-            return None
+    def lost(self) -> str | None:
+        document = self.resource.find(LOOK_DEADLINE_S)
         if document is None or document["metadata"].get("deletionTimestamp"):
             return f"{self.chaos} {self.resource.name} was deleted during the fault"
         lost = ChaosStatus.of(document).not_in("Injected")
@@ -133,9 +126,6 @@ class PodExecutor(ChaosExecutor[P]):
 
     def action(self) -> dict[str, Any]:
         return {"action": self.kind, **({"gracePeriod": 0} if self.kind == "pod-kill" else {})}
-
-    def alarm(self) -> str | None:
-        return None
 
     def probe(self) -> Probe:
         self._wanted = len(self.target.pods())

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import Undone
-from tasks.inject.executors.kubernetes.injected import injected_metadata
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
-from tasks.kube.errors import ConflictError, NotFoundError
+from tasks.inject.executors.kubernetes.injected import create_injected, injected_metadata
+from tasks.inject.executors.kubernetes.target import REQUEST_DEADLINE_S, KubernetesTarget, translate_errors
+from tasks.kube.errors import NotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -112,22 +112,12 @@ class ChaosResource:
 
     def create(self, document: dict[str, Any]) -> None:
         """Create it. That the same one exists already (a lost answer, a retry) is success."""
-        with translate_errors(self.target):
-            try:
-                self.target.api().create(document)
-            except ConflictError as error:
-                if not error.already_exists:
-                    raise
-                self._check_same(document)
-            except NotFoundError as error:
-                if error.kind_missing:
-                    raise FaultError(f"{self.target.name}: Chaos Mesh is not installed (no {self.kind})") from error
-                raise
+        if not create_injected(self.target, document, f"Chaos Mesh is not installed (no {self.kind})"):
+            self._check_same(document)
 
-    def find(self, deadline_s: float | None = None) -> dict[str, Any] | None:
+    def find(self, deadline_s: float = REQUEST_DEADLINE_S) -> dict[str, Any] | None:
         with translate_errors(self.target):
-            api = self.target.api() if deadline_s is None else self.target.api(deadline_s)
-            return api.find(CHAOS_API, self.kind, self.name, namespace=self.namespace)
+            return self.target.api(deadline_s).find(CHAOS_API, self.kind, self.name, namespace=self.namespace)
 
     def await_injected(self, expected: frozenset[str]) -> ChaosStatus:
         """Wait until the controller has injected every record.

@@ -59,14 +59,8 @@ class SidePodExecutor(KubernetesExecutor[P]):
         self.applied_at = datetime.now(UTC)
         return f"pod beside the target: {specs[0]['containers'][0]['image']}"
 
-    def alarm(self) -> str | None:
-        return super().alarm() or self._lost()
-
-    def _lost(self) -> str | None:
-        try:
-            return self.fault_pods.lost(LOOK_DEADLINE_S)
-        except FaultError:
-            return None
+    def lost(self) -> str | None:
+        return self.fault_pods.lost(LOOK_DEADLINE_S)
 
     def spec(self, program: str, arguments: dict[str, Any], run_for_s: float) -> dict[str, Any]:
         """Return the spec of a pod in the target's image that runs the file ``program`` of this package."""

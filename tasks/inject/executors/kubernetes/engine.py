@@ -50,8 +50,5 @@ class EngineKill(EngineExecutor[P]):
     action = "engine-kill"
     spares_processes = False
 
-    def alarm(self) -> str | None:
-        return None
-
     def is_normal(self, before: float, during: float, after: float) -> bool:
         return super().is_normal(before, during, after) and probes.ready_pods(self.target) > 0

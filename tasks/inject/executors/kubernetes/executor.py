@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeVar
 
 from tasks.inject.errors import FaultError
@@ -37,16 +38,20 @@ class KubernetesExecutor(FaultExecutor[KubernetesTarget, P]):
         return self.pods
 
     def alarm(self) -> str | None:
-        return self.replaced()
+        """What the API does not tell is no reason. A fault that ends the service's processes has none."""
+        for look in (self.replaced, self.lost) if self.spares_processes else ():
+            with contextlib.suppress(FaultError):
+                if why := look():
+                    return why
+        return None
+
+    def lost(self) -> str | None:
+        """Say why what carries out the fault no longer does. Raises FaultError when the API does not answer."""
+        return None
 
     def replaced(self) -> str | None:
-        """Say which pod was replaced; None if none was, or the API does not answer."""
-        if not self.spares_processes:
-            return None
-        try:
-            now = {pod["metadata"]["uid"] for pod in self.target.pods(LOOK_DEADLINE_S)}
-        except FaultError:
-            return None
+        """Say which pod was replaced; None if none was. Raises FaultError when the API does not answer."""
+        now = {pod["metadata"]["uid"] for pod in self.target.pods(LOOK_DEADLINE_S)}
         lost = [name_of(pod) for pod in self.pods if pod["metadata"]["uid"] not in now]
         return f"pod {lost[0]} was replaced during the fault" if lost else None
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.inject.errors import FaultError
-from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
-from tasks.kube.errors import ClusterError, ConflictError
+from tasks.inject.executors.kubernetes.injected import create_injected, injected_metadata, injected_objects
+from tasks.inject.executors.kubernetes.target import REQUEST_DEADLINE_S, KubernetesTarget, translate_errors
+from tasks.kube.errors import ClusterError
+from tasks.kube.status import condition
 
 CONTAINER = "load"
 READY_FILE = "/tmp/ready"
@@ -33,19 +34,14 @@ class FaultPod:
     def create(self, injection_id: str, specs: tuple[dict[str, Any], ...]) -> None:
         """Create one per pod spec; those that exist already are kept."""
         for number, spec in enumerate(specs):
-            with translate_errors(self.target):
-                try:
-                    self.target.api().create(self.document(injection_id, number, spec))
-                except ConflictError as error:
-                    if not error.already_exists:
-                        raise
+            create_injected(self.target, self.document(injection_id, number, spec), "the cluster has no pods")
 
     def document(self, injection_id: str, number: int, spec: dict[str, Any]) -> dict[str, Any]:
         metadata = injected_metadata(self.target, f"{self.injection}-{number}", self.injection, injection_id)
         metadata["labels"]["istio.io/dataplane-mode"] = "none"
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
-    def all(self, deadline_s: float | None = None) -> list[dict[str, Any]]:
+    def all(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
         return injected_objects(self.target, "v1", "Pod", self.injection, deadline_s)
 
     def await_ready(self, count: int) -> None:
@@ -57,10 +53,10 @@ class FaultPod:
                 raise FaultError(f"{self.target.name}: a pod of the fault was deleted before it was ready")
             for pod in pods:
                 self._raise_if_ended(pod)
-            if all(map(_is_ready, pods)):
+            waiting = next((pod for pod in pods if not condition(pod, "Ready")), None)
+            if waiting is None:
                 return
             if time.monotonic() > deadline:
-                waiting = next(pod for pod in pods if not _is_ready(pod))
                 raise FaultError(
                     f"{self.target.name}: pod {waiting['metadata']['name']} is not ready within {READY_TIMEOUT_S:g} s: "
                     f"{_why(waiting)}"
@@ -107,11 +103,6 @@ class FaultPod:
 def ready_probe() -> dict[str, Any]:
     """Return the readiness probe: the program in the pod creates ``READY_FILE`` once it works."""
     return {"exec": {"command": ["test", "-f", READY_FILE]}, "periodSeconds": 1, "failureThreshold": 600}
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _why(pod: dict[str, Any]) -> str:

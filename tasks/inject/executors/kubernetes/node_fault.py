@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import model_validator
 
-from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.chaos_resource import resource_name
 from tasks.inject.executors.kubernetes.executor import KubernetesExecutor, name_of
@@ -87,14 +86,8 @@ class NodeFaultExecutor(KubernetesExecutor[P]):
         self.applied_at, self.said = self.resources.await_active(len(specs))
         return f"node agent: {self.said or self.action}"
 
-    def alarm(self) -> str | None:
-        return super().alarm() or self._lost()
-
-    def _lost(self) -> str | None:
-        try:
-            return self.resources.lost(LOOK_DEADLINE_S)
-        except FaultError:
-            return None
+    def lost(self) -> str | None:
+        return self.resources.lost(LOOK_DEADLINE_S)
 
 
 class LimitExecutor(NodeFaultExecutor[L]):

@@ -14,9 +14,9 @@ from typing import Any
 
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import Undone
-from tasks.inject.executors.kubernetes.injected import injected_metadata, injected_objects
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
-from tasks.kube.errors import ConflictError, NotFoundError
+from tasks.inject.executors.kubernetes.injected import create_injected, injected_metadata, injected_objects
+from tasks.inject.executors.kubernetes.target import REQUEST_DEADLINE_S, KubernetesTarget, translate_errors
+from tasks.kube.errors import NotFoundError
 from tasks.kube.node_fault import API_VERSION, KIND, NodeFaultSpec, NodeFaultStatus
 
 log = logging.getLogger(__name__)
@@ -41,25 +41,14 @@ class NodeFaults:
         """Create one per spec. That the same one exists already (a lost answer, a retry) is success."""
         for number, spec in enumerate(specs):
             document = self.document(injection_id, number, spec)
-            with translate_errors(self.target):
-                try:
-                    self.target.api().create(document)
-                except ConflictError as error:
-                    if not error.already_exists:
-                        raise
-                    self._check_same(document)
-                except NotFoundError as error:
-                    if error.kind_missing:
-                        raise FaultError(
-                            f"{self.target.name}: the cluster has no {KIND}: run `rcarena deploy up` again"
-                        ) from error
-                    raise
+            if not create_injected(self.target, document, f"the cluster has no {KIND}: run `rcarena deploy up` again"):
+                self._check_same(document)
 
     def document(self, injection_id: str, number: int, spec: NodeFaultSpec) -> dict[str, Any]:
         metadata = injected_metadata(self.target, f"{self.injection}-{number}", self.injection, injection_id)
         return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec.document()}
 
-    def all(self, deadline_s: float | None = None) -> list[dict[str, Any]]:
+    def all(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
         return injected_objects(self.target, API_VERSION, KIND, self.injection, deadline_s)
 
     def await_active(self, count: int) -> tuple[datetime | None, str]:
@@ -137,7 +126,8 @@ class NodeFaults:
 
     def _check_same(self, document: dict[str, Any]) -> None:
         name = document["metadata"]["name"]
-        existing = self.target.api().find(API_VERSION, KIND, name, namespace=self.target.namespace)
+        with translate_errors(self.target):
+            existing = self.target.api().find(API_VERSION, KIND, name, namespace=self.target.namespace)
         if existing is None or existing["metadata"].get("deletionTimestamp"):
             raise FaultError(f"{self.target.name}: an earlier {KIND} {name} is still being deleted")
         if existing["spec"] != document["spec"]:

@@ -14,13 +14,13 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.prometheus import Series, raw_samples
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, KubernetesTarget
 from tasks.inject.probe import Gauge, Probe, Sample
+from tasks.kube.status import condition
 
 log = logging.getLogger(__name__)
 
@@ -67,17 +67,21 @@ class PrometheusProbe(Probe):
         return [Sample(now[0] + clock, now[0] + clock, self._scale * now[1])]
 
 
-class PrometheusRate(PrometheusProbe):
-    """Samples the growth of a counter per second; a phase is reduced to the mean."""
+class PrometheusMean(PrometheusProbe):
+    """Samples a gauge whose rare large values matter: a phase is reduced to the mean."""
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return statistics.fmean(values)
+
+
+class PrometheusRate(PrometheusMean):
+    """Samples the growth of a counter per second."""
 
     def _samples(self, last: tuple[float, float] | None, now: tuple[float, float], clock: float) -> list[Sample]:
         if last is None or now[1] < last[1]:
             return []
         rate = self._scale * (now[1] - last[1]) / (now[0] - last[0])
         return [Sample(last[0] + clock, now[0] + clock, rate)]
-
-    def reduce(self, values: Sequence[float]) -> float:
-        return statistics.fmean(values)
 
 
 def container_cpu(target: KubernetesTarget) -> Probe:
@@ -97,13 +101,6 @@ def scrape_duration(target: KubernetesTarget) -> Probe:
 
 def failed_scrapes(target: KubernetesTarget) -> Probe:
     return FailedScrapes(target.prometheus_url, f"up{_pods(target)}", "failed fetches of the metrics of the pod", "%")
-
-
-class PrometheusMean(PrometheusProbe):
-    """Samples a gauge whose rare large values matter: a phase is reduced to the mean."""
-
-    def reduce(self, values: Sequence[float]) -> float:
-        return statistics.fmean(values)
 
 
 class FailedScrapes(PrometheusMean):
@@ -144,12 +141,7 @@ def ready_pods(target: KubernetesTarget) -> int:
         pods = target.pods(LOOK_DEADLINE_S)
     except FaultError:
         return 0
-    return sum(map(_is_ready, pods))
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return sum(condition(pod, "Ready") for pod in pods)
 
 
 def _container(target: KubernetesTarget) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.probe import Gauge, Probe, Rate, Sample
@@ -130,39 +130,44 @@ class Echo:
     round_trip_s: float | None = None
 
 
-class RoundTrip(Probe):
+class EchoProbe(Probe):
+    payload_bytes: ClassVar[int] = 32
+
+    def __init__(self, target: LocalTarget) -> None:
+        self._pinger = Pinger(target, self.payload_bytes)
+
+    def close(self) -> None:
+        self._pinger.close()
+
+
+class RoundTrip(EchoProbe):
     name, unit = "round trip from the fabric to the service", "ms"
     interval_s = 0.1
     min_samples = 3
-
-    def __init__(self, target: LocalTarget) -> None:
-        self._pinger = Pinger(target, payload_bytes=32)
 
     def tick(self) -> list[Sample]:
         answered = self._pinger.replies()
         self._pinger.send()
         return [Sample(echo.sent, echo.sent, 1e3 * (echo.round_trip_s or 0.0)) for echo in answered]
 
-    def close(self) -> None:
-        self._pinger.close()
 
-
-class Loss(Probe):
+class Loss(EchoProbe):
     """Samples the share of echoes without an answer in time. An echo counts once its time is over, answered or not."""
 
     name, unit = "echoes lost between the fabric and the service", "%"
     interval_s = 0.05
     min_samples = 10
 
-    def __init__(self, target: LocalTarget, timeout_s: float = 0.5) -> None:
-        self._pinger = Pinger(target, payload_bytes=32)
-        self._timeout_s = timeout_s
+    timeout_s = 0.5
+
+    def __init__(self, target: LocalTarget) -> None:
+        super().__init__(target)
         self._answered: list[Echo] = []
 
     def tick(self) -> list[Sample]:
         self._answered += self._pinger.replies()
         self._pinger.send()
-        limit = time.monotonic() - self._timeout_s
+        limit = time.monotonic() - self.timeout_s
         samples = [Sample(echo.sent, echo.sent, 0.0) for echo in self._answered if echo.sent < limit]
         self._answered = [echo for echo in self._answered if echo.sent >= limit]
         overdue = [sequence for sequence, echo in self._pinger.unanswered.items() if echo.sent < limit]
@@ -172,11 +177,8 @@ class Loss(Probe):
     def reduce(self, values: Sequence[float]) -> float:
         return statistics.fmean(values)
 
-    def close(self) -> None:
-        self._pinger.close()
 
-
-class Throughput(Probe):
+class Throughput(EchoProbe):
     """Samples the rate at which the service's link sends back a burst of full-size echoes, in kbit/s on the wire.
 
     The burst is small, since the link carries the service's traffic, too; bursts do not overlap.
@@ -185,12 +187,11 @@ class Throughput(Probe):
     name, unit = "rate of echoes from the service", "kbit/s"
     interval_s = 0.05
     min_samples = 1
+    payload_bytes = 1_400
+    burst, pause_s, timeout_s = 6, 2.0, 3.0
 
-    def __init__(self, target: LocalTarget, burst: int = 6, pause_s: float = 2.0, timeout_s: float = 3.0) -> None:
-        self._pinger = Pinger(target, payload_bytes=1_400)
-        self._burst = burst
-        self._pause_s = pause_s
-        self._timeout_s = timeout_s
+    def __init__(self, target: LocalTarget) -> None:
+        super().__init__(target)
         self._next_burst = time.monotonic()
         self._started: float | None = None
         self._answered: list[Echo] = []
@@ -201,20 +202,17 @@ class Throughput(Probe):
         if self._started is None:
             if now >= self._next_burst:
                 self._started, self._answered = now, []
-                for _ in range(self._burst):
+                for _ in range(self.burst):
                     self._pinger.send()
             return []
-        if len(self._answered) < self._burst and now - self._started < self._timeout_s:
+        if len(self._answered) < self.burst and now - self._started < self.timeout_s:
             return []
         started, self._started = self._started, None
         self._pinger.unanswered.clear()
-        self._next_burst = now + self._pause_s
-        elapsed = max((echo.round_trip_s or 0.0 for echo in self._answered), default=self._timeout_s)
+        self._next_burst = now + self.pause_s
+        elapsed = max((echo.round_trip_s or 0.0 for echo in self._answered), default=self.timeout_s)
         sent_bits = len(self._answered) * self._pinger.wire_bytes * 8
         return [Sample(started, now, sent_bits / 1e3 / max(elapsed, 1e-6))]
-
-    def close(self) -> None:
-        self._pinger.close()
 
 
 class OpenPorts:
