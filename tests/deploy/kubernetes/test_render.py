@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.deploy.kubernetes import render
-from tasks.deploy.kubernetes.charts import chart_releases, prerequisites
+from tasks.deploy.kubernetes.charts import chart_releases, environment, prerequisites
 from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.render import dump, install_script, render_stack, write_manifests
@@ -93,7 +93,7 @@ def test_no_template_has_a_key_twice(name: str) -> None:
 
     context = render.template_context(stack(name))
     for template in set(render.TEMPLATES) - {"dashboards.yaml.j2"}:
-        list(yaml.load_all(render._environment().get_template(template).render(context), UniqueKeys))
+        list(yaml.load_all(environment("templates").get_template(template).render(context), UniqueKeys))
 
 
 def test_rendering_is_a_pure_function(name: str) -> None:
