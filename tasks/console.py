@@ -10,6 +10,7 @@ import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Advance = Callable[[int], None]
+LOG_WIDTH = 200
 
 
 class Console:
@@ -44,3 +45,9 @@ class Console:
         with Progress(*columns, console=self._rich, transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda steps: bar.advance(task, steps)
+
+
+def table_console() -> rich.console.Console:
+    """Return what prints tables: as wide as the terminal, ``LOG_WIDTH`` in a log."""
+    console = rich.console.Console(highlight=False)
+    return console if console.is_terminal else rich.console.Console(highlight=False, width=LOG_WIDTH)

@@ -46,6 +46,15 @@ def _attempt(case_id: str, name: str, params: Path, workspace: Path) -> Attempt:
     return Attempt(checked, place, planned, Console().say, name)
 
 
+def _is_finished(case_id: str, workspace: Path) -> bool:
+    from tasks.case import is_finished
+
+    finished = is_finished(workspace_at(workspace).cases / case_id)
+    if finished:
+        typer.echo(f"{case_id} is finished already")
+    return finished
+
+
 @step_app.command()
 def prepare(
     case_id: CaseId,
@@ -58,12 +67,9 @@ def prepare(
     Exit status 99: the case is recorded already.
     """
     from tasks.campaign.attempt import experiment_lock
-    from tasks.case import is_finished
 
-    if is_finished(workspace_at(workspace).cases / case_id):
-        typer.echo(f"{case_id} is finished already")
+    if _is_finished(case_id, workspace):
         raise typer.Exit(EXIT_FINISHED)
-
     step = _attempt(case_id, attempt, params, workspace)
     with experiment_lock(step.workspace):
         step.prepare()
@@ -113,11 +119,7 @@ def export(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Save the telemetry of the attempt and publish the case."""
-    from tasks.case import is_finished
-
-    place = workspace_at(workspace)
-    if is_finished(place.cases / case_id):
-        typer.echo(f"{case_id} is finished already")
+    if _is_finished(case_id, workspace):
         return
     case = _attempt(case_id, attempt, params, workspace).publish()
     typer.echo(f"recorded {case.path.name}: {case.record.load.requests} requests")

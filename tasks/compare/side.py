@@ -121,12 +121,9 @@ def _scores(rankings: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _estimates(files: ScoreFiles) -> dict[str, dict[str, Estimate]]:
-    table = files.scores
-    table = table[
-        (table["level"] == "overall") & (table["granularity"] == "service") & table["score"].isin(COMPARED_SCORES)
-    ]
+    table = files.overall
     found: dict[str, dict[str, Estimate]] = {}
-    for row in table.to_dict("records"):
+    for row in table[table["score"].isin(COMPARED_SCORES)].to_dict("records"):
         estimate = Estimate(*(number(row[name]) for name in ("value", "low", "high", "chance")))
         found.setdefault(str(row["method"]), {})[str(row["score"])] = estimate
     return found

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import rich.console
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,11 +21,11 @@ from tasks.compare.compare import (
 from tasks.compare.regression import Verdict, line
 from tasks.compare.side import Estimate, Side
 from tasks.compare.statistics import Difference, Dominance
+from tasks.console import table_console
 from tasks.html.formatting import difference as signed
 from tasks.html.formatting import quantity, score
 from tasks.score.accuracy import COMPARED_SCORES, SCORE_LABELS
 
-LOG_WIDTH = 200
 NO_CHANGE = "nothing changed"
 
 
@@ -185,9 +184,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 def show(comparison: Comparison, verdict: Verdict | None) -> None:
     """Print everything; what has not changed is one line."""
-    console = rich.console.Console(highlight=False)
-    if not console.is_terminal:
-        console = rich.console.Console(highlight=False, width=LOG_WIDTH)
+    console = table_console()
     console.print(f"A  {heading(comparison.a)}", markup=False, soft_wrap=True)
     console.print(f"B  {heading(comparison.b)}", markup=False, soft_wrap=True)
     for block in blocks(comparison):

@@ -79,8 +79,7 @@ def read_figures(scores_dir: Path) -> DatasetFigures:
     files = read_score_files(scores_dir)
     if files is None:
         raise ScoreError(f"{scores_dir}: there are no scores")
-    table = files.scores
-    table = table[(table["level"] == "overall") & (table["granularity"] == "service")]
+    table = files.overall
     by_method = {str(method): rows.set_index("score") for method, rows in table.groupby("method", sort=False)}
     rankings = files.rankings.drop_duplicates("case_id")
     first = next(iter(by_method.values()), pd.DataFrame())

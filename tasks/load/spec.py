@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, quote, urlsplit
@@ -11,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from tasks.errors import ParamsError
 from tasks.params import LoadParams
+from tasks.system.durable import owner_only
 from tasks.validation import Frozen, validation_problems
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
@@ -55,7 +55,7 @@ class LoadSpec(Frozen):
     def write(self, file: Path) -> None:
         """Write a file that only its owner can read: a query may hold a credential."""
         file.unlink(missing_ok=True)
-        with open(file, "x", encoding="utf-8", opener=_private) as stream:
+        with open(file, "x", encoding="utf-8", opener=owner_only) as stream:
             stream.write(self.model_dump_json(indent=1) + "\n")
 
 
@@ -76,10 +76,6 @@ def url_problem(url: str) -> str | None:
     if any(character <= " " or character == "\x7f" for character in url):
         return "must not hold spaces or control characters"
     return None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def read_spec(file: Path) -> LoadSpec:

@@ -77,11 +77,17 @@ class NodeAction(ABC):
         """Restore; may be repeated. ``maybe``: a crash left open whether ``act`` was done."""
 
 
-class PowerLimit(NodeAction):
+class GpuAction(NodeAction):
     def plan(self, spec: NodeFaultSpec) -> tuple[Saved, str]:
         planned = [self._plan(gpu, spec) for gpu in self.node.gpus_of(spec)]
         return Saved(gpus=tuple(gpu for gpu, _ in planned)), "; ".join(note for _, note in planned if note)
 
+    @staticmethod
+    @abstractmethod
+    def _plan(gpu: Gpu, spec: NodeFaultSpec) -> tuple[SavedGpu, str]: ...
+
+
+class PowerLimit(GpuAction):
     @staticmethod
     def _plan(gpu: Gpu, spec: NodeFaultSpec) -> tuple[SavedGpu, str]:
         if gpu.power_limit is None or gpu.min_limit is None or gpu.max_limit is None:
@@ -149,12 +155,8 @@ class PowerLimit(NodeAction):
         return limit
 
 
-class ClockLock(NodeAction):
+class ClockLock(GpuAction):
     """Locks the SM clock. The driver does not tell whether it was locked before: the undo unlocks it."""
-
-    def plan(self, spec: NodeFaultSpec) -> tuple[Saved, str]:
-        planned = [self._plan(gpu, spec) for gpu in self.node.gpus_of(spec)]
-        return Saved(gpus=tuple(gpu for gpu, _ in planned)), "; ".join(note for _, note in planned if note)
 
     @staticmethod
     def _plan(gpu: Gpu, spec: NodeFaultSpec) -> tuple[SavedGpu, str]:

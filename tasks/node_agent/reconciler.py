@@ -124,14 +124,11 @@ class Reconciler:
             message=entry.problem or entry.message,
         )
         if status != fault.status:
-            self._cluster.merge_patch(
-                API_VERSION,
-                KIND,
-                fault.name,
-                {"status": status.document()},
-                namespace=fault.namespace,
-                subresource="status",
-            )
+            self._set_status(fault.name, fault.namespace, status.document())
+
+    def _set_status(self, name: str, namespace: str, status: dict[str, Any]) -> None:
+        patch = {"status": status}
+        self._cluster.merge_patch(API_VERSION, KIND, name, patch, namespace=namespace, subresource="status")
 
     def _reject(self, document: dict[str, Any], error: NodeFaultError) -> None:
         """An object that breaks the schema: say so, and do not hold it back."""
@@ -141,9 +138,7 @@ class Reconciler:
             return
         name, namespace = document["metadata"]["name"], document["metadata"]["namespace"]
         try:
-            self._cluster.merge_patch(
-                API_VERSION, KIND, name, {"status": status}, namespace=namespace, subresource="status"
-            )
+            self._set_status(name, namespace, status)
         except ClusterError as failure:
             log.warning("%s: %s", name, failure)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tasks.record.environment import own_environment
 from tasks.record.errors import RecordError
+from tasks.system.durable import owner_only
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,6 @@ _LAST_LINES = 6
 _NAMED_SECTIONS = ("remote", "machine", "db")
 _PLAIN = re.compile(r"(?!.*(?:%\(|\'\'\'|\"\"\"))[!-~](?:[ -~]*[!-~])?")
 """Values that DVC's settings file preserves: printable ASCII without interpolation or triple quotes."""
-
-
-class DvcError(RecordError):
-    """A ``dvc`` command failed; the message is DVC's."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Dvc:
         )
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise DvcError("\n".join([f"dvc {command} failed:", *lines[-_LAST_LINES:]]))
+            raise RecordError("\n".join([f"dvc {command} failed:", *lines[-_LAST_LINES:]]))
         return done.stdout + done.stderr
 
 
@@ -112,7 +109,7 @@ class DvcSettings:
                 if entries and isinstance(entries, dict):
                     document[title] = {key: _writable(f"{title}.{key}", v, dvc_dir) for key, v in entries.items()}
         document.setdefault("core", {}).update({"no_scm": True, "autostage": False, "analytics": False})
-        with open(dvc_dir / "config.local", "wb", opener=_private) as stream:
+        with open(dvc_dir / "config.local", "wb", opener=owner_only) as stream:
             document.write(stream)
 
 
@@ -129,10 +126,6 @@ def _writable(key: str, value: object, dvc_dir: Path) -> object:
         with contextlib.suppress(FileExistsError):
             Path(value).mkdir(parents=True)
     return str(link.relative_to(dvc_dir))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def read_settings(repository: Path) -> DvcSettings:

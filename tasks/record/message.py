@@ -101,8 +101,7 @@ def _methods(files: ScoreFiles) -> list[str]:
 
 def _leaders(files: ScoreFiles) -> tuple[list[tuple[str, str, str]], dict[str, float] | None]:
     """Return the best methods by Avg@5 with their AC@1 and Avg@5, and the scores of chance."""
-    table = files.scores
-    table = table[(table["level"] == "overall") & (table["granularity"] == "service")]
+    table = files.overall
     if table.empty:
         return [], None
     rows = {score: table[table["score"] == score].set_index("method") for score in ("ac1", "avg5")}

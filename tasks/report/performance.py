@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import rich.console
 from rich.table import Table
 
 from tasks.case import Case, CaseError, read_cases
+from tasks.console import table_console
 from tasks.errors import RCArenaError
 from tasks.html.formatting import quantity
 from tasks.requests import observed
 
-LOG_WIDTH = 200
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -85,10 +84,7 @@ def read_sweep(folders: Sequence[Path]) -> list[Performance]:
 
 def show(sweep: Sequence[Performance]) -> None:
     """Print one line per workspace."""
-    console = rich.console.Console(highlight=False)
-    if not console.is_terminal:
-        console = rich.console.Console(highlight=False, width=LOG_WIDTH)
-    console.print(_table(sweep))
+    table_console().print(_table(sweep))
 
 
 def _table(sweep: Sequence[Performance]) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from tasks.case import Case, CaseRecord
 from tasks.metrics import METRICS
 from tasks.report.latency import PHASES, phase_of, seconds_since
+from tasks.score.files import number
 
 MAX_POINTS = 240
 MAX_LINES = 7
@@ -197,17 +197,13 @@ def _shifts(
             metric=row["metric"],
             service=row["service"],
             unit=units[row["metric"]],
-            baseline=_number(row["baseline"]),
-            fault=_number(row["fault"]),
-            recovery=_number(row["recovery"]),
-            sigmas=_number(row["sigmas"]),
+            baseline=number(row["baseline"]),
+            fault=number(row["fault"]),
+            recovery=number(row["recovery"]),
+            sigmas=number(row["sigmas"]),
         )
         for row in rows.to_dict("records")
     )
-
-
-def _number(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)
 
 
 def _gaps(record: CaseRecord, series: pd.DataFrame) -> tuple[str, ...]:

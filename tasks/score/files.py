@@ -182,6 +182,11 @@ class ScoreFiles:
     detections: pd.DataFrame | None
     costs: pd.DataFrame | None
 
+    @property
+    def overall(self) -> pd.DataFrame:
+        """The rows of ``scores`` over all cases, by service."""
+        return self.scores[(self.scores["level"] == "overall") & (self.scores["granularity"] == "service")]
+
 
 def write_score_files(out_dir: Path, tables: Mapping[str, pd.DataFrame], documents: Mapping[str, Any]) -> None:
     """Write ``tables`` (by name) and ``documents`` (JSON, by file name), then put all in place at once."""

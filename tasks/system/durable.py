@@ -63,6 +63,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def owner_only(path: str, flags: int) -> int:
+    """Open a file, as ``open(opener=...)``, that only its owner can read."""
+    return os.open(path, flags, 0o600)
+
+
 def _write_synced(file: Path, content: bytes) -> None:
     with file.open("wb") as stream:
         stream.write(content)

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import yaml
 
-from tasks.record.dvc_cli import Dvc, DvcError
+from tasks.record.dvc_cli import Dvc
+from tasks.record.errors import RecordError
 
 
 class PretendDvc(Dvc):
@@ -33,7 +34,7 @@ class PretendDvc(Dvc):
 
     def push(self) -> None:
         if self.store.is_file():
-            raise DvcError("dvc push failed:\nERROR: the remote is down")
+            raise RecordError("dvc push failed:\nERROR: the remote is down")
         self.store.mkdir(exist_ok=True)
         for path, digest in self._lock()["files"].items():
             if not (self.store / digest).exists():

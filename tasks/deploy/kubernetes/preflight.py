@@ -109,22 +109,17 @@ def _permissions(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[C
 
 def _programs(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:
     if params.telemetry.install and not cluster.address.in_cluster:  # a pod installs no charts
-        found = shutil.which("helm") is not None
-        yield Check(
-            "helm",
-            "ok" if found else "failed",
-            "found" if found else "missing: it installs the charts",
-            "" if found else "install it (https://helm.sh/docs/intro/install), or set deploy.telemetry.install: false",
-        )
+        cure = "install it (https://helm.sh/docs/intro/install), or set deploy.telemetry.install: false"
+        yield _program("helm", "it installs the charts", cure)
     given = params.endpoints.gateway is not None and params.endpoints.prometheus is not None
     if not cluster.address.in_cluster and not given:
-        found = shutil.which("kubectl") is not None
-        yield Check(
-            "kubectl",
-            "ok" if found else "failed",
-            "found" if found else "missing: it makes the way from this machine to the stack",
-            "" if found else "install it, or give the URLs in deploy.endpoints",
-        )
+        cure = "install it, or give the URLs in deploy.endpoints"
+        yield _program("kubectl", "it makes the way from this machine to the stack", cure)
+
+
+def _program(name: str, purpose: str, cure: str) -> Check:
+    found = shutil.which(name) is not None
+    return Check(name, "ok", "found") if found else Check(name, "failed", f"missing: {purpose}", cure)
 
 
 def _charts(cluster: Cluster, params: KubernetesDeployParams) -> Iterator[Check]:

@@ -124,7 +124,7 @@ def test_a_program_that_fails_is_named_with_its_last_words(clean: GpuStack, monk
 
 def test_a_pod_that_is_never_ready_is_given_up(clean: GpuStack, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fault_pod, "READY_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(fault_pod, "_is_ready", lambda pod: False)
+    monkeypatch.setattr(fault_pod, "condition", lambda pod, kind: False)
     with pytest.raises(FaultError, match=r"is not ready within 0\.3 s: Running"):
         clean.fault("gpu-memory").apply(30)
 
