@@ -23,7 +23,24 @@ Key = tuple[str, str]
 Admission = Callable[[Object], list[tuple[str, str]]]
 
 GENERATED = "bcdfghjklmnpqrstvwxz2456789"
-OURS = (Resource("rcarena.io/v1alpha1", "NodeFault", "nodefaults", namespaced=True),)
+MORE = (
+    Resource("rcarena.io/v1alpha1", "NodeFault", "nodefaults", namespaced=True),
+    Resource("v1", "ResourceQuota", "resourcequotas", namespaced=True),
+    Resource("v1", "LimitRange", "limitranges", namespaced=True),
+    Resource("v1", "PersistentVolume", "persistentvolumes", namespaced=False),
+    Resource("apps/v1", "ReplicaSet", "replicasets", namespaced=True),
+    Resource("batch/v1", "CronJob", "cronjobs", namespaced=True),
+    Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespaced=True),
+    Resource("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", namespaced=True),
+    Resource("networking.k8s.io/v1", "Ingress", "ingresses", namespaced=True),
+    Resource("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", namespaced=False),
+    Resource("ray.io/v1", "RayJob", "rayjobs", namespaced=True),
+    Resource("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules", namespaced=True),
+    Resource("security.istio.io/v1", "PeerAuthentication", "peerauthentications", namespaced=True),
+    Resource("chaos-mesh.org/v1alpha1", "IOChaos", "iochaos", namespaced=True),
+    Resource("chaos-mesh.org/v1alpha1", "TimeChaos", "timechaos", namespaced=True),
+)
+"""Kinds that the cluster serves beside those that our client knows by itself."""
 
 
 class Store:
@@ -33,7 +50,7 @@ class Store:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.resources: dict[tuple[str, str], Resource] = {
-            (each.api_version, each.plural): each for each in (*RESOURCES.values(), *OURS)
+            (each.api_version, each.plural): each for each in (*RESOURCES.values(), *MORE)
         }
         self.admissions: dict[tuple[str, str], Admission] = {}
         self.version = 1

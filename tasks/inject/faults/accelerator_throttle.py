@@ -30,6 +30,8 @@ class LocalAcceleratorThrottle(LocalExecutor[Parameters]):
     slows down, too.
     """
 
+    criterion = "a rise of 0.05 s/s and 30 %"
+
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreQuota(cores=self.target.service.cpu_cores),)
 
@@ -46,10 +48,6 @@ class LocalAcceleratorThrottle(LocalExecutor[Parameters]):
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during >= before + 0.05 and during >= 1.3 * before
-
-    @property
-    def criterion(self) -> str:
-        return "a rise of 0.05 s/s and 30 %"
 
 
 register(

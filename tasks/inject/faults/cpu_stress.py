@@ -55,6 +55,7 @@ class ChaosCpuStress(StressExecutor[Parameters]):
     """Runs workers in the container. They get what its CPU limit leaves; without one, what the node leaves."""
 
     defaults: ClassVar = {"workers": 16, "load_percent": 100}
+    criterion = "a rise by half of what the workers ask for and the limit leaves, at least 0.1 cores"
 
     def stressors(self) -> dict[str, Any]:
         return {"cpu": {"workers": self.parameters.workers, "load": self.parameters.load_percent}}
@@ -68,10 +69,6 @@ class ChaosCpuStress(StressExecutor[Parameters]):
         asked = self.parameters.workers * self.parameters.load_percent / 100
         room = asked if self._limit_cores is None else min(asked, self._limit_cores - before)
         return during - before >= max(0.5 * room, 0.1)
-
-    @property
-    def criterion(self) -> str:
-        return "a rise by half of what the workers ask for and the limit leaves, at least 0.1 cores"
 
 
 register(

@@ -24,13 +24,10 @@ class Parameters(LimitParameters):
 
 class GpuClockLock(LimitExecutor[Parameters]):
     action = "clock-lock"
+    criterion = "a fall by 10 %; an idle GPU with low clocks shows none"
 
     def probe(self) -> Probe:
         return gpu_probes.sm_clock(self.target)
-
-    @property
-    def criterion(self) -> str:
-        return "a fall by 10 %; an idle GPU with low clocks shows none"
 
 
 register(

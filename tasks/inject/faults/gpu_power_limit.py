@@ -26,13 +26,10 @@ class Parameters(LimitParameters):
 
 class GpuPowerLimit(LimitExecutor[Parameters]):
     action = "power-limit"
+    criterion = "a fall by 10 %; a GPU that draws less than the limit anyway shows none"
 
     def probe(self) -> Probe:
         return gpu_probes.power_draw(self.target)
-
-    @property
-    def criterion(self) -> str:
-        return "a fall by 10 %; a GPU that draws less than the limit anyway shows none"
 
 
 register(

@@ -44,6 +44,7 @@ class LocalNetworkBandwidth(LocalExecutor[Parameters]):
 
 class ChaosNetworkBandwidth(NetworkExecutor[Parameters]):
     kind = "bandwidth"
+    criterion = "twice the time before and a rise of 20 ms"
 
     def impairment(self) -> dict[str, Any]:
         """Return the rate and the queue of one second; Chaos Mesh's "bps" are bytes per second."""
@@ -56,10 +57,6 @@ class ChaosNetworkBandwidth(NetworkExecutor[Parameters]):
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during >= 2 * before and during - before >= 20
-
-    @property
-    def criterion(self) -> str:
-        return "twice the time before and a rise of 20 ms"
 
 
 register(

@@ -44,16 +44,13 @@ class ChaosNetworkLoss(NetworkExecutor[Parameters]):
     """Drops packets. TCP sends them again, which takes 0.2 s and more per segment."""
 
     kind = "loss"
+    criterion = "a rise of 50 ms and by half"
 
     def impairment(self) -> dict[str, Any]:
         return {"loss": f"{self.parameters.loss_percent:g}", "correlation": "0"}
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during - before >= 50 and during >= 1.5 * before
-
-    @property
-    def criterion(self) -> str:
-        return "a rise of 50 ms and by half"
 
 
 register(

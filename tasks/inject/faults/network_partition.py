@@ -19,6 +19,8 @@ class Parameters(FaultParameters):
 
 
 class LocalNetworkPartition(LocalExecutor[Parameters]):
+    criterion = "at least 95 % lost"
+
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (RestoreEgress(),)
 
@@ -31,23 +33,16 @@ class LocalNetworkPartition(LocalExecutor[Parameters]):
     def shows_effect(self, before: float, during: float) -> bool:
         return during >= 95 and before <= 50
 
-    @property
-    def criterion(self) -> str:
-        return "at least 95 % lost"
-
 
 class ChaosNetworkPartition(NetworkExecutor[Parameters]):
     kind = "partition"
+    criterion = "at least 75 % failed"
 
     def probe(self) -> Probe:
         return cluster_probes.failed_scrapes(self.target)
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during >= 75 and before <= 25
-
-    @property
-    def criterion(self) -> str:
-        return "at least 75 % failed"
 
 
 register(

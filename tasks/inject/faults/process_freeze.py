@@ -27,6 +27,8 @@ class Parameters(FaultParameters):
 class LocalProcessFreeze(LocalExecutor[Parameters]):
     """Sends SIGSTOP to every process of the cgroup. (Processes in a frozen cgroup v1 could not be killed.)"""
 
+    criterion = "at least 90 % stopped"
+
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return (ResumeProcesses(),)
 
@@ -48,10 +50,6 @@ class LocalProcessFreeze(LocalExecutor[Parameters]):
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during >= 90 and before <= 10
-
-    @property
-    def criterion(self) -> str:
-        return "at least 90 % stopped"
 
 
 register(

@@ -43,6 +43,7 @@ class _Survivors(Probe):
 
 class LocalProcessKill(LocalExecutor[Parameters]):
     spares_processes = False
+    criterion = "fewer than a tenth left"
 
     def undo_steps(self) -> tuple[LocalStep, ...]:
         return ()
@@ -63,10 +64,6 @@ class LocalProcessKill(LocalExecutor[Parameters]):
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during < 0.1 * before
-
-    @property
-    def criterion(self) -> str:
-        return "fewer than a tenth left"
 
     def is_normal(self, before: float, during: float, after: float) -> bool:
         return bool(self.target.processes()) and self._survivors.ports.are_back()

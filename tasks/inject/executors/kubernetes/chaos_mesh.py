@@ -115,6 +115,7 @@ class PodExecutor(ChaosExecutor[P]):
     chaos = "PodChaos"
     spares_processes = False
     kind: ClassVar[Literal["pod-kill", "pod-failure", "container-kill"]]
+    criterion = "fewer than a tenth left"
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -133,10 +134,6 @@ class PodExecutor(ChaosExecutor[P]):
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during < 0.1 * before
-
-    @property
-    def criterion(self) -> str:
-        return "fewer than a tenth left"
 
     def is_normal(self, before: float, during: float, after: float) -> bool:
         return probes.ready_pods(self.target) >= max(1, self._wanted)

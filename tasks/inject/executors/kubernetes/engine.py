@@ -18,6 +18,8 @@ STOPPED = 0.1
 class EngineExecutor(NodeFaultExecutor[P]):
     """Acts on the engine's processes inside the replica's container; the container goes on."""
 
+    criterion = "fewer than a tenth of the tokens before; an idle engine shows none"
+
     def amount(self) -> dict[str, float]:
         return {}
 
@@ -31,10 +33,6 @@ class EngineExecutor(NodeFaultExecutor[P]):
 
     def shows_effect(self, before: float, during: float) -> bool:
         return before > 0 and during < STOPPED * before
-
-    @property
-    def criterion(self) -> str:
-        return "fewer than a tenth of the tokens before; an idle engine shows none"
 
 
 class EnginePause(EngineExecutor[P]):
