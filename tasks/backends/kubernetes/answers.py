@@ -62,7 +62,7 @@ def preflight(deploy: KubernetesDeployParams, missing_series: MissingSeries | No
     with _connect(deploy) as cluster:
         checks = checking.preflight(cluster, deploy, missing_series)
     failed = any(check.verdict == "failed" for check in checks)
-    return Answer(_table(checks), [check.to_json() for check in checks], "" if failed else None)
+    return Answer(_table(checks), [asdict(check) for check in checks], "" if failed else None)
 
 
 def status(deploy: KubernetesDeployParams, directory: Path) -> Answer:

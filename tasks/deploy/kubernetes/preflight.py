@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from tasks.deploy.kubernetes.chart_index import check_charts
@@ -39,9 +39,6 @@ class Check:
     verdict: Verdict
     result: str
     cure: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def preflight(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from tasks.inject.errors import FaultError
-from tasks.inject.executors.kubernetes.injected import create_injected, injected_metadata, injected_objects
-from tasks.inject.executors.kubernetes.target import REQUEST_DEADLINE_S, KubernetesTarget, translate_errors
+from tasks.inject.executors.kubernetes.injected import InjectedObjects, create_injected
+from tasks.inject.executors.kubernetes.target import translate_errors
 from tasks.kube.errors import ClusterError
 from tasks.kube.status import condition
 
@@ -21,15 +20,8 @@ LOOK_INTERVAL_S = 0.5
 GRACE_S = 2
 
 
-@dataclass(frozen=True)
-class FaultPod:
-    """The pods of one injection; ``injection`` is the value of their label and the beginning of their names.
-
-    Every method raises FaultError when the cluster does not do what is asked.
-    """
-
-    target: KubernetesTarget
-    injection: str
+class FaultPod(InjectedObjects):
+    api_version, kind = "v1", "Pod"
 
     def create(self, injection_id: str, specs: tuple[dict[str, Any], ...]) -> None:
         """Create one per pod spec; those that exist already are kept."""
@@ -37,12 +29,9 @@ class FaultPod:
             create_injected(self.target, self.document(injection_id, number, spec), "the cluster has no pods")
 
     def document(self, injection_id: str, number: int, spec: dict[str, Any]) -> dict[str, Any]:
-        metadata = injected_metadata(self.target, f"{self.injection}-{number}", self.injection, injection_id)
-        metadata["labels"]["istio.io/dataplane-mode"] = "none"
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-    def all(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
-        return injected_objects(self.target, "v1", "Pod", self.injection, deadline_s)
+        document = super().document(injection_id, number, spec)
+        document["metadata"]["labels"]["istio.io/dataplane-mode"] = "none"
+        return document
 
     def await_ready(self, count: int) -> None:
         """Wait until each of them is ready."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from tasks.inject.errors import FaultError
-from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
+from tasks.inject.executors.kubernetes.target import REQUEST_DEADLINE_S, KubernetesTarget, translate_errors
 from tasks.kube.errors import ConflictError, NotFoundError
 from tasks.kube.manifest import stack_labels, stack_selector
 
@@ -48,10 +49,26 @@ def create_injected(target: KubernetesTarget, document: dict[str, Any], without_
     return True
 
 
-def injected_objects(
-    target: KubernetesTarget, api_version: str, kind: str, injection: str, deadline_s: float
-) -> list[dict[str, Any]]:
-    """Return the objects of one kind that an injection created. Raises FaultError when they cannot be listed."""
-    selector = f"{stack_selector(target.namespace)},{INJECTION_LABEL}={injection}"
-    with translate_errors(target):
-        return target.api(deadline_s).list(api_version, kind, namespace=target.namespace, label_selector=selector)
+@dataclass(frozen=True)
+class InjectedObjects:
+    """The objects of one kind and one injection; ``injection`` is the value of their label and the beginning of their
+    names.
+
+    Every method raises FaultError when the cluster does not do what is asked.
+    """
+
+    api_version: ClassVar[str]
+    kind: ClassVar[str]
+    target: KubernetesTarget
+    injection: str
+
+    def document(self, injection_id: str, number: int, spec: dict[str, Any]) -> dict[str, Any]:
+        metadata = injected_metadata(self.target, f"{self.injection}-{number}", self.injection, injection_id)
+        return {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata, "spec": spec}
+
+    def all(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
+        selector = f"{stack_selector(self.target.namespace)},{INJECTION_LABEL}={self.injection}"
+        with translate_errors(self.target):
+            return self.target.api(deadline_s).list(
+                self.api_version, self.kind, namespace=self.target.namespace, label_selector=selector
+            )

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import Undone
-from tasks.inject.executors.kubernetes.injected import create_injected, injected_metadata, injected_objects
-from tasks.inject.executors.kubernetes.target import REQUEST_DEADLINE_S, KubernetesTarget, translate_errors
+from tasks.inject.executors.kubernetes.injected import InjectedObjects, create_injected
+from tasks.inject.executors.kubernetes.target import translate_errors
 from tasks.kube.errors import NotFoundError
 from tasks.kube.node_fault import API_VERSION, KIND, NodeFaultSpec, NodeFaultStatus
 
@@ -27,29 +26,15 @@ GONE_TIMEOUT_S = 40.0
 LOOK_INTERVAL_S = 0.25
 
 
-@dataclass(frozen=True)
-class NodeFaults:
-    """``injection`` is the value of their label and the beginning of their names.
-
-    Every method raises FaultError when the cluster does not do what is asked.
-    """
-
-    target: KubernetesTarget
-    injection: str
+class NodeFaults(InjectedObjects):
+    api_version, kind = API_VERSION, KIND
 
     def create(self, injection_id: str, specs: tuple[NodeFaultSpec, ...]) -> None:
         """Create one per spec. That the same one exists already (a lost answer, a retry) is success."""
         for number, spec in enumerate(specs):
-            document = self.document(injection_id, number, spec)
+            document = self.document(injection_id, number, spec.document())
             if not create_injected(self.target, document, f"the cluster has no {KIND}: run `rcarena deploy up` again"):
                 self._check_same(document)
-
-    def document(self, injection_id: str, number: int, spec: NodeFaultSpec) -> dict[str, Any]:
-        metadata = injected_metadata(self.target, f"{self.injection}-{number}", self.injection, injection_id)
-        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec.document()}
-
-    def all(self, deadline_s: float = REQUEST_DEADLINE_S) -> list[dict[str, Any]]:
-        return injected_objects(self.target, API_VERSION, KIND, self.injection, deadline_s)
 
     def await_active(self, count: int) -> tuple[datetime | None, str]:
         """Wait until the agents have carried out all of them. Returns when the first was, and what the agents said."""

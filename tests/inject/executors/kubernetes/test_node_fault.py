@@ -187,7 +187,9 @@ def test_a_node_that_cannot_be_restored_keeps_the_fault_open(clean: GpuStack):
 
 def test_a_node_that_left_the_cluster_is_let_go_and_said(clean: GpuStack):
     target = clean.target()
-    document = node_fault_resource.NodeFaults(target, "fault-gone").document("gone", 0, clean_spec(clean, node="gpu-9"))
+    document = node_fault_resource.NodeFaults(target, "fault-gone").document(
+        "gone", 0, clean_spec(clean, node="gpu-9").document()
+    )
     document["metadata"]["finalizers"] = [FINALIZER]
     clean.cluster.put(document)
     undone = node_fault_resource.NodeFaults(target, "fault-gone").remove()
