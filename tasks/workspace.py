@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_WORKSPACE = Path("workspace")
+RUNTIME_FILE = "runtime.json"
+"""JSON file that ``up`` writes into the workspace's ``stack``; its key ``backend`` names the backend that reads it."""
 ATTEMPT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from tasks.deploy.errors import StackNotRunningError
-from tasks.deploy.runtime import RUNTIME_FILE
 from tasks.errors import RCArenaError
 from tasks.plugins import Registry
+from tasks.workspace import RUNTIME_FILE
 
 if TYPE_CHECKING:
     from tasks.backends.base import Backend, Runtime

@@ -117,7 +117,7 @@ class Backend(ABC, Generic[P]):
     """The stack of one workspace. ``up`` leases it: an owner that neither renews nor drops the lease loses it.
 
     A subclass registers itself with ``tasks.backends.register``. Its module must be cheap to import: methods import
-    their dependencies themselves. ``up`` publishes the stack as ``tasks.deploy.runtime.RUNTIME_FILE``.
+    their dependencies themselves. ``up`` publishes the stack as ``tasks.workspace.RUNTIME_FILE``.
     """
 
     name: ClassVar[str]

@@ -9,9 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.stack import Role
 from tasks.system.durable import write_durably
-
-RUNTIME_FILE = "runtime.json"
-"""JSON file that ``up`` writes into the workspace's ``stack``; its key ``backend`` names the backend that reads it."""
+from tasks.workspace import RUNTIME_FILE
 
 
 class State(BaseModel):

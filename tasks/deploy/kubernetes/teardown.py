@@ -21,10 +21,10 @@ from tasks.deploy.kubernetes.helm import Helm
 from tasks.deploy.kubernetes.lifecycle import ADDRESS_FILE, address_of, stack_lock
 from tasks.deploy.kubernetes.nodes import container_runtime
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
-from tasks.deploy.runtime import RUNTIME_FILE
 from tasks.kube.client import ALL_NAMESPACES, Cluster, Object
 from tasks.kube.errors import ClusterError, ForbiddenError, NotFoundError
 from tasks.kube.manifest import MANAGED_BY_LABEL, OWNER, SHARED_SELECTOR, stack_labels, stack_selector
+from tasks.workspace import RUNTIME_FILE
 
 logger = logging.getLogger(__name__)
 

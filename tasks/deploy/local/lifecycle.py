@@ -26,10 +26,10 @@ from tasks.deploy.local.namespaces import join_network, new_fabric
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.deploy.local.supervisor import LEASE_FILE, STATUS_FILE, StackStatus, clear_directory
-from tasks.deploy.runtime import RUNTIME_FILE
 from tasks.identity import digest, resolved
 from tasks.system.file_lock import FileLock
 from tasks.system.process import ProcessId
+from tasks.workspace import RUNTIME_FILE
 
 logger = logging.getLogger(__name__)
 
