@@ -112,6 +112,8 @@ def test_the_file_is_replaced_whole(workspace: Path, monkeypatch: pytest.MonkeyP
 
 def test_text_of_a_case_is_never_markup(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path / "cases", "evil", target="ray-replicas-1")
+    write_scores(tmp_path / "cases", tmp_path / "harmless", {"bad": fails("why"), "good": truth_at(1)})
+    harmless = Page(write_report(tmp_path / "cases", tmp_path / "harmless", tmp_path / "report", title="t").read_text())
     (injection,) = case.record.injections
     services = tuple(
         service.model_copy(update={"name": EVIL}) if service.name == "ray-replicas-1" else service
@@ -134,7 +136,7 @@ def test_text_of_a_case_is_never_markup(tmp_path: Path) -> None:
     html = write_report(tmp_path / "cases", tmp_path / "scores", tmp_path / "report", title=EVIL).read_text()
     assert EVIL not in html
     found = Page(html)
-    assert found.count("script") == 4
+    assert found.count("script") == harmless.count("script") > 0
     assert not any("onclick" in attributes for _, attributes in found.tags)
     assert EVIL in "".join(found.text)
 
