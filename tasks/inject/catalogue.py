@@ -1,4 +1,4 @@
-"""Fault kinds: the registry, and checking injections against it."""
+"""The registry of fault kinds, and validation of injections."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tasks.validation import validation_problems
 class FaultKind:
     """One kind of fault.
 
-    ``executors``: what carries it out, by backend; a backend can bring executors for kinds that do not name it
-    (``FaultSupport``). ``resources``: the parts of a service that the fault needs for itself; two faults that share one
-    cannot act on a service at the same time. ``probe``, ``signals``: how the effect is measured and where it shows, in
-    words. ``metrics``: the metrics of the target that name the fault, the truth at metric level.
+    ``executors``: backend -> executor; a backend can add executors for kinds that do not name it (``FaultSupport``).
+    ``resources``: parts of a service used exclusively; two faults that share one cannot act on a service at the same
+    time. ``probe``, ``signals``: texts on how the effect is measured and where it shows. ``metrics``: metrics of the
+    target that show the fault, the truth at metric level.
     """
 
     name: str
@@ -42,23 +42,23 @@ class FaultKind:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """The backends that can carry it out."""
+        """Backends with an executor for this kind."""
         others = {name for name, backend in BACKENDS.all().items() if self.name in backend.faults().executors}
         return (*self.executors, *sorted(others - set(self.executors)))
 
     def runs_on(self, backend: str) -> bool:
-        """Tell whether a backend can carry it out. Asks that backend alone."""
+        """Return whether a backend has an executor; imports only that backend."""
         return self._on(backend) is not None
 
     def executor(self, backend: str) -> type[FaultExecutor[Any, Any]]:
-        """Raises KeyError when the backend has none."""
+        """Return the backend's executor. Raises KeyError when it has none."""
         found = self._on(backend)
         if found is None:
             raise KeyError(f"{self.name} on {backend}")
         return found
 
     def defaults(self, backend: str) -> dict[str, Any]:
-        """Values of parameters that differ from the defaults of the model."""
+        """Return the backend's defaults that differ from the model's."""
         found = self._on(backend)
         return dict(found.defaults) if found else {}
 
@@ -67,7 +67,7 @@ class FaultKind:
 
 
 def kind_problems(kind: FaultKind) -> list[str]:
-    """Return what every kind must have and this one lacks, one line each."""
+    """Return the required fields that this kind lacks, one line each."""
     problems = [
         f"it must say its {name}" for name in ("summary", "probe", "signals", "roles") if not getattr(kind, name)
     ]
@@ -89,7 +89,7 @@ FAULT_KINDS: Registry[FaultKind] = Registry("fault", "rcarena.faults", ["tasks.i
 
 
 def register(kind: FaultKind) -> FaultKind:
-    """Add a kind; called by the file that defines it.
+    """Register a kind; called by the file that defines it.
 
     Raises:
         ValueError: another file has registered it.
@@ -99,16 +99,16 @@ def register(kind: FaultKind) -> FaultKind:
 
 
 def list_fault_kinds() -> list[FaultKind]:
-    """Return every kind that can be used, by name."""
+    """Return all usable kinds, sorted by name."""
     return [kind for _, kind in sorted(FAULT_KINDS.all().items())]
 
 
 def fault_kind(name: str) -> FaultKind:
-    """Return the kind of that name.
+    """Return the kind called ``name``.
 
     Raises:
         KeyError: there is none.
-        PluginError: another package offers it, and it cannot be used.
+        PluginError: another package provides it, and it is unusable.
     """
     return FAULT_KINDS.get(name)
 
@@ -129,7 +129,7 @@ def validate_injection(
 ) -> list[str]:
     """Return the problems of one injection, one line each; empty when it can be carried out.
 
-    ``key`` names the target in problems; the other keys stand beside it.
+    ``key``: name of the target's parameter in problems; other keys are its siblings.
     """
     where = key.rpartition(".")[0]
     if kind not in FAULT_KINDS:
@@ -158,7 +158,7 @@ def validate_overlaps(planned: Mapping[str, PlannedInjection]) -> list[str]:
 
 
 def clash_text(kind: str, other: str, other_name: str, shared: Iterable[str], target: str) -> str:
-    """Say that two injections cannot act at the same time, since both need the ``shared`` parts of ``target``."""
+    """Return the problem of two simultaneous injections that need the ``shared`` parts of ``target``."""
     parts = " and ".join(sorted(shared))
     return f"{kind} and {other} ({other_name}) both need the {parts} of {target} at the same time"
 
@@ -166,7 +166,7 @@ def clash_text(kind: str, other: str, other_name: str, shared: Iterable[str], ta
 def validate_inject_params(params: Params) -> list[str]:
     """Return the problems of the section ``inject``, one line each."""
     roles, window = params.deploy.roles(), params.campaign.windows.fault_s
-    problems: dict[str, None] = {}  # a kind with several targets has a problem of its parameters once
+    problems: dict[str, None] = {}  # a problem of parameters is reported once per kind, not per target
     for case in params.inject.cases():
         for key, spec in case.items():
             found = validate_injection(

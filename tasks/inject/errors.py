@@ -18,7 +18,7 @@ class InjectionError(FaultError):
 
 
 class InjectionRefusedError(InjectionError):
-    """The stack has no such service, or the kind cannot be carried out on it; another try would end the same way."""
+    """The stack has no such service, or the kind does not run on it: retrying does not help."""
 
     exit_status = EXIT_USAGE
 
@@ -28,4 +28,4 @@ class JournalError(RCArenaError):
 
 
 class ForeignJournalError(JournalError):
-    """A journal of a backend that is not installed here: whole, but only with that backend can its fault be undone."""
+    """An intact journal of a backend that is not installed here; only that backend can undo its fault."""

@@ -32,14 +32,14 @@ class RestartParameters(FaultParameters):
 
 
 class FaultTarget(BaseModel, ABC):
-    """One service of one stack. It is part of the journal, and holds all that acting and undoing need to know."""
+    """One service of one stack, with everything that executors and undo steps need. Part of the journal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: str
 
     undo_s: ClassVar[float] = 5.0
-    """How long an undo may take before the next process takes over."""
+    """Maximum time (s) of an undo before the next process takes over."""
 
     @property
     @abstractmethod
@@ -49,16 +49,16 @@ class FaultTarget(BaseModel, ABC):
     @property
     @abstractmethod
     def stack_alive(self) -> bool:
-        """Whether the stack exists; true when that is not known."""
+        """True while the stack exists, or when that is unknown."""
 
     @property
     @abstractmethod
     def gone(self) -> bool:
-        """Whether nothing of the service and the stack is left to restore."""
+        """True when neither the service nor the stack needs restoring any more."""
 
     @abstractmethod
     def identities(self) -> frozenset[str]:
-        """Return ids of what should survive a fault: processes of the service on this machine, containers on a cluster.
+        """Return ids of things that should survive a fault: processes on this machine, containers on a cluster.
 
         Raises:
             FaultError, OSError: they cannot be looked up now.
@@ -70,10 +70,10 @@ P = TypeVar("P", bound=FaultParameters)
 
 
 @dataclass(frozen=True)
-class Undone:
-    """What the platform reports of an undo: when the effect ended (None: now), and notes for the record.
+class UndoReport:
+    """Report of the platform on an undo: when the effect ended (None: now), and notes for the record.
 
-    ``unconfirmed``: what may be left of the fault although nothing of it can be found.
+    ``unconfirmed``: effects that may be left although no trace is found.
     """
 
     ended_at: datetime | None = None
@@ -84,14 +84,14 @@ class Undone:
 class UndoStepBase(BaseModel, Generic[T]):
     """Base of the steps that restore a service; they are written to the journal before the fault acts.
 
-    A step can be repeated, looks for what it has to restore, and needs only the target, so that any process can undo by
+    A step can be repeated, finds what it has to restore, and needs only the target, so that any process can undo from
     the journal. A subclass adds a literal ``step``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def undo(self, target: T) -> Undone | None:
-        """Restore. Returns what the platform reports, if it reports anything.
+    def undo(self, target: T) -> UndoReport | None:
+        """Restore the service; return the platform's report, if any.
 
         Raises:
             FaultError, OSError: it could not be done.
@@ -99,10 +99,10 @@ class UndoStepBase(BaseModel, Generic[T]):
         raise NotImplementedError
 
     def left(self, target: T) -> list[str]:
-        """Name what is left of the fault.
+        """Return texts of what is left of the fault.
 
         Raises:
-            FaultError, OSError: it cannot be looked up.
+            FaultError, OSError: it cannot be determined.
         """
         raise NotImplementedError
 
@@ -110,24 +110,24 @@ class UndoStepBase(BaseModel, Generic[T]):
 class FaultExecutor(ABC, Generic[T, P]):
     """Base of the executors: carries out one injection of a kind on one backend.
 
-    ``undo_steps`` go to the journal; then ``refusal`` may stop it; then ``apply`` acts, and the steps undo it. The
-    guardian judges the probe's figures before, during and after by ``shows_effect`` and ``is_normal``.
+    ``undo_steps`` are journaled; then ``refusal`` may stop it; then ``apply`` acts, and the steps undo it. The guardian
+    judges the probe's values before, during and after by ``shows_effect`` and ``is_normal``.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Defaults of parameters on this backend, where they differ from those of the kind."""
+    """Parameter defaults of this backend that differ from those of the kind."""
 
     settle_s: float = 8.0
-    """How long after the undo the probe may take to be normal again."""
+    """Maximum time (s) from the undo until the probe is normal again."""
 
     alarm_interval_s: float = 0.5
-    """How often ``alarm`` is asked."""
+    """Interval (s) between calls of ``alarm``."""
 
     spares_processes: bool = True
-    """Whether the target's ``identities`` should survive the fault; if they do not, the verdict says so."""
+    """True if the target's ``identities`` should survive the fault; the verdict reports lost ones."""
 
     applied_at: datetime | None = None
-    """Set by ``apply`` when the platform has recorded the moment; None: just before ``apply`` was called."""
+    """Time at which the platform applied the fault, set by ``apply``; None: just before the call of ``apply``."""
 
     def __init__(self, target: T, parameters: P, journal: Path) -> None:
         self.target = target
@@ -142,22 +142,22 @@ class FaultExecutor(ABC, Generic[T, P]):
 
     @abstractmethod
     def undo_steps(self) -> tuple[UndoStepBase[Any], ...]:
-        """Return what restores the target, whatever part of ``apply`` was done."""
+        """Return the steps that restore the target after any part of ``apply``."""
 
     def refusal(self) -> str | None:
-        """Say why the fault must not act now, if so; called just before ``apply``."""
+        """Return why the fault must not act now, else None; called just before ``apply``."""
         return None
 
     @abstractmethod
     def apply(self, run_for_s: float) -> str:
-        """Act. What it starts must end by itself after ``run_for_s``. Returns the name of what acts, for the record.
+        """Act, such that processes started end by themselves after ``run_for_s``; return the mechanism's name.
 
         Raises:
             FaultError, OSError: it could not be done; the undo steps are run.
         """
 
     def alarm(self) -> str | None:
-        """Say why the fault must end early, if so; called every ``alarm_interval_s``."""
+        """Return why the fault must end early, else None; called every ``alarm_interval_s``."""
         return None
 
     @abstractmethod
@@ -170,24 +170,24 @@ class FaultExecutor(ABC, Generic[T, P]):
     @property
     @abstractmethod
     def criterion(self) -> str:
-        """``shows_effect`` in words that follow "an effect is"."""
+        """Return the criterion of ``shows_effect`` as text that follows "an effect is"."""
 
     def is_normal(self, before: float, during: float, after: float) -> bool:
-        """Whether the effect is over. By default: the figure is nearer to before than to during."""
+        """Return whether the effect is over; by default, when ``after`` is nearer to ``before`` than to ``during``."""
         return abs(after - before) <= abs(after - during)
 
 
 @dataclass(frozen=True)
 class FaultSupport:
-    """What a backend offers for carrying out faults on its stacks.
+    """A backend's support for faults on its stacks.
 
     Args:
-        target_model: how a journal holds a target.
-        steps: how a journal holds undo steps: a tuple of the backend's, told apart by ``step``.
-        target: the target for a service of a stack; raises KeyError for an unknown service.
-        residue: every trace of a fault in a stack; raises nothing, what cannot be looked at is named as a trace.
-        sweep: undoes every trace, journal or not; returns what was done and what could not be.
-        executors: by kind, what carries out kinds whose own file does not name this backend.
+        target_model: model of a target in the journal.
+        steps: model of the undo steps in the journal: a tuple, discriminated by ``step``.
+        target: returns the target for a service of a stack; raises KeyError for an unknown service.
+        residue: returns every trace of a fault in a stack; raises nothing, failed checks are traces, too.
+        sweep: undoes every trace, journaled or not; returns what was done and what failed.
+        executors: kind -> executor, for kinds whose own file does not name this backend.
     """
 
     target_model: type[FaultTarget]

@@ -25,7 +25,7 @@ from tasks.inject.errors import FaultError, JournalError
 from tasks.inject.executor import FaultExecutor
 from tasks.inject.journal import CLOSED, Journal, journal_lock, read_journal, write_journal
 from tasks.inject.probe import Probe, Sample
-from tasks.inject.recover import REMEMBERED_JOURNAL, locked_if_possible, undo
+from tasks.inject.recover import REMEMBERED_JOURNAL, try_lock, undo
 from tasks.injection import ProbeRecord
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked
 from tasks.system.process import ProcessId, python_path
@@ -33,7 +33,7 @@ from tasks.system.process import ProcessId, python_path
 log = logging.getLogger(__name__)
 
 STRESSOR_MARGIN_S = 3.0
-"""What ``apply`` starts ends by itself so long after the planned end."""
+"""Time (s) after the planned end at which processes started by ``apply`` end by themselves."""
 MIN_BASELINE_S = 0.7
 
 Executor = FaultExecutor[Any, Any]
@@ -44,12 +44,12 @@ os.execv(sys.orig_argv[0], [sys.orig_argv[0], "-m", "tasks.inject.recover"])
 """
 
 
-class Superseded(RuntimeError):  # noqa: N818 (a state, not an error)
-    """Another process has moved the journal on."""
+class SupersededError(RuntimeError):
+    """Another process has changed the journal's state."""
 
 
 class Guardian:
-    """Carries out the injection of the journal in ``path``. ``stop_reason``: why it must end before its time."""
+    """Carries out the injection journaled in ``path``. ``stop_reason``: why it must end early."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,35 +63,35 @@ class Guardian:
         signal.set_wakeup_fd(wake_write)
 
     def run(self) -> int:
-        """Returns the exit status: 0 when nothing of the fault is left.
+        """Carry out and undo the injection; return the exit status, 0 when nothing of the fault is left.
 
         Raises:
-            Superseded, JournalError, OSError: nothing was done, or another process undoes.
+            SupersededError, JournalError, OSError: nothing was done, or another process undoes it.
         """
         with journal_lock(self.path):
-            self.journal = self._still("planned")
+            self.journal = self._check_state("planned")
             self.journal.guardian = ProcessId.current()
             start_dead_man(self.path, self.journal)
             self._write()
         try:
             self._carry_out()
-        except Superseded as error:
+        except SupersededError as error:
             log.info("the journal was closed by another process: %s", error)
         except (FaultError, JournalError, OSError) as error:
             log.error("%s", error)
             self.stop_reason = self.stop_reason or str(error)
         finally:
-            left = self._leave_nothing()
+            left = self._finish()
         return 1 if left else 0
 
-    def _leave_nothing(self) -> list[str]:
-        """Undo what is still open and end the dead-man timer when nothing is left. Returns what is left.
+    def _finish(self) -> list[str]:
+        """Undo an open injection and end the dead-man timer when nothing is left; return what is left.
 
         Raises:
-            JournalError: another process holds the lock: it undoes, and the timer stays.
+            JournalError: another process holds the lock and undoes; the timer stays.
         """
         left: list[str] = []
-        with locked_if_possible(self.path):
+        with try_lock(self.path):
             try:
                 journal = read_journal(self.path)
             except JournalError as error:
@@ -130,12 +130,12 @@ class Guardian:
             return
         during_start = time.monotonic()
         before = self._figure(probe, before_end - probe.before_window_s, before_end)
-        self._hold(executor, probe, before, during_start)
+        self._sample_fault(executor, probe, before, during_start)
         during_end = time.monotonic()
         now = _identities(executor)
         survivors = len(originals) if now is None else len(originals & now)
-        with locked_if_possible(self.path):
-            self.journal = self._still("active", self.journal)
+        with try_lock(self.path):
+            self.journal = self._check_state("active", self.journal)
             undo(self.path, self.journal, by="guardian")
         after_start = time.monotonic()
         undone = self.journal.state == CLOSED
@@ -150,7 +150,7 @@ class Guardian:
 
     def _apply(self, executor: Executor) -> bool:
         with journal_lock(self.path):
-            self.journal = self._still("planned", self.journal)
+            self.journal = self._check_state("planned", self.journal)
             refusal = executor.refusal()
             if refusal:
                 self._close(f"not carried out: {refusal}")
@@ -170,8 +170,8 @@ class Guardian:
             self._write()
         return True
 
-    def _hold(self, executor: Executor, probe: Probe, before: float | None, since: float) -> None:
-        """Sample until the planned end or a reason to stop; note when the effect is first seen."""
+    def _sample_fault(self, executor: Executor, probe: Probe, before: float | None, since: float) -> None:
+        """Sample until the planned end or a reason to stop; record when the effect is first seen."""
         next_alarm = 0.0
         while not self.stop_reason and time.monotonic() < self.journal.end_monotonic:
             if time.monotonic() >= next_alarm:
@@ -200,9 +200,9 @@ class Guardian:
         during_span: tuple[float, float],
         since: float,
     ) -> float | None:
-        """Sample until the probe's figure is normal again, at most for ``settle_s``. Returns that figure.
+        """Sample until the probe's value is normal again, at most for ``settle_s``; return that value.
 
-        The last samples of the time during the fault may become known only now.
+        The last samples during the fault may become known only now.
         """
         after: float | None = None
         deadline = since + executor.settle_s
@@ -218,7 +218,7 @@ class Guardian:
         return after
 
     def _seen_late(self, executor: Executor, before: float | None, start: float, end: float) -> datetime | None:
-        """Return when the effect first showed, by samples that became known only after the fault."""
+        """Return when the effect was first seen, by samples that became known only after the fault."""
         inside = [sample for sample in self.samples if sample.start >= start and sample.end <= end]
         showing = [each.end for each in inside if before is not None and executor.shows_effect(before, each.value)]
         return datetime.now(UTC) - timedelta(seconds=time.monotonic() - min(showing)) if showing else None
@@ -255,7 +255,7 @@ class Guardian:
         journal.reason = (f"{problem}; {figures}" if problem else figures) + early
 
     def _figure(self, probe: Probe, start: float, end: float, last: int | None = None) -> float | None:
-        """Reduce the samples between two moments to a figure: all, or the ``last`` ones. None: too few."""
+        """Reduce the samples between two times, or the ``last`` of them, to a value; None if too few."""
         inside = sorted((s for s in self.samples if s.start >= start and s.end <= end), key=lambda sample: sample.start)
         if len(inside) < (last or 1):
             return None
@@ -280,22 +280,22 @@ class Guardian:
     def _on_signal(self, number: int, _frame: object) -> None:
         self.stop_reason = self.stop_reason or f"stopped by {signal.Signals(number).name}"
 
-    def _still(self, state: str, mine: Journal | None = None) -> Journal:
-        """Return the journal (``mine`` if given) if it is still in ``state``; the caller holds the lock.
+    def _check_state(self, state: str, mine: Journal | None = None) -> Journal:
+        """Return the journal (``mine`` if given) after checking its state on disk; the caller holds the lock.
 
         Raises:
-            Superseded: another process has moved it on, or it cannot be read.
+            SupersededError: its state is another, or it cannot be read.
         """
         try:
             on_disk = read_journal(self.path)
         except JournalError as error:
-            raise Superseded(str(error)) from error
+            raise SupersededError(str(error)) from error
         if on_disk.state != state:
-            raise Superseded(f"the state is {on_disk.state}, not {state}")
+            raise SupersededError(f"the state is {on_disk.state}, not {state}")
         return mine or on_disk
 
     def _close(self, reason: str) -> None:
-        """Close the journal; nothing was done."""
+        """Close the journal of an injection that did nothing."""
         self.journal.state = CLOSED
         self.journal.recovered_by = "guardian"
         self.journal.reason = reason
@@ -345,7 +345,7 @@ def _pidfd(process: ProcessId) -> int | None:
 
 
 def _identities(executor: Executor) -> frozenset[str] | None:
-    """Return what should live through the fault; None when that cannot be told."""
+    """Return the ids that should survive the fault; None when unknown."""
     try:
         return frozenset(executor.target.identities())
     except (FaultError, OSError) as error:
@@ -362,7 +362,7 @@ def main() -> int:
     path = Path(sys.argv[1])
     try:
         return Guardian(path).run()
-    except (Superseded, JournalError, OSError) as error:
+    except (SupersededError, JournalError, OSError) as error:
         log.error("%s", error)
         return 1
 

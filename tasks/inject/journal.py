@@ -1,4 +1,4 @@
-"""The journal of one injection, a file: what is done, how to undo it, and how far it is."""
+"""The journal file of one injection: the fault, its undo steps, and its state."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Journal(BaseModel):
     Deadlines on the monotonic clock, ``owner`` and ``guardian`` are valid only on ``machine`` (one boot, one PID
     namespace); wall times and the undo steps are valid anywhere.
 
-    States: ``planned`` (nothing was done), ``applying`` (the act may be half done), ``active``, ``undoing``, ``failed``
+    States: ``planned`` (nothing was done), ``applying`` (may be partly applied), ``active``, ``undoing``, ``failed``
     (the undo was tried and something is left), ``recovered`` (nothing is left). All but the last are open.
     """
 
@@ -59,7 +59,7 @@ class Journal(BaseModel):
     state: State = "planned"
     executor: str | None = None
     applied_at: AwareDatetime | None = None
-    """Just before the act; the effect is never earlier."""
+    """Time just before the fault acts; no effect is earlier."""
     undone_at: AwareDatetime | None = None
     effect_seen_at: AwareDatetime | None = None
     normal_seen_at: AwareDatetime | None = None
@@ -98,7 +98,7 @@ class Journal(BaseModel):
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine (in this PID namespace) carries it out."""
+        """True if this machine (in this PID namespace) carries it out."""
         return self.machine == machine_id()
 
     @property
@@ -107,7 +107,7 @@ class Journal(BaseModel):
 
 
 def journal_path(directory: Path, injection_id: str) -> Path:
-    """Raises ValueError for an id that is not a plain file name."""
+    """Return the file of an injection's journal. Raises ValueError for an id that is no plain file name."""
     if not re.fullmatch(ID_PATTERN, injection_id):
         raise ValueError(f"injection id '{injection_id}': allowed are letters, digits, '.', '_' and '-'")
     return directory / f"{injection_id}{SUFFIX}"
@@ -135,7 +135,7 @@ def read_journal(path: Path) -> Journal:
 
 
 def write_journal(path: Path, journal: Journal) -> None:
-    """Durable and atomic: a reader sees the old state or the new one, also after a crash.
+    """Write durably and atomically: a reader sees the old state or the new one, also after a crash.
 
     Raises:
         OSError: it cannot be written; the old state stays.
@@ -144,9 +144,9 @@ def write_journal(path: Path, journal: Journal) -> None:
 
 
 def journal_lock(path: Path, timeout_s: float = 10) -> FileLock:
-    """Return the lock that whoever acts or undoes holds. Entering it raises JournalError after ``timeout_s``.
+    """Return the lock for acting and undoing. Entering it raises JournalError after ``timeout_s``.
 
-    It creates no directory: the undo in a workspace that was deleted must not bring that back.
+    It creates no directory: an undo must not recreate a deleted workspace.
     """
     busy = JournalError(f"{path.name}: its lock is held by another process")
     return FileLock(path.with_suffix(".lock"), busy, timeout_s=timeout_s, make_directory=False)

@@ -1,7 +1,7 @@
-"""Probes measure whether a fault is there.
+"""Probes measure the effect of a fault.
 
 A probe yields samples; the guardian assigns them to the phases before, during and after by their times, and reduces
-each phase to one figure.
+each phase to one value.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Probe:
     interval_s: float = 0.5
     min_samples: int = 2
     before_window_s: float = 15.0
-    """Length of the phase before; a probe may yield samples that are older than itself."""
+    """Length (s) of the phase before the fault; samples may be older than the probe."""
     late_s: float = 2.0
-    """A sample may become known so long after its time."""
+    """Maximum delay (s) until a sample becomes known."""
 
     def tick(self) -> list[Sample]:
-        """Return the samples that became known since the last call. What cannot be read is no sample, not an error."""
+        """Return the new samples since the last call; unreadable values are skipped."""
         raise NotImplementedError
 
     def reduce(self, values: Sequence[float]) -> float:
         return statistics.median(values)
 
     def close(self) -> None:
-        """Free what the probe holds."""
+        """Release the probe's resources."""
 
 
 class Gauge(Probe):
@@ -55,7 +55,7 @@ class Gauge(Probe):
 
     def tick(self) -> list[Sample]:
         now = time.monotonic()
-        with contextlib.suppress(OSError, FaultError):  # what is read may be gone: no sample
+        with contextlib.suppress(OSError, FaultError):  # unreadable: no sample
             return [Sample(now, now, self._read())]
         return []
 

@@ -1,8 +1,8 @@
-"""Undo faults: one injection by its journal, or everything that can be found in a workspace.
+"""Undoes faults: one injection by its journal, or every trace in a workspace.
 
-This is safe at any time, from any process, any number of times: who undoes holds the journal's lock, and every step
-looks before it acts. A full, read-only or deleted disk does not prevent the undo; the journal is written if possible.
-Run as a module, this is the end of an injection's dead-man timer.
+This is safe at any time, from any process, any number of times: an undo holds the journal's lock, and every step checks
+before it acts. A full, read-only or deleted disk does not prevent the undo; the journal is written if possible. Run as
+a module, this is the end of an injection's dead-man timer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from tasks.backends import UnknownBackendError, faults_on, published
 from tasks.backends.base import Runtime
 from tasks.inject.errors import FaultError, ForeignJournalError, JournalError
-from tasks.inject.executor import FaultTarget, Undone, UndoStepBase
+from tasks.inject.executor import FaultTarget, UndoReport, UndoStepBase
 from tasks.inject.journal import CLOSED, Journal, journal_files, journal_lock, read_journal, write_journal
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked, marked_processes
 from tasks.system.process import ProcessId, process_name
@@ -29,7 +29,7 @@ from tasks.workspace import Workspace
 log = logging.getLogger(__name__)
 
 REMEMBERED_JOURNAL = "RCARENA_JOURNAL"
-"""Environment variable of a dead-man timer: the journal as it was at its start, in case the file is lost."""
+"""Environment variable of a dead-man timer: a copy of the journal at its start, in case the file is lost."""
 UNDO_ATTEMPTS = 5
 LONGEST_PAUSE_S = 10.0
 UNREADABLE_SUFFIX = ".unreadable"
@@ -38,21 +38,21 @@ UNREADABLE_SUFFIX = ".unreadable"
 def undo(path: Path, journal: Journal, by: str) -> list[str]:
     """Run the undo steps and record the outcome; the caller holds the lock.
 
-    Returns what is left: of the fault, and the journal if it stays open because it cannot be written. A journal whose
+    Returns what is left of the fault, and the journal if it cannot be written and so stays open. A journal whose
     directory was deleted does not count as open.
     """
     journal.state = "undoing"
     _record(path, journal)
     left: list[str] = []
-    told: list[Undone] = []
+    reports: list[UndoReport] = []
     for attempt in range(UNDO_ATTEMPTS):
-        left = [line for step in journal.undo for line in _try(step, journal.target, told)]
+        left = [line for step in journal.undo for line in _try(step, journal.target, reports)]
         if not left:
             break
         time.sleep(0.1 * (attempt + 1))
-    journal.undone_at = max((each.ended_at for each in told if each.ended_at), default=datetime.now(UTC))
-    journal.unconfirmed += [line for each in told for line in each.unconfirmed if line not in journal.unconfirmed]
-    journal.notes += [note for each in told for note in (*each.notes, *each.unconfirmed) if note not in journal.notes]
+    journal.undone_at = max((each.ended_at for each in reports if each.ended_at), default=datetime.now(UTC))
+    journal.unconfirmed += [line for each in reports for line in each.unconfirmed if line not in journal.unconfirmed]
+    journal.notes += [note for one in reports for note in (*one.notes, *one.unconfirmed) if note not in journal.notes]
     journal.recovered_by = by
     journal.state = "failed" if left else CLOSED
     if left:
@@ -64,11 +64,11 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked_if_possible(path: Path) -> Iterator[None]:
+def try_lock(path: Path) -> Iterator[None]:
     """Hold the journal's lock; go on without it where no lock file can be opened.
 
     Raises:
-        JournalError: another process holds it for too long.
+        JournalError: another process holds it longer than the timeout.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -81,14 +81,14 @@ def locked_if_possible(path: Path) -> Iterator[None]:
 def recover_journal(
     path: Path, by: str = "recover", patience_s: float | None = None, remembered: Journal | None = None
 ) -> str | None:
-    """Undo one injection, whatever its state. Returns what was done; None when there was nothing to do.
+    """Undo one injection in any state; return what was done, None when there was nothing to do.
 
     ``patience_s``: how long a guardian that still works may take (None: as long as its backend needs);
     ``remembered``: an earlier state of the journal, used when the file is lost or unreadable.
 
     Raises:
-        FaultError: something of the fault is left or may be left, or its journal cannot be closed; it is named. What
-            only may be left is reported once, since the journal is closed.
+        FaultError: the fault is left or may be left, or its journal cannot be closed. What only may be left is reported
+            once, since the journal is closed.
         JournalError: another process holds the journal's lock.
         OSError: an unreadable journal cannot be set aside.
     """
@@ -106,7 +106,7 @@ def recover_journal(
         return None
     _ask_guardian(journal, patience_s)
     with_force = end_marked(MARKER, path)
-    with locked_if_possible(path):
+    with try_lock(path):
         with contextlib.suppress(JournalError):
             journal = read_journal(path)
         done = f"{journal.injection_id}: {journal.phrase}"
@@ -123,12 +123,12 @@ def recover_journal(
 
 
 def recover(workspace: Workspace) -> list[str]:
-    """Undo every fault of this workspace by the open journals, then what is found at each service.
+    """Undo every fault of this workspace by the open journals, then every trace at the services.
 
     Returns what was done.
 
     Raises:
-        FaultError: something could not be undone or confirmed, or a journal could not be read or closed; all else was
+        FaultError: an undo failed or is unconfirmed, or a journal could not be read or closed; everything else was
             undone. No other error is raised.
     """
     done: list[str] = []
@@ -154,16 +154,16 @@ def recover(workspace: Workspace) -> list[str]:
             swept, unswept = sweep(runtime)
             done += swept
             failures += unswept
-    if failures:  # the dead-man timers of what is left go on trying
+    if failures:  # dead-man timers keep trying
         raise FaultError("; ".join(failures))
     end_marked(DEAD_MAN_MARKER, directory)
     return done
 
 
 def residue(workspace: Workspace) -> list[str]:
-    """Name every trace of a fault in this workspace; empty when a case may start.
+    """Return every trace of a fault in this workspace; empty when a case may start.
 
-    Raises nothing: what cannot be looked at is named as a trace.
+    Raises nothing: failed checks are traces, too.
     """
     found = []
     for path in journal_files(workspace.journal):
@@ -195,17 +195,17 @@ def recover_fully(workspace: Workspace, say: Callable[[str], None]) -> None:
 
 
 def stack_residue(runtime: Runtime) -> list[str]:
-    """Return every trace of a fault in a running stack; what cannot be looked at is named as one."""
+    """Return every trace of a fault in a running stack; failed checks are traces, too."""
     return faults_on(runtime.backend).residue(runtime)
 
 
 def sweep(runtime: Runtime) -> tuple[list[str], list[str]]:
-    """Undo every trace of a fault that no journal knows. Returns what was done and what could not be."""
+    """Undo every trace of a fault without a journal; return what was done and what failed."""
     return faults_on(runtime.backend).sweep(runtime)
 
 
 def _record(path: Path, journal: Journal) -> list[str]:
-    """Write the journal. Returns what stays open on the disk when that fails."""
+    """Write the journal; return what stays open on the disk when that fails."""
     try:
         write_journal(path, journal)
     except FileNotFoundError as error:
@@ -216,18 +216,18 @@ def _record(path: Path, journal: Journal) -> list[str]:
     return []
 
 
-def _try(step: UndoStepBase[Any], target: FaultTarget, told: list[Undone]) -> list[str]:
-    """Undo, and return what is left. Adds what the platform reports to ``told``."""
+def _try(step: UndoStepBase[Any], target: FaultTarget, reports: list[UndoReport]) -> list[str]:
+    """Undo one step; return what is left. Appends the platform's report to ``reports``."""
     try:
         undone = step.undo(target)
-        told += [] if undone is None else [undone]
+        reports += [] if undone is None else [undone]
         return step.left(target)
     except (FaultError, OSError) as error:
         return [] if target.gone else [f"{type(step).__name__}: {error}"]
 
 
 def _ask_guardian(journal: Journal, patience_s: float | None) -> None:
-    """Let a guardian that still works undo: it completes the record, too."""
+    """Let a running guardian undo, since it also completes the record."""
     if not journal.is_here or journal.guardian is None or journal.guardian == ProcessId.current():
         return
     journal.guardian.kill(signal.SIGTERM)
@@ -235,7 +235,7 @@ def _ask_guardian(journal: Journal, patience_s: float | None) -> None:
 
 
 def _set_aside(path: Path) -> str:
-    """End the processes of an unreadable journal and keep it under another name."""
+    """End the processes of an unreadable journal and rename it."""
     end_marked(MARKER, path)
     end_marked(DEAD_MAN_MARKER, path)
     path.replace(path.with_name(path.name + UNREADABLE_SUFFIX))
@@ -243,7 +243,7 @@ def _set_aside(path: Path) -> str:
 
 
 def main() -> None:
-    """Undo what the environment names (the journal's file and content); try again until all is undone."""
+    """Undo the injection named by the environment (journal file and content); retry until it is undone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s dead-man: %(message)s")
     path = Path(os.environ[DEAD_MAN_MARKER])
     remembered = Journal.model_validate_json(os.environ[REMEMBERED_JOURNAL])

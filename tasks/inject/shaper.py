@@ -1,4 +1,4 @@
-"""Delay, jitter and loss on the egress of a link, in user space: a program for kernels without netem.
+"""Program that delays and drops frames on the egress of a link in user space, for kernels without netem.
 
 A clsact filter redirects what the link would send to a TAP device of this process; each frame is held until its time
 and then put on the link through a raw packet socket that bypasses queueing disciplines and filters. Frames cross with
@@ -64,7 +64,7 @@ class CorrelatedUniform:
 
 @dataclass
 class Impairment:
-    """Draws what happens to a frame: the extra delay in seconds, or None when it is lost."""
+    """Draws the fate of a frame: its extra delay in seconds, or None when it is lost."""
 
     delay_s: float
     jitter_s: float
@@ -85,7 +85,7 @@ class Impairment:
 
 @dataclass
 class DelayLine:
-    """A queue of frames by release time; equal times keep their order. ``full``: stop reading."""
+    """A queue of frames by release time; equal times keep their order. Stop reading while ``full``."""
 
     max_frames: int = MAX_HELD_FRAMES
     max_bytes: int = MAX_HELD_BYTES
@@ -158,9 +158,9 @@ def open_link(interface: str) -> socket.socket:
 
 
 def serve(tap: int, link: socket.socket, impair: Impairment, stop: Callable[[], bool], wake: list[int]) -> DelayLine:
-    """Move frames from ``tap`` to ``link`` until ``stop()``. Returns what is still held.
+    """Move frames from ``tap`` to ``link`` until ``stop()``; return the frames still queued.
 
-    ``wake``: when one of these descriptors becomes readable, ``stop()`` is asked at once.
+    ``wake``: descriptors that, when readable, cause a call of ``stop()``.
     """
     line = DelayLine()
     buffer = bytearray(MAX_READ_BYTES)
@@ -171,12 +171,12 @@ def serve(tap: int, link: socket.socket, impair: Impairment, stop: Callable[[], 
         timeout = 0.5 if upcoming is None else min(0.5, max(0.0, upcoming - time.monotonic()))
         ready, _, _ = select.select(readable, [], [], timeout)
         if tap in ready:
-            _take_in(tap, view, line, impair)
-        _let_out(link, line, time.monotonic())
+            _receive(tap, view, line, impair)
+        _send_due(link, line, time.monotonic())
     return line
 
 
-def _take_in(tap: int, view: memoryview, line: DelayLine, impair: Impairment) -> None:
+def _receive(tap: int, view: memoryview, line: DelayLine, impair: Impairment) -> None:
     now = time.monotonic()
     for _ in range(READS_PER_TURN):
         if line.full:
@@ -190,7 +190,7 @@ def _take_in(tap: int, view: memoryview, line: DelayLine, impair: Impairment) ->
             line.push(now + delay, bytes(view[:size]))
 
 
-def _let_out(link: socket.socket, line: DelayLine, until: float) -> None:
+def _send_due(link: socket.socket, line: DelayLine, until: float) -> None:
     while (due := line.pop_due(until)) is not None:
         release, frame = due
         try:
@@ -205,7 +205,7 @@ def _let_out(link: socket.socket, line: DelayLine, until: float) -> None:
 
 
 def drop_redirection(interface: str) -> None:
-    """Remove the clsact filter that feeds this process; absent is fine."""
+    """Remove the clsact filter that feeds this process, if it exists."""
     subprocess.run(["tc", "qdisc", "del", "dev", interface, "clsact"], check=False, capture_output=True)
 
 
@@ -248,10 +248,10 @@ def main(arguments: list[str] | None = None) -> int:
         line = serve(tap, link, impair, stop, [0, wake_in])
     finally:
         drop_redirection(options.interface)
-    _take_in(tap, memoryview(bytearray(MAX_READ_BYTES)), line, Impairment(0, 0, 0, 0))
+    _receive(tap, memoryview(bytearray(MAX_READ_BYTES)), line, Impairment(0, 0, 0, 0))
     give_up = time.monotonic() + 0.5
     while line.next_release is not None and time.monotonic() < give_up:
-        _let_out(link, line, float("inf"))
+        _send_due(link, line, float("inf"))
     return 0
 
 

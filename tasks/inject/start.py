@@ -1,4 +1,4 @@
-"""Start injections and follow them: what a case and `rcarena inject` call.
+"""Starts injections and follows them, for cases and `rcarena inject`.
 
 ::
 
@@ -39,11 +39,11 @@ LEAD_S = 3.0
 """Start an injection this long before its ``start_at``: the guardian starts and the probe measures "before"."""
 
 PRIORITY = ("nice", "-n", "-10")
-"""The guardian must act in time on a machine that its own fault has loaded."""
+"""Priority of the guardian, which must act in time on a machine loaded by its own fault."""
 
 
 class ActiveInjection:
-    """An injection under way. As a context manager it is stopped at the end of the block."""
+    """A running injection. As a context manager it is stopped at the end of the block."""
 
     def __init__(self, path: Path, process: subprocess.Popen[bytes], planned: Journal) -> None:
         self.path = path
@@ -61,7 +61,7 @@ class ActiveInjection:
         return self._process.poll() is not None
 
     def wait(self, timeout_s: float | None = None) -> Injection:
-        """Block until the fault is undone and its probe has looked again.
+        """Block until the fault is undone and its probe has measured again.
 
         Raises:
             TimeoutError: not yet (only with ``timeout_s``).
@@ -99,12 +99,12 @@ def start_injection(
 ) -> ActiveInjection:
     """Journal the injection and start its guardian, which acts at its time (at once when that has passed).
 
-    The fault ends with its window, with ``stop``, or with this process, whichever comes first. ``injection_id`` names
-    the journal file; ``window_start``: what the offset counts from.
+    The fault ends with its window, ``stop`` or this process, whichever comes first. ``injection_id`` names
+    the journal file; offsets count from ``window_start``.
 
     Raises:
-        InjectionRefusedError: the injection is not valid here, and never will be.
-        InjectionError: an open injection is in its way, or its journal cannot be written. Nothing was started.
+        InjectionRefusedError: the injection is invalid on this stack; retrying does not help.
+        InjectionError: an open injection conflicts, or the journal cannot be written. Nothing was started.
     """
     roles = {service.name: service.role for service in runtime.services}
     where, when = f"injection {injection_id}", planned.interval(window_start)
@@ -175,7 +175,7 @@ def _new_journal(runtime: Runtime, planned: PlannedInjection, start_at: datetime
 
 
 def _conflicts(journal: Journal, path: Path) -> list[str]:
-    """Name the open injections that prevent this one."""
+    """Return the open injections that conflict with this one."""
     problems = []
     for other_path in journal_files(path.parent):
         try:
@@ -215,7 +215,7 @@ def _start_guardian(path: Path) -> subprocess.Popen[bytes]:
 
 
 def _closed(path: Path, by: str, planned: Journal) -> Journal:
-    """Return the journal after the end of the guardian. If that was killed, undo here.
+    """Return the journal after the end of the guardian; undo here if the guardian was killed.
 
     Raises:
         FaultError: something of the fault is left, or the journal is lost or cannot be written.

@@ -16,7 +16,7 @@ from tasks.stack import GATEWAY, HEAD
 STEADY_LATENCY_S = 2.0
 HEALTHY_REPLICAS = "count(last_over_time(ray_serve_deployment_replica_healthy[15s]) == 1)"
 OPEN_REQUESTS = 'sum({__name__=~"ray_vllm_num_requests_(running|waiting)"})'
-"""Ray reports a gauge only while it is being set: an idle engine has none."""
+"""Ray exports a gauge only while it is being set: an idle engine has none, hence 0."""
 
 
 class LocalStack(LiveStack):
@@ -25,7 +25,7 @@ class LocalStack(LiveStack):
         self._params = params
 
     def enter(self) -> None:
-        """Moves the calling thread into the stack's network."""
+        """Move the calling thread into the stack's network."""
         join_network(self.runtime.supervisor.pid)
 
     def unsteady(self) -> str | None:
@@ -63,7 +63,7 @@ class LocalStack(LiveStack):
         )
 
     def _limits(self, service: ServiceRuntime) -> Limits:
-        """The CPU quota of the service's cgroup; memory is not limited unless a fault does it."""
+        """Return the CPU quota of the service's cgroup; only faults limit memory."""
         if service.role != "replica":
             return Limits(cpu_cores=service.cpu_cores)
         model = self._params.model

@@ -36,17 +36,17 @@ class ModelPreset(BaseModel):
 
     @property
     def volume_gb(self) -> int:
-        """Room for the weights, and once more while they are downloaded."""
+        """GB for the weights, twice: the download needs as much again."""
         return max(5, round(2 * self.weights_gb) + 5)
 
 
 @cache
 def model_presets() -> Mapping[str, ModelPreset]:
-    """Name -> preset, in the order of the file."""
+    """Return name -> preset, in the order of the file."""
     document = yaml.safe_load(PRESETS_FILE.read_text(encoding="utf-8"))
     return {name: ModelPreset.model_validate({"name": name, **fields}) for name, fields in document.items()}
 
 
 def model_preset(name: str) -> ModelPreset:
-    """Raises KeyError for an unknown name; ``validate_deploy_params`` says it with a suggestion."""
+    """Return a preset. Raises KeyError for an unknown name, which ``validate_deploy_params`` reports first."""
     return model_presets()[name]

@@ -24,7 +24,7 @@ class ServiceRuntime(ServiceState):
 
 
 class StackRuntime(StackState[ServiceRuntime]):
-    """``supervisor`` is the init process of the stack's namespaces: while it lives the stack exists."""
+    """State of a stack. ``supervisor``, the init process of its namespaces, lives as long as the stack."""
 
     backend: Literal["local"] = "local"
     stack_id: str

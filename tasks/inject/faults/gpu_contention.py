@@ -14,7 +14,7 @@ from tasks.inject.executors.kubernetes.contention import GpuPodExecutor
 from tasks.inject.probe import Probe
 
 CONTEXT_MB = 1200
-"""What the pod needs on the GPU beside the memory that it holds: CUDA's context and the matrices."""
+"""GPU memory of the pod beside the allocated block: CUDA's context and the matrices."""
 RISE_PERCENT = 10
 
 
@@ -43,7 +43,7 @@ class GpuContention(GpuPodExecutor[Parameters]):
 
 
 def no_room(free_mb: float, needed_mb: float) -> str | None:
-    """Say why a pod that needs ``needed_mb`` of GPU memory cannot run; None if it can."""
+    """Return why a pod that needs ``needed_mb`` of GPU memory cannot run; None if it can."""
     if free_mb >= needed_mb:
         return None
     return (

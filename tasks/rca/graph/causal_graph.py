@@ -1,4 +1,4 @@
-"""What a causal discovery algorithm says about every pair of columns, whichever algorithm it was."""
+"""The causal graph over columns, common to all causal discovery algorithms."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 class CausalGraph:
     """Edges between n columns, as three (n, n) boolean arrays.
 
-    ``directed[i, j]``: i causes j (i -> j). Both ways at once is allowed: Granger causality knows feedback.
+    ``directed[i, j]``: i causes j (i -> j). Both ways are allowed: Granger causality has feedback.
     ``undirected[i, j] == undirected[j, i]``: adjacent, direction unknown (``---`` of PC; ``o-o`` and ``<->`` of FCI).
     ``possibly_directed[i, j]``: FCI's i o-> j: j does not cause i.
 
-    A pair has an edge of one sort at most, and no column has an edge to itself.
+    A pair has edges of one kind at most, and no column has an edge to itself.
 
     Raises:
         ValueError: the arrays break a rule above.
@@ -41,7 +41,7 @@ class CausalGraph:
 
     @classmethod
     def of_directed(cls, directed: np.ndarray) -> CausalGraph:
-        """A graph of directed edges only."""
+        """Return a graph of directed edges only."""
         none = np.zeros_like(directed, dtype=bool)
         return cls(directed, none, none)
 

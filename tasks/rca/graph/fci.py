@@ -1,4 +1,4 @@
-"""FCI: what can be said about causes if common causes may have been left out.
+"""FCI: causal discovery when common causes may be unobserved.
 
 Source: Spirtes, Meek, Richardson, "Causal Inference in the Presence of Latent Variables and Selection Bias", UAI 1995,
 with the orientation rules of Zhang, "On the completeness of orientation rules for causal discovery in the presence of
@@ -27,9 +27,9 @@ MAX_TESTS_BEYOND_NEIGHBOURS = 10_000_000
 
 
 def learn_fci(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
-    """The graph of FCI with Fisher's z test of partial correlations.
+    """Learn the graph of FCI with Fisher's z test of partial correlations.
 
-    ``values``: (rows, columns) without NaN. ``alpha``: a pair is taken apart at p > alpha.
+    ``values``: (rows, columns) without NaN. ``alpha``: a pair is separated at p > alpha.
 
     Of FCI's marks, ``-->`` is directed and ``o->`` possibly directed; ``o-o`` and ``<->`` are undirected. The rules for
     selection bias (5 to 7) are left out: no sample is recorded because of the values it has. Where two rules disagree
@@ -53,7 +53,7 @@ def learn_fci(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
 def take_apart_given_possible_d_sep(
     skeleton: Skeleton, test: Independence, *, max_tests: int = MAX_TESTS_BEYOND_NEIGHBOURS
 ) -> None:
-    """Take pairs of ``skeleton`` apart that only sets with other columns than neighbours separate.
+    """Remove pairs from ``skeleton`` that are separated only by sets with columns other than neighbours.
 
     Such pairs exist where causes are hidden.
     """
@@ -120,7 +120,7 @@ class EdgeWalks:
         self._steps = csr_array((np.ones(len(source)), (source, target)), shape=shape)
 
     def reached_from(self, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """The columns that walks from ``start`` may go to first, and (first, n) bool: where they can come to then."""
+        """Return the first columns of walks from ``start``, and the columns reachable by each, (first, n) bool."""
         first = np.flatnonzero(self._from == start)
         columns = np.zeros((len(first), self._n), dtype=bool)
         if len(first):
@@ -167,7 +167,7 @@ class Marks:
             pass
 
     def _set(self, heads: np.ndarray, tails: np.ndarray) -> bool:
-        """Replace circles; whether any was there to replace. A head wins over a tail."""
+        """Replace circles, heads before tails; return whether any was replaced."""
         heads = heads & self.circles
         tails = tails & self.circles & ~heads
         self.heads |= heads
@@ -188,8 +188,8 @@ class Marks:
         return self._set(away_from_collider | away_from_cycle | third, tails=away_from_collider.T)
 
     def _rule_4(self) -> bool:
-        """On a discriminating path d *-> ... <-> a <-* b o-* c, whose columns between d and b are parents of c and
-        colliders, while d and c are apart: b -> c if a set with b separated d and c, else a <-> b <-> c.
+        """Orient b on a discriminating path d *-> ... <-> a <-* b o-* c, whose columns between d and b are parents of c
+        and colliders, while d and c are apart: b -> c if a set with b separated d and c, else a <-> b <-> c.
         """
         heads, tails = np.zeros_like(self.heads), np.zeros_like(self.heads)
         circles = self.circles
@@ -220,11 +220,11 @@ class Marks:
         return np.flatnonzero(self.heads[:, body].any(axis=1) & self.skeleton.separated[:, c])
 
     def _rule_8(self) -> bool:
-        """a -> b -> c, a o-> c: a -> c."""
+        """Orient a -> c where a -> b -> c and a o-> c."""
         return self._set_tails((linked(self.directed, self.directed) & self.heads).T)
 
     def _rules_9_and_10(self) -> bool:
-        """a o-> c becomes a -> c if it may be that a causes c by a walk that leaves by one column, or by one of two.
+        """Orient a o-> c to a -> c if a may cause c by a walk that leaves by one column, or by one of two.
 
         The walks are possibly directed and uncovered: every three columns in a row have their ends apart. By rule 1, if
         such a walk leaves a by a cause-effect edge, all its edges are such.

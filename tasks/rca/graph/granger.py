@@ -17,7 +17,7 @@ _COLLINEAR = 1e-10
 def learn_granger(
     values: np.ndarray, *, max_lag: int = 3, alpha: float = 0.05, ticks: np.ndarray | None = None
 ) -> CausalGraph:
-    """i -> j where the past of column i helps to predict column j beyond j's own past, at level ``alpha``.
+    """Learn i -> j where the past of column i improves the prediction of j beyond j's own past, at level ``alpha``.
 
     ``values``: (rows, columns) standardised, without gaps; ``ticks``: (rows,) number of the sampling step of each row
     (default: no hole between rows). A row with a hole among the ``max_lag`` steps before it is no observation. Each
@@ -79,7 +79,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
 
 
 def _orthonormal(lagged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An orthonormal basis of each column's own lags, (lags, rows, columns), and its rank per column.
+    """Return an orthonormal basis of each column's own lags, (lags, rows, columns), and its rank per column.
 
     A lag that depends on the ones before it becomes a zero vector.
     """

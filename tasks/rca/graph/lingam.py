@@ -18,7 +18,7 @@ _TINY = 1e-100
 def learn_lingam(
     values: np.ndarray, rng: np.random.Generator, *, alpha: float = 0.05, max_iterations: int = 1000
 ) -> CausalGraph:
-    """A directed acyclic graph by ICA-LiNGAM.
+    """Learn a directed acyclic graph by ICA-LiNGAM.
 
     ``values``: (rows, columns) standardised, without gaps. Independent component analysis (FastICA, at most
     ``max_iterations``) finds the unmixing matrix; its rows are matched to columns, the causal order is the one that

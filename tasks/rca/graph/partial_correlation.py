@@ -1,4 +1,4 @@
-"""Partial correlations, many at a time, and what they say about conditional independence of normal variables.
+"""Partial correlations in batches, and tests of conditional independence of normal variables.
 
 Telemetry is full of columns that are sums or copies of others, so both kinds of degeneracy have a plain answer:
 
@@ -47,10 +47,10 @@ def partial_correlations(correlation: np.ndarray, i: np.ndarray, j: np.ndarray, 
 
 
 def small_given_one(correlation: np.ndarray, limit: float) -> Iterator[np.ndarray]:
-    """For each column i: whether i and j given k correlate by less than ``limit``, as an (n, n) bool array [j, k].
+    """Yield, for each column i, whether i and j given k correlate by less than ``limit``, as (n, n) bool [j, k].
 
-    What comparing :func:`partial_correlations` with ``limit`` tells, ten times as fast for all columns at once. False
-    where nothing can be said, as for k = i and k = j.
+    Equals comparing :func:`partial_correlations` with ``limit``, but ten times as fast. False where the correlation is
+    undefined, as for k = i and k = j.
     """
     left = 1.0 - correlation**2
     left[left <= DETERMINED] = 0.0
@@ -62,7 +62,7 @@ def small_given_one(correlation: np.ndarray, limit: float) -> Iterator[np.ndarra
 
 
 def critical_correlation(alpha: float, rows: int, size: int) -> float:
-    """The absolute partial correlation whose p value is ``alpha``: a smaller one has p > alpha.
+    """Return the absolute partial correlation whose p value is ``alpha``: a smaller one has p > alpha.
 
     Negative if there are too few samples, so that no correlation is smaller.
     """

@@ -1,4 +1,4 @@
-"""PC: the causal graph, if every common cause is among the columns.
+"""PC: causal discovery when every common cause is among the columns.
 
 Source: Spirtes, Glymour, Scheines, "Causation, Prediction, and Search", 2nd ed., MIT Press 2000, in the form that does
 not depend on order: Colombo and Maathuis, "Order-Independent Constraint-Based Causal Structure Learning", JMLR 2014.
@@ -14,9 +14,9 @@ from tasks.rca.graph.skeleton import Independence, Skeleton, learn_skeleton
 
 
 def learn_pc(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
-    """The graph of PC-stable with Fisher's z test of partial correlations.
+    """Learn the graph of PC-stable with Fisher's z test of partial correlations.
 
-    ``values``: (rows, columns) without NaN. ``alpha``: a pair is taken apart at p > alpha.
+    ``values``: (rows, columns) without NaN. ``alpha``: a pair is separated at p > alpha.
 
     Where tests contradict each other about a direction (two heads on an edge), the edge is undirected. The result does
     not depend on the order of columns. Complexity: exponential in the largest number of neighbours, O(columns^3) if
@@ -40,7 +40,7 @@ def colliders(skeleton: Skeleton) -> np.ndarray:
 
 
 def orient(adjacent: np.ndarray, heads: np.ndarray) -> CausalGraph:
-    """Meek's rules 1 to 3. A round applies them all to the graph as it was before, so no order of edges decides.
+    """Apply Meek's rules 1 to 3. A round applies them all to the graph as it was before, so no order of edges decides.
 
     Edges with two heads, edges that one round points both ways, and edges that would close a cycle stay undirected.
     """

@@ -32,14 +32,14 @@ def learn_pcmci(
     same_step: bool = True,
     ticks: np.ndarray | None = None,
 ) -> CausalGraph:
-    """The links between columns that PCMCI finds in (rows, columns) ``values``, all lags merged.
+    """Learn the links between the columns of (rows, columns) ``values`` by PCMCI, all lags merged.
 
     i -> j if i at some earlier step is linked to j now (both ways if so found). With ``same_step``, columns that are
     linked at lag 0 only have an undirected edge. ``ticks``: (rows,) number of the sampling step of each row (default:
     no hole between rows).
 
     Raises:
-        MethodError: as :func:`pcmci_p_values`.
+        MethodError: see :func:`pcmci_p_values`.
     """
     linked = pcmci_p_values(values, max_lag=max_lag, condition_alpha=condition_alpha, ticks=ticks) <= alpha
     leads: np.ndarray = np.any(linked[1:], axis=0)

@@ -1,7 +1,7 @@
-"""Random walks over a graph, without drawing them: where they spend their time, and the walk that ranks causes.
+"""Random walks over a graph, computed without sampling: time per node, and the walk that ranks causes.
 
 How often a walk visits each node is a property of its transition matrix. Simulating many walks estimates it; the
-functions here compute it, so the answer is exact, quick and the same every time.
+functions here compute it, so the result is exact, fast and deterministic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which columns are adjacent: the part that PC and FCI share.
+"""The skeleton (adjacent columns), the common part of PC and FCI.
 
 Every pair starts adjacent. At level s = 0, 1, 2 ... a pair is taken apart if it is independent given some s neighbours
 of either side. As in PC-stable (Colombo and Maathuis, "Order-Independent Constraint-Based Causal Structure Learning",
@@ -46,11 +46,11 @@ class Independence:
     alpha: float
 
     def possible(self, size: int) -> bool:
-        """Whether there are rows enough to test given ``size`` columns."""
+        """Return whether there are enough rows to test given ``size`` columns."""
         return self.rows - size > 3
 
     def independent(self, tests: Tests) -> Tests:
-        """The tests that found independence: p > alpha."""
+        """Return the tests that found independence: p > alpha."""
         i, j, given = tests
         critical = critical_correlation(self.alpha, self.rows, given.shape[1])
         found = np.abs(partial_correlations(self.correlation, i, j, given)) < critical
@@ -59,9 +59,9 @@ class Independence:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What the tests said about n columns. Pairs are symmetric.
+    """Results of the tests over n columns. Pairs are symmetric.
 
-    ``adjacent``: (n, n) bool. ``separated``: (n, n) bool, pairs taken apart by a test. ``separates``: (n, n, n) bool,
+    ``adjacent``: (n, n) bool. ``separated``: (n, n) bool, pairs separated by a test. ``separates``: (n, n, n) bool,
     [i, j, k] if k was in a set found to separate i and j.
     """
 
@@ -70,7 +70,7 @@ class Skeleton:
     separates: np.ndarray
 
     def record(self, tests: Tests) -> None:
-        """Take the pairs of ``tests`` apart, for they were found to be independent."""
+        """Remove the pairs of ``tests``, which were found independent."""
         i, j, given = tests
         self.adjacent[i, j] = self.adjacent[j, i] = False
         self.separated[i, j] = self.separated[j, i] = True
@@ -78,7 +78,7 @@ class Skeleton:
 
 
 def learn_skeleton(test: Independence, *, max_conditions: int | None = None, max_tests: int = MAX_TESTS) -> Skeleton:
-    """The skeleton of PC-stable. ``max_conditions``: largest conditioning set.
+    """Learn the skeleton of PC-stable. ``max_conditions``: largest conditioning set.
 
     Raises:
         MethodError: more than ``MAX_COLUMNS`` columns, or a level that would bring the tests given two or more columns
@@ -96,7 +96,7 @@ def learn_skeleton(test: Independence, *, max_conditions: int | None = None, max
         if degrees.max() <= size or not test.possible(size):
             break
         if size == 1:
-            _take_apart_given_one(skeleton, before, test)
+            _separate_given_one(skeleton, before, test)
             continue
         if size > 1:
             tests_made += count_tests(degrees, degrees, size)
@@ -116,7 +116,7 @@ def count_tests(others: np.ndarray, pools: np.ndarray, size: int) -> int:
     return sum(partners * comb(pool - 1, size) for partners, pool in pairs if partners)
 
 
-def _take_apart_given_one(skeleton: Skeleton, before: np.ndarray, test: Independence) -> None:
+def _separate_given_one(skeleton: Skeleton, before: np.ndarray, test: Independence) -> None:
     """Level 1, where most of the tests are, without a list of them."""
     limit = critical_correlation(test.alpha, test.rows, 1)
     for x, found in enumerate(small_given_one(test.correlation, limit)):
@@ -129,7 +129,7 @@ def _take_apart_given_one(skeleton: Skeleton, before: np.ndarray, test: Independ
 
 
 def _level(adjacent: np.ndarray, size: int) -> Iterator[Tests]:
-    """All tests of neighbours i, j given ``size`` other neighbours of i."""
+    """Yield all tests of neighbours i, j given ``size`` other neighbours of i."""
     if size == 0:
         i, j = np.nonzero(np.triu(adjacent))
         yield i, j, np.empty((len(i), 0), dtype=np.intp)
@@ -140,7 +140,7 @@ def _level(adjacent: np.ndarray, size: int) -> Iterator[Tests]:
 
 
 def conditioned(x: int, others: np.ndarray, pool: np.ndarray, size: int) -> Iterator[Tests]:
-    """Tests of x against each of ``pool[others]`` given every ``size`` of ``pool`` without that other."""
+    """Yield the tests of x and each of ``pool[others]`` given every ``size`` of ``pool`` without that other."""
     sets = combinations(len(pool) - 1, size)
     if not len(sets):
         return
@@ -154,7 +154,7 @@ def conditioned(x: int, others: np.ndarray, pool: np.ndarray, size: int) -> Iter
 
 
 def batched(pieces: Iterable[Tests]) -> Iterator[Tests]:
-    """The same tests in fewer, larger pieces."""
+    """Yield the same tests in fewer, larger pieces."""
     waiting: list[Tests] = []
     count = 0
     for piece in pieces:

@@ -96,7 +96,7 @@ class ContextTest(Independence):
 
 
 def _tests_of_context_given_one(test: Independence) -> Tests:
-    """The tests of the context given one metric, which :func:`learn_skeleton` makes without asking ``test``."""
+    """Return the tests of the context given one metric, which :func:`learn_skeleton` makes without ``test``."""
     before = np.abs(test.correlation) >= critical_correlation(test.alpha, test.rows, 0)
     given = before[0] | before
     given[~before[0]] = given[:, 0] = False

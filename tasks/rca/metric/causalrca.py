@@ -17,7 +17,7 @@ from tasks.rca.view import CaseView
 
 _ARRAYS_OF_GRAPH = 12
 _ARRAYS_OF_SAMPLES = 16
-"""How many arrays of (columns, columns) and of (rows, columns) numbers learning holds at a time."""
+"""Numbers of (columns, columns) and of (rows, columns) arrays in memory during learning."""
 Scale = Literal["deviation", "maximum"]
 Biases = Literal["zero", "uniform"]
 
@@ -111,7 +111,7 @@ def _divided_by_maximum(view: CaseView, panel: Panel) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to learn; see :func:`causalrca`."""
+    """Parameters of learning; see :func:`causalrca`."""
 
     hidden: int = 64
     epochs: int = 500
@@ -209,7 +209,7 @@ class _Model:
         return (float(np.sum((decoded - self._inputs) ** 2)) + float(np.sum(latent**2))) / 2 / self.rows
 
     def _acyclicity(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """The violation and its gradient in the weights."""
+        """Return the violation and its gradient in the weights."""
         base = weights * weights / self.columns
         np.einsum("ii->i", base)[:] += 1.0
         power = np.linalg.matrix_power(base, self.columns - 1).T
@@ -259,7 +259,7 @@ class _ScalarNetwork:
         return self._slope * inputs + offsets[self._piece]
 
     def backward(self, gradient: np.ndarray) -> np.ndarray:
-        """From the gradient in y to that in x; that of the parameters is filled in on the way."""
+        """Return the gradient in x for the gradient in y; fill in the gradient of the parameters."""
         on, on_inputs = self._sums_where_on(gradient), self._sums_where_on(gradient * self._inputs)
         self._v_gradient[:] = self._w * on_inputs + self._b * on
         self._w_gradient[:] = self._v * on_inputs

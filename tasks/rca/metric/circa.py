@@ -165,7 +165,7 @@ def residual_scores(
 
 
 def _informative(causes: np.ndarray, target: np.ndarray, normal: np.ndarray, *, most: int) -> np.ndarray:
-    """The columns of ``causes`` that move in the normal window, scaled to it, and of these the ``most`` correlated."""
+    """Return the ``most`` correlated of the ``causes`` that move in the normal window, scaled to it."""
     centred = causes - causes[normal].mean(axis=0)
     spread = np.sqrt(np.mean(centred[normal] ** 2, axis=0))
     moves = spread > RESOLUTION * np.max(np.abs(causes), axis=0, initial=0.0)

@@ -82,7 +82,7 @@ def microcause(
 
 
 def feasible_lag(ticks: np.ndarray, most: int) -> int:
-    """The largest lag from 1 to ``most`` that leaves PCMCI four rows; (rows - 4) // 2 where there is no hole.
+    """Return the largest lag from 1 to ``most`` that leaves PCMCI four rows; (rows - 4) // 2 without holes.
 
     ``ticks``: (rows,) as of :class:`tasks.rca.features.panel.Panel`. 1 if none does: PCMCI then says what is missing.
     """

@@ -167,7 +167,7 @@ def _log_chi_square_tail(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarr
 
 @dataclass(frozen=True)
 class Attached:
-    """What psi-PC found of each member of each group; all (groups, members).
+    """Results of psi-PC for each member of each group; all (groups, members).
 
     ``attached``: bool, still attached to the F-node. ``log_p_value``: logarithm of the largest p value found.
     ``largest_set``: size of the largest set that it was tested given; of a separated one, the set that did it.
@@ -242,7 +242,7 @@ def _final_scores(
 
 
 def _feasible_set(members: int, rows: int, most: int) -> int:
-    """The largest size of conditioning set, up to ``most``, for which all tests take no more than ``MAX_SAMPLES``."""
+    """Return the largest size of conditioning set, up to ``most``, whose tests take at most ``MAX_SAMPLES``."""
     tests = 0
     for size in range(1, most + 1):
         tests += members * comb(members - 1, size)

@@ -27,9 +27,9 @@ Formula = Literal["dstar2", "ochiai", "jaccard", "sorensen_dice", "tarantula", "
 NormalTraces = Literal["after", "all"]
 
 FEW_SPANS_SHARE = 0.5
-"""How much of the preference for an anomalous trace comes from its having few spans; the rest from its rare kind."""
+"""Share of the preference for an anomalous trace due to its few spans; the rest is due to its rare kind."""
 UNSEEN = 1e-7
-"""What an operation counts for that no trace of one side covers."""
+"""Count of an operation on a side where no trace covers it."""
 
 
 @method(
@@ -97,7 +97,7 @@ def _sides(
     call_weight: float,
     iterations: int,
 ) -> tuple[_Side, _Side]:
-    """The anomalous and the normal traces."""
+    """Return the anomalous and the normal traces."""
     after = np.bincount(traces.trace[table.after], minlength=traces.count) > 0
     anomalous = after & _too_slow(table, traces, ~after, n_sigma, margin_s)
     if not anomalous.any():
@@ -189,7 +189,7 @@ def _kind_sizes(cover_trace: np.ndarray, cover_operation: np.ndarray, per_trace:
 
 
 SpectrumFormula = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Of ef, nf, ep, np: anomalous traces that cover the operation and that do not, normal ones that do and do not."""
+"""Function of ef, nf, ep, np: anomalous traces that cover the operation or not, normal ones that do or not."""
 
 FORMULAS: dict[Formula, SpectrumFormula] = {
     "dstar2": lambda ef, nf, ep, np_: ef**2 / (ep + nf),

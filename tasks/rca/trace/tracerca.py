@@ -29,11 +29,11 @@ from tasks.spans import Traces
 Features = Literal["spans", "spans+metrics"]
 
 LEAST_DEVIATION = 0.01
-"""Share of its mean that a feature's standard deviation is taken for at least."""
+"""Minimum standard deviation of a feature, as a share of its mean."""
 ERROR_FLOOR = 0.01
-"""What is added to that for an error flag."""
+"""Amount added to the minimum for an error flag."""
 MAX_SETS = 5_000
-"""Closed sets of services that are looked at before the method gives up."""
+"""Maximum number of closed sets of services before the method gives up."""
 
 
 @method(

@@ -33,11 +33,11 @@ class ChaosExecutor(KubernetesExecutor[P]):
 
     chaos: ClassVar[ChaosKind]
     by_container: ClassVar[bool]
-    """Whether the resource selects containers, not whole pods."""
+    """True if the resource selects containers, not whole pods."""
 
     @abstractmethod
     def action(self) -> dict[str, Any]:
-        """Return the part of the spec that says what to do."""
+        """Return the part of the spec with the action."""
 
     @property
     def resource(self) -> ChaosResource:

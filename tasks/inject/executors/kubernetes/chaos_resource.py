@@ -1,4 +1,4 @@
-"""One Chaos Mesh resource: create it under a name derived from the injection, follow its records, remove it.
+"""Creates a Chaos Mesh resource named after its injection, follows its records, and removes it.
 
 The controller (Chaos Mesh 2.x) puts a finalizer on the resource, selects pods or containers into
 ``status.experiment.containerRecords``, applies the fault to each, and takes it back when ``duration`` is over or the
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tasks.inject.errors import FaultError
-from tasks.inject.executor import Undone
+from tasks.inject.executor import UndoReport
 from tasks.inject.executors.kubernetes.injected import create_injected, injected_metadata
 from tasks.inject.executors.kubernetes.target import REQUEST_DEADLINE_S, KubernetesTarget, translate_errors
 from tasks.kube.errors import NotFoundError
@@ -30,11 +30,11 @@ ChaosKind = Literal["StressChaos", "NetworkChaos", "PodChaos"]
 SPEC_ANNOTATION = "rcarena.io/spec-sha256"
 
 PAUSE_ANNOTATION = {"experiment.chaos-mesh.org/pause": "true"}
-"""Makes the controller take the fault back while the resource, with the times in its records, stays."""
+"""Makes the controller undo the fault while the resource, with the times in its records, stays."""
 ONE_SHOT = ("pod-kill", "container-kill")
-"""Actions that leave nothing to take back."""
+"""Actions that leave nothing to undo."""
 FORCE_ANNOTATION = {"chaos-mesh.chaos-mesh.org/cleanFinalizer": "forced"}
-"""Asks the controller to drop its finalizer although it could not take the fault back."""
+"""Makes the controller drop its finalizer although it could not undo the fault."""
 
 INJECT_TIMEOUT_S = 30.0
 RECOVER_TIMEOUT_S = 20.0
@@ -72,7 +72,7 @@ class ChaosStatus:
 
     @property
     def recovered(self) -> bool:
-        """Whether nothing is injected (any more)."""
+        """True when nothing is injected (any more)."""
         return all(record.get("phase") == "Not Injected" for record in self.records)
 
     def not_in(self, phase: Literal["Injected", "Not Injected"]) -> list[str]:
@@ -97,7 +97,7 @@ class ChaosStatus:
 
 @dataclass(frozen=True)
 class ChaosResource:
-    """All methods raise FaultError when the cluster does not do what is asked."""
+    """One Chaos Mesh resource. All methods raise FaultError when the cluster does not comply."""
 
     target: KubernetesTarget
     kind: ChaosKind
@@ -111,7 +111,7 @@ class ChaosResource:
         return {"apiVersion": CHAOS_API, "kind": self.kind, "metadata": metadata, "spec": spec}
 
     def create(self, document: dict[str, Any]) -> None:
-        """Create it. That the same one exists already (a lost answer, a retry) is success."""
+        """Create it; an existing equal one (a lost answer, a retry) is success."""
         if not create_injected(self.target, document, f"Chaos Mesh is not installed (no {self.kind})"):
             self._check_same(document)
 
@@ -142,8 +142,8 @@ class ChaosResource:
                 raise FaultError(f"{self}: not injected within {INJECT_TIMEOUT_S:g} s: {why}")
             time.sleep(LOOK_INTERVAL_S)
 
-    def remove(self) -> Undone | None:
-        """Make the controller take the fault back, and delete the resource; absent is fine.
+    def remove(self) -> UndoReport | None:
+        """Make the controller undo the fault, and delete the resource, if it exists.
 
         A finalizer that stays is dropped, first by the controller, else by us. Then nothing confirms that the fault was
         taken back, and the returned ``unconfirmed`` says so.
@@ -160,7 +160,7 @@ class ChaosResource:
             self.target.api().delete(CHAOS_API, self.kind, self.name, namespace=self.namespace)
         last = self._wait(None, FORCE_TIMEOUT_S)
         if last.gone:
-            return Undone(ended_at=max(ended or last.status.times("Recover"), default=None))
+            return UndoReport(ended_at=max(ended or last.status.times("Recover"), default=None))
         stuck = "; ".join(last.status.not_in("Not Injected")) or "its finalizer stays"
         log.warning("%s: its deletion does not end (%s): forcing it", self, stuck)
         forced = "Chaos Mesh's controller"
@@ -172,7 +172,7 @@ class ChaosResource:
                 raise FaultError(f"{self}: it stays in spite of its deletion, also without finalizers")
         still = sorted(record["id"] for record in last.status.records if record.get("phase") != "Not Injected")
         where = ", ".join(still) or self.target.name
-        return Undone(
+        return UndoReport(
             unconfirmed=(
                 f"{self.kind} {self.name} was removed by {forced} without a confirmed recovery: the fault may still be "
                 f"in {where}; delete the pod when it is",

@@ -12,7 +12,7 @@ from tasks.stack import REPLICA_PREFIX
 
 P = TypeVar("P", bound=FaultParameters)
 STOPPED = 0.1
-"""An engine that generates less than this share of its tokens before has stopped."""
+"""An engine that generates less than this share of its earlier token rate counts as stopped."""
 
 
 class EngineExecutor(NodeFaultExecutor[P]):

@@ -50,7 +50,7 @@ class KubernetesExecutor(FaultExecutor[KubernetesTarget, P]):
         return None
 
     def replaced(self) -> str | None:
-        """Say which pod was replaced; None if none was. Raises FaultError when the API does not answer."""
+        """Return which pod was replaced; None if none was. Raises FaultError when the API does not answer."""
         now = {pod["metadata"]["uid"] for pod in self.target.pods(LOOK_DEADLINE_S)}
         lost = [name_of(pod) for pod in self.pods if pod["metadata"]["uid"] not in now]
         return f"pod {lost[0]} was replaced during the fault" if lost else None

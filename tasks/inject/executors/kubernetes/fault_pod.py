@@ -58,10 +58,10 @@ class FaultPod(InjectedObjects):
         if not pods or any(pod["metadata"].get("deletionTimestamp") for pod in pods):
             return "the pod of the fault was deleted"
         ended = [pod for pod in pods if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")]
-        return f"the pod of the fault has ended: {_why(ended[0])}{self._last_words(ended[0])}" if ended else None
+        return f"the pod of the fault has ended: {_why(ended[0])}{self._log_tail(ended[0])}" if ended else None
 
     def remove(self) -> None:
-        """Delete them and wait until the kubelets confirm it; absent is fine."""
+        """Delete them, if they exist, and wait until the kubelets confirm it."""
         deadline = time.monotonic() + GONE_TIMEOUT_S
         while pods := self.all():
             if time.monotonic() > deadline:
@@ -77,10 +77,10 @@ class FaultPod(InjectedObjects):
     def _raise_if_ended(self, pod: dict[str, Any]) -> None:
         if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
             raise FaultError(
-                f"{self.target.name}: pod {pod['metadata']['name']} ended: {_why(pod)}{self._last_words(pod)}"
+                f"{self.target.name}: pod {pod['metadata']['name']} ended: {_why(pod)}{self._log_tail(pod)}"
             )
 
-    def _last_words(self, pod: dict[str, Any]) -> str:
+    def _log_tail(self, pod: dict[str, Any]) -> str:
         try:
             log = self.target.api().logs(pod["metadata"]["name"], namespace=self.target.namespace, tail_lines=5)
         except ClusterError:

@@ -12,10 +12,10 @@ from tasks.kube.gpu_map import GpuState, NodeGpus, read_gpu_maps
 
 
 def gpus_of(target: KubernetesTarget) -> dict[str, tuple[GpuState, ...]]:
-    """Node -> GPUs of the target's pods there, as the nodes' agents have published them.
+    """Return node -> GPUs of the target's pods there, as published by the nodes' agents.
 
     Raises:
-        FaultError: no agent knows a GPU of the pods; it says why.
+        FaultError: no agent knows a GPU of the pods; the message says why.
     """
     pods = {str(pod["metadata"]["uid"]): name_of(pod) for pod in target.pods()}
     with translate_errors(target):

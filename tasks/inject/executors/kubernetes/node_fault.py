@@ -53,10 +53,10 @@ L = TypeVar("L", bound=LimitParameters)
 
 
 class NodeFaultExecutor(KubernetesExecutor[P]):
-    """Creates one NodeFault per pod of the service. ``said``: what the agents answered, as "limit clamped to 200 W"."""
+    """Creates one NodeFault per pod of the service. ``messages``: of the agents, as "limit clamped to 200 W"."""
 
     action: ClassVar[Action]
-    said: str = ""
+    messages: str = ""
 
     @abstractmethod
     def amount(self) -> dict[str, float]:
@@ -83,8 +83,8 @@ class NodeFaultExecutor(KubernetesExecutor[P]):
             for pod in pods
         )
         self.resources.create(self.injection_id, specs)
-        self.applied_at, self.said = self.resources.await_active(len(specs))
-        return f"node agent: {self.said or self.action}"
+        self.applied_at, self.messages = self.resources.await_active(len(specs))
+        return f"node agent: {self.messages or self.action}"
 
     def lost(self) -> str | None:
         return self.resources.lost(LOOK_DEADLINE_S)

@@ -1,4 +1,4 @@
-"""The NodeFaults of one injection: create them under names derived from it, follow them, remove them.
+"""Creates the NodeFaults of one injection, named after it, follows them, and removes them.
 
 The agent on the node (``tasks.node_agent``) carries each out, holds it by a finalizer until the node is restored, and
 restores by its own clock after ``durationSeconds``, even when all our other processes are dead.
@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from tasks.inject.errors import FaultError
-from tasks.inject.executor import Undone
+from tasks.inject.executor import UndoReport
 from tasks.inject.executors.kubernetes.injected import InjectedObjects, create_injected
 from tasks.inject.executors.kubernetes.target import translate_errors
 from tasks.kube.errors import NotFoundError
@@ -30,14 +30,14 @@ class NodeFaults(InjectedObjects):
     api_version, kind = API_VERSION, KIND
 
     def create(self, injection_id: str, specs: tuple[NodeFaultSpec, ...]) -> None:
-        """Create one per spec. That the same one exists already (a lost answer, a retry) is success."""
+        """Create one per spec; an existing equal one (a lost answer, a retry) is success."""
         for number, spec in enumerate(specs):
             document = self.document(injection_id, number, spec.document())
             if not create_injected(self.target, document, f"the cluster has no {KIND}: run `rcarena deploy up` again"):
                 self._check_same(document)
 
     def await_active(self, count: int) -> tuple[datetime | None, str]:
-        """Wait until the agents have carried out all of them. Returns when the first was, and what the agents said."""
+        """Wait until the agents have applied all; return the time of the first, and the agents' messages."""
         deadline = time.monotonic() + ACTIVE_TIMEOUT_S
         while True:
             statuses = {str(each["metadata"]["name"]): _status(each) for each in self.all()}
@@ -65,8 +65,8 @@ class NodeFaults(InjectedObjects):
         ended = [status for status in map(_status, found) if status.phase != "Active"]
         return f"the node's agent has ended the fault: {ended[0].message or ended[0].phase}" if ended else None
 
-    def remove(self) -> Undone | None:
-        """Delete them and wait until the agents have restored the nodes; absent is fine."""
+    def remove(self) -> UndoReport | None:
+        """Delete them, if they exist, and wait until the agents have restored the nodes."""
         found = self.all()
         if not found:
             return None
@@ -90,10 +90,10 @@ class NodeFaults(InjectedObjects):
             time.sleep(LOOK_INTERVAL_S)
         statuses = [_status(each) for each in last.values()]
         ended = [status.restored_at for status in statuses if status.restored_at is not None]
-        return Undone(ended_at=max(ended, default=None), notes=(*notes, *_remarks(statuses)))
+        return UndoReport(ended_at=max(ended, default=None), notes=(*notes, *_remarks(statuses)))
 
     def _release_lost_nodes(self, remaining: list[dict[str, Any]]) -> list[str]:
-        """Drop the finalizers of NodeFaults whose node has left the cluster. Returns a note for each."""
+        """Drop the finalizers of NodeFaults whose node has left the cluster; return a note for each."""
         notes = []
         for each in remaining:
             node, name = str(each["spec"]["nodeName"]), str(each["metadata"]["name"])
@@ -130,5 +130,5 @@ def _status(document: dict[str, Any]) -> NodeFaultStatus:
 
 
 def _remarks(statuses: list[NodeFaultStatus]) -> list[str]:
-    """Return the messages that belong into the record."""
+    """Return the messages for the record."""
     return [status.message for status in statuses if "somebody else" in status.message]

@@ -1,6 +1,6 @@
-"""Probes on a cluster, by telemetry or by what the API says of the pods.
+"""Probes on a cluster, by telemetry or by the API's state of the pods.
 
-* CPU and memory: cAdvisor's figures of the target container.
+* CPU and memory: cAdvisor's series of the target container.
 * The network: how long Prometheus takes to fetch the pod's own metrics page, and whether it gets it. That is measured
   at every scrape, needs no load and no mesh, and every service is scraped.
 * Pods: container ids and readiness.
@@ -124,7 +124,7 @@ def working_set_mb(target: KubernetesTarget) -> float:
 
 
 def first_containers(target: KubernetesTarget) -> Probe:
-    """Share of the containers that ran when the probe was made and still do."""
+    """Sample the share of the containers that have run since the probe was created."""
     first = target.identities()
 
     def read() -> float:

@@ -1,4 +1,4 @@
-"""Raw samples of Prometheus, with their times."""
+"""Reads raw samples from Prometheus, with their times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def raw_samples(url: str, selector: str, seconds: float) -> list[Series]:
     """Return the samples of the last ``seconds`` of each series that ``selector`` matches.
 
     Raises:
-        FaultError: Prometheus at ``url`` does not give them.
+        FaultError: Prometheus at ``url`` does not answer correctly.
     """
     import urllib3
 

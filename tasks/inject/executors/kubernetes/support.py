@@ -1,4 +1,4 @@
-"""What the Kubernetes backend offers to ``tasks.inject``."""
+"""The Kubernetes backend's support for faults."""
 
 from __future__ import annotations
 

@@ -20,17 +20,17 @@ Trace = tuple[KubernetesTarget, KubernetesStep]
 
 
 def residue(runtime: KubernetesRuntime) -> list[str]:
-    """Name every trace, and what cannot be looked at."""
+    """Return every trace and every failed check."""
     traces, blind = _traces(runtime)
-    return [*blind, *(line for target, step in traces for line in _look(step, target))]
+    return [*blind, *(line for target, step in traces for line in _check(step, target))]
 
 
 def sweep(runtime: KubernetesRuntime) -> tuple[list[str], list[str]]:
-    """Undo all that ``residue`` would find. Returns what was done and what could not be."""
+    """Undo every trace that ``residue`` finds; return what was done and what failed."""
     traces, failures = _traces(runtime)
     done: list[str] = []
     for target, step in traces:
-        found = _look(step, target)
+        found = _check(step, target)
         try:
             told = step.undo(target)
             left = step.left(target)
@@ -44,7 +44,7 @@ def sweep(runtime: KubernetesRuntime) -> tuple[list[str], list[str]]:
     return done, failures
 
 
-def _look(step: KubernetesStep, target: KubernetesTarget) -> list[str]:
+def _check(step: KubernetesStep, target: KubernetesTarget) -> list[str]:
     try:
         return step.left(target)
     except (FaultError, OSError) as error:
@@ -52,7 +52,7 @@ def _look(step: KubernetesStep, target: KubernetesTarget) -> list[str]:
 
 
 def _traces(runtime: KubernetesRuntime) -> tuple[list[Trace], list[str]]:
-    """Return what was found, and what could not be looked at."""
+    """Return the traces, and the failed checks."""
     found: list[Trace] = []
     blind: list[str] = []
     for find in FINDERS:
@@ -68,23 +68,23 @@ def _chaos_resources(runtime: KubernetesRuntime) -> list[Trace]:
     return [
         (target, DeleteChaos(kind=kind, namespace=metadata["namespace"], resource=metadata["name"]))
         for kind in get_args(ChaosKind)
-        for target, metadata in _ours(runtime, CHAOS_API, kind)
+        for target, metadata in _injected(runtime, CHAOS_API, kind)
     ]
 
 
 def _node_faults(runtime: KubernetesRuntime) -> list[Trace]:
     """Find our NodeFaults, one trace per injection."""
-    found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _ours(runtime, API_VERSION, KIND)}
+    found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _injected(runtime, API_VERSION, KIND)}
     return [(target, DeleteNodeFaults(injection=injection)) for injection, target in found.items()]
 
 
 def _fault_pods(runtime: KubernetesRuntime) -> list[Trace]:
     """Find the pods that injections run beside their targets, one trace per injection."""
-    found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _ours(runtime, "v1", "Pod")}
+    found = {metadata["labels"][INJECTION_LABEL]: target for target, metadata in _injected(runtime, "v1", "Pod")}
     return [(target, DeleteFaultPods(injection=injection)) for injection, target in found.items()]
 
 
-def _ours(runtime: KubernetesRuntime, api_version: str, kind: str) -> list[tuple[KubernetesTarget, dict[str, Any]]]:
+def _injected(runtime: KubernetesRuntime, api_version: str, kind: str) -> list[tuple[KubernetesTarget, dict[str, Any]]]:
     """Return the metadata of every object of an injection, with its service; none where the kind is not installed.
 
     Raises:
@@ -107,4 +107,4 @@ def _ours(runtime: KubernetesRuntime, api_version: str, kind: str) -> list[tuple
 
 
 FINDERS: tuple[Callable[[KubernetesRuntime], list[Trace]], ...] = (_chaos_resources, _node_faults, _fault_pods)
-"""Each finds one sort of trace, and raises FaultError when it cannot look."""
+"""Functions that each find one kind of trace, and raise FaultError when they cannot check."""

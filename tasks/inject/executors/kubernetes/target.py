@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUEST_DEADLINE_S = 15.0
-"""Limit of one request with its retries: longer than a restart of an API server, shorter than an undo."""
+"""Deadline of one request with its retries: longer than a restart of an API server, shorter than an undo."""
 LOOK_DEADLINE_S = 3.0
-"""The same for a look during a fault, which can be left out."""
+"""Deadline of an optional check during a fault."""
 
 
 class KubernetesTarget(FaultTarget):
@@ -44,7 +44,7 @@ class KubernetesTarget(FaultTarget):
 
     @classmethod
     def of(cls, runtime: KubernetesRuntime, service: str) -> KubernetesTarget:
-        """Raises KeyError for an unknown service."""
+        """Return the target for a service of the stack. Raises KeyError for an unknown one."""
         found = runtime.service(service)
         return cls(
             cluster=runtime.cluster,
@@ -74,7 +74,7 @@ class KubernetesTarget(FaultTarget):
 
     @property
     def gone(self) -> bool:
-        """Always false: each step finds out by itself that its namespace was deleted."""
+        """Always False: each step detects by itself that its namespace was deleted."""
         return False
 
     def api(self, deadline_s: float = REQUEST_DEADLINE_S) -> Cluster:
@@ -124,7 +124,7 @@ def _address_here(address: ClusterAddress, stack_uid: str, problem: str) -> Clus
 
 @cache
 def connection(address: ClusterAddress, deadline_s: float = REQUEST_DEADLINE_S) -> Cluster:
-    """Raises ClusterError when there are no usable credentials."""
+    """Return the shared connection to a cluster. Raises ClusterError without usable credentials."""
     from tasks.kube.client import Cluster
 
     return Cluster(address, deadline_s=deadline_s)

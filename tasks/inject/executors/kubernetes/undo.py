@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tasks.inject.executor import Undone, UndoStepBase
+from tasks.inject.executor import UndoReport, UndoStepBase
 from tasks.inject.executors.kubernetes.chaos_resource import ChaosKind, ChaosResource
 from tasks.inject.executors.kubernetes.fault_pod import FaultPod
 from tasks.inject.executors.kubernetes.node_fault_resource import NodeFaults
@@ -19,7 +19,7 @@ class DeleteChaos(UndoStepBase[KubernetesTarget]):
     namespace: str
     resource: str
 
-    def undo(self, target: KubernetesTarget) -> Undone | None:
+    def undo(self, target: KubernetesTarget) -> UndoReport | None:
         return self._chaos(target).remove()
 
     def left(self, target: KubernetesTarget) -> list[str]:
@@ -36,7 +36,7 @@ class DeleteNodeFaults(UndoStepBase[KubernetesTarget]):
     step: Literal["delete-node-faults"] = "delete-node-faults"
     injection: str
 
-    def undo(self, target: KubernetesTarget) -> Undone | None:
+    def undo(self, target: KubernetesTarget) -> UndoReport | None:
         return NodeFaults(target, self.injection).remove()
 
     def left(self, target: KubernetesTarget) -> list[str]:
@@ -50,7 +50,7 @@ class DeleteFaultPods(UndoStepBase[KubernetesTarget]):
     step: Literal["delete-fault-pods"] = "delete-fault-pods"
     injection: str
 
-    def undo(self, target: KubernetesTarget) -> Undone | None:
+    def undo(self, target: KubernetesTarget) -> UndoReport | None:
         FaultPod(target, self.injection).remove()
         return None
 

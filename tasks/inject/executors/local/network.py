@@ -35,7 +35,7 @@ class LinkImpairment:
 
 
 def impair(target: LocalTarget, impairment: LinkImpairment, run_for_s: float, prefer_kernel: bool = True) -> str:
-    """Delay and drop what the service sends. Returns what does it: ``netem`` or ``user-space shaper``.
+    """Delay and drop the service's outgoing frames; return the mechanism, ``netem`` or ``user-space shaper``.
 
     Raises:
         FaultError: neither works on this kernel.
@@ -51,7 +51,7 @@ def impair(target: LocalTarget, impairment: LinkImpairment, run_for_s: float, pr
 
 
 def limit_rate(target: LocalTarget, rate_kbit: float) -> str:
-    """Limit what the service sends to ``rate_kbit``, queueing for up to one second before dropping."""
+    """Limit outgoing traffic to ``rate_kbit``, queueing for up to one second before dropping."""
     burst_bytes = max(3_000, round(rate_kbit * 1000 / 8 / 50))
     _tc(
         target,
@@ -71,7 +71,7 @@ def cut(target: LocalTarget) -> str:
 
 
 def restore_egress(target: LocalTarget) -> None:
-    """Remove what the functions above added; absent is fine.
+    """Remove everything that the functions above may have added.
 
     Raises:
         FaultError: something is still there.
@@ -84,7 +84,7 @@ def restore_egress(target: LocalTarget) -> None:
 
 
 def egress_residue(target: LocalTarget) -> list[str]:
-    """Name queueing disciplines of the link that are not the kernel's default, and TAP devices of a shaper."""
+    """Return the link's queueing disciplines other than the kernel's default, and TAP devices of a shaper."""
     return _residue_in(target, _LOOK)
 
 

@@ -24,7 +24,7 @@ _TCP_LISTEN = b"0A"
 
 
 class CpuDemand(Probe):
-    """Samples the cores that the threads of the cgroup ran on or waited for, by the scheduler's figures per thread.
+    """Samples the cores that the threads of the cgroup used or waited for, from the scheduler's statistics per thread.
 
     Time waited shows competition for the CPU even on a busy machine, where usage says little.
     """
@@ -76,7 +76,7 @@ def stopped_share(target: LocalTarget) -> Probe:
 
 
 class Pinger:
-    """Sends ICMP echo requests from the fabric to the service, whose kernel answers whatever its processes do.
+    """Sends ICMP echo requests from the fabric to the service, answered by the kernel even if processes are stopped.
 
     It does not block. The kernel stamps arrivals, so reading late adds no delay.
     """
@@ -123,7 +123,7 @@ class Pinger:
 
 @dataclass
 class Echo:
-    """One echo request: when it was sent (monotonic seconds, wall nanoseconds) and how long its answer took."""
+    """One echo request: its send time (monotonic seconds, wall nanoseconds) and round-trip time."""
 
     sent: float
     sent_ns: int
@@ -152,7 +152,7 @@ class RoundTrip(EchoProbe):
 
 
 class Loss(EchoProbe):
-    """Samples the share of echoes without an answer in time. An echo counts once its time is over, answered or not."""
+    """Samples the share of echoes without an answer within ``timeout_s``, counted after that time."""
 
     name, unit = "echoes lost between the fabric and the service", "%"
     interval_s = 0.05

@@ -1,4 +1,4 @@
-"""What the local backend offers to ``tasks.inject``."""
+"""The local backend's support for faults."""
 
 from __future__ import annotations
 

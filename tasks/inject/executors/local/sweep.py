@@ -23,12 +23,12 @@ STRESSOR_NAME = "stress-ng"
 
 
 def residue(runtime: StackRuntime) -> list[str]:
-    """Name every trace, and what cannot be looked at."""
+    """Return every trace and every failed check."""
     found = []
     for service in runtime.services:
         target = LocalTarget.of(runtime, service.name)
         try:
-            found += [line for step in _general_steps(target) for line in _look(step, target)]
+            found += [line for step in _general_steps(target) for line in _check(step, target)]
             found += [f"{target.name}: {STRESSOR_NAME} process {pid} runs" for pid in _stressors(target)]
         except OSError as error:
             found += [f"{target.name}: cannot look for residue: {error}"] if target.stack_alive else []
@@ -36,14 +36,14 @@ def residue(runtime: StackRuntime) -> list[str]:
 
 
 def sweep(runtime: StackRuntime) -> tuple[list[str], list[str]]:
-    """Undo all that ``residue`` would find. Returns what was done and what could not be."""
+    """Undo every trace that ``residue`` finds; return what was done and what failed."""
     done: list[str] = []
     failures: list[str] = []
     for service in runtime.services:
         target = LocalTarget.of(runtime, service.name)
         try:
             for step in _general_steps(target):
-                found = _look(step, target)
+                found = _check(step, target)
                 if found:
                     failures += _undo(step, target)
                     done += [f"{line}: undone" for line in found]
@@ -57,7 +57,7 @@ def sweep(runtime: StackRuntime) -> tuple[list[str], list[str]]:
 
 
 def _general_steps(target: LocalTarget) -> list[LocalStep]:
-    """Return the steps that restore the state that the stack's runtime describes, whatever the fault was."""
+    """Return the steps that restore the state described by the stack's runtime after any fault."""
     steps: list[LocalStep] = [RestoreEgress(), RestoreQuota(cores=target.service.cpu_cores), LiftMemoryLimit()]
     steps += [KillTracked(tracker=name) for name in target.trackers()]
     return [*steps, ResumeProcesses()]
@@ -67,7 +67,7 @@ def _stressors(target: LocalTarget) -> list[int]:
     return sorted(pid for pid in target.all_processes() if process_name(pid).startswith(STRESSOR_NAME))
 
 
-def _look(step: LocalStep, target: LocalTarget) -> list[str]:
+def _check(step: LocalStep, target: LocalTarget) -> list[str]:
     try:
         return step.left(target)
     except (FaultError, OSError) as error:

@@ -62,7 +62,7 @@ class LocalTarget(FaultTarget):
         return enter_service(self.supervisor.pid, self.service.name)
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run a short command in the network namespace of the service; the caller looks at ``returncode``.
+        """Run a short command in the network namespace of the service; the caller checks ``returncode``.
 
         Raises:
             FaultError: it hangs.
@@ -96,7 +96,7 @@ class LocalTarget(FaultTarget):
         raise FaultError(f"{self.name}: no process of it runs in its network namespace")
 
     def tracker(self, name: str) -> Cgroup:
-        """Return the cgroup as ``Cgroup.tracker`` names it, without creating it."""
+        """Return the cgroup named by ``Cgroup.tracker``, without creating it."""
         controller = UNIFIED if self.cgroup.is_v2 else V1_TRACKER
         return Cgroup({controller: self.cgroup.paths[controller] / name})
 

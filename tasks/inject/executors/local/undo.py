@@ -102,7 +102,7 @@ class RestoreEgress(UndoStepBase[LocalTarget]):
 
 
 class ResumeProcesses(UndoStepBase[LocalTarget]):
-    """SIGCONT to every stopped process of the service."""
+    """Send SIGCONT to every stopped process of the service."""
 
     step: Literal["resume-processes"] = "resume-processes"
 
