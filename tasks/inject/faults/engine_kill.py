@@ -9,7 +9,7 @@ from tasks.inject.executors.kubernetes.engine import EngineKill
 
 
 class Parameters(RestartParameters):
-    """That of every kind that ends processes."""
+    """The parameters common to kinds that end processes."""
 
 
 register(

@@ -9,7 +9,7 @@ from tasks.inject.executors.kubernetes.chaos_mesh import PodExecutor
 
 
 class Parameters(RestartParameters):
-    """That of every kind that ends processes."""
+    """The parameters common to kinds that end processes."""
 
 
 class ChaosPodKill(PodExecutor[Parameters]):

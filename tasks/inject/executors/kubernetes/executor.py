@@ -38,7 +38,7 @@ class KubernetesExecutor(FaultExecutor[KubernetesTarget, P]):
         return self.pods
 
     def alarm(self) -> str | None:
-        """What the API does not tell is no reason. A fault that ends the service's processes has none."""
+        """Return why the fault must end early; None if it ends processes itself or the API does not answer."""
         for look in (self.replaced, self.lost) if self.spares_processes else ():
             with contextlib.suppress(FaultError):
                 if why := look():
@@ -46,7 +46,7 @@ class KubernetesExecutor(FaultExecutor[KubernetesTarget, P]):
         return None
 
     def lost(self) -> str | None:
-        """Say why what carries out the fault no longer does. Raises FaultError when the API does not answer."""
+        """Return why the fault no longer acts; None if it does. Raises FaultError when the API does not answer."""
         return None
 
     def replaced(self) -> str | None:
