@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tasks.export.questions.metrics import SPECS
-from tasks.export.questions.promql import MetricSpec
+from tasks.export.queries.metrics import SPECS
+from tasks.export.queries.promql import MetricSpec
 from tasks.export.sources.placement import Units
 from tasks.inject.catalogue import FAULT_KINDS, FaultKind, list_fault_kinds
 from tasks.metrics import METRICS

@@ -1,6 +1,6 @@
 """The vocabulary of metrics: name, unit, profile, golden signal and roles of every metric this project names.
 
-``METRICS`` are the canonical ones, which ``tasks.export.questions`` fills. ``IMPORTED`` are further ones that other
+``METRICS`` are the canonical ones, which ``tasks.export.queries`` fills. ``IMPORTED`` are further ones that other
 people's data sets bring. Refer to a metric by its constant: a wrong name then fails at import and in the type check.
 """
 

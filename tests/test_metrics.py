@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from tasks import metrics
-from tasks.export.questions.metrics import METRIC_MAP
-from tasks.export.questions.promql import MetricSpec, Variant
+from tasks.export.queries.metrics import METRIC_MAP
+from tasks.export.queries.promql import MetricSpec, Variant
 from tasks.export.sources.placement import Units
 from tasks.inject.catalogue import list_fault_kinds
 from tasks.metrics import IMPORTED, METRICS, Metric

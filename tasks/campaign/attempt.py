@@ -26,7 +26,7 @@ from tasks.campaign.phases import Partner, Schedule, agree_on_start, publish_sch
 from tasks.campaign.plan import CasePlan
 from tasks.case import NO_REQUEST, TIMESTAMP, Case, CaseRecord, CaseWriter, Completeness, Sampling
 from tasks.export.exporter import export_case
-from tasks.export.questions.metrics import METRIC_MAP_VERSION
+from tasks.export.queries.metrics import METRIC_MAP_VERSION
 from tasks.inject.recover import recover, recover_fully, residue
 from tasks.inject.start import start_injection
 from tasks.injection import Injection

@@ -39,7 +39,7 @@ def _missing_series(backend: Backend[Any], export: ExportParams) -> MissingSerie
         from datetime import UTC, datetime, timedelta
 
         from tasks.export.exporter import check_series
-        from tasks.export.questions.metrics import explain_missing
+        from tasks.export.queries.metrics import explain_missing
 
         live = backend.live()
         live.enter()

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from tasks.case import SIGNALS, SignalName, Stack, as_signal
 from tasks.errors import RCArenaError
+from tasks.export.derived_metrics import derive_metrics
 from tasks.export.grid import TimeGrid
-from tasks.export.questions.spans import derive_metrics
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.sources.http import NO_ACCESS, HttpAccess, SourceError

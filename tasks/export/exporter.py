@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.case import NO_ROW, SIGNALS, CaseWriter, Completeness, SignalName, Stack
 from tasks.export.base import ExportContext, ExportError, Sink, TelemetrySources, registered_exporters
-from tasks.export.questions.metrics import absent_metrics, missing_metrics
+from tasks.export.queries.metrics import absent_metrics, missing_metrics
 from tasks.params import ExportParams
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ import pyarrow as pa
 from tasks.case import NOT_DECLARED, Case, CaseError, CaseRecord, is_finished, read_case
 from tasks.injection import FAULT_FREE, Injection, phrase
 from tasks.params import Params
+from tasks.report.case_metrics import CaseSignals, case_signals
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
-from tasks.report.signals import CaseSignals, case_signals
 from tasks.report.standings import FirstNamed, Standing, first_named, standings
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 

@@ -17,7 +17,7 @@ from tasks.case import Service, Stack
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.export.base import ExportContext, Sink, TelemetrySources
 from tasks.export.exporter import check_metrics, check_series
-from tasks.export.questions.metrics import METRIC_MAP, SPECS, absent_metrics, explain_missing
+from tasks.export.queries.metrics import METRIC_MAP, SPECS, absent_metrics, explain_missing
 from tasks.export.signals.prometheus_metrics import _by_service, export_prometheus_metrics
 from tasks.export.signals.topology import export_topology
 from tasks.export.sources.placement import PodPlacement

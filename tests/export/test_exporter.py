@@ -25,9 +25,9 @@ from tasks.case import (
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.export import base
 from tasks.export.base import ExportError, Sink, TelemetrySources, exporter
+from tasks.export.derived_metrics import engine_metrics, number_attribute, serve_metrics
 from tasks.export.exporter import check_metrics, export_case
-from tasks.export.questions.metrics import METRIC_MAP
-from tasks.export.questions.spans import engine_metrics, number_attribute, serve_metrics
+from tasks.export.queries.metrics import METRIC_MAP
 from tasks.export.sources.prometheus import TimeGrid
 from tasks.params import ExportParams
 from tasks.system.record_file import RecordFile

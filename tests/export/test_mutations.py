@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.case import SPANS, as_signal
 from tasks.export.grid import TimeGrid, on_grid
-from tasks.export.questions.join import join_buckets, join_series
+from tasks.export.queries.join import join_buckets, join_series
 from tasks.export.sources.access_log import access_entries, gateway_spans
 from tasks.export.sources.matrix import OddAnswerError, decode_answer, matrix_series
 from tasks.export.sources.otlp import SpanFilter, SpanReader, span_frame
@@ -22,7 +22,7 @@ from tasks.export.sources.spans import link_gateway
 from tasks.left_out import LeftOut
 from tasks.spans import span_ends
 from tests.export.sources.test_otlp import DOCUMENTS, NAMES
-from tests.export.test_spans import T0, _access_line
+from tests.export.test_derived_metrics import T0, _access_line
 
 _NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70), st.floats(), st.sampled_from([0, -1, 2**31, 2**63, 2**64, 1e300, 5e-324])

@@ -9,9 +9,9 @@ import numpy as np
 
 from tasks.export.base import ExportContext, Sink, exporter
 from tasks.export.grid import TimeGrid
-from tasks.export.questions.join import Row, join_buckets, join_series, ratio_of, row_series
-from tasks.export.questions.metrics import METRIC_MAP, MetricSpec
-from tasks.export.questions.promql import Variant
+from tasks.export.queries.join import Row, join_buckets, join_series, ratio_of, row_series
+from tasks.export.queries.metrics import METRIC_MAP, MetricSpec
+from tasks.export.queries.promql import Variant
 from tasks.export.sources.http import RefusedError
 from tasks.export.sources.matrix import Series
 from tasks.export.sources.placement import Placement

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.export.base import ExportContext, Sink, exporter
-from tasks.export.questions.metrics import METRIC_MAP, MetricSpec
+from tasks.export.queries.metrics import METRIC_MAP, MetricSpec
 from tasks.stack import Role
 
 

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tasks.case import SPANS, as_signal
-from tasks.export.questions.spans import calls_into_services, gateway_metrics, latency_metrics, windows_of
+from tasks.export.derived_metrics import calls_into_services, gateway_metrics, latency_metrics, windows_of
 from tasks.export.sources.access_log import read_access_log
 from tasks.export.sources.otlp import SpanFilter, SpanReader, span_frame
 from tasks.export.sources.prometheus import TimeGrid

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tasks.export.questions.promql import Combine, Variant
-from tasks.export.questions.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vllm_names
+from tasks.export.queries.promql import Combine, Variant
+from tasks.export.queries.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vllm_names
 from tasks.metrics import HEAD, REPLICA, Source
 from tasks.stack import Role
 

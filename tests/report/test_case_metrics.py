@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from tasks.case import Case
-from tasks.report import signals
-from tasks.report.signals import KEY_METRICS, case_signals, drawn_services, metric_order, phase_medians, time_grid
+from tasks.report import case_metrics
+from tasks.report.case_metrics import KEY_METRICS, case_signals, drawn_services, metric_order, phase_medians, time_grid
 from tests.copies import copied
 from tests.synthetic import T0, synthetic_case
 
@@ -31,7 +31,7 @@ def with_metrics(tmp_path: Path) -> Callable[[pd.DataFrame], Case]:
     return rewrite
 
 
-def grid_of(seconds: list[float]) -> signals.TimeGrid:
+def grid_of(seconds: list[float]) -> case_metrics.TimeGrid:
     return time_grid(pd.DataFrame({"metric": "m", "service": "s", "seconds": seconds}))
 
 
@@ -42,7 +42,7 @@ def test_grid_keeps_the_sampling_interval() -> None:
 
 def test_grid_is_coarsened_for_long_cases() -> None:
     grid = grid_of(list(np.arange(0, 1200.0)))
-    assert grid.points <= signals.MAX_POINTS + 1
+    assert grid.points <= case_metrics.MAX_POINTS + 1
     assert (grid.step_s, grid.averaged) == (5.0, True)
 
 
@@ -85,7 +85,7 @@ def test_medians_and_change(with_metrics: Callable[[pd.DataFrame], Case]) -> Non
     assert shift.sigmas == pytest.approx(6.0)
 
 
-@pytest.mark.parametrize(("during", "sigmas"), [(0.0, 0.0), (5.0, signals.MAX_SIGMAS)])
+@pytest.mark.parametrize(("during", "sigmas"), [(0.0, 0.0), (5.0, case_metrics.MAX_SIGMAS)])
 def test_change_from_a_constant_zero(during: float, sigmas: float, tmp_path: Path) -> None:
     record = synthetic_case(tmp_path).record
     metrics = long({("errors", "ray-head"): {0: 0.0, 1: 0.0, 30: during, 31: during}})
@@ -133,14 +133,14 @@ def test_many_services_become_a_band(with_metrics: Callable[[pd.DataFrame], Case
     services = tuple(f"s{i:02d}" for i in range(41))
     changes = pd.DataFrame({name: [float(i == 30) * 9] for i, name in enumerate(services)}, index=["m"])
     drawn = drawn_services(changes, ("s07", "s00"), services)
-    assert len(drawn) == signals.MAX_LINES
+    assert len(drawn) == case_metrics.MAX_LINES
     assert {"s00", "s07", "s30"} <= set(drawn)
 
 
 def test_band_spans_the_services_that_are_not_drawn(
     with_metrics: Callable[[pd.DataFrame], Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "MAX_LINES", 2)
+    monkeypatch.setattr(case_metrics, "MAX_LINES", 2)
     values = {"nginx-proxy": 1.0, "ray-head": 2.0, "ray-replicas-0": 3.0, "ray-replicas-1": 9.0, "ray-replicas-2": 4.0}
     found = case_signals(with_metrics(long({("m", name): {0: v, 1: v, 30: v} for name, v in values.items()})))
     assert found is not None
@@ -155,7 +155,7 @@ def test_band_spans_the_services_that_are_not_drawn(
 def test_panels_are_capped_and_the_rest_is_named(
     with_metrics: Callable[[pd.DataFrame], Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "MAX_PANELS", 2)
+    monkeypatch.setattr(case_metrics, "MAX_PANELS", 2)
     rows = {
         (name, "ray-replicas-1"): {0: 1.0, 1: 1.1, 30: change} for name, change in [("a", 2.0), ("b", 9.0), ("c", 4.0)]
     }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.export.questions.join import Row, bucket_quantile, join_buckets, join_series, ratio_of
+from tasks.export.queries.join import Row, bucket_quantile, join_buckets, join_series, ratio_of
 from tasks.export.sources.matrix import Series
 from tasks.export.sources.placement import Placement, PodPlacement
 from tasks.export.sources.prometheus import PrometheusClient, TimeGrid

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.deploy.local.params import LocalDeployParams
-from tasks.export.questions.metrics import (
+from tasks.export.queries.metrics import (
     METRIC_MAP,
     SPECS,
     expected_services,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tasks.export.questions.promql import (
+from tasks.export.queries.promql import (
     Accelerator,
     Combine,
     Variant,
 )
-from tasks.export.questions.ray import late_counter_rate
+from tasks.export.queries.ray import late_counter_rate
 from tasks.export.sources.placement import PEER_LABELS
 from tasks.metrics import GATEWAY, HEAD, REPLICA, Source
 from tasks.stack import Role

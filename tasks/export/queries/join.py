@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from tasks.export.grid import TimeGrid, on_grid
-from tasks.export.questions.promql import Combine
+from tasks.export.queries.promql import Combine
 from tasks.export.sources.matrix import Series
 from tasks.export.sources.placement import Join, Placement
 from tasks.export.values import real_number

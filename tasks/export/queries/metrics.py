@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 
 from tasks import metrics
-from tasks.export.questions.cluster import (
+from tasks.export.queries.cluster import (
     MIB,
     POD,
     container_gauge,
@@ -29,8 +29,8 @@ from tasks.export.questions.cluster import (
     waypoint_quantile,
     waypoint_requests,
 )
-from tasks.export.questions.promql import MetricSpec, Variant
-from tasks.export.questions.ray import (
+from tasks.export.queries.promql import MetricSpec, Variant
+from tasks.export.queries.ray import (
     HTTP_WITNESS,
     REPLICA_WITNESS,
     by_proxy,
@@ -44,7 +44,7 @@ from tasks.export.questions.ray import (
     vllm_mean,
     vllm_rate,
 )
-from tasks.export.questions.series_names import NOTES
+from tasks.export.queries.series_names import NOTES
 from tasks.export.sources.placement import Units
 from tasks.metrics import GATEWAY, HEAD, METRICS, REPLICA, Metric
 from tasks.stack import ALL_ROLES, Role
