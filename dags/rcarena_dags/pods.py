@@ -95,7 +95,12 @@ class StepPod(KubernetesPodOperator):
             "env_from": [
                 k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret)) for secret in chosen.secrets
             ],
-            "security_context": k8s.V1PodSecurityContext(fs_group=10001),
+            "security_context": k8s.V1PodSecurityContext(
+                fs_group=10001, run_as_non_root=True, seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault")
+            ),
+            "container_security_context": k8s.V1SecurityContext(
+                allow_privilege_escalation=False, capabilities=k8s.V1Capabilities(drop=["ALL"])
+            ),
             "do_xcom_push": False,
             "deferrable": deferrable,
             "poll_interval": chosen.poll_s,

@@ -20,6 +20,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, TriggerRule
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
+from kubernetes.client import ApiClient
 
 from rcarena_dags import campaign_tasks
 from rcarena_dags import pods as rcarena_pods
@@ -38,6 +39,7 @@ from rcarena_dags.pods import GRACE_S, StepPod
 from rcarena_dags.settings import POOL, Settings, SettingsError
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.params import Params, validated
+from tests.kubernetes.pod_security import restricted_problems
 
 ROOT = Path(__file__).parents[2]
 DAGS = ("campaign", "case", "nightly", "smoke")
@@ -176,6 +178,17 @@ def test_no_pod_is_orphaned_and_none_runs_for_ever(dags: dict[str, DAG]) -> None
             assert not pod.env_vars
             assert pod.labels["rcarena.io/step"]
     assert accounts == {f"rcarena-{name}" for name in ("deploy", "load", "inject", "export", "score", "record")}
+
+
+def test_every_pod_satisfies_the_restricted_profile(dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepPod, "hook", SimpleNamespace(is_in_cluster=True))
+    for dag in dags.values():
+        for task_id in pods(dag):
+            task = dag.get_task(task_id)
+            pod = (task.unmap({"method": "nsigma"}) if task.is_mapped else task).build_pod_request_obj()
+            spec = ApiClient().sanitize_for_serialization(pod.spec)
+            assert spec["containers"][0]["name"] == "base"
+            assert restricted_problems(spec) == [], task_id
 
 
 def test_a_worker_does_not_wait_for_long_pods(dags: dict[str, DAG]) -> None:

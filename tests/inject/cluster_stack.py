@@ -24,6 +24,7 @@ from tasks.stack import Role
 from tasks.workspace import Workspace
 from tests.kubernetes.chaos_mesh import ChaosMeshController
 from tests.kubernetes.cluster import EmulatedCluster
+from tests.kubernetes.rbac import put_roles
 from tests.kubernetes.workloads import DeploymentController, Kubelet, is_ready
 
 ROLES: dict[str, Role] = {"nginx-proxy": "gateway", "ray-head": "head", "ray-replicas-0": "replica"}
@@ -69,13 +70,14 @@ class ClusterStack:
 
 @contextmanager
 def cluster_stack(directory: Path) -> Iterator[ClusterStack]:
-    """Start it and publish it in ``directory``."""
+    """Start it and publish it in ``directory``. Injections have the rights of their account, and need no more."""
     directory.mkdir(parents=True, exist_ok=True)
     workspace = Workspace(directory / "workspace")
     mesh = ChaosMeshController()
     with EmulatedCluster() as cluster:
         namespace = cluster.namespace
         stack_uid = cluster.add_namespace(namespace, stack_labels(namespace))["metadata"]["uid"]
+        put_roles(cluster)
         cluster.add_node("node-0")
         for name, role in ROLES.items():
             cluster.put(_deployment(namespace, name, CONTAINERS[role]))
@@ -84,7 +86,7 @@ def cluster_stack(directory: Path) -> Iterator[ClusterStack]:
         cluster.wait_for(lambda: sum(map(is_ready, cluster.objects("v1", "Pod"))) == len(ROLES))
         with EmulatedPrometheus(cluster, mesh) as prometheus:
             runtime = KubernetesRuntime(
-                cluster=cluster.address(directory),
+                cluster=cluster.address(directory, account="rcarena-inject"),
                 stack_uid=stack_uid,
                 services=tuple(_service(cluster, name, role) for name, role in ROLES.items()),
                 model="none",
@@ -94,6 +96,7 @@ def cluster_stack(directory: Path) -> Iterator[ClusterStack]:
             )
             runtime.write()
             yield ClusterStack(runtime, workspace, cluster, mesh, prometheus)
+            assert cluster.refused == []
 
 
 def _deployment(namespace: str, name: str, container: str) -> dict[str, Any]:

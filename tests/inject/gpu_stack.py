@@ -25,6 +25,7 @@ from tasks.kube.gpu_map import read_gpu_maps
 from tasks.kube.manifest import stack_labels
 from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.node_agent import EmulatedNodeAgent
+from tests.kubernetes.rbac import put_roles
 from tests.kubernetes.workloads import Kubelet
 from tests.node_agent.machine import GPU, NODE, OTHER_GPU
 
@@ -95,15 +96,17 @@ class GpuStack:
 
 @contextmanager
 def gpu_stack(directory: Path, figures: Figures) -> Iterator[GpuStack]:
+    """Injections and the agent have the rights of their service accounts, and need no more."""
     with EmulatedCluster() as cluster:
         uid = cluster.add_namespace(cluster.namespace, stack_labels(cluster.namespace))["metadata"]["uid"]
+        put_roles(cluster)
         cluster.add_node(NODE, gpus=2)
         cluster.add_controller(Kubelet())
         for service, container in (("nginx-proxy", "nginx"), (REPLICA, "ray-worker")):
             cluster.put(_pod(cluster.namespace, service, container))
         put_ray_service(cluster, replicas=1)
         cluster.wait_for(lambda: len(_running(cluster)) == 2)
-        agent = EmulatedNodeAgent(cluster, directory)
+        agent = EmulatedNodeAgent(cluster, directory, account="gpu-agent")
         pod = next(each for each in _running(cluster) if each["metadata"]["name"].startswith(REPLICA))
         agent.machine.add_process(10, pod["metadata"]["uid"], gpu=GPU)
         prometheus = StubPrometheus(figures)
@@ -112,7 +115,7 @@ def gpu_stack(directory: Path, figures: Figures) -> Iterator[GpuStack]:
             for each in (("nginx-proxy", "gateway", "nginx"), (REPLICA, "replica", "ray-worker"))
         )
         runtime = KubernetesRuntime(
-            cluster=cluster.address(directory),
+            cluster=cluster.address(directory, account="rcarena-inject"),
             stack_uid=uid,
             services=services,
             model="none",
@@ -126,6 +129,7 @@ def gpu_stack(directory: Path, figures: Figures) -> Iterator[GpuStack]:
                 cluster.wait_for(lambda: bool(read_gpu_maps(client)))
             yield stack
         prometheus.close()
+        assert cluster.refused == []
 
 
 def put_ray_service(cluster: EmulatedCluster, replicas: int, routes: tuple[str, ...] = ("/",)) -> None:

@@ -45,8 +45,9 @@ class Controller(Protocol):
 class EmulatedCluster:
     """``namespace`` is the default of the methods here, and made when ``with_namespace``.
 
-    ``account``: the service account of ``namespace`` in whose name every request comes, with what the roles on the
-    cluster allow it; None: an administrator. ``refused``: every request that was answered with 403.
+    Whose request it is, the token says: an administrator's, or that of a service account of ``namespace`` (see
+    ``kubeconfig``), which may do what the roles on the cluster allow it. ``account``: the service account in whose name
+    the administrator's requests come, too. ``refused``: what no role allowed.
     """
 
     def __init__(self, namespace: str = "rcarena", *, with_namespace: bool = False, version: str = "v1.34.2") -> None:
@@ -57,7 +58,7 @@ class EmulatedCluster:
         self.requests: deque[tuple[str, str]] = deque(maxlen=10_000)
         self.token = "token-1"
         self._token_number = 1
-        self._kubeconfigs: list[Path] = []
+        self._kubeconfigs: dict[Path, str | None] = {}
         self.account: str | None = None
         self.refused: list[str] = []
         self._denied: set[tuple[str, str, str]] = set()
@@ -101,26 +102,32 @@ class EmulatedCluster:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def kubeconfig(self, path: Path, context: str = CONTEXT) -> Path:
-        """Write a kubeconfig with the token that is valid now; ``rotate_token`` writes it again."""
+    def kubeconfig(self, path: Path, context: str = CONTEXT, account: str | None = None) -> Path:
+        """Write a kubeconfig with the token that is valid now; ``rotate_token`` writes it again.
+
+        ``account``: the token is that of this service account; None: an administrator's.
+        """
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": context,
             "clusters": [{"name": context, "cluster": {"server": self.url}}],
-            "users": [{"name": context, "user": {"token": self.token}}],
+            "users": [{"name": context, "user": {"token": self.token_of(account)}}],
             "contexts": [{"name": context, "context": {"cluster": context, "user": context}}],
         }
         staging = path.with_name(f".{path.name}")
         staging.write_text(yaml.safe_dump(document), encoding="utf-8")
         staging.replace(path)
-        if path not in self._kubeconfigs:
-            self._kubeconfigs.append(path)
+        self._kubeconfigs[path] = account
         return path
 
-    def address(self, directory: Path, namespace: str | None = None) -> ClusterAddress:
+    def token_of(self, account: str | None) -> str:
+        return self.token if account is None else f"{self.token}.{account}"
+
+    def address(self, directory: Path, namespace: str | None = None, account: str | None = None) -> ClusterAddress:
         """The address by a kubeconfig that is written to ``directory``."""
-        kubeconfig = self.kubeconfig(directory / "kubeconfig")
+        file = directory / ("kubeconfig" if account is None else f"kubeconfig-{account}")
+        kubeconfig = self.kubeconfig(file, account=account)
         return ClusterAddress(namespace=namespace or self.namespace, context=CONTEXT, kubeconfig=str(kubeconfig))
 
     # -- trouble
@@ -141,8 +148,8 @@ class EmulatedCluster:
         """``expire_token``, and the kubeconfigs get the new one."""
         with self.store.lock:
             self.expire_token()
-            for path in self._kubeconfigs:
-                self.kubeconfig(path)
+            for path, account in self._kubeconfigs.items():
+                self.kubeconfig(path, account=account)
 
     def deny(self, verb: str, plural: str, group: str = "") -> None:
         """403, and "no" to SelfSubjectAccessReview. ``verb`` may be ``*``; a subresource is ``pods/log``."""
@@ -309,33 +316,36 @@ class EmulatedCluster:
 
     # -- what the server asks
 
-    def authorize(self, header: str) -> None:
+    def authenticate(self, header: str) -> str | None:
+        """The service account that the token is of; None: an administrator's."""
         with self.store.lock:
-            accepted = header.lower() == f"bearer {self.token}"
+            token, _, account = header.partition(" ")[2].partition(".")
+            accepted = header.lower().startswith("bearer ") and token == self.token
         if not accepted:
             raise ApiError(401, "Unauthorized", "Unauthorized")
+        return account or self.account
 
-    def allows(
-        self, verb: str, plural: str, group: str, subresource: str = "", namespace: str = "", name: str = ""
-    ) -> bool:
-        what = f"{plural}/{subresource}" if subresource else plural
-        if self._denied & {(verb, what, group), ("*", what, group)}:
-            return False
-        if self.account is None:
-            return True
-        return rbac.is_allowed(self, self.account, self.namespace, rbac.Access(verb, group, what, namespace, name))
+    def allows(self, account: str | None, access: rbac.Access) -> bool:
+        return not self._is_denied(access) and self._has_role(account, access)
 
-    def check_permission(
-        self, verb: str, resource: Resource, subresource: str, namespace: str = "", name: str = ""
-    ) -> None:
-        if not self.allows(verb, resource.plural, resource.group, subresource, namespace, name):
-            what = f"{resource.plural}/{subresource}" if subresource else resource.plural
-            self.refused.append(str(rbac.Access(verb, resource.group, what, namespace, name)))
-            message = (
-                f'{resource.plural} is forbidden: User "emulated" cannot {verb} resource "{resource.plural}" '
-                f'in API group "{resource.group}"'
-            )
-            raise ApiError(403, "Forbidden", message)
+    def check_permission(self, account: str | None, access: rbac.Access) -> None:
+        if not self._has_role(account, access):
+            self.refused.append(f"{account}: {access}")
+        elif not self._is_denied(access):
+            return
+        plural = access.plural.partition("/")[0]
+        message = (
+            f'{plural} is forbidden: User "{account or "emulated"}" cannot {access.verb} resource "{plural}" '
+            f'in API group "{access.group}"'
+        )
+        raise ApiError(403, "Forbidden", message)
+
+    def _is_denied(self, access: rbac.Access) -> bool:
+        denied = {(verb, access.plural, access.group) for verb in (access.verb, "*")}
+        return bool(self._denied & denied)
+
+    def _has_role(self, account: str | None, access: rbac.Access) -> bool:
+        return account is None or rbac.is_allowed(self, account, self.namespace, access)
 
     def log_of(self, namespace: str, pod: str, query: dict[str, str]) -> str:
         lines = self._logs.get((namespace, pod), "").splitlines(keepends=True)

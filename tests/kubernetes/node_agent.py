@@ -24,13 +24,18 @@ API_DEADLINE_S = 0.5
 
 
 class EmulatedNodeAgent:
-    """``machine`` is the node: its GPUs, limits and processes can be looked at and changed."""
+    """``machine`` is the node: its GPUs, limits and processes can be looked at and changed.
 
-    def __init__(self, cluster: EmulatedCluster, directory: Path, node_name: str = NODE) -> None:
+    ``account``: the service account whose rights the agent has; None: an administrator's.
+    """
+
+    def __init__(
+        self, cluster: EmulatedCluster, directory: Path, node_name: str = NODE, account: str | None = None
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.machine = Machine(directory / node_name)
         settings = Settings(node_name, self.machine.journal, self.machine.root / "health", ROUND_S, LINGER_S)
-        address = cluster.address(directory)
+        address = cluster.address(directory, account=account)
         self._agent = Agent(settings, self.machine.node(), lambda: Cluster(address, deadline_s=API_DEADLINE_S))
         self._thread = threading.Thread(target=self._agent.run, name=f"agent-{node_name}", daemon=True)
 

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.deploy.kubernetes.params import KubernetesDeployParams
+from tasks.deploy.kubernetes.render import render_stack
+
 if TYPE_CHECKING:
     from tests.kubernetes.cluster import EmulatedCluster
 
 API = "rbac.authorization.k8s.io/v1"
+KINDS = frozenset({"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
 FOR_EVERYBODY = frozenset({("create", "authorization.k8s.io", "selfsubjectaccessreviews")})
 
 
@@ -27,6 +31,14 @@ class Access:
     def __str__(self) -> str:
         where = f" in {self.namespace}" if self.namespace else " (whole cluster)"
         return f"{self.verb} {self.plural}{f'.{self.group}' if self.group else ''} {self.name}{where}"
+
+
+def put_roles(cluster: EmulatedCluster) -> None:
+    """The accounts and roles that a stack in the cluster's namespace is rendered with."""
+    params = KubernetesDeployParams(backend="kubernetes", namespace=cluster.namespace, replicas=1)
+    for manifest in render_stack(params):
+        if manifest.kind in KINDS:
+            cluster.put(manifest.document)
 
 
 def is_allowed(cluster: EmulatedCluster, account: str, account_namespace: str, access: Access) -> bool:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.kube.resources import Resource
 from tests.kubernetes import patches
 from tests.kubernetes.answers import ApiError, unknown_kind
+from tests.kubernetes.rbac import Access
 from tests.kubernetes.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     server: Server
+    account: str | None = None
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -64,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         if trouble is not None and self._meet(trouble, before=True):
             return
         try:
-            self.cluster.authorize(self.headers.get("Authorization", ""))
+            self.account = self.cluster.authenticate(self.headers.get("Authorization", ""))
             body = json.loads(raw) if raw else {}
             status, answer = self._answer([unquote(part) for part in parts.path.split("/")[1:]], body)
         except ApiError as error:
@@ -194,9 +196,10 @@ class Handler(BaseHTTPRequestHandler):
         listing = self.command == "GET" and not name
         watching = listing and self.query.get("watch") in ("1", "true")
         verb = "watch" if watching else "list" if listing else VERBS[self.command]
-        self.cluster.check_permission(verb, resource, subresource, namespace, name)
+        what = f"{plural}/{subresource}" if subresource else plural
+        self.cluster.check_permission(self.account, Access(verb, resource.group, what, namespace, name))
         if verb == "patch" and not subresource and self._would_create(resource, namespace, name):
-            self.cluster.check_permission("create", resource, subresource, namespace, name)
+            self.cluster.check_permission(self.account, Access("create", resource.group, what, namespace, name))
         if watching:
             return 200, lambda: self._watch(resource, namespace)
         if listing:
@@ -257,14 +260,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _review(self, body: Object) -> Object:
         asked = body["spec"]["resourceAttributes"]
-        allowed = self.cluster.allows(
-            asked["verb"],
-            asked["resource"],
-            asked.get("group", ""),
-            asked.get("subresource", ""),
-            asked.get("namespace", ""),
-            asked.get("name", ""),
-        )
+        what = f"{asked['resource']}/{asked['subresource']}" if asked.get("subresource") else asked["resource"]
+        access = Access(asked["verb"], asked.get("group", ""), what, asked.get("namespace", ""), asked.get("name", ""))
+        allowed = self.cluster.allows(self.account, access)
         return {**body, "status": {"allowed": allowed}}
 
     def _list(self, resource: Resource, namespace: str) -> Object:

@@ -76,12 +76,21 @@ class TestUp:
         assert any("waiting for" in line for line in said)
         assert "ready" in said[-1]
 
-    def test_a_second_time_finds_everything_and_starts_nothing_anew(
+    def test_a_second_and_a_third_time_change_nothing_but_the_lease(
         self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path
     ) -> None:
+        """All that is asked of the API is applied again, and is there already: no object gets another version."""
         first = up(make_params(), stack)
         assert isinstance(first, KubernetesRuntime)
-        assert up(make_params(), stack) == first
+        before = gpu_cluster.store.version
+        for _ in range(2):
+            assert up(make_params(), stack) == first
+        changed = {
+            f"{what} {resource.kind} {document['metadata']['name']}"
+            for version, resource, what, document in gpu_cluster.store.history
+            if version > before
+        }
+        assert changed == {"MODIFIED Lease rcarena-campaign"}
 
     def test_what_the_operator_writes_into_the_spec_is_no_change(
         self, gpu_cluster: EmulatedCluster, make_params: MakeParams, stack: Path

@@ -20,6 +20,7 @@ from tasks.inject.executors.kubernetes import contention, fault_pod
 from tasks.inject.executors.kubernetes.fault_pod import FaultPod
 from tasks.inject.recover import stack_residue, sweep
 from tests.inject.gpu_stack import GPU, NODE, GpuStack, gpu_stack, put_ray_service
+from tests.kubernetes.pod_security import restricted_problems
 from tests.kubernetes.schemas import manifest_problems
 from tests.waiting import HANG_S
 
@@ -76,7 +77,7 @@ def test_a_pod_on_the_same_gpu(clean: GpuStack, kind: str, options: dict[str, st
     assert arguments(pod) == {"seconds": "151", "ready-file": "/tmp/ready", **options}
     assert not clean.target().pods() or pod["metadata"]["name"] not in str(clean.target().pods())
     sent = {key: pod[key] for key in ("apiVersion", "kind", "metadata", "spec")}
-    assert manifest_problems(sent) == []
+    assert manifest_problems(sent) == restricted_problems(spec) == []
     assert fault.alarm() is None
     (step,) = fault.undo_steps()
     assert len(step.left(fault.target)) == 1
@@ -174,6 +175,7 @@ def test_a_squeeze_goes_through_the_gateway_of_a_stack_with_one_replica(clean: G
         "prompt-words": "3000",
         "output-tokens": "500",
     }
+    assert restricted_problems(pod["spec"]) == []
     assert "runtimeClassName" not in pod["spec"]
     assert "env" not in pod["spec"]["containers"][0]
 
