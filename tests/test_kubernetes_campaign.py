@@ -20,6 +20,7 @@ from tasks.identity import differences
 from tasks.inject.recover import residue
 from tasks.params import load_params
 from tasks.workspace import Workspace
+from tests.kubernetes.cluster import EmulatedCluster
 from tests.kubernetes.live_stack import FULL_POWER_W, LiveStack, live_stack
 from tests.node_agent.machine import GPU, OTHER_GPU
 from tests.waiting import HANG_S, until
@@ -86,22 +87,40 @@ def params_for(stack: LiveStack, file: Path) -> Path:
     return file
 
 
+TOKEN_OF_THE_PROCESS = """
+token=$(sed -n "s/^ *token: //p" "$EMULATED_ACCOUNT") && test -n "$token" &&
+printf '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "%s"}}' "$token"
+"""
+ADMINISTRATOR = "administrator"
+
+
 class Commands:
-    """``rcarena`` against the emulated cluster."""
+    """``rcarena`` against the emulated cluster, with the rights of an administrator or of a task's service account.
 
-    def __init__(self, params: Path, workspace: Path, kubeconfig: Path) -> None:
+    As in pods, an account without a token (``load``, ``score``) reaches no API.
+    """
+
+    def __init__(self, params: Path, workspace: Path, cluster: EmulatedCluster, directory: Path) -> None:
         outside = {name: value for name, value in os.environ.items() if name != "KUBERNETES_SERVICE_HOST"}
-        self._environment = outside | {"KUBECONFIG": str(kubeconfig)}
+        self._environment = outside | {"KUBECONFIG": str(directory / "kubeconfig")}
         self._place = ["--params", str(params), "--workspace", str(workspace)]
+        self._accounts = {ADMINISTRATOR: cluster.kubeconfig(directory / f"token-{ADMINISTRATOR}")}
+        for task in ("inject", "export"):
+            self._accounts[task] = cluster.kubeconfig(directory / f"token-{task}", account=f"rcarena-{task}")
+        shared = yaml.safe_load(self._accounts[ADMINISTRATOR].read_text())
+        command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "interactiveMode": "Never"}
+        shared["users"][0]["user"] = {"exec": {**command, "args": ["-c", TOKEN_OF_THE_PROCESS]}}
+        (directory / "kubeconfig").write_text(yaml.safe_dump(shared))
 
-    def start(self, *words: str, log_file: Path) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, log_file: Path, task: str = ADMINISTRATOR) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tasks.cli", *words, *self._place]
+        environment = {**self._environment, "EMULATED_ACCOUNT": str(self._accounts.get(task, ""))}
         with log_file.open("wb") as log:
-            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
-    def run(self, *words: str, log_file: Path) -> int:
+    def run(self, *words: str, log_file: Path, task: str = ADMINISTRATOR) -> int:
         """Exit status; what the command says goes to ``log_file``."""
-        return self.start(*words, log_file=log_file).wait(500)
+        return self.start(*words, log_file=log_file, task=task).wait(500)
 
 
 def trouble(stack: LiveStack, workspace: Path, stopped: threading.Event) -> None:
@@ -121,7 +140,8 @@ def by_fault(workspace: Workspace) -> dict[str, Case]:
 
 
 def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
-    """One case by steps in processes of their own, as Airflow runs them; ``rcarena campaign`` does the others.
+    """One case by steps in processes of their own, with the accounts that Airflow gives them; ``rcarena campaign`` does
+    the others.
 
     The load of the first attempt is killed: nothing is published. The others have two faults at once, and one after
     the other.
@@ -129,8 +149,9 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace")
     with live_stack(tmp_path) as stack:
         params = params_for(stack, tmp_path / "params.yaml")
-        commands = Commands(params, workspace.root, stack.cluster.kubeconfig(tmp_path / "kubeconfig"))
+        commands = Commands(params, workspace.root, stack.cluster, tmp_path)
         record_by_steps(commands, params, workspace, tmp_path)
+        assert stack.cluster.refused == []
         (first,) = read_cases(workspace.cases)
         written = (first.path / "manifest.json").stat().st_mtime_ns
 
@@ -183,24 +204,39 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
 
 
 def record_by_steps(commands: Commands, params: Path, workspace: Workspace, logs: Path) -> None:
-    """Bring up the stack and record the case of ``cpu-stress``, at the second attempt."""
-    (planned,) = [each for each in plan_campaign(load_params(params)) if len(each.injections) == 1]
+    """Bring up the stack and record the case with faults by Chaos Mesh and by the node agent, at the second attempt,
+    each step with the rights of its task."""
+    wanted = ["cpu-stress", "gpu-power-limit"]
+    plans = plan_campaign(load_params(params))
+    (planned,) = [each for each in plans if sorted(injection.kind for injection in each.injections) == wanted]
     case_id = planned.case_id
 
     def step(name: str, *options: str) -> tuple[int, str]:
         log = logs / f"{name}.log"
-        return commands.run("step", name, case_id, *options, log_file=log), log.read_text()
+        task = {"prepare": "inject", "verify": "inject"}.get(name, name)
+        return commands.run("step", name, case_id, *options, log_file=log, task=task), log.read_text()
+
+    def start_both(attempt: tuple[str, str]) -> list[subprocess.Popen[bytes]]:
+        return [
+            commands.start("step", name, case_id, *attempt, log_file=logs / name, task=name)
+            for name in ("load", "inject")
+        ]
 
     assert commands.run("deploy", "up", log_file=logs / "up.log") == 0, (logs / "up.log").read_text()
     assert step("load", "--attempt", "one")[0] == 1  # not prepared
 
     first = ("--attempt", "one")
-    assert step("prepare", *first)[0] == 0
-    both = [commands.start("step", name, case_id, *first, log_file=logs / name) for name in ("load", "inject")]
+    status, text = step("prepare", *first)
+    assert status == 0, text
+    both = start_both(first)
     requests = workspace.run(case_id, "one") / "requests.jsonl"
     until(lambda: requests.exists() and requests.stat().st_size > 0)
     both[0].kill()
+    status, text = step("load", *first)  # another one in its place comes too late
+    assert (status, "without this process" in text) == (1, True), text
     assert both[1].wait(HANG_S) == 0, (logs / "inject").read_text()
+    status, text = step("inject", *first)  # whose pod had ended before anybody asked
+    assert (status, "is done already" in text) == (0, True), text
     status, text = step("export", *first)
     assert (status, "the load of this attempt did not finish" in text) == (1, True), text
     status, text = step("verify")
@@ -209,13 +245,17 @@ def record_by_steps(commands: Commands, params: Path, workspace: Workspace, logs
 
     second = ("--attempt", "two")
     assert step("prepare", *second)[0] == 0
-    both = [commands.start("step", name, case_id, *second, log_file=logs / name) for name in ("load", "inject")]
+    both = start_both(second)
     assert [each.wait(HANG_S) for each in both] == [0, 0], (logs / "inject").read_text()
+    assert step("load", *second)[0] == 0  # again: nothing to do
     assert step("export", *second)[0] == 0
     assert step("export", *second)[0] == 0  # again: nothing to do
     assert step("verify")[0] == 0
     assert step("prepare", "--attempt", "three")[0] == 99
     assert not workspace.run(case_id, "two").exists()
+    for command, task in (("score", "score"), ("report", "score"), ("inject --recover", "inject")):
+        log = logs / "offline.log"
+        assert commands.run(*command.split(), log_file=log, task=task) == 0, log.read_text()
 
 
 def planned_of(case: Case, params: Path) -> CasePlan:

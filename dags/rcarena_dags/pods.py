@@ -29,13 +29,19 @@ GRACE_S = 90
 PARTNER_TIMEOUT_S = 600
 HOPELESS = 2
 """Exit status of a command whose next try would end the same way: wrong parameters, a fault that cannot be had."""
+KILLED = 128
+"""Exit statuses from here on say that a signal ended the command."""
 UNTIL_GONE_S = GRACE_S + 60
 API_PAUSES_S = (2, 5, 10, 20, 30)
 
 
 @dataclass(frozen=True)
 class Step:
-    """``account``: ServiceAccount ``rcarena-<account>``; ``minutes``: limit of a try; ``long``: worth a deferral."""
+    """``account``: ServiceAccount ``rcarena-<account>``; ``minutes``: limit of a try; ``long``: worth a deferral.
+
+    ``only_if_lost``: a pod that was lost (killed, evicted, its task forgotten) is tried again, a command that failed by
+    itself is not.
+    """
 
     account: str
     minutes: int
@@ -43,6 +49,7 @@ class Step:
     memory: str = "1Gi"
     retries: int = 2
     long: bool = False
+    only_if_lost: bool = False
 
 
 def _steps(chosen: Settings) -> dict[str, Step]:
@@ -51,10 +58,11 @@ def _steps(chosen: Settings) -> dict[str, Step]:
         "preflight": Step("deploy", 15),
         "deploy": Step("deploy", 90, memory="2Gi", retries=1, long=True),
         "stack": Step("deploy", 90, memory="2Gi", retries=1),
-        # The parts of an attempt are not repeated one by one: the whole case is, as a fresh attempt.
+        # The parts of an attempt are not repeated one by one: the whole case is, as a fresh attempt. A second try of
+        # load and inject waits on with the pod of the first; a new pod takes over only what has not begun.
         "prepare": Step("inject", 20, retries=0),
-        "load": Step("load", chosen.case_minutes, cpu="2", memory="2Gi", retries=0, long=True),
-        "inject": Step("inject", chosen.case_minutes, retries=0, long=True),
+        "load": Step("load", chosen.case_minutes, cpu="2", memory="2Gi", long=True, only_if_lost=True),
+        "inject": Step("inject", chosen.case_minutes, long=True, only_if_lost=True),
         "export": Step("export", 60, cpu="1", memory="4Gi"),
         "verify": Step("inject", 20, memory="2Gi", retries=1),
         "score-cheap": Step("score", 120, cpu="1", memory="4Gi", long=True),
@@ -123,6 +131,7 @@ class StepPod(KubernetesPodOperator):
             labels={"app.kubernetes.io/part-of": "rcarena", f"{LABEL}/step": step, **(labels or {})},
             **{**common, **given},
         )
+        self.only_if_lost = kind.only_if_lost
 
     def cleanup(self, pod: k8s.V1Pod, remote_pod: k8s.V1Pod, *args: Any, **kwargs: Any) -> None:
         """Delete the pod. Raises AirflowException: it failed; AirflowFailException: and another try is no use."""
@@ -131,8 +140,9 @@ class StepPod(KubernetesPodOperator):
         except AirflowSkipException:
             raise
         except AirflowException as error:
-            if _exit_status(remote_pod, self.base_container_name) == HOPELESS:
-                why = f"exit status {HOPELESS}: another try would end the same way"
+            status = _exit_status(remote_pod, self.base_container_name)
+            if status == HOPELESS or (self.only_if_lost and status is not None and status < KILLED):
+                why = f"exit status {status}: another try would end the same way"
                 raise AirflowFailException(f"{error}\n{why}") from error
             raise
 

@@ -45,6 +45,7 @@ LOAD_NICENESS = -10
 REQUESTS_FILE = "requests.jsonl"
 INJECTIONS_FILE = "injections.json"
 LOAD_DONE_FILE = "load-done"
+DONE_FILES: dict[Partner, str] = {"load": LOAD_DONE_FILE, "inject": INJECTIONS_FILE}
 INJECTIONS = TypeAdapter(tuple[Injection, ...])
 
 
@@ -76,6 +77,10 @@ class Attempt:
         wait_until_steady(self.stack, self.say)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
+
+    def is_done(self, partner: Partner) -> bool:
+        """Say whether this part of the attempt has ended well: a step that runs again has nothing to do then."""
+        return (self.directory / DONE_FILES[partner]).exists()
 
     def agree_on_start(self, partner: Partner, timeout_s: float) -> Schedule:
         """Wait for the other process of this attempt, as ``partner``. Raises AttemptError when it does not come."""

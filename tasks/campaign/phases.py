@@ -20,6 +20,8 @@ SCHEDULE_FILE = "schedule.json"
 LEAD_TIME_S = 3.0
 """Seconds between all being ready and the first request, in which the generator and the guardians start."""
 Partner = Literal["load", "inject"]
+LOST_AFTER_S = 15.0
+"""A partner that waits and has not said so for this long is lost; another may come in its place."""
 
 
 class Schedule(Frozen):
@@ -86,16 +88,18 @@ def publish_schedule(directory: Path, schedule: Schedule) -> Schedule:
 
 
 def agree_on_start(directory: Path, partner: Partner, windows: Windows, timeout_s: float) -> Schedule:
-    """Announce that ``partner`` is ready, wait for the other one, and return the schedule of both.
+    """Wait until both partners are ready, and return the schedule of both. One process per partner gets it.
+
+    Before the start a partner that was lost can be replaced; after it, its part of the attempt is lost with it.
 
     Raises:
-        AttemptError: the other one is not ready within ``timeout_s``, the schedule began before this call, or its file
-            is damaged.
+        AttemptError: the other one is not ready within ``timeout_s``, the schedule began before this call, another
+            process has begun this partner's part, or the schedule's file is damaged.
     """
-    (directory / f"ready-{partner}").touch()
     deadline = time.monotonic() + timeout_s
     while (schedule := read_schedule(directory)) is None:
-        missing = [each for each in get_args(Partner) if not (directory / f"ready-{each}").exists()]
+        _ready_file(directory, partner).touch()
+        missing = [each for each in get_args(Partner) if not _is_ready(directory, each, partner)]
         if not missing:
             schedule = publish_schedule(directory, Schedule.starting_soon(windows))
             break
@@ -104,4 +108,19 @@ def agree_on_start(directory: Path, partner: Partner, windows: Windows, timeout_
         time.sleep(0.2)
     if schedule.load_start < datetime.now(UTC):
         raise AttemptError(f"{partner}: the attempt began at {schedule.load_start.isoformat()}, without this process")
+    if not create_once(directory / f"begun-{partner}", b""):
+        raise AttemptError(f"{partner}: another process has begun this part of the attempt")
     return schedule
+
+
+def _ready_file(directory: Path, partner: Partner) -> Path:
+    return directory / f"ready-{partner}"
+
+
+def _is_ready(directory: Path, partner: Partner, asking: Partner) -> bool:
+    """Say whether ``partner`` has lately said that it waits; by the file system's clock, which all pods share."""
+    try:
+        said, now = (_ready_file(directory, each).stat().st_mtime for each in (partner, asking))
+    except FileNotFoundError:
+        return False
+    return now - said < LOST_AFTER_S

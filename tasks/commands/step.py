@@ -83,10 +83,16 @@ def load(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
-    """Drive the stack for the whole attempt, from the moment when `step inject` is there, too."""
+    """Drive the stack for the whole attempt, from the moment when `step inject` is there, too.
+
+    A load that was lost before that moment can be started again; one that was lost later has spoiled the attempt.
+    """
     from tasks.campaign.attempt import stop_load
 
     step = _attempt(case_id, attempt, params, workspace)
+    if step.is_done("load"):
+        typer.echo(f"the load of attempt {attempt} is done already")
+        return
     schedule = step.agree_on_start("load", partner_timeout)
     generator = step.start_load(schedule)
     try:
@@ -107,6 +113,9 @@ def inject(
     from tasks.campaign.attempt import experiment_lock
 
     step = _attempt(case_id, attempt, params, workspace)
+    if step.is_done("inject"):
+        typer.echo(f"the injection of attempt {attempt} is done already")
+        return
     with experiment_lock(step.workspace):
         step.inject(step.agree_on_start("inject", partner_timeout))
 

@@ -22,6 +22,7 @@ SCRIPT = ROOT / "scripts" / "airflow_local.py"
 FINISHED = ("success", "failed")
 SETTINGS = {
     "RCARENA_POD_PATH": str(ROOT / "tests" / "airflow" / "bin"),
+    "RCARENA_DEFERRABLE": "true",
     "RCARENA_POLL_S": "1",
     "RCARENA_RETRY_DELAY_S": "2",
     "RCARENA_CASE_RETRIES": "5",

@@ -104,7 +104,11 @@ def _step(name: str, case_id: str, given: argparse.Namespace) -> None:
 
 
 def _run_part(name: str, workspace: Path, case_id: str, attempt: Path) -> None:
-    """Load and injection meet, as the real ones do; the fault is there for a second and is undone, whatever comes."""
+    """Load and injection meet, as the real ones do: each begins once, and one that is done is not repeated. The fault
+    is there for a second and is undone, whatever comes."""
+    done = attempt / f"{name}-done"
+    if done.exists():
+        return
     partner = {"load": "inject", "inject": "load"}[name]
     (attempt / name).touch()
     deadline = time.monotonic() + 120
@@ -112,6 +116,10 @@ def _run_part(name: str, workspace: Path, case_id: str, attempt: Path) -> None:
         if time.monotonic() > deadline:
             sys.exit(f"{partner} did not come")
         time.sleep(0.1)
+    try:
+        (attempt / f"begun-{name}").touch(exist_ok=False)
+    except FileExistsError:
+        sys.exit(f"{name} has begun before")
     fault = workspace / "faults" / case_id
     try:
         if name == "inject":
@@ -122,6 +130,7 @@ def _run_part(name: str, workspace: Path, case_id: str, attempt: Path) -> None:
     finally:
         if name == "inject":
             fault.unlink(missing_ok=True)
+    done.touch()
 
 
 def _publish(workspace: Path, case_id: str, params_file: Path) -> None:

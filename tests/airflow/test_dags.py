@@ -199,14 +199,20 @@ def test_a_worker_does_not_wait_for_long_pods(dags: dict[str, DAG]) -> None:
     assert not dags["campaign"].get_task("preflight").deferrable
 
 
-@pytest.mark.parametrize(("status", "again"), [(1, True), (2, False), (137, True)])
+@pytest.mark.parametrize(
+    ("place", "status", "again"),
+    [
+        *[(("campaign", "deploy"), status, again) for status, again in ((1, True), (2, False), (137, True))],
+        *[(("case", "load"), status, again) for status, again in ((1, False), (2, False), (137, True), (143, True))],
+    ],
+)
 def test_a_step_that_cannot_succeed_is_not_tried_again(
-    dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch, status: int, again: bool
+    dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch, place: tuple[str, str], status: int, again: bool
 ) -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
     from kubernetes.client import models as k8s
 
-    task = dags["campaign"].get_task("deploy")
+    task = dags[place[0]].get_task(place[1])
     asking = ("is_istio_enabled", "patch_already_checked", "process_pod_deletion")
     for name in (*asking, "_read_pod_container_states", "_read_pod_events"):
         monkeypatch.setattr(StepPod, name, lambda *_, **__: None)
@@ -215,7 +221,7 @@ def test_a_step_that_cannot_succeed_is_not_tried_again(
         name=task.base_container_name, state=ended, image="x", image_id="x", ready=False, restart_count=0
     )
     pod = k8s.V1Pod(
-        metadata=k8s.V1ObjectMeta(name="rcarena-deploy"),
+        metadata=k8s.V1ObjectMeta(name="some-pod"),
         spec=k8s.V1PodSpec(containers=[]),
         status=k8s.V1PodStatus(phase="Failed", container_statuses=[container]),
     )
@@ -226,8 +232,9 @@ def test_a_step_that_cannot_succeed_is_not_tried_again(
 
 def test_parts_of_an_attempt_are_not_repeated_alone(dags: dict[str, DAG]) -> None:
     case = dags["case"]
-    assert [case.get_task(name).retries for name in ("prepare", "load", "inject")] == [0, 0, 0]
-    for name in ("export", "verify"):
+    assert case.get_task("prepare").retries == 0
+    assert all(case.get_task(name).only_if_lost for name in ("load", "inject"))
+    for name in ("load", "inject", "export", "verify"):
         task = case.get_task(name)
         assert task.retries > 0
         assert task.retry_exponential_backoff

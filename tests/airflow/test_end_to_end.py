@@ -30,13 +30,16 @@ def test_a_wrong_form_is_refused_with_a_message(airflow: LocalAirflow) -> None:
 
 
 def test_of_two_runs_triggered_together_one_waits_and_each_cleans_up(airflow: LocalAirflow) -> None:
-    """The first has a case whose first attempt fails, and its record fails twice. The second cannot deploy."""
-    airflow.behave(fail_step_prepare=1, fail_record=2)
+    """The first has a case whose first attempt fails, a load that is lost before it began, which costs no attempt, and
+    a record that fails twice. The second cannot deploy. Pods are waited for as users do it: deferred."""
+    airflow.behave(fail_step_prepare=1, fail_record=2, hold_step_inject=1)
     airflow.behave("no-stack", fail_deploy_up=9)
     first = airflow.trigger("campaign", name="e2e", **FORM)
     second = airflow.trigger("campaign", name="no-stack", **FORM)
     airflow.until(lambda: airflow.stacks() != [], 300, "nothing is deployed")
     assert airflow.run_state("campaign", second) == "queued"
+    replaced = lose_the_load(airflow)
+    airflow.behave(hold_step_inject=None)
 
     state = airflow.finish("campaign", first, RUN_TIMEOUT_S)
     states = airflow.states("campaign", first)
@@ -47,6 +50,8 @@ def test_of_two_runs_triggered_together_one_waits_and_each_cleans_up(airflow: Lo
     assert airflow.tries("campaign", first, "record") == 3
     cases = airflow.runs("case")
     assert list(cases.values()).count("success") == 3
+    assert cases[replaced] == "success"
+    assert airflow.tries("case", replaced, "load") > 1
     assert "failed" in cases.values()
     assert len({each.split(".")[0] for each in cases}) == 3
     assert any(each.endswith(".2") for each in cases)
@@ -66,3 +71,14 @@ def test_of_two_runs_triggered_together_one_waits_and_each_cleans_up(airflow: Lo
     assert airflow.leftovers() == []
     assert [subject for subject in airflow.records() if "e2e" in subject] == airflow.records()
     assert len(airflow.records()) == 1
+
+
+def lose_the_load(airflow: LocalAirflow) -> str:
+    """Evict the pod of a load that waits for its injection; return the run of the case once there is another."""
+    airflow.until(lambda: airflow.pods(step="load") != [], 300, "no load waits")
+    (lost,) = airflow.pods(step="load")
+    (run,) = [run for run, state in airflow.runs("case").items() if state == "running"]
+    airflow.until(lambda: airflow.states("case", run)["load"] == ["deferred"], 120, "the load is not deferred")
+    airflow.switch(f"evict/{lost}")
+    airflow.until(lambda: set(airflow.pods(step="load")) - {lost} != set(), 120, "no load takes over")
+    return run

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -8,8 +10,17 @@ from typing import get_args
 import pytest
 
 from tasks.campaign.errors import AttemptError
-from tasks.campaign.phases import SCHEDULE_FILE, Partner, Schedule, agree_on_start, publish_schedule, read_schedule
+from tasks.campaign.phases import (
+    LOST_AFTER_S,
+    SCHEDULE_FILE,
+    Partner,
+    Schedule,
+    agree_on_start,
+    publish_schedule,
+    read_schedule,
+)
 from tasks.params import Windows
+from tests.waiting import until
 
 WINDOWS = Windows(warmup_s=5, baseline_s=20, fault_s=15, recovery_s=8)
 
@@ -56,6 +67,33 @@ def test_a_partner_that_comes_back_after_the_start_cannot_join(tmp_path: Path) -
     publish_schedule(tmp_path, begun)
     with pytest.raises(AttemptError, match="without this process"):
         agree_on_start(tmp_path, "inject", WINDOWS, timeout_s=1)
+
+
+def test_a_load_that_was_lost_before_the_start_is_not_waited_for_but_replaced(tmp_path: Path) -> None:
+    """What it left says no more that it waits; the injection starts when another load is there."""
+    lost = tmp_path / "ready-load"
+    lost.touch()
+    past = time.time() - LOST_AFTER_S - 1
+    os.utime(lost, (past, past))
+    with pytest.raises(AttemptError, match="for load, which did not come"):
+        agree_on_start(tmp_path, "inject", WINDOWS, timeout_s=0.5)
+    agreed: list[Schedule] = []
+    injection = threading.Thread(target=lambda: agreed.append(agree_on_start(tmp_path, "inject", WINDOWS, 30)))
+    injection.start()
+    until(lambda: (tmp_path / "ready-inject").exists())
+    agreed.append(agree_on_start(tmp_path, "load", WINDOWS, timeout_s=30))
+    injection.join()
+    assert len(agreed) == 2
+    assert agreed[0] == agreed[1]
+
+
+def test_a_part_begins_once(tmp_path: Path) -> None:
+    """Two loads that both know of the start (the first was thought lost): one drives the stack."""
+    publish_schedule(tmp_path, Schedule(load_start=datetime.now(UTC) + timedelta(seconds=60), windows=WINDOWS))
+    agree_on_start(tmp_path, "load", WINDOWS, timeout_s=1)
+    with pytest.raises(AttemptError, match="load: another process has begun"):
+        agree_on_start(tmp_path, "load", WINDOWS, timeout_s=1)
+    agree_on_start(tmp_path, "inject", WINDOWS, timeout_s=1)
 
 
 def test_a_torn_schedule_is_named(tmp_path: Path) -> None:
