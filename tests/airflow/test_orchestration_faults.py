@@ -38,6 +38,7 @@ def test_a_campaign_survives_what_breaks_around_its_cases(airflow: LocalAirflow)
     run = airflow.trigger("campaign", name="rough", **FORM)
 
     killed = next_case(airflow, seen)
+    airflow.until(lambda: airflow.states("case", killed)["inject"] == ["deferred"], 120, "inject is not deferred")
     airflow.kill_task("case", killed, "inject")
     assert airflow.finish("case", killed, 300) == "failed"
 
