@@ -104,17 +104,17 @@ class Commands:
         outside = {name: value for name, value in os.environ.items() if name != "KUBERNETES_SERVICE_HOST"}
         self._environment = outside | {"KUBECONFIG": str(directory / "kubeconfig")}
         self._place = ["--params", str(params), "--workspace", str(workspace)]
-        self._accounts = {ADMINISTRATOR: cluster.kubeconfig(directory / f"token-{ADMINISTRATOR}")}
+        self.accounts = {ADMINISTRATOR: cluster.kubeconfig(directory / f"token-{ADMINISTRATOR}")}
         for task in ("inject", "export"):
-            self._accounts[task] = cluster.kubeconfig(directory / f"token-{task}", account=f"rcarena-{task}")
-        shared = yaml.safe_load(self._accounts[ADMINISTRATOR].read_text())
+            self.accounts[task] = cluster.kubeconfig(directory / f"token-{task}", account=f"rcarena-{task}")
+        shared = yaml.safe_load(self.accounts[ADMINISTRATOR].read_text())
         command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "interactiveMode": "Never"}
         shared["users"][0]["user"] = {"exec": {**command, "args": ["-c", TOKEN_OF_THE_PROCESS]}}
         (directory / "kubeconfig").write_text(yaml.safe_dump(shared))
 
     def start(self, *words: str, log_file: Path, task: str = ADMINISTRATOR) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tasks.cli", *words, *self._place]
-        environment = {**self._environment, "EMULATED_ACCOUNT": str(self._accounts.get(task, ""))}
+        environment = {**self._environment, "EMULATED_ACCOUNT": str(self.accounts.get(task, ""))}
         with log_file.open("wb") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
@@ -139,7 +139,7 @@ def by_fault(workspace: Workspace) -> dict[str, Case]:
     return {case.record.fault_label: case for case in read_cases(workspace.cases)}
 
 
-def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
+def test_a_campaign_on_an_emulated_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One case by steps in processes of their own, with the accounts that Airflow gives them; ``rcarena campaign`` does
     the others.
 
@@ -150,6 +150,7 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path) -> None:
     with live_stack(tmp_path) as stack:
         params = params_for(stack, tmp_path / "params.yaml")
         commands = Commands(params, workspace.root, stack.cluster, tmp_path)
+        monkeypatch.setenv("EMULATED_ACCOUNT", str(commands.accounts[ADMINISTRATOR]))  # for looks of this process
         record_by_steps(commands, params, workspace, tmp_path)
         assert stack.cluster.refused == []
         (first,) = read_cases(workspace.cases)
