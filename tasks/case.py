@@ -141,9 +141,13 @@ class Service(Record):
 
 
 class Stack(Record):
-    """The stack under test. Data sets of other people may not know the model or the engine."""
+    """The stack under test. Data sets of other people may not know the model or the engine.
+
+    ``index``: which of the campaign's stacks; None: there was one.
+    """
 
     backend: str
+    index: int | None = None
     model: str | None = None
     engine: str | None = None
     parallelism: dict[str, int] = Field(default={})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,11 +15,21 @@ Advance = Callable[[int], None]
 LOG_WIDTH = 200
 
 
+class _Printer(rich.console.Console):
+    """Falls silent when the reader of a pipe has gone: clean-up must not fail because nobody hears of it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, sys.stdout.fileno())
+        os.close(silent)
+
+
 class Console:
     """Prints lines and progress bars on standard output."""
 
     def __init__(self) -> None:
-        self._rich = rich.console.Console(highlight=False, soft_wrap=True)
+        self._rich = _Printer(highlight=False, soft_wrap=True)
         self._started = time.monotonic()
 
     def say(self, message: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from tasks.identity import NO_TELEMETRY
 from tasks.validation import Frozen
 
 GATEWAY = "nginx-proxy"
@@ -19,10 +20,20 @@ DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 
 
 class StackParams(Frozen):
-    """Base of the section ``deploy`` of every backend."""
+    """Base of the section ``deploy`` of every backend. ``stacks``: how many stacks a campaign uses side by side."""
 
     replicas: Annotated[int, Field(ge=1, le=64)]
     backend: str
+    stacks: Annotated[int, Field(ge=1, le=64), NO_TELEMETRY] = 1
+
+    @property
+    def stack_count(self) -> int:
+        return self.stacks
+
+    def of_stack(self, index: int | None) -> Self:
+        """Return the parameters of one of several stacks; ``index`` None: those of the only one. A backend that can
+        have several says here how they differ."""
+        return self
 
     @property
     def slowest_scrape_s(self) -> float:

@@ -17,10 +17,34 @@ class Workspace:
     """The directory of one campaign.
 
     ``cases`` (raw telemetry), ``scores`` and ``report`` are results and are versioned by DVC; ``stack``, ``journal``
-    and ``runs`` are the live state of this machine.
+    and ``runs`` are the live state of one stack. ``stack_index`` says of which, where the campaign has several.
     """
 
     root: Path
+    stack_index: int | None = None
+
+    def on(self, stack_index: int | None) -> Workspace:
+        """Return the same workspace with the live state of another stack; None: that of the only stack."""
+        return Workspace(self.root, stack_index)
+
+    def on_disk(self) -> tuple[Workspace, ...]:
+        """Return this workspace as the only stack uses it, and as each of several stacks with files here does."""
+        folders = sorted(int(path.name) for path in self._stacks.glob("*") if re.fullmatch(r"\d{1,4}", path.name))
+        return (self.on(None), *map(self.on, folders))
+
+    @property
+    def _stacks(self) -> Path:
+        return self.root / "stacks"
+
+    @property
+    def live(self) -> Path:
+        """The folder of the live state of the stack."""
+        return self.root if self.stack_index is None else self._stacks / str(self.stack_index)
+
+    @property
+    def claims(self) -> Path:
+        """One file per case that is being recorded on one of several stacks, locked meanwhile."""
+        return self._stacks / "claims"
 
     @property
     def cases(self) -> Path:
@@ -46,12 +70,12 @@ class Workspace:
 
     @property
     def stack(self) -> Path:
-        return self.root / "stack"
+        return self.live / "stack"
 
     @property
     def journal(self) -> Path:
         """One file per injection: what was changed, how to undo it, whether that was done."""
-        return self.root / "journal"
+        return self.live / "journal"
 
     def run(self, case_id: str, attempt: str = "local") -> Path:
         """Scratch space of one attempt at a case; removed when the case is finished.
@@ -61,4 +85,4 @@ class Workspace:
         """
         if not re.fullmatch(ATTEMPT_PATTERN, attempt):
             raise ValueError(f"'{attempt}': allowed are letters, digits, '.', '_' and '-', a letter or digit first")
-        return self.root / "runs" / case_id / attempt
+        return self.live / "runs" / case_id / attempt

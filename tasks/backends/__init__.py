@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from tasks.deploy.errors import StackNotRunningError
 from tasks.errors import RCArenaError
 from tasks.plugins import Registry
+from tasks.stack import StackParams
 from tasks.workspace import RUNTIME_FILE
 
 if TYPE_CHECKING:
@@ -54,7 +55,21 @@ def find(name: str) -> type[Backend[Any]]:
 
 def backend_of(params: Params, workspace: Workspace) -> Backend[Any]:
     """Return the stack of ``workspace`` on the backend that ``deploy.backend`` names."""
-    return find(params.deploy.backend)(params.deploy, workspace)
+    return find(params.deploy.backend)(params.deploy.of_stack(workspace.stack_index), workspace)
+
+
+def stacks_of(params: Params, workspace: Workspace) -> tuple[Workspace, ...]:
+    """Return ``workspace`` as each stack of ``params`` uses it."""
+    count = params.deploy.stack_count
+    return (workspace.on(None),) if count == 1 else tuple(map(workspace.on, range(count)))
+
+
+def deploy_problems(deploy: StackParams) -> list[str]:
+    """Return problems of the section ``deploy`` across fields, one line each, naming the key."""
+    problems = find(deploy.backend).problems(deploy)
+    if deploy.stack_count > 1 and type(deploy).of_stack is StackParams.of_stack:
+        problems.append(f"deploy.stacks: must be 1 with the backend {deploy.backend} (got {deploy.stack_count})")
+    return problems
 
 
 def published(directory: Path) -> Runtime | None:

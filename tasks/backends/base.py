@@ -128,6 +128,9 @@ class Backend(ABC, Generic[P]):
     removable: ClassVar[Collection[str]] = ()
     """Things that ``down`` removes only on request, each an option of ``rcarena deploy down``."""
 
+    shared: ClassVar[Collection[str]] = ()
+    """The ``removable`` things that several stacks share: removed when all of them are down."""
+
     def __init__(self, deploy: P, workspace: Workspace) -> None:
         self.deploy = deploy
         self.workspace = workspace
@@ -178,7 +181,7 @@ class Backend(ABC, Generic[P]):
         """Return the running stack. Raises StackNotRunningError when none is up."""
         runtime = self.read_runtime(self.workspace.stack)
         if runtime is None or not runtime.alive:
-            raise StackNotRunningError(f"no stack runs in {self.workspace.root}: start one with `rcarena deploy up`")
+            raise StackNotRunningError(f"no stack runs in {self.workspace.live}: start one with `rcarena deploy up`")
         return self.live_stack(runtime)
 
     @abstractmethod

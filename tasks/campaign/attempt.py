@@ -165,7 +165,7 @@ class Attempt:
             run = read_run(self.directory / REQUESTS_FILE)
             requests = _scheduled_from(schedule.baseline_start, run.requests)
             writer.write("requests", requests)
-            stack = self.stack.describe()
+            stack = self.stack.describe().model_copy(update={"index": self.workspace.stack_index})
             window = (schedule.baseline_start, schedule.end)
             completeness = export_case(writer, self.stack.sources(), window, self.params.export, stack)
             completeness["requests"] = Completeness(
@@ -226,8 +226,8 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
 
 def experiment_lock(workspace: Workspace) -> FileLock:
     """Keep other cases and injections by hand off the stack while held. Entering raises AttemptError when one runs."""
-    busy = AttemptError(f"a case or an injection is under way in {workspace.root}")
-    return FileLock(workspace.root / ".experiment.lock", busy)
+    busy = AttemptError(f"a case or an injection is under way in {workspace.live}")
+    return FileLock(workspace.live / ".experiment.lock", busy)
 
 
 def stop_load(generator: subprocess.Popen[bytes]) -> None:

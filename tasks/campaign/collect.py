@@ -6,15 +6,16 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.backends import backend_of
+from tasks.backends import backend_of, stacks_of
 from tasks.backends.base import Backend, Say
+from tasks.campaign.claims import Claims
 from tasks.campaign.errors import CampaignError
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import CaseError, is_finished, read_case, validate_case
@@ -25,6 +26,7 @@ from tasks.identity import differences
 from tasks.inject.recover import recover
 from tasks.params import Params
 from tasks.system.file_lock import FileLock
+from tasks.system.side_by_side import rcarena_command, run_side_by_side
 from tasks.text import some
 from tasks.workspace import Workspace
 
@@ -32,6 +34,9 @@ ATTEMPTS_PER_CASE = 2
 ATTEMPTS_TO_BRING_BACK = 2
 LEASE_RENEWAL_S = 5.0
 CASE_STOP_TIMEOUT_S = 40.0
+LEAVE_TIMEOUT_S = 600.0
+"""Time (s) for the processes of a killed campaign to leave their stacks."""
+POLL_S = 1.0
 RESOLVED_PARAMS_FILE = "params.resolved.yaml"
 
 
@@ -66,6 +71,7 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
     """Bring the stack up, record every case that is not finished yet, take the stack down.
 
     After a case that fails, the next one is tried; only a stack that cannot be brought back ends the campaign early.
+    With several stacks each has a process, cases go to whichever is free, and those of a lost stack to the others.
 
     Raises:
         CampaignError: another campaign uses the workspace.
@@ -77,30 +83,124 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
 
     EXPORTERS.require_all()
     with campaign_lock(workspace):
+        places = stacks_of(params, workspace)
+        _await_earlier(workspace, console)
         plans = plan_campaign(params)
         workspace.cases.mkdir(parents=True, exist_ok=True)
         resolved = workspace.root / RESOLVED_PARAMS_FILE
         resolved.write_text(params.dump(), encoding="utf-8")
         _settle(workspace, plans, console)
-        recover(workspace)
+        for each in workspace.on_disk():
+            if each not in places or len(places) == 1:  # of several, each stack's process recovers its own
+                recover(each)
         pending = [plan for plan in plans if not is_finished(workspace.cases / plan.case_id)]
         kept = tuple(plan.case_id for plan in plans if plan not in pending)
         if kept:
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
         done = _Tally()
-        if pending:
+        if pending and len(places) > 1:
+            done = _record_side_by_side(places, resolved, pending, console, keep_stack)
+        elif pending:
             with _stack(params, workspace, console, keep_stack) as backend:
                 done = _record_cases(backend, resolved, pending, console)
     collected = Collected(kept, _ids(done.recorded), _ids(done.failed), _ids(done.not_tried))
     if done.failed or done.not_tried:
         raise IncompleteError(collected, _missing_cases_text(done, collected))
+    if done.stopped:
+        console.say(f"collect: no case is missing, but a stack was lost: {done.stopped}")
     console.say(f"collect: cases {collected}, in {workspace.cases}")
     return collected
 
 
+def _await_earlier(workspace: Workspace, console: Console) -> None:
+    """Wait until the processes of a campaign that was killed have left its stacks. Raises CampaignError."""
+    for place in workspace.on_disk()[1:]:
+        lock = stack_in_use(place)
+        if not lock.try_acquire():
+            console.say(f"stack {place.stack_index}: waiting for the end of an earlier campaign")
+        with lock:
+            pass
+
+
+def stack_in_use(place: Workspace) -> FileLock:
+    """Held by the process that records cases on one of several stacks, and by its case. Raises CampaignError."""
+    busy = CampaignError(f"another campaign uses stack {place.stack_index} of {place.root}")
+    return FileLock(place.live / ".collect.lock", busy, timeout_s=LEAVE_TIMEOUT_S)
+
+
+def _record_side_by_side(
+    places: Sequence[Workspace], resolved: Path, pending: list[CasePlan], console: Console, keep_stacks: bool
+) -> _Tally:
+    """Record the pending cases on several stacks, by a process for each (``collect_on``)."""
+    claims = Claims(places[0])
+    claims.reset()
+    words = ["--params", str(resolved), "--workspace", str(places[0].root)]
+    words += ["--keep-stack"] if keep_stacks else []
+    commands = {f"stack {each.stack_index}": ["collect", "--stack", str(each.stack_index), *words] for each in places}
+    statuses = run_side_by_side(commands, console.say)
+    lost = claims.lost()
+    lost |= {name: f"exit status {each}" for name, each in statuses.items() if each and name not in lost}
+    done = _Tally(stopped="; ".join(f"{name}: {reason}" for name, reason in sorted(lost.items())))
+    for plan in pending:
+        recorded, failed = _is_recorded(places[0], plan), claims.has_failed(plan.case_id)
+        (done.recorded if recorded else done.failed if failed else done.not_tried).append(plan)
+    for plan in done.recorded:  # attempts on stacks that were lost
+        for place in places:
+            shutil.rmtree(place.run(plan.case_id).parent, ignore_errors=True)
+    return done
+
+
+def collect_on(params: Params, place: Workspace, console: Console, *, keep_stack: bool) -> None:
+    """Record cases on one of several stacks until each case is recorded or has failed. ``collect`` starts this.
+
+    Raises:
+        DeployError: the stack does not come up, or cannot be brought back.
+        FaultError: what is left of faults on the stack cannot be undone.
+    """
+    claims, name = Claims(place), f"stack {place.stack_index}"
+    resolved = place.root / RESOLVED_PARAMS_FILE
+    with stack_in_use(place) as held:
+        try:
+            recover(place)
+            with _stack(params, place, console, keep_stack) as backend:
+                _record_claimed(backend, resolved, list(plan_campaign(params)), claims, held, console)
+        except _StackLostError as error:
+            claims.lose(name, some(str(error).splitlines(), 1))
+            raise DeployError(f"the stack cannot be brought back: {error}") from error
+        except RCArenaError as error:
+            claims.lose(name, some(str(error).splitlines(), 1))
+            raise
+
+
+def _record_claimed(
+    backend: Backend, resolved: Path, plans: list[CasePlan], claims: Claims, held: FileLock, console: Console
+) -> None:
+    """Record cases that no other stack has claimed. Raises _StackLostError.
+
+    It ends when every case is settled: one that another stack loses comes to this one.
+    """
+    while left := [plan for plan in plans if not claims.is_settled(plan.case_id)]:
+        for plan in left:
+            with claims.claim(plan.case_id) as claim:
+                if claim is None:
+                    continue
+                console.say(f"case {plan.short_label}")
+                try:
+                    recorded = _record_case(backend, resolved, plan, console, (held.descriptor, claim))
+                except _StackLostError as error:
+                    if error.tried:
+                        claims.give_back(plan.case_id)
+                    raise
+                if not recorded:
+                    claims.fail(plan.case_id)
+                break
+        else:
+            time.sleep(POLL_S)
+
+
 @dataclass
 class _Tally:
-    """Cases by what became of them. ``stopped`` says why the rest was not tried."""
+    """Cases by what became of them. ``stopped`` says why the rest was not tried, or which stacks were lost."""
 
     recorded: list[CasePlan] = field(default_factory=list)
     failed: list[CasePlan] = field(default_factory=list)
@@ -268,8 +368,12 @@ class _StackLostError(RCArenaError):
         super().__init__(str(reason))
 
 
-def _record_case(backend: Backend, resolved: Path, plan: CasePlan, console: Console) -> bool:
+def _record_case(
+    backend: Backend, resolved: Path, plan: CasePlan, console: Console, inherited: tuple[int, ...] = ()
+) -> bool:
     """Record one case, a second time on a fresh stack if need be. Return False when that failed.
+
+    ``inherited``: descriptors of locks that the process of the case holds, too.
 
     Raises:
         _StackLostError: the stack cannot be brought back.
@@ -281,7 +385,7 @@ def _record_case(backend: Backend, resolved: Path, plan: CasePlan, console: Cons
             _ensure_stack(backend, console, fresh=attempt > 1)
         except DeployError as error:
             raise _StackLostError(attempt > 1, error) from error
-        outcome = _run_in_process(plan, resolved, backend.workspace, console)
+        outcome = _run_in_process(plan, resolved, backend.workspace, console, inherited)
         if outcome == "hopeless":
             console.say(f"case {plan.short_label}: not tried again, the next attempt would end the same way")
         if outcome != "failed":
@@ -308,14 +412,18 @@ def _ensure_stack(backend: Backend, console: Console, *, fresh: bool) -> None:
 Outcome = Literal["recorded", "failed", "hopeless"]
 
 
-def _run_in_process(plan: CasePlan, resolved: Path, workspace: Workspace, console: Console) -> Outcome:
+def _run_in_process(
+    plan: CasePlan, resolved: Path, workspace: Workspace, console: Console, inherited: tuple[int, ...] = ()
+) -> Outcome:
     """Run ``rcarena case`` as a child that ends with this process.
 
     Return ``hopeless`` when it failed for a reason that another attempt cannot cure.
     """
-    command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "tasks.cli", "case", plan.case_id]
-    command += ["--params", str(resolved), "--workspace", str(workspace.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    words = ["case", plan.case_id, "--params", str(resolved), "--workspace", str(workspace.root)]
+    words += [] if workspace.stack_index is None else ["--stack", str(workspace.stack_index)]
+    with subprocess.Popen(
+        rcarena_command(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=inherited
+    ) as child:
         try:
             for line in child.stdout or ():
                 console.say("  " + line.rstrip())

@@ -6,13 +6,22 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
+from tasks.commands.options import (
+    ParamsFile,
+    StackIndex,
+    WorkspaceDir,
+    checked_params,
+    one_stack,
+    planned_case,
+    workspace_at,
+)
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
 
 def case(
     case_id: Annotated[str, typer.Argument(help="A case id of `rcarena plan`.")],
+    stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
@@ -21,7 +30,8 @@ def case(
     from tasks.case import is_finished
     from tasks.console import Console
 
-    checked, place, console = checked_params(params), workspace_at(workspace), Console()
+    checked, console = checked_params(params), Console()
+    place = one_stack(checked, workspace_at(workspace), stack)
     planned = planned_case(checked, case_id)
     if is_finished(place.cases / case_id):
         console.say(f"{case_id} is finished already")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.backends import find
+from tasks.backends import deploy_problems
 from tasks.errors import ParamsError
 from tasks.inject.catalogue import validate_inject_params
 from tasks.params import Params
@@ -17,7 +17,7 @@ def check_params(params: Params, source: str) -> None:
     from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
 
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
-    problems += find(params.deploy.backend).problems(params.deploy)
+    problems += deploy_problems(params.deploy)
     if not params.inject.cases() and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")
     if problems:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.commands.options import KeepStack, ParamsFile, WorkspaceDir, checked_params, workspace_at
+from typing import Annotated
+
+import typer
+
+from tasks.commands.options import KeepStack, ParamsFile, WorkspaceDir, checked_params, chosen_stacks, workspace_at
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -11,9 +15,16 @@ def collect(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     keep_stack: KeepStack = False,
+    stack: Annotated[int | None, typer.Option("--stack", min=0, hidden=True)] = None,  # `collect` calls itself
 ) -> None:
     """Record every case of the campaign that is not finished yet."""
     from tasks.campaign.collect import collect as collect_cases
+    from tasks.campaign.collect import collect_on
     from tasks.console import Console
 
-    collect_cases(checked_params(params), workspace_at(workspace), Console(), keep_stack=keep_stack)
+    checked, place, console = checked_params(params), workspace_at(workspace), Console()
+    if stack is None:
+        collect_cases(checked, place, console, keep_stack=keep_stack)
+    else:
+        (chosen,) = chosen_stacks(checked, place, stack)
+        collect_on(checked, chosen, console, keep_stack=keep_stack)

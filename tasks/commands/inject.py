@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.commands.options import ParamsFile, StackIndex, WorkspaceDir, checked_params, one_stack, workspace_at
 from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE, Params
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
@@ -26,23 +26,42 @@ def inject(
     recover_only: Annotated[
         bool, typer.Option("--recover", help="Undo every fault that is still there, and say what was found.")
     ] = False,
+    stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Break one service of the running stack for a while, or undo what is left of faults (--recover)."""
     from tasks.console import Console
-    from tasks.inject.recover import recover_fully
 
     place, console = workspace_at(workspace), Console()
     if recover_only:
         if kind is not None or parameter:
             raise ParamsError(["--recover: takes no fault kind, target or parameter"])
-        recover_fully(place, console.say)
-        console.say("no fault is left")
+        _recover(place, stack, console)
         return
     if kind is None or target is None:
         raise ParamsError(["give a fault kind and a target, or --recover"])
-    _inject_once(checked_params(params), place, console, kind, target, duration, _assignments(parameter or []))
+    checked = checked_params(params)
+    place = one_stack(checked, place, stack)
+    _inject_once(checked, place, console, kind, target, duration, _assignments(parameter or []))
+
+
+def _recover(place: Workspace, stack: int | None, console: Console) -> None:
+    """Undo the faults of every stack that has files in the workspace, or of one. Raises FaultError when one is left."""
+    from tasks.inject.errors import FaultError
+    from tasks.inject.recover import recover_fully
+
+    left = []
+    for each in place.on_disk():
+        if stack not in (None, each.stack_index or 0):
+            continue
+        try:
+            recover_fully(each, console.say)
+        except FaultError as error:
+            left.append(str(error) if each.stack_index is None else f"stack {each.stack_index}: {error}")
+    if left:
+        raise FaultError("\n".join(left))
+    console.say("no fault is left")
 
 
 def _inject_once(

@@ -22,6 +22,9 @@ WorkspaceDir = Annotated[
     Path, typer.Option("--workspace", metavar="DIR", help="Where the campaign keeps its files.", show_default=True)
 ]
 KeepStack = Annotated[bool, typer.Option("--keep-stack", help="Leave the stack up at the end.")]
+StackIndex = Annotated[
+    int | None, typer.Option("--stack", metavar="I", min=0, help="One of several stacks (deploy.stacks), from 0.")
+]
 CasesDir = Annotated[Path | None, typer.Option("--cases", metavar="DIR", help="Where the cases are, if elsewhere.")]
 RepositoryDir = Annotated[
     Path, typer.Option("--repository", metavar="DIR", help="A clone of the results repository.", show_default=True)
@@ -51,6 +54,27 @@ def planned_case(params: Params, case_id: str) -> CasePlan:
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise ParamsError([f"unknown case '{case_id}'; {hint}`rcarena plan` lists the {len(plans)} there are"])
     return plans[case_id]
+
+
+def chosen_stacks(params: Params, place: Workspace, index: int | None) -> tuple[Workspace, ...]:
+    """Return ``place`` as each stack of ``params`` uses it, or as stack ``index`` does. Raises ParamsError: no such."""
+    from tasks.backends import stacks_of
+
+    places = stacks_of(params, place)
+    if index is None:
+        return places
+    if index >= len(places):
+        there = "the only stack is 0" if len(places) == 1 else f"the stacks are 0 to {len(places) - 1}"
+        raise ParamsError([f"--stack {index}: {there}"])
+    return (places[index],)
+
+
+def one_stack(params: Params, place: Workspace, index: int | None) -> Workspace:
+    """Return ``place`` as stack ``index`` uses it; None: the only one. Raises ParamsError when there are several."""
+    places = chosen_stacks(params, place, index)
+    if len(places) > 1:
+        raise ParamsError([f"--stack: is needed, there are {len(places)} stacks (0 to {len(places) - 1})"])
+    return places[0]
 
 
 def workspace_at(root: Path) -> Workspace:

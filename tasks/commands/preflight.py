@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.commands.answers import show
-from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.commands.answers import show, together
+from tasks.commands.options import (
+    AsJson,
+    ParamsFile,
+    StackIndex,
+    WorkspaceDir,
+    checked_params,
+    chosen_stacks,
+    workspace_at,
+)
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -17,7 +25,10 @@ SERIES_WINDOW_S = 600
 
 
 def preflight(
-    params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    stack: StackIndex = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what this machine, or the cluster, lacks for the stack, and what to do.
 
@@ -26,8 +37,9 @@ def preflight(
     from tasks.backends import backend_of
 
     checked = checked_params(params)
-    backend = backend_of(checked, workspace_at(workspace))
-    show(backend.preflight(_missing_series(backend, checked.export)), as_json)
+    backends = [backend_of(checked, each) for each in chosen_stacks(checked, workspace_at(workspace), stack)]
+    answers = ((each.workspace, each.preflight(_missing_series(each, checked.export))) for each in backends)
+    show(together(answers), as_json)
 
 
 def _missing_series(backend: Backend[Any], export: ExportParams) -> MissingSeries | None:

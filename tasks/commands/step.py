@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasks.commands.options import ParamsFile, WorkspaceDir, checked_params, planned_case, workspace_at
+from tasks.commands.options import (
+    ParamsFile,
+    StackIndex,
+    WorkspaceDir,
+    checked_params,
+    one_stack,
+    planned_case,
+    workspace_at,
+)
 from tasks.errors import EXIT_FAILED, ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
@@ -32,13 +40,13 @@ PartnerTimeout = Annotated[
 ]
 
 
-def _attempt(case_id: str, name: str, params: Path, workspace: Path) -> Attempt:
+def _attempt(case_id: str, name: str, stack: int | None, params: Path, workspace: Path) -> Attempt:
     from tasks.campaign.attempt import Attempt
     from tasks.console import Console
 
     checked = checked_params(params)
     planned = planned_case(checked, case_id)
-    place = workspace_at(workspace)
+    place = one_stack(checked, workspace_at(workspace), stack)
     try:
         place.run(case_id, name)
     except ValueError as error:
@@ -59,6 +67,7 @@ def _is_finished(case_id: str, workspace: Path) -> bool:
 def prepare(
     case_id: CaseId,
     attempt: AttemptName = "local",
+    stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
@@ -70,7 +79,7 @@ def prepare(
 
     if _is_finished(case_id, workspace):
         raise typer.Exit(EXIT_FINISHED)
-    step = _attempt(case_id, attempt, params, workspace)
+    step = _attempt(case_id, attempt, stack, params, workspace)
     with experiment_lock(step.workspace):
         step.prepare()
 
@@ -80,6 +89,7 @@ def load(
     case_id: CaseId,
     attempt: AttemptName = "local",
     partner_timeout: PartnerTimeout = 600,
+    stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
@@ -89,7 +99,7 @@ def load(
     """
     from tasks.campaign.attempt import stop_load
 
-    step = _attempt(case_id, attempt, params, workspace)
+    step = _attempt(case_id, attempt, stack, params, workspace)
     if step.is_done("load"):
         typer.echo(f"the load of attempt {attempt} is done already")
         return
@@ -106,13 +116,14 @@ def inject(
     case_id: CaseId,
     attempt: AttemptName = "local",
     partner_timeout: PartnerTimeout = 600,
+    stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Carry out the case's faults at their times, from the moment when `step load` is there, too."""
     from tasks.campaign.attempt import experiment_lock
 
-    step = _attempt(case_id, attempt, params, workspace)
+    step = _attempt(case_id, attempt, stack, params, workspace)
     if step.is_done("inject"):
         typer.echo(f"the injection of attempt {attempt} is done already")
         return
@@ -124,19 +135,21 @@ def inject(
 def export(
     case_id: CaseId,
     attempt: AttemptName = "local",
+    stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Save the telemetry of the attempt and publish the case."""
     if _is_finished(case_id, workspace):
         return
-    case = _attempt(case_id, attempt, params, workspace).publish()
+    case = _attempt(case_id, attempt, stack, params, workspace).publish()
     typer.echo(f"recorded {case.path.name}: {case.record.load.requests} requests")
 
 
 @step_app.command()
 def verify(
     case_id: CaseId,
+    stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
@@ -144,8 +157,9 @@ def verify(
     from tasks.case import validate_case
     from tasks.inject.recover import recover_fully
 
-    place = workspace_at(workspace)
-    planned_case(checked_params(params), case_id)
+    checked = checked_params(params)
+    place = one_stack(checked, workspace_at(workspace), stack)
+    planned_case(checked, case_id)
     recover_fully(place, typer.echo)
     broken = validate_case(place.cases / case_id)
     typer.echo("\n".join(f"{case_id}: {line}" for line in broken) or f"{case_id}: recorded, no fault is left")

@@ -75,7 +75,7 @@ def test_its_parameters_are_checked(rcarena: Rcarena) -> None:
             {"replica": 2, "replicas": 9},
             [
                 "deploy.replicas: Input should be less than or equal to 4 (got 9)",
-                "deploy.replica: unknown key; did you mean 'replicas'? allowed: answer_ms, backend, replicas",
+                "deploy.replica: unknown key; did you mean 'replicas'? allowed: answer_ms, backend, replicas, stacks",
             ],
         ),
         ({"answer_ms": 600}, ["deploy.answer_ms: 2 replicas would be busy 1200 ms"]),

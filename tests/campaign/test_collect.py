@@ -158,7 +158,7 @@ def pretended(
     """The backend; by case, how its attempts end (then: recorded); the cases in the order of the attempts."""
     backend, attempts, tried = PretendBackend(params.deploy, place, []), {}, []
 
-    def run(plan: CasePlan, resolved: Path, workspace: Workspace, console: Console) -> Outcome:
+    def run(plan: CasePlan, resolved: Path, workspace: Workspace, *_: Any) -> Outcome:
         tried.append(plan.case_id)
         planned = attempts.get(plan.case_id, [])
         outcome = planned.pop(0) if planned else "recorded"

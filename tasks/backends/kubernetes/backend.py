@@ -23,6 +23,7 @@ class KubernetesBackend(Backend[KubernetesDeployParams]):
     name = "kubernetes"
     parameters = KubernetesDeployParams
     removable = ("charts", "volumes")
+    shared = ("charts",)
 
     @classmethod
     def problems(cls, deploy: KubernetesDeployParams) -> list[str]:

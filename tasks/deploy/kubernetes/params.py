@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from tasks.identity import NO_TELEMETRY
 from tasks.stack import DnsLabel, StackParams
 from tasks.validation import Frozen, Plain, Seconds
 
+STACK_MARK = "{stack}"
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 
 
@@ -99,7 +100,10 @@ class Telemetry(Frozen):
 
 
 class Endpoints(Frozen):
-    """Base URLs as seen from this process. None: cluster DNS in a pod, ``kubectl port-forward`` elsewhere."""
+    """Base URLs as seen from this process. None: cluster DNS in a pod, ``kubectl port-forward`` elsewhere.
+
+    Of several stacks ``{stack}`` in a URL stands for the index of each.
+    """
 
     gateway: Url | None = None
     prometheus: Url | None = None
@@ -109,10 +113,14 @@ class Endpoints(Frozen):
 
 
 class KubernetesDeployParams(StackParams):
-    """A stack on a Kubernetes cluster: NGINX, KubeRay's RayService, vLLM, and its telemetry."""
+    """A stack on a Kubernetes cluster: NGINX, KubeRay's RayService, vLLM, and its telemetry.
+
+    Several ``stacks`` are in namespaces ``<namespace>-0``, ``-1`` …; with ``contexts`` one is in ``namespace`` of each.
+    """
 
     backend: Literal["kubernetes"]
     context: str | None = None
+    contexts: Annotated[tuple[str, ...], Field(max_length=64), NO_TELEMETRY] = ()
     namespace: Annotated[DnsLabel, NO_TELEMETRY] = "rcarena"
     model: str = "falcon-h1-7b"
     engine_arguments: dict[str, Plain] = Field(default={})
@@ -127,6 +135,25 @@ class KubernetesDeployParams(StackParams):
     endpoints: Annotated[Endpoints, NO_TELEMETRY] = Endpoints()
     scrape_interval_s: Annotated[int, Field(ge=1, le=60)] = 5
     start_timeout_s: Annotated[Seconds, NO_TELEMETRY] = 1800
+
+    @property
+    def stack_count(self) -> int:
+        return len(self.contexts) or self.stacks
+
+    def of_stack(self, index: int | None) -> Self:
+        """Return the parameters of one of several stacks. One beyond ``contexts`` has the context of its address."""
+        if index is None:
+            return self
+        urls = {
+            name: url.replace(STACK_MARK, str(index)) if isinstance(url, str) else None
+            for name, url in self.endpoints.model_dump().items()
+        }
+        changes: dict[str, object] = {"stacks": 1, "contexts": (), "endpoints": Endpoints(**urls)}
+        if self.contexts:
+            changes["context"] = self.contexts[index] if index < len(self.contexts) else None
+        else:
+            changes["namespace"] = f"{self.namespace}-{index}"
+        return self.model_copy(update=changes)
 
     @property
     def slowest_scrape_s(self) -> float:

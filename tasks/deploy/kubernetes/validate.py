@@ -7,19 +7,27 @@ from collections.abc import Iterator
 
 from tasks.deploy.kubernetes.models import ModelPreset, model_presets
 from tasks.deploy.kubernetes.names import FOREIGN_NAMESPACES
-from tasks.deploy.kubernetes.params import KubernetesDeployParams
+from tasks.deploy.kubernetes.params import STACK_MARK, KubernetesDeployParams
 from tasks.deploy.kubernetes.serve_config import MANAGED_ENGINE_ARGUMENTS
 from tasks.text import suggest
 
 _IMAGE = re.compile(r"^[a-z0-9][\w.\-/:]*?(?P<version>:[\w][\w.\-]{0,127}|@sha256:[0-9a-f]{64})$")
 _RESOURCE = re.compile(r"^[a-z0-9]([a-z0-9.\-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.\-]*[A-Za-z0-9])?$")
 _HOST_CPUS_PER_REPLICA = 1
+LONGEST_LABEL = 63
 
 
 def validate_deploy_params(params: KubernetesDeployParams, where: str = "deploy") -> list[str]:
     """Return one line per problem, each naming its key below ``where``; empty when ``params`` can be rendered."""
     presets = model_presets()
-    problems = [*_names(params), *_accelerator(params), *_images(params), *_placement(params), *_storage(params)]
+    problems = [
+        *_names(params),
+        *_stacks(params),
+        *_accelerator(params),
+        *_images(params),
+        *_placement(params),
+        *_storage(params),
+    ]
     if params.model not in presets:
         problems.insert(0, f"model: unknown model '{params.model}'; {suggest(params.model, presets)}")
     else:
@@ -30,6 +38,25 @@ def validate_deploy_params(params: KubernetesDeployParams, where: str = "deploy"
 def _names(params: KubernetesDeployParams) -> Iterator[str]:
     if params.namespace in FOREIGN_NAMESPACES or params.namespace.startswith("kube-"):
         yield f"namespace: '{params.namespace}' holds other things than a stack; choose a namespace of its own"
+
+
+def _stacks(params: KubernetesDeployParams) -> Iterator[str]:
+    count = params.stack_count
+    if params.contexts:
+        if params.context is not None:
+            yield "contexts: not together with context"
+        if len(set(params.contexts)) < count:
+            yield "contexts: one is named twice"
+        if params.stacks not in (1, count):
+            yield f"stacks: must be {count}, one per context, or be left out (got {params.stacks})"
+    if count == 1:
+        return
+    longest = f"{params.namespace}-{count - 1}"
+    if not params.contexts and len(longest) > LONGEST_LABEL:
+        yield f"namespace: '{longest}' is longer than {LONGEST_LABEL} characters"
+    for name, url in params.endpoints.model_dump().items():
+        if url is not None and STACK_MARK not in url and (name == "gateway" or params.contexts):
+            yield f"endpoints.{name}: must contain {STACK_MARK}, each of the {count} stacks has its own (got '{url}')"
 
 
 def _model(params: KubernetesDeployParams, preset: ModelPreset) -> Iterator[str]:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -34,6 +34,10 @@ class ToyDeployParams(StackParams):
     backend: Literal["toy"]
     replicas: Annotated[int, Field(ge=1, le=4)]
     answer_ms: Annotated[float, Field(gt=0, le=1000)] = 10
+
+    def of_stack(self, index: int | None) -> Self:
+        """Return the same parameters: stacks differ by their folders."""
+        return self
 
 
 class ToyService(BaseModel):
