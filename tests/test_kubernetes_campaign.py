@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -68,22 +69,24 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def params_for(stack: LiveStack, file: Path) -> Path:
+def params_for(stack: LiveStack, file: Path, config: dict[str, Any] = CONFIG) -> Path:
+    several = len(stack.namespaces) > 1
     deploy = {
         "backend": "kubernetes",
         "replicas": 2,
         "model": "falcon-h1-7b",
         "telemetry": {"install": False},
         "endpoints": {
-            "gateway": stack.gateway_url,
+            "gateway": stack.gateway_url + ("/{stack}" if several else ""),
             "prometheus": stack.prometheus_url,
             "loki": stack.loki_url,
             "spans": stack.spans_url,
         },
         "scrape_interval_s": 1,
         "start_timeout_s": 60,
+        "stacks": len(stack.namespaces),
     }
-    file.write_text(yaml.safe_dump({**CONFIG, "deploy": deploy}))
+    file.write_text(yaml.safe_dump({**config, "deploy": deploy}))
     return file
 
 
@@ -116,7 +119,9 @@ class Commands:
         command = [sys.executable, "-m", "tasks.cli", *words, *self._place]
         environment = {**self._environment, "EMULATED_ACCOUNT": str(self.accounts.get(task, ""))}
         with log_file.open("wb") as log:
-            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            return subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
 
     def run(self, *words: str, log_file: Path, task: str = ADMINISTRATOR) -> int:
         """Exit status; what the command says goes to ``log_file``."""
@@ -202,6 +207,52 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path, monkeypatch: pytest.M
     assert scores["cases"]["scored"] == 3
     assert scores["methods"]["nsigma"]["avg5"] > scores["chance"]["avg5"]
     assert (workspace.report / "index.html").exists()
+
+
+def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
+    """Every process of the campaign is killed while a fault is on: no case is lost, none is recorded twice."""
+    workspace = Workspace(tmp_path / "workspace")
+    config = CONFIG | {
+        "campaign": CONFIG["campaign"]
+        | {"fault_free_cases": 2, "windows": {"warmup_s": 4, "baseline_s": 8, "fault_s": 10, "recovery_s": 2}},
+        "inject": {
+            "faults": [
+                {"kind": "cpu-stress", "targets": ["ray-replicas-0", "ray-replicas-1"], "parameters": {"workers": 4}}
+            ]
+        },
+    }
+    with live_stack(tmp_path, ("rcarena-0", "rcarena-1")) as stack:
+        params = params_for(stack, tmp_path / "params.yaml", config)
+        commands = Commands(params, workspace.root, stack.cluster, tmp_path)
+        first = commands.start("collect", log_file=tmp_path / "first.log")
+        until(lambda: bool(finished(workspace) and stack.leftovers()) or first.poll() is not None)
+        os.killpg(first.pid, signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL, (tmp_path / "first.log").read_text()
+        before = finished(workspace)
+        assert len(before) < 4
+
+        status = commands.run("collect", log_file=tmp_path / "second.log")
+        said = (tmp_path / "second.log").read_text()
+        assert status == 0, said
+        assert stack.leftovers() == []
+        assert stack.cluster.objects("ray.io/v1", "RayService") == []
+    after = finished(workspace)
+    assert {name: after[name] for name in before} == before, said
+    cases = list(read_cases(workspace.cases))
+    assert {case.record.case_id for case in cases} == {each.case_id for each in plan_campaign(load_params(params))}
+    assert {case.record.stack.index for case in cases} == {0, 1}
+    for case in cases:
+        assert validate_case(case.path) == []
+        assert all(injection.verdict == "effective" for injection in case.record.injections), case.record.injections
+        replicas = case.spans[case.spans["service"].str.startswith("ray-replicas")]
+        assert set(replicas["trace_id"]) <= set(case.requests["trace_id"]), "spans of the other stack"
+    for place in workspace.on_disk():
+        assert residue(place) == []
+
+
+def finished(workspace: Workspace) -> dict[str, int]:
+    """When each finished case was written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in workspace.cases.glob("case-*/manifest.json")}
 
 
 def record_by_steps(commands: Commands, params: Path, workspace: Workspace, logs: Path) -> None:

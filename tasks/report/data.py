@@ -52,6 +52,8 @@ class CaseSummary:
     results: tuple[MethodResult, ...]
     services: tuple[str, ...]
     seed: int
+    stack: int | None
+    nodes: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -292,6 +294,8 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         results=scoreboard.results.get(record.case_id, ()) if scoreboard else (),
         services=record.service_names,
         seed=record.seed,
+        stack=record.stack.index,
+        nodes=tuple(sorted({node for each in record.stack.services for node in (each.node or "").split(",") if node})),
     )
 
 

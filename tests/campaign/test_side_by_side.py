@@ -20,6 +20,7 @@ from tasks.params import load_params
 from tasks.workspace import Workspace
 from tests.command import ROOT
 from tests.plugin_packages import install
+from tests.slow import first_always
 from tests.waiting import HANG_S, until
 
 pytestmark = pytest.mark.timeout(400)
@@ -95,7 +96,7 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Campai
     running.run("deploy", "down")
 
 
-@pytest.mark.parametrize("killed", ["the campaign", "every process"])
+@pytest.mark.parametrize("killed", first_always("every process", "the campaign"))
 def test_killed_in_the_middle_and_run_again_no_case_is_lost_and_none_is_recorded_twice(
     campaign: Campaign, killed: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""A whole stack on an emulated cluster, for campaigns: what faults do to its pods shows in its requests and telemetry.
+"""Whole stacks on an emulated cluster, a namespace each, for campaigns: what faults do to its pods shows in its requests and telemetry.
 
 Real are RCArena, Prometheus and the node agent. Stand-ins are the API server, the operators, the GPUs, the gateway with
 the engines behind it, Loki and the collector's file server.
@@ -44,6 +44,7 @@ GPU_OF = {"ray-replicas-0": GPU, "ray-replicas-1": OTHER_GPU}
 class Pod:
     """What a pod does and has done."""
 
+    namespace: str
     name: str
     service: str
     container: str
@@ -60,15 +61,16 @@ class LiveStack:
     cluster: EmulatedCluster
     mesh: ChaosMeshController
     agent: EmulatedNodeAgent
+    namespaces: tuple[str, ...] = ("rcarena",)
     gateway_url: str = ""
     prometheus_url: str = ""
     loki_url: str = ""
     spans_url: str = ""
     prometheus_targets: str = ""
     spans: FilesEmulator = field(default_factory=lambda: FilesEmulator({"spans.jsonl": b""}))
-    logs: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: {service: [] for service in SERVICES})
+    logs: dict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=dict)
     loki_failures: int = 0
-    _pods: dict[str, Pod] = field(default_factory=dict)
+    _pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -83,7 +85,7 @@ class LiveStack:
         return [str(each["metadata"]["name"]) for kind in kinds for each in self.cluster.objects(*kind)]
 
     def faults_on(self, pod: Pod) -> list[Object]:
-        return self.mesh.acting_on(self.cluster, self.cluster.namespace, pod.name)
+        return self.mesh.acting_on(self.cluster, pod.namespace, pod.name)
 
     def delay_s(self, pod: Pod) -> float:
         latencies = [spec["delay"]["latency"] for spec in self.faults_on(pod) if spec.get("action") == "delay"]
@@ -108,12 +110,12 @@ class LiveStack:
 
     def _look(self) -> None:
         found = {}
-        for document in self.cluster.objects("v1", "Pod", self.cluster.namespace):
+        for document in self.cluster.objects("v1", "Pod"):
             metadata = document["metadata"]
-            service = metadata["labels"].get("app")
-            if service in SERVICES and is_ready(document):
-                known = self._pods.get(metadata["name"])
-                found[metadata["name"]] = known or self._new(document, service)
+            service = (metadata.get("labels") or {}).get("app")
+            key = (metadata["namespace"], metadata["name"])
+            if key[0] in self.namespaces and service in SERVICES and is_ready(document):
+                found[key] = self._pods.get(key) or self._new(document, service)
         with self._lock:
             self._pods = found
 
@@ -124,7 +126,10 @@ class LiveStack:
             self.agent.machine.add_process(
                 100 + next(self._numbers), pod=uid, gpu=GPU_OF[service], title="VLLM::EngineCore"
             )
-        return Pod(document["metadata"]["name"], service, spec["containers"][0]["name"], uid, spec["nodeName"])
+        metadata = document["metadata"]
+        return Pod(
+            metadata["namespace"], metadata["name"], service, spec["containers"][0]["name"], uid, spec["nodeName"]
+        )
 
     # What Prometheus scrapes.
 
@@ -133,7 +138,7 @@ class LiveStack:
             return Response(json.dumps(self._targets()).encode(), headers={"Content-Type": "application/json"})
         if request.path == "/cluster":
             return _page("".join(map(self._cluster_series, self.pods())) + self._gpu_series())
-        pod = next((each for each in self.pods() if request.path == f"/pods/{each.name}"), None)
+        pod = next((each for each in self.pods() if request.path == f"/pods/{each.namespace}/{each.name}"), None)
         if pod is None:
             return Response(b"", 404)
         time.sleep(random.uniform(0.002, 0.004) + 2 * self.delay_s(pod))
@@ -141,11 +146,14 @@ class LiveStack:
 
     def _targets(self) -> list[dict[str, Any]]:
         host = self.prometheus_targets
-        labels = [{"namespace": self.cluster.namespace, "pod": pod.name, "service": pod.service} for pod in self.pods()]
-        return [{"targets": [host], "labels": {**each, "__metrics_path__": f"/pods/{each['pod']}"}} for each in labels]
+        labels = [{"namespace": pod.namespace, "pod": pod.name, "service": pod.service} for pod in self.pods()]
+        return [
+            {"targets": [host], "labels": {**each, "__metrics_path__": f"/pods/{each['namespace']}/{each['pod']}"}}
+            for each in labels
+        ]
 
     def _cluster_series(self, pod: Pod) -> str:
-        where = f'namespace="{self.cluster.namespace}",pod="{pod.name}"'
+        where = f'namespace="{pod.namespace}",pod="{pod.name}"'
         container = f'{where},container="{pod.container}",image="i"'
         uid = f'{where},uid="{pod.uid}"'
         return (
@@ -180,7 +188,9 @@ class LiveStack:
     # What clients see.
 
     def serve(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        replicas = [pod for pod in self.pods() if pod.service in GPU_OF]
+        index = re.match(r"/(\d+)/", handler.path)
+        namespace = self.namespaces[int(index[1]) if index else 0]
+        replicas = [pod for pod in self.pods() if pod.service in GPU_OF and pod.namespace == namespace]
         if not replicas:
             handler.send_error(503)
             return
@@ -233,7 +243,7 @@ class LiveStack:
             ("k8s.pod.name", pod.name, "proxy_http_request", f"{mark}00000002", f"{mark}00000001", 0.001),
             ("k8s.pod.name", pod.name, "llm_request", f"{mark}00000003", f"{mark}00000002", 0.002),
         ]
-        lines = [_span(trace, *span[:5], began + span[5], ended - span[5]) for span in spans]
+        lines = [_span(trace, pod.namespace, *span[:5], began + span[5], ended - span[5]) for span in spans]
         access = {
             "time": round(ended, 3),
             "request_id": handler.headers.get("x-request-id", ""),
@@ -248,37 +258,42 @@ class LiveStack:
         with self._lock:
             self.spans.files["spans.jsonl"] += b"".join(lines)
             self.spans.modified_s["spans.jsonl"] = time.time() + 1
-            self.logs["nginx-proxy"].append((time.time_ns(), json.dumps(access, separators=(",", ":"))))
+            self.logs.setdefault((pod.namespace, "nginx-proxy"), []).append(
+                (time.time_ns(), json.dumps(access, separators=(",", ":")))
+            )
             stamp = time.strftime("%m-%d %H:%M:%S", time.gmtime())
-            self.logs[pod.service].append((time.time_ns(), f"INFO {stamp} [engine.py:1] finished, {tokens} tokens"))
+            line = f"INFO {stamp} [engine.py:1] finished, {tokens} tokens"
+            self.logs.setdefault((pod.namespace, pod.service), []).append((time.time_ns(), line))
 
     def loki(self, request: Request) -> Response:
         if self.loki_failures > 0:
             self.loki_failures -= 1
             return Response(b"oops", 500)
         with self._lock:
-            names = {pod.service: pod.name for pod in self.pods()}
-            place = {"namespace": self.cluster.namespace}
+            names = {(pod.namespace, pod.service): pod.name for pod in self.pods()}
             streams = [
-                ({**place, "service": service, "pod": names.get(service, service)}, list(lines))
-                for service, lines in self.logs.items()
+                ({"namespace": place[0], "service": place[1], "pod": names.get(place, place[1])}, list(lines))
+                for place, lines in self.logs.items()
             ]
         return LokiEmulator(streams)(request)
 
 
 @contextmanager
-def live_stack(directory: Path) -> Iterator[LiveStack]:
-    """A cluster with one GPU node that is ready for ``rcarena deploy up``, with all telemetry."""
+def live_stack(directory: Path, namespaces: tuple[str, ...] = ("rcarena",)) -> Iterator[LiveStack]:
+    """A cluster with one GPU node that is ready for ``rcarena deploy up``, with all telemetry.
+
+    With several ``namespaces`` the gateway of each is below its number (``gateway_url/0``).
+    """
     with ExitStack() as held:
         cluster = held.enter_context(EmulatedCluster())
         cluster.add_namespace("rcarena-telemetry")
-        cluster.add_node(NODE, gpus=2)
+        cluster.add_node(NODE, gpus=2 * len(namespaces))
         mesh = ChaosMeshController()
         for controller in (DeploymentController(), RayServiceController(), Kubelet(), mesh):
             cluster.add_controller(controller)
         agent = held.enter_context(EmulatedNodeAgent(cluster, directory / "node"))
         agent.machine.set(gpus={gpu: fake_nvidia_smi.gpu(FULL_POWER_W) for gpu in (GPU, OTHER_GPU)})
-        stack = LiveStack(cluster, mesh, agent)
+        stack = LiveStack(cluster, mesh, agent, namespaces)
         stopped = threading.Event()
         thread = threading.Thread(target=stack.live_on, args=(stopped,), daemon=True)
         thread.start()
@@ -369,7 +384,9 @@ def _chunk(handler: BaseHTTPRequestHandler, text: str) -> None:
     handler.wfile.flush()
 
 
-def _span(trace: str, key: str, owner: str, name: str, span_id: str, parent: str, began: float, ended: float) -> bytes:
+def _span(
+    trace: str, namespace: str, key: str, owner: str, name: str, span_id: str, parent: str, began: float, ended: float
+) -> bytes:
     span = {
         "traceId": trace,
         "spanId": span_id,
@@ -380,6 +397,7 @@ def _span(trace: str, key: str, owner: str, name: str, span_id: str, parent: str
         "endTimeUnixNano": str(round(ended * 1e9)),
         "attributes": [],
     }
-    resource = {"attributes": [{"key": key, "value": {"stringValue": owner}}]}
+    named = {key: owner, "k8s.namespace.name": namespace}
+    resource = {"attributes": [{"key": each, "value": {"stringValue": value}} for each, value in named.items()]}
     document = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}
     return json.dumps(document).encode() + b"\n"

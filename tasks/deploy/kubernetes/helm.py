@@ -60,8 +60,9 @@ def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str,
     if absent := [str(finding) for finding in check_charts(missing) if finding.found is False]:
         raise DeployError(f"nothing was installed, for these charts do not exist: {'; '.join(absent)}")
     charts_lease = (lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
-    lease.acquire(cluster, owner, *charts_lease)
+    _acquire_charts_lease(cluster, owner, params.start_timeout_s, progress)
     try:
+        missing = [release for release in missing if not helm.is_installed(release)]
         with lease.renewing(cluster, owner, *charts_lease):
             for number, release in enumerate(missing, start=1):
                 what = f"{release.chart} {release.version} ({release.namespace})"
@@ -73,6 +74,23 @@ def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str,
                 _await_readiness(cluster, release, params.start_timeout_s)
     finally:
         lease.release(cluster, owner, *charts_lease)
+
+
+def _acquire_charts_lease(cluster: Cluster, owner: str, timeout_s: float, progress: Progress) -> None:
+    """Wait until no other stack is installing charts. Raises DeployError."""
+    deadline = time.monotonic() + timeout_s
+    told = False
+    while True:
+        try:
+            lease.acquire(cluster, owner, lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
+            return
+        except lease.HeldError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not told:
+                progress(f"stack: {error}")
+            told = True
+        time.sleep(POLL_S)
 
 
 def _await_readiness(cluster: Cluster, release: ChartRelease, timeout_s: float) -> None:

@@ -30,6 +30,10 @@ HOLDER_ANNOTATION = "rcarena.io/holder"
 ATTEMPTS = 5
 
 
+class HeldError(DeployError):
+    """Another workspace, or another stack of this one, holds the lease."""
+
+
 def workspace_id(directory: Path) -> str:
     """Return the id of this workspace, the same from every pod that mounts it; created at the first call."""
     file = directory / OWNER_FILE
@@ -48,7 +52,8 @@ def acquire(
     """Take or renew the lease; without renewal it expires after ``duration_s``.
 
     Raises:
-        DeployError: another workspace holds it.
+        HeldError: another workspace holds it.
+        DeployError: it changes hands all the time.
         ClusterError: the cluster cannot be asked.
     """
     for _ in range(ATTEMPTS):
@@ -102,8 +107,8 @@ def _refuse_if_held(lease: Object, owner: str, cluster: Cluster) -> None:
     if _holder(lease) in ("", owner) or _expired(lease):
         return
     if lease["metadata"]["name"] == CHARTS_LEASE:
-        raise DeployError(f"another campaign ({_holder_name(lease)}) is installing charts on this cluster: wait for it")
-    raise DeployError(
+        raise HeldError(f"another campaign ({_holder_name(lease)}) is installing charts on this cluster: wait for it")
+    raise HeldError(
         f"the stack in namespace {cluster.namespace} belongs to another campaign ({_holder_name(lease)}, renewed "
         f"{lease['spec'].get('renewTime')} for {lease['spec'].get('leaseDurationSeconds')} s): use another "
         "deploy.namespace, or wait for its end"

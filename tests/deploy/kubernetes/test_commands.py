@@ -142,6 +142,50 @@ def test_a_stack_is_held_until_it_is_released(gpu_cluster: EmulatedCluster, rcar
     assert holder()[0] == ""
 
 
+def test_two_stacks_come_up_and_go_down_together_or_one_by_one(
+    gpu_cluster: EmulatedCluster, rcarena: Rcarena, gateway: Gateway
+) -> None:
+    two: dict[str, Any] = {"stacks": 2, "endpoints": {"gateway": f"{gateway.url}/{{stack}}", "prometheus": "http://a"}}
+
+    def states() -> list[str]:
+        done = rcarena("deploy status --json", **two)
+        return [each["answer"]["state"] for each in json.loads(done.stdout)]
+
+    done = rcarena("deploy up --stack 1", **two)
+    assert done.exit_code == 0, done.output
+    assert states() == ["down", "ready"]
+    done = rcarena("deploy up --hold 600", **two)
+    assert done.exit_code == 0, done.output
+    assert f"stack 0: gateway {gateway.url}/0" in done.stdout
+    assert f"stack 1: gateway {gateway.url}/1" in done.stdout
+    assert states() == ["ready", "ready"]
+    for namespace in ("rcarena-0", "rcarena-1"):
+        assert gpu_cluster.get("ray.io/v1", "RayService", "rcarena", namespace) is not None
+        document = gpu_cluster.get(*lease.API, lease.CAMPAIGN_LEASE, namespace)
+        assert document is not None
+        assert document["spec"]["leaseDurationSeconds"] == 600
+    done = rcarena("deploy release", **two)
+    assert done.stdout.splitlines() == [f"stack {index}: no fault is left; the stack stays up" for index in (0, 1)]
+
+    done = rcarena("deploy down --stack 0", **two)
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "stack 0: the stack is down")
+    assert states() == ["down", "ready"]
+    done = rcarena("deploy down")  # the parameters ask for one stack now: what is up goes all the same
+    assert done.exit_code == 0, done.output
+    assert "stack 1: the stack is down" in done.stdout
+    assert gpu_cluster.objects("ray.io/v1", "RayService") == []
+
+
+def test_a_command_for_one_stack_asks_which(rcarena: Rcarena) -> None:
+    two: dict[str, Any] = {"stacks": 2, "endpoints": {}}
+    for command, problem in [
+        ("inject cpu-stress ray-head", "--stack: is needed, there are 2 stacks (0 to 1)"),
+        ("deploy status --stack 2", "--stack 2: the stacks are 0 to 1"),
+    ]:
+        done = rcarena(command, **two)
+        assert (done.exit_code, problem in done.stderr) == (2, True), done.stderr
+
+
 def test_up_without_an_operator_ends_with_1_and_says_what_to_do(gpu_cluster: EmulatedCluster, rcarena: Rcarena) -> None:
     gpu_cluster.uninstall("ray.io")
     done = rcarena("deploy up")

@@ -190,8 +190,37 @@ def test_all_charts_of_a_stack_are_installed_once(
         assert commands(helm).count("upgrade") == len(said)
         lease.acquire(cluster, "another", lease.CHARTS_LEASE, "default")
         (helm / "state.json").unlink()
+        impatient = params.model_copy(update={"start_timeout_s": 0.1})
         with pytest.raises(DeployError, match="is installing charts on this cluster"):
-            install_charts(cluster, params, "me", again.append)
+            install_charts(cluster, impatient, "me", again.append)
+        lease.release(cluster, "another", lease.CHARTS_LEASE, "default")
+
+
+def test_two_stacks_that_come_up_at_once_install_charts_one_after_the_other(
+    helm: Path,
+    gpu_cluster: EmulatedCluster,
+    make_params: MakeParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params = make_params(telemetry={"install": True})
+    some = [each for each in chart_releases(params) if each.name == "loki"]
+    monkeypatch.setattr("tasks.deploy.kubernetes.helm.chart_releases", lambda params, runtime: some)
+    monkeypatch.setattr("tasks.deploy.kubernetes.helm.POLL_S", 0.05)
+    make_ready(gpu_cluster, some)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        """Let the other stack install the charts while this one waits."""
+        said.append(line)
+        if "is installing charts" in line:
+            lease.release(cluster, "another", lease.CHARTS_LEASE, "default")
+            install_charts(cluster, params, "another", said.append)
+
+    with Cluster(gpu_cluster.address(tmp_path)) as cluster:
+        lease.acquire(cluster, "another", lease.CHARTS_LEASE, "default")
+        install_charts(cluster, params, "me", say)
+    assert commands(helm).count("upgrade") == 1
 
 
 def test_what_helm_says_is_the_error(helm: Path, gpu_cluster: EmulatedCluster, tmp_path: Path) -> None:

@@ -104,6 +104,18 @@ def test_every_preset_can_be_deployed(model: str) -> None:
             {"parallelism": {"tensor": 2}, "resources": {"replica": {"cpu_cores": 2, "memory_gb": 32}}},
             "deploy.resources.replica.cpu_cores: must be at least 3",
         ),
+        ({"context": "a", "contexts": ["a", "b"]}, "deploy.contexts: not together with context"),
+        ({"contexts": ["a", "a"]}, "deploy.contexts: one is named twice"),
+        ({"contexts": ["a", "b"], "stacks": 3}, "deploy.stacks: must be 2, one per context, or be left out (got 3)"),
+        ({"namespace": "n" * 62, "stacks": 2}, "deploy.namespace: '" + "n" * 62 + "-1' is longer than 63 characters"),
+        (
+            {"stacks": 2, "endpoints": {"gateway": "http://one"}},
+            "deploy.endpoints.gateway: must contain {stack}, each of the 2 stacks has its own (got 'http://one')",
+        ),
+        (
+            {"contexts": ["a", "b"], "endpoints": {"prometheus": "http://one"}},
+            "deploy.endpoints.prometheus: must contain {stack}",
+        ),
         ({"images": {"serve": "rayproject/ray-llm"}}, "deploy.images.serve: must name a version"),
         ({"images": {"gateway": "nginx:latest"}}, "deploy.images.gateway: 'latest' names no version"),
         ({"images": {"tasks": "localhost:5000/rcarena/tasks"}}, "deploy.images.tasks: must name a version"),
@@ -113,6 +125,29 @@ def test_a_problem_is_named_with_its_key(changes: dict[str, Any], problem: str) 
     problems = validate_deploy_params(stack(**changes))
     assert any(line.startswith(problem) for line in problems), problems
     assert all("\n" not in line for line in problems)
+
+
+def test_stacks_side_by_side_differ_by_their_place_alone() -> None:
+    several = stack(namespace="lab", stacks=3, endpoints={"gateway": "http://gw-{stack}", "loki": "http://loki"})
+    assert validate_deploy_params(several) == []
+    assert several.stack_count == 3
+    second = several.of_stack(1)
+    assert (second.namespace, second.stack_count) == ("lab-1", 1)
+    assert (second.endpoints.gateway, second.endpoints.loki) == ("http://gw-1", "http://loki")
+    assert validate_deploy_params(second) == []
+    alone = stack(namespace="lab")
+    assert alone.of_stack(None) == alone
+    there = [{(each.kind, each.namespace, each.name) for each in render_stack(several.of_stack(i))} for i in range(3)]
+    assert {kind for kind, *_ in there[0] & there[1] | there[1] & there[2]} <= {"CustomResourceDefinition"}
+
+
+def test_one_stack_per_context_keeps_its_namespace() -> None:
+    several = stack(namespace="lab", contexts=["east", "west"])
+    assert several.stack_count == 2
+    assert [(each.context, each.namespace) for each in map(several.of_stack, range(2))] == [
+        ("east", "lab"),
+        ("west", "lab"),
+    ]
 
 
 @pytest.mark.parametrize(
