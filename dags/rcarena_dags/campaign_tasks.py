@@ -48,6 +48,10 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
     params = _checked(form)
     from tasks.campaign.plan import plan_campaign
 
+    if params.deploy.stack_count > 1:
+        raise AirflowFailException(
+            f"deploy.stacks: Airflow drives one stack (got {params.deploy.stack_count}); `rcarena collect` uses several"
+        )
     windows = params.campaign.windows
     seconds = windows.warmup_s + windows.baseline_s + windows.fault_s + windows.recovery_s
     if seconds > (settings().case_minutes - 10) * 60:

@@ -481,6 +481,18 @@ def test_more_cases_than_a_run_can_map_are_refused(dags: dict[str, DAG]) -> None
         case_ids(form(dags["campaign"], repetitions=1000))
 
 
+def test_more_than_one_stack_is_refused_before_anything_is_deployed(
+    dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    monkeypatch.setattr(campaign_tasks, "document", lambda form: document(form) | {"deploy": several})
+    filled = form(dags["campaign"], preset="falcon-h1-7b")
+    several = document(filled)["deploy"] | {"stacks": 2}
+    with pytest.raises(AirflowFailException, match=r"deploy\.stacks: Airflow drives one stack \(got 2\)"):
+        case_ids(filled)
+
+
 # -- the form
 
 

@@ -96,7 +96,7 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Campai
     running.run("deploy", "down")
 
 
-@pytest.mark.parametrize("killed", first_always("every process", "the campaign"))
+@pytest.mark.parametrize("killed", first_always(["every process", "the campaign"]))
 def test_killed_in_the_middle_and_run_again_no_case_is_lost_and_none_is_recorded_twice(
     campaign: Campaign, killed: str
 ) -> None:

@@ -1,4 +1,5 @@
-"""Whole stacks on an emulated cluster, a namespace each, for campaigns: what faults do to its pods shows in its requests and telemetry.
+"""Whole stacks on an emulated cluster, a namespace each, for campaigns: what faults do to their pods shows in their
+requests and telemetry.
 
 Real are RCArena, Prometheus and the node agent. Stand-ins are the API server, the operators, the GPUs, the gateway with
 the engines behind it, Loki and the collector's file server.
