@@ -90,16 +90,17 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         resolved = workspace.root / RESOLVED_PARAMS_FILE
         resolved.write_text(params.dump(), encoding="utf-8")
         _settle(workspace, plans, console)
-        for each in workspace.on_disk():
-            if each not in places or len(places) == 1:  # of several, each stack's process recovers its own
-                recover(each)
         pending = [plan for plan in plans if not is_finished(workspace.cases / plan.case_id)]
+        by_processes = places if pending and len(places) > 1 else ()
+        for each in workspace.on_disk():
+            if each not in by_processes:
+                recover(each)
         kept = tuple(plan.case_id for plan in plans if plan not in pending)
         if kept:
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
         done = _Tally()
-        if pending and len(places) > 1:
-            done = _record_side_by_side(places, resolved, pending, console, keep_stack)
+        if by_processes:
+            done = _record_side_by_side(by_processes, resolved, pending, console, keep_stack)
         elif pending:
             with _stack(params, workspace, console, keep_stack) as backend:
                 done = _record_cases(backend, resolved, pending, console)

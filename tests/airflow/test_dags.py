@@ -487,7 +487,7 @@ def test_more_than_one_stack_is_refused_before_anything_is_deployed(
     from airflow.sdk.exceptions import AirflowFailException
 
     monkeypatch.setattr(campaign_tasks, "document", lambda form: document(form) | {"deploy": several})
-    filled = form(dags["campaign"], preset="falcon-h1-7b")
+    filled = form(dags["campaign"], preset="kubernetes-gpu")
     several = document(filled)["deploy"] | {"stacks": 2}
     with pytest.raises(AirflowFailException, match=r"deploy\.stacks: Airflow drives one stack \(got 2\)"):
         case_ids(filled)
