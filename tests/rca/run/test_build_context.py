@@ -146,6 +146,15 @@ def test_nothing_of_the_answer_and_no_name_of_a_folder(case: Case, tmp_path: Pat
         assert secret.encode() not in content
 
 
+def test_on_which_stack_a_case_was_recorded_is_not_in_its_view(case: Case) -> None:
+    stacks = [case.record.stack.model_copy(update={"index": index}) for index in (None, 0, 123456789)]
+    views = [
+        pickle.dumps(build_view(copied(case, case.record.model_copy(update={"stack": stack})), score_params()))
+        for stack in stacks
+    ]
+    assert views[0] == views[1] == views[2]
+
+
 def test_renaming_changes_the_names_only(case: Case, tmp_path: Path) -> None:
     view = build_view(case, score_params())
     other = build_view(rewritten(case, tmp_path, NAMES, seed=3), score_params())
