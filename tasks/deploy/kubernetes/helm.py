@@ -62,6 +62,7 @@ def install_charts(cluster: Cluster, params: KubernetesDeployParams, owner: str,
     charts_lease = (lease.CHARTS_LEASE, CHARTS_LEASE_NAMESPACE)
     _acquire_charts_lease(cluster, owner, params.start_timeout_s, progress)
     try:
+        helm = Helm(cluster.address, releases)  # it remembers what it listed before the wait
         missing = [release for release in missing if not helm.is_installed(release)]
         with lease.renewing(cluster, owner, *charts_lease):
             for number, release in enumerate(missing, start=1):
