@@ -214,7 +214,11 @@ def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Pa
     workspace = Workspace(tmp_path / "workspace")
     config = CONFIG | {
         "campaign": CONFIG["campaign"]
-        | {"fault_free_cases": 2, "windows": {"warmup_s": 4, "baseline_s": 8, "fault_s": 10, "recovery_s": 2}},
+        | {
+            "seed": 5,
+            "fault_free_cases": 2,
+            "windows": {"warmup_s": 4, "baseline_s": 8, "fault_s": 10, "recovery_s": 2},
+        },
         "inject": {
             "faults": [
                 {"kind": "cpu-stress", "targets": ["ray-replicas-0", "ray-replicas-1"], "parameters": {"workers": 4}}
