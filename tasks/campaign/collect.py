@@ -100,7 +100,7 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
         done = _Tally()
         if by_processes:
-            done = _record_side_by_side(by_processes, resolved, pending, console, keep_stack)
+            done = _record_side_by_side(params, by_processes, resolved, pending, console, keep_stack)
         elif pending:
             with _stack(params, workspace, console, keep_stack) as backend:
                 done = _record_cases(backend, resolved, pending, console)
@@ -130,7 +130,12 @@ def stack_in_use(place: Workspace) -> FileLock:
 
 
 def _record_side_by_side(
-    places: Sequence[Workspace], resolved: Path, pending: list[CasePlan], console: Console, keep_stacks: bool
+    params: Params,
+    places: Sequence[Workspace],
+    resolved: Path,
+    pending: list[CasePlan],
+    console: Console,
+    keep_stacks: bool,
 ) -> _Tally:
     """Record the pending cases on several stacks, by a process for each (``collect_on``)."""
     claims = Claims(places[0])
@@ -141,6 +146,10 @@ def _record_side_by_side(
     statuses = run_side_by_side(commands, console.say)
     lost = claims.lost()
     lost |= {name: f"exit status {each}" for name, each in statuses.items() if each and name not in lost}
+    for place, status in zip(places, statuses.values(), strict=True):
+        if status < 0:  # it was killed and has cleaned up nothing
+            with _told(console), stack_in_use(place):
+                recover(place) if keep_stacks else take_down(backend_of(params, place), console.say)
     done = _Tally(stopped="; ".join(f"{name}: {reason}" for name, reason in sorted(lost.items())))
     for plan in pending:
         recorded, failed = _is_recorded(places[0], plan), claims.has_failed(plan.case_id)
@@ -149,6 +158,15 @@ def _record_side_by_side(
         for place in places:
             shutil.rmtree(place.run(plan.case_id).parent, ignore_errors=True)
     return done
+
+
+@contextlib.contextmanager
+def _told(console: Console) -> Iterator[None]:
+    """Say what a lost stack leaves behind; the cases of the others count all the same."""
+    try:
+        yield
+    except RCArenaError as error:
+        console.say(f"collect: {error}")
 
 
 def collect_on(params: Params, place: Workspace, console: Console, *, keep_stack: bool) -> None:

@@ -177,8 +177,6 @@ def test_the_case_of_a_stack_whose_process_dies_goes_to_another(make_campaign: M
     os.kill(process, signal.SIGKILL)
     assert running.wait(HANG_S * 2) == 0, campaign.log.read_text()
     assert "a stack was lost: stack 1: exit status -9" in campaign.log.read_text()
-    status, said = campaign.run("deploy", "down")
-    assert status == 0, said
     assert campaign.assert_whole() == {0}
 
 
