@@ -248,8 +248,12 @@ def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Pa
     for case in cases:
         assert validate_case(case.path) == []
         assert all(injection.verdict == "effective" for injection in case.record.injections), case.record.injections
-        replicas = case.spans[case.spans["service"].str.startswith("ray-replicas")]
-        assert set(replicas["trace_id"]) <= set(case.requests["trace_id"]), "spans of the other stack"
+    traces = [
+        {trace for case in cases if case.record.stack.index == index for trace in case.spans["trace_id"]}
+        for index in (0, 1)
+    ]
+    assert all(traces)
+    assert traces[0] & traces[1] == set(), "spans of the other stack"
     for place in workspace.on_disk():
         assert residue(place) == []
 
