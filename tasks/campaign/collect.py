@@ -23,7 +23,8 @@ from tasks.console import Console
 from tasks.deploy.errors import DeployError
 from tasks.errors import EXIT_USAGE, RCArenaError
 from tasks.identity import differences
-from tasks.inject.recover import recover
+from tasks.inject.errors import FaultError
+from tasks.inject.recover import recover, residue
 from tasks.params import Params
 from tasks.system.file_lock import FileLock
 from tasks.system.side_by_side import rcarena_command, run_side_by_side
@@ -76,6 +77,7 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
     Raises:
         CampaignError: another campaign uses the workspace.
         IncompleteError: cases failed, or were not tried.
+        FaultError: every case is there, but faults may be left on a lost stack.
         DeployError: the stack cannot be brought up in the first place.
         PluginError: an exporter of another package cannot be used.
     """
@@ -109,6 +111,8 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         raise IncompleteError(collected, _missing_cases_text(done, collected))
     if done.stopped:
         console.say(f"collect: no case is missing, but a stack was lost: {done.stopped}")
+    if done.residue:
+        raise FaultError("\n".join(["every case is there, but faults may be left on a lost stack:", *done.residue]))
     console.say(f"collect: cases {collected}, in {workspace.cases}")
     return collected
 
@@ -151,6 +155,8 @@ def _record_side_by_side(
             with _told(console), stack_in_use(place):
                 recover(place) if keep_stacks else take_down(backend_of(params, place), console.say)
     done = _Tally(stopped="; ".join(f"{name}: {reason}" for name, reason in sorted(lost.items())))
+    for name, place in zip(commands, places, strict=True):
+        done.residue += [f"{name}: {line}" for line in (residue(place) if name in lost else ())]
     for plan in pending:
         recorded, failed = _is_recorded(places[0], plan), claims.has_failed(plan.case_id)
         (done.recorded if recorded else done.failed if failed else done.not_tried).append(plan)
@@ -219,12 +225,14 @@ def _record_claimed(
 
 @dataclass
 class _Tally:
-    """Cases by what became of them. ``stopped`` says why the rest was not tried, or which stacks were lost."""
+    """Cases by what became of them. ``stopped`` says why the rest was not tried, or which stacks were lost; ``residue``
+    has the traces of faults on those."""
 
     recorded: list[CasePlan] = field(default_factory=list)
     failed: list[CasePlan] = field(default_factory=list)
     not_tried: list[CasePlan] = field(default_factory=list)
     stopped: str = ""
+    residue: list[str] = field(default_factory=list)
 
 
 def _ids(plans: list[CasePlan]) -> tuple[str, ...]:
@@ -239,6 +247,7 @@ def _missing_cases_text(done: _Tally, collected: Collected) -> str:
             lines.append(f"{what}: {some(f'{plan.short_label} ({plan.case_id})' for plan in plans)}")
     if done.stopped:
         lines.append(f"the stack could not be brought back: {done.stopped}")
+    lines += [f"a fault may be left: {line}" for line in done.residue]
     lines.append("run again to try only what is missing; `rcarena score` and `rcarena report` use what was recorded")
     return "\n".join(lines)
 

@@ -165,6 +165,23 @@ def test_the_others_go_on_when_a_stack_does_not_come_up(make_campaign: MakeCampa
     assert campaign.assert_whole() == {0}
 
 
+def test_what_may_be_left_of_a_fault_on_a_lost_stack_is_named_and_is_no_success(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    broken = campaign.workspace.on(1)
+    journal = broken.journal / "case-before-0.json"
+    journal.parent.mkdir(parents=True)
+    journal.write_text(json.dumps({"target": {"backend": "elsewhere"}}))
+    broken.stack.write_text("no folder")
+    status, said = campaign.run("collect")
+    assert status == 1, said
+    assert "every case is there, but faults may be left on a lost stack" in said
+    assert "stack 1: journal " in said
+    assert journal.exists()
+    journal.unlink()
+    broken.stack.unlink()
+    assert campaign.assert_whole() == {0}
+
+
 def test_the_case_of_a_stack_whose_process_dies_goes_to_another(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     running = campaign.start("collect")
