@@ -33,7 +33,7 @@ def with_metrics(page: str) -> str:
 
 
 def with_methods(page: str) -> str:
-    return with_table(page, methods, "name", "family", "what it ranks by", "needs", "random", "source")
+    return with_table(page, methods, "name", "family", "what it ranks by", "needs", "random", "beyond", "source")
 
 
 def with_faults(page: str) -> str:
@@ -64,7 +64,15 @@ def methods() -> Iterator[tuple[str, ...]]:
 def _method(each: Method) -> tuple[str, ...]:
     needs = ", ".join(sorted(each.needs)) or "–"
     source = f"{each.paper.title}, {each.paper.venue} {each.paper.year}"
-    return f"`{each.name}`", each.family, each.summary.rstrip("."), needs, "yes" if each.seeded else "no", source
+    return (
+        f"`{each.name}`",
+        each.family,
+        each.summary.rstrip("."),
+        needs,
+        "yes" if each.seeded else "no",
+        "yes" if each.beyond else "no",
+        source,
+    )
 
 
 def faults() -> Iterator[tuple[str, ...]]:

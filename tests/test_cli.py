@@ -150,6 +150,7 @@ def test_methods_are_listed_without_importing_what_they_need() -> None:
     assert baro["parameters"] == {"direction": {"default": "both", "type": "Literal['both', 'up']"}}
     assert baro["installed"]
     assert baro["missing_packages"] == []
+    assert not baro["beyond"]
     assert methods["random"]["seeded"]
 
 

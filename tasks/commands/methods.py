@@ -22,6 +22,7 @@ def methods(as_json: AsJson = False) -> None:
         {
             "name": each.name,
             "family": each.family,
+            "beyond": each.beyond,
             "origin": asdict(METHODS.origin(each.name)),
             "summary": each.summary,
             "needs": sorted(each.needs),
@@ -44,8 +45,9 @@ def methods(as_json: AsJson = False) -> None:
     for row in rows:
         needs = ", ".join(row["needs"]) or "nothing"
         state = "ready" if row["installed"] else f"NOT INSTALLED: {', '.join(row['missing_packages'])}"
-        drawn = ", draws random numbers" if row["seeded"] else ""
-        typer.echo(f"{row['name']:<20} {row['family']:<12} {row['cost']:<9} needs {needs:<20} {state}{drawn}")
+        also = ", draws random numbers" if row["seeded"] else ""
+        also += ", beyond the 24 of arXiv 2603.02057" if row["beyond"] else ""
+        typer.echo(f"{row['name']:<20} {row['family']:<12} {row['cost']:<9} needs {needs:<20} {state}{also}")
         typer.echo(f"    {row['summary']}{origin_suffix(row)}")
         typer.echo("    {title}, {venue} {year}".format(**row["paper"]))
         for name, parameter in row["parameters"].items():

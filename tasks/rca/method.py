@@ -112,7 +112,8 @@ class Method:
     """A registered method.
 
     ``packages``: import names of optional dependencies. ``module``: where it is defined. ``reference``: it is a
-    yardstick for methods rather than one of them, and means over methods leave it out.
+    yardstick for methods rather than one of them, and means over methods leave it out. ``beyond``: it is not one of the
+    24 of arXiv 2603.02057; it has means of its own (:func:`tasks.score.tables.score_table`).
     """
 
     name: str
@@ -126,6 +127,7 @@ class Method:
     module: str
     run: Run
     reference: bool = False
+    beyond: bool = False
 
     @property
     def missing_packages(self) -> tuple[str, ...]:
@@ -206,11 +208,13 @@ def method(
     seeded: bool = False,
     packages: tuple[str, ...] = (),
     reference: bool = False,
+    beyond: bool = False,
 ) -> Callable[[Run], Run]:
     """Register a method under ``name``.
 
     ``needs``: signals without which it cannot run (checked before it is called). ``seeded``: it draws from its
-    generator. ``reference``: a yardstick for methods, left out of means over them.
+    generator. ``reference``: a yardstick for methods, left out of means over them. ``beyond``: it is not
+    one of the 24 of arXiv 2603.02057.
 
     Keyword-only arguments of the function are parameters, each with a default and an annotation.
 
@@ -235,6 +239,7 @@ def method(
             module=run.__module__,
             run=run,
             reference=reference,
+            beyond=beyond,
         )
         METHODS.register(name, defined, run.__module__)
         return run

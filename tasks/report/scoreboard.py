@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +98,8 @@ class Reference:
 @dataclass(frozen=True)
 class ScoreRow:
     """Scores of a method, or of a family in the group of families. ``place``: 1 for the best Avg@5, shared by equals.
-    ``failures``, ``ties``: cases in which the method failed, or ranked services equal."""
+    ``failures``, ``ties``: cases in which the method failed, or ranked services equal. ``beyond``: a method that is not
+    one of the paper's 24."""
 
     name: str
     family: str
@@ -107,6 +108,7 @@ class ScoreRow:
     estimates: Mapping[str, Estimate]
     failures: int
     ties: int
+    beyond: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,13 @@ def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
     if files is None:
         return None
     families = dict(zip(files.rankings["method"].tolist(), files.rankings["family"].tolist(), strict=True))
-    services = _scores("service", files.scores, families)
+    beyond = frozenset(files.rankings.loc[files.rankings["beyond"], "method"])
+    services = _scores("service", files.scores, families, beyond)
     methods = tuple(sorted(families, key=_position((*services.methods, *families))))
     return Scoreboard(
         methods=methods,
         services=services,
-        metrics=_scores("metric", files.scores, families),
+        metrics=_scores("metric", files.scores, families, beyond),
         unscored_metrics=tuple(_unscored_metrics(files.rankings)),
         results=_results(files, methods),
         files=files,
@@ -213,13 +216,17 @@ def _position(order: Iterable[str]) -> Any:
     return place.__getitem__
 
 
-def _scores(granularity: Granularity, table: pd.DataFrame, families: Mapping[str, str]) -> Scores:
-    groups = tuple(_groups(table[table["granularity"] == granularity].to_dict("records"), families))
+def _scores(
+    granularity: Granularity, table: pd.DataFrame, families: Mapping[str, str], beyond: Collection[str]
+) -> Scores:
+    groups = tuple(_groups(table[table["granularity"] == granularity].to_dict("records"), families, beyond))
     overall = next((group for group in groups if group.level == "overall"), None)
     return Scores(granularity, tuple(row.name for row in overall.rows) if overall else (), groups)
 
 
-def _groups(cells: Iterable[Mapping[Any, Any]], families: Mapping[str, str]) -> Iterator[ScoreGroup]:
+def _groups(
+    cells: Iterable[Mapping[Any, Any]], families: Mapping[str, str], beyond: Collection[str]
+) -> Iterator[ScoreGroup]:
     """Yield the groups from ``cells``, rows of the table of scores. All families form one group."""
     found: dict[str, dict[str, dict[str, dict[str, Mapping[Any, Any]]]]] = {level: {} for level in LEVELS}
     for cell in cells:
@@ -230,10 +237,12 @@ def _groups(cells: Iterable[Mapping[Any, Any]], families: Mapping[str, str]) -> 
     for level in LEVELS:
         for group, by_name in found[level].items():
             if level != "family" or len(by_name) > 1:
-                yield ScoreGroup(level, titles.get(level, group), _rows(by_name, families))
+                yield ScoreGroup(level, titles.get(level, group), _rows(by_name, families, beyond))
 
 
-def _rows(by_name: Mapping[str, Mapping[str, Mapping[Any, Any]]], families: Mapping[str, str]) -> tuple[ScoreRow, ...]:
+def _rows(
+    by_name: Mapping[str, Mapping[str, Mapping[Any, Any]]], families: Mapping[str, str], beyond: Collection[str]
+) -> tuple[ScoreRow, ...]:
     """Return one row per name from its cells by score; best first, ties broken by the next score, then input order."""
     found: list[tuple[tuple[float, ...], ScoreRow]] = []
     for name, by_score in by_name.items():
@@ -246,6 +255,7 @@ def _rows(by_name: Mapping[str, Mapping[str, Mapping[Any, Any]]], families: Mapp
             estimates={score: _estimate(by_score[score]) for score in SCORE_LABELS if score in by_score},
             failures=_count(by_score, "failure_rate", cases),
             ties=_count(by_score, "tie_rate", cases),
+            beyond=name in beyond,
         )
         values = (row.estimates[score].value if score in row.estimates else None for score in _ORDER)
         found.append((tuple(-1.0 if value is None else round(value, _DECIMALS) for value in values), row))

@@ -73,6 +73,7 @@ RANKING_TABLE = Table(
         "method": "str",
         "family": "str",
         "reference": "bool",
+        "beyond": "bool",
         "status": "str",
         "message": "str",
         "rank": "Int32",
@@ -82,7 +83,7 @@ RANKING_TABLE = Table(
         "tied": "boolean",
         "correct": "boolean",
     },
-    later=frozenset({"metric_excluded", "reference"}),
+    later=frozenset({"metric_excluded", "reference", "beyond"}),
     first=True,
 )
 METRIC_RANKING_TABLE = Table(
@@ -215,7 +216,9 @@ def read_score_files(scores_dir: Path) -> ScoreFiles | None:
     if "metric_excluded" not in rankings:
         tables["rankings"] = rankings = rankings.assign(metric_excluded="")
     if "reference" not in rankings:
-        tables["rankings"] = rankings.assign(reference=rankings["method"] == "random")
+        tables["rankings"] = rankings = rankings.assign(reference=rankings["method"] == "random")
+    if "beyond" not in rankings:
+        tables["rankings"] = rankings.assign(beyond=False)
     if "granularity" not in scores:
         tables["scores"] = scores.assign(granularity="service")
     return ScoreFiles(**tables, costs=_costs(scores_dir / TIMINGS_FILE))

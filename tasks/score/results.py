@@ -84,8 +84,10 @@ class ScoreResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what is not in the scores, and why, one line each."""
-        lines = [f"not scored: {truth.case}: {truth.excluded}" for truth in self.truths if truth.excluded]
+        """Return what is not in the scores, and why, and which methods are beyond the paper's, one line each."""
+        beyond = self.rankings.loc[self.rankings["beyond"], "method"].drop_duplicates()
+        lines = [f"beyond the 24 of arXiv 2603.02057: {', '.join(beyond)}"] if len(beyond) else []
+        lines += [f"not scored: {truth.case}: {truth.excluded}" for truth in self.truths if truth.excluded]
         lines += [f"not counted: {note}" for truth in self.truths for note in truth.notes]
         if not self.metric_rankings.empty:
             unscored = [truth for truth in self.truths if truth.metrics.excluded and not truth.excluded]

@@ -18,8 +18,8 @@ from tasks.rca.view import CaseView
 _PAPER = Paper("none", "none", 2026)
 
 
-def _define(name: str, packages: tuple[str, ...] = ()):
-    return method(name=name, family="metric", needs=set(), paper=_PAPER, packages=packages)
+def _define(name: str, packages: tuple[str, ...] = (), *, beyond: bool = False):
+    return method(name=name, family="metric", needs=set(), paper=_PAPER, packages=packages, beyond=beyond)
 
 
 @_define("test_sleeps")
@@ -84,7 +84,7 @@ def exits(view: CaseView, rng: np.random.Generator) -> Ranking:
     sys.exit(3)
 
 
-@_define("test_first_by_name")
+@_define("test_first_by_name", beyond=True)
 def first_by_name(view: CaseView, rng: np.random.Generator) -> Ranking:
     return Ranking.of_order(sorted(view.services)[:1])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -41,6 +41,7 @@ def write_scores(
     rankers: Mapping[str, Ranker],
     *,
     families: Mapping[str, Family] | None = None,
+    beyond: Collection[str] = (),
     late_s: Mapping[str, float | None] | None = None,
 ) -> None:
     """``rankers``: per method, the services of a case in order, or its whole result. Every pair took 0.5 s and 200 MiB
@@ -49,7 +50,7 @@ def write_scores(
     ``late_s``: if the moments of the faults were detected, by case how many seconds too late (None: not detected).
     """
     records = [case.record for case in read_cases(cases_dir)]
-    methods = [_method(name, (families or {}).get(name, "metric")) for name in rankers]
+    methods = [_method(name, (families or {}).get(name, "metric"), beyond=name in beyond) for name in rankers]
     truths = tuple(truth_of(record, include_ineffective=False, columns=columns_of(record)) for record in records)
     scored = [
         score_pair(truth, method, _result(rankers[method.name](record)))
@@ -80,7 +81,7 @@ def as_an_older_stage_wrote(scores_dir: Path) -> None:
     later = ["granularity", "role_prior", "chance_per_column", "tail", "tail_low", "tail_high"]
     scores[scores["granularity"] == "service"].drop(columns=later).to_parquet(scores_dir / SCORE_TABLE.file)
     rankings = pd.read_parquet(scores_dir / RANKING_TABLE.file)
-    rankings.drop(columns=["metric_excluded", "reference"]).to_parquet(scores_dir / RANKING_TABLE.file)
+    rankings.drop(columns=["metric_excluded", "reference", "beyond"]).to_parquet(scores_dir / RANKING_TABLE.file)
     (scores_dir / TIMINGS_FILE).write_text(json.dumps({"pairs": []}))
 
 
@@ -127,13 +128,14 @@ def _facts(record: CaseRecord, late_s: float | None) -> ViewFacts:
     return ViewFacts(columns=(), inject_time=(record.injection_time + timedelta(seconds=late_s)).isoformat())
 
 
-def _method(name: str, family: Family) -> Method:
+def _method(name: str, family: Family, *, beyond: bool = False) -> Method:
     def run(*_: object) -> Ranking:
         raise AssertionError("never run: the rankings are made up")
 
     return Method(
         name=name,
         family=family,
+        beyond=beyond,
         needs=frozenset(),
         paper=Paper("made up", "nowhere", 2026),
         cost="cheap",

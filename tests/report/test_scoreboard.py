@@ -111,6 +111,30 @@ def test_families_are_one_group(tmp_path: Path) -> None:
     assert {row.name: row.family for row in board.services.overall.rows} == {"a": "metric", "b": "trace"}
 
 
+def test_methods_beyond_the_24_are_marked_and_have_means_of_their_own(tmp_path: Path) -> None:
+    synthetic_case(tmp_path / "cases", "one")
+    methods = {"a": truth_at(1), "b": truth_at(3), "c": truth_at(2)}
+    write_scores(tmp_path / "cases", tmp_path / "scores", methods, beyond={"b"})
+    board = read_scoreboard(tmp_path / "scores")
+    assert board is not None
+    assert board.services.overall is not None
+    assert [(row.name, row.family, row.beyond) for row in board.services.overall.rows] == [
+        ("a", "metric", False),
+        ("c", "metric", False),
+        ("b", "metric", True),
+    ]
+    (families,) = board.services.at("family")
+    assert [(row.name, row.estimates["mrr"].value) for row in families.rows] == [
+        ("metric", pytest.approx((1 + 1 / 2) / 2)),
+        ("metric, beyond", pytest.approx(1 / 3)),
+    ]
+    as_an_older_stage_wrote(tmp_path / "scores")
+    older = read_scoreboard(tmp_path / "scores")
+    assert older is not None
+    assert older.services.overall is not None
+    assert not any(row.beyond for row in older.services.overall.rows)
+
+
 def test_metric_level(tmp_path: Path) -> None:
     columns = [("ray-replicas-1", "cpu_usage"), ("nginx-proxy", "latency_p50"), ("ray-replicas-1", "latency_p50")]
     with_metrics(synthetic_case(tmp_path / "cases", "known"), "latency_p50")

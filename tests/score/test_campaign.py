@@ -102,6 +102,7 @@ def test_what_a_list_leaves_out_is_scored_both_ways(cases_dir: Path, tmp_path: P
     assert np.isnan(value(result, "test_by_name", "tie_rate")["tail"])
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert document["methods"]["test_first_by_name"]["tail"]["avg5"] == pytest.approx(short["tail"])
+    assert result.notes[0] == "beyond the 24 of arXiv 2603.02057: test_first_by_name"
 
 
 def test_methods_that_look_find_a_strong_fault(result: ScoreResult) -> None:
