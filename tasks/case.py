@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tasks.errors import RCArenaError
-from tasks.injection import GroupLabels, Injection, Interval, group_labels
+from tasks.injection import ROOT, GroupLabels, Injection, InjectionRole, Interval, group_labels
 from tasks.stack import Role
 from tasks.system.durable import publish_directory
 from tasks.validation import Record, validation_problems
@@ -195,8 +195,8 @@ class Sampling(Record):
 class CaseRecord(Record):
     """``case.json``. ``front_end`` is the service whose latency users see (the SLI).
 
-    ``parameters`` are those that shaped the case, by section, every default spelled out (empty: not known). A signal
-    that is not declared is missing.
+    ``scenario`` is the name of the entry of ``inject.scenarios`` that asked for the case. ``parameters`` are those that
+    shaped the case, by section, every default spelled out (empty: not known). A signal that is not declared is missing.
     """
 
     schema_version: Literal[1] = 1
@@ -207,6 +207,7 @@ class CaseRecord(Record):
     load: LoadRecord = LoadRecord()
     phases: tuple[Phase, ...] = Field(min_length=1)
     injections: tuple[Injection, ...] = ()
+    scenario: str | None = None
     completeness: dict[SignalName, Completeness]
     sampling: Sampling = Sampling()
     versions: dict[str, str] = Field(default={})
@@ -245,39 +246,61 @@ class CaseRecord(Record):
         return tuple(service.name for service in self.stack.services)
 
     @property
+    def roots(self) -> tuple[Injection, ...]:
+        """The injections that are root causes, effective or not. A case without any is a negative."""
+        return tuple(injection for injection in self.injections if injection.role == ROOT)
+
+    @property
     def targets(self) -> tuple[str, ...]:
-        """The targets of all injections, each once."""
-        return tuple(dict.fromkeys(injection.target for injection in self.injections))
+        """The targets of all roots, each once."""
+        return tuple(dict.fromkeys(injection.target for injection in self.roots))
+
+    @property
+    def undisturbed(self) -> bool:
+        """True if nothing was done to the stack and its load: such a case shows how the stack is by itself."""
+        return not self.injections and self.scenario is None
 
     def phase(self, name: str) -> Phase | None:
         return next((phase for phase in self.phases if phase.name == name), None)
 
     def counted(self, *, include_ineffective: bool = False) -> tuple[Injection, ...]:
-        """Return the injections that count, in the order of the record: the effective ones, or all if asked for
+        """Return the roots that count, in the order of the record: the effective ones, or all if asked for
         (``score.include_ineffective``). Truth, inject time and labels of a case come from them."""
-        return tuple(i for i in self.injections if include_ineffective or i.verdict == "effective")
+        return tuple(i for i in self.roots if include_ineffective or i.verdict == "effective")
+
+    def victims(self) -> tuple[Injection, ...]:
+        """Return the effective victims in the order of their begin."""
+        return self._effective("victim")
+
+    def disturbances(self) -> tuple[Injection, ...]:
+        """Return the effective disturbances in the order of their begin."""
+        return self._effective("disturbance")
+
+    def _effective(self, role: InjectionRole) -> tuple[Injection, ...]:
+        found = [i for i in self.injections if i.role == role and i.verdict == "effective"]
+        return tuple(sorted(found, key=lambda injection: injection.begin))
 
     def injection_time_of(self, counted: Sequence[Injection]) -> datetime:
-        """Return when the first injection that counts began; if none counts, the first of all.
+        """Return when the first root that counts began; if none counts, the first root.
 
-        In a fault-free case it is the start of the fault phase, so that methods see such a case like any other.
+        In a case without a root it is the start of the fault phase, so that methods see such a case like any other.
         """
-        starts = [injection.begin for injection in counted or self.injections]
+        starts = [injection.begin for injection in counted or self.roots]
         return min(starts, default=(self.phase("fault") or self.phases[-1]).start)
 
     def labels_of(self, counted: Sequence[Injection]) -> GroupLabels:
-        """Return the labels of the case by the injections that count; if none counts, by all."""
-        counted = counted or self.injections
-        return group_labels(counted, [injection for injection in self.injections if injection not in counted])
+        """Return the labels of the case by the roots that count; if none counts, by all roots."""
+        counted = counted or self.roots
+        return group_labels(counted, [injection for injection in self.roots if injection not in counted])
 
     @property
     def injection_time(self) -> datetime:
-        """``injection_time_of`` the effective injections."""
+        """``injection_time_of`` the effective roots."""
         return self.injection_time_of(self.counted())
 
     @property
     def fault_label(self) -> str:
-        """The fault of ``labels_of`` the effective injections."""
+        """The fault of ``labels_of`` the effective roots."""
         return self.labels_of(self.counted()).fault
 
 

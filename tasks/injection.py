@@ -20,6 +20,11 @@ NO_FAULT = "none"
 """Kind and target of a fault-free case, where cases are grouped."""
 
 
+InjectionRole = Literal["root", "victim", "disturbance"]
+"""What an injection is to its case: a root cause; a service that breaks later because of a root; or no cause at all."""
+ROOT: Final = "root"
+
+
 def phrase(kind: str, target: str) -> str:
     """Return the text that names an injection in a sentence; in a list it is ``str`` of the injection."""
     return f"{kind} on {target}"
@@ -28,9 +33,10 @@ def phrase(kind: str, target: str) -> str:
 class _Named:
     kind: str
     target: str
+    role: InjectionRole
 
     def __str__(self) -> str:
-        return f"{self.kind} → {self.target}"
+        return f"{self.kind} → {self.target}" + ("" if self.role == ROOT else f" ({self.role})")
 
     @property
     def phrase(self) -> str:
@@ -45,6 +51,7 @@ class InjectionSpec(_Named, Frozen):
 
     kind: str
     target: str
+    role: InjectionRole = ROOT
     parameters: dict[str, Plain] = Field(default={})
     offset_s: Annotated[float, Field(ge=0, le=86_400)] = 0
     duration_s: Seconds | None = None
@@ -55,6 +62,7 @@ class InjectionSpec(_Named, Frozen):
         return PlannedInjection(
             kind=self.kind,
             target=self.target,
+            role=self.role,
             parameters=dict(parameters),
             offset_s=self.offset_s,
             duration_s=duration_s,
@@ -108,6 +116,7 @@ class Injection(_Named, Record):
 
     kind: str
     target: str
+    role: InjectionRole = ROOT
     parameters: dict[str, Any] = Field(default={})
     executor: str | None = None
     planned: Interval

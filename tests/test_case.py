@@ -72,6 +72,61 @@ def test_a_fault_began_when_it_was_observed_else_verified_else_planned(tmp_path:
     assert (quiet.injection_time, quiet.fault_label) == (record.phases[1].start, "none")
 
 
+def played(case: Case, *parts: tuple[str, str, str, float]) -> CaseRecord:
+    """The record with injections (role, target, verdict, seconds after the start of the fault phase)."""
+    (template,) = case.record.injections
+    begin = case.record.phases[1].start
+    made = []
+    for role, target, verdict, late in parts:
+        when = Interval(start=begin + timedelta(seconds=late), end=template.planned.end)
+        changes = {"role": role, "target": target, "verdict": verdict, "observed": when, "kind": f"of-{role}"}
+        made.append(template.model_copy(update=changes))
+    return case.record.model_copy(update={"injections": tuple(made)})
+
+
+def test_only_roots_are_the_truth_of_a_case(tmp_path: Path) -> None:
+    record = played(
+        synthetic_case(tmp_path),
+        ("victim", "ray-replicas-1", "effective", 9),
+        ("disturbance", "ray-replicas-2", "effective", 1),
+        ("root", "ray-head", "effective", 3),
+        ("victim", "ray-replicas-2", "effective", 6),
+        ("victim", "nginx-proxy", "ineffective", 7),
+        ("disturbance", "nginx-proxy", "ineffective", 0),
+    )
+    assert [i.target for i in record.counted()] == ["ray-head"]
+    assert record.counted(include_ineffective=True) == record.counted()
+    assert [i.target for i in record.victims()] == ["ray-replicas-2", "ray-replicas-1"]
+    assert [i.target for i in record.disturbances()] == ["ray-replicas-2"]
+    assert record.targets == ("ray-head",)
+    assert record.injection_time == record.phases[1].start + timedelta(seconds=3)
+    assert record.labels_of(record.counted()) == ("of-root", "ray-head")
+    again = CaseRecord.model_validate_json(record.model_dump_json())
+    assert again == record
+
+
+def test_a_case_without_a_root_is_a_negative_whose_inject_time_says_nothing(tmp_path: Path) -> None:
+    record = played(synthetic_case(tmp_path), ("disturbance", "ray-head", "effective", 4))
+    assert record.counted() == record.counted(include_ineffective=True) == record.roots == record.targets == ()
+    assert record.injection_time == record.phases[1].start
+    assert (record.fault_label, record.labels_of(()).target) == ("none", "none")
+    assert not record.undisturbed
+
+
+def test_an_ineffective_root_is_no_negative(tmp_path: Path) -> None:
+    parts = ("disturbance", "ray-replicas-1", "effective", 0), ("root", "ray-head", "ineffective", 4)
+    record = played(synthetic_case(tmp_path), *parts)
+    assert (record.counted(), record.fault_label) == ((), "of-root")
+    assert record.injection_time == record.phases[1].start + timedelta(seconds=4)
+
+
+def test_only_a_case_to_which_nothing_was_done_is_undisturbed(tmp_path: Path) -> None:
+    record = synthetic_case(tmp_path).record
+    quiet = record.model_copy(update={"injections": ()})
+    assert (record.undisturbed, quiet.undisturbed) == (False, True)
+    assert not quiet.model_copy(update={"scenario": "surge"}).undisturbed
+
+
 def test_nan_stays_nan_in_storage() -> None:
     row = {"time": pd.Timestamp("2026-01-01", tz="UTC"), "service": "a", "metric": "m", "value": np.nan}
     table = as_signal("metrics", pd.DataFrame([row]))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -9,6 +10,7 @@ from tasks.injection import (
     FAULT_FREE,
     NO_FAULT,
     Injection,
+    InjectionRole,
     InjectionSpec,
     Interval,
     case_label,
@@ -18,7 +20,7 @@ from tasks.injection import (
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def recorded(kind: str, target: str = "ray-head", **more: Interval) -> Injection:
+def recorded(kind: str, target: str = "ray-head", **more: Any) -> Injection:
     planned = Interval(start=AT, end=AT + timedelta(seconds=20))
     return Injection(kind=kind, target=target, planned=planned, verdict="effective", reason="", **more)
 
@@ -34,6 +36,7 @@ def test_a_planned_injection_has_every_default_spelled_out(
     assert planned.model_dump() == {
         "kind": "a",
         "target": "ray-head",
+        "role": "root",
         "parameters": {"workers": 2},
         "offset_s": offset_s,
         "duration_s": duration_s,
@@ -47,6 +50,18 @@ def test_texts_are_the_same_for_what_is_asked_planned_and_recorded() -> None:
     spec = InjectionSpec(kind="a", target="ray-head")
     for each in (spec, spec.planned(20, {}), recorded("a")):
         assert (str(each), each.phrase) == ("a → ray-head", "a on ray-head")
+
+
+@pytest.mark.parametrize("role", ["victim", "disturbance"])
+def test_a_text_says_the_role_of_what_is_no_root(role: InjectionRole) -> None:
+    spec = InjectionSpec(kind="a", target="ray-head", role=role)
+    assert spec.planned(20, {}).role == role
+    assert str(spec) == str(spec.planned(20, {})) == str(recorded("a", role=role)) == f"a → ray-head ({role})"
+
+
+def test_an_injection_of_an_earlier_version_is_a_root() -> None:
+    old = recorded("a").model_dump(mode="json", exclude={"role"})
+    assert Injection.model_validate(old) == recorded("a")
 
 
 def test_a_case_is_named_by_its_faults() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.identity import differing, digest, resolved
 from tasks.inject.catalogue import fault_kind, resolve_parameters
-from tasks.injection import InjectionSpec, PlannedInjection, case_label
+from tasks.injection import ROOT, InjectionSpec, PlannedInjection, case_label
 from tasks.params import Params
 
 SHAPING_SECTIONS = ("campaign", "deploy", "load", "export")
@@ -69,7 +69,8 @@ def _planned(
         injection = spec.planned(window, parameters.model_dump(mode="json"))
         differs = differing(parameters, fault_kind(spec.kind).defaults(backend))
         injections.append(injection)
-        identity.append(injection.model_dump() | {"parameters": differs})
+        default = {"role"} if injection.role == ROOT else None
+        identity.append(injection.model_dump(exclude=default) | {"parameters": differs})
     return tuple(injections), identity
 
 

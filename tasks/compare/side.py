@@ -140,7 +140,7 @@ def _failures(rankings: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 def healthy_requests(case: Case) -> HealthyRequests:
     requests = case.requests
-    fault_free = not case.record.injections
+    fault_free = case.record.undisturbed
     inside = pd.Series(data=False, index=requests.index)
     for phase in case.record.phases:
         if fault_free or phase.name == "baseline":

@@ -21,7 +21,7 @@ from pydantic import (
 from tasks.backends import UnknownBackendError, faults_on
 from tasks.inject.errors import ForeignJournalError, JournalError
 from tasks.inject.executor import FaultTarget, UndoStepBase
-from tasks.injection import ProbeRecord, phrase
+from tasks.injection import ROOT, InjectionRole, ProbeRecord, phrase
 from tasks.system.durable import write_durably
 from tasks.system.file_lock import FileLock
 from tasks.system.process import ProcessId, machine_id
@@ -46,6 +46,7 @@ class Journal(BaseModel):
 
     injection_id: str
     kind: str
+    role: InjectionRole = ROOT
     parameters: dict[str, Any]
     target: SerializeAsAny[FaultTarget]
     start_at: AwareDatetime

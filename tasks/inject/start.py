@@ -142,6 +142,7 @@ def injection_record(journal: Journal) -> Injection:
     return Injection(
         kind=journal.kind,
         target=journal.target.name,
+        role=journal.role,
         parameters=journal.parameters,
         executor=journal.executor,
         planned=Interval(start=journal.start_at, end=journal.end_at),
@@ -162,6 +163,7 @@ def _new_journal(runtime: Runtime, planned: PlannedInjection, start_at: datetime
     return Journal(
         injection_id=path.stem,
         kind=planned.kind,
+        role=planned.role,
         parameters=parameters.model_dump(mode="json"),
         target=target,
         start_at=start_at,

@@ -57,7 +57,7 @@ class CaseSummary:
 
     @property
     def title(self) -> str:
-        return phrase(self.fault, ", ".join(self.targets)) if self.injections else "no fault"
+        return phrase(self.fault, ", ".join(self.targets)) if self.targets else "no fault"
 
     def seconds(self, moment: datetime) -> float:
         """Seconds from the injection time to ``moment``."""
@@ -300,7 +300,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
 
 
 def _verdict(record: CaseRecord) -> Verdict:
-    verdicts = {injection.verdict for injection in record.injections}
+    verdicts = {injection.verdict for injection in record.roots}
     if not verdicts:
         return FAULT_FREE
     return verdicts.pop() if len(verdicts) == 1 else "partly effective"

@@ -25,7 +25,7 @@ DEFINITIONS = {
     "Interval": "Bootstrap over cases.",
     "Failed": "A method that fails or exceeds its limits on a case scores zero there; no ranking is made up for it.",
     "Tie ≈": "Services with equal scores; a seeded shuffle decides their order.",
-    "Verdict": "Effective: the fault's own probe saw its effect; partly: for some of the injections of the case.",
+    "Verdict": "Effective: the fault's own probe saw its effect; partly: for some of the root causes of the case.",
     "Latency": "From the time a request was scheduled to its last token, so that waiting to be sent counts.",
     "Failed request": "Has an error, a status outside 200–299, or no last token; quantiles are over the others.",
     "Change in σ": "Distance of the fault and baseline medians in baseline standard deviations (at least 1 % of it).",

@@ -49,7 +49,7 @@ def read_performance(folder: Path) -> Performance:
         PerformanceError: it has no fault-free case, or its cases have different stacks.
         CaseError: a case cannot be read.
     """
-    cases = [case for case in read_cases(folder / "cases") if not case.record.injections]
+    cases = [case for case in read_cases(folder / "cases") if case.record.undisturbed]
     if not cases:
         raise PerformanceError(f"{folder}: no fault-free case (campaign.fault_free_cases makes some)")
     stacks = {tuple(sorted(case.record.stack.parallelism.items())) for case in cases}

@@ -14,15 +14,15 @@ from tasks.score.files import DETECTION_TABLE
 def detection_table(
     records: Sequence[CaseRecord], facts: Mapping[str, ViewFacts], *, include_ineffective: bool = False
 ) -> pd.DataFrame:
-    """One row per case: when the first injection that counts began (nothing in a fault-free case), when a change was
+    """One row per case: when the first root that counts began (nothing in a case without a root), when a change was
     detected (nothing if none was), and how many seconds too late that was (negative: too early).
 
-    A case with injections of which none counts is left out: there is nothing to detect, and yet something was done.
+    A case with roots of which none counts is left out: there is nothing to detect, and yet something was done.
     """
     rows = []
     for record in sorted(records, key=lambda record: record.case_id):
         counted = record.counted(include_ineffective=include_ineffective)
-        if record.injections and not counted:
+        if record.roots and not counted:
             continue
         found = facts[record.case_id]
         true_time = record.injection_time_of(counted) if counted else None

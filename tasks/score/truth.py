@@ -44,9 +44,9 @@ class Candidate:
 class Truth:
     """The answer of one case.
 
-    ``services``: root causes, each once; empty for a fault-free case or one without an effective injection. ``fault``,
+    ``services``: root causes, each once; empty for a case without an effective root. ``fault``,
     ``target``: ``GroupLabels``. ``excluded``: why the case is not scored; empty if it is.
-    ``notes``: injections that were left out of the truth. ``profile``: what the metrics are seen under.
+    ``notes``: roots that were left out of the truth. ``profile``: what the metrics are seen under.
     """
 
     case: str
@@ -63,16 +63,16 @@ class Truth:
 def truth_of(
     record: CaseRecord, *, include_ineffective: bool, columns: Iterable[Column] = (), profile: str = ""
 ) -> Truth:
-    """Return the truth of a case: the targets of its effective injections, or of all with ``include_ineffective``."""
+    """Return the truth of a case: the targets of its effective roots, or of all with ``include_ineffective``."""
     counted = record.counted(include_ineffective=include_ineffective)
-    dropped = [i for i in record.injections if i not in counted]
+    dropped = [i for i in record.roots if i not in counted]
     labels = record.labels_of(counted)
     grouped = f"; the case is grouped as {labels.phrase}" if counted else ""
     services = tuple(sorted({injection.target for injection in counted}))
     notes = tuple(
         f"{record.case_id}: {injection.phrase} was not effective ({injection.reason}){grouped}" for injection in dropped
     )
-    if not record.injections:
+    if not record.roots:
         excluded = FAULT_FREE
     elif not counted:
         excluded = "no effective injection"

@@ -207,6 +207,16 @@ def test_a_label_names_the_faults_and_the_short_one_not_all_of_many() -> None:
     assert several.short_label == "a → ray-head + 2 more #3"
 
 
+def test_a_role_changes_a_case_only_if_it_is_not_the_default() -> None:
+    pair = [{"kind": "cpu-stress", "target": "ray-head"}, {"kind": "network-delay", "target": "ray-replicas-1"}]
+
+    def planned(**second: str) -> set[str]:
+        return ids(params(inject={"faults": [], "concurrent": [{"injections": [pair[0], {**pair[1], **second}]}]}))
+
+    assert planned() == planned(role="root")
+    assert len(planned() | planned(role="victim") | planned(role="disturbance")) == 4
+
+
 def test_two_faults_at_once_need_no_float() -> None:
     """`offset_s: 0` in the file, 0.0 in the resolved copy: one case."""
     pair = [{"kind": "cpu-stress", "target": "ray-replicas-0"}, {"kind": "network-delay", "target": "ray-replicas-1"}]

@@ -17,6 +17,7 @@ from tasks.inject.executors.local.undo import EndProcesses, KillTracked, Restore
 from tasks.inject.journal import Journal, journal_files, journal_lock, journal_path, read_journal, write_journal
 from tasks.inject.recover import recover, recover_journal, residue
 from tasks.inject.start import injection_record
+from tasks.injection import Injection
 from tasks.system.process import ProcessId, boot_id, machine_id
 from tasks.workspace import Workspace
 
@@ -94,12 +95,19 @@ OLD = Path(__file__).parent / "old_journals"
 @pytest.mark.parametrize("name", ["local", "kubernetes"])
 def test_a_journal_of_an_earlier_version_says_what_it_said(name: str):
     path = OLD / f"{name}.json"
-    assert json.loads(read_journal(path).model_dump_json()) == json.loads(path.read_bytes())
+    added = {"role": "root"}
+    assert json.loads(read_journal(path).model_dump_json()) == added | json.loads(path.read_bytes())
 
 
 def test_a_journal_of_an_earlier_version_gives_the_same_record():
     record = injection_record(read_journal(OLD / "kubernetes.json"))
-    assert json.loads(record.model_dump_json()) == json.loads((OLD / "kubernetes.record.json").read_bytes())
+    assert record == Injection.model_validate_json((OLD / "kubernetes.record.json").read_bytes())
+    assert record.role == "root"
+
+
+def test_the_record_has_the_role_of_the_injection():
+    journal = a_journal(state="recovered", role="disturbance")
+    assert injection_record(journal).role == "disturbance"
 
 
 def test_an_open_journal_of_an_earlier_version_and_boot_is_closed(tmp_path: Path):

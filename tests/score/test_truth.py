@@ -77,6 +77,20 @@ def test_cases_without_truth_are_excluded(tmp_path: Path) -> None:
     assert (weak.services, weak.fault, weak.excluded) == ((), "cpu-stress", "no effective injection")
 
 
+def test_neither_a_victim_nor_a_disturbance_is_the_truth(tmp_path: Path) -> None:
+    pair = ("cpu-stress", "ray-head", "effective"), ("network-delay", "ray-replicas-1", "effective")
+    record = record_with(tmp_path, *pair)
+    root, other = record.injections
+    for role in ("victim", "disturbance"):
+        changed = record.model_copy(update={"injections": (root, other.model_copy(update={"role": role}))})
+        truth = truth_of(changed, include_ineffective=False)
+        assert (truth.services, truth.fault, truth.target) == (("ray-head",), "cpu-stress", "ray-head")
+        assert (truth.excluded, truth.notes) == ("", ())
+    alone = record.model_copy(update={"injections": (other.model_copy(update={"role": "disturbance"}),)})
+    negative = truth_of(alone, include_ineffective=True)
+    assert (negative.services, negative.excluded) == ((), "fault-free")
+
+
 def test_two_faults_on_one_service_are_one_root_cause(tmp_path: Path) -> None:
     record = record_with(tmp_path, ("cpu-stress", "ray-head", "effective"), ("network-delay", "ray-head", "effective"))
     assert truth_of(record, include_ineffective=False).services == ("ray-head",)
