@@ -111,10 +111,12 @@ class Injection(_Named, Record):
 
     ``planned``: what the plan asked; ``observed``: when the executor acted and undid; ``verified``: when the probe saw
     the effect begin and the target restored. ``metrics``: the metrics of the target that name the fault, the truth at
-    metric level; empty if nobody knows.
+    metric level; empty if nobody knows. ``group``: the kind that telemetry can tell, such as ``process-kill`` for a
+    ``pod-kill``; the kind itself where it has no other, and in cases that do not say it.
     """
 
     kind: str
+    group: str = ""
     target: str
     role: InjectionRole = ROOT
     parameters: dict[str, Any] = Field(default={})
@@ -126,6 +128,11 @@ class Injection(_Named, Record):
     verdict: Literal["effective", "ineffective"]
     reason: str
     metrics: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _its_own_group(cls, given: Any) -> Any:
+        return {**given, "group": given.get("kind")} if isinstance(given, dict) and not given.get("group") else given
 
     @property
     def begin(self) -> datetime:

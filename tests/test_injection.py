@@ -64,6 +64,14 @@ def test_an_injection_of_an_earlier_version_is_a_root() -> None:
     assert Injection.model_validate(old) == recorded("a")
 
 
+def test_a_record_without_a_group_is_its_own() -> None:
+    """Cases that were recorded before there were groups."""
+    document = recorded("pod-kill").model_dump(mode="json")
+    del document["group"]
+    assert Injection.model_validate(document).group == "pod-kill"
+    assert Injection.model_validate(document | {"group": "process-kill"}).group == "process-kill"
+
+
 def test_a_case_is_named_by_its_faults() -> None:
     one, two, three = (InjectionSpec(kind=kind, target="t") for kind in "abc")
     assert case_label([]) == case_label([], most=2) == FAULT_FREE

@@ -27,7 +27,9 @@ class FaultKind:
     ``executors``: backend -> executor; a backend can add executors for kinds that do not name it (``FaultSupport``).
     ``resources``: parts of a service used exclusively; two faults that share one cannot act on a service at the same
     time. ``probe``, ``signals``: texts on how the effect is measured and where it shows. ``metrics``: metrics of the
-    target that show the fault, the truth at metric level.
+    target that show the fault, the truth at metric level. ``group``: the kind that telemetry can tell; kinds that
+    differ only in how they are done share it. ``root_allowed`` False: it is never the cause of what users see, so an
+    injection of it may only be a disturbance.
     """
 
     name: str
@@ -39,6 +41,11 @@ class FaultKind:
     signals: str
     metrics: tuple[Metric, ...]
     executors: Mapping[str, type[FaultExecutor[Any, Any]]]
+    group: str = ""
+    root_allowed: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", self.group or self.name)
 
     @property
     def backends(self) -> tuple[str, ...]:

@@ -139,8 +139,10 @@ def start_injection(
 
 def injection_record(journal: Journal) -> Injection:
     """Return the record of a closed injection for ``case.json``."""
+    kind = catalogue.fault_kind(journal.kind)
     return Injection(
-        kind=journal.kind,
+        kind=kind.name,
+        group=kind.group,
         target=journal.target.name,
         role=journal.role,
         parameters=journal.parameters,
@@ -151,7 +153,7 @@ def injection_record(journal: Journal) -> Injection:
         probe=journal.probe,
         verdict=journal.verdict,
         reason="; ".join((journal.reason, *journal.notes)),
-        metrics=tuple(metric.name for metric in catalogue.fault_kind(journal.kind).metrics),
+        metrics=tuple(metric.name for metric in kind.metrics),
     )
 
 

@@ -44,6 +44,13 @@ def test_each_kind_says_what_it_is(kind: str):
     assert catalogue.kind_problems(catalogue.fault_kind(kind)) == []
 
 
+def test_kinds_that_telemetry_cannot_tell_apart_share_a_group():
+    groups = {kind.name: kind.group for kind in catalogue.list_fault_kinds() if kind.group != kind.name}
+    throttles = dict.fromkeys(("gpu-clock-lock", "gpu-power-limit"), "accelerator-throttle")
+    assert groups == throttles | dict.fromkeys(("engine-kill", "pod-failure", "pod-kill"), "process-kill")
+    assert set(groups.values()) <= set(catalogue.fault_kind_names())
+
+
 def test_unknown_kind_suggests_the_closest():
     (problem,) = validate_injection("cpu-strss", REPLICA, {}, ROLES, "inject.faults[0].target")
     assert problem.startswith(

@@ -23,5 +23,6 @@ register(
         signals="broken streams and errors, restart in the logs, GPU memory and utilisation fall",
         metrics=(metrics.GENERATION_TOKENS_RATE, metrics.ACCELERATOR_UTILIZATION, metrics.GPU_MEMORY_USED),
         executors={"kubernetes": EngineKill},
+        group="process-kill",
     )
 )

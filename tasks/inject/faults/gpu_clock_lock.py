@@ -41,5 +41,6 @@ register(
         signals="SM clock and power of the GPU; engine time, inter-token latency and queue of the target",
         metrics=(metrics.GPU_SM_CLOCK, metrics.GPU_POWER, metrics.INTER_TOKEN_LATENCY_MEAN),
         executors={"kubernetes": GpuClockLock},
+        group="accelerator-throttle",
     )
 )

@@ -49,5 +49,6 @@ register(
             metrics.INTER_TOKEN_LATENCY_MEAN,
         ),
         executors={"kubernetes": GpuPowerLimit},
+        group="accelerator-throttle",
     )
 )

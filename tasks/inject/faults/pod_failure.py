@@ -27,5 +27,6 @@ register(
         signals="requests to the target fail, it is not ready, its samples are missing; it restarts twice",
         metrics=(metrics.PROCESSES, metrics.CPU_USAGE, metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS),
         executors={"kubernetes": ChaosPodFailure},
+        group="process-kill",
     )
 )

@@ -27,5 +27,6 @@ register(
         signals="broken streams and errors, a new pod (name, address, perhaps node), a gap in the target's samples",
         metrics=(metrics.PROCESSES, metrics.CPU_USAGE, metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS),
         executors={"kubernetes": ChaosPodKill},
+        group="process-kill",
     )
 )
