@@ -29,6 +29,11 @@ FAMILY_PACKAGES = tuple(f"{__name__.rpartition('.')[0]}.{family.replace('-', '_'
 """Where the methods of each family are, in the order of ``FAMILIES``."""
 Cost = Literal["cheap", "moderate", "expensive"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
+FindingRole = Literal["root", "victim"]
+FINDING_ROLES: tuple[FindingRole, ...] = get_args(FindingRole)
+UNKNOWN_KIND = "unknown"
+WORKLOAD_KIND = "workload"
+"""The kind of a finding whose cause is what is asked of the stack, not a service."""
 Run = Callable[Concatenate[CaseView, np.random.Generator, ...], "Ranking"]
 """View, random numbers, then parameters by keyword, each with a default."""
 
@@ -38,15 +43,51 @@ class MethodError(ValueError):
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """One observation that speaks for a finding.
+
+    ``signal``: the metric, log template or span column. ``sentence``: what it means, for a person. ``before``,
+    ``during``: its typical value on the service in the baseline and after the inject time, in ``unit``; ``siblings``:
+    that of the services of the same role after the inject time. None: not known or not comparable.
+    """
+
+    signal: str
+    sentence: str
+    unit: str = ""
+    before: float | None = None
+    during: float | None = None
+    siblings: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault that a method says there is.
+
+    ``service``: None if the common cause is none of the candidates, such as the workload. ``kind``: a fault kind, a
+    group of kinds, ``workload`` or ``unknown``. ``significance``: p value, corrected for the number of tests.
+    ``role``: ``victim`` if the service broke because of a root. ``onset_s``: seconds after the inject time.
+    """
+
+    service: str | None
+    kind: str
+    significance: float
+    role: FindingRole = "root"
+    onset_s: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Suspects with their scores, higher is worse; the order of the tuples does not matter.
 
     ``services``: (service, score), each service at most once; one that is left out counts as not found.
-    ``metrics``: (service, metric, score), for methods that can name the metric.
+    ``metrics``: (service, metric, score), for methods that can name the metric. ``findings``: for methods that say how
+    many roots there are; empty: there is no fault; None: the method does not say.
     """
 
     services: tuple[tuple[str, float], ...]
     metrics: tuple[tuple[str, str, float], ...] = ()
+    findings: tuple[Finding, ...] | None = None
 
     @classmethod
     def of_services(cls, scores: Mapping[str, float]) -> Ranking:

@@ -156,6 +156,31 @@ DETECTION_TABLE = Table(
         "detected": "bool",
     },
 )
+FINDING_TABLE = Table(
+    "findings",
+    {
+        "case_id": "str",
+        "method": "str",
+        "finding": "Int32",
+        "role": "str",
+        "service": "str",
+        "kind": "str",
+        "significance": "float64",
+        "onset_s": "float64",
+    },
+)
+EVIDENCE_TABLE = Table(
+    "evidence",
+    {
+        "case_id": "str",
+        "method": "str",
+        "finding": "int32",
+        "signal": "str",
+        "sentence": "str",
+        "unit": "str",
+        **dict.fromkeys(("before", "during", "siblings"), "float64"),
+    },
+)
 TABLES = (
     RANKING_TABLE,
     METRIC_RANKING_TABLE,
@@ -164,6 +189,8 @@ TABLES = (
     COMPARISON_TABLE,
     AVERAGE_RANK_TABLE,
     DETECTION_TABLE,
+    FINDING_TABLE,
+    EVIDENCE_TABLE,
 )
 
 
@@ -181,6 +208,8 @@ class ScoreFiles:
     comparisons: pd.DataFrame | None
     average_ranks: pd.DataFrame | None
     detections: pd.DataFrame | None
+    findings: pd.DataFrame | None
+    evidence: pd.DataFrame | None
     costs: pd.DataFrame | None
 
     @property

@@ -75,6 +75,8 @@ class ScoreResult:
     comparisons: pd.DataFrame
     average_ranks: pd.DataFrame
     detections: pd.DataFrame
+    findings: pd.DataFrame
+    evidence: pd.DataFrame
     parameters: Mapping[str, Mapping[str, Any]]
     costs: Mapping[str, Mapping[str, float]]
     truths: tuple[Truth, ...]

@@ -14,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from tasks.rca.method import Evidence, Finding
 from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
 
@@ -47,7 +48,8 @@ class PairStore:
             return None
         suspects = tuple(Suspect(*row) for row in document.pop("suspects"))
         metrics = tuple(MetricSuspect(*row) for row in document.pop("metrics"))
-        return PairResult(**document, suspects=suspects, metrics=metrics)
+        findings = _findings(document.pop("findings"))
+        return PairResult(**document, suspects=suspects, metrics=metrics, findings=findings)
 
     def keep_pair(self, method: str, key: str, result: PairResult) -> None:
         """Keep a result, unless its failure may have come from outside: the machine was short of memory, somebody
@@ -57,6 +59,8 @@ class PairStore:
         document = {field.name: getattr(result, field.name) for field in fields(PairResult)}
         document["suspects"] = [_SUSPECT(suspect) for suspect in result.suspects]
         document["metrics"] = [_METRIC_SUSPECT(suspect) for suspect in result.metrics]
+        if result.findings is not None:
+            document["findings"] = [asdict(finding) for finding in result.findings]
         self._write(method, key, document)
 
     def _read(self, group: str, key: str) -> dict[str, Any] | None:
@@ -80,6 +84,12 @@ class PairStore:
         partial = folder / f".{key}.{os.getpid()}.partial"
         partial.write_bytes(_checksum(content) + b"\n" + content)
         partial.replace(folder / f"{key}.json")
+
+
+def _findings(rows: list[dict[str, Any]] | None) -> tuple[Finding, ...] | None:
+    if rows is None:
+        return None
+    return tuple(Finding(**row | {"evidence": tuple(Evidence(**each) for each in row["evidence"])}) for row in rows)
 
 
 def _checksum(content: bytes) -> bytes:

@@ -20,6 +20,8 @@ from tasks.score.comparison import average_ranks, cliques, friedman_p_value, hol
 from tasks.score.files import (
     AVERAGE_RANK_TABLE,
     COMPARISON_TABLE,
+    EVIDENCE_TABLE,
+    FINDING_TABLE,
     METRIC_RANKING_TABLE,
     MISATTRIBUTION_TABLE,
     RANKING_TABLE,
@@ -143,6 +145,31 @@ def metric_ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
             named = s.service, s.metric
             rows.append((pair.truth.case, pair.method.name, s.rank, *named, s.score, s.tied, named in correct))
     return METRIC_RANKING_TABLE.of(rows)
+
+
+def finding_table(pairs: Sequence[Scored]) -> pd.DataFrame:
+    """One row per finding of the pairs whose method says how many roots there are; a pair in which it says that there
+    is none has one row without ``finding``."""
+    rows: list[tuple[object, ...]] = []
+    for pair in pairs:
+        head = pair.truth.case, pair.method.name
+        for i, f in enumerate(pair.result.findings or (), 1):
+            onset = np.nan if f.onset_s is None else f.onset_s
+            rows.append((*head, i, f.role, f.service, f.kind, f.significance, onset))
+        if pair.result.findings == ():
+            rows.append((*head, None, None, None, None, np.nan, np.nan))
+    return FINDING_TABLE.of(rows)
+
+
+def evidence_table(pairs: Sequence[Scored]) -> pd.DataFrame:
+    """One row per piece of evidence; ``finding`` is that of the finding table."""
+    rows: list[tuple[object, ...]] = []
+    for pair in pairs:
+        for i, f in enumerate(pair.result.findings or (), 1):
+            for e in f.evidence:
+                numbers = (np.nan if value is None else value for value in (e.before, e.during, e.siblings))
+                rows.append((pair.truth.case, pair.method.name, i, e.signal, e.sentence, e.unit, *numbers))
+    return EVIDENCE_TABLE.of(rows)
 
 
 def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:

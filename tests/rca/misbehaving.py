@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from tasks.rca.method import MethodError, Paper, Ranking, method
+from tasks.rca.method import Evidence, Finding, MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 
 _PAPER = Paper("none", "none", 2026)
@@ -128,6 +128,34 @@ def duplicate_metrics(view: CaseView, rng: np.random.Generator) -> Ranking:
 @_define("test_nan")
 def nan(view: CaseView, rng: np.random.Generator) -> Ranking:
     return Ranking.of_services({view.services[0]: float("nan")})
+
+
+@_define("test_finds_a_stranger")
+def finds_a_stranger(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking((), findings=(Finding("moon", "cpu-stress", 0.5),))
+
+
+@_define("test_finds_two")
+def finds_two(view: CaseView, rng: np.random.Generator) -> Ranking:
+    """The values are NumPy's: a pool lets none of its classes through."""
+    first, second = view.services[:2]
+    evidence = Evidence("cpu", f"{np.str_(second)} is\nbusy", "cores", np.float64(0.1), np.float32(4), None)
+    findings = (
+        Finding(np.str_(first), "unknown", np.float64(0.04), "victim", np.int64(7)),
+        Finding(second, "cpu-stress", np.float64(0.01), evidence=(evidence,)),
+    )
+    return Ranking(Ranking.of_order(view.services[:2]).services, findings=findings)
+
+
+@_define("test_finds_by_name")
+def finds_by_name(view: CaseView, rng: np.random.Generator) -> Ranking:
+    """Its ranking is fair, its findings are not."""
+    return Ranking((), findings=(Finding(min(view.services), "cpu-stress", 0.5),))
+
+
+@_define("test_no_fault")
+def no_fault(view: CaseView, rng: np.random.Generator) -> Ranking:
+    return Ranking(Ranking.of_order(view.services).services, findings=())
 
 
 @_define("test_silent")

@@ -13,7 +13,7 @@ import pytest
 from tasks.case import SIGNALS, Case
 from tasks.plugins import Origin
 from tasks.rca import method
-from tasks.rca.method import Ranking
+from tasks.rca.method import Finding, Ranking
 from tasks.rca.registry import get_method, list_methods
 from tasks.rca.run.build_view import build_view
 from tasks.rca.run.pair import PairResult, run_pair
@@ -58,6 +58,20 @@ def run(name: str, view: CaseView, rng: np.random.Generator) -> Ranking:
     return get_method(name).run(view, rng, **QUICK.get(name, {}))
 
 
+def said(result: PairResult, names: dict[str, str]) -> set[Finding] | None:
+    """The findings under other names, without their sentences, which have the names in them."""
+    if result.findings is None:
+        return None
+    return {
+        replace(
+            finding,
+            service=finding.service and names[finding.service],
+            evidence=tuple(replace(each, sentence="") for each in finding.evidence),
+        )
+        for finding in result.findings
+    }
+
+
 def renaming_problem(case: Case, name: str, directory: Path) -> str:
     """How renaming and reordering services changes what ``name`` ranks, beyond the names."""
     plain = rank(name, build_view(case, score_params()), seed=5)
@@ -66,6 +80,8 @@ def renaming_problem(case: Case, name: str, directory: Path) -> str:
         expected = tuple(replace(suspect, service=names[suspect.service]) for suspect in plain.suspects)
         if (other.status, other.suspects) != (plain.status, expected):
             return f"{names}: {other.status} {other.suspects}, not {expected}"
+        if said(other, {name: name for name in names.values()}) != said(plain, names):
+            return f"{names}: {other.findings}, not those of {plain.findings}"
     return ""
 
 
@@ -76,6 +92,10 @@ def test_renaming_and_reordering_changes_the_names_only(case: Case, name: str, t
 
 def test_a_method_that_looks_at_names_is_found_out(case: Case, tmp_path: Path) -> None:
     assert "ray-replicas-2" in renaming_problem(case, "test_by_name", tmp_path)
+
+
+def test_findings_that_depend_on_names_are_found_out(case: Case, tmp_path: Path) -> None:
+    assert "cpu-stress" in renaming_problem(case, "test_finds_by_name", tmp_path)
 
 
 def permuted(view: CaseView, seed: int) -> CaseView:
@@ -115,6 +135,7 @@ def test_a_method_that_depends_on_the_order_is_found_out(view: CaseView) -> None
 def test_same_seed_same_ranking(view: CaseView, name: str) -> None:
     first, second = (rank(name, view) for _ in range(2))
     assert first.suspects == second.suspects
+    assert first.findings == second.findings
 
 
 @each_method

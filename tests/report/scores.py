@@ -21,6 +21,8 @@ from tasks.score.results import method_costs
 from tasks.score.tables import (
     average_rank_table,
     comparison_table,
+    evidence_table,
+    finding_table,
     in_order,
     metric_ranking_table,
     misattribution_table,
@@ -69,6 +71,8 @@ def write_scores(
         "comparisons": compared,
         "average_ranks": average_rank_table(pairs, compared),
         "detections": detection_table(records if late_s else [], facts),
+        "findings": finding_table(pairs),
+        "evidence": evidence_table(pairs),
     }
     write_score_files(scores_dir, tables, {TIMINGS_FILE: {"method_costs": method_costs(pairs), "pairs": []}})
 

@@ -25,7 +25,17 @@ FAULTS = [
     ("c3", "network-delay", "ray-head", "ineffective"),
     ("c4", None, "ray-head", "effective"),
 ]
-METHODS = ["random", "nsigma", "baro", "e_diagnosis", "test_by_name", "test_all_tied", "test_raises"]
+METHODS = [
+    "random",
+    "nsigma",
+    "baro",
+    "e_diagnosis",
+    "test_by_name",
+    "test_all_tied",
+    "test_raises",
+    "test_finds_two",
+    "test_no_fault",
+]
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +190,31 @@ def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
 
 def test_the_files_hold_the_tables(result: ScoreResult) -> None:
     names = {file.name for file in result.out_dir.iterdir()}
-    tables = ["rankings", "metric_rankings", "scores", "misattribution", "comparisons", "average_ranks", "detections"]
+    tables = [
+        *("rankings", "metric_rankings", "scores", "misattribution", "comparisons", "average_ranks", "detections"),
+        *("findings", "evidence"),
+    ]
     assert names == {*(f"{table}.parquet" for table in tables), "metrics.json", "timings.json"}
     for table in tables:
         pd.testing.assert_frame_equal(pd.read_parquet(result.out_dir / f"{table}.parquet"), getattr(result, table))
+
+
+def test_findings_and_their_evidence_are_tables(result: ScoreResult) -> None:
+    findings = result.findings
+    assert set(findings["method"]) == {"test_finds_two", "test_no_fault"}, "the others do not say"
+    two = findings[findings["method"] == "test_finds_two"].set_index(["case_id", "finding"])
+    assert len(two) == 2 * len(FAULTS)
+    assert two.loc[("c0", 1), ["role", "kind", "significance"]].to_list() == ["root", "cpu-stress", 0.01]
+    assert two.loc[("c0", 2), ["role", "kind", "onset_s"]].to_list() == ["victim", "unknown", 7.0]
+    assert np.isnan(two.loc[("c0", 1), "onset_s"])
+    none = findings[findings["method"] == "test_no_fault"]
+    assert none["case_id"].to_list() == [case for case, *_ in FAULTS]
+    assert none[["finding", "role", "service", "kind", "significance", "onset_s"]].isna().all(axis=None)
+    evidence = result.evidence
+    assert evidence[["method", "finding", "signal"]].drop_duplicates().values.tolist() == [["test_finds_two", 1, "cpu"]]
+    assert (evidence["before"] == 0.1).all()
+    assert (evidence["during"] == 4).all()
+    assert evidence["siblings"].isna().all()
 
 
 def test_seconds_and_memory_are_kept_per_pair_and_summed_up_per_method(result: ScoreResult) -> None:
@@ -224,7 +255,7 @@ def test_same_inputs_same_bytes_in_another_process(result: ScoreResult, cases_di
     process = scoring(script, cases_dir, tmp_path / "out", hash_seed="1")
     process.communicate()
     assert process.returncode == 0
-    assert len(contents(tmp_path / "out")) == 8
+    assert len(contents(tmp_path / "out")) == 10
     assert contents(tmp_path / "out") == contents(result.out_dir)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.rca.method import Evidence, Finding
 from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Status, Suspect
 from tasks.score.store import PairStore
@@ -12,6 +13,10 @@ RESULT = PairResult(
     "ok",
     suspects=(Suspect(1, "a", 0.1 + 0.2, False, "cpu"), Suspect(2, "b", -1e-300, True, None)),
     metrics=(MetricSuspect(1, "a", "cpü", 1e300, False),),
+    findings=(
+        Finding("a", "cpu-stress", 1e-300, "root", 0.1 + 0.2, (Evidence("cpu", "ü", "cores", None, 0.1, -0.0),) * 2),
+        Finding(None, "workload", 1.0),
+    ),
     wall_s=0.123456789,
     peak_mb=100.5,
 )
@@ -31,6 +36,15 @@ def test_what_was_kept_comes_back_as_it_was(tmp_path: Path) -> None:
     assert store.pair("m", "other") is None
     assert store.pair("other", "k") is None
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("findings", [None, ()])
+def test_no_findings_and_no_fault_stay_apart(tmp_path: Path, findings: tuple[Finding, ...] | None) -> None:
+    store = PairStore(tmp_path)
+    store.keep_pair("m", "k", PairResult("ok", findings=findings))
+    kept = store.pair("m", "k")
+    assert kept is not None
+    assert kept.findings == findings
 
 
 @pytest.mark.parametrize("status", ["missing", "error", "invalid"])

@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from tasks.rca.method import Method, MethodError, Ranking
+from tasks.rca.method import Finding, Method, MethodError, Ranking
+from tasks.rca.run.findings import finding_problem, ordered_findings
 from tasks.rca.run.needs import lacking
 from tasks.rca.view import CaseView, column_names
 
@@ -57,6 +58,7 @@ class MetricSuspect:
 class PairResult:
     """The result of one pair. A ``status`` other than ``ok`` is a failure, without suspects; ``message`` says why.
 
+    ``findings``: roots first, then by significance; None: the method does not say how many roots there are.
     ``missing``: the case lacks what the method needs; ``error``: it raised; ``invalid``: it returned no valid ranking.
     ``wall_s`` and ``cpu_s`` are the method's alone. ``peak_mb``: greatest resident size of the process while it ran;
     ``grown_mb``: by how much the method raised it.
@@ -66,6 +68,7 @@ class PairResult:
     message: str = ""
     suspects: tuple[Suspect, ...] = ()
     metrics: tuple[MetricSuspect, ...] = ()
+    findings: tuple[Finding, ...] | None = None
     wall_s: float = 0.0
     cpu_s: float = 0.0
     peak_mb: float = 0.0
@@ -109,6 +112,7 @@ def run_pair(method: Method, view: CaseView, seed: int, parameters: Mapping[str,
         metrics=order_metrics(
             ranking, column_names(view.metrics), pair_rng(seed, method.name, view.content_key, "metrics")
         ),
+        findings=ordered_findings(ranking.findings, view.services),
         wall_s=wall,
         cpu_s=cpu,
     )
@@ -172,6 +176,7 @@ def _ranking_problem(ranking: object, services: Sequence[str]) -> str:
         scores = [score for _, score in ranking.services] + [score for _, _, score in ranking.metrics]
         finite = all(math.isfinite(score) for score in scores)
         owners = set(names) | {service for service, _, _ in ranking.metrics}
+        of_findings = finding_problem(ranking.findings, services)
     except (TypeError, ValueError) as error:
         return f"returned a malformed Ranking: {_steady(str(error))}"
     if not finite:
@@ -183,7 +188,7 @@ def _ranking_problem(ranking: object, services: Sequence[str]) -> str:
         return "returned a service twice"
     if len({(service, metric) for service, metric, _ in ranking.metrics}) != len(ranking.metrics):
         return "returned a metric twice"
-    return ""
+    return of_findings
 
 
 def _seed_global_generators(rng: np.random.Generator) -> None:

@@ -99,6 +99,7 @@ def test_random_numbers_depend_on_everything_and_on_nothing_else() -> None:
         ("test_duplicates", "invalid", "returned a service twice"),
         ("test_duplicate_metrics", "invalid", "returned a metric twice"),
         ("test_nan", "invalid", "returned a score that is not finite"),
+        ("test_finds_a_stranger", "invalid", "returned a finding on 'moon' which is not a candidate service"),
     ],
 )
 def test_a_failure_is_named_and_ranks_nothing(method: str, status: str, message: str) -> None:

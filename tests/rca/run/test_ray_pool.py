@@ -25,7 +25,7 @@ from tests.score.processes import contents
 from tests.synthetic import synthetic_case
 
 LIMITS = Limits(timeout_s=60, memory_mb=1024)
-METHODS = ["random", "nsigma", "test_raises", "test_sleeps"]
+METHODS = ["random", "nsigma", "test_raises", "test_sleeps", "test_finds_two"]
 
 
 @pytest.mark.timeout(300)
@@ -45,7 +45,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     score_campaign(tmp_path / "cases", params, tmp_path / "here", workers=1)
 
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
-    assert len(contents(tmp_path / "ray")) == 8
+    assert len(contents(tmp_path / "ray")) == 10
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers

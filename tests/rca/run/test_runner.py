@@ -106,6 +106,14 @@ def test_what_a_method_prints_does_not_matter() -> None:
     assert run("test_chatters")["c", "test_chatters"].status == "ok"
 
 
+def test_findings_come_back_from_the_worker_as_they_are() -> None:
+    results = run("test_finds_two", "test_no_fault", "test_by_order")
+    for name in ("test_finds_two", "test_no_fault", "test_by_order"):
+        assert results["c", name].status == "ok"
+        assert results["c", name].findings == run_pair(get_method(name), VIEW, seed=1).findings
+    assert [finding.role for finding in results["c", "test_finds_two"].findings or ()] == ["root", "victim"]
+
+
 def test_results_depend_on_neither_hash_seed_nor_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("random", "nsigma", "baro", "e_diagnosis", "test_all_tied")
     cases = tuple((label, replace(VIEW, content_key=label)) for label in "cdef")
