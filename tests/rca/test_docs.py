@@ -8,12 +8,14 @@ import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.plugins import Registry
 from tasks.rca.context import Context, ServiceFacts, SignalFacts
 from tasks.rca.method import METHODS, Method
+from tasks.rca.run.findings import finding_problem
 from tasks.rca.run.pair import run_pair
 from tests.plugin_packages import install
 from tests.rca.views import view_of
@@ -25,7 +27,7 @@ def test_the_example_package_offers_a_method_that_passes_its_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (DOCS / "add-a-method.md").read_text()
-    method_code, test_code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    method_code, test_code, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (project,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     described = tomllib.loads(project)["project"]
     (tmp_path / "acme_rca").mkdir()
@@ -48,7 +50,7 @@ def test_the_example_package_offers_a_method_that_passes_its_test(
 
 
 def test_the_example_for_llm_stacks_ranks(tmp_path: Path) -> None:
-    *_, code = re.findall(r"```python\n(.*?)```", (DOCS / "add-a-method.md").read_text(), re.DOTALL)
+    _, _, code, _ = re.findall(r"```python\n(.*?)```", (DOCS / "add-a-method.md").read_text(), re.DOTALL)
     (tmp_path / "kv_pressure.py").write_text(code)
     try:
         runpy.run_path(str(tmp_path / "kv_pressure.py"))
@@ -63,3 +65,12 @@ def test_the_example_for_llm_stacks_ranks(tmp_path: Path) -> None:
         assert run_pair(METHODS.registered["kv_pressure"], other, seed=1).status == "missing"
     finally:
         METHODS.registered.pop("kv_pressure", None)
+
+
+def test_the_example_of_a_finding_is_a_valid_answer() -> None:
+    *_, code = re.findall(r"```python\n(.*?)```", (DOCS / "add-a-method.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "add-a-method.md", "exec"), names)
+    ranking = names["ranking"]
+    assert finding_problem(ranking.findings, [service for service, _ in ranking.services]) == ""
+    assert ranking.findings[0].evidence[0].during == 3.9
