@@ -6,6 +6,8 @@ registry owns (fault kinds, method names) are checked by the stage that owns the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +17,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from tasks.backends import BACKENDS, find
 from tasks.errors import ParamsError
 from tasks.identity import NO_TELEMETRY
-from tasks.injection import InjectionSpec
+from tasks.injection import ROOT, InjectionSpec
 from tasks.metrics import Profile
 from tasks.stack import DnsLabel, StackParams
 from tasks.text import suggest
@@ -42,6 +44,17 @@ def _of_its_backend(value: Any) -> Any:
 def _at_backend(problem: str | PydanticCustomError, section: dict[str, Any]) -> ValidationError:
     details = InitErrorDetails(type=problem, loc=("backend",), input=section)
     return ValidationError.from_exception_data("deploy", [details])
+
+
+def _together(problems: Sequence[str], value: Any) -> ValidationError:
+    """Return an error with a line per problem; each names its key."""
+    return ValidationError.from_exception_data(
+        "params",
+        [
+            InitErrorDetails(type=PydanticCustomError("scenario", "{problem}", {"problem": each}), loc=(), input=value)
+            for each in problems
+        ],
+    )
 
 
 DeployParams = Annotated[SerializeAsAny[StackParams], BeforeValidator(_of_its_backend)]
@@ -101,11 +114,32 @@ class LoadParams(Frozen):
 
 
 class _OnEachTarget(Frozen):
-    """One case per target, each with this injection alone."""
+    """One case per target and step of the ladder, each with this injection alone.
+
+    ``ladder``: parameter -> its value at each step; a second parameter changes in step with the first.
+    """
 
     kind: str
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
     parameters: dict[str, Plain] = Field(default={})
+    ladder: dict[str, Annotated[tuple[Plain, ...], Field(min_length=1)]] = Field(default={})
+
+    @model_validator(mode="after")
+    def _ladder_is_even(self) -> _OnEachTarget:
+        if twice := sorted(self.ladder.keys() & self.parameters.keys()):
+            raise ValueError(f"ladder: {', '.join(twice)} must not be in parameters as well")
+        if len({len(values) for values in self.ladder.values()}) > 1:
+            raise ValueError("ladder: the lists must be equally long: step k takes value k of each")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return max((len(values) for values in self.ladder.values()), default=1)
+
+    def at_step(self, target: str, step: int) -> InjectionSpec:
+        """Return the injection on ``target`` with the values of a step of the ladder."""
+        values = {name: values[step] for name, values in self.ladder.items()}
+        return InjectionSpec(kind=self.kind, target=target, parameters={**self.parameters, **values})
 
 
 class _Together(Frozen):
@@ -114,22 +148,62 @@ class _Together(Frozen):
     injections: Annotated[tuple[InjectionSpec, ...], Field(min_length=2)]
 
 
+class Scenario(Frozen):
+    """A case with a load and injections of its own, recorded ``repetitions`` times.
+
+    ``load``: what differs from the section ``load``; mappings are merged, all else is replaced. ``injections``: any
+    number, of any role; without a root the case is a negative: nothing is the cause of anything.
+    """
+
+    name: DnsLabel
+    repetitions: Annotated[int, Field(ge=1, le=1000)] = 1
+    load: dict[str, Plain] = Field(default={})
+    injections: tuple[InjectionSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class AskedCase:
+    """A case as ``inject`` asks for it.
+
+    ``injections``: by the key of ``params.yaml`` that names the target. ``ladder``: parameter -> the key of its value.
+    """
+
+    injections: Mapping[str, InjectionSpec]
+    repetitions: int
+    scenario: Scenario | None = None
+    ladder: Mapping[str, str] = field(default_factory=dict)
+
+
 class InjectParams(Frozen):
     faults: tuple[_OnEachTarget, ...]
     concurrent: tuple[_Together, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
 
-    def cases(self) -> list[dict[str, InjectionSpec]]:
-        """Return the injections of each case with faults, by the key of ``params.yaml`` that names the target."""
+    def cases(self, repetitions: int = 1) -> list[AskedCase]:
+        """Return each case that is asked for; ``repetitions``: of those that are no scenario."""
         alone = [
-            {f"inject.faults[{f}].targets[{t}]": InjectionSpec(kind=each.kind, target=name, parameters=each.parameters)}
+            AskedCase(
+                {f"inject.faults[{f}].targets[{t}]": each.at_step(name, step)},
+                repetitions,
+                ladder={parameter: f"inject.faults[{f}].ladder.{parameter}[{step}]" for parameter in each.ladder},
+            )
             for f, each in enumerate(self.faults)
             for t, name in enumerate(each.targets)
+            for step in range(each.steps)
         ]
         together = [
-            {f"inject.concurrent[{c}].injections[{i}].target": spec for i, spec in enumerate(each.injections)}
+            AskedCase(_by_target(f"inject.concurrent[{c}]", each.injections), repetitions)
             for c, each in enumerate(self.concurrent)
         ]
-        return alone + together
+        played = [
+            AskedCase(_by_target(f"inject.scenarios[{s}]", each.injections), each.repetitions, each)
+            for s, each in enumerate(self.scenarios)
+        ]
+        return alone + together + played
+
+
+def _by_target(where: str, injections: Sequence[InjectionSpec]) -> dict[str, InjectionSpec]:
+    return {f"{where}.injections[{i}].target": spec for i, spec in enumerate(injections)}
 
 
 class ExportParams(Frozen):
@@ -207,10 +281,50 @@ class Params(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _scenarios_have_names_and_a_load(self) -> Params:
+        names: set[str] = set()
+        problems = []
+        for number, scenario in enumerate(self.inject.scenarios):
+            where = f"inject.scenarios[{number}]"
+            if scenario.name in names:
+                problems.append(f"{where}.name: another scenario has it (got '{scenario.name}')")
+            names.add(scenario.name)
+            try:
+                self.load_of(scenario)
+            except ValidationError as error:
+                problems += [f"{where}.load.{problem}" for problem in validation_problems(error, LoadParams)]
+        if problems:
+            raise _together(problems, self)
+        return self
+
+    def load_of(self, scenario: Scenario | None) -> LoadParams:
+        """Return the load of a case: the section ``load`` with what the scenario changes."""
+        if scenario is None or not scenario.load:
+            return self.load
+        return LoadParams.model_validate(overridden(self.load.model_dump(mode="json"), scenario.load))
+
+    @model_validator(mode="after")
+    def _a_victim_has_a_root(self) -> Params:
+        for case in self.inject.cases():
+            roots = [spec for spec in case.injections.values() if spec.role == ROOT]
+            for key, spec in case.injections.items():
+                if spec.role != "victim":
+                    continue
+                where = key.rpartition(".")[0]
+                if not any(root.offset_s < spec.offset_s for root in roots):
+                    raise ValueError(
+                        f"{where}.role: a victim needs a root of the same case that begins earlier; "
+                        "give one of them another offset_s"
+                    )
+                if spec.target in {root.target for root in roots}:
+                    raise ValueError(f"{key}: a victim must not be the target of a root (got '{spec.target}')")
+        return self
+
+    @model_validator(mode="after")
     def _offsets_fit(self) -> Params:
         window = self.campaign.windows.fault_s
         for case in self.inject.cases():
-            for key, spec in case.items():
+            for key, spec in case.injections.items():
                 if spec.offset_s >= window or spec.offset_s + (spec.duration_s or 0) > window:
                     raise ValueError(
                         f"{key.rpartition('.')[0]}: offset_s + duration_s must end within "

@@ -28,6 +28,13 @@ def fault(document: dict[str, Any], index: int) -> dict[str, Any]:
     return document["inject"]["faults"][index]
 
 
+ROOT = {"kind": "cpu-stress", "target": "ray-replicas-0"}
+
+
+def scenario(document: dict[str, Any], **parts: Any) -> None:
+    document["inject"]["scenarios"] = [{"name": "a", **parts}]
+
+
 def problems_of(tmp_path: Path, text: str) -> tuple[str, ...]:
     file = tmp_path / "params.yaml"
     file.write_text(text)
@@ -68,6 +75,56 @@ def test_the_default_parameters_are_valid_and_resolve_to_themselves(tmp_path: Pa
         (lambda d: d["campaign"].update(name="no-label-"), "campaign.name"),
         (lambda d: d["export"].update(rate_window_s=3), "export.rate_window_s: must be at least 4"),
         (lambda d: d["export"].update(rate_window_s=30), "campaign.windows.warmup_s: must be at least"),
+        (
+            lambda d: fault(d, 0).update(parameters={}, ladder={"workers": [1, 5000]}),
+            "inject.faults[0].ladder.workers[1]: ",
+        ),
+        (
+            lambda d: fault(d, 0).update(parameters={}, ladder={"wrkers": [1]}),
+            "inject.faults[0].ladder.wrkers[0]: unknown key; did you mean 'workers'?",
+        ),
+        (
+            lambda d: fault(d, 0).update(ladder={"workers": [1]}),
+            "inject.faults[0]: ladder: workers must not be in parameters",
+        ),
+        (
+            lambda d: fault(d, 2).update(parameters={}, ladder={"delay_ms": [1, 2], "jitter_ms": [1]}),
+            "inject.faults[2]: ladder: the lists must be equally long",
+        ),
+        (lambda d: fault(d, 0).update(ladder={"workers": []}), "inject.faults[0].ladder.workers: "),
+        (lambda d: d["inject"].update(scenarios=[{"name": "Has Spaces"}]), "inject.scenarios[0].name"),
+        (lambda d: d["inject"].update(scenarios=[{"name": "a"}, {"name": "a"}]), "inject.scenarios[1].name: another"),
+        (lambda d: scenario(d, lod={}), "inject.scenarios[0].lod: unknown key; did you mean 'load'?"),
+        (lambda d: scenario(d, load={"rats": 3}), "inject.scenarios[0].load.rats: unknown key; did you mean 'rate'?"),
+        (lambda d: scenario(d, load={"rate": "3"}), "inject.scenarios[0].load.rate: must be a number"),
+        (
+            lambda d: scenario(d, load={"output_tokens": {"mean": 500}}),
+            "inject.scenarios[0].load.output_tokens: mean (500)",
+        ),
+        (lambda d: scenario(d, injections=[{**ROOT, "role": "cause"}]), "inject.scenarios[0].injections[0].role"),
+        (lambda d: scenario(d, injections=[{**ROOT, "kind": "x"}]), "inject.scenarios[0].injections[0].kind: unknown"),
+        (
+            lambda d: scenario(d, injections=[{**ROOT, "role": "victim", "offset_s": 3}]),
+            "inject.scenarios[0].injections[0].role: a victim needs a root",
+        ),
+        (
+            lambda d: scenario(d, injections=[ROOT, {**ROOT, "target": "ray-head", "role": "victim"}]),
+            "inject.scenarios[0].injections[1].role: a victim needs a root",
+        ),
+        (
+            lambda d: scenario(
+                d, injections=[ROOT, {**ROOT, "kind": "network-delay", "role": "victim", "offset_s": 1}]
+            ),
+            "inject.scenarios[0].injections[1].target: a victim must not be the target of a root",
+        ),
+        (
+            lambda d: scenario(d, injections=[{**ROOT, "offset_s": 20, "duration_s": 3}]),
+            "inject.scenarios[0].injections[0]: offset_s + duration_s must end within",
+        ),
+        (
+            lambda d: scenario(d, injections=[ROOT, {**ROOT, "role": "disturbance"}]),
+            "inject.scenarios[0].injections[1]: cpu-stress and cpu-stress (inject.scenarios[0].injections[0]) both need",
+        ),
         (lambda d: (d["inject"].update(faults=[]), d["campaign"].update(fault_free_cases=0)), "would have no case"),
     ],
 )

@@ -89,9 +89,9 @@ class Attempt:
 
     def start_load(self, schedule: Schedule) -> subprocess.Popen[bytes]:
         """Start the load generator; its first request leaves at ``schedule.load_start``."""
-        self.say(f"load: {self.params.load.rate:g} requests/s for {schedule.load_seconds:g} s")
+        self.say(f"load: {self.plan.load.rate:g} requests/s for {schedule.load_seconds:g} s")
         spec = LoadSpec(
-            params=self.params.load,
+            params=self.plan.load,
             url=self.stack.runtime.gateway_url,
             model=self.stack.runtime.model,
             duration_s=schedule.load_seconds,
@@ -104,7 +104,7 @@ class Attempt:
 
     def await_load(self, generator: subprocess.Popen[bytes], schedule: Schedule) -> None:
         """Wait for the end of the load. Raises AttemptError when the generator fails or does not end in time."""
-        remaining = (schedule.end - datetime.now(UTC)).total_seconds() + self.params.load.request_timeout_s + 30
+        remaining = (schedule.end - datetime.now(UTC)).total_seconds() + self.plan.load.request_timeout_s + 30
         try:
             status = generator.wait(max(1.0, remaining))
         except subprocess.TimeoutExpired:
@@ -179,9 +179,10 @@ class Attempt:
                     campaign=self.params.campaign.name,
                     stack=stack,
                     front_end=GATEWAY,
-                    load=load_record(requests, self.params.load, run.oddities),
+                    load=load_record(requests, self.plan.load, run.oddities),
                     phases=schedule.phases,
                     injections=injections,
+                    scenario=self.plan.scenario,
                     completeness=completeness,
                     sampling=Sampling(step_s=self.params.export.step_s, rate_window_s=self.params.export.rate_window_s),
                     versions=software,

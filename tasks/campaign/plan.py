@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from tasks.identity import differing, digest, resolved
 from tasks.inject.catalogue import fault_kind, resolve_parameters
 from tasks.injection import ROOT, InjectionSpec, PlannedInjection, case_label
-from tasks.params import Params
+from tasks.params import AskedCase, LoadParams, Params
 
 SHAPING_SECTIONS = ("campaign", "deploy", "load", "export")
 """Sections of the parameters that every case depends on; ``inject`` is split into the cases."""
@@ -21,14 +22,17 @@ class CasePlan:
     """One experiment.
 
     ``case_id`` depends on the parameters that shape telemetry and differ from their defaults; it says nothing about the
-    fault. ``parameters`` are all that shape telemetry, defaults included: a finished case with the same id is reused
-    when it was recorded with these.
+    fault. ``load``: of this case. ``scenario``: the name of the entry of ``inject.scenarios`` that asks for it.
+    ``parameters`` are all that shape telemetry, defaults included: a finished case with the same id is reused when it
+    was recorded with these.
     """
 
     case_id: str
     repetition: int
     seed: int
-    injections: tuple[PlannedInjection, ...] = field(default=())
+    load: LoadParams
+    injections: tuple[PlannedInjection, ...] = ()
+    scenario: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -40,20 +44,28 @@ class CasePlan:
         """Like ``label``, but of three or more faults it names only the first."""
         return self._numbered(case_label(self.injections, most=2))
 
+    @property
+    def is_negative(self) -> bool:
+        """True if nothing in the case is a root cause."""
+        return all(injection.role != ROOT for injection in self.injections)
+
     def _numbered(self, faults: str) -> str:
-        return faults if self.repetition == 1 else f"{faults} #{self.repetition}"
+        text = faults if self.scenario is None else f"{self.scenario}: {faults}"
+        return text if self.repetition == 1 else f"{text} #{self.repetition}"
 
 
 def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
     """List the cases of the campaign in a seeded random order, so that no fault is always early or late."""
-    faults = [_planned(params, specs.values()) for specs in params.inject.cases()]
-    planned = [_planned(params, ())] * params.campaign.fault_free_cases + faults * params.campaign.repetitions
-    repetitions: dict[str, int] = {}
+    asked = [AskedCase({}, params.campaign.fault_free_cases), *params.inject.cases(params.campaign.repetitions)]
+    repetitions: Counter[str] = Counter()
     cases = []
-    for injections, identity in planned:
-        key = digest(identity)
-        repetitions[key] = repetitions.get(key, 0) + 1
-        cases.append(_case(params, repetitions[key], injections, identity))
+    for each in asked:
+        injections, identity = _planned(params, each.injections.values())
+        load, name = params.load_of(each.scenario), each.scenario.name if each.scenario else None
+        key = digest([identity, differing(load)])
+        for _ in range(each.repetitions):
+            repetitions[key] += 1
+            cases.append(_case(params, load, name, repetitions[key], injections, identity))
     random.Random(params.campaign.seed).shuffle(cases)
     return tuple(cases)
 
@@ -75,13 +87,19 @@ def _planned(
 
 
 def _case(
-    params: Params, repetition: int, injections: tuple[PlannedInjection, ...], identity: list[dict[str, Any]]
+    params: Params,
+    load: LoadParams,
+    scenario: str | None,
+    repetition: int,
+    injections: tuple[PlannedInjection, ...],
+    identity: list[dict[str, Any]],
 ) -> CasePlan:
-    sections = {name: getattr(params, name) for name in SHAPING_SECTIONS}
+    sections = {name: getattr(params, name) for name in SHAPING_SECTIONS} | {"load": load}
     differs = {name: differing(section) for name, section in sections.items()}
     found = digest({**differs, "injections": identity, "repetition": repetition})
     parameters = {
         **{name: resolved(section) for name, section in sections.items()},
         "injections": [injection.model_dump() for injection in injections],
     }
-    return CasePlan(f"case-{found[:12]}", repetition, int(found[12:20], 16), injections, parameters)
+    seed = int(found[12:20], 16)
+    return CasePlan(f"case-{found[:12]}", repetition, seed, load, injections, scenario, parameters)

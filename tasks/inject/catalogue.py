@@ -13,7 +13,7 @@ from tasks.backends import BACKENDS, faults_on
 from tasks.inject.executor import FaultExecutor, FaultParameters
 from tasks.injection import PlannedInjection
 from tasks.metrics import Metric
-from tasks.params import Params
+from tasks.params import AskedCase, Params
 from tasks.plugins import Registry
 from tasks.stack import Role
 from tasks.text import suggest
@@ -175,14 +175,26 @@ def validate_inject_params(params: Params) -> list[str]:
     roles, window = params.deploy.roles(), params.campaign.windows.fault_s
     problems: dict[str, None] = {}  # a problem of parameters is reported once per kind, not per target
     for case in params.inject.cases():
-        for key, spec in case.items():
+        for key, spec in case.injections.items():
             found = validate_injection(
                 spec.kind, spec.target, spec.parameters, roles, key, backend=params.deploy.backend
             )
-            problems |= dict.fromkeys(found)
-        planned = {key.rpartition(".")[0]: spec.planned(window, spec.parameters) for key, spec in case.items()}
+            problems |= dict.fromkeys(_in_the_ladder(problem, key, case) for problem in found)
+        planned = {
+            key.rpartition(".")[0]: spec.planned(window, spec.parameters) for key, spec in case.injections.items()
+        }
         problems |= dict.fromkeys(validate_overlaps(planned))
     return list(problems)
+
+
+def _in_the_ladder(problem: str, target_key: str, case: AskedCase) -> str:
+    """Return the problem with the key that holds the value, if that is a ladder."""
+    where = target_key.rpartition(".")[0]
+    for parameter, key in case.ladder.items():
+        rest = problem.removeprefix(f"{where}.parameters.{parameter}")
+        if rest != problem and rest[0] in ":.[":
+            return key + rest
+    return problem
 
 
 def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: str) -> FaultParameters:

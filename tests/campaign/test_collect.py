@@ -296,5 +296,5 @@ def test_the_child_says_whether_another_try_may_help(
     resolved = place.root / "resolved.yaml"
     resolved.write_text(params.dump())
     plan = plan_campaign(params)[0]
-    asked = CasePlan(case_id or plan.case_id, 1, 0)
+    asked = CasePlan(case_id or plan.case_id, 1, 0, plan.load)
     assert tasks.campaign.collect._run_in_process(asked, resolved, place, Console()) == outcome

@@ -23,6 +23,9 @@ from tests.test_identity import turned
 DEFAULT = Path(__file__).parents[2] / "params.yaml"
 
 
+LOAD = load_params(DEFAULT).load
+
+
 def params(**changes: dict[str, Any]) -> Params:
     document = yaml.safe_load(DEFAULT.read_text())
     for section, values in changes.items():
@@ -172,6 +175,10 @@ def every_kind(backend: str) -> Params:
     document["inject"] = {
         "faults": [{"kind": kind, "targets": targets} for kind, targets in fitting.items()],
         "concurrent": [{"injections": pair} for pair in pairs],
+        "scenarios": [
+            {"name": "surge", "repetitions": 2, "load": {"rate": 9, "prompt_tokens": {"mean": 30.0}}},
+            {"name": "cascade", "injections": [pairs[0][0], {**pairs[1][1], "role": "victim"}]},
+        ],
     }
     return Params.model_validate(document)
 
@@ -199,12 +206,14 @@ def test_every_planned_case_is_found_again_in_the_resolved_parameters(tmp_path: 
 
 def test_a_label_names_the_faults_and_the_short_one_not_all_of_many() -> None:
     one, two, three = (PlannedInjection(kind=kind, target="ray-head", duration_s=1) for kind in ("a", "b", "c"))
-    assert CasePlan("case-0", 1, 0).label == CasePlan("case-0", 1, 0).short_label == "fault-free"
-    pair = CasePlan("case-0", 2, 0, (one, two))
+    assert CasePlan("case-0", 1, 0, LOAD).label == CasePlan("case-0", 1, 0, LOAD).short_label == "fault-free"
+    pair = CasePlan("case-0", 2, 0, LOAD, (one, two))
     assert pair.label == pair.short_label == "a → ray-head + b → ray-head #2"
-    several = CasePlan("case-0", 3, 0, (one, two, three))
+    several = CasePlan("case-0", 3, 0, LOAD, (one, two, three))
     assert several.label == "a → ray-head + b → ray-head + c → ray-head #3"
     assert several.short_label == "a → ray-head + 2 more #3"
+    surge = CasePlan("case-0", 2, 0, LOAD, scenario="surge")
+    assert (surge.label, surge.is_negative) == ("surge: fault-free #2", True)
 
 
 def test_a_role_changes_a_case_only_if_it_is_not_the_default() -> None:
@@ -215,6 +224,81 @@ def test_a_role_changes_a_case_only_if_it_is_not_the_default() -> None:
 
     assert planned() == planned(role="root")
     assert len(planned() | planned(role="victim") | planned(role="disturbance")) == 4
+
+
+PAIR = [{"kind": "cpu-stress", "target": "ray-head"}, {"kind": "network-delay", "target": "ray-replicas-1"}]
+
+
+def with_scenarios(*scenarios: dict[str, Any]) -> Params:
+    return params(campaign={"fault_free_cases": 0}, inject={"faults": [], "scenarios": list(scenarios)})
+
+
+def test_a_scenario_is_a_case_with_a_load_and_injections_of_its_own() -> None:
+    roles = [{**PAIR[0], "role": "disturbance"}, {**PAIR[1], "offset_s": 3}]
+    scenario = {"name": "noisy", "load": {"rate": 5, "output_tokens": {"mean": 24}}, "injections": roles}
+    (plan,) = plan_campaign(with_scenarios(scenario))
+    assert plan.label == "noisy: cpu-stress → ray-head (disturbance) + network-delay → ray-replicas-1"
+    assert (plan.load.rate, plan.load.output_tokens.mean, plan.load.output_tokens.max) == (5, 24, 128)
+    assert plan.load.prompt_tokens == LOAD.prompt_tokens
+    assert plan.parameters["load"]["rate"] == 5
+    assert not plan.is_negative
+
+
+@pytest.mark.parametrize("injections", [[], [{**each, "role": "disturbance"} for each in PAIR]])
+def test_a_scenario_without_a_root_is_a_negative(injections: list[dict[str, Any]]) -> None:
+    (plan,) = plan_campaign(with_scenarios({"name": "quiet", "injections": injections}))
+    assert plan.is_negative
+
+
+def test_a_case_depends_on_its_own_load_and_not_on_the_name_of_its_scenario() -> None:
+    def planned(**changes: Any) -> set[str]:
+        return ids(with_scenarios({"name": "one", "injections": PAIR, **changes}))
+
+    assert planned() == planned(name="two") == planned(load={"rate": 3.0}) == planned(load={"max_send_lag_ms": 7})
+    assert planned() == ids(
+        params(campaign={"fault_free_cases": 0}, inject={"faults": [], "concurrent": [{"injections": PAIR}]})
+    )
+    assert not planned() & planned(load={"rate": 4})
+
+
+def test_scenarios_alike_are_repetitions_and_each_load_counts_its_own() -> None:
+    plans = plan_campaign(
+        with_scenarios(
+            {"name": "a", "repetitions": 2, "injections": PAIR},
+            {"name": "b", "injections": PAIR},
+            {"name": "c", "injections": PAIR, "load": {"rate": 4}},
+        )
+    )
+    numbered = sorted((plan.scenario or "", plan.repetition) for plan in plans)
+    assert numbered == [("a", 1), ("a", 2), ("b", 3), ("c", 1)]
+    assert len({plan.case_id for plan in plans}) == len({plan.seed for plan in plans}) == 4
+
+
+def test_scenarios_leave_the_other_cases_as_they_are() -> None:
+    document = yaml.safe_load(DEFAULT.read_text())
+    document["inject"]["scenarios"] = [{"name": "surge", "load": {"rate": 9}}]
+    assert ids(params()) < ids(Params.model_validate(document))
+
+
+def test_a_ladder_is_a_case_per_target_and_step() -> None:
+    fault = {"kind": "network-delay", "targets": ["ray-head", "ray-replicas-0"], "parameters": {"jitter_ms": 0}}
+    laddered = {**fault, "ladder": {"delay_ms": [10, 100, 300]}}
+    plans = plan_campaign(params(campaign={"fault_free_cases": 0, "repetitions": 2}, inject={"faults": [laddered]}))
+    assert len({plan.case_id for plan in plans}) == len(plans) == 12
+    steps = {(i.target, i.parameters["delay_ms"], i.parameters["jitter_ms"]) for p in plans for i in p.injections}
+    assert steps == {(target, delay, 0) for target in fault["targets"] for delay in (10, 100, 300)}
+    one = params(
+        campaign={"fault_free_cases": 0},
+        inject={"faults": [{**fault, "parameters": {"delay_ms": 100, "jitter_ms": 0}}]},
+    )
+    assert ids(one) < {plan.case_id for plan in plans}
+
+
+def test_parameters_of_a_ladder_change_in_step() -> None:
+    fault = {"kind": "network-delay", "targets": ["ray-head"], "ladder": {"delay_ms": [10, 300], "jitter_ms": [1, 50]}}
+    plans = plan_campaign(params(campaign={"fault_free_cases": 0}, inject={"faults": [fault]}))
+    asked = sorted((i.parameters["delay_ms"], i.parameters["jitter_ms"]) for p in plans for i in p.injections)
+    assert asked == [(10, 1), (300, 50)]
 
 
 def test_two_faults_at_once_need_no_float() -> None:
