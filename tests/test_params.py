@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tasks.campaign.plan import plan_campaign
 from tasks.commands.check import check_params
 from tasks.commands.inject import _assignments
 from tasks.errors import ParamsError
+from tasks.inject import catalogue
 from tasks.params import Params, load_params, overridden
 from tests.command import rcarena_here
 
@@ -29,6 +31,7 @@ def fault(document: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 ROOT = {"kind": "cpu-stress", "target": "ray-replicas-0"}
+DELAY = {**ROOT, "kind": "network-delay"}
 
 
 def scenario(document: dict[str, Any], **parts: Any) -> None:
@@ -112,9 +115,7 @@ def test_the_default_parameters_are_valid_and_resolve_to_themselves(tmp_path: Pa
             "inject.scenarios[0].injections[1].role: a victim needs a root",
         ),
         (
-            lambda d: scenario(
-                d, injections=[ROOT, {**ROOT, "kind": "network-delay", "role": "victim", "offset_s": 1}]
-            ),
+            lambda d: scenario(d, injections=[ROOT, {**DELAY, "role": "victim", "offset_s": 1}]),
             "inject.scenarios[0].injections[1].target: a victim must not be the target of a root",
         ),
         (
@@ -122,8 +123,8 @@ def test_the_default_parameters_are_valid_and_resolve_to_themselves(tmp_path: Pa
             "inject.scenarios[0].injections[0]: offset_s + duration_s must end within",
         ),
         (
-            lambda d: scenario(d, injections=[ROOT, {**ROOT, "role": "disturbance"}]),
-            "inject.scenarios[0].injections[1]: cpu-stress and cpu-stress (inject.scenarios[0].injections[0]) both need",
+            lambda d: scenario(d, injections=[DELAY, {**DELAY, "role": "disturbance"}]),
+            "inject.scenarios[0].injections[1]: network-delay and network-delay (inject.scenarios[0].injections[0]) ",
         ),
         (lambda d: (d["inject"].update(faults=[]), d["campaign"].update(fault_free_cases=0)), "would have no case"),
     ],
@@ -135,6 +136,24 @@ def test_one_mistake_gives_one_message_that_names_the_key(
     problems = problems_of(tmp_path, yaml.safe_dump(document))
     assert len(problems) == 1
     assert expected in problems[0]
+
+
+def test_what_is_never_a_cause_is_a_disturbance(
+    tmp_path: Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_root = dataclasses.replace(catalogue.fault_kind("network-delay"), root_allowed=False)
+    monkeypatch.setitem(catalogue.FAULT_KINDS.registered, "network-delay", no_root)
+    assert problems_of(tmp_path, yaml.safe_dump(document))[0].endswith(
+        "inject.faults[2].kind: network-delay is never a cause; ask for it in inject.scenarios, with role: disturbance"
+    )
+    del document["inject"]["faults"][2]
+    scenario(document, injections=[DELAY])
+    (problem,) = problems_of(tmp_path, yaml.safe_dump(document))
+    assert problem.endswith(
+        "inject.scenarios[0].injections[0].role: network-delay is never a cause; allowed: disturbance"
+    )
+    scenario(document, injections=[{**DELAY, "role": "disturbance"}])
+    check_params(Params.model_validate(document), "params.yaml")
 
 
 def test_every_mistake_is_listed(tmp_path: Path, document: dict[str, Any]) -> None:

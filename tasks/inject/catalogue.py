@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tasks.backends import BACKENDS, faults_on
 from tasks.inject.executor import FaultExecutor, FaultParameters
-from tasks.injection import PlannedInjection
+from tasks.injection import InjectionSpec, PlannedInjection
 from tasks.metrics import Metric
 from tasks.params import AskedCase, Params
 from tasks.plugins import Registry
@@ -179,12 +179,21 @@ def validate_inject_params(params: Params) -> list[str]:
             found = validate_injection(
                 spec.kind, spec.target, spec.parameters, roles, key, backend=params.deploy.backend
             )
+            found = found or _role_problems(spec, key)
             problems |= dict.fromkeys(_in_the_ladder(problem, key, case) for problem in found)
         planned = {
             key.rpartition(".")[0]: spec.planned(window, spec.parameters) for key, spec in case.injections.items()
         }
         problems |= dict.fromkeys(validate_overlaps(planned))
     return list(problems)
+
+
+def _role_problems(spec: InjectionSpec, key: str) -> list[str]:
+    if spec.role == "disturbance" or fault_kind(spec.kind).root_allowed:
+        return []
+    where, _, asked = key.rpartition(".")
+    cure = "allowed: disturbance" if asked == "target" else "ask for it in inject.scenarios, with role: disturbance"
+    return [f"{where}.{'role' if asked == 'target' else 'kind'}: {spec.kind} is never a cause; {cure}"]
 
 
 def _in_the_ladder(problem: str, target_key: str, case: AskedCase) -> str:

@@ -15,7 +15,7 @@ from tasks.commands.options import planned_case
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.errors import ParamsError
-from tasks.inject.catalogue import fault_kind_names, list_fault_kinds
+from tasks.inject.catalogue import list_fault_kinds
 from tasks.injection import PlannedInjection
 from tasks.params import Params, load_params
 from tests.test_identity import turned
@@ -160,9 +160,9 @@ def every_kind(backend: str) -> Params:
     fitting = {
         each.name: [service for service, role in roles.items() if role in each.roles]
         for each in list_fault_kinds()
-        if backend in each.backends
+        if backend in each.backends and each.root_allowed
     }
-    first, *rest = fault_kind_names(backend)
+    first, *rest = fitting
     pairs = [
         [
             {"kind": first, "target": fitting[first][-1]},
@@ -217,10 +217,9 @@ def test_a_label_names_the_faults_and_the_short_one_not_all_of_many() -> None:
 
 
 def test_a_role_changes_a_case_only_if_it_is_not_the_default() -> None:
-    pair = [{"kind": "cpu-stress", "target": "ray-head"}, {"kind": "network-delay", "target": "ray-replicas-1"}]
-
-    def planned(**second: str) -> set[str]:
-        return ids(params(inject={"faults": [], "concurrent": [{"injections": [pair[0], {**pair[1], **second}]}]}))
+    def planned(**role: str) -> set[str]:
+        late = {**PAIR[1], "offset_s": 1, **role}
+        return ids(params(inject={"faults": [], "concurrent": [{"injections": [PAIR[0], late]}]}))
 
     assert planned() == planned(role="root")
     assert len(planned() | planned(role="victim") | planned(role="disturbance")) == 4
