@@ -16,6 +16,7 @@ import pyarrow as pa
 from tasks.case import NOT_DECLARED, Case, CaseError, CaseRecord, is_finished, read_case
 from tasks.injection import FAULT_FREE, Injection, phrase
 from tasks.params import Params
+from tasks.report.answers import Answer, answers
 from tasks.report.case_metrics import CaseSignals, case_signals
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
@@ -50,6 +51,7 @@ class CaseSummary:
     gaps: tuple[str, ...]
     signals: CaseSignals | None
     results: tuple[MethodResult, ...]
+    answers: tuple[Answer, ...]
     services: tuple[str, ...]
     seed: int
     stack: int | None
@@ -275,6 +277,10 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
     record = case.record
     counted = record.counted(include_ineffective=include_ineffective)
     origin = record.injection_time_of(counted)
+    results = scoreboard.results.get(record.case_id, ()) if scoreboard else ()
+    explained = scoreboard.explained if scoreboard else frozenset()
+    found = [(result.method, result.findings) for result in results if result.findings is not None]
+    found.sort(key=lambda said: said[0] not in explained)
     return CaseSummary(
         case_id=record.case_id,
         fault=record.labels_of(counted).fault,
@@ -291,7 +297,8 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         send_lag_p99_ms=record.load.send_lag_p99_ms,
         gaps=_gaps(record),
         signals=case_signals(case, origin),
-        results=scoreboard.results.get(record.case_id, ()) if scoreboard else (),
+        results=results,
+        answers=answers(record, found, include_ineffective=include_ineffective),
         services=record.service_names,
         seed=record.seed,
         stack=record.stack.index,

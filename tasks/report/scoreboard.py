@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from tasks.rca.method import Finding
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 from tasks.score.files import ScoreFiles, number, read_score_files
+from tasks.score.findings import read_findings
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
 
 LEVELS = ("overall", "fault", "target", "family")
@@ -40,7 +42,8 @@ class MethodResult:
     """One method on one case.
 
     ``truth_ranks``: ranks of the true root causes in its ranking, ascending. ``metric_rank``: rank of the first metric
-    that names a root cause, else None. ``excluded``: why the case is not scored; empty if it is.
+    that names a root cause, else None. ``excluded``: why the case is not scored; empty if it is. ``findings``: None if
+    the method does not say how many root causes there are.
     """
 
     method: str
@@ -50,6 +53,7 @@ class MethodResult:
     suspects: tuple[Suspect, ...]
     truth_ranks: tuple[int, ...]
     metric_rank: int | None
+    findings: tuple[Finding, ...] | None = None
 
     @property
     def ranked(self) -> bool:
@@ -176,7 +180,8 @@ class Scores:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """All scores. ``methods``: best first. ``results``: by case id, in that order. ``files``: the tables read."""
+    """All scores. ``methods``: best first. ``results``: by case id, in that order. ``files``: the tables read.
+    ``explained``: methods that give evidence for what they find."""
 
     methods: tuple[str, ...]
     services: Scores
@@ -184,6 +189,7 @@ class Scoreboard:
     unscored_metrics: tuple[Unscored, ...]
     results: Mapping[str, tuple[MethodResult, ...]]
     files: ScoreFiles
+    explained: frozenset[str] = frozenset()
 
 
 def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
@@ -206,6 +212,7 @@ def read_scoreboard(scores_dir: Path) -> Scoreboard | None:
         unscored_metrics=tuple(_unscored_metrics(files.rankings)),
         results=_results(files, methods),
         files=files,
+        explained=frozenset(files.evidence["method"]) if files.evidence is not None else frozenset(),
     )
 
 
@@ -284,6 +291,7 @@ def _results(files: ScoreFiles, methods: Sequence[str]) -> dict[str, tuple[Metho
     for row in rankings.dropna(subset="rank").sort_values("rank", kind="stable").to_dict("records"):
         suspects.setdefault((row["case_id"], row["method"]), []).append(_suspect(row))
     metric_ranks = _metric_ranks(files.metric_rankings)
+    findings = read_findings(files)
     results: dict[str, list[MethodResult]] = {}
     for row in rankings.drop_duplicates(["case_id", "method"]).to_dict("records"):
         ranked = tuple(suspects.get((row["case_id"], row["method"]), ()))
@@ -295,6 +303,7 @@ def _results(files: ScoreFiles, methods: Sequence[str]) -> dict[str, tuple[Metho
             suspects=ranked,
             truth_ranks=tuple(suspect.rank for suspect in ranked if suspect.truth),
             metric_rank=metric_ranks.get((row["case_id"], row["method"])),
+            findings=findings.get((row["case_id"], row["method"])),
         )
         results.setdefault(row["case_id"], []).append(result)
     position = _position(methods)

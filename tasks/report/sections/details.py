@@ -17,12 +17,19 @@ from tasks.report.latency import LatencyScatter
 from tasks.report.section import rendered, section
 
 RANKS_SHOWN = 10
+FINDINGS_SHOWN = 4
+EVIDENCE_SHOWN = 6
 _TIME_DIGITS = 6
 
 
 @section(link="Case by case", title="Case by case", order=80)
 def render(report: ReportData) -> Markup:
-    limits = {"MAX_SIGMAS": MAX_SIGMAS, "RANKS_SHOWN": RANKS_SHOWN}
+    limits = {
+        "MAX_SIGMAS": MAX_SIGMAS,
+        "RANKS_SHOWN": RANKS_SHOWN,
+        "FINDINGS_SHOWN": FINDINGS_SHOWN,
+        "EVIDENCE_SHOWN": EVIDENCE_SHOWN,
+    }
     return Markup("").join(
         rendered("details.html.j2", report, case=case, figure=_figure(case), **limits) for case in report.cases
     )
