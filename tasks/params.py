@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from tasks.injection import ROOT, InjectionSpec
 from tasks.metrics import Profile
 from tasks.stack import DnsLabel, StackParams
 from tasks.text import suggest
+from tasks.traffic import LoadShape, LongPrompts, TraceFile
 from tasks.validation import Frozen, Plain, Seconds, validation_problems
 from tasks.yaml_core import YamlError, dump, load
 
@@ -101,9 +103,11 @@ class LoadParams(Frozen):
     """Open-loop load: requests leave on schedule whether or not earlier ones returned.
 
     ``ignore_eos``: ask for exactly the wanted number of output tokens, an extension of vLLM; False leaves it out.
+    ``trace`` (with ``arrival: trace``): played at the speed at which its mean rate is ``rate``, its token counts
+    clipped to ``min`` … ``max`` of ``prompt_tokens`` and ``output_tokens``.
     """
 
-    arrival: Literal["poisson", "constant"]
+    arrival: Literal["poisson", "constant", "trace"]
     rate: Annotated[float, Field(gt=0, le=10_000)]
     endpoint: Literal["chat", "completions"] = "chat"
     prompt_tokens: TokenCount = TokenCount(distribution="normal", mean=24, stdev=8, min=4, max=128)
@@ -111,6 +115,33 @@ class LoadParams(Frozen):
     request_timeout_s: Seconds = 20
     max_send_lag_ms: Annotated[float, Field(gt=0), NO_TELEMETRY] = 100
     ignore_eos: bool = True
+    shapes: Annotated[tuple[LoadShape, ...], Field(max_length=32)] = ()
+    long_prompts: LongPrompts | None = None
+    trace: TraceFile | None = None
+
+    @property
+    def summary(self) -> str:
+        """The rate and what happens to the load, for people."""
+        parts = (self.trace, *self.shapes, self.long_prompts)
+        return "; ".join([f"{self.rate:g} requests/s", *(str(part) for part in parts if part is not None)])
+
+    @model_validator(mode="after")
+    def _trace_is_played(self) -> LoadParams:
+        if self.arrival == "trace" and self.trace is None:
+            raise ValueError("trace: missing; arrival: trace needs it")
+        if self.arrival != "trace" and self.trace is not None:
+            raise ValueError(f"trace: is played with arrival: trace only (got {self.arrival})")
+        return self
+
+    @model_validator(mode="after")
+    def _one_ramp_at_a_time(self) -> LoadParams:
+        ramps = sorted(
+            (shape.start_s, shape.end_s, number) for number, shape in enumerate(self.shapes) if shape.kind == "ramp"
+        )
+        for (_, end, one), (start, _, other) in pairwise(ramps):
+            if start < end:
+                raise ValueError(f"shapes[{max(one, other)}]: overlaps shapes[{min(one, other)}]; two ramps must not")
+        return self
 
 
 class _OnEachTarget(Frozen):

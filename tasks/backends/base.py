@@ -141,6 +141,14 @@ class Backend(ABC, Generic[P]):
         return []
 
     @classmethod
+    def max_model_len(cls, deploy: P) -> int | None:
+        """Return how many tokens of prompt and answer the model takes; None: not known before the stack runs.
+
+        Called when ``problems`` finds none.
+        """
+        return None
+
+    @classmethod
     @abstractmethod
     def read_runtime(cls, directory: Path) -> Runtime | None:
         """Return the stack that was last published in ``directory``, alive or dead; None when there is none."""

@@ -89,7 +89,7 @@ class Attempt:
 
     def start_load(self, schedule: Schedule) -> subprocess.Popen[bytes]:
         """Start the load generator; its first request leaves at ``schedule.load_start``."""
-        self.say(f"load: {self.plan.load.rate:g} requests/s for {schedule.load_seconds:g} s")
+        self.say(f"load: {self.plan.load.summary} for {schedule.load_seconds:g} s")
         spec = LoadSpec(
             params=self.plan.load,
             url=self.stack.runtime.gateway_url,
@@ -97,6 +97,7 @@ class Attempt:
             duration_s=schedule.load_seconds,
             seed=self.plan.seed,
             start_at=schedule.load_start.timestamp(),
+            fault_start_s=(schedule.fault_start - schedule.load_start).total_seconds(),
         )
         return start_generator(
             spec, self.directory / REQUESTS_FILE, nice=LOAD_NICENESS, log_file=self.directory / "load.log"

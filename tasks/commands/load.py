@@ -32,6 +32,15 @@ def load(
             help="Ask for exactly the wanted number of tokens, an extension of vLLM; default: load.ignore_eos.",
         ),
     ] = None,
+    fault_start: Annotated[
+        float | None,
+        typer.Option(
+            "--fault-start",
+            min=0,
+            metavar="SECONDS",
+            help="Second of the run from which load.shapes and load.long_prompts count; default: as in a case.",
+        ),
+    ] = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
 ) -> None:
     """Load any OpenAI-compatible server as a campaign would, and record every request."""
@@ -51,8 +60,16 @@ def load(
     api_key = ApiKey.of_variable(api_key_env) if api_key_env is not None else None
     api_key = ApiKey.of_file(api_key_file) if api_key_file is not None else api_key
     asked = checked.load if ignore_eos is None else checked.load.model_copy(update={"ignore_eos": ignore_eos})
+    windows = checked.campaign.windows
     try:
-        spec = LoadSpec(params=asked, url=url, model=model, duration_s=duration, seed=checked.campaign.seed)
+        spec = LoadSpec(
+            params=asked,
+            url=url,
+            model=model,
+            duration_s=duration,
+            seed=checked.campaign.seed,
+            fault_start_s=windows.warmup_s + windows.baseline_s if fault_start is None else fault_start,
+        )
     except ValidationError as error:
         raise ParamsError(validation_problems(error, LoadSpec)) from error
     record = record_requests(spec, out, api_key=api_key)

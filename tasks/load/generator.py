@@ -76,7 +76,7 @@ class Generator:
         self._spec = spec
         self._out = out
         self._on_progress = on_progress
-        self._schedule = draw_schedule(params, spec.duration_s, spec.seed, POOL_WORDS)
+        self._schedule = draw_schedule(params, spec.duration_s, spec.seed, POOL_WORDS, spec.fault_start_s)
         self._bodies = BodyWriter(params, spec.model, spec.seed)
         self._request_head = request_head(spec, api_key)
         self._timeout_ns = round(params.request_timeout_s * _NS)
@@ -320,6 +320,9 @@ def main(arguments: list[str] | None = None) -> int:
     on_progress = _ProgressLine(spec.duration_s) if options.progress else None
     try:
         asyncio.run(_run(Generator(spec, options.out, on_progress, api_key), options.parent))
+    except ParamsError as error:
+        log.error("%s", error)
+        return 2
     except ProcessLookupError:
         log.error("parent process %s does not exist", options.parent)
         return 1

@@ -19,7 +19,9 @@ _IN_PATH = "/%:@!$&'()*+,;=~"
 
 class LoadSpec(Frozen):
     """A run. ``url``: the server, with or without ``/v1``, or the endpoint itself; a ``?query`` is kept.
-    ``start_at``: Unix time of the first possible send (``None``: as soon as the generator is ready)."""
+    ``start_at``: Unix time of the first possible send (``None``: as soon as the generator is ready).
+    ``fault_start_s``: second of the run from which the shapes of the load count, the start of a case's fault window.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -29,6 +31,7 @@ class LoadSpec(Frozen):
     duration_s: Annotated[float, Field(gt=0, le=7 * 86_400)]
     seed: Annotated[int, Field(ge=0)]
     start_at: float | None = None
+    fault_start_s: Annotated[float, Field(ge=0, le=7 * 86_400)] = 0
 
     @field_validator("url")
     @classmethod

@@ -32,6 +32,12 @@ class KubernetesBackend(Backend[KubernetesDeployParams]):
         return validate_deploy_params(deploy)
 
     @classmethod
+    def max_model_len(cls, deploy: KubernetesDeployParams) -> int | None:
+        from tasks.deploy.kubernetes.models import max_model_len
+
+        return max_model_len(deploy.model, deploy.engine_arguments)
+
+    @classmethod
     def read_runtime(cls, directory: Path) -> KubernetesRuntime | None:
         from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 

@@ -28,6 +28,10 @@ class LocalBackend(Backend[LocalDeployParams]):
     parameters = LocalDeployParams
 
     @classmethod
+    def max_model_len(cls, deploy: LocalDeployParams) -> int:
+        return deploy.model.max_model_len
+
+    @classmethod
     def read_runtime(cls, directory: Path) -> StackRuntime | None:
         from tasks.deploy.local.runtime import StackRuntime
 

@@ -47,6 +47,12 @@ def model_presets() -> Mapping[str, ModelPreset]:
     return {name: ModelPreset.model_validate({"name": name, **fields}) for name, fields in document.items()}
 
 
+def max_model_len(name: str, engine_arguments: Mapping[str, Any]) -> int | None:
+    """Return the longest context of a preset with arguments over its own; None if neither says."""
+    length = {**model_preset(name).engine, **engine_arguments}.get("max_model_len")
+    return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None
+
+
 def model_preset(name: str) -> ModelPreset:
     """Return a preset. Raises KeyError for an unknown name, which ``validate_deploy_params`` reports first."""
     return model_presets()[name]
