@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -128,6 +129,33 @@ def test_run_foreground(server_url: str, tmp_path: Path, capfd: pytest.CaptureFi
     assert set(run.requests.column("error").to_pylist()) == {None}
     assert not run.oddities
     assert "sent 10/10" in capfd.readouterr().err
+
+
+def test_a_run_with_shapes_sends_what_they_say(server_url: str, tmp_path: Path) -> None:
+    shapes = [
+        {"kind": "surge", "start_s": -0.25, "duration_s": 0.5, "factor": 4},
+        {"kind": "drop", "start_s": 0.25, "duration_s": 0.25, "factor": 0},
+    ]
+    params = LoadParams.model_validate({"arrival": "constant", "rate": 20, "shapes": shapes})
+    spec = LoadSpec(params=params, url=server_url, model="toy", duration_s=1.5, seed=1, fault_start_s=0.5)
+    requests = run_foreground(spec, tmp_path / "out").requests
+    at_ns = requests.column("scheduled").cast("int64").to_numpy()
+    counts, _ = np.histogram((at_ns - at_ns[0]) / 1e9 + 1e-6, bins=[0, 0.25, 0.75, 1, 1.5])
+    assert counts.tolist() == [5, 40, 0, 10]
+    record = load_record(requests, params)
+    assert (record.requests, record.failed) == (55, 0)
+    assert record.parameters["shapes"][0]["kind"] == "surge"
+
+
+def test_a_trace_that_went_away_is_told(server_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,1,1\n9,1,1\n")
+    trace = {"file": str(tmp_path / "t.csv"), "format": "csv"}
+    params = LoadParams.model_validate({"arrival": "trace", "rate": 1, "trace": trace})
+    (tmp_path / "t.csv").unlink()
+    spec = LoadSpec(params=params, url=server_url, model="toy", duration_s=0.5, seed=1)
+    with pytest.raises(LoadError, match="exit status 2"):
+        run_foreground(spec, tmp_path / "out")
+    assert "load.trace.file" in capfd.readouterr().err
 
 
 def test_run_foreground_tells_of_a_failure(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _load_profile(parameters: Mapping[str, Any]) -> LoadProfile:
 
     def mean(name: str) -> float | None:
         tokens = parameters.get(name)
-        if not isinstance(tokens, Mapping):
+        if not isinstance(tokens, Mapping) or parameters.get("arrival") == "trace":  # they limit its counts only
             return None
         if tokens.get("distribution") == "uniform":
             low, high = number(tokens.get("min")), number(tokens.get("max"))

@@ -155,6 +155,30 @@ def test_on_which_stack_a_case_was_recorded_is_not_in_its_view(case: Case) -> No
     assert views[0] == views[1] == views[2]
 
 
+def test_what_happens_to_the_load_is_not_in_a_view(case: Case) -> None:
+    shapes = [{"kind": "surge", "start_s": 0.0, "duration_s": 5.0, "factor": 2.0, "period_s": 5.0}]
+    long = {"share": 0.5, "tokens": 300, "start_s": 0.0, "duration_s": 5.0}
+    loads = [LOAD, LOAD | {"shapes": [], "long_prompts": None, "trace": None}, LOAD | {"shapes": shapes}]
+    views = []
+    for parameters in [*loads, LOAD | {"shapes": shapes, "long_prompts": long}]:
+        load = case.record.load.model_copy(update={"parameters": parameters})
+        views.append(
+            pickle.dumps(build_view(copied(case, case.record.model_copy(update={"load": load})), score_params()))
+        )
+    assert len(set(views)) == 1
+
+
+def test_of_a_trace_a_view_has_the_mean_rate_alone(case: Case) -> None:
+    trace = {"file": "secret.csv", "format": "csv", "start_s": 7.5, "sha256": "ab" * 32}
+    load = case.record.load.model_copy(update={"parameters": LOAD | {"arrival": "trace", "trace": trace}})
+    view = build_view(copied(case, case.record.model_copy(update={"load": load})), score_params())
+    profile = view.context.load
+    assert (profile.arrival, profile.rate, profile.prompt_tokens, profile.output_tokens) == ("trace", 3.0, None, None)
+    content = pickle.dumps(view)
+    assert b"secret" not in content
+    assert b"abab" not in content
+
+
 def test_renaming_changes_the_names_only(case: Case, tmp_path: Path) -> None:
     view = build_view(case, score_params())
     other = build_view(rewritten(case, tmp_path, NAMES, seed=3), score_params())
