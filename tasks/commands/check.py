@@ -20,7 +20,13 @@ def check_params(params: Params, source: str) -> None:
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
     found = deploy_problems(params.deploy)
     longest = None if found else find(params.deploy.backend).max_model_len(params.deploy)
-    problems += [*found, *load_problems(params.load, params.campaign.windows, longest)]
+    loads = {"load": params.load} | {
+        f"inject.scenarios[{number}].load": params.load_of(scenario)
+        for number, scenario in enumerate(params.inject.scenarios)
+        if scenario.load
+    }
+    windows = params.campaign.windows
+    problems += [*found, *(each for key, load in loads.items() for each in load_problems(load, windows, longest, key))]
     if not params.inject.cases() and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")
     if problems:

@@ -95,6 +95,18 @@ def test_the_backend_says_how_long_a_prompt_may_be(deploy: dict[str, Any]) -> No
     check_params(Params.model_validate(document), "params.yaml")
 
 
+def test_the_load_of_a_scenario_is_checked_too() -> None:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["inject"]["scenarios"] = [
+        {"name": "surge", "load": {"shapes": [surge()]}},
+        {"name": "late", "load": {"shapes": [surge(start_s=28)]}},
+    ]
+    with pytest.raises(ParamsError) as caught:
+        check_params(Params.model_validate(document), "params.yaml")
+    (found,) = caught.value.problems
+    assert found.startswith("params.yaml: inject.scenarios[1].load.shapes[0]: must lie between -27 s")
+
+
 @pytest.mark.parametrize(
     ("shapes", "problem"),
     [
