@@ -1,0 +1,379 @@
+"""Columns that tell a serving stack's inside from its outside: raw metrics by service, and what is derived from them.
+
+A *column* is a table (rows, services) on the rows of ``view.metrics`` and the services of ``view.services``; NaN: no
+sample. Derived columns and what they show:
+
+* **gap** (s): how long a caller waited for a call beyond what the callee took for it. A slow link shows here, and
+  nothing inside the callee does. ``request_leg`` is the part before the callee began: a slow sender delays it, a slow
+  answerer does not. The first gap is that between the load's clients and the front end.
+* **cpu_beyond_load**, **step_beyond_load**: CPU, and time per generated token, over what the load explains at most:
+  twice the work may cost twice the CPU, twice the batch twice the time per step. Less of either explains nothing.
+* **stopped**, **mute**, **silent** (shares): steps at which the service used no CPU, sent nothing, completed nothing.
+* **vanished** (log ratio): how far memory or processes fell below their usual level: processes ended.
+* **quota** (cores): CPU over its share of the quota, where a CPU quota stands in for an accelerator's limit.
+
+Time is taken from metrics where there are any, else from the attributes of the engine's spans.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tasks import metrics as vocabulary
+from tasks.rca.features.rows import row_of
+from tasks.rca.features.spans import SpanTable, link_traces, span_table
+from tasks.rca.view import CaseView
+from tasks.spans import Traces
+
+STOPPED_SHARE = 0.03
+"""Below this share of its normal CPU a service does not even idle: an idle Ray replica keeps a third, NGINX a fifth."""
+MUTE_SHARE = 0.002
+"""Below this share of its normal traffic nothing leaves a service: a frozen one still acknowledges (1 %)."""
+SILENT_SHARE = 0.03
+BUSY_SHARE = 0.05
+"""From this share of active SM time on a GPU is not idle."""
+SMOOTH_S = 5.0
+"""Work is averaged over so many seconds, the window of rates: single arrivals say nothing about load."""
+
+
+DERIVED = frozenset(
+    {
+        *("gap", "request_leg", "client_gap", "refused", "completed", "busy", "cpu_beyond_load", "step_beyond_load"),
+        *("stopped", "mute", "done", "silent", "vanished", "quota", "gpu_clock_busy"),
+    }
+)
+"""Columns that are not a metric as it was recorded."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """``columns``: name -> (rows, services). ``sources``: what there was of metrics, engine, accelerator, spans and
+    requests. ``single_callee``: (services,) position of the only candidate that a service calls, -1 if none or several.
+    ``callees``: caller -> callees, positions."""
+
+    services: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]
+    sources: frozenset[str]
+    callees: Mapping[int, tuple[int, ...]]
+
+    def get(self, name: str) -> np.ndarray | None:
+        return self.columns.get(name)
+
+
+def serving_columns(view: CaseView, before: np.ndarray) -> Serving:
+    """Return the columns of ``view``. ``before``: (rows,) bool, the rows that say what is normal.
+
+    O(services x metrics x rows + spans log spans).
+    """
+    columns = metric_tables(view)
+    sources = {"metrics"}
+    sources |= {"engine metrics"} & ({"engine metrics"} if _ENGINE & columns.keys() else set())
+    if any(name.startswith("gpu_") for name in columns):
+        sources.add("accelerator")
+    callees: dict[int, tuple[int, ...]] = _declared_callees(view)
+    if len(view.spans) and len(view.metrics):
+        sources.add("spans")
+        table, traces = span_table(view), link_traces(view)
+        calls = _calls(view, table, traces)
+        columns |= calls.columns
+        callees = calls.callees or callees
+        if "step" not in columns and (engine := _engine_spans(view)):
+            columns |= engine
+            sources.add("engine spans")
+        if len(view.requests):
+            columns |= _clients(view, table, calls.rows)
+            sources.add("requests")
+    columns |= _derived(view, columns, before)
+    return Serving(view.services, columns, frozenset(sources), callees)
+
+
+_RAW = {
+    vocabulary.CPU_USAGE.name: "cpu",
+    vocabulary.MEMORY_RSS.name: "memory",
+    vocabulary.MEMORY_WORKING_SET.name: "working_set",
+    vocabulary.MEMORY_LIMIT_HITS.name: "memory_limit_hits",
+    vocabulary.CPU_THROTTLED.name: "cpu_throttled",
+    vocabulary.ACCELERATOR_UTILIZATION.name: "utilization",
+    vocabulary.NETWORK_TRANSMIT.name: "transmit",
+    vocabulary.NETWORK_RECEIVE.name: "receive",
+    vocabulary.PROCESSES.name: "processes",
+    vocabulary.RESTARTS_RATE.name: "restarts",
+    vocabulary.PODS_READY.name: "ready",
+    vocabulary.INTER_TOKEN_LATENCY_MEAN.name: "step",
+    vocabulary.REQUESTS_RUNNING.name: "running",
+    vocabulary.REQUESTS_WAITING.name: "waiting",
+    vocabulary.GENERATION_TOKENS_RATE.name: "tokens",
+    vocabulary.PROMPT_TOKENS_RATE.name: "prompt_tokens",
+    vocabulary.REQUEST_RATE.name: "request_rate",
+    vocabulary.ERROR_RATE.name: "errors",
+    vocabulary.SERVE_ONGOING_REQUESTS.name: "ongoing",
+    vocabulary.PREEMPTIONS_RATE.name: "preemptions",
+    vocabulary.KV_CACHE_USAGE.name: "kv_cache",
+    vocabulary.SERVE_PROCESSING_LATENCY_MEAN.name: "processing",
+    vocabulary.LATENCY_P50.name: "latency",
+    vocabulary.LATENCY_P90.name: "latency_p90",
+    vocabulary.GPU_SM_CLOCK.name: "gpu_clock",
+    vocabulary.GPU_SM_ACTIVE.name: "gpu_active",
+    vocabulary.GPU_POWER.name: "gpu_power",
+    vocabulary.GPU_POWER_LIMIT.name: "gpu_power_limit",
+    vocabulary.GPU_POWER_VIOLATION.name: "gpu_power_violation",
+    vocabulary.GPU_THERMAL_VIOLATION.name: "gpu_thermal_violation",
+    vocabulary.GPU_MEMORY_USED.name: "gpu_memory",
+}
+_ENGINE = frozenset({"step", "tokens", "running"})
+
+
+def metric_tables(view: CaseView) -> dict[str, np.ndarray]:
+    """Return the metrics that the method knows, each as (rows, services)."""
+    services = pd.Index(view.services)
+    owner = services.get_indexer(view.metrics.columns.get_level_values(0))
+    names = view.metrics.columns.get_level_values(1)
+    code, known = pd.factorize(names)
+    values = view.metrics.to_numpy(dtype=float)
+    tables: dict[str, np.ndarray] = {}
+    for i, name in enumerate(known):
+        if name not in _RAW:
+            continue
+        chosen = np.flatnonzero((code == i) & (owner >= 0))
+        table = np.full((len(values), len(services)), np.nan)
+        table[:, owner[chosen]] = values[:, chosen]
+        tables[_RAW[name]] = np.where(np.isfinite(table), table, np.nan)
+    return tables
+
+
+def _declared_callees(view: CaseView) -> dict[int, tuple[int, ...]]:
+    position = {service: i for i, service in enumerate(view.services)}
+    rows = view.topology[(view.topology["relation"] == "calls").to_numpy()]
+    found: dict[int, set[int]] = {}
+    for caller, callee in zip(rows["source"].astype(str), rows["target"].astype(str), strict=True):
+        if caller in position and callee in position and caller != callee:
+            found.setdefault(position[caller], set()).add(position[callee])
+    return {caller: tuple(sorted(named)) for caller, named in found.items()}
+
+
+@dataclass(frozen=True)
+class _Calls:
+    columns: dict[str, np.ndarray]
+    callees: dict[int, tuple[int, ...]]
+    rows: np.ndarray
+
+
+def _calls(view: CaseView, table: SpanTable, traces: Traces) -> _Calls:
+    """Return gaps and request legs by callee (``gap``) and by caller (``gap_out``), and completed calls per step."""
+    index = pd.DatetimeIndex(view.metrics.index)
+    size = len(view.services)
+    service = pd.Index(view.services).get_indexer(pd.Index(table.services))[table.service]
+    rows = row_of(index, table.end, view.step_ns)
+    callers = traces.callers(service)
+    call = np.flatnonzero((service >= 0) & (callers != service))
+    completed = _counts(rows[call], service[call], (len(index), size))
+    columns = {"completed": completed, "busy": _sums(rows[call], service[call], table.duration[call], completed.shape)}
+    known = call[callers[call] >= 0]
+    around = traces.caller_span(known, service, table.duration)
+    caller, callee = service[around], service[known]
+    gap = table.duration[around] - table.duration[known]
+    leg = (table.start[known] - table.start[around]) / 1e9
+    columns["gap"] = _means(rows[known], callee, gap, completed.shape)
+    columns["request_leg"] = _means(rows[known], callee, leg, completed.shape)
+    pairs = np.unique(caller * size + callee)
+    callees: dict[int, list[int]] = {}
+    for pair in pairs.tolist():
+        callees.setdefault(pair // size, []).append(pair % size)
+    return _Calls(columns, {u: tuple(v) for u, v in callees.items()}, rows)
+
+
+def _clients(view: CaseView, table: SpanTable, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the gap between the clients and the front end, and the requests that failed without reaching it."""
+    index = pd.DatetimeIndex(view.metrics.index)
+    size = len(view.services)
+    front = view.services.index(view.front_end)
+    of_front = np.flatnonzero(pd.Index(view.services).get_indexer(pd.Index(table.services))[table.service] == front)
+    trace = view.spans["trace_id"].to_numpy()[_measured_rows(view)][of_front]
+    longest = pd.Series(table.duration[of_front]).groupby(trace).max()
+    requests = view.requests
+    took = (requests["last_token"] - requests["scheduled"]).dt.total_seconds().to_numpy()
+    ended = requests["last_token"].fillna(requests["scheduled"]).dt.as_unit("ns").astype("int64").to_numpy()
+    row = row_of(index, ended, view.step_ns)
+    inside = longest.reindex(requests["trace_id"]).to_numpy()
+    ok = np.isfinite(took) & np.isfinite(inside)
+    gap = _means(row[ok], np.full(ok.sum(), front), (took - inside)[ok], (len(index), size))
+    refused = requests["error"].notna().to_numpy() & ~np.isfinite(inside)
+    share = _means(row, np.full(len(row), front), refused.astype(float), (len(index), size))
+    return {"client_gap": gap, "refused": share}
+
+
+def _measured_rows(view: CaseView) -> np.ndarray:
+    duration = view.spans["duration"].to_numpy(dtype=float)
+    return np.isfinite(duration) & (duration >= 0)
+
+
+def _engine_spans(view: CaseView) -> dict[str, np.ndarray]:
+    """Return time per token and tokens per second from the attributes of the engine's spans; empty without any."""
+    spans = view.spans
+    text = spans["attributes"].to_numpy()
+    chosen = [i for i, each in enumerate(text) if isinstance(each, str) and "gen_ai.usage.completion_tokens" in each]
+    if not chosen:
+        return {}
+    decode, generated, prompt = (np.full(len(chosen), np.nan) for _ in range(3))
+    for k, i in enumerate(chosen):
+        try:
+            said = json.loads(text[i])
+        except ValueError:
+            continue
+        decode[k] = _number(said.get("gen_ai.latency.time_in_model_decode"))
+        generated[k] = _number(said.get("gen_ai.usage.completion_tokens"))
+        prompt[k] = _number(said.get("gen_ai.usage.prompt_tokens"))
+    rows = spans.iloc[chosen]
+    index = pd.DatetimeIndex(view.metrics.index)
+    starts = rows["start"].dt.as_unit("ns").astype("int64").to_numpy()
+    ends = starts + np.rint(np.nan_to_num(rows["duration"].to_numpy(dtype=float)) * 1e9).astype(np.int64)
+    row = row_of(index, ends, view.step_ns)
+    owner = pd.Index(view.services).get_indexer(pd.Index(rows["service"].astype(str)))
+    shape = (len(index), len(view.services))
+    with np.errstate(all="ignore"):
+        per_token = np.where(generated > 1, decode / (generated - 1), np.nan)
+    usable = np.isfinite(per_token)
+    columns = {"step": _means(row[usable], owner[usable], per_token[usable], shape)}
+    step_s = view.step_s or 1.0
+    for name, counted in (("tokens", generated), ("prompt_tokens", prompt)):
+        known = np.isfinite(counted)
+        columns[name] = _sums(row[known], owner[known], counted[known], shape) / step_s
+    return columns
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan
+
+
+def _derived(view: CaseView, columns: Mapping[str, np.ndarray], before: np.ndarray) -> dict[str, np.ndarray]:
+    derived: dict[str, np.ndarray] = {}
+    smooth = max(1, round(SMOOTH_S / (view.step_s or 1.0)))
+    for name, load in (
+        ("cpu", _work(columns, before, smooth)),
+        ("step", _beside(columns, before, smooth, view.step_s or 1.0)),
+    ):
+        if name in columns and load is not None:
+            derived[f"{name}_beyond_load"] = columns[name] / np.fmax(load, 1.0)
+    normal = {name: _median(columns[name][before]) for name in ("cpu", "transmit") if name in columns}
+    for name, of, share in (("stopped", "cpu", STOPPED_SHARE), ("mute", "transmit", MUTE_SHARE)):
+        if of in normal:
+            used = columns[of]
+            derived[name] = np.where(np.isnan(used) | ~(normal[of] > 0), np.nan, used <= share * normal[of])
+    # tokens tell of the engine while its exporter answers; completed calls tell when it does not
+    done = [_relative(columns[name], before, smooth) for name in ("tokens", "completed") if name in columns]
+    if done:
+        relative = np.where(np.isnan(done[0]), done[-1], done[0])
+        derived["done"] = relative
+        derived["silent"] = np.where(np.isnan(relative), np.nan, relative <= SILENT_SHARE)
+    if "gpu_clock" in columns:
+        derived["gpu_clock_busy"] = np.where(_busy(columns), columns["gpu_clock"], np.nan)
+    level = [columns[name] for name in ("memory", "working_set") if name in columns][:1]
+    gone = []
+    counted = [columns[name] for name in ("processes", "ready") if name in columns]
+    for table, offset in [*((each, 1e5) for each in level), *((each, 0.5) for each in counted)]:
+        usual = _median(table[before])
+        with np.errstate(all="ignore"):
+            gone.append(np.log((usual + offset) / (table + offset)))
+    if gone:
+        derived["vanished"] = np.fmax.reduce(gone)
+    if "utilization" in columns and "cpu" in columns and _of_cgroup(view):
+        with np.errstate(all="ignore"):
+            quota = columns["cpu"] / columns["utilization"]
+        derived["quota"] = np.where(np.isfinite(quota) & (columns["utilization"] > 0.02), quota, np.nan)
+    return derived
+
+
+def _relative(table: np.ndarray, before: np.ndarray, smooth: int) -> np.ndarray:
+    """Return a rate relative to its normal mean, smoothed."""
+    usual = _mean(table[before])
+    with np.errstate(all="ignore"):
+        return np.where(usual > 0, _moving_mean(table, smooth) / usual, np.nan)
+
+
+def _busy(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return (rows, services) whether the accelerator worked, in this step and the one before: an idle clock is low,
+    and takes about a second to rise."""
+    known = [columns[name] > 0 for name in ("running", "tokens") if name in columns]
+    if "gpu_active" in columns:
+        known.append(columns["gpu_active"] > BUSY_SHARE)
+    if not known:
+        return np.ones(columns["gpu_clock"].shape, dtype=bool)
+    busy = np.logical_or.reduce(known)
+    return busy & np.vstack([busy[:1], busy[:-1]])
+
+
+def _of_cgroup(view: CaseView) -> bool:
+    return any(
+        facts.source == "cgroup"
+        for (_, name), facts in view.context.metrics.items()
+        if name == vocabulary.ACCELERATOR_UTILIZATION.name
+    )
+
+
+def _work(columns: Mapping[str, np.ndarray], before: np.ndarray, smooth: int) -> np.ndarray | None:
+    """Return how much work a service does, relative to its normal: the largest of requests, prompts and tokens."""
+    names = ("request_rate", "completed", "tokens", "prompt_tokens")
+    parts = [_relative(columns[name], before, smooth) for name in names if name in columns]
+    return np.fmax.reduce(parts) if parts else None
+
+
+def _beside(columns: Mapping[str, np.ndarray], before: np.ndarray, smooth: int, step_s: float) -> np.ndarray | None:
+    """Return one more than the requests that ran at a time, relative to normal: a step of a batch of two may take twice
+    as long as one of a single request, not longer. By Little's law from the calls, else the engine's gauge."""
+    if "busy" in columns:
+        running = _moving_mean(columns["busy"], smooth) / step_s
+    else:
+        named = [name for name in ("running", "ongoing") if name in columns]
+        if not named:
+            return None
+        running = _moving_mean(columns[named[0]], smooth)
+    return (1.0 + running) / (1.0 + _mean(running[before]))
+
+
+def _counts(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    return _sums(row, column, np.ones(len(row)), shape)
+
+
+def _sums(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    inside = (row >= 0) & (column >= 0)
+    cell = row[inside] * shape[1] + column[inside]
+    return np.bincount(cell, weights=values[inside], minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _means(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    count = _counts(row, column, shape)
+    with np.errstate(invalid="ignore"):
+        return _sums(row, column, values, shape) / np.where(count > 0, count, np.nan)
+
+
+def _moving_mean(table: np.ndarray, width: int) -> np.ndarray:
+    """Mean of the last ``width`` rows that have a sample; NaN where none has."""
+    if width <= 1:
+        return table
+    known = ~np.isnan(table)
+    total = np.cumsum(np.where(known, table, 0.0), axis=0)
+    count = np.cumsum(known, axis=0)
+    total[width:] = total[width:] - total[:-width].copy()
+    count[width:] = count[width:] - count[:-width].copy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, total / count, np.nan)
+
+
+def _mean(table: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(table)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, table, 0.0).sum(axis=0) / known.sum(axis=0)
+
+
+def _median(table: np.ndarray) -> np.ndarray:
+    ordered = np.sort(table, axis=0)
+    count = np.count_nonzero(~np.isnan(table), axis=0)
+    if not len(table):
+        return np.full(table.shape[1], np.nan)
+    take = lambda at: np.take_along_axis(ordered, at[None, :], axis=0)[0]  # noqa: E731
+    return (take(np.maximum(count - 1, 0) // 2) + take(np.maximum(count, 1) // 2 * (count > 0))) / 2

@@ -1,0 +1,406 @@
+"""Peerwise: each service against its own past, its load and its siblings, by evidence from inside it.
+
+A step by step account, the constants and where it fails are in docs/methods.md. In short, for each case:
+
+1. Columns: raw metrics and derived ones (:mod:`tasks.rca.features.serving`).
+2. The change of each signal of each service, less what load explains and what siblings share, in units of noise
+   (:mod:`tasks.rca.features.siblings`, :mod:`tasks.rca.features.evidence`); slow calls are blamed on one end
+   (:mod:`tasks.rca.features.links`).
+3. What an upstream stop explains is left out.
+4. Roots are the services whose strongest internal evidence is significant after Holm's correction; none may be.
+5. The kind of each by rules (:mod:`tasks.rca.features.kinds`); the onset from the signals that speak for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from tasks.rca.features.evidence import BY_NAME, INTERNAL, LINK, SIGNALS, Signal
+from tasks.rca.features.kinds import SHOWS, Kind, kinds_of
+from tasks.rca.features.links import blame_links
+from tasks.rca.features.serving import DERIVED, Serving, serving_columns
+from tasks.rca.features.siblings import Change, Judge, Reference, quantile
+from tasks.rca.method import UNKNOWN_KIND, Evidence, Finding, MethodError, Paper, Ranking, method
+from tasks.rca.view import CaseView
+
+ALPHA = 0.05
+TAIL = 20
+"""Degrees of freedom of the Student t distribution that strengths are judged by: noise is not quite normal."""
+LEAST_ROWS = 3
+SUSTAIN = 3
+"""An onset is the first of so many rows whose mean is past half of the change."""
+RELOCATE_S = 12.0
+"""The change is looked for up to so many seconds from the given inject time."""
+RELOCATE_ROWS = 3
+"""A change closer than this to the given time leaves it as it is."""
+LATER_S = 4.0
+"""One onset is later than another from this difference on."""
+UNANSWERED = 0.3
+"""A lone service is silent by its own fault only while at least this share of the usual requests still comes."""
+FLAT = 0.08
+"""The spread of a full link's traffic, relative: a link with room left varies by a fifth."""
+ALIKE = 0.35
+"""Calls are late alike if the middle half of their gaps spreads by at most this share of the typical rise."""
+PILES_UP = ("memory-stress", "process-kill", "cpu-stress")
+"""Kinds that waiting for a broken callee can cause in a caller."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is known of a case once the change is located. ``z``: signal -> (services,) strength, NaN unknown."""
+
+    view: CaseView
+    before: np.ndarray
+    serving: Serving
+    judge: Judge
+    changes: Mapping[str, Change]
+    tables: Mapping[str, np.ndarray]
+    z: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Root:
+    service: int
+    p: float
+    kinds: tuple[Kind, ...]
+    onset_s: float
+
+
+@method(
+    name="peerwise",
+    family="multi-source",
+    needs={"metrics"},
+    paper=Paper("Root causes in LLM serving stacks by siblings and physics", "RCArena, docs/methods.md", 2026),
+    beyond=True,
+)
+def peerwise(
+    view: CaseView,
+    rng: np.random.Generator,
+    *,
+    reference: Reference = "shared",
+    history: bool = True,
+    derived: bool = True,
+    floors: bool = True,
+) -> Ranking:
+    """Services by evidence from inside them that neither their past, nor their load, nor their siblings explain.
+
+    Ranks services, and metrics of the view; says how many roots there are, of which kind, and why. Inputs: metrics,
+    inject time, and of spans, requests and topology what there is. Parameters, for ablations: ``reference`` (what
+    siblings share: ``shared``, their ``median``, or ``none``), ``history`` (compare with the service's past; else with
+    its siblings alone), ``derived`` (columns computed from several metrics or from spans), ``floors`` (the smallest
+    change that matters). Complexity: O(services x metrics x rows + spans log spans). Randomness: none. Source: this
+    project; ideas of LatencyPrism (arXiv 2601.09258, 2026: a latency is judged at equal load), Minder (NSDI 2025:
+    distance to peers), PRISM (arXiv 2601.21359, 2026: only internal evidence names a root), Holm (1979).
+    Deviations: none.
+    """
+    before = np.asarray(view.metrics.index < view.inject_time)
+    _require(before)
+    groups = np.unique([view.roles[service] for service in view.services], return_inverse=True)[1]
+    judge = Judge(groups, reference, history, floors)
+    case = _examine(view, before, judge, derived)
+    moved = _relocated(case)
+    if moved is not None:
+        case = _examine(view, moved, judge, derived)
+    roots = _roots(case)
+    return Ranking(
+        services=_service_scores(case, roots),
+        metrics=_metric_scores(case),
+        findings=_findings(case, roots),
+    )
+
+
+def _require(before: np.ndarray) -> None:
+    if before.sum() < LEAST_ROWS or (~before).sum() < LEAST_ROWS:
+        raise MethodError(f"fewer than {LEAST_ROWS} metric rows before, or after, the inject time")
+
+
+def _examine(view: CaseView, before: np.ndarray, judge: Judge, derived: bool) -> _Case:
+    """Measure the change of every signal of every service."""
+    serving = serving_columns(view, before)
+    if not derived:
+        serving = replace(serving, columns={n: t for n, t in serving.columns.items() if n not in DERIVED})
+    changes: dict[str, Change] = {}
+    tables: dict[str, np.ndarray] = {}
+    for signal in SIGNALS:
+        table = next((serving.columns[name] for name in signal.columns if name in serving.columns), None)
+        if table is not None:
+            tables[signal.name] = signal.scaled(table)
+            changes[signal.name] = judge.change(tables[signal.name], before, signal.floor, once=signal.once)
+    slowed = changes["step"].shared if "step" in changes else None
+    links = blame_links(serving, before, judge, view.services.index(view.front_end), slowed)
+    if links is not None:
+        changes[LINK.name], tables[LINK.name] = links.change, links.values
+    case = _Case(view, before, serving, judge, changes, tables, {name: change.z for name, change in changes.items()})
+    return replace(case, z=_explained(case))
+
+
+def _explained(case: _Case) -> dict[str, np.ndarray]:
+    """Return the strengths without what something else explains: settings that slowed nothing, and the silence of
+    services that nobody could call."""
+    z = {name: each.copy() for name, each in case.z.items()}
+    step = z.get("step")
+    if step is not None:
+        for name in z:
+            if BY_NAME[name].needs_effect:
+                z[name] = np.fmin(z[name], 2 * np.fmax(step, 0.0))
+    halted = [name for name in ("stopped", "mute", "vanished") if name in z]
+    if halted:
+        halts = np.fmax.reduce([z[name] for name in halted]) >= SHOWS
+        for service in _below(case.serving.callees, np.flatnonzero(halts)):
+            for name in ("silent", "step", "link"):
+                if name in z and not halts[service]:
+                    z[name][service] = np.nan
+    if "silent" in z:
+        asked = _still_asked(case)
+        for service in range(len(case.view.services)):
+            if case.judge.siblings(service) == 1 and (case.serving.callees.get(service) or not asked):
+                z["silent"][service] = np.nan
+    return z
+
+
+def _below(callees: Mapping[int, tuple[int, ...]], start: Sequence[int] | np.ndarray) -> list[int]:
+    """Return the services that those of ``start`` call, directly or not."""
+    reached: set[int] = set()
+    edge = [int(each) for each in start]
+    while edge:
+        for callee in callees.get(edge.pop(), ()):
+            if callee not in reached:
+                reached.add(callee)
+                edge.append(callee)
+    return sorted(reached)
+
+
+def _still_asked(case: _Case) -> bool:
+    """Return whether requests kept coming in: by the load's own record, else as far as anybody knows."""
+    requests = case.view.requests
+    if not len(requests):
+        return True
+    first = case.view.metrics.index[~case.before][0]
+    late = (requests["scheduled"] >= first).to_numpy()
+    rows = np.count_nonzero(case.before), np.count_nonzero(~case.before)
+    usual, now = np.count_nonzero(~late) / rows[0], np.count_nonzero(late) / rows[1]
+    return bool(now >= UNANSWERED * usual)
+
+
+def _relocated(case: _Case) -> np.ndarray | None:
+    """Return (rows,) bool, the rows before the change if it is not where the inject time says; None if it is."""
+    step_s = case.view.step_s or 1.0
+    reach = int(RELOCATE_S / step_s)
+    if reach < RELOCATE_ROWS or not case.judge.history:
+        return None
+    given = int(np.count_nonzero(case.before))
+    splits = []
+    internal = [name for name in case.z if BY_NAME[name].group in INTERNAL and not BY_NAME[name].once]
+    for service in range(len(case.view.services)):
+        strengths = [np.nan_to_num(case.z[name][service]) for name in internal]
+        if not strengths or max(strengths) < SHOWS + 1:
+            continue
+        name = internal[int(np.argmax(strengths))]
+        table = case.tables[name][:, service]
+        splits.append(_split(table, max(LEAST_ROWS, given - reach), min(len(table) - LEAST_ROWS, given + reach)))
+    if not splits or abs(min(splits) - given) < RELOCATE_ROWS:
+        return None
+    return np.arange(len(case.before)) < min(splits)
+
+
+def _split(values: np.ndarray, first: int, last: int) -> int:
+    """Return the row from which on the level differs most, of ``first`` to ``last``: the split of least squares."""
+    known = ~np.isnan(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    count = np.concatenate([[0.0], np.cumsum(known)])
+    at = np.arange(first, max(last, first) + 1)
+    at = at[at < len(values)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gain = total[at] ** 2 / count[at] + (total[-1] - total[at]) ** 2 / (count[-1] - count[at])
+    return int(at[np.nanargmax(gain)]) if np.isfinite(gain).any() else first
+
+
+def _group_strengths(case: _Case) -> dict[str, np.ndarray]:
+    """Return the strongest signal of each internal group, (services,), NaN where nothing is known."""
+    groups: dict[str, list[np.ndarray]] = {}
+    for name, strength in case.z.items():
+        if BY_NAME[name].group in INTERNAL:
+            groups.setdefault(BY_NAME[name].group, []).append(strength)
+    return {name: np.fmax.reduce(parts) for name, parts in groups.items()}
+
+
+def _roots(case: _Case) -> list[_Root]:
+    """Return the services whose evidence is significant, earliest first."""
+    groups = _group_strengths(case)
+    if not groups:
+        return []
+    table = np.stack(list(groups.values()))
+    best = np.fmax.reduce(table)
+    tests = np.count_nonzero(~np.isnan(table), axis=0)
+    p = np.minimum(1.0, student.sf(np.nan_to_num(best), TAIL) * np.maximum(tests, 1))
+    corrected = holm(p)
+    found = []
+    for service in np.flatnonzero(corrected <= ALPHA).tolist():
+        kinds = kinds_of(_signals_of(case, service))
+        found.append(_Root(int(service), float(corrected[service]), kinds, _onset(case, service, kinds)))
+    strength = {root.service: best[root.service] for root in found}
+    return sorted(found, key=lambda root: (root.onset_s, -strength[root.service]))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p values corrected for their number.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics, 1979.
+    """
+    order = np.argsort(p, kind="stable")
+    stepwise = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(1.0, stepwise)
+    return corrected
+
+
+def _signals_of(case: _Case, service: int) -> dict[str, float]:
+    """Return the strengths of the signals of a service, the shape of its late calls among them."""
+    signals = {name: float(np.nan_to_num(strength[service])) for name, strength in case.z.items()}
+    if signals.get("link", 0.0) >= SHOWS:
+        gap = case.tables["link"][:, service]
+        active = _active(gap, case.before)
+        quick, typical, slow = (quantile(gap[active], level) for level in (0.3, 0.5, 0.8))
+        usual = quantile(gap[case.before], 0.5)
+        signals["every_call"] = SHOWS if slow - quick <= ALIKE * (typical - usual) else 0.0
+        sent = case.serving.get("transmit")
+        if sent is not None:
+            low, middle, high = (quantile(sent[active, service], level) for level in (0.3, 0.5, 0.9))
+            signals["capped"] = SHOWS if middle > 0 and (high - low) <= FLAT * middle else 0.0
+    return signals
+
+
+def _active(values: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return (rows,) bool, the rows from the onset of a change to its end."""
+    normal, now = quantile(values[before], 0.5), quantile(values[~before], 0.75)
+    high = ~before & (_running(values) >= (normal + now) / 2)
+    rows = np.flatnonzero(high)
+    active = np.zeros(len(values), dtype=bool)
+    if len(rows):
+        active[rows[0] : rows[-1] + 1] = True
+    return active
+
+
+def _running(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each row and the next ones, ``SUSTAIN`` in all, NaN left out."""
+    padded = np.concatenate([values, np.full(SUSTAIN - 1, np.nan)])
+    stacked = np.stack([padded[i : i + len(values)] for i in range(SUSTAIN)])
+    known = ~np.isnan(stacked)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, stacked, 0.0).sum(axis=0) / known.sum(axis=0)
+
+
+def _onset(case: _Case, service: int, kinds: Sequence[Kind]) -> float:
+    """Return when the signals that speak for a root passed half of their change, in seconds after the inject time."""
+    names = [name for kind in kinds for name in kind.signals if name in case.tables]
+    names = names or [max(case.z, key=lambda name: np.nan_to_num(case.z[name][service]))]
+    index = pd.DatetimeIndex(case.view.metrics.index)
+    onsets = []
+    for name in names:
+        active = np.flatnonzero(_active(case.tables[name][:, service], case.before))
+        if len(active):
+            onsets.append((index[active[0]] - case.view.inject_time).total_seconds())
+    return min(onsets, default=0.0)
+
+
+def _service_scores(case: _Case, roots: Sequence[_Root]) -> tuple[tuple[str, float], ...]:
+    """Roots first, the earliest at the top; the others by the sum of their evidence, ties by what callers see."""
+    strength = [np.log1p(np.maximum(0.0, np.nan_to_num(each) - 1.0)) for each in _group_strengths(case).values()]
+    score = np.sum(strength, axis=0) if strength else np.zeros(len(case.view.services))
+    external = [np.nan_to_num(z) for name, z in case.z.items() if BY_NAME[name].group == "external"]
+    if external:
+        score = score + 1e-3 * np.log1p(np.maximum(0.0, np.max(external, axis=0)))
+    ahead = float(score.max(initial=0.0)) + 1.0
+    for place, root in enumerate(reversed(roots)):
+        score[root.service] = ahead + place + score[root.service] / (1.0 + ahead)
+    return tuple(zip(case.view.services, score.tolist(), strict=True))
+
+
+def _metric_scores(case: _Case) -> tuple[tuple[str, str, float], ...]:
+    known = set(zip(*map(case.view.metrics.columns.get_level_values, (0, 1)), strict=True))
+    best: dict[tuple[str, str], float] = {}
+    for name, strength in case.z.items():
+        metric = BY_NAME[name].metric
+        for service, value in zip(case.view.services, strength.tolist(), strict=True):
+            if metric is not None and (service, metric) in known and np.isfinite(value):
+                best[service, metric] = max(value, best.get((service, metric), value))
+    return tuple((service, metric, score) for (service, metric), score in best.items())
+
+
+def _findings(case: _Case, roots: Sequence[_Root]) -> tuple[Finding, ...]:
+    findings: list[Finding] = []
+    for root in roots:
+        victim = _is_victim(case, root, roots)
+        kinds = root.kinds or (Kind(UNKNOWN_KIND, ()),)
+        findings += [
+            Finding(
+                service=case.view.services[root.service],
+                kind=kind.name,
+                significance=root.p,
+                role="victim" if victim else "root",
+                onset_s=root.onset_s,
+                evidence=_evidence(case, root.service, kind),
+            )
+            for kind in kinds
+        ]
+    return tuple(findings)
+
+
+def _is_victim(case: _Case, root: _Root, roots: Sequence[_Root]) -> bool:
+    """Return whether waiting for an earlier root can have broken this service."""
+    return any(kind.name in PILES_UP for kind in root.kinds) and any(
+        other.onset_s <= root.onset_s - LATER_S and other.service in _below(case.serving.callees, [root.service])
+        for other in roots
+    )
+
+
+def _evidence(case: _Case, service: int, kind: Kind) -> tuple[Evidence, ...]:
+    names = [name for name in kind.signals if name in case.z]
+    others = [name for name in case.z if name not in names and np.nan_to_num(case.z[name][service]) >= SHOWS]
+    names += sorted(others, key=lambda name: -case.z[name][service])
+    return tuple(_observation(case, service, BY_NAME[name]) for name in names)
+
+
+def _observation(case: _Case, service: int, signal: Signal) -> Evidence:
+    column = case.serving.get(signal.shows) if signal.shows else None
+    if column is None and signal is LINK:
+        column = case.tables[LINK.name]
+    if column is None:
+        column = next((case.serving.columns[n] for n in signal.columns if n in case.serving.columns), None)
+    name = case.view.services[service]
+    if column is None:
+        return Evidence(signal.metric or signal.name, f"{name} {signal.words}")
+    before, during = (float(quantile(column[rows, service], 0.5)) for rows in (case.before, ~case.before))
+    beside = [i for i in np.flatnonzero(case.judge.group == case.judge.group[service]) if i != service]
+    siblings = float(quantile(quantile(column[~case.before][:, beside].T, 0.5), 0.5)) if beside else np.nan
+    said = [_known(value * signal.factor) for value in (before, during, siblings)]
+    return Evidence(
+        signal=signal.metric or signal.name,
+        sentence=_sentence(name, signal, *said),
+        unit=signal.unit,
+        before=said[0],
+        during=said[1],
+        siblings=said[2],
+    )
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _sentence(service: str, signal: Signal, before: float | None, during: float | None, siblings: float | None) -> str:
+    text = f"{service}: {signal.words}"
+    if during is None:
+        return text
+    text += f": {during:.3g} {signal.unit}".rstrip()
+    against = []
+    if before is not None:
+        against.append(f"{before:.3g} before")
+    if siblings is not None:
+        against.append(f"{siblings:.3g} at its siblings")
+    return f"{text} ({', '.join(against)})" if against else text
