@@ -1,4 +1,4 @@
-"""``case``: one attempt at one case on the stack that is up. ``campaign`` starts it; by hand it needs a folder."""
+"""``case``: one attempt at one case on a stack that is free. ``campaign`` starts it; by hand it needs a folder."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ Pod = partial(StepPod, labels=LABELS)
 
 
 def step(name: str, *options: str) -> list[str]:
+    """Return the arguments of a part of the attempt; all find the stack that the first has claimed for it."""
     return ["step", name, "{{ params.case }}", *options, *PLACE]
 
 
 @dag(
     schedule=None,
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=settings().stacks,
     default_args=retries(2),
     params=case_form(),
     user_defined_macros={"token": token},
@@ -49,7 +50,8 @@ def case() -> None:
     stack = Pod(
         task_id="stack",
         step="stack",
-        arguments=["deploy", "up", "--hold", str(hold_s()), *PLACE],
+        arguments=step("claim", *attempt, "--hold", str(hold_s())),
+        skip_on_exit_code=FINISHED,
         pre_execute=clear_the_way,
     )
     prepare = Pod(
@@ -61,7 +63,7 @@ def case() -> None:
     load = Pod(task_id="load", step="load", arguments=step("load", *together))
     inject = Pod(task_id="inject", step="inject", arguments=step("inject", *together))
     export = Pod(task_id="export", step="export", arguments=step("export", *attempt))
-    verify = Pod(task_id="verify", step="verify", arguments=step("verify"), pre_execute=remove_attempt)
+    verify = Pod(task_id="verify", step="verify", arguments=step("verify", *attempt), pre_execute=remove_attempt)
 
     stack >> prepare >> [load, inject] >> export >> verify.as_teardown(on_failure_fail_dagrun=True) >> verdict()
 

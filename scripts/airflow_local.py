@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = ROOT / ".venv-airflow" / "bin"
 TASKS_BIN = ROOT / ".venv" / "bin"
 MOUNT = "/workspace"
-POOL = {"name": "rcarena_stack", "slots": 1, "description": "Who may change the stack", "include_deferred": True}
+POOL = "rcarena_stack"
 READY_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 120
 PRELOAD = '''"""Imported by every component: tasks are forked from the scheduler and find these modules there."""
@@ -209,12 +209,19 @@ def _await_ready(home: Home, url: str) -> None:
 
 
 def _create_pool(url: str, password: str) -> None:
+    """Create the pool, or give it its size: a slot per stack."""
     token = _request("POST", f"{url}/auth/token", {"username": "admin", "password": password})["access_token"]
+    slots = int(os.environ.get("RCARENA_STACKS") or 1)
+    pool = {"name": POOL, "slots": slots, "description": "Who may change a stack", "include_deferred": True}
     try:
-        _request("POST", f"{url}/api/v2/pools", POOL, token)
+        try:
+            _request("POST", f"{url}/api/v2/pools", pool, token)
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise
+            _request("PATCH", f"{url}/api/v2/pools/{POOL}?update_mask=slots", {"slots": slots}, token)
     except urllib.error.HTTPError as error:
-        if error.code != 409:
-            raise AirflowError(f"the pool cannot be created: {error.read().decode()}") from error
+        raise AirflowError(f"the pool cannot be created: {error.read().decode()}") from error
 
 
 def _request(method: str, url: str, body: Mapping[str, Any] | None = None, token: str = "") -> Any:

@@ -47,6 +47,11 @@ class Workspace:
         return self._stacks / "claims"
 
     @property
+    def holders(self) -> Path:
+        """Numbered files that say which attempt at a case has the stack, where attempts are made of several pods."""
+        return self.live / "holders"
+
+    @property
     def cases(self) -> Path:
         return self.root / "cases"
 

@@ -13,7 +13,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from rcarena_dags.form import campaign_form, document
-from rcarena_dags.pods import LABEL, delete_pods, labels_of, remove_pods
+from rcarena_dags.pods import LABEL, delete_pods, earlier_attempts, labels_of, remove_pods
 from rcarena_dags.settings import settings, use_repository
 
 if TYPE_CHECKING:
@@ -48,10 +48,9 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
     params = _checked(form)
     from tasks.campaign.plan import plan_campaign
 
-    if params.deploy.stack_count > 1:
-        raise AirflowFailException(
-            f"deploy.stacks: Airflow drives one stack (got {params.deploy.stack_count}); `rcarena collect` uses several"
-        )
+    stacks = params.deploy.stack_count
+    if stacks > settings().stacks:
+        raise AirflowFailException(f"deploy.stacks: must be at most RCARENA_STACKS={settings().stacks} (got {stacks})")
     windows = params.campaign.windows
     seconds = windows.warmup_s + windows.baseline_s + windows.fault_s + windows.recovery_s
     if seconds > (settings().case_minutes - 10) * 60:
@@ -150,9 +149,13 @@ def still_wanted(context: Context) -> None:
 
 
 def clear_the_way(context: Context) -> None:
-    """Check that the case is still wanted, and remove pods of other attempts: one case runs at a time."""
+    """Check that the case is still wanted, and remove pods of earlier attempts at it.
+
+    With one stack a case runs at a time: then those of all others, too.
+    """
     still_wanted(context)
-    remove_pods(f"{LABEL}/step in {CASE_STEPS}")  # not the task's own: this runs again when it comes back
+    others = f",{earlier_attempts(context)}" if settings().stacks > 1 else ""
+    remove_pods(f"{LABEL}/step in {CASE_STEPS}{others}")  # not the task's own: this runs again when it comes back
 
 
 def remove_attempt(context: Context) -> None:

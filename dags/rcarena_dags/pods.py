@@ -227,5 +227,13 @@ class _Pods:
 
 def labels_of(context: Context) -> str:
     """Return the selector of the pods of the attempt of this run of ``case``."""
-    rendered = context["task"].labels
-    return ",".join(f"{LABEL}/{key}={rendered[f'{LABEL}/{key}']}" for key in ("run", "case", "attempt"))
+    return ",".join(f"{LABEL}/{key}={_label(context, key)}" for key in ("run", "case", "attempt"))
+
+
+def earlier_attempts(context: Context) -> str:
+    """Return the selector of the pods of all other attempts at the case of this run."""
+    return f"{LABEL}/case={_label(context, 'case')},{LABEL}/attempt!={_label(context, 'attempt')}"
+
+
+def _label(context: Context, key: str) -> str:
+    return str(context["task"].labels[f"{LABEL}/{key}"])

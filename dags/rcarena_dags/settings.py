@@ -1,4 +1,4 @@
-"""Settings of one Airflow installation, from its environment. One installation drives one stack."""
+"""Settings of one Airflow installation, from its environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 DAGS = Path(__file__).parents[1]
 POOL = "rcarena_stack"
-"""Pool of one slot, held by the tasks that change the stack."""
+"""Pool of a slot per stack, held by the tasks that change a stack."""
 
 
 class SettingsError(ValueError):
@@ -40,6 +40,7 @@ class Settings:
     gpu_node_selector: dict[str, str] = field(default_factory=dict)
     gpu_tolerations: tuple[dict[str, Any], ...] = ({"key": "nvidia.com/gpu", "operator": "Exists"},)
     gpu_steps: tuple[str, ...] = ()
+    stacks: int = 1
     deferrable: bool = True
     poll_s: int = 10
     case_minutes: int = 120
@@ -64,6 +65,8 @@ class Settings:
             variable = f"RCARENA_{name.upper()}"
             if environment.get(variable):
                 values[name] = _converted(variable, environment[variable], default)
+        if values.get("stacks", 1) < 1:
+            raise SettingsError(f"RCARENA_STACKS: must be at least 1 (got {values['stacks']})")
         return cls(**values)
 
 

@@ -166,6 +166,19 @@ class Backend(ABC, Generic[P]):
             DeployError: the stack is not up; the message gives the reason and the remedy.
         """
 
+    def up_for(self, hold_s: int, say: Say) -> None:
+        """Bring the stack up, or find it up, and lease it for ``hold_s`` beyond this process; 0: not at all.
+
+        Raises:
+            DeployError: the stack is not up.
+        """
+        self.up(say)
+        if hold_s:
+            self.hold_lease(hold_s)
+        else:
+            self.drop_lease()
+        say(self.live().addresses())
+
     @abstractmethod
     def down(self, say: Say | None = None, also: Collection[str] = ()) -> bool:
         """Take the stack down, and the ``removable`` things named in ``also``; return False when there was none."""

@@ -191,7 +191,8 @@ class Attempt:
                     parameters=dict(self.plan.parameters),
                 )
             )
-        shutil.rmtree(self.directory.parent, ignore_errors=True)
+        for place in self.workspace.on_disk():
+            shutil.rmtree(place.run(self.plan.case_id).parent, ignore_errors=True)
         return case
 
     def _injections(self) -> tuple[Injection, ...]:

@@ -17,6 +17,7 @@ from tasks.backends import backend_of, stacks_of
 from tasks.backends.base import Backend, Say
 from tasks.campaign.claims import Claims
 from tasks.campaign.errors import CampaignError
+from tasks.campaign.holders import forget
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import CaseError, is_finished, read_case, validate_case
 from tasks.console import Console
@@ -160,9 +161,6 @@ def _record_side_by_side(
     for plan in pending:
         recorded, failed = _is_recorded(places[0], plan), claims.has_failed(plan.case_id)
         (done.recorded if recorded else done.failed if failed else done.not_tried).append(plan)
-    for plan in done.recorded:  # attempts on stacks that were lost
-        for place in places:
-            shutil.rmtree(place.run(plan.case_id).parent, ignore_errors=True)
     return done
 
 
@@ -344,6 +342,7 @@ def take_down(backend: Backend[Any], say: Say | None = None, also: Collection[st
         recover(backend.workspace)
     finally:
         found = backend.down(say, also)
+        forget(backend.workspace)
     return found
 
 

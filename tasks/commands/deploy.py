@@ -47,13 +47,14 @@ def deploy_up(
 
     Several stacks come up side by side.
     """
+    from tasks.backends import backend_of
     from tasks.console import Console
     from tasks.system.side_by_side import run_side_by_side
 
     console, checked = Console(), checked_params(params)
     places = chosen_stacks(checked, workspace_at(workspace), stack)
     if len(places) == 1:
-        _up(checked, places[0], hold, console)
+        backend_of(checked, places[0]).up_for(hold, console.say)
         return
     place = ["--params", str(params), "--workspace", str(workspace), "--hold", str(hold)]
     commands = {
@@ -63,18 +64,6 @@ def deploy_up(
     down = [name for name, status in statuses.items() if status]
     if down:
         raise DeployError(f"not up: {', '.join(down)}; see what each said above")
-
-
-def _up(params: Params, place: Workspace, hold: int, console: Console) -> None:
-    from tasks.backends import backend_of
-
-    backend = backend_of(params, place)
-    backend.up(console.say)
-    if hold:
-        backend.hold_lease(hold)
-    else:
-        backend.drop_lease()
-    console.say(backend.live().addresses())
 
 
 @deploy_app.command("render")
@@ -165,12 +154,14 @@ def deploy_release(
 ) -> None:
     """Leave the stack up for whoever wants it next: undo what is left of faults, give the lease up."""
     from tasks.backends import backend_of
+    from tasks.campaign.holders import forget
     from tasks.inject.recover import recover_fully
 
     loaded = load_params(params)
     for place in chosen_stacks(loaded, workspace_at(workspace), stack):
         backend = backend_of(loaded, place)
         recover_fully(place, typer.echo)
+        forget(place)
         backend.drop_lease()
         typer.echo(_of(place, "no fault is left; the stack stays up" if backend.is_up() else "no stack is up"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,46 +14,63 @@ from tasks.commands.options import (
     StackIndex,
     WorkspaceDir,
     checked_params,
-    one_stack,
+    chosen_stacks,
     planned_case,
     workspace_at,
 )
 from tasks.errors import EXIT_FAILED, ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE
-from tasks.workspace import DEFAULT_WORKSPACE
+from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
 if TYPE_CHECKING:
     from tasks.campaign.attempt import Attempt
+    from tasks.params import Params
 
 step_app = typer.Typer(
-    help="One attempt at a case in steps: prepare, then load and inject side by side, then export, then verify.",
+    help="One attempt at a case in steps: claim a stack, prepare, load and inject side by side, export, verify.",
     no_args_is_help=True,
 )
 
 EXIT_FINISHED = 99
-"""Exit status of `prepare` when the case is recorded already: there is nothing to do."""
+"""Exit status of `claim` and `prepare` when the case is recorded already: there is nothing to do."""
 
 CaseId = Annotated[str, typer.Argument(help="A case id of `rcarena plan`.")]
 AttemptName = Annotated[
     str, typer.Option("--attempt", metavar="NAME", help="The same for all steps; a retry needs a new one.")
+]
+Hold = Annotated[
+    int, typer.Option("--hold", metavar="SECONDS", min=0, help="Keep other workspaces off the stack for so long.")
 ]
 PartnerTimeout = Annotated[
     float, typer.Option("--partner-timeout", min=1, help="Seconds to wait for the other of load and inject.")
 ]
 
 
-def _attempt(case_id: str, name: str, stack: int | None, params: Path, workspace: Path) -> Attempt:
+@contextlib.contextmanager
+def _attempt(case_id: str, name: str, stack: int | None, params: Path, workspace: Path) -> Iterator[Attempt]:
+    """Yield the attempt on its stack, whose hold is renewed meanwhile."""
     from tasks.campaign.attempt import Attempt
+    from tasks.campaign.holders import place_of, renewing
     from tasks.console import Console
 
+    checked, places = _checked(case_id, name, stack, params, workspace)
+    place = place_of(places, case_id, name) if stack is None else places[0]
+    with renewing(place, case_id, name):
+        yield Attempt(checked, place, planned_case(checked, case_id), Console().say, name)
+
+
+def _checked(
+    case_id: str, name: str, stack: int | None, params: Path, workspace: Path
+) -> tuple[Params, tuple[Workspace, ...]]:
+    """Return the parameters, and the stacks that the attempt may be on. Raises ParamsError."""
     checked = checked_params(params)
-    planned = planned_case(checked, case_id)
-    place = one_stack(checked, workspace_at(workspace), stack)
+    planned_case(checked, case_id)
+    places = chosen_stacks(checked, workspace_at(workspace), stack)
     try:
-        place.run(case_id, name)
+        places[0].run(case_id, name)
     except ValueError as error:
         raise ParamsError([f"--attempt: {error}"]) from error
-    return Attempt(checked, place, planned, Console().say, name)
+    return checked, places
 
 
 def _is_finished(case_id: str, workspace: Path) -> bool:
@@ -61,6 +80,31 @@ def _is_finished(case_id: str, workspace: Path) -> bool:
     if finished:
         typer.echo(f"{case_id} is finished already")
     return finished
+
+
+@step_app.command()
+def claim(
+    case_id: CaseId,
+    attempt: AttemptName = "local",
+    hold: Hold = 0,
+    stack: StackIndex = None,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Wait for a free stack, take it for the attempt, and find it up or bring it up.
+
+    The other steps of the attempt find it. `verify` gives it back; an attempt that is lost loses it after half an hour.
+    Exit status 99: the case is recorded already.
+    """
+    from tasks.campaign.holders import claim_stack
+    from tasks.console import Console
+
+    if _is_finished(case_id, workspace):
+        raise typer.Exit(EXIT_FINISHED)
+    checked, places = _checked(case_id, attempt, stack, params, workspace)
+    place = claim_stack(checked, places, case_id, attempt, hold, Console().say)
+    if place.stack_index is not None:
+        typer.echo(f"{case_id} is on stack {place.stack_index}")
 
 
 @step_app.command()
@@ -79,8 +123,7 @@ def prepare(
 
     if _is_finished(case_id, workspace):
         raise typer.Exit(EXIT_FINISHED)
-    step = _attempt(case_id, attempt, stack, params, workspace)
-    with experiment_lock(step.workspace):
+    with _attempt(case_id, attempt, stack, params, workspace) as step, experiment_lock(step.workspace):
         step.prepare()
 
 
@@ -99,16 +142,16 @@ def load(
     """
     from tasks.campaign.attempt import stop_load
 
-    step = _attempt(case_id, attempt, stack, params, workspace)
-    if step.is_done("load"):
-        typer.echo(f"the load of attempt {attempt} is done already")
-        return
-    schedule = step.agree_on_start("load", partner_timeout)
-    generator = step.start_load(schedule)
-    try:
-        step.await_load(generator, schedule)
-    finally:
-        stop_load(generator)
+    with _attempt(case_id, attempt, stack, params, workspace) as step:
+        if step.is_done("load"):
+            typer.echo(f"the load of attempt {attempt} is done already")
+            return
+        schedule = step.agree_on_start("load", partner_timeout)
+        generator = step.start_load(schedule)
+        try:
+            step.await_load(generator, schedule)
+        finally:
+            stop_load(generator)
 
 
 @step_app.command()
@@ -123,12 +166,12 @@ def inject(
     """Carry out the case's faults at their times, from the moment when `step load` is there, too."""
     from tasks.campaign.attempt import experiment_lock
 
-    step = _attempt(case_id, attempt, stack, params, workspace)
-    if step.is_done("inject"):
-        typer.echo(f"the injection of attempt {attempt} is done already")
-        return
-    with experiment_lock(step.workspace):
-        step.inject(step.agree_on_start("inject", partner_timeout))
+    with _attempt(case_id, attempt, stack, params, workspace) as step:
+        if step.is_done("inject"):
+            typer.echo(f"the injection of attempt {attempt} is done already")
+            return
+        with experiment_lock(step.workspace):
+            step.inject(step.agree_on_start("inject", partner_timeout))
 
 
 @step_app.command()
@@ -142,26 +185,38 @@ def export(
     """Save the telemetry of the attempt and publish the case."""
     if _is_finished(case_id, workspace):
         return
-    case = _attempt(case_id, attempt, stack, params, workspace).publish()
+    with _attempt(case_id, attempt, stack, params, workspace) as step:
+        case = step.publish()
     typer.echo(f"recorded {case.path.name}: {case.record.load.requests} requests")
 
 
 @step_app.command()
 def verify(
     case_id: CaseId,
+    attempt: AttemptName = "local",
     stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
-    """Exit status 0 only if no trace of a fault is left; says, too, whether the case is whole."""
+    """Give the stack back. Exit status 0 only if no trace of a fault is left there and the case is whole.
+
+    A stack with a trace of a fault is not given back: others have it after half an hour.
+    """
+    from tasks.campaign.errors import AttemptError
+    from tasks.campaign.holders import give_back, place_of, renewing
     from tasks.case import validate_case
     from tasks.inject.recover import recover_fully
 
-    checked = checked_params(params)
-    place = one_stack(checked, workspace_at(workspace), stack)
-    planned_case(checked, case_id)
-    recover_fully(place, typer.echo)
-    broken = validate_case(place.cases / case_id)
+    _, places = _checked(case_id, attempt, stack, params, workspace)
+    try:
+        place = place_of(places, case_id, attempt) if stack is None else places[0]
+    except AttemptError as error:
+        typer.echo(f"{error}: nothing to undo there")
+    else:
+        with renewing(place, case_id, attempt):
+            recover_fully(place, typer.echo)
+        give_back(place, case_id, attempt)
+    broken = validate_case(places[0].cases / case_id)
     typer.echo("\n".join(f"{case_id}: {line}" for line in broken) or f"{case_id}: recorded, no fault is left")
     if broken:
         raise typer.Exit(EXIT_FAILED)

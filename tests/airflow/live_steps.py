@@ -91,8 +91,11 @@ def _step(name: str, case_id: str, given: argparse.Namespace) -> None:
         if not (case / "manifest.json").exists():
             sys.exit(f"{case_id} is not recorded")
         return
-    if name == "prepare" and (case / "manifest.json").exists():
+    if name in ("claim", "prepare") and (case / "manifest.json").exists():
         sys.exit(EXIT_FINISHED)
+    if name == "claim":
+        _deploy(workspace, up=True)
+        return
     if not (workspace / "stack" / "up").exists():
         sys.exit("no stack is up")
     if name == "prepare":

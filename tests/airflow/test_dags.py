@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -331,8 +332,8 @@ def test_every_pod_of_a_case_renders_and_is_tied_to_it(dags: dict[str, DAG]) -> 
     given = {"name": "n", "workspace": "w", "case": "case-0123456789ab", "run": "abc", "attempt": "abc-2"}
     for task_id in pods(case):
         task = rendered(case, task_id, form(case, **given))
-        own = "deploy up --hold " if task_id == "stack" else f"step {task_id} case-0123456789ab "
-        assert words(task).startswith(own)
+        name = "claim" if task_id == "stack" else task_id
+        assert words(task).startswith(f"step {name} case-0123456789ab --attempt abc-2 ")
         assert words(task).endswith("--params /workspace/w/params.yaml --workspace /workspace/w")
         labels = {key.removeprefix("rcarena.io/"): value for key, value in task.labels.items()}
         assert labels.items() >= {"case": given["case"], "run": "abc", "attempt": "abc-2", "step": task_id}.items()
@@ -481,7 +482,7 @@ def test_more_cases_than_a_run_can_map_are_refused(dags: dict[str, DAG]) -> None
         case_ids(form(dags["campaign"], repetitions=1000))
 
 
-def test_more_than_one_stack_is_refused_before_anything_is_deployed(
+def test_more_stacks_than_the_installation_has_are_refused_before_anything_is_deployed(
     dags: dict[str, DAG], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
@@ -489,8 +490,43 @@ def test_more_than_one_stack_is_refused_before_anything_is_deployed(
     monkeypatch.setattr(campaign_tasks, "document", lambda form: document(form) | {"deploy": several})
     filled = form(dags["campaign"], preset="kubernetes-gpu")
     several = document(filled)["deploy"] | {"stacks": 2}
-    with pytest.raises(AirflowFailException, match=r"deploy\.stacks: Airflow drives one stack \(got 2\)"):
+    with pytest.raises(AirflowFailException, match=r"deploy\.stacks: must be at most RCARENA_STACKS=1 \(got 2\)"):
         case_ids(filled)
+    monkeypatch.setattr(campaign_tasks, "settings", lambda: Settings(stacks=2))
+    assert case_ids(filled)
+
+
+def test_as_many_cases_run_as_there_are_stacks(tmp_path: Path) -> None:
+    code = "import runpy, sys; sys.path.insert(0, sys.argv[1]); print(runpy.run_path(sys.argv[1] + '/case.py')"
+    code += "['case']().max_active_runs)"
+    command = [sys.executable, "-W", "ignore", "-c", code, str(ROOT / "dags")]
+    for stacks in (1, 3):
+        environment = {**os.environ, "RCARENA_STACKS": str(stacks)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.stdout.splitlines()[-1:] == [str(stacks)], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stacks", "removed"),
+    [
+        (1, "rcarena.io/step in (prepare,load,inject,export)"),
+        (
+            2,
+            "rcarena.io/step in (prepare,load,inject,export),rcarena.io/case=case-0123456789ab,"
+            "rcarena.io/attempt!=abc-2",
+        ),
+    ],
+)
+def test_an_attempt_ends_the_pods_that_may_be_in_its_way(
+    monkeypatch: pytest.MonkeyPatch, stacks: int, removed: str
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(campaign_tasks, "settings", lambda: Settings(stacks=stacks))
+    monkeypatch.setattr(campaign_tasks, "remove_pods", seen.append)
+    labels = {"rcarena.io/run": "r", "rcarena.io/case": "case-0123456789ab", "rcarena.io/attempt": "abc-2"}
+    task = SimpleNamespace(labels=labels)
+    campaign_tasks.clear_the_way({"params": {"asked_by": None}, "task": task})
+    assert seen == [removed]
 
 
 # -- the form

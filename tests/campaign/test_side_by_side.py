@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.campaign.holders import holder_of
 from tasks.case import is_finished, read_cases, validate_case
 from tasks.inject.journal import CLOSED
 from tasks.workspace import Workspace
@@ -195,6 +196,52 @@ def test_the_case_of_a_stack_whose_process_dies_goes_to_another(make_campaign: M
     assert running.wait(HANG_S * 2) == 0, campaign.log.read_text()
     assert "a stack was lost: stack 1: exit status -9" in campaign.log.read_text()
     assert campaign.assert_whole() == {0}
+
+
+def test_attempts_that_are_made_of_pods_claim_a_stack_each(make_campaign: MakeCampaign) -> None:
+    """The steps of an attempt find its stack, also after ``kill -9``; what is left of a fault is undone on that one."""
+    campaign = make_campaign(fault_free_cases=1)
+    planned = json.loads(campaign.run("plan", "--json")[1])
+    lost, third, kept = [each["case_id"] for each in sorted(planned, key=lambda each: not each["injections"])]
+    assert campaign.run("deploy", "up")[0] == 0
+
+    def step(name: str, case_id: str, attempt: str) -> tuple[int, str]:
+        return campaign.run("step", name, case_id, "--attempt", attempt)
+
+    places = []
+    for case_id in (lost, kept):
+        status, said = step("claim", case_id, "a")
+        assert status == 0, said
+        places.append(int(said.strip()[-1]))
+    assert sorted(places) == [0, 1]
+    status, said = step("prepare", third, "a")
+    assert (status, "has none of the 2 stacks" in said) == (1, True), said
+
+    for case_id in (lost, kept):
+        assert step("prepare", case_id, "a")[0] == 0
+    pods = [campaign.start("step", name, lost, "--attempt", "a") for name in ("load", "inject")]
+    until(lambda: campaign.open_faults() == [places[0]], campaign.log.read_text)
+    for pod in pods:
+        os.killpg(pod.pid, signal.SIGKILL)
+        pod.wait()
+    waiting = campaign.start("step", "claim", third, "--attempt", "a")
+    until(lambda: f"waiting for a free stack: attempt a at {min(lost, kept)}" in campaign.log.read_text())
+    status, said = step("verify", lost, "a")
+    assert (status, "unfinished" in said) == (1, True), said
+    assert campaign.open_faults() == []
+    assert waiting.wait(HANG_S) == 0
+
+    pods = [campaign.start("step", name, kept, "--attempt", "a") for name in ("load", "inject")]
+    assert [pod.wait(HANG_S) for pod in pods] == [0, 0], campaign.log.read_text()
+    for name in ("export", "verify"):
+        status, said = step(name, kept, "a")
+        assert status == 0, said
+    status, said = step("claim", kept, "b")
+    assert (status, "is finished already" in said) == (99, True), said
+    (case,) = read_cases(campaign.workspace.cases)
+    assert (case.record.case_id, case.record.stack.index) == (kept, places[1])
+    assert campaign.run("deploy", "down")[0] == 0
+    assert all(holder_of(campaign.workspace.on(index)) is None for index in (0, 1))
 
 
 def test_the_number_of_stacks_changes_no_case(make_campaign: MakeCampaign) -> None:

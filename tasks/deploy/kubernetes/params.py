@@ -116,12 +116,15 @@ class KubernetesDeployParams(StackParams):
     """A stack on a Kubernetes cluster: NGINX, KubeRay's RayService, vLLM, and its telemetry.
 
     Several ``stacks`` are in namespaces ``<namespace>-0``, ``-1`` …; with ``contexts`` one is in ``namespace`` of each.
+    The accounts that act on the stack, and the volume of the workspace, are in ``accounts_namespace``; None: in the
+    stack's own, of several on one cluster in that of the first, so that pods of one namespace use them all.
     """
 
     backend: Literal["kubernetes"]
     context: str | None = None
     contexts: Annotated[tuple[str, ...], Field(max_length=64), NO_TELEMETRY] = ()
     namespace: Annotated[DnsLabel, NO_TELEMETRY] = "rcarena"
+    accounts_namespace: Annotated[DnsLabel | None, NO_TELEMETRY] = None
     model: str = "falcon-h1-7b"
     engine_arguments: dict[str, Plain] = Field(default={})
     parallelism: Parallelism = Parallelism()
@@ -153,6 +156,7 @@ class KubernetesDeployParams(StackParams):
             changes["context"] = self.contexts[index] if index < len(self.contexts) else None
         else:
             changes["namespace"] = f"{self.namespace}-{index}"
+            changes["accounts_namespace"] = self.accounts_namespace or f"{self.namespace}-0"
         return self.model_copy(update=changes)
 
     @property

@@ -184,6 +184,7 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
     replicas = replica_names(params)
     context: dict[str, Any] = {
         **{field: getattr(params, field) for field in ("namespace", "storage", "images", "resources", "telemetry")},
+        "accounts_namespace": params.accounts_namespace or params.namespace,
         "parallelism": params.parallelism,
         "accelerator": params.accelerator,
         "token": params.model_token,
