@@ -69,6 +69,16 @@ class FaultKind:
         found = self._on(backend)
         return dict(found.defaults) if found else {}
 
+    def roles_on(self, backend: str) -> frozenset[Role]:
+        """Return the roles that the backend can act on."""
+        found = self._on(backend)
+        return self.roles if found is None or found.roles is None else found.roles & self.roles
+
+    def group_on(self, backend: str) -> str:
+        """Return the kind that telemetry can tell on the backend."""
+        found = self._on(backend)
+        return found.group if found is not None and found.group else self.group
+
     def _on(self, backend: str) -> type[FaultExecutor[Any, Any]] | None:
         return self.executors.get(backend) or faults_on(backend).executors.get(self.name)
 
@@ -146,7 +156,10 @@ def validate_injection(
     known = fault_kind(kind)
     if not known.runs_on(backend):
         return [f"{where}.kind: the {backend} backend has no {kind}; {suggest(kind, fault_kind_names(backend))}"]
-    return [*_target_problems(known, target, roles, key), *_parameter_problems(known, parameters, where, backend)]
+    return [
+        *_target_problems(known, target, roles, key, backend),
+        *_parameter_problems(known, parameters, where, backend),
+    ]
 
 
 def validate_overlaps(planned: Mapping[str, PlannedInjection]) -> list[str]:
@@ -216,11 +229,12 @@ def resolve_parameters(kind: str, parameters: Mapping[str, Any], backend: str) -
     return _validated(fault_kind(kind), parameters, backend)
 
 
-def _target_problems(kind: FaultKind, target: str, roles: Mapping[str, Role], where: str) -> list[str]:
+def _target_problems(kind: FaultKind, target: str, roles: Mapping[str, Role], where: str, backend: str) -> list[str]:
     if target not in roles:
         return [f"{where}: unknown service '{target}'; {suggest(target, roles)}"]
-    if roles[target] not in kind.roles:
-        fitting = [service for service, role in roles.items() if role in kind.roles]
+    possible = kind.roles_on(backend)
+    if roles[target] not in possible:
+        fitting = [service for service, role in roles.items() if role in possible]
         allowed = ", ".join(fitting) or "none"
         return [f"{where}: {kind.name} cannot act on '{target}' (role {roles[target]}); allowed: {allowed}"]
     return []

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tasks.inject.probe import Probe
+from tasks.stack import Role
 from tasks.validation import Frozen
 
 
@@ -116,6 +117,12 @@ class FaultExecutor(ABC, Generic[T, P]):
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Parameter defaults of this backend that differ from those of the kind."""
+
+    roles: ClassVar[frozenset[Role] | None] = None
+    """Roles that this backend can act on, where they are fewer than the kind's."""
+
+    group: ClassVar[str] = ""
+    """The kind that telemetry can tell, where it is another than the kind's on this backend."""
 
     settle_s: float = 8.0
     """Maximum time (s) from the undo until the probe is normal again."""

@@ -142,7 +142,7 @@ def injection_record(journal: Journal) -> Injection:
     kind = catalogue.fault_kind(journal.kind)
     return Injection(
         kind=kind.name,
-        group=kind.group,
+        group=kind.group_on(journal.target.backend),
         target=journal.target.name,
         role=journal.role,
         parameters=journal.parameters,

@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tasks.kube.node_fault import SavedProcess
+from tasks.stack import ENGINE_TITLE
 from tasks.system.process import PROC, read_stat, read_text, start_ticks
-
-ENGINE_TITLE = "VLLM::"
-"""vLLM names its engine and its workers so: ``VLLM::EngineCore``, ``VLLM::Worker_TP0``."""
 
 _POD_IN_CGROUP = re.compile(
     r"pod([0-9a-f]{8})[-_]([0-9a-f]{4})[-_]([0-9a-f]{4})[-_]([0-9a-f]{4})[-_]([0-9a-f]{12})(?![0-9a-f])"

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.backends.prometheus import instant_value
 from tasks.inject.errors import FaultError
-from tasks.inject.executors.kubernetes.prometheus import raw_samples
+from tasks.inject.executors.prometheus import raw_samples
 from tests.export.emulators import Response, serving
 
 

@@ -14,10 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.deploy.local.cgroups import Cgroup
-from tasks.deploy.local.namespaces import new_fabric, service_address
+from tasks.deploy.local.layout import (
+    CGROUP_EXPORTER_PORT,
+    NGINX_STATUS_PORT,
+    PROMETHEUS_PORT,
+    RAY_METRICS_PORT,
+    WITHHELD,
+)
+from tasks.deploy.local.namespaces import FABRIC_ADDRESS, new_fabric, service_address
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.inject.executors.local.target import LocalTarget
-from tasks.stack import Role
+from tasks.stack import ENGINE_TITLE, Role
 from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 from tests.inject import ministack_processes
@@ -26,6 +33,7 @@ from tests.waiting import until
 
 ROLES: dict[str, Role] = {"nginx-proxy": "gateway", "ray-replicas-0": "replica", "ray-replicas-1": "replica"}
 BUSY = {"ray-replicas-0": 0.3}
+ENGINES = {"ray-replicas-0": f"{ENGINE_TITLE}EngineCore"}
 CORES = 0.6
 ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count()
@@ -76,7 +84,17 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
         cgroup.set_cpu_cores(CORES)
     addresses = {name: service_address(index) for index, name in enumerate(ROLES)}
     members = {name: [str(file) for file in cgroup.member_files()] for name, cgroup in cgroups.items()}
-    spec = json.dumps({"addresses": addresses, "members": members, "busy": BUSY})
+    ports = {name: NGINX_STATUS_PORT if role == "gateway" else RAY_METRICS_PORT for name, role in ROLES.items()}
+    spec = json.dumps(
+        {
+            "addresses": addresses,
+            "members": members,
+            "busy": BUSY,
+            "engines": ENGINES,
+            "metrics_ports": ports,
+            "telemetry": _telemetry(workspace.stack, cgroups, addresses, ports),
+        }
+    )
     fabric = subprocess.Popen(
         [
             "setpriv",
@@ -107,7 +125,7 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
                 for name, role in ROLES.items()
             ),
             gateway_url="http://unused",
-            prometheus_url="http://unused",
+            prometheus_url=f"http://{FABRIC_ADDRESS}:{PROMETHEUS_PORT}",
             model="none",
             directory=workspace.stack,
         )
@@ -123,6 +141,34 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
             cgroup.kill_all()
             cgroup.remove()
         Cgroup.create(parent).remove()
+
+
+def _telemetry(
+    stack: Path, cgroups: dict[str, Cgroup], addresses: dict[str, str], ports: dict[str, int]
+) -> list[list[str]]:
+    """Commands of the real exporter and the real Prometheus, which fetches everything twice a second."""
+    directory = stack / "telemetry"
+    directory.mkdir()
+    services = [{"name": name, "cgroups": cgroup.to_strings()} for name, cgroup in cgroups.items()]
+    (directory / "services.json").write_text(json.dumps({"services": services}))
+    targets: dict[str, dict[str, str]] = {
+        f"{addresses[name]}:{port}": {"service": name} for name, port in ports.items()
+    }
+    targets[f"{FABRIC_ADDRESS}:{CGROUP_EXPORTER_PORT}"] = {}
+    jobs = {
+        "job_name": "all",
+        "honor_labels": True,
+        "static_configs": [{"targets": [target], "labels": labels} for target, labels in targets.items()],
+    }
+    configuration = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [jobs]}
+    (directory / "prometheus.yml").write_text(json.dumps(configuration))
+    exporter = [sys.executable, "-m", "tasks.deploy.local.cgroup_exporter"]
+    exporter += [f"--listen={FABRIC_ADDRESS}:{CGROUP_EXPORTER_PORT}", f"--services={directory / 'services.json'}"]
+    exporter += [f"--withheld={stack / WITHHELD}"]
+    prometheus = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", "--log.level=error"]
+    prometheus += [f"--storage.tsdb.path={directory / 'prometheus'}"]
+    prometheus += [f"--web.listen-address={FABRIC_ADDRESS}:{PROMETHEUS_PORT}"]
+    return [exporter, prometheus]
 
 
 def _wait_for(stack: MiniStack, name: str) -> None:

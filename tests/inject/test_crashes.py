@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from tasks.inject import catalogue
 from tasks.inject.errors import JournalError
 from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover, residue, stack_residue
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
-from tests.inject.ministack import CORES, MiniStack, mini_stack
+from tests.inject.ministack import CORES, ENGINES, ROLES, MiniStack, mini_stack
 from tests.inject.once import Once
-from tests.inject.test_faults import CASES, plan, wait_for_state
+from tests.inject.test_faults import CASES, ENDING, plan, wait_for_state
 from tests.inject.test_journal import OLD
 from tests.slow import first_always
 from tests.waiting import HANG_S, until
@@ -29,7 +30,7 @@ from tests.waiting import HANG_S, until
 pytestmark = pytest.mark.privileged
 
 SERVICES = ["nginx-proxy", "ray-replicas-0", "ray-replicas-1"]
-REVERSIBLE = [kind for kind in CASES if kind != "process-kill"]
+REVERSIBLE = [kind for kind in CASES if kind not in ENDING]
 
 
 def own(stack: MiniStack, plans: list[Once]) -> None:
@@ -62,7 +63,8 @@ def plans_of_round(seed: int, draw: random.Random) -> list[Once]:
     """Three faults at once, one on each service, of a kind that suits it."""
     plans = []
     for service in SERVICES:
-        fitting = [kind for kind in REVERSIBLE if service != "nginx-proxy" or kind != "accelerator-throttle"]
+        fitting = [each for each in REVERSIBLE if ROLES[service] in catalogue.fault_kind(each).roles_on("local")]
+        fitting = [each for each in fitting if each != "engine-stall" or service in ENGINES]
         kind = draw.choice(fitting)
         plans.append(plan(f"round-{seed}-{service}", kind, service, lead_s=0.9, duration_s=1.3))
     return plans

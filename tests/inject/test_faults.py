@@ -12,6 +12,7 @@ import pytest
 
 from tasks.inject import catalogue
 from tasks.inject.errors import InjectionError
+from tasks.inject.executors.local import probes
 from tasks.inject.faults import memory_stress
 from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover_journal, residue, stack_residue
@@ -31,6 +32,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 """Where the defaults are not for a small stack."""
 CASES: dict[str, dict[str, Any]] = {kind: PARAMETERS.get(kind, {}) for kind in catalogue.fault_kind_names("local")}
+ENDING = ("process-kill", "service-restart")
+"""Kinds that end the processes of the target."""
 TARGET = "ray-replicas-0"
 TOGETHER: list[dict[str, str]] = [
     {
@@ -42,6 +45,7 @@ TOGETHER: list[dict[str, str]] = [
     {"cpu-stress": "ray-replicas-0", "network-bandwidth": "ray-replicas-1", "process-kill": "nginx-proxy"},
     {"memory-stress": "ray-replicas-0", "network-partition": "ray-replicas-1"},
 ]
+TOGETHER += [{"service-restart": "nginx-proxy", "telemetry-loss": "ray-replicas-0", "engine-stall": "ray-replicas-0"}]
 TOGETHER += [{kind: TARGET} for kind in CASES if not any(kind in together for together in TOGETHER)]
 
 
@@ -55,7 +59,9 @@ def plan(name: str, kind: str, target: str = TARGET, lead_s: float = 1.5, durati
 def test_effects_are_seen_and_undone(clean: MiniStack, together: dict[str, str]):
     """Faults on one target and on several; the targets' processes live on where they should."""
     before = {name: set(clean.target(name).processes()) for name in together.values()}
-    duration_s = 6 if "cpu-stress" in together or "memory-stress" in together else 4
+    duration_s = 12 if "telemetry-loss" in together else 6 if {"cpu-stress", "memory-stress"} & set(together) else 4
+    if "telemetry-loss" in together:
+        until(lambda: probes.LastSampleAge(clean.target()).tick()[0].value < 2, "Prometheus has no samples")
     plans = [plan(kind, kind, service, lead_s=1.5, duration_s=duration_s) for kind, service in together.items()]
     running = [each.start(clean) for each in plans]
     records = {each.kind: each for each in (injection.wait(60) for injection in running)}
@@ -70,7 +76,7 @@ def test_effects_are_seen_and_undone(clean: MiniStack, together: dict[str, str])
         assert set(record.parameters) == set(catalogue.fault_kind(kind).parameters.model_fields)
         assert record.observed.start >= record.planned.start
         target = clean.target(record.target)
-        assert (before[record.target] == set(target.processes())) == (kind != "process-kill")
+        assert (before[record.target] == set(target.processes())) == (kind not in ENDING)
         assert target.cgroup.memory_limit() is None
         with clean.connect(record.target) as connection:
             assert len(fetch(connection, 100_000)) == 100_000

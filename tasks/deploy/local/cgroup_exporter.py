@@ -1,6 +1,6 @@
 """Prometheus exporter of cgroup and network figures per service, under cAdvisor's names.
 
-``python -m tasks.deploy.local.cgroup_exporter --listen 127.0.0.1:9101 --services services.json``
+``python -m tasks.deploy.local.cgroup_exporter --listen 127.0.0.1:9101 --services services.json [--withheld DIR]``
 
 The services file is read again whenever it changes::
 
@@ -8,7 +8,8 @@ The services file is read again whenever it changes::
                   {"name": "ray-replicas-0", "cgroups": {"unified": DIR}, "interface": "eth0"}]}
 
 ``unified`` is a cgroup v2 directory, the others are v1 controllers. A service whose cgroup is gone or holds no process
-gives no samples: zeros would read as an idle service.
+gives no samples: zeros would read as an idle service. Neither does one for which ``DIR`` holds a file of its name: its
+telemetry is lost on purpose.
 """
 
 from __future__ import annotations
@@ -246,10 +247,14 @@ def exposition(readings: dict[str, Readings]) -> str:
 
 
 class ServicesFile:
-    """The services file, read again when its modification time changes; the last good content is kept."""
+    """The services file, read again when its modification time changes; the last good content is kept.
 
-    def __init__(self, path: Path) -> None:
+    ``withheld``: directory of files named after the services to leave out.
+    """
+
+    def __init__(self, path: Path, withheld: Path | None = None) -> None:
         self._path = path
+        self._withheld = withheld
         self._stamp: int | None = None
         self._services: tuple[ServiceCgroups, ...] = ()
 
@@ -263,7 +268,9 @@ class ServicesFile:
             self._services, self._stamp = (), None
         except ServicesFileError as error:
             log.warning("%s", error)
-        return self._services
+        if self._withheld is None:
+            return self._services
+        return tuple(each for each in self._services if not (self._withheld / each.name).exists())
 
 
 def make_server(host: str, port: int, services: ServicesFile) -> ThreadingHTTPServer:
@@ -298,13 +305,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="cgroup_exporter", description="Export cgroup figures per service.")
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT")
     parser.add_argument("--services", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--withheld", type=Path, metavar="DIR")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     host, _, port = options.listen.rpartition(":")
     if not port.isdigit():
         parser.error(f"--listen: '{options.listen}' is not ADDRESS:PORT")
     try:
-        server = make_server(host, int(port), ServicesFile(options.services))
+        server = make_server(host, int(port), ServicesFile(options.services, options.withheld))
     except (OSError, OverflowError) as error:
         log.error("%s: cannot be bound: %s", options.listen, error)
         return 1

@@ -37,6 +37,9 @@ TELEMETRY_PORTS = {
     "nginx-exporter": NGINX_EXPORTER_PORT,
 }
 
+WITHHELD = Path("telemetry/withheld")
+"""Below the stack's directory: a file named after a service makes the cgroup exporter leave that service out."""
+
 RAY_TEMP = Path("/run/netns/.ray")
 """A mount point on the fabric's private tmpfs; short, because Ray puts its sockets below it."""
 
@@ -169,6 +172,7 @@ class Layout:
                     *(*module, "tasks.deploy.local.cgroup_exporter"),
                     f"--listen={FABRIC_ADDRESS}:{CGROUP_EXPORTER_PORT}",
                     f"--services={self.services_file}",
+                    f"--withheld={self.directory / WITHHELD}",
                 ),
                 directory,
                 environment={"PYTHONPATH": str(REPOSITORY)},

@@ -17,6 +17,7 @@ BRIDGE = "rca-bridge"
 INTERFACE = "eth0"
 SUBNET_PREFIX = "10.77.0"
 FABRIC_ADDRESS = f"{SUBNET_PREFIX}.1"
+FIRST_SERVICE = 10
 
 _CLONE_NEWNET = 0x40000000
 
@@ -28,7 +29,12 @@ def new_fabric(argv: list[str]) -> list[str]:
 
 def service_address(index: int) -> str:
     """Return the address of the ``index``-th service; the fabric itself has ``FABRIC_ADDRESS``."""
-    return f"{SUBNET_PREFIX}.{10 + index}"
+    return f"{SUBNET_PREFIX}.{FIRST_SERVICE + index}"
+
+
+def fabric_link(address: str) -> str:
+    """Return the fabric's end of the link of the service at ``address``."""
+    return f"link{int(address.rpartition('.')[2]) - FIRST_SERVICE}"
 
 
 def build_network(addresses: Mapping[str, str]) -> None:
@@ -43,8 +49,8 @@ def build_network(addresses: Mapping[str, str]) -> None:
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     run("ip", "address", "add", f"{FABRIC_ADDRESS}/24", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
-    for index, (service, address) in enumerate(addresses.items()):
-        link = f"link{index}"
+    for service, address in addresses.items():
+        link = fabric_link(address)
         run("ip", "netns", "add", service)
         run("ip", "link", "add", link, "type", "veth", "peer", "name", INTERFACE, "netns", service)
         run("ip", "link", "set", link, "master", BRIDGE, "up")

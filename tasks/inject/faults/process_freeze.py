@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
-from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes.engine import EnginePause
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalExecutor
+from tasks.inject.executors.local.stop import stop_processes
 from tasks.inject.executors.local.undo import LocalStep, ResumeProcesses
 from tasks.inject.probe import Probe
 from tasks.stack import ALL_ROLES
-
-SETTLE_S = 2.0
 
 
 class Parameters(FaultParameters):
@@ -25,7 +19,7 @@ class Parameters(FaultParameters):
 
 
 class LocalProcessFreeze(LocalExecutor[Parameters]):
-    """Sends SIGSTOP to every process of the cgroup. (Processes in a frozen cgroup v1 could not be killed.)"""
+    """Sends SIGSTOP to every process of the cgroup."""
 
     criterion = "at least 90 % stopped"
 
@@ -33,20 +27,11 @@ class LocalProcessFreeze(LocalExecutor[Parameters]):
         return (ResumeProcesses(),)
 
     def apply(self, run_for_s: float) -> str:
-        deadline = time.monotonic() + SETTLE_S
-        while running := [pid for pid, state in self.target.processes().items() if state != "T"]:
-            for pid in running:
-                try:
-                    os.kill(pid, signal.SIGSTOP)
-                except ProcessLookupError:
-                    continue
-            if time.monotonic() > deadline:
-                raise FaultError(f"{self.target.name}: {len(running)} processes do not stop")
-            time.sleep(0.005)
+        stop_processes(self.target, self.target.processes)
         return "signal: SIGSTOP"
 
     def probe(self) -> Probe:
-        return probes.stopped_share(self.target)
+        return probes.stopped_share("stopped processes of the service", self.target.processes)
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during >= 90 and before <= 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from typing import ClassVar
 
 from tasks import metrics
@@ -13,32 +12,13 @@ from tasks.inject.executor import HealthyWithin, RestartParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodExecutor
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalExecutor
-from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import LocalStep
-from tasks.inject.probe import Probe, Sample
+from tasks.inject.probe import Probe
 from tasks.system.process import ProcessId
 
 
 class Parameters(RestartParameters):
     healthy_within_s: HealthyWithin = 120
-
-
-class _Survivors(Probe):
-    """Samples the share of the first processes that still run. Its ports show whether the service is back."""
-
-    name, unit = "first processes of the service that still run", "%"
-
-    def __init__(self, target: LocalTarget) -> None:
-        self.ports = probes.OpenPorts(target)
-        self._first = [ProcessId.of(pid) for pid in target.processes()]
-
-    def tick(self) -> list[Sample]:
-        now = time.monotonic()
-        alive = sum(process.alive for process in self._first)
-        return [Sample(now, now, 100 * alive / len(self._first))] if self._first else []
-
-    def close(self) -> None:
-        self.ports.close()
 
 
 class LocalProcessKill(LocalExecutor[Parameters]):
@@ -59,14 +39,14 @@ class LocalProcessKill(LocalExecutor[Parameters]):
         return "signal: SIGKILL"
 
     def probe(self) -> Probe:
-        self._survivors = _Survivors(self.target)
-        return self._survivors
+        self._first = probes.FirstProcesses(self.target)
+        return self._first
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during < 0.1 * before
 
     def is_normal(self, before: float, during: float, after: float) -> bool:
-        return bool(self.target.processes()) and self._survivors.ports.are_back()
+        return bool(self.target.processes()) and self._first.ports.are_back()
 
 
 class ChaosContainerKill(PodExecutor[Parameters]):

@@ -29,7 +29,7 @@ class SlowAnswers(LocalExecutor[Parameters]):
         return "nothing"
 
     def probe(self) -> Probe:
-        return probes.stopped_share(self.target)
+        return probes.stopped_share("stopped processes", self.target.processes)
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during > before

@@ -8,7 +8,6 @@ from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.kubernetes import gpu_probes, probes
 from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
 from tasks.inject.probe import Probe
-from tasks.stack import REPLICA_PREFIX
 
 P = TypeVar("P", bound=FaultParameters)
 STOPPED = 0.1
@@ -19,14 +18,10 @@ class EngineExecutor(NodeFaultExecutor[P]):
     """Acts on the engine's processes inside the replica's container; the container goes on."""
 
     criterion = "fewer than a tenth of the tokens before; an idle engine shows none"
+    roles = frozenset({"replica"})
 
     def amount(self) -> dict[str, float]:
         return {}
-
-    def refusal(self) -> str | None:
-        if self.target.service.startswith(REPLICA_PREFIX):
-            return None
-        return f"{self.target.service} has no engine: on a cluster this fault acts on the engine of a replica"
 
     def probe(self) -> Probe:
         return gpu_probes.generated_tokens(self.target)
@@ -36,10 +31,11 @@ class EngineExecutor(NodeFaultExecutor[P]):
 
 
 class EnginePause(EngineExecutor[P]):
-    """Sends SIGSTOP to the engine's processes, SIGCONT at the end. When the pause outlasts the replica's health checks,
-    Ray restarts the replica."""
+    """Sends SIGSTOP to the engine's processes, SIGCONT at the end: the container, Ray and the replica's HTTP side go
+    on. When the pause outlasts the replica's health checks, Ray restarts the replica."""
 
     action = "engine-pause"
+    group = "engine-stall"
 
 
 class EngineKill(EngineExecutor[P]):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.probes import LOOK_BACK_S, PrometheusMean, PrometheusProbe, PrometheusRate
-from tasks.inject.executors.kubernetes.prometheus import raw_samples
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
+from tasks.inject.executors.prometheus import raw_samples
 from tasks.inject.probe import Probe
 from tasks.kube.gpu_map import GpuState, NodeGpus, read_gpu_maps
 

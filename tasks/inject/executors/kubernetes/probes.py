@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
-from tasks.inject.executors.kubernetes.prometheus import Series, raw_samples
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, KubernetesTarget
+from tasks.inject.executors.prometheus import Series, raw_samples
 from tasks.inject.probe import Gauge, Probe, Sample
 from tasks.kube.status import condition
 

@@ -8,9 +8,11 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.deploy.local.namespaces import fabric_link
 from tasks.inject import shaper
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.local.target import LocalTarget
@@ -20,6 +22,11 @@ SHAPER_START_TIMEOUT_S = 8
 _UNKNOWN_QDISC = "qdisc kind is unknown"
 _MATCH_ALL = ("protocol", "all", "u32", "match", "u32", "0", "0")
 _DROP_ALL = ("protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 2,")
+_DROP_TCP_TO = (
+    # of an Ethernet frame: IPv4, TCP, no later fragment, this destination port; 2 drops, 0 lets pass
+    "11,40 0 0 12,21 0 8 2048,48 0 0 23,21 0 6 6,40 0 0 20,69 4 0 8191,"
+    "177 0 0 14,72 0 0 16,21 0 1 {port},6 0 0 2,6 0 0 0,"
+)
 _LOOK = "tc -j qdisc show && ip -j link show"
 _DEFAULT_QDISCS = {"noqueue", "pfifo_fast", "fq_codel", "mq", "pfifo"}
 
@@ -68,6 +75,36 @@ def cut(target: LocalTarget) -> str:
     for direction in ("egress", "ingress"):
         _tc(target, "filter", "add", "dev", interface, direction, *_DROP_ALL)
     return "filter"
+
+
+def drop_from_fabric(target: LocalTarget, port: int) -> None:
+    """Drop what the fabric and the other services send to a TCP port of the service."""
+    link = fabric_link(target.service.address)
+    _checked(target, target.run_in_fabric, "qdisc", "add", "dev", link, "clsact")
+    program = _DROP_TCP_TO.format(port=port)
+    rule = ("protocol", "all", "bpf", "da", "bytecode", program)
+    _checked(target, target.run_in_fabric, "filter", "add", "dev", link, "egress", *rule)
+
+
+def restore_from_fabric(target: LocalTarget) -> None:
+    """Remove what ``drop_from_fabric`` added; do nothing when it is not there."""
+    target.run_in_fabric("tc", "qdisc", "del", "dev", fabric_link(target.service.address), "clsact")
+
+
+def fabric_residue(target: LocalTarget) -> list[str]:
+    """Return the queueing disciplines of the fabric's end of the link other than the kernel's default."""
+    link = fabric_link(target.service.address)
+    answer = target.run_in_fabric("tc", "-j", "qdisc", "show", "dev", link)
+    if answer.returncode:
+        if not target.stack_alive:
+            return []
+        raise FaultError(f"{target.name}: cannot look at {link}: {answer.stderr.strip()}")
+    try:
+        qdiscs = json.loads(answer.stdout)
+    except json.JSONDecodeError as error:
+        raise FaultError(f"{target.name}: cannot look at {link}: {error}") from error
+    found = [each["kind"] for each in qdiscs if each["kind"] not in _DEFAULT_QDISCS]
+    return [f"{target.name}: queueing discipline {kind} on {link}" for kind in found]
 
 
 def restore_egress(target: LocalTarget) -> None:
@@ -125,7 +162,11 @@ def _add_netem(target: LocalTarget, impairment: LinkImpairment) -> bool:
 
 
 def _tc(target: LocalTarget, *argv: str) -> None:
-    answer = target.run("tc", *argv)
+    _checked(target, target.run, *argv)
+
+
+def _checked(target: LocalTarget, run: Callable[..., subprocess.CompletedProcess[str]], *argv: str) -> None:
+    answer = run("tc", *argv)
     if answer.returncode:
         raise FaultError(f"{target.name}: tc {' '.join(argv)}: {answer.stderr.strip()}")
 

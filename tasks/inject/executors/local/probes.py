@@ -9,13 +9,15 @@ import socket
 import statistics
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
+from tasks.inject.errors import FaultError
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.probe import Gauge, Probe, Rate, Sample
+from tasks.system.process import ProcessId
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 _ECHO_HEADER = struct.Struct("!BBHHH")
@@ -67,12 +69,55 @@ def memory_usage(target: LocalTarget) -> Probe:
     return Gauge("memory of the cgroup", "MiB", lambda: target.cgroup.memory_usage() / 2**20)
 
 
-def stopped_share(target: LocalTarget) -> Probe:
+def stopped_share(name: str, which: Callable[[], Mapping[int, str]]) -> Probe:
+    """Sample the share of the processes (pid -> state) that are stopped."""
+
     def read() -> float:
-        states = list(target.processes().values())
+        states = list(which().values())
         return 100 * states.count("T") / len(states) if states else 0.0
 
-    return Gauge("stopped processes of the service", "%", read)
+    return Gauge(name, "%", read)
+
+
+class FirstProcesses(Probe):
+    """Samples the share of the first processes that still run. Its ports show whether the service is back."""
+
+    name, unit = "first processes of the service that still run", "%"
+
+    def __init__(self, target: LocalTarget) -> None:
+        self.ports = OpenPorts(target)
+        self._first = [ProcessId.of(pid) for pid in target.processes()]
+
+    def tick(self) -> list[Sample]:
+        now = time.monotonic()
+        alive = sum(process.alive for process in self._first)
+        return [Sample(now, now, 100 * alive / len(self._first))] if self._first else []
+
+    def close(self) -> None:
+        self.ports.close()
+
+
+class LastSampleAge(Probe):
+    """Samples the age of the newest sample that Prometheus has of the service, whichever exporter it came from."""
+
+    name, unit = "age of the newest sample of the service", "s"
+    interval_s = 1.0
+    look_back_s = 120.0
+    series = "container_threads|ray_node_mem_used|nginx_connections_active"
+    """One of each exporter."""
+
+    def __init__(self, target: LocalTarget) -> None:
+        self._target = target
+        self._selector = f'{{__name__=~"{self.series}",service="{target.name}"}}'
+
+    def tick(self) -> list[Sample]:
+        try:
+            found = self._target.prometheus_samples(self._selector, self.look_back_s)
+        except (FaultError, OSError):
+            return []
+        newest = max((series.points[-1][0] for series in found if series.points), default=None)
+        now = time.monotonic()
+        return [Sample(now, now, self.look_back_s if newest is None else max(0.0, time.time() - newest))]
 
 
 class Pinger:

@@ -15,6 +15,7 @@ from tasks.inject.executors.local.undo import (
     LocalStep,
     RestoreEgress,
     RestoreQuota,
+    RestoreScrapes,
     ResumeProcesses,
 )
 from tasks.system.process import process_name
@@ -60,7 +61,7 @@ def _general_steps(target: LocalTarget) -> list[LocalStep]:
     """Return the steps that restore the state described by the stack's runtime after any fault."""
     steps: list[LocalStep] = [RestoreEgress(), RestoreQuota(cores=target.service.cpu_cores), LiftMemoryLimit()]
     steps += [KillTracked(tracker=name) for name in target.trackers()]
-    return [*steps, ResumeProcesses()]
+    return [*steps, ResumeProcesses(), RestoreScrapes()]
 
 
 def _stressors(target: LocalTarget) -> list[int]:

@@ -13,7 +13,9 @@ from tasks.deploy.local.namespaces import enter_fabric, enter_service, join_netw
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultTarget
-from tasks.system.process import ProcessId, boot_id, process_state, start_ticks
+from tasks.inject.executors.prometheus import Series, raw_samples
+from tasks.stack import ENGINE_TITLE
+from tasks.system.process import ProcessId, boot_id, process_state, read_text, start_ticks
 
 TRACKER_PREFIX = "fault-"
 COMMAND_TIMEOUT_S = 10
@@ -22,16 +24,24 @@ T = TypeVar("T")
 
 
 class LocalTarget(FaultTarget):
-    """One service of a stack on this machine."""
+    """One service of a stack on this machine. ``directory``: of the stack; None in journals of earlier versions."""
 
     backend: Literal["local"] = "local"
     service: ServiceRuntime
     supervisor: ProcessId
     boot_id: str
+    directory: Path | None = None
+    prometheus_url: str = ""
 
     @classmethod
     def of(cls, runtime: StackRuntime, service: str) -> LocalTarget:
-        return cls(service=runtime.service(service), supervisor=runtime.supervisor, boot_id=boot_id())
+        return cls(
+            service=runtime.service(service),
+            supervisor=runtime.supervisor,
+            boot_id=boot_id(),
+            directory=runtime.directory,
+            prometheus_url=runtime.prometheus_url,
+        )
 
     @property
     def name(self) -> str:
@@ -67,9 +77,16 @@ class LocalTarget(FaultTarget):
         Raises:
             FaultError: it hangs.
         """
+        return self._run(self.enter_service(), argv)
+
+    def run_in_fabric(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a short command in the network namespace of the fabric; as ``run``."""
+        return self._run(self.enter_fabric(), argv)
+
+    def _run(self, prefix: list[str], argv: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                [*self.enter_service(), *argv],
+                [*prefix, *argv],
                 check=False,
                 capture_output=True,
                 text=True,
@@ -82,6 +99,14 @@ class LocalTarget(FaultTarget):
     def in_fabric_network(self, make: Callable[[], T]) -> T:
         """Call ``make`` in the fabric's network namespace; a socket that it opens stays there."""
         return _in_network(self.supervisor.pid, make)
+
+    def prometheus_samples(self, selector: str, seconds: float) -> list[Series]:
+        """Return the samples of the last ``seconds`` that the stack's Prometheus has.
+
+        Raises:
+            FaultError, OSError: it does not answer.
+        """
+        return self.in_fabric_network(lambda: raw_samples(self.prometheus_url, selector, seconds))
 
     def in_service_network(self, make: Callable[[], T]) -> T:
         """Call ``make`` in the service's network namespace.
@@ -116,17 +141,23 @@ class LocalTarget(FaultTarget):
         added = {pid for name in self.trackers() for pid in self.tracker(name).pids()}
         return {pid: state for pid, state in self.all_processes().items() if pid not in added}
 
+    def engine_processes(self) -> dict[int, str]:
+        """Return those of ``processes`` in which vLLM's engine computes."""
+        return {
+            pid: state for pid, state in self.processes().items() if read_text(pid, "cmdline").startswith(ENGINE_TITLE)
+        }
+
 
 def _in_network(pid: int, make: Callable[[], T]) -> T:
     """Call ``make`` in a new thread that has joined the network namespace of ``pid``."""
     results: list[T] = []
-    errors: list[OSError] = []
+    errors: list[OSError | FaultError] = []
 
     def call() -> None:
         try:
             join_network(pid)
             results.append(make())
-        except OSError as error:
+        except (OSError, FaultError) as error:
             errors.append(error)
 
     thread = threading.Thread(target=call)

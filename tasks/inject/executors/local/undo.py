@@ -13,9 +13,15 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from tasks.deploy.local.layout import WITHHELD
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import UndoStepBase
-from tasks.inject.executors.local.network import egress_residue, restore_egress
+from tasks.inject.executors.local.network import (
+    egress_residue,
+    fabric_residue,
+    restore_egress,
+    restore_from_fabric,
+)
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.system.marked_processes import MARKER, end_marked, marked_processes
 
@@ -120,7 +126,31 @@ class ResumeProcesses(UndoStepBase[LocalTarget]):
         return stopped_residue(target)
 
 
-LocalStep = RestoreQuota | LiftMemoryLimit | KillTracked | EndProcesses | RestoreEgress | ResumeProcesses
+class RestoreScrapes(UndoStepBase[LocalTarget]):
+    """Let Prometheus reach the service's metrics again, and the exporter report its cgroup."""
+
+    step: Literal["restore-scrapes"] = "restore-scrapes"
+
+    def undo(self, target: LocalTarget) -> None:
+        if (file := withheld_file(target)) is not None:
+            file.unlink(missing_ok=True)
+        if target.stack_alive:
+            restore_from_fabric(target)
+
+    def left(self, target: LocalTarget) -> list[str]:
+        file = withheld_file(target)
+        found = [f"{target.name}: its figures are withheld by {file}"] if file is not None and file.exists() else []
+        return found + (fabric_residue(target) if target.stack_alive else [])
+
+
+LocalStep = (
+    RestoreQuota | LiftMemoryLimit | KillTracked | EndProcesses | RestoreEgress | ResumeProcesses | RestoreScrapes
+)
+
+
+def withheld_file(target: LocalTarget) -> Path | None:
+    """Return the file that makes the cgroup exporter leave the service out; None in journals of earlier versions."""
+    return target.directory / WITHHELD / target.name if target.directory is not None else None
 
 
 def stopped_processes(target: LocalTarget) -> list[int]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.inject import catalogue
+from tasks.stack import Role
 from tests.inject.gpu_stack import GpuStack, gpu_stack
 from tests.waiting import HANG_S
 
@@ -33,8 +35,9 @@ def state(process: subprocess.Popen[bytes]) -> str:
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_a_freeze_of_a_replica_stops_its_engine(stack: GpuStack, engine: subprocess.Popen[bytes]):
-    fault = stack.fault("process-freeze")
+@pytest.mark.parametrize("kind", ["engine-stall", "process-freeze"])
+def test_a_stall_or_freeze_of_a_replica_stops_its_engine(stack: GpuStack, engine: subprocess.Popen[bytes], kind: str):
+    fault = stack.fault(kind, f"case-{kind}.0")
     assert fault.refusal() is None
     assert fault.apply(30) == "node agent: 1 engine processes stopped"
     assert state(engine) == "T"
@@ -53,10 +56,14 @@ def test_a_kill_ends_the_engine(stack: GpuStack, engine: subprocess.Popen[bytes]
     assert step.left(fault.target) == []
 
 
-def test_a_service_without_an_engine_is_refused(stack: GpuStack):
-    assert stack.fault("process-freeze", service="nginx-proxy").refusal() == (
-        "nginx-proxy has no engine: on a cluster this fault acts on the engine of a replica"
-    )
+@pytest.mark.parametrize("kind", ["engine-stall", "process-freeze"])
+def test_a_service_without_an_engine_is_refused(kind: str):
+    """On a cluster both stop the engine; locally a freeze stops any service."""
+    roles: dict[str, Role] = {"nginx-proxy": "gateway", "ray-replicas-0": "replica"}
+    (problem,) = catalogue.validate_injection(kind, "nginx-proxy", {}, roles, "x.target", backend="kubernetes")
+    assert problem == f"x.target: {kind} cannot act on 'nginx-proxy' (role gateway); allowed: ray-replicas-0"
+    assert catalogue.fault_kind(kind).group_on("kubernetes") == "engine-stall"
+    assert catalogue.fault_kind(kind).group_on("local") == kind
 
 
 def test_the_criterion_is_a_stop_and_idleness_shows_nothing(stack: GpuStack):
