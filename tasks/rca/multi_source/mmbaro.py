@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from tasks.rca.features.deviation import Direction, change_scores
-from tasks.rca.features.spans import SpanTable, numbered, span_table
-from tasks.rca.features.steps import Steps, steps_of
+from tasks.rca.features.events import LogLines, log_counts, log_times, span_columns
+from tasks.rca.features.spans import span_table
+from tasks.rca.features.steps import steps_of
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 
@@ -30,7 +30,7 @@ def mmbaro(
     rng: np.random.Generator,
     *,
     direction: Direction = "both",
-    log_lines: Literal["service", "template"] = "service",
+    log_lines: LogLines = "service",
     traffic: bool = False,
 ) -> Ranking:
     """Metrics, log counts, span errors and span latency by their distance from the normal median, in normal IQRs.
@@ -62,68 +62,11 @@ def mmbaro(
     return Ranking.of_metrics(known[known.index.get_level_values(0).isin(view.services)])
 
 
-def _sources(
-    view: CaseView, log_lines: Literal["service", "template"], traffic: bool
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+def _sources(view: CaseView, log_lines: LogLines, traffic: bool) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """(normal, abnormal) of each source: one row per step, one column per (service, what is measured)."""
     yield view.split()
     table = span_table(view)
-    times = view.logs["time"].dt.as_unit("ns").astype("int64").to_numpy()
-    steps = steps_of(view, np.concatenate([times, table.end]))
+    steps = steps_of(view, np.concatenate([log_times(view), table.end]))
     if steps.before and steps.after:
-        for columns in (_log_counts(view, steps, times, log_lines), *_span_columns(table, steps, traffic)):
+        for columns in (*log_counts(view, steps, log_lines), *span_columns(table, steps, traffic=traffic)):
             yield columns.iloc[: steps.before], columns.iloc[steps.before :]
-
-
-def _log_counts(
-    view: CaseView, steps: Steps, times: np.ndarray, log_lines: Literal["service", "template"]
-) -> pd.DataFrame:
-    step = steps.place(times)
-    if not _on_both_sides(step, steps):
-        return pd.DataFrame(index=range(len(steps)))
-    service, services = numbered(view.logs["service"])
-    columns = _counts(step, service, [(name, "log_lines") for name in services], steps)
-    if log_lines == "service":
-        return columns
-    kind, kinds = numbered(
-        view.logs["template_id"].astype("string").fillna(view.logs["level"].astype("string")).fillna("no level")
-    )
-    pair, pairs = pd.factorize(service * len(kinds) + kind)
-    labels = [(services[p // len(kinds)], f"log_lines {kinds[p % len(kinds)]}") for p in pairs.tolist()]
-    return pd.concat([columns, _counts(step, pair, labels, steps)], axis=1)
-
-
-def _span_columns(table: SpanTable, steps: Steps, traffic: bool) -> Iterator[pd.DataFrame]:
-    step = steps.place(table.end)
-    if not _on_both_sides(step, steps):
-        return
-    inside = step >= 0
-    yield _counts(np.where(table.error, step, -1), table.operation, _labels(table, "span_errors"), steps)
-    spans = _counts(step, table.operation, _labels(table, "spans"), steps)
-    cell = step[inside] * len(table.operations) + table.operation[inside]
-    total = np.bincount(cell, weights=table.duration[inside], minlength=spans.size).reshape(spans.shape)
-    with np.errstate(invalid="ignore"):
-        yield pd.DataFrame(total / spans.to_numpy(), columns=_index(_labels(table, "span_latency")))
-    if traffic:
-        yield spans
-
-
-def _labels(table: SpanTable, what: str) -> list[tuple[str, str]]:
-    return [(service, f"{what} {operation}") for service, operation in table.operations]
-
-
-def _on_both_sides(step: np.ndarray, steps: Steps) -> bool:
-    inside = step[step >= 0]
-    return bool((inside < steps.before).any() and (inside >= steps.before).any())
-
-
-def _counts(step: np.ndarray, column: np.ndarray, labels: list[tuple[str, str]], steps: Steps) -> pd.DataFrame:
-    """Events per step (rows; step -1 is left out) and column."""
-    inside = step >= 0
-    cell = step[inside] * len(labels) + column[inside]
-    counts = np.bincount(cell, minlength=len(steps) * len(labels)).reshape(len(steps), len(labels))
-    return pd.DataFrame(counts.astype(float), columns=_index(labels))
-
-
-def _index(labels: list[tuple[str, str]]) -> pd.MultiIndex:
-    return pd.MultiIndex.from_tuples(labels, names=["service", "metric"])

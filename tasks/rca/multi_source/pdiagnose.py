@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.rca.features.deviation import FEW_SAMPLES, RESOLUTION, Direction, credible
+from tasks.rca.features.keywords import KEYWORDS, contains
 from tasks.rca.features.panel import fill_gaps
 from tasks.rca.features.rows import with_past
 from tasks.rca.features.silence import find_silence
@@ -20,8 +21,6 @@ from tasks.rca.features.spans import (
 from tasks.rca.features.steps import steps_of
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView, column_names
-
-KEYWORDS = "error|fail|exception|timeout|problem|critical|fatal"
 
 
 @method(
@@ -186,19 +185,10 @@ def _log_shares(view: CaseView, keywords: str) -> pd.Series:
     if not steps.after or not len(late):
         return pd.Series(dtype=float)
     tail = logs.iloc[late]
-    named = _contains(tail["message"], keywords) | _contains(tail["level"], keywords)
+    named = contains(tail["message"], keywords) | contains(tail["level"], keywords)
     seen = pd.DataFrame({"service": tail["service"].astype(str).to_numpy(), "step": step[late]})
     hit = seen[named].drop_duplicates()["service"].value_counts()
     return hit.reindex(seen["service"].unique(), fill_value=0) / steps.after
-
-
-def _contains(texts: pd.Series, pattern: str) -> np.ndarray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    distinct, code = pd.factorize(texts)[::-1]
-    found = pc.match_substring_regex(pa.array(distinct, pa.string()), pattern, ignore_case=True)
-    return np.append(found.to_numpy(zero_copy_only=False).astype(bool), False)[code]
 
 
 def _span_shares(view: CaseView, n_sigma: float, duration: Duration) -> pd.Series:
