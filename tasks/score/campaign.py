@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
+
 from tasks.case import Case, read_cases
 from tasks.errors import ParamsError
 from tasks.params import ScoreParams
@@ -18,8 +20,16 @@ from tasks.rca.run.runner import CaseWork, MethodCall, run_cases
 from tasks.rca.run.sandbox import LEVELS, Level
 from tasks.score.detection import detection_table
 from tasks.score.errors import ScoreError
-from tasks.score.fingerprint import pair_key, view_key
+from tasks.score.fingerprint import pair_key, traits_key, view_key
 from tasks.score.results import ScoreResult, method_costs, write_results
+from tasks.score.set_tables import (
+    case_table,
+    kind_table,
+    negative_table,
+    set_pairs,
+    set_score_table,
+    set_table,
+)
 from tasks.score.store import PairStore
 from tasks.score.tables import (
     Scored,
@@ -34,6 +44,7 @@ from tasks.score.tables import (
     score_pair,
     score_table,
 )
+from tasks.score.traits import CaseTraits, traits_of
 from tasks.score.truth import Truth, truth_of
 from tasks.system.file_lock import FileLock
 
@@ -122,6 +133,7 @@ class _Run:
         self.profiles = list(dict.fromkeys(entry.profile for entry in self.entries.values()))
         self.facts: dict[tuple[str, str], ViewFacts] = {}
         self.truths: dict[tuple[str, str], Truth] = {}
+        self.traits: dict[str, CaseTraits] = {}
         self.pairs: list[Scored] = []
         self.kept = 0
         self.levels: set[Level] = set()
@@ -190,6 +202,17 @@ class _Run:
         self._store.keep_view(self._view_keys[case_id, facts.profile], facts)
         self._note_view(case_id, facts)
 
+    def _note_traits(self, case_id: str) -> CaseTraits:
+        if case_id not in self.traits:
+            case = self.cases[case_id]
+            key = traits_key(case.path)
+            kept = self._store.traits(key)
+            if kept is None:
+                kept = _traits(case)
+                self._store.keep_traits(key, kept)
+            self.traits[case_id] = kept
+        return self.traits[case_id]
+
     def _note_view(self, case_id: str, facts: ViewFacts) -> None:
         self.facts[case_id, facts.profile] = facts
         self.truths[case_id, facts.profile] = truth_of(
@@ -197,6 +220,8 @@ class _Run:
             include_ineffective=self._params.include_ineffective,
             columns=facts.columns,
             profile=facts.profile,
+            stratum=self._note_traits(case_id).stratum or "",
+            fault_s=self._params.fault_s,
         )
         if facts.problem:
             for label, entry in self.entries.items():
@@ -213,11 +238,20 @@ class _Run:
             self._progress(len(self.pairs), total, what)
 
 
+def _traits(case: Case) -> CaseTraits:
+    """Read the tables of a case for its traits, and forget them."""
+    try:
+        return traits_of(Case(case.path, case.record))
+    except (OSError, pa.ArrowException) as error:
+        raise ScoreError(f"{case.path.name}: cannot be read: {error}") from error
+
+
 def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult, list[Scored]]:
     first = params.profile if params.profile in run.profiles else run.profiles[0]
     truths = tuple(run.truths[case_id, first] for case_id in run.cases)
     pairs = in_order(truths, run.methods, run.pairs)
     comparisons = comparison_table(pairs, params)
+    sets = set_pairs(pairs)
     detected = {}
     if params.inject_time == "detected":
         detected = {case_id: run.facts[case_id, first] for case_id in run.cases}
@@ -236,6 +270,11 @@ def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult,
         ),
         findings=finding_table(pairs),
         evidence=evidence_table(pairs),
+        cases=case_table(truths, run.traits),
+        sets=set_table(sets),
+        set_scores=set_score_table(sets, params),
+        kinds=kind_table(sets),
+        negatives=negative_table(pairs, params),
         parameters=run.parameters,
         costs=method_costs(pairs),
         truths=truths,

@@ -40,6 +40,20 @@ def sign_flip_p_values(differences: np.ndarray, *, seed: int, label: str) -> np.
     return as_extreme / total if exact else (1 + as_extreme) / (1 + total)
 
 
+def mcnemar_p_values(differences: np.ndarray) -> np.ndarray:
+    """Two-sided exact p value per column of ``differences`` (cases, columns) of two outcomes that are 0 or 1: of the
+    cases in which one method was right and the other wrong, as uneven a split or more under "a coin toss".
+
+    Source: McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions or Percentages",
+    Psychometrika, 1947, with the binomial distribution in place of chi-square.
+    """
+    from scipy.stats import binom
+
+    wins, losses = (differences > 0).sum(axis=0), (differences < 0).sum(axis=0)
+    tail = binom.cdf(np.minimum(wins, losses), wins + losses, 0.5)
+    return np.minimum(2 * tail, 1.0)
+
+
 def _signs(cases: int, rows_at_once: int, seed: int, label: str) -> Iterator[np.ndarray]:
     """Return rows of -1 and 1: all of them with a first sign of 1 (the others only mirror them), or draws."""
     if cases <= _EXACT_CASES:

@@ -99,7 +99,7 @@ METRIC_RANKING_TABLE = Table(
         "correct": "bool",
     },
 )
-_LATER_SCORES = ("tail", "tail_low", "tail_high", *REFERENCES[1:])
+_LATER_SCORES = ("tail", "tail_low", "tail_high", *REFERENCES[1:], "wilson_low", "wilson_high")
 SCORE_TABLE = Table(
     "scores",
     {
@@ -117,9 +117,11 @@ SCORE_TABLE = Table(
 )
 MISATTRIBUTION_TABLE = Table(
     "misattribution",
-    {"method": "str", "fault": "str", "truth": "str", "predicted": "str", "cases": "int64"},
+    {"method": "str", "fault": "str", "truth": "str", "predicted": "str", "error": "str", "cases": "int64"},
+    later=frozenset({"error"}),
     first=True,
 )
+_LATER_P = ("mcnemar_p", "mcnemar_p_holm")
 COMPARISON_TABLE = Table(
     "comparisons",
     {
@@ -132,7 +134,9 @@ COMPARISON_TABLE = Table(
         "p": "float64",
         "p_holm": "float64",
         "significant": "bool",
+        **dict.fromkeys(_LATER_P, "float64"),
     },
+    later=frozenset(_LATER_P),
 )
 AVERAGE_RANK_TABLE = Table(
     "average_ranks",
@@ -181,6 +185,48 @@ EVIDENCE_TABLE = Table(
         **dict.fromkeys(("before", "during", "siblings"), "float64"),
     },
 )
+_COUNTS = ("requests_before", "requests_during", "failed_before", "failed_during", "slow_before", "slow_during")
+CASE_TABLE = Table(
+    "cases",
+    {
+        **dict.fromkeys(("case_id", "scenario", "fault", "target", "truth", "excluded"), "str"),
+        **dict.fromkeys(("victims", "disturbances"), "str"),
+        **dict.fromkeys(("class", "reason", "stratum"), "str"),
+        **{"root": "str", "root_strength": "float64", "root_metric": "str"},
+        **{"other": "str", "other_strength": "float64", "other_metric": "str"},
+        **dict.fromkeys(_COUNTS, "Int64"),
+        **dict.fromkeys(("p_failed", "p_slow"), "float64"),
+    },
+)
+_SET_COUNTS = ("truths", "answers", "hits", "wrong_kinds", "unknown_kinds")
+_SERVICE_COUNTS = ("services_true", "services_named", "services_hit")
+SET_TABLE = Table(
+    "sets",
+    {
+        **dict.fromkeys(("case_id", "method"), "str"),
+        **dict.fromkeys((*_SET_COUNTS, *_SERVICE_COUNTS), "Int64"),
+        **dict.fromkeys(("victim_pairs", "victims_right", "root_pairs", "roots_right"), "Int64"),
+    },
+)
+SET_SCORE_TABLE = Table(
+    "set_scores",
+    {
+        **dict.fromkeys(("level", "group", "method", "score"), "str"),
+        **dict.fromkeys(("value", "low", "high"), "float64"),
+        **{"n": "int64", "unit": "str"},
+    },
+)
+KIND_TABLE = Table("kinds", {"method": "str", "kind": "str", "named": "str", "count": "int64"})
+NEGATIVE_TABLE = Table(
+    "negatives",
+    {
+        **dict.fromkeys(("method", "group"), "str"),
+        **dict.fromkeys(("cases", "silent", "alarmed"), "int64"),
+        **dict.fromkeys(("share", "low", "high"), "float64"),
+        **dict.fromkeys(("false_roots", "disturbances"), "int64"),
+        **dict.fromkeys(("per_case", "hours", "per_hour", "per_hour_low", "per_hour_high"), "float64"),
+    },
+)
 TABLES = (
     RANKING_TABLE,
     METRIC_RANKING_TABLE,
@@ -191,6 +237,11 @@ TABLES = (
     DETECTION_TABLE,
     FINDING_TABLE,
     EVIDENCE_TABLE,
+    CASE_TABLE,
+    SET_TABLE,
+    SET_SCORE_TABLE,
+    KIND_TABLE,
+    NEGATIVE_TABLE,
 )
 
 
@@ -210,6 +261,11 @@ class ScoreFiles:
     detections: pd.DataFrame | None
     findings: pd.DataFrame | None
     evidence: pd.DataFrame | None
+    cases: pd.DataFrame | None
+    sets: pd.DataFrame | None
+    set_scores: pd.DataFrame | None
+    kinds: pd.DataFrame | None
+    negatives: pd.DataFrame | None
     costs: pd.DataFrame | None
 
     @property
@@ -248,6 +304,8 @@ def read_score_files(scores_dir: Path) -> ScoreFiles | None:
         tables["rankings"] = rankings = rankings.assign(reference=rankings["method"] == "random")
     if "beyond" not in rankings:
         tables["rankings"] = rankings.assign(beyond=False)
+    if "error" not in tables["misattribution"]:
+        tables["misattribution"] = tables["misattribution"].assign(error="")
     if "granularity" not in scores:
         tables["scores"] = scores.assign(granularity="service")
     return ScoreFiles(**tables, costs=_costs(scores_dir / TIMINGS_FILE))

@@ -18,16 +18,22 @@ from tasks.rca.run.environment import libraries
 
 _VIEW_CODE = "tasks.rca.run.builder"
 """What makes a view of a case."""
+_TRAITS_CODE = "tasks.score.traits"
+"""What makes the traits of a case."""
 _RESULT_CODE = "tasks.rca.run.pair"
 """What makes a result of a method's answer."""
 
 
+def traits_key(case: Path) -> str:
+    """Return the key of the traits of a finished case."""
+    return _key({"manifest": _manifest(case), "libraries": libraries(), "code": code_digest(_TRAITS_CODE)})
+
+
 def view_key(case: Path, params: ScoreParams, profile: Profile | None = None) -> str:
     """Return the key of the view that methods get of a finished case, under ``profile`` or that of the parameters."""
-    manifest = hashlib.sha256((case / MANIFEST_FILE).read_bytes()).hexdigest()
     seen = {name: getattr(params, name) for name in ("inject_time", "baseline_s", "fault_s", "include_ineffective")}
     seen["profile"] = profile or params.profile
-    return _key({"manifest": manifest, "view": seen, "libraries": libraries(), "code": code_digest(_VIEW_CODE)})
+    return _key({"manifest": _manifest(case), "view": seen, "libraries": libraries(), "code": code_digest(_VIEW_CODE)})
 
 
 def pair_key(view: str, method: Method, parameters: Mapping[str, Any], params: ScoreParams) -> str:
@@ -44,6 +50,10 @@ def pair_key(view: str, method: Method, parameters: Mapping[str, Any], params: S
             "limits": [params.timeout_s, params.memory_mb],
         }
     )
+
+
+def _manifest(case: Path) -> str:
+    return hashlib.sha256((case / MANIFEST_FILE).read_bytes()).hexdigest()
 
 
 def _key(what: Mapping[str, Any]) -> str:

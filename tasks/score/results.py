@@ -77,6 +77,11 @@ class ScoreResult:
     detections: pd.DataFrame
     findings: pd.DataFrame
     evidence: pd.DataFrame
+    cases: pd.DataFrame
+    sets: pd.DataFrame
+    set_scores: pd.DataFrame
+    kinds: pd.DataFrame
+    negatives: pd.DataFrame
     parameters: Mapping[str, Mapping[str, Any]]
     costs: Mapping[str, Mapping[str, float]]
     truths: tuple[Truth, ...]

@@ -1,7 +1,8 @@
 """Keeps finished pairs on disk, so that a run that was killed continues where it stopped.
 
-One file per pair and per view, named by the key of its content (:mod:`tasks.score.fingerprint`). A file appears whole
-or not at all, holds its own checksum, and is ignored if that does not fit. Several runs may use the same folder.
+One file per pair, per view and per case, named by the key of its content (:mod:`tasks.score.fingerprint`). A file
+appears whole or not at all, holds its own checksum, and is ignored if that does not fit. Several runs may use the same
+folder.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 from tasks.rca.method import Evidence, Finding
 from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
+from tasks.score.traits import CaseTraits
 
 NOT_KEPT = frozenset({"timeout", "memory", "crash"})
 _FORMAT = b"2"
 _VIEWS = "views"
+_TRAITS = "traits"
 _SUSPECT = attrgetter(*(field.name for field in fields(Suspect)))
 _METRIC_SUSPECT = attrgetter(*(field.name for field in fields(MetricSuspect)))
 
@@ -41,6 +44,13 @@ class PairStore:
 
     def keep_view(self, key: str, facts: ViewFacts) -> None:
         self._write(_VIEWS, key, asdict(facts))
+
+    def traits(self, key: str) -> CaseTraits | None:
+        document = self._read(_TRAITS, key)
+        return None if document is None else CaseTraits.of_document(document)
+
+    def keep_traits(self, key: str, traits: CaseTraits) -> None:
+        self._write(_TRAITS, key, traits.document())
 
     def pair(self, method: str, key: str) -> PairResult | None:
         document = self._read(method, key)

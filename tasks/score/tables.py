@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,15 @@ from tasks.params import ScoreParams
 from tasks.rca.method import Method
 from tasks.rca.run.pair import PairResult
 from tasks.score.accuracy import SCORES, ranking_scores, tail_scores
-from tasks.score.bootstrap import bootstrap_interval
-from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values
+from tasks.score.bootstrap import bootstrap_interval, stratified_interval
+from tasks.score.comparison import (
+    average_ranks,
+    cliques,
+    friedman_p_value,
+    holm,
+    mcnemar_p_values,
+    sign_flip_p_values,
+)
 from tasks.score.files import (
     AVERAGE_RANK_TABLE,
     COMPARISON_TABLE,
@@ -27,6 +35,8 @@ from tasks.score.files import (
     RANKING_TABLE,
     SCORE_TABLE,
 )
+from tasks.score.first_place import first_place
+from tasks.score.intervals import wilson_interval
 from tasks.score.references import mean_references, targeted_roles
 from tasks.score.truth import Truth
 from tasks.stack import Role
@@ -35,6 +45,7 @@ RATES = ("failure_rate", "tie_rate")
 COMPARED = ("ac1", "avg5", "mrr")
 GRANULARITIES = ("service", "metric")
 NOTHING = "(nothing)"
+MACRO_GROUP = "strata"
 METRICS_KEPT = 50
 """Of each ranking of metrics the first that many are kept, and every correct one further down."""
 _DECIMALS = 9
@@ -176,9 +187,10 @@ def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:
     """Long table: per level, group, granularity, method and score the mean over cases with interval, chance and lift.
 
     ``value`` takes lists as given, ``tail`` with a random tail. Levels: ``overall`` (group ``all``), ``fault``,
-    ``target``, ``family`` (group: the family; a case's score is the mean over its methods, references left out;
-    ``method`` empty). Methods beyond the paper's 24 form families of their own (``metric, beyond``), so that the
-    paper's families stay comparable.
+    ``target``, ``scenario``, ``stratum``, ``macro`` (group ``strata``: the mean over strata, each weighing the same),
+    ``family`` (group: the family; a case's score is the mean over its methods, references left out; ``method`` empty).
+    Methods beyond the paper's 24 form families of their own (``metric, beyond``), so that the paper's families stay
+    comparable. ``wilson_low``, ``wilson_high``: of AC@1 of a method, which is 0 or 1 in each case.
     """
     rows: list[tuple[object, ...]] = []
     roles = targeted_roles(pair.truth for pair in pairs)
@@ -199,13 +211,15 @@ def _by_profile(pairs: Sequence[Scored]) -> list[list[Scored]]:
 
 
 def misattribution_table(pairs: Sequence[Scored]) -> pd.DataFrame:
-    """How often each service was blamed first, per method, fault and true root cause (the label of the target)."""
+    """How often each service was blamed first, per method, fault and true root cause (the label of the target), and
+    which error that was."""
     counts = Counter(
         (
             pair.method.name,
             pair.truth.fault,
             pair.truth.target,
             pair.result.suspects[0].service if pair.result.suspects else NOTHING,
+            first_place(pair.result, pair.truth),
         )
         for pair in pairs
         if pair.scores
@@ -226,12 +240,15 @@ def comparison_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFra
         differences = first - second
         p = sign_flip_p_values(differences, seed=params.seed, label=score)
         corrected = holm(p)
+        exact = mcnemar_p_values(differences) if score == "ac1" else np.full(len(couples), np.nan)
+        exact_corrected = holm(exact)
         for c, (a, b) in enumerate(couples):
             wins, losses = int(np.sum(differences[:, c] > 0)), int(np.sum(differences[:, c] < 0))
             counts = (wins, len(values) - wins - losses, losses)
             mean = round(float(differences[:, c].mean()), _DECIMALS)
             significant = corrected[c] <= 1 - params.confidence
-            rows.append((score, methods[a], methods[b], len(values), mean, *counts, p[c], corrected[c], significant))
+            row = (score, methods[a], methods[b], len(values), mean, *counts, p[c], corrected[c], significant)
+            rows.append((*row, exact[c], exact_corrected[c]))
     return COMPARISON_TABLE.of(rows)
 
 
@@ -265,6 +282,12 @@ def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
         yield "fault", fault, [pair for pair in pairs if pair.truth.fault == fault]
     for target in sorted({pair.truth.target for pair in pairs}):
         yield "target", target, [pair for pair in pairs if pair.truth.target == target]
+    for scenario in sorted({pair.truth.scenario for pair in pairs} - {""}):
+        yield "scenario", scenario, [pair for pair in pairs if pair.truth.scenario == scenario]
+    for stratum in _strata(pairs):
+        yield "stratum", stratum, [pair for pair in pairs if pair.truth.stratum == stratum]
+    if _strata(pairs):
+        yield "macro", MACRO_GROUP, [pair for pair in pairs if pair.truth.stratum]
     compared = [pair for pair in pairs if not pair.method.reference]
     for family in sorted(set(map(_family, compared))):
         yield "family", family, [pair for pair in compared if _family(pair) == family]
@@ -272,6 +295,10 @@ def _groups(pairs: Sequence[Scored]) -> Iterator[tuple[str, str, list[Scored]]]:
 
 def _family(pair: Scored) -> str:
     return f"{pair.method.family}, beyond" if pair.method.beyond else pair.method.family
+
+
+def _strata(pairs: Iterable[Scored]) -> list[str]:
+    return sorted({pair.truth.stratum for pair in pairs} - {""})
 
 
 def _values(pairs: Sequence[Scored], granularity: str, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -294,23 +321,48 @@ def _group_rows(
     if level == "family":
         values, methods = np.nanmean(values, axis=1, keepdims=True), [""]
     cases = len(values)
-    low, high = bootstrap_interval(
-        values.reshape(cases, -1),
-        samples=params.bootstrap_samples,
-        confidence=params.confidence,
-        seed=params.seed,
-        label=f"{level}|{group}",
-    )
+    how: dict[str, Any] = {
+        "samples": params.bootstrap_samples,
+        "confidence": params.confidence,
+        "seed": params.seed,
+        "label": f"{level}|{group}",
+    }
+    flat = values.reshape(cases, -1)
+    if level == "macro":
+        strata = np.array(list({pair.truth.case: pair.truth.stratum for pair in pairs}.values()))
+        parts = [flat[strata == stratum] for stratum in _strata(pairs)]
+        means = np.mean([part.mean(axis=0) for part in parts], axis=0).reshape(values.shape[1:])
+        low, high = stratified_interval(parts, **how)
+    else:
+        means = values.mean(axis=0)
+        low, high = bootstrap_interval(flat, **how)
     bounds = np.stack([low, high]).reshape(2, len(methods), len(names))
-    means = values.mean(axis=0)
     rows: list[tuple[object, ...]] = []
     for m, method in enumerate(methods):
         of_method = [pair.truth for pair in pairs if method in ("", pair.method.name)]
-        expected = mean_references(of_method, granularity, roles)
+        expected = _expected(level, of_method, granularity, roles)
         figures = {name: (means[m, s], *bounds[:, m, s]) for s, name in enumerate(names)}
         for name in (*SCORES, *RATES):
             chance, *others = (of_reference.get(name, np.nan) for of_reference in expected.values())
             tail = figures.get(tail_of(name), (np.nan,) * 3)
             lift = figures[name][0] / chance
-            rows.append((level, group, granularity, method, name, *figures[name], chance, lift, cases, *tail, *others))
+            wilson = (np.nan, np.nan)
+            if name == "ac1" and level not in ("family", "macro"):
+                wilson = wilson_interval(round(means[m, 0] * cases), cases, params.confidence)
+            row = (level, group, granularity, method, name, *figures[name], chance, lift, cases, *tail, *others)
+            rows.append((*row, *wilson))
     return rows
+
+
+def _expected(
+    level: str, truths: Sequence[Truth], granularity: str, roles: frozenset[Role]
+) -> dict[str, dict[str, float]]:
+    """Return the references of a row; at level ``macro`` their mean over strata."""
+    if level != "macro":
+        return mean_references(truths, granularity, roles)
+    strata = sorted({truth.stratum for truth in truths})
+    parts = [mean_references([t for t in truths if t.stratum == stratum], granularity, roles) for stratum in strata]
+    return {
+        reference: {score: sum(part[reference][score] for part in parts) / len(parts) for score in scores}
+        for reference, scores in parts[0].items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from tasks.case import CaseRecord
 from tasks.injection import FAULT_FREE, Injection
@@ -41,12 +42,26 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A service that an injection really broke, with the kind of the fault and the group of kinds that telemetry can
+    tell. ``begin_s``: seconds after the inject time."""
+
+    service: str
+    kind: str
+    group: str
+    begin_s: float
+
+
+@dataclass(frozen=True)
 class Truth:
     """The answer of one case.
 
     ``services``: root causes, each once; empty for a case without an effective root. ``fault``,
     ``target``: ``GroupLabels``. ``excluded``: why the case is not scored; empty if it is.
     ``notes``: roots that were left out of the truth. ``profile``: what the metrics are seen under.
+    ``roots``, ``victims``: what broke, in order of time. ``disturbed``: services that a disturbance hit.
+    ``scenario``, ``stratum``: groups of cases; empty if the case belongs to none. ``watched_s``: duration of the
+    telemetry after the inject time.
     """
 
     case: str
@@ -58,10 +73,30 @@ class Truth:
     excluded: str
     notes: tuple[str, ...]
     profile: str = ""
+    roots: tuple[Broken, ...] = ()
+    victims: tuple[Broken, ...] = ()
+    disturbed: frozenset[str] = frozenset()
+    scenario: str = ""
+    stratum: str = ""
+    watched_s: float = 0.0
+
+    @property
+    def negative(self) -> bool:
+        """There is no root cause to find, and none was tried."""
+        return self.excluded == FAULT_FREE
+
+    def role_of(self, service: str) -> Role:
+        return next(candidate.role for candidate in self.candidates if candidate.service == service)
 
 
 def truth_of(
-    record: CaseRecord, *, include_ineffective: bool, columns: Iterable[Column] = (), profile: str = ""
+    record: CaseRecord,
+    *,
+    include_ineffective: bool,
+    columns: Iterable[Column] = (),
+    profile: str = "",
+    stratum: str = "",
+    fault_s: float | None = None,
 ) -> Truth:
     """Return the truth of a case: the targets of its effective roots, or of all with ``include_ineffective``."""
     counted = record.counted(include_ineffective=include_ineffective)
@@ -79,6 +114,8 @@ def truth_of(
     else:
         excluded = ""
     seen = frozenset(columns)
+    origin = record.injection_time_of(counted)
+    watched_s = max((max(phase.end for phase in record.phases) - origin).total_seconds(), 0.0)
     columns_of = Counter(service for service, _ in seen)
     return Truth(
         case=record.case_id,
@@ -90,6 +127,19 @@ def truth_of(
         excluded=excluded,
         notes=notes,
         profile=profile,
+        roots=_broken(counted, origin),
+        victims=_broken(record.victims(), origin),
+        disturbed=frozenset(injection.target for injection in record.disturbances()),
+        scenario=record.scenario or "",
+        stratum=stratum,
+        watched_s=min(watched_s, fault_s or watched_s),
+    )
+
+
+def _broken(injections: Iterable[Injection], origin: datetime) -> tuple[Broken, ...]:
+    return tuple(
+        Broken(each.target, each.kind, each.group, (each.begin - origin).total_seconds())
+        for each in sorted(injections, key=lambda injection: injection.begin)
     )
 
 
