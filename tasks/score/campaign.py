@@ -18,32 +18,13 @@ from tasks.rca.run.pair import PairResult
 from tasks.rca.run.pool import Limits, Outcome, PairPool
 from tasks.rca.run.runner import CaseWork, MethodCall, run_cases
 from tasks.rca.run.sandbox import LEVELS, Level
+from tasks.score.assemble import score_tables
 from tasks.score.detection import detection_table
 from tasks.score.errors import ScoreError
 from tasks.score.fingerprint import pair_key, traits_key, view_key
 from tasks.score.results import ScoreResult, method_costs, write_results
-from tasks.score.set_tables import (
-    case_table,
-    kind_table,
-    negative_table,
-    set_pairs,
-    set_score_table,
-    set_table,
-)
 from tasks.score.store import PairStore
-from tasks.score.tables import (
-    Scored,
-    average_rank_table,
-    comparison_table,
-    evidence_table,
-    finding_table,
-    in_order,
-    metric_ranking_table,
-    misattribution_table,
-    ranking_table,
-    score_pair,
-    score_table,
-)
+from tasks.score.tables import Scored, in_order, score_pair
 from tasks.score.traits import CaseTraits, traits_of
 from tasks.score.truth import Truth, truth_of
 from tasks.system.file_lock import FileLock
@@ -250,31 +231,15 @@ def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult,
     first = params.profile if params.profile in run.profiles else run.profiles[0]
     truths = tuple(run.truths[case_id, first] for case_id in run.cases)
     pairs = in_order(truths, run.methods, run.pairs)
-    comparisons = comparison_table(pairs, params)
-    sets = set_pairs(pairs)
     detected = {}
     if params.inject_time == "detected":
         detected = {case_id: run.facts[case_id, first] for case_id in run.cases}
+    detections = detection_table(
+        [run.cases[case_id].record for case_id in detected], detected, include_ineffective=params.include_ineffective
+    )
     result = ScoreResult(
         out_dir=out_dir,
-        rankings=ranking_table(pairs),
-        metric_rankings=metric_ranking_table(pairs),
-        scores=score_table(pairs, params),
-        misattribution=misattribution_table(pairs),
-        comparisons=comparisons,
-        average_ranks=average_rank_table(pairs, comparisons),
-        detections=detection_table(
-            [run.cases[case_id].record for case_id in detected],
-            detected,
-            include_ineffective=params.include_ineffective,
-        ),
-        findings=finding_table(pairs),
-        evidence=evidence_table(pairs),
-        cases=case_table(truths, run.traits),
-        sets=set_table(sets),
-        set_scores=set_score_table(sets, params),
-        kinds=kind_table(sets),
-        negatives=negative_table(pairs, params),
+        **score_tables(pairs, truths, run.traits, detections, params),
         parameters=run.parameters,
         costs=method_costs(pairs),
         truths=truths,

@@ -15,21 +15,12 @@ from tasks.params import ScoreParams
 from tasks.rca.method import Family, Method, Paper, Ranking
 from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
+from tasks.score.assemble import score_tables
 from tasks.score.detection import detection_table
-from tasks.score.files import RANKING_TABLE, SCORE_TABLE, TABLES, TIMINGS_FILE, write_score_files
+from tasks.score.files import SCORE_TABLE, TABLES, TIMINGS_FILE, write_score_files
 from tasks.score.results import method_costs
-from tasks.score.tables import (
-    average_rank_table,
-    comparison_table,
-    evidence_table,
-    finding_table,
-    in_order,
-    metric_ranking_table,
-    misattribution_table,
-    ranking_table,
-    score_pair,
-    score_table,
-)
+from tasks.score.tables import in_order, score_pair
+from tasks.score.traits import traits_of
 from tasks.score.truth import Column, truth_of
 from tests.synthetic import LEVELS
 
@@ -51,9 +42,19 @@ def write_scores(
 
     ``late_s``: if the moments of the faults were detected, by case how many seconds too late (None: not detected).
     """
-    records = [case.record for case in read_cases(cases_dir)]
+    cases = read_cases(cases_dir)
+    records = [case.record for case in cases]
+    traits = {case.record.case_id: traits_of(case) for case in cases}
     methods = [_method(name, (families or {}).get(name, "metric"), beyond=name in beyond) for name in rankers]
-    truths = tuple(truth_of(record, include_ineffective=False, columns=columns_of(record)) for record in records)
+    truths = tuple(
+        truth_of(
+            record,
+            include_ineffective=False,
+            columns=columns_of(record),
+            stratum=traits[record.case_id].stratum or "",
+        )
+        for record in records
+    )
     scored = [
         score_pair(truth, method, _result(rankers[method.name](record)))
         for record, truth in zip(records, truths, strict=True)
@@ -61,19 +62,8 @@ def write_scores(
     ]
     pairs = in_order(truths, methods, scored)
     params = ScoreParams(methods=tuple(rankers), profile="llm", bootstrap_samples=100)
-    compared = comparison_table(pairs, params)
     facts = {record.case_id: _facts(record, (late_s or {}).get(record.case_id)) for record in records}
-    tables = {
-        "rankings": ranking_table(pairs),
-        "metric_rankings": metric_ranking_table(pairs),
-        "scores": score_table(pairs, params),
-        "misattribution": misattribution_table(pairs),
-        "comparisons": compared,
-        "average_ranks": average_rank_table(pairs, compared),
-        "detections": detection_table(records if late_s else [], facts),
-        "findings": finding_table(pairs),
-        "evidence": evidence_table(pairs),
-    }
+    tables = score_tables(pairs, truths, traits, detection_table(records if late_s else [], facts), params)
     write_score_files(scores_dir, tables, {TIMINGS_FILE: {"method_costs": method_costs(pairs), "pairs": []}})
 
 
@@ -81,11 +71,12 @@ def as_an_older_stage_wrote(scores_dir: Path) -> None:
     """Without what scores had not before there were metric-level scores and comparisons."""
     for name in NEW_FILES:
         (scores_dir / name).unlink()
-    scores = pd.read_parquet(scores_dir / SCORE_TABLE.file)
-    later = ["granularity", "role_prior", "chance_per_column", "tail", "tail_low", "tail_high"]
-    scores[scores["granularity"] == "service"].drop(columns=later).to_parquet(scores_dir / SCORE_TABLE.file)
-    rankings = pd.read_parquet(scores_dir / RANKING_TABLE.file)
-    rankings.drop(columns=["metric_excluded", "reference", "beyond"]).to_parquet(scores_dir / RANKING_TABLE.file)
+    for table in (table for table in TABLES if table.first):
+        file = scores_dir / table.file
+        written = pd.read_parquet(file)
+        if table == SCORE_TABLE:
+            written = written[written["granularity"] == "service"]
+        written.drop(columns=sorted(table.later)).to_parquet(file)
     (scores_dir / TIMINGS_FILE).write_text(json.dumps({"pairs": []}))
 
 

@@ -192,7 +192,7 @@ def test_the_files_hold_the_tables(result: ScoreResult) -> None:
     names = {file.name for file in result.out_dir.iterdir()}
     tables = [
         *("rankings", "metric_rankings", "scores", "misattribution", "comparisons", "average_ranks", "detections"),
-        *("findings", "evidence"),
+        *("findings", "evidence", "cases", "sets", "set_scores", "kinds", "negatives"),
     ]
     assert names == {*(f"{table}.parquet" for table in tables), "metrics.json", "timings.json"}
     for table in tables:
