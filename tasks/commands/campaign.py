@@ -23,4 +23,4 @@ def campaign(
     result = score_workspace(checked, place, console)
     page = write_report(place.cases, place.scores, place.report, title=checked.report.title, params=checked)
     console.say("report: written")
-    console.show("\n".join(["", result.score_table().text(), "", f"report: {page}"]))
+    console.show("\n".join(["", result.text(), "", f"report: {page}"]))

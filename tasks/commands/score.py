@@ -51,7 +51,7 @@ def score(
         return
     open_pool = _on_ray(ray_address, workers) if engine == "ray" else None
     result = score_workspace(checked, place, console, fresh=fresh, workers=workers, open_pool=open_pool)
-    console.show(result.score_table().text())
+    console.show(result.text())
 
 
 def _on_ray(address: str | None, workers: int | None) -> OpenPool:

@@ -16,11 +16,19 @@ from tasks.rca.run.sandbox import Level
 from tasks.score.accuracy import SCORES
 from tasks.score.files import METRICS_FILE, TABLES, TIMINGS_FILE, write_score_files
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
+from tasks.score.set_tables import ALL
 from tasks.score.tables import Scored
 from tasks.score.truth import Truth
 
 TABLE_WIDTH = 120
 _CASES_NAMED = 3
+_SET_COLUMNS = {
+    "set_f1": "set F1",
+    "service_f1": "services F1",
+    "kind_accuracy": "kind accuracy",
+    "order": "order",
+}
+_ALARM_COLUMNS = ("negatives with a false root", "false roots/h")
 _POLICY = (
     "scores take each list as given: what it leaves out is not found; 'Avg@5 tail' puts that behind the list in random "
     "order; in brackets: orders drawn at random"
@@ -155,6 +163,46 @@ class ScoreResult:
         ordered = tuple(rows[name] for name in sorted(avg5, key=lambda n: -avg5[n]))
         return ScoreTable(columns, ordered, (_POLICY, *self.notes))
 
+    def set_table(self) -> ScoreTable | None:
+        """Return what the methods that say how many roots there are said, best set F1 first; None if none does."""
+        scores = self.set_scores[self.set_scores["level"] == "overall"]
+        saying = scores.loc[scores["score"] == "set_f1", ["method", "value"]]
+        alarms = self.negatives[self.negatives["group"] == ALL].set_index("method")
+        methods = [*saying.sort_values("value", ascending=False, kind="stable")["method"]]
+        methods += [method for method in alarms.index if method not in methods]
+        if not methods:
+            return None
+        cells = {(row.method, row.score): row for row in scores.itertuples(index=False)}
+        rows = tuple(
+            (
+                str(method),
+                *(_figure(cells.get((method, score))) for score in _SET_COLUMNS),
+                *_alarms(alarms.loc[method] if method in alarms.index else None),
+            )
+            for method in methods
+        )
+        return ScoreTable(("says how many roots", *_SET_COLUMNS.values(), *_ALARM_COLUMNS), rows, ())
+
+    def text(self) -> str:
+        """Return the tables for people, below each other."""
+        return "\n\n".join(table.text() for table in (self.score_table(), self.set_table()) if table is not None)
+
+
+def _figure(row: Any) -> str:
+    """Return a score of sets with its interval; of a share of roots or pairs with their number."""
+    if row is None:
+        return ""
+    return _with_interval(row) + (f" n={row.n}" if row.score in ("kind_accuracy", "order") else "")
+
+
+def _alarms(row: Any) -> tuple[str, str]:
+    if row is None:
+        return ("", "")
+    if not row["cases"]:
+        return (f"0 of 0 ({row['silent']} not judged)", "")
+    share = f"{row['alarmed']} of {row['cases']}: {row['share']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+    return share, f"{row['per_hour']:.1f}"
+
 
 class _Cells:
     """Finds rows of the score table by method, level and score. ``ranking_metrics``: methods with scores at metric
@@ -216,6 +264,8 @@ def _metrics(result: ScoreResult) -> dict[str, Any]:
             "fault_free": sum(truth.excluded == FAULT_FREE for truth in result.truths),
             "ineffective": sum(truth.excluded not in ("", FAULT_FREE) for truth in result.truths),
             "scored_at_metric_level": sum(not truth.metrics.excluded for truth in result.truths),
+            "classes": _counts(result.cases["class"]),
+            "strata": _counts(result.cases.loc[result.cases["excluded"] == "", "stratum"]),
         },
         **{reference: {} for reference in REFERENCES},
         "methods": {},
@@ -239,10 +289,37 @@ def _metrics(result: ScoreResult) -> dict[str, Any]:
                 if row.granularity == "metric":
                     expected = expected.setdefault("metric_level", {})
                 expected[row.score] = getattr(row, reference)
+        entry |= _beyond_ranks(result, str(method))
         if result.parameters[method]:
             entry["parameters"] = dict(result.parameters[method])
         document["methods"][method] = entry
     return document
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    return {str(name): int(count) for name, count in values[values != ""].value_counts().sort_index().items()}
+
+
+def _beyond_ranks(result: ScoreResult, method: str) -> dict[str, Any]:
+    """Return the scores of one method by stratum, of its sets and on negatives, as far as it has any."""
+    scores = result.scores[(result.scores["method"] == method) & (result.scores["granularity"] == "service")]
+    strata: dict[str, dict[str, float]] = {}
+    wanted = scores[scores["level"].isin(["macro", "stratum"]) & scores["score"].isin(SCORES)]
+    for row in wanted.itertuples(index=False):
+        strata.setdefault("macro" if row.level == "macro" else str(row.group), {})[str(row.score)] = row.value
+    sets = result.set_scores[(result.set_scores["method"] == method) & (result.set_scores["level"] == "overall")]
+    negatives = result.negatives[(result.negatives["method"] == method) & (result.negatives["group"] == ALL)]
+    found: dict[str, Any] = {
+        "strata": strata,
+        "sets": dict(zip(sets["score"].tolist(), sets["value"].tolist(), strict=True)),
+        "negatives": {
+            name: value
+            for row in negatives[["cases", "alarmed", "share", "false_roots", "per_hour"]].to_dict("records")
+            for name, value in row.items()
+            if not pd.isna(value)
+        },
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _detection(detections: pd.DataFrame) -> dict[str, Any]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.score.bootstrap import bootstrap_interval
+from tasks.score.bootstrap import bootstrap_interval, stratified_interval
 
 
 def interval(
@@ -47,3 +47,18 @@ def test_chunks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = interval(values)
     monkeypatch.setattr("tasks.score.bootstrap._CHUNK", 100)
     np.testing.assert_allclose(whole, interval(values))
+
+
+def test_strata_weigh_the_same_and_keep_their_cases() -> None:
+    """30 easy cases, all right, and 10 hard ones, half right: the mean is .75, and only the hard ones vary."""
+    hard = np.array([[0.0], [1.0]] * 5)
+    how = {"samples": 4000, "confidence": 0.95, "seed": 0, "label": "x"}
+    low, high = stratified_interval([np.ones((30, 1)), hard], **how)  # type: ignore[arg-type]
+    alone = interval(hard)
+    assert (low[0], high[0]) == pytest.approx(((1 + alone[0][0]) / 2, (1 + alone[1][0]) / 2), abs=0.051)
+
+
+def test_a_stratum_of_one_case_has_no_spread() -> None:
+    how = {"samples": 10, "confidence": 0.95, "seed": 0, "label": "x"}
+    low, high = stratified_interval([np.ones((30, 2)), np.ones((1, 2))], **how)  # type: ignore[arg-type]
+    assert np.isnan([*low, *high]).all()

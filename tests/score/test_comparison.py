@@ -5,9 +5,17 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
 
 from tasks.score import comparison
-from tasks.score.comparison import average_ranks, cliques, friedman_p_value, holm, sign_flip_p_values
+from tasks.score.comparison import (
+    average_ranks,
+    cliques,
+    friedman_p_value,
+    holm,
+    mcnemar_p_values,
+    sign_flip_p_values,
+)
 
 
 def p_of(*differences: float) -> float:
@@ -109,3 +117,18 @@ def test_cliques_are_the_longest_runs_without_a_difference() -> None:
     assert [[int(shuffled[i]) for i in group] for group in found] == [[0, 1], [1, 2, 3], [2, 3, 4]]
     assert cliques(ranks, np.zeros((5, 5), dtype=bool)) == [[0, 1, 2, 3, 4]]
     assert cliques(ranks, ~np.eye(5, dtype=bool)) == []
+
+
+def test_known_mcnemar_p_values() -> None:
+    """5 against 0: 2 of 32 outcomes of five coins. 8 against 2: 2 * (1 + 10 + 45) of 1024. A draw: 1."""
+    columns = [[1.0] * 5 + [0.0] * 7, [1.0] * 8 + [-1.0] * 2 + [0.0] * 2, [1, -1] + [0] * 10, [0.0] * 12]
+    np.testing.assert_allclose(mcnemar_p_values(np.array(columns).T), [2 / 32, 112 / 1024, 1, 1])
+
+
+def test_mcnemar_agrees_with_statsmodels_and_with_the_signs_of_few_cases() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.choice([-1.0, 0.0, 1.0], size=(14, 20))
+    for column, p in zip(differences.T, mcnemar_p_values(differences), strict=True):
+        table = [[0, np.sum(column > 0)], [np.sum(column < 0), 0]]
+        assert p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    np.testing.assert_allclose(mcnemar_p_values(differences), sign_flip_p_values(differences, seed=0, label="x"))

@@ -19,6 +19,7 @@ from tasks.rca.run.pool import Limits, PairPool
 from tasks.score import fingerprint
 from tasks.score.campaign import rank_campaign, score_campaign
 from tasks.score.errors import ScoreError
+from tasks.score.files import TABLES
 from tasks.score.fingerprint import pair_key, view_key
 from tasks.score.store import PairStore
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
@@ -91,7 +92,7 @@ def test_a_killed_run_goes_on_where_it_stopped(cases_dir: Path, tmp_path: Path, 
 
     whole = score_campaign(cases_dir, PARAMS, tmp_path / "whole", open_pool=InThisProcess)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert len(contents(tmp_path / "out")) == 8
+    assert len(contents(tmp_path / "out")) == len(TABLES) + 1
     assert result.costs["test_counts_its_calls"]["wall_s_mean"] > 0.3
     assert whole.failures == result.failures == CASES
 
