@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tasks.errors import ParamsError
+from tasks.score.accuracy import SCORES
 from tasks.score.campaign import ScoreResult, score_campaign, validate_score_params
 from tasks.score.errors import ScoreError
 from tasks.score.files import TABLES
@@ -178,7 +179,11 @@ def test_rankings_name_the_truth(result: ScoreResult) -> None:
 
 def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
     document = json.loads((result.out_dir / "metrics.json").read_text())
-    assert document["cases"] == {"scored": 3, "fault_free": 1, "ineffective": 1, "scored_at_metric_level": 0}
+    assert document["cases"] == {
+        **{"scored": 3, "fault_free": 1, "ineffective": 1, "scored_at_metric_level": 0},
+        "classes": {"absorbed": 1, "attributed": 2, "ineffective": 1, "negative": 1},
+        "strata": {"I": 3},
+    }
     assert document["chance"]["avg5"] == pytest.approx(0.6)
     assert document["role_prior"]["avg5"] == pytest.approx(0.7)
     assert document["chance_per_column"].keys() == document["chance"].keys()
@@ -186,6 +191,8 @@ def test_metrics_json_is_what_dvc_shows(result: ScoreResult) -> None:
     by_name = document["methods"]["test_by_name"]
     assert by_name["ac3"] == pytest.approx(2 / 3)
     assert by_name["by_fault"]["network-delay"]["avg5"] == pytest.approx(0.8)
+    assert by_name["strata"]["macro"] == by_name["strata"]["I"] == {name: by_name[name] for name in SCORES}
+    assert "sets" not in by_name, "it does not say how many roots there are"
     assert document["methods"]["test_raises"]["failures"] == 5
 
 
