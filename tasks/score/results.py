@@ -305,8 +305,9 @@ def _beyond_ranks(result: ScoreResult, method: str) -> dict[str, Any]:
     scores = result.scores[(result.scores["method"] == method) & (result.scores["granularity"] == "service")]
     strata: dict[str, dict[str, float]] = {}
     wanted = scores[scores["level"].isin(["macro", "stratum"]) & scores["score"].isin(SCORES)]
-    for row in wanted.itertuples(index=False):
-        strata.setdefault("macro" if row.level == "macro" else str(row.group), {})[str(row.score)] = row.value
+    for row in wanted.to_dict("records"):
+        group = "macro" if row["level"] == "macro" else str(row["group"])
+        strata.setdefault(group, {})[row["score"]] = row["value"]
     sets = result.set_scores[(result.set_scores["method"] == method) & (result.set_scores["level"] == "overall")]
     negatives = result.negatives[(result.negatives["method"] == method) & (result.negatives["group"] == ALL)]
     found: dict[str, Any] = {
