@@ -70,6 +70,11 @@ class Windows(Frozen):
     fault_s: Seconds
     recovery_s: Annotated[float, Field(ge=0, le=86_400)]
 
+    @property
+    def total_s(self) -> float:
+        """Return the length of a case."""
+        return self.warmup_s + self.baseline_s + self.fault_s + self.recovery_s
+
 
 class CampaignParams(Frozen):
     """The parameters that all cases of a campaign share."""

@@ -51,8 +51,7 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
     stacks = params.deploy.stack_count
     if stacks > settings().stacks:
         raise AirflowFailException(f"deploy.stacks: must be at most RCARENA_STACKS={settings().stacks} (got {stacks})")
-    windows = params.campaign.windows
-    seconds = windows.warmup_s + windows.baseline_s + windows.fault_s + windows.recovery_s
+    seconds = params.campaign.windows.total_s
     if seconds > (settings().case_minutes - 10) * 60:
         raise AirflowFailException(
             f"a case of {seconds:g} s does not fit into RCARENA_CASE_MINUTES={settings().case_minutes} less 10"

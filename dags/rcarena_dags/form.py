@@ -27,6 +27,7 @@ FAULT = {
         "kind": {"type": "string", "pattern": WORD},
         "targets": {"type": "array", "items": {"type": "string", "pattern": SERVICE}, "minItems": 1},
         "parameters": {"type": "object"},
+        "ladder": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
     },
     "required": ["kind", "targets"],
     "additionalProperties": False,
@@ -112,15 +113,15 @@ def experiment() -> dict[str, Param]:
             "array",
             items=FAULT,
             description='One case per target and repetition: [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], '
-            '"parameters": {"workers": 2}}]. Not touched: those of the preset. A list that is empty: only fault-free '
-            "cases.",
+            '"parameters": {"workers": 2}}]. Not touched: those of the preset, with its concurrent faults and '
+            "scenarios. A list that is empty: only fault-free cases.",
         ),
         "targets": optional(
             "array",
             items={"type": "string", "pattern": SERVICE},
             minItems=1,
             examples=_known_targets(),
-            description="Only faults on these services; empty: on all that the faults name.",
+            description="Only faults on these services, one at a time; empty: on all that the faults name.",
         ),
         "repetitions": optional("integer", "Of every fault on every target.", **bounds("campaign.repetitions")),
         "fault_free_cases": optional("integer", "Cases without any fault.", **bounds("campaign.fault_free_cases")),
@@ -266,17 +267,18 @@ def _narrowed(document: dict[str, Any], targets: set[str]) -> dict[str, Any]:
         for fault in inject["faults"]
         if (kept := [each for each in fault["targets"] if each in targets])
     ]
-    return {**document, "inject": {**inject, "faults": faults, "concurrent": []}}
+    return {**document, "inject": {"faults": faults}}
 
 
 def overrides(form: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the filled fields of ``form`` say, by section of the parameters."""
     parallelism = {"tensor": form["tensor_parallel"], "pipeline": form["pipeline_parallel"]}
+    others = None if form["faults"] is None else []
     sections: dict[str, dict[str, Any]] = {
         "campaign": {key: form[key] for key in ("name", "seed", "repetitions", "fault_free_cases", "windows")},
         "deploy": {"replicas": form["replicas"], "parallelism": _given(parallelism) or None},
         "load": {"rate": form["load_rate"]},
-        "inject": {"faults": form["faults"], "concurrent": None if form["faults"] is None else []},
+        "inject": {"faults": form["faults"], "concurrent": others, "scenarios": others},
         "score": {key: form[key] for key in ("profile", "methods")},
     }
     return {section: given for section, values in sections.items() if (given := _given(values))}

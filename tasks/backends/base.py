@@ -125,6 +125,9 @@ class Backend(ABC, Generic[P]):
     parameters: ClassVar[type[StackParams]]
     """The model of the section ``deploy``; its ``backend`` is the literal ``name``."""
 
+    case_overhead_s: ClassVar[float] = 30
+    """About how long a case takes beside its windows: until the stack is steady, the start, the export."""
+
     removable: ClassVar[Collection[str]] = ()
     """Things that ``down`` removes only on request, each an option of ``rcarena deploy down``."""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,23 +13,32 @@ from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_par
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
+if TYPE_CHECKING:
+    from tasks.campaign.plan import CasePlan
+    from tasks.params import Params
+
 
 def plan(
     params: ParamsFile = DEFAULT_PARAMS_FILE, workspace: WorkspaceDir = DEFAULT_WORKSPACE, as_json: AsJson = False
 ) -> None:
-    """List the cases of the campaign and which are finished."""
+    """List the cases of the campaign, which are finished, and how long they take."""
+    from tasks.backends import find
     from tasks.campaign.plan import plan_campaign
     from tasks.case import is_finished
 
     checked, place = checked_params(params), workspace_at(workspace)
     plans = [(each, is_finished(place.cases / each.case_id)) for each in plan_campaign(checked)]
+    case_s = checked.campaign.windows.total_s + find(checked.deploy.backend).case_overhead_s
     if as_json:
         rows = [
             {
                 "case_id": each.case_id,
                 "repetition": each.repetition,
                 "seed": each.seed,
+                "scenario": each.scenario,
+                "load": each.load.model_dump(mode="json"),
                 "injections": [injection.model_dump(mode="json") for injection in each.injections],
+                "seconds": case_s,
                 "finished": finished,
             }
             for each, finished in plans
@@ -34,9 +46,33 @@ def plan(
         typer.echo(json.dumps(rows, indent=1))
         return
     for each, finished in plans:
-        typer.echo(f"{each.case_id}  {'finished' if finished else 'pending '}  {each.label}")
-    windows = checked.campaign.windows
-    seconds = windows.warmup_s + windows.baseline_s + windows.fault_s + windows.recovery_s
-    typer.echo(
-        f"{len(plans)} cases of {seconds:g} s each: about {len(plans) * (seconds + 8) / 60:.0f} min and the start"
+        load = f"  [{each.load.summary}]" if each.load != checked.load else ""
+        typer.echo(f"{each.case_id}  {'finished' if finished else 'pending '}  {each.label}{load}")
+    typer.echo(_what_is_there([each for each, _ in plans]))
+    typer.echo(_how_long(checked, case_s, len(plans), sum(not finished for _, finished in plans)))
+
+
+def _what_is_there(plans: Sequence[CasePlan]) -> str:
+    def having(role: str) -> int:
+        return sum(any(injection.role == role for injection in each.injections) for each in plans)
+
+    roots = [sum(injection.role == "root" for injection in each.injections) for each in plans]
+    return (
+        f"{len(plans)} cases: {roots.count(1)} with one root, {sum(count > 1 for count in roots)} with several, "
+        f"{roots.count(0)} without; {having('victim')} with a victim, {having('disturbance')} with a disturbance"
+    )
+
+
+def _how_long(params: Params, case_s: float, cases: int, pending: int) -> str:
+    stacks = params.deploy.stack_count
+
+    def together(count: int) -> str:
+        minutes = math.ceil(-(-count // stacks) * case_s / 60)
+        return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+    beside = case_s - params.campaign.windows.total_s
+    on = f" on {stacks} stacks" if stacks > 1 else ""
+    return (
+        f"a case takes {params.campaign.windows.total_s:g} s and about {beside:g} s more, all of them about "
+        f"{together(cases)}{on}, the pending {pending} about {together(pending)}; starting the stack comes on top"
     )

@@ -26,6 +26,7 @@ FABRIC = "fabric"
 class LocalBackend(Backend[LocalDeployParams]):
     name = "local"
     parameters = LocalDeployParams
+    case_overhead_s = 10
 
     @classmethod
     def max_model_len(cls, deploy: LocalDeployParams) -> int:
