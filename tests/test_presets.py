@@ -51,10 +51,8 @@ def test_paper_is_three_targets_by_four_kinds_by_ten_repetitions() -> None:
     with_faults = [plan.injections[0] for plan in plans_of("paper") if plan.injections]
     assert len(with_faults) == 3 * 4 * 10
     assert set(Counter((each.kind, each.target) for each in with_faults).values()) == {10}
-    of_the_paper = {name for name, method in METHODS.all().items() if not method.beyond} & set(
-        name for name in METHODS.all() if METHODS.origin(name).is_ours
-    )
-    assert set(preset("paper").score.methods) == of_the_paper
+    ours = {name for name in METHODS.all() if METHODS.origin(name).is_ours}
+    assert set(preset("paper").score.methods) == {name for name in ours if not METHODS.get(name).beyond}
 
 
 def test_hard_has_all_that_tells_a_method_from_luck() -> None:

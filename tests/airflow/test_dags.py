@@ -46,7 +46,7 @@ ROOT = Path(__file__).parents[2]
 DAGS = ("campaign", "case", "nightly", "smoke")
 RUN_ID = "manual__2026-11-22T18:00:00+00:00_AbC"
 MOMENT = datetime(2026, 11, 22, 18, tzinfo=UTC)
-FAULTS = [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], "parameters": {"workers": 2}}]
+FAULTS = [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], "ladder": {"workers": [1, 2]}}]
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
@@ -286,7 +286,7 @@ def test_the_form_reaches_the_parameters(dags: dict[str, DAG]) -> None:
     assert params.campaign.name == "named"
     assert (params.campaign.repetitions, params.campaign.seed, params.campaign.fault_free_cases) == (3, 7, 0)
     assert (params.campaign.windows.fault_s, params.campaign.windows.warmup_s) == (60, 5)
-    assert [fault.model_dump(mode="json") for fault in params.inject.faults] == FAULTS
+    assert [fault.model_dump(mode="json", exclude_defaults=True) for fault in params.inject.faults] == FAULTS
     assert (params.load.rate, params.deploy.replicas) == (7.5, 2)
     assert (params.score.profile, params.score.methods) == ("llm", ("nsigma", "causalrca"))
 
@@ -300,6 +300,26 @@ def test_targets_narrow_the_faults(dags: dict[str, DAG]) -> None:
     assert [fault.kind for fault in narrowed.inject.faults] == ["memory-stress", "accelerator-throttle"]
     with pytest.raises(ParamsError, match=r"targets: no fault has gateway \(they have nginx-proxy, ray-head, "):
         document(form(campaign, targets=["gateway", "ray-replicas-0"]))
+
+
+def test_scenarios_stay_until_the_form_chooses_faults(
+    dags: dict[str, DAG], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    base["inject"]["scenarios"] = [{"name": "surge", "repetitions": 2, "load": {"rate": 9}}]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    chosen = Settings(params_file=tmp_path / "params.yaml")
+    monkeypatch.setattr("rcarena_dags.form.settings", lambda: chosen)
+    campaign = dags["campaign"]
+
+    def cases(**filled: Any) -> int:
+        return len(case_ids(form(campaign, fault_free_cases=1, **filled)))
+
+    assert cases() == 11
+    assert cases(faults=[]) == 1
+    assert cases(faults=FAULTS) == 3
+    assert cases(targets=["ray-head"]) == 3
+    assert cases(load_rate=7) == 11
 
 
 def test_the_form_proposes_what_there_is() -> None:

@@ -43,6 +43,37 @@ def test_view_holds_nothing_of_the_answer(tmp_path: Path) -> None:
         assert secret.encode() not in content
 
 
+def test_neither_scenario_nor_what_is_no_root_is_in_a_view(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    (root,) = case.record.injections
+    others = [
+        root.model_copy(update={"role": role, "target": "ray-head", "kind": "network-delay", "reason": "planned"})
+        for role in ("victim", "disturbance")
+    ]
+    views = {
+        pickle.dumps(build_view(copied(case, case.record.model_copy(update=changes)), score_params()))
+        for changes in (
+            {},
+            {"scenario": "secret"},
+            {"injections": (root, *others), "scenario": "secret"},
+            {"injections": (*others, root)},
+        )
+    }
+    assert len(views) == 1
+
+
+def test_a_negative_looks_like_a_case_without_any_injection(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path)
+    (injection,) = case.record.injections
+    disturbance = injection.model_copy(update={"role": "disturbance"})
+    views = {
+        pickle.dumps(build_view(with_injections(case, injections), score_params(include_ineffective=flag)))
+        for injections in ((), (disturbance,))
+        for flag in (False, True)
+    }
+    assert len(views) == 1
+
+
 def test_profile_paper_shows_the_papers_metrics_only(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path)
     paper = build_view(case, score_params(profile="paper")).metrics.columns.get_level_values("metric")
