@@ -45,11 +45,30 @@ def plan(
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
+    apart = _what_tells_apart([each for each, _ in plans])
     for each, finished in plans:
         load = f"  [{each.load.summary}]" if each.load != checked.load else ""
-        typer.echo(f"{each.case_id}  {'finished' if finished else 'pending '}  {each.label}{load}")
+        typer.echo(f"{each.case_id}  {'finished' if finished else 'pending '}  {each.label}{apart[each.case_id]}{load}")
     typer.echo(_what_is_there([each for each, _ in plans]))
     typer.echo(_how_long(checked, case_s, len(plans), sum(not finished for _, finished in plans)))
+
+
+def _what_tells_apart(plans: Sequence[CasePlan]) -> dict[str, str]:
+    """Return, by case id, the values in which the injections of cases with one label differ, such as on a ladder."""
+    alike: dict[str, list[CasePlan]] = {}
+    for each in plans:
+        alike.setdefault(each.label, []).append(each)
+    texts = {}
+    for group in alike.values():
+        values = [
+            {(i, name): value for i, spec in enumerate(each.injections) for name, value in spec.parameters.items()}
+            for each in group
+        ]
+        differing = [key for key in values[0] if any(other.get(key) != values[0][key] for other in values)]
+        for each, own in zip(group, values, strict=True):
+            said = ", ".join(f"{name} {own[i, name]}" for i, name in differing if (i, name) in own)
+            texts[each.case_id] = f" ({said})" if said else ""
+    return texts
 
 
 def _what_is_there(plans: Sequence[CasePlan]) -> str:
