@@ -110,9 +110,10 @@ class Injection(_Named, Record):
     """An injection that was carried out, as ``case.json`` records it.
 
     ``planned``: what the plan asked; ``observed``: when the executor acted and undid; ``verified``: when the probe saw
-    the effect begin and the target restored. ``metrics``: the metrics of the target that name the fault, the truth at
-    metric level; empty if nobody knows. ``group``: the kind that telemetry can tell, such as ``process-kill`` for a
-    ``pod-kill``; the kind itself where it has no other, and in cases that do not say it.
+    the effect begin and the target restored. ``outcome``: a second figure that had to move, too, such as the time of a
+    decode step for a throttle; None for kinds without one. ``metrics``: the metrics of the target that name the fault,
+    the truth at metric level; empty if nobody knows. ``group``: the kind that telemetry can tell, such as
+    ``process-kill`` for a ``pod-kill``; the kind itself where it has no other, and in cases that do not say it.
     """
 
     kind: str
@@ -125,6 +126,7 @@ class Injection(_Named, Record):
     observed: Interval | None = None
     verified: Interval | None = None
     probe: ProbeRecord | None = None
+    outcome: ProbeRecord | None = None
     verdict: Literal["effective", "ineffective"]
     reason: str
     metrics: tuple[str, ...] = ()

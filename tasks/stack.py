@@ -12,8 +12,6 @@ from tasks.validation import Frozen
 GATEWAY = "nginx-proxy"
 HEAD = "ray-head"
 REPLICA_PREFIX = "ray-replicas-"
-ENGINE_TITLE = "VLLM::"
-"""vLLM titles its engine and its workers so: ``VLLM::EngineCore``, ``VLLM::Worker_TP0``."""
 
 Role = Literal["gateway", "head", "replica", "service"]
 ALL_ROLES: frozenset[Role] = frozenset({"gateway", "head", "replica"})

@@ -10,22 +10,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks import metrics
+from tasks.engine import DECODE_TIME, ENGINE_SPAN, OUTPUT_TOKENS
 from tasks.export.grid import TimeGrid
 from tasks.metrics import Metric, Source
 from tasks.spans import link_spans, span_ends
 
 SOURCE: Source = "spans"
 LATENCY_QUANTILES = {metrics.LATENCY_P50: 0.5, metrics.LATENCY_P90: 0.9}
-ENGINE_SPAN = "llm_request"
 ENGINE_TIMES = {
     metrics.TTFT_MEAN: "gen_ai.latency.time_to_first_token",
     metrics.QUEUE_TIME_MEAN: "gen_ai.latency.time_in_queue",
     metrics.PREFILL_TIME_MEAN: "gen_ai.latency.time_in_model_prefill",
-    metrics.DECODE_TIME_MEAN: "gen_ai.latency.time_in_model_decode",
+    metrics.DECODE_TIME_MEAN: DECODE_TIME,
     metrics.E2E_LATENCY_MEAN: "gen_ai.latency.e2e",
 }
 """Metric -> attribute of vLLM's span, in seconds."""
-OUTPUT_TOKENS = "gen_ai.usage.completion_tokens"
 SERVE_SPANS = ("proxy_http_request", "replica_handle_request")
 CLIENT_GAVE_UP = 499
 SERVER_ERROR = 500

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from tasks.inject.probe import Probe
+from tasks.inject.probe import Outcome, Probe
 from tasks.stack import Role
 from tasks.validation import Frozen
 
@@ -178,6 +178,10 @@ class FaultExecutor(ABC, Generic[T, P]):
     @abstractmethod
     def criterion(self) -> str:
         """Return the criterion of ``shows_effect`` as text that follows "an effect is"."""
+
+    def outcome(self) -> Outcome | None:
+        """Return a second probe that must show an effect, too; None: ``probe`` alone decides."""
+        return None
 
     def is_normal(self, before: float, during: float, after: float) -> bool:
         """Return whether the effect is over; by default, when ``after`` is nearer to ``before`` than to ``during``."""

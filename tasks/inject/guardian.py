@@ -24,7 +24,7 @@ from tasks.inject import catalogue
 from tasks.inject.errors import FaultError, JournalError
 from tasks.inject.executor import FaultExecutor
 from tasks.inject.journal import CLOSED, Journal, journal_lock, read_journal, write_journal
-from tasks.inject.probe import Probe, Sample
+from tasks.inject.probe import Outcome, Probe, Sample
 from tasks.inject.recover import REMEMBERED_JOURNAL, try_lock, undo
 from tasks.injection import ProbeRecord
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, end_marked
@@ -56,6 +56,9 @@ class Guardian:
         self.journal = read_journal(path)
         self.stop_reason: str | None = None
         self.samples: list[Sample] = []
+        self._outcome: Outcome | None = None
+        self._outcome_samples: list[Sample] = []
+        self._next_outcome = 0.0
         self._owner_fd = _pidfd(self.journal.owner)
         self._wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -110,12 +113,15 @@ class Guardian:
         kind = catalogue.fault_kind(self.journal.kind)
         parameters = kind.parameters.model_validate(self.journal.parameters)
         executor = kind.executor(self.journal.target.backend)(self.journal.target, parameters, self.path)
-        try:
-            probe = executor.probe()
-        except (FaultError, OSError) as error:
-            self._close(f"not carried out: {error}")
-            return
-        with contextlib.closing(probe):
+        with contextlib.ExitStack() as opened:
+            try:
+                probe = opened.enter_context(contextlib.closing(executor.probe()))
+                self._outcome = executor.outcome()
+            except (FaultError, OSError) as error:
+                self._close(f"not carried out: {error}")
+                return
+            if self._outcome is not None:
+                opened.enter_context(contextlib.closing(self._outcome))
             self._inject(executor, probe)
 
     def _inject(self, executor: Executor, probe: Probe) -> None:
@@ -144,6 +150,10 @@ class Guardian:
         if self.journal.effect_seen_at is None:
             self.journal.effect_seen_at = self._seen_late(executor, before, during_start, during_end)
         self.journal.probe = ProbeRecord(name=probe.name, unit=probe.unit, before=before, during=during, after=after)
+        if self._outcome is not None:
+            self.journal.outcome = self._outcome_record(
+                self._outcome, before_end, (during_start, during_end), after_start
+            )
         self._judge(executor, len(originals), survivors)
         if undone:
             self._write()
@@ -223,14 +233,26 @@ class Guardian:
         showing = [each.end for each in inside if before is not None and executor.shows_effect(before, each.value)]
         return datetime.now(UTC) - timedelta(seconds=time.monotonic() - min(showing)) if showing else None
 
+    def _outcome_record(
+        self, outcome: Outcome, before_end: float, during: tuple[float, float], after_start: float
+    ) -> ProbeRecord:
+        """Return the figures of the second probe, those during and after under the conditions of those before."""
+        self._outcome_samples += outcome.tick()
+        reference = self._between(before_end - outcome.before_window_s, before_end, self._outcome_samples)
+
+        def figure(start: float, end: float) -> float | None:
+            values = outcome.comparable(self._between(start, end, self._outcome_samples), reference)
+            return outcome.reduce(values) if values else None
+
+        before = outcome.reduce([sample.value for sample in reference]) if reference else None
+        after = figure(after_start, float("inf"))
+        return ProbeRecord(name=outcome.name, unit=outcome.unit, before=before, during=figure(*during), after=after)
+
     def _judge(self, executor: Executor, processes: int, survivors: int) -> None:
         """Set the verdict and its reason, one sentence."""
         journal, record = self.journal, self.journal.probe
         assert record is not None
-        figures = (
-            f"{record.name}: {_shown(record.before)} {record.unit} before, {_shown(record.during)} during, "
-            f"{_shown(record.after)} after"
-        )
+        figures = "; ".join(_figures(each) for each in (record, journal.outcome) if each is not None)
         before, during = record.before, record.during
         lost_all = executor.spares_processes and processes > 0 and survivors == 0
         if not executor.target.stack_alive:
@@ -240,7 +262,9 @@ class Guardian:
         elif before is None or during is None:
             problem = "the probe has no figure"
         elif not executor.shows_effect(before, during):
-            problem = f"no effect (an effect is {executor.criterion})"
+            problem = f"no effect (an effect is {executor.criterion})" + self._though_it_moved()
+        elif unmoved := self._unmoved_outcome():
+            problem = unmoved
         elif journal.normal_seen_at is None:
             problem = self.stop_reason or f"not back to normal within {executor.settle_s:g} s"
         else:
@@ -254,17 +278,44 @@ class Guardian:
             early += f"; {gone} of {processes} processes of the service ended during the fault"
         journal.reason = (f"{problem}; {figures}" if problem else figures) + early
 
+    def _unmoved_outcome(self) -> str | None:
+        """Return what is wrong with the second figure; None when it moved or the kind has none."""
+        outcome, record = self._outcome, self.journal.outcome
+        if outcome is None or record is None:
+            return None
+        if record.before is None or record.during is None:
+            when = "before" if record.before is None else "during"
+            return f"{outcome.name} is not known {when} the fault ({outcome.why_unmeasured})"
+        if outcome.shows_effect(record.before, record.during):
+            return None
+        return f"{outcome.name} did not move (an effect is {outcome.criterion})"
+
+    def _though_it_moved(self) -> str:
+        """Return what to add when the first figure did not move."""
+        if self._outcome is None:
+            return ""
+        unmoved = self._unmoved_outcome()
+        return f", and {unmoved}" if unmoved else f", though {self._outcome.name} moved"
+
     def _figure(self, probe: Probe, start: float, end: float, last: int | None = None) -> float | None:
         """Reduce the samples between two times, or the ``last`` of them, to a value; None if too few."""
-        inside = sorted((s for s in self.samples if s.start >= start and s.end <= end), key=lambda sample: sample.start)
+        inside = self._between(start, end, self.samples)
         if len(inside) < (last or 1):
             return None
         return probe.reduce([sample.value for sample in inside[-(last or len(inside)) :]])
+
+    @staticmethod
+    def _between(start: float, end: float, samples: list[Sample]) -> list[Sample]:
+        """Return the samples that lie between two times, in order."""
+        return sorted((s for s in samples if s.start >= start and s.end <= end), key=lambda sample: sample.start)
 
     def _sample_until(self, probe: Probe, deadline: float) -> None:
         """Take samples until ``deadline`` or until there is a reason to stop."""
         while True:
             self.samples += probe.tick()
+            if self._outcome is not None and time.monotonic() >= self._next_outcome:
+                self._next_outcome = time.monotonic() + self._outcome.interval_s
+                self._outcome_samples += self._outcome.tick()
             pause = min(deadline - time.monotonic(), probe.interval_s)
             if pause <= 0 or self._wait(pause):
                 return
@@ -351,6 +402,13 @@ def _identities(executor: Executor) -> frozenset[str] | None:
     except (FaultError, OSError) as error:
         log.warning("%s: cannot tell what runs: %s", executor.target.name, error)
         return None
+
+
+def _figures(record: ProbeRecord) -> str:
+    return (
+        f"{record.name}: {_shown(record.before)} {record.unit} before, {_shown(record.during)} during, "
+        f"{_shown(record.after)} after"
+    )
 
 
 def _shown(figure: float | None) -> str:

@@ -65,6 +65,7 @@ class Journal(BaseModel):
     effect_seen_at: AwareDatetime | None = None
     normal_seen_at: AwareDatetime | None = None
     probe: ProbeRecord | None = None
+    outcome: ProbeRecord | None = None
     verdict: Literal["effective", "ineffective"] = "ineffective"
     reason: str = ""
     recovered_by: str | None = None

@@ -17,11 +17,15 @@ from tasks.inject.errors import FaultError
 
 @dataclass(frozen=True)
 class Sample:
-    """``value`` describes the interval from ``start`` to ``end`` (monotonic seconds; equal for a moment)."""
+    """``value`` describes the interval from ``start`` to ``end`` (monotonic seconds; equal for a moment).
+
+    ``load``: requests running on average meanwhile, where the value depends on that.
+    """
 
     start: float
     end: float
     value: float
+    load: float = 0.0
 
 
 class Probe:
@@ -79,3 +83,59 @@ class Rate(Probe):
 
     def reduce(self, values: Sequence[float]) -> float:
         return statistics.fmean(values)
+
+
+class Outcome(Probe):
+    """Base of a second probe: what the fault does to the work of the target.
+
+    ``criterion``: that of ``shows_effect``, as text that follows "an effect is". ``why_unmeasured``: what is wrong when
+    a phase has no sample.
+    """
+
+    criterion: str
+    why_unmeasured: str
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        raise NotImplementedError
+
+    def comparable(self, samples: Sequence[Sample], reference: Sequence[Sample]) -> list[float]:
+        """Return the values of the samples under the conditions of ``reference``, samples from before the fault."""
+        return [sample.value for sample in samples]
+
+
+class StepTime(Outcome):
+    """Base of the probes of an engine's decode step, in ms, at equal numbers of running requests.
+
+    A step takes longer with more requests in the batch: a surge alone must not look like a slow engine, and a slow
+    engine collects requests. A sample is compared with what a step took before the fault with about as many requests;
+    where it never had so many, with a step that grows in proportion to the batch, which is its upper bound.
+    """
+
+    name, unit = "decode step at equal running requests", "ms"
+    interval_s = 2.0
+    min_samples = 1
+    before_window_s = 60.0
+    rise = 0.15
+    """Smallest rise that is an effect, as a share."""
+    min_similar = 3
+
+    @property
+    def criterion(self) -> str:  # type: ignore[override]  # computed here, a constant there
+        return f"a rise of {100 * self.rise:.0f} %"
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return during >= (1 + self.rise) * before
+
+    def comparable(self, samples: Sequence[Sample], reference: Sequence[Sample]) -> list[float]:
+        if not reference:
+            return []
+        usual = statistics.median(each.value for each in reference)
+        usual_load = statistics.median(each.load for each in reference)
+
+        def expected(load: float) -> float:
+            similar = [each.value for each in reference if abs(each.load - load) <= 0.5 + 0.1 * load]
+            if len(similar) >= self.min_similar:
+                return statistics.median(similar)
+            return usual * max(1.0, load / usual_load) if usual_load > 0 else usual
+
+        return [each.value * usual / expected(each.load) for each in samples]

@@ -151,6 +151,7 @@ def injection_record(journal: Journal) -> Injection:
         observed=_interval(journal.applied_at, journal.undone_at),
         verified=_interval(journal.effect_seen_at, journal.normal_seen_at),
         probe=journal.probe,
+        outcome=journal.outcome,
         verdict=journal.verdict,
         reason="; ".join((journal.reason, *journal.notes)),
         metrics=tuple(metric.name for metric in kind.metrics),

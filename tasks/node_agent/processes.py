@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tasks.engine import ENGINE_TITLE
 from tasks.kube.node_fault import SavedProcess
-from tasks.stack import ENGINE_TITLE
 from tasks.system.process import PROC, read_stat, read_text, start_ticks
 
 _POD_IN_CGROUP = re.compile(

@@ -19,12 +19,14 @@ from tasks.deploy.local.layout import (
     NGINX_STATUS_PORT,
     PROMETHEUS_PORT,
     RAY_METRICS_PORT,
+    SPANS_FILE,
     WITHHELD,
 )
 from tasks.deploy.local.namespaces import FABRIC_ADDRESS, new_fabric, service_address
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
+from tasks.engine import ENGINE_TITLE
 from tasks.inject.executors.local.target import LocalTarget
-from tasks.stack import ENGINE_TITLE, Role
+from tasks.stack import Role
 from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
 from tests.inject import ministack_processes
@@ -35,6 +37,7 @@ ROLES: dict[str, Role] = {"nginx-proxy": "gateway", "ray-replicas-0": "replica",
 BUSY = {"ray-replicas-0": 0.3}
 ENGINES = {"ray-replicas-0": f"{ENGINE_TITLE}EngineCore"}
 CORES = 0.6
+BURSTS = Path("telemetry/bursts")
 ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count()
 
@@ -92,6 +95,7 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
             "busy": BUSY,
             "engines": ENGINES,
             "metrics_ports": ports,
+            "bursts": str(workspace.stack / BURSTS),
             "telemetry": _telemetry(workspace.stack, cgroups, addresses, ports),
         }
     )
@@ -146,9 +150,10 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
 def _telemetry(
     stack: Path, cgroups: dict[str, Cgroup], addresses: dict[str, str], ports: dict[str, int]
 ) -> list[list[str]]:
-    """Commands of the real exporter and the real Prometheus, which fetches everything twice a second."""
+    """Commands of the real exporter, the real Prometheus, which fetches everything twice a second, and the engines'
+    spans."""
     directory = stack / "telemetry"
-    directory.mkdir()
+    (stack / BURSTS).mkdir(parents=True)
     services = [{"name": name, "cgroups": cgroup.to_strings()} for name, cgroup in cgroups.items()]
     (directory / "services.json").write_text(json.dumps({"services": services}))
     targets: dict[str, dict[str, str]] = {
@@ -168,7 +173,8 @@ def _telemetry(
     prometheus = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", "--log.level=error"]
     prometheus += [f"--storage.tsdb.path={directory / 'prometheus'}"]
     prometheus += [f"--web.listen-address={FABRIC_ADDRESS}:{PROMETHEUS_PORT}"]
-    return [exporter, prometheus]
+    spans = [sys.executable, "-m", "tests.inject.ministack_spans", str(stack / BURSTS), str(stack / SPANS_FILE)]
+    return [exporter, prometheus, spans]
 
 
 def _wait_for(stack: MiniStack, name: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 PORT = 8000
 METRICS = b"ray_node_mem_used 1\nnginx_connections_active 1\n"
@@ -35,21 +36,21 @@ def start(spec: dict, name: str) -> int:
     join = 'while [ "$1" != -- ]; do echo 0 > "$1"; shift; done; shift; exec "$@"'
     argv = ["sh", "-ec", join, "sh", *spec["members"][name], "--", "ip", "netns", "exec", name]
     argv += [sys.executable, "-I", "-S", __file__, "service", str(spec["busy"].get(name, 0))]
-    argv += [spec["engines"].get(name, ""), str(spec["metrics_ports"][name])]
+    argv += [spec["engines"].get(name, ""), str(spec["metrics_ports"][name]), f"{spec['bursts']}/{name}"]
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL).pid
 
 
-def serve(busy: float, engine: str, metrics_port: int) -> None:
+def serve(busy: float, engine: str, metrics_port: int, bursts: str) -> None:
     """For each 8-byte big-endian number received, send that many bytes.
 
     ``busy``: share of a core to burn. ``engine``: title of a child that only waits for the end of this process.
-    ``metrics_port``: where ``METRICS`` are.
+    ``metrics_port``: where ``METRICS`` are. ``bursts``: file for what ``busy`` computes.
     """
     if engine:
         wait = [engine, "-I", "-S", "-c", "import sys; sys.stdin.read()"]
         child = subprocess.Popen(wait, executable=sys.executable, stdin=subprocess.PIPE)  # noqa: F841 (its pipe is open)
     if busy:
-        threading.Thread(target=burn, args=(busy,), daemon=True).start()
+        threading.Thread(target=burn, args=(busy, bursts), daemon=True).start()
     threading.Thread(target=expose, args=(metrics_port,), daemon=True).start()
     selector = selectors.DefaultSelector()
     listener = socket.create_server(("0.0.0.0", PORT), backlog=64)
@@ -90,16 +91,18 @@ def pattern(size: int) -> bytes:
     return (words * (size // len(words) + 1))[:size]
 
 
-def burn(share: float) -> None:
-    while True:
-        start = time.thread_time()
-        while time.thread_time() - start < 0.05 * share:
-            pass
-        time.sleep(0.05 * (1 - share))
+def burn(share: float, bursts: str) -> None:
+    with Path(bursts).open("a", buffering=1) as file:
+        while True:
+            began, start = time.monotonic(), time.thread_time()
+            while time.thread_time() - start < 0.05 * share:
+                pass
+            file.write(f"{time.time_ns()} {time.monotonic() - began}\n")
+            time.sleep(0.05 * (1 - share))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "supervisor":
         supervise(json.loads(sys.argv[2]))
     else:
-        serve(float(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+        serve(float(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5])

@@ -37,6 +37,8 @@ TELEMETRY_PORTS = {
     "nginx-exporter": NGINX_EXPORTER_PORT,
 }
 
+SPANS_FILE = Path("telemetry/spans.otlp")
+"""Below the stack's directory."""
 WITHHELD = Path("telemetry/withheld")
 """Below the stack's directory: a file named after a service makes the cgroup exporter leave that service out."""
 
@@ -116,7 +118,7 @@ class Layout:
 
     @property
     def otlp_file(self) -> Path:
-        return self.directory / "telemetry" / "spans.otlp"
+        return self.directory / SPANS_FILE
 
     @property
     def access_log(self) -> Path:

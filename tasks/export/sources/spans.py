@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tasks.engine import ENGINE_SPAN
 from tasks.export.sources.access_log import gateway_spans, read_access_log
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.otlp import SpanFilter, span_frame
@@ -35,7 +36,6 @@ ARRIVAL_SLACK_S = 30.0
 CLOCK_SLACK_NS = 5_000_000
 """The access log has milliseconds, and the clocks of two processes are read at different moments."""
 REPLICA_SPAN = "replica_handle_request"
-ENGINE_SPAN = "llm_request"
 
 
 def read_spans(

@@ -14,7 +14,7 @@ from tasks.inject.executor import FaultParameters
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import QUOTA_TOLERANCE_CORES, LocalStep, RestoreQuota
-from tasks.inject.probe import Probe
+from tasks.inject.probe import Outcome, Probe
 
 
 class Parameters(FaultParameters):
@@ -46,6 +46,9 @@ class LocalAcceleratorThrottle(LocalExecutor[Parameters]):
     def probe(self) -> Probe:
         return probes.cpu_throttling(self.target)
 
+    def outcome(self) -> Outcome:
+        return probes.SpanStepTime(self.target)
+
     def shows_effect(self, before: float, during: float) -> bool:
         return during >= before + 0.05 and during >= 1.3 * before
 
@@ -57,7 +60,7 @@ register(
         parameters=Parameters,
         roles=frozenset({"replica"}),
         resources=frozenset({"CPU quota"}),
-        probe="seconds per second that the service waited because its quota was spent; an idle target shows no effect",
+        probe="seconds per second that the service waited because its quota was spent, and the time of a decode step",
         signals="engine time per request, inter-token latency and queue of the target; its utilisation stays high",
         metrics=(metrics.ACCELERATOR_UTILIZATION, metrics.CPU_THROTTLED, metrics.INTER_TOKEN_LATENCY_MEAN),
         executors={"local": LocalAcceleratorThrottle},

@@ -37,7 +37,7 @@ register(
         parameters=Parameters,
         roles=frozenset({"replica"}),
         resources=frozenset({"GPU management"}),
-        probe="SM clock of the GPU (DCGM)",
+        probe="SM clock of the GPU (DCGM), and the time of a decode step (vLLM)",
         signals="SM clock and power of the GPU; engine time, inter-token latency and queue of the target",
         metrics=(metrics.GPU_SM_CLOCK, metrics.GPU_POWER, metrics.INTER_TOKEN_LATENCY_MEAN),
         executors={"kubernetes": GpuClockLock},

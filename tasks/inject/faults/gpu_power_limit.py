@@ -39,7 +39,7 @@ register(
         parameters=Parameters,
         roles=frozenset({"replica"}),
         resources=frozenset({"GPU management"}),
-        probe="power draw of the GPU (DCGM)",
+        probe="power draw of the GPU (DCGM), and the time of a decode step (vLLM)",
         signals="power, SM clock and power violation of the GPU; engine time, queue and inter-token latency",
         metrics=(
             metrics.GPU_POWER,

@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import model_validator
 
 from tasks.inject.executor import FaultParameters
+from tasks.inject.executors.kubernetes import gpu_probes
 from tasks.inject.executors.kubernetes.chaos_resource import resource_name
 from tasks.inject.executors.kubernetes.executor import KubernetesExecutor, name_of
 from tasks.inject.executors.kubernetes.node_fault_resource import NodeFaults
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S
 from tasks.inject.executors.kubernetes.undo import DeleteNodeFaults, KubernetesStep
+from tasks.inject.probe import Outcome
 from tasks.kube.node_fault import Action, NodeFaultSpec
 
 P = TypeVar("P", bound=FaultParameters)
@@ -91,10 +93,13 @@ class NodeFaultExecutor(KubernetesExecutor[P]):
 
 
 class LimitExecutor(NodeFaultExecutor[L]):
-    """Lowers a limit of the GPU, so that a figure of it falls."""
+    """Lowers a limit of the GPU, so that a figure of it falls, and with it the speed of the engine."""
 
     def amount(self) -> dict[str, float]:
         return self.parameters.amount
+
+    def outcome(self) -> Outcome:
+        return gpu_probes.step_time(self.target)
 
     def shows_effect(self, before: float, during: float) -> bool:
         return during <= (1 - FALL) * before

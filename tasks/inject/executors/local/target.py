@@ -11,10 +11,10 @@ from typing import Literal, TypeVar
 from tasks.deploy.local.cgroups import UNIFIED, V1_TRACKER, Cgroup
 from tasks.deploy.local.namespaces import enter_fabric, enter_service, join_network
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
+from tasks.engine import ENGINE_TITLE
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultTarget
 from tasks.inject.executors.prometheus import Series, raw_samples
-from tasks.stack import ENGINE_TITLE
 from tasks.system.process import ProcessId, boot_id, process_state, read_text, start_ticks
 
 TRACKER_PREFIX = "fault-"
