@@ -19,13 +19,14 @@ from tasks.inject.errors import FaultError
 class Sample:
     """``value`` describes the interval from ``start`` to ``end`` (monotonic seconds; equal for a moment).
 
-    ``load``: requests running on average meanwhile, where the value depends on that.
+    Where the value depends on them, ``load`` and ``work`` are requests running on average and tokens per second.
     """
 
     start: float
     end: float
     value: float
     load: float = 0.0
+    work: float = 0.0
 
 
 class Probe:
@@ -104,20 +105,25 @@ class Outcome(Probe):
 
 
 class StepTime(Outcome):
-    """Base of the probes of an engine's decode step, in ms, at equal numbers of running requests.
+    """Base of the probes of an engine's decode step, in ms, under equal load.
 
-    A step takes longer with more requests in the batch: a surge alone must not look like a slow engine, and a slow
-    engine collects requests. A sample is compared with what a step took before the fault with about as many requests;
-    where it never had so many, with a step that grows in proportion to the batch, which is its upper bound.
+    A step takes longer with more requests in the batch, so a surge alone must not look like a slow engine. But a slow
+    engine collects requests, so a larger batch is no excuse when it does not get more work. A step is compared
+
+    1. with those before the fault that had about as many requests running, if there are enough;
+    2. else, if the engine generates no more tokens per second than before, with all those before;
+    3. else with a step that grows in proportion to the batch: no engine grows faster.
     """
 
-    name, unit = "decode step at equal running requests", "ms"
+    name, unit = "decode step under equal load", "ms"
     interval_s = 2.0
     min_samples = 1
     before_window_s = 60.0
     rise = 0.15
     """Smallest rise that is an effect, as a share."""
     min_similar = 3
+    more_work = 1.1
+    """Tokens per second above this multiple of those before are more work."""
 
     @property
     def criterion(self) -> str:  # type: ignore[override]  # computed here, a constant there
@@ -131,11 +137,14 @@ class StepTime(Outcome):
             return []
         usual = statistics.median(each.value for each in reference)
         usual_load = statistics.median(each.load for each in reference)
+        usual_work = statistics.fmean(each.work for each in reference)
 
-        def expected(load: float) -> float:
-            similar = [each.value for each in reference if abs(each.load - load) <= 0.5 + 0.1 * load]
+        def expected(sample: Sample) -> float:
+            similar = [each.value for each in reference if abs(each.load - sample.load) <= 0.5 + 0.1 * sample.load]
             if len(similar) >= self.min_similar:
                 return statistics.median(similar)
-            return usual * max(1.0, load / usual_load) if usual_load > 0 else usual
+            if sample.work <= self.more_work * usual_work or not usual_load:
+                return usual
+            return usual * max(1.0, sample.load / usual_load)
 
-        return [each.value * usual / expected(each.load) for each in samples]
+        return [each.value * usual / expected(each) for each in samples]

@@ -71,6 +71,16 @@ def test_effects_are_seen_and_undone(clean: ClusterStack, together: dict[str, st
     assert clean.chaos() == []
 
 
+def test_a_restart_in_good_order_makes_new_pods(clean: ClusterStack):
+    before = {service: clean.pod(service)["metadata"]["uid"] for service in ("nginx-proxy", "ray-replicas-0")}
+    running = [plan(f"restart-{service}", "service-restart", service).start(clean) for service in before]
+    for injection in running:
+        record = injection.wait(90)
+        assert record.verdict == "effective", record.reason
+        assert record.executor == "API: pods deleted with grace"
+        assert clean.pod(record.target)["metadata"]["uid"] != before[record.target]
+
+
 def test_a_fault_by_hand_on_a_cluster(clean: ClusterStack, tmp_path: Path):
     """``rcarena inject KIND TARGET`` as a person calls it, whatever the backend."""
     params = tmp_path / "params.yaml"

@@ -88,8 +88,8 @@ def test_a_throttled_idle_service_is_honestly_ineffective(clean: MiniStack):
     record = idle.start(clean).wait(60)
     assert record.verdict == "ineffective"
     assert record.reason.startswith(
-        "no effect (an effect is a rise of 0.05 s/s and 30 %), and decode step at equal running requests is not known "
-        "before the fault (the replica ended no request, or its spans are missing); "
+        "no effect (an effect is a rise of 0.05 s/s and 30 %), and decode step under equal load is not known before "
+        "the fault (the replica ended no request, or its spans are missing); "
     )
     assert record.outcome is not None
     assert (record.outcome.before, record.outcome.during) == (None, None)

@@ -21,7 +21,7 @@ from tasks.system.record_file import RecordFile
 from tests.inject.gpu_stack import StubPrometheus
 from tests.inject.ministack_spans import export_request
 
-BEFORE = [Sample(at, at + 0.2, 10 + at % 3, load=1 + at % 2) for at in range(20)]
+BEFORE = [Sample(at, at + 0.2, 10 + at % 3, load=1 + at % 2, work=100) for at in range(20)]
 
 
 def shown(during: list[Sample], before: list[Sample] = BEFORE) -> bool:
@@ -32,19 +32,26 @@ def shown(during: list[Sample], before: list[Sample] = BEFORE) -> bool:
 
 
 def test_a_slower_step_at_an_equal_batch_is_an_effect() -> None:
-    assert shown([Sample(30, 31, 20, load=1.5)])
-    assert not shown([Sample(30, 31, 11, load=1.5)])
+    assert shown([Sample(30, 31, 20, load=1.5, work=300)])
+    assert not shown([Sample(30, 31, 11, load=1.5, work=300)])
 
 
-def test_a_throttled_engine_collects_requests_and_is_still_seen() -> None:
-    assert shown([Sample(30, 31, 50, load=3)])
+def test_a_slow_engine_that_collects_requests_is_an_effect() -> None:
+    """Four times the batch, a step that is three times as long, and no more tokens per second than before."""
+    assert shown([Sample(30, 31, 33, load=6, work=105)])
 
 
-@given(loads=st.lists(st.floats(0.1, 200), min_size=1, max_size=10), share=st.floats(0, 1))
+def test_under_more_work_only_a_step_slower_than_any_engine_s_is_an_effect() -> None:
+    assert not shown([Sample(30, 31, 33, load=6, work=150)])
+    assert shown([Sample(30, 31, 60, load=6, work=150)])
+
+
+@given(loads=st.lists(st.floats(0.1, 200), min_size=1, max_size=10), share=st.floats(0.45, 1))
 def test_a_surge_alone_is_no_effect(loads: list[float], share: float) -> None:
-    """A step has a part that does not depend on the batch, and a part that grows with it."""
-    before = [Sample(at, at, 10, load=2) for at in range(5)]
-    surge = [Sample(30, 30, 10 * (share + (1 - share) * load / 2), load=load) for load in loads]
+    """``share``: the part of a usual step that does not grow with the batch; below it the engine was full before."""
+    before = [Sample(at, at, 10, load=2, work=200) for at in range(5)]
+    steps = [10 * (share + (1 - share) * load / 2) for load in loads]
+    surge = [Sample(30, 30, step, load=load, work=1e3 * load / step) for load, step in zip(loads, steps, strict=True)]
     assert not shown(surge, before)
 
 
@@ -71,8 +78,9 @@ def test_requests_are_read_from_the_spans_of_the_replica(tmp_path: Path) -> None
     assert [each.value for each in found] == pytest.approx([20, 40])
     assert [each.end - each.start for each in found] == pytest.approx([0.02, 0.04], abs=1e-3)
     assert probe.tick() == []
-    loaded = [probe._loaded(each).load for each in found]
-    assert loaded == pytest.approx([2, 1.5], rel=0.1)
+    loaded = probe._loaded(found)
+    assert [each.load for each in loaded] == pytest.approx([2, 1.5], rel=0.1)
+    assert [each.work for each in loaded] == pytest.approx([50, 50], rel=0.1)
 
 
 def test_a_stack_without_spans_has_no_samples(tmp_path: Path) -> None:
@@ -97,6 +105,7 @@ def test_running_requests_over_tokens_per_second(running: float, step_ms: float 
     else:
         assert [each.value for each in found] == pytest.approx([step_ms] * len(found))
         assert {each.load for each in found} == {running}
+        assert [each.work for each in found] == pytest.approx([800.0] * len(found))
 
 
 def judged(limit: tuple[float, float], step: tuple[float | None, float | None]) -> Any:
@@ -123,7 +132,7 @@ def judged(limit: tuple[float, float], step: tuple[float | None, float | None]) 
     return guardian.journal
 
 
-STEP = "decode step at equal running requests"
+STEP = "decode step under equal load"
 
 
 @pytest.mark.parametrize(

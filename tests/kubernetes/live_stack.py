@@ -54,7 +54,7 @@ class Pod:
     cpu_seconds: float = 100.0
     sent: float = 1e6
     running: int = 0
-    served: int = 0
+    tokens: int = 0
 
 
 @dataclass
@@ -184,7 +184,7 @@ class LiveStack:
     def _own_series(self, pod: Pod) -> str:
         if pod.service not in GPU_OF:
             return "up_of_pod 1\n"
-        return f"ray_vllm_num_requests_running {pod.running}\nray_vllm_generation_tokens_total {8 * pod.served}\n"
+        return f"ray_vllm_num_requests_running {pod.running}\nray_vllm_generation_tokens_total {pod.tokens}\n"
 
     # What clients see.
 
@@ -201,18 +201,19 @@ class LiveStack:
         pod.running += 1
         try:
             time.sleep(2 * self.delay_s(pod))
-            tokens = self._answer(handler, body, self.slowness(pod))
+            tokens = self._answer(handler, body, pod)
         finally:
             pod.running -= 1
-            pod.served += 1
         self._record(handler, pod, number, began, time.time(), tokens)
 
-    def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], slowness: float) -> int:
+    def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], pod: Pod) -> int:
         tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or 8)
+        slowness = self.slowness(pod)
         time.sleep(FIRST_TOKEN_S * slowness)
         usage = {"prompt_tokens": 7, "completion_tokens": tokens}
         if not body.get("stream"):
             time.sleep(tokens * TOKEN_S * slowness)
+            pod.tokens += tokens
             answer = json.dumps({"choices": [{"text": "x" * tokens}], "usage": usage}).encode()
             handler.send_response(200)
             handler.send_header("Content-Length", str(len(answer)))
@@ -225,6 +226,7 @@ class LiveStack:
         handler.end_headers()
         for _ in range(tokens):
             time.sleep(TOKEN_S * slowness)
+            pod.tokens += 1
             choice = {"delta": {"content": "x"}} if "messages" in body else {"text": "x"}
             _chunk(handler, f"data: {json.dumps({'choices': [choice]})}\n\n")
         _chunk(handler, f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
 from tasks.inject.errors import FaultError
-from tasks.inject.executor import HealthyWithin, RestartParameters
+from tasks.inject.executor import HealthyWithin
+from tasks.inject.executors.kubernetes.restart import DrainParameters, PodRestart
 from tasks.inject.executors.local import probes
 from tasks.inject.executors.local.executor import LocalExecutor
 from tasks.inject.executors.local.undo import LocalStep
@@ -19,7 +20,7 @@ from tasks.inject.probe import Probe
 from tasks.system.process import ProcessId
 
 
-class Parameters(RestartParameters):
+class Parameters(DrainParameters):
     drain_s: Annotated[
         float, Field(ge=0, le=600, description="time for requests under way to end before what is left is ended")
     ] = 5
@@ -63,16 +64,20 @@ class LocalServiceRestart(LocalExecutor[Parameters]):
         return bool(self.target.processes()) and self._first.ports.are_back()
 
 
+class ClusterServiceRestart(PodRestart[Parameters]):
+    defaults: ClassVar = {"drain_s": 30, "healthy_within_s": 900}
+
+
 register(
     FaultKind(
         name="service-restart",
         summary="the service ends in good order and is started again: benign, for disturbances",
         parameters=Parameters,
-        roles=frozenset({"gateway"}),
+        roles=frozenset({"gateway", "replica"}),
         resources=frozenset({"processes"}),
-        probe="share of the first processes that still run; the service is back when its TCP ports listen again",
+        probe="share of the first processes (cluster: containers) that still run; back when it listens, or is ready",
         signals="a short gap in what the target serves, connections refused for about a second, younger processes",
         metrics=(metrics.PROCESSES, metrics.CPU_USAGE, metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS),
-        executors={"local": LocalServiceRestart},
+        executors={"local": LocalServiceRestart, "kubernetes": ClusterServiceRestart},
     )
 )

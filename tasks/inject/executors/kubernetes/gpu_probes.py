@@ -95,7 +95,7 @@ class PrometheusStepTime(StepTime):
             return []
         clock = time.monotonic() - time.time()
         found = [
-            Sample(start + clock, end + clock, 1e3 * load / rate, load)
+            Sample(start + clock, end + clock, 1e3 * load / rate, load, rate)
             for pod, points in tokens.items()
             for start, end, rate, load in _steady(points, running.get(pod, {}))
             if end > self._seen

@@ -159,7 +159,7 @@ class SpanStepTime(StepTime):
         return fresh
 
     def comparable(self, samples: Sequence[Sample], reference: Sequence[Sample]) -> list[float]:
-        return super().comparable([*map(self._loaded, samples)], [*map(self._loaded, reference)])
+        return super().comparable(self._loaded(samples), self._loaded(reference))
 
     def _requests(self, record: bytes) -> Iterator[Sample]:
         """Yield the engine's requests of one export of spans that have more than one token."""
@@ -177,10 +177,18 @@ class SpanStepTime(StepTime):
                 end, decode_s = span.end_time_unix_nano / 1e9 + clock, values[DECODE_TIME].double_value
                 yield Sample(end - decode_s, end, 1e3 * decode_s / (values[OUTPUT_TOKENS].int_value - 1))
 
-    def _loaded(self, sample: Sample) -> Sample:
-        """Return the sample with the mean number of requests that were decoded meanwhile, itself included."""
-        shared = sum(max(0.0, min(sample.end, each.end) - max(sample.start, each.start)) for each in self._known)
-        return replace(sample, load=max(1.0, shared / max(1e-9, sample.end - sample.start)))
+    def _loaded(self, phase: Sequence[Sample]) -> list[Sample]:
+        """Return the samples of a phase with the mean number of requests that were decoded meanwhile, each itself
+        included, and with the phase's tokens per second."""
+        if not phase:
+            return []
+        period_s = max(each.end for each in phase) - min(each.start for each in phase)
+        work = sum(1e3 * (each.end - each.start) / each.value for each in phase) / max(1e-9, period_s)
+        return [replace(each, load=self._running(each.start, each.end), work=work) for each in phase]
+
+    def _running(self, start: float, end: float) -> float:
+        shared = sum(max(0.0, min(end, each.end) - max(start, each.start)) for each in self._known)
+        return max(1.0, shared / max(1e-9, end - start))
 
 
 class Pinger:
