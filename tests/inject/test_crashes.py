@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.deploy.local.layout import RAY_METRICS_PORT
 from tasks.inject import catalogue
 from tasks.inject.errors import JournalError
+from tasks.inject.executors.local.network import drop_from_fabric
+from tasks.inject.executors.local.undo import withheld_file
 from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover, residue, stack_residue
 from tasks.system.marked_processes import DEAD_MAN_MARKER, MARKER, marked_processes
@@ -57,6 +60,15 @@ def kill_guardians(stack: MiniStack, plans: list[Once]) -> None:
             with suppress(FileNotFoundError, ProcessLookupError):
                 if b"tasks.inject.guardian" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
+
+
+def kill_both(owner: BaseProcess, stack: MiniStack, plans: list[Once]) -> None:
+    """The owner is stopped first: neither can undo what becomes of the other."""
+    assert owner.pid is not None
+    os.kill(owner.pid, signal.SIGSTOP)
+    kill_guardians(stack, plans)
+    owner.kill()
+    owner.join()
 
 
 def plans_of_round(seed: int, draw: random.Random) -> list[Once]:
@@ -110,13 +122,13 @@ def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
         plan("dead-0", "network-delay", "nginx-proxy", lead_s=0, duration_s=15),
         plan("dead-1", "accelerator-throttle", "ray-replicas-0", lead_s=0, duration_s=15),
         plan("dead-2", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=15),
+        plan("dead-3", "telemetry-loss", "ray-replicas-0", lead_s=0, duration_s=15),
+        plan("dead-4", "engine-stall", "ray-replicas-0", lead_s=0, duration_s=15),
     ]
     owner = start_owner(clean, plans)
     for each in plans:
         wait_for_state(clean, each.injection_id, "active")
-    owner.kill()
-    kill_guardians(clean, plans)
-    owner.join()
+    kill_both(owner, clean, plans)
     assert stack_residue(clean.runtime)
     until(lambda: not residue(clean.workspace), lambda: residue(clean.workspace))
     recovered_by = {
@@ -132,12 +144,13 @@ def test_kill_of_both_leaves_the_undo_to_the_dead_man(clean: MiniStack):
             ("process-freeze", "cpu-stress", "network-delay"),
             ("network-loss", "memory-stress", "accelerator-throttle"),
             ("network-partition", "network-bandwidth", "process-freeze"),
+            ("telemetry-loss", "engine-stall", "telemetry-loss"),
         ]
     ),
 )
 def test_recover_ends_active_faults_of_a_living_owner(clean: MiniStack, kinds: tuple[str, ...]):
     plans = [
-        plan(f"live-{kind}", kind, service, lead_s=0, duration_s=600)
+        plan(f"live-{kind}-{service}", kind, service, lead_s=0, duration_s=600)
         for kind, service in zip(kinds, SERVICES, strict=True)
     ]
     running = [each.start(clean) for each in plans]
@@ -178,13 +191,13 @@ def test_a_journal_torn_under_an_active_fault(clean: MiniStack):
         plan("torn-1", "cpu-stress", "ray-replicas-0", lead_s=0, duration_s=20),
         plan("torn-2", "accelerator-throttle", "ray-replicas-0", lead_s=0, duration_s=20),
         plan("torn-3", "process-freeze", "ray-replicas-1", lead_s=0, duration_s=20),
+        plan("torn-4", "telemetry-loss", "nginx-proxy", lead_s=0, duration_s=20),
+        plan("torn-5", "engine-stall", "ray-replicas-0", lead_s=0, duration_s=20),
     ]
     owner = start_owner(clean, plans)
     for each in plans:
         wait_for_state(clean, each.injection_id, "active")
-    owner.kill()
-    kill_guardians(clean, plans)
-    owner.join()
+    kill_both(owner, clean, plans)
     for each in plans:
         journal_path(clean.workspace.journal, each.injection_id).write_bytes(b"{")
     recover(clean.workspace)
@@ -200,8 +213,21 @@ def test_faults_made_by_hand_are_found_and_removed(clean: MiniStack):
     target.cgroup.tracker("fault-old")
     for pid in target.processes():
         os.kill(pid, signal.SIGSTOP)
+    withheld = withheld_file(target)
+    assert withheld is not None
+    withheld.parent.mkdir(exist_ok=True)
+    withheld.touch()
+    drop_from_fabric(target, RAY_METRICS_PORT)
     found = "\n".join(residue(clean.workspace))
-    for trace in ("CPU quota is 0.1 cores", "memory limit is", "discipline tbf", "sub-group fault-old", "is stopped"):
+    for trace in (
+        "CPU quota is 0.1 cores",
+        "memory limit is",
+        "discipline tbf",
+        "sub-group fault-old",
+        "is stopped",
+        "are withheld",
+        "clsact on link1",
+    ):
         assert trace in found
     assert len(recover(clean.workspace)) >= 5
     assert residue(clean.workspace) == []
