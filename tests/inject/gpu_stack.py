@@ -55,7 +55,7 @@ class StubPrometheus:
         self.queries.append(query)
         selector = re.fullmatch(r"(.+)\[\d+s\]", query)
         assert selector, query
-        now = time.time()
+        now = time.time() // STEP_S * STEP_S
         times = [now - PAST_S + step * STEP_S for step in range(int(PAST_S / STEP_S))]
         result = [
             {"metric": {"__name__": name}, "values": [[at, str(_value(name, value, at))] for at in times]}
@@ -67,7 +67,7 @@ class StubPrometheus:
 
 def _value(name: str, value: float, at: float) -> float:
     """A counter grows by ``value`` a second."""
-    return value * at if name.endswith("_total") else value
+    return value * at if name.endswith(("_total", "_count")) else value
 
 
 @dataclass

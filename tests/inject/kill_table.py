@@ -23,6 +23,11 @@ from typing import Any, Literal, Protocol
 from tasks.backends.base import Runtime
 from tasks.inject import catalogue
 from tasks.inject.errors import FaultError, JournalError
+from tasks.inject.executor import FaultExecutor
+from tasks.inject.executors.kubernetes.chaos_mesh import ChaosExecutor
+from tasks.inject.executors.kubernetes.contention import GpuPodExecutor
+from tasks.inject.executors.kubernetes.node_fault import NodeFaultExecutor
+from tasks.inject.executors.kubernetes.restart import PodRestart
 from tasks.inject.journal import journal_path, read_journal
 from tasks.inject.recover import recover, residue
 from tasks.inject.start import start_injection
@@ -38,15 +43,31 @@ from tests.waiting import until
 Victim = Literal["owner", "guardian", "both"]
 VICTIMS: tuple[Victim, ...] = ("owner", "guardian", "both")
 STATES = ("planned", "applying", "active", "undoing")
-CLUSTER_KINDS = ("cpu-stress", "network-delay", "pod-failure", "process-kill")
-GPU_KINDS = ("gpu-power-limit", "gpu-clock-lock", "gpu-contention", "process-freeze")
-LOCAL_KINDS = ("cpu-stress", "network-delay", "accelerator-throttle", "process-freeze")
-TARGET = "ray-replicas-0"
-"""Of the stacks but that with GPUs."""
+TARGETS = ("ray-replicas-0", "nginx-proxy")
+"""Of the stacks but that with GPUs: the first that a kind can act on."""
+FIGURES = {
+    "DCGM_FI_DEV_POWER_USAGE": 300.0,
+    "DCGM_FI_DEV_SM_CLOCK": 1700.0,
+    "DCGM_FI_DEV_GPU_UTIL": 40.0,
+    "DCGM_FI_DEV_FB_FREE": 9000.0,
+    "DCGM_FI_DEV_FB_USED": 70_000.0,
+}
 LEAD_S, WINDOW_S = 1.5, 4.0
 
 _owners = multiprocessing.get_context("forkserver")
 _owners.set_forkserver_preload(["tasks.inject.start"])
+
+
+def kinds_by(*executors: type[FaultExecutor[Any, Any]]) -> tuple[str, ...]:
+    """The kinds that one of these carries out on a cluster."""
+    on_cluster = [kind for kind in catalogue.list_fault_kinds() if kind.runs_on("kubernetes")]
+    return tuple(kind.name for kind in on_cluster if issubclass(kind.executor("kubernetes"), executors))
+
+
+CLUSTER_KINDS = kinds_by(ChaosExecutor, PodRestart)
+GPU_KINDS = tuple(kind for kind in kinds_by(NodeFaultExecutor, GpuPodExecutor) if kind != "engine-kill")
+"""A killed engine is not started again on the emulated node."""
+LOCAL_KINDS = tuple(catalogue.fault_kind_names("local"))
 
 
 class Stack(Protocol):
@@ -87,6 +108,11 @@ def own(runtime: Runtime, workspace: Workspace, name: str, kind: str, target: st
         start_injection(runtime, workspace, planned, injection_id=name, window_start=start).wait()
 
 
+def target_of(kind: str, runtime: Any) -> str:
+    roles = catalogue.fault_kind(kind).roles_on(runtime.backend)
+    return next(name for name in TARGETS if runtime.service(name).role in roles)
+
+
 def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> Trial:
     """One injection, killed some moment after it reached a random state, then recovered."""
     name = f"kill-{draw.getrandbits(40):010x}"
@@ -94,7 +120,7 @@ def kill_once(stack: Stack, kind: str, victim: Victim, draw: random.Random) -> T
     path = journal_path(stack.workspace.journal.resolve(), name)
     gpu_before = stack.stack.agent.machine.state["gpus"][GPU] if isinstance(stack, GpuTrials) else None
     began = time.monotonic()
-    target = REPLICA if isinstance(stack, GpuTrials) else TARGET
+    target = REPLICA if isinstance(stack, GpuTrials) else target_of(kind, stack.runtime)
     owner = _owners.Process(target=own, args=(stack.runtime, stack.workspace, name, kind, target))
     owner.start()
     try:
@@ -169,8 +195,7 @@ def _all_trials(moments: int) -> Iterator[Trial]:
         with cluster_stack(Path(place) / "cluster") as cluster:
             cluster.mesh.delay_s = 0.3
             yield from trials(cluster, CLUSTER_KINDS, moments, "cluster")
-        figures = {"DCGM_FI_DEV_POWER_USAGE": 300.0, "DCGM_FI_DEV_SM_CLOCK": 1700.0, "DCGM_FI_DEV_GPU_UTIL": 40.0}
-        with gpu_stack(Path(place) / "gpu" / "stack", lambda: figures) as gpu:
+        with gpu_stack(Path(place) / "gpu" / "stack", lambda: FIGURES) as gpu:
             gpu.runtime.write()
             yield from trials(GpuTrials(gpu, Workspace(Path(place) / "gpu")), GPU_KINDS, moments, "gpu")
         if os.geteuid() == 0:

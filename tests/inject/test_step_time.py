@@ -88,24 +88,22 @@ def test_a_stack_without_spans_has_no_samples(tmp_path: Path) -> None:
     assert SpanStepTime(target).tick() == []
 
 
-@pytest.mark.parametrize(("running", "step_ms"), [(4.0, 5.0), (0.0, None)])
-def test_running_requests_over_tokens_per_second(running: float, step_ms: float | None) -> None:
-    """Four requests that get 800 tokens a second: each gets one every 5 ms."""
-    figures = {"vllm:generation_tokens_total": 800.0, "vllm:num_requests_running": running}
+def test_steps_of_a_busy_engine_are_counted() -> None:
+    """200 steps and 800 tokens a second: a step takes 5 ms, with four requests in the batch."""
+    counters = ("ray_vllm_iteration_tokens_total_count", "ray_vllm_generation_tokens_total")
+    names = (*counters, "ray_vllm_num_requests_running")
+    figures = dict(zip(names, (200.0, 800.0, 4.0), strict=True))
     prometheus = StubPrometheus(lambda: figures)
     try:
-        probe = PrometheusStepTime(prometheus.url, "vllm:generation_tokens_total", "vllm:num_requests_running")
-        found = probe.tick()
-        again = probe.tick()
+        found = PrometheusStepTime(prometheus.url, *names).tick()
+        figures[names[2]] = 0.5
+        idle = PrometheusStepTime(prometheus.url, *names).tick()
     finally:
         prometheus.close()
-    assert len(again) <= 3  # the stub's times are relative to now
-    if step_ms is None:
-        assert found == []
-    else:
-        assert [each.value for each in found] == pytest.approx([step_ms] * len(found))
-        assert {each.load for each in found} == {running}
-        assert [each.work for each in found] == pytest.approx([800.0] * len(found))
+    assert found
+    assert idle == []
+    for each in found:
+        assert (each.value, each.load, each.work) == (pytest.approx(5), pytest.approx(4), pytest.approx(800))
 
 
 def judged(limit: tuple[float, float], step: tuple[float | None, float | None]) -> Any:

@@ -37,6 +37,8 @@ STEP_S = 0.25
 FIRST_TOKEN_S, TOKEN_S = 0.03, 0.004
 IDLE_CORES, MEMORY = 0.2, 500.0 * 2**20
 FULL_POWER_W = 350.0
+BATCH, BUSY_FOR_S = 4, 3.0
+"""Requests that an engine seems to run while it has been asked within so many seconds."""
 SERVICES = ("nginx-proxy", "ray-head", "ray-replicas-0", "ray-replicas-1")
 GPU_OF = {"ray-replicas-0": GPU, "ray-replicas-1": OTHER_GPU}
 
@@ -54,7 +56,12 @@ class Pod:
     cpu_seconds: float = 100.0
     sent: float = 1e6
     running: int = 0
-    tokens: int = 0
+    steps: float = 0.0
+    asked_at: float = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        return time.time() - self.asked_at < BUSY_FOR_S
 
 
 @dataclass
@@ -108,6 +115,8 @@ class LiveStack:
                 workers = sum(each["cpu"]["workers"] for each in stressors)
                 pod.cpu_seconds += STEP_S * (IDLE_CORES + 0.1 * pod.running + min(8, workers) + random.uniform(0, 0.02))
                 pod.sent += STEP_S * 1000
+                if pod.is_busy:
+                    pod.steps += STEP_S / (TOKEN_S * self.slowness(pod))
 
     def _look(self) -> None:
         found = {}
@@ -184,7 +193,11 @@ class LiveStack:
     def _own_series(self, pod: Pod) -> str:
         if pod.service not in GPU_OF:
             return "up_of_pod 1\n"
-        return f"ray_vllm_num_requests_running {pod.running}\nray_vllm_generation_tokens_total {pod.tokens}\n"
+        return (
+            f"ray_vllm_num_requests_running {BATCH if pod.is_busy else 0}\n"
+            f"ray_vllm_generation_tokens_total {BATCH * pod.steps}\n"
+            f"ray_vllm_iteration_tokens_total_count {pod.steps}\n"
+        )
 
     # What clients see.
 
@@ -199,6 +212,7 @@ class LiveStack:
         pod = replicas[number % len(replicas)]
         began = time.time()
         pod.running += 1
+        pod.asked_at = began
         try:
             time.sleep(2 * self.delay_s(pod))
             tokens = self._answer(handler, body, pod)
@@ -213,7 +227,6 @@ class LiveStack:
         usage = {"prompt_tokens": 7, "completion_tokens": tokens}
         if not body.get("stream"):
             time.sleep(tokens * TOKEN_S * slowness)
-            pod.tokens += tokens
             answer = json.dumps({"choices": [{"text": "x" * tokens}], "usage": usage}).encode()
             handler.send_response(200)
             handler.send_header("Content-Length", str(len(answer)))
@@ -226,7 +239,6 @@ class LiveStack:
         handler.end_headers()
         for _ in range(tokens):
             time.sleep(TOKEN_S * slowness)
-            pod.tokens += 1
             choice = {"delta": {"content": "x"}} if "messages" in body else {"text": "x"}
             _chunk(handler, f"data: {json.dumps({'choices': [choice]})}\n\n")
         _chunk(handler, f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n")

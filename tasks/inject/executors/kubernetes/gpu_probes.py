@@ -6,6 +6,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
@@ -71,37 +72,49 @@ def generated_tokens(target: KubernetesTarget) -> Probe:
 
 
 def step_time(target: KubernetesTarget) -> Outcome:
-    tokens, running = vllm("generation_tokens_total", target), vllm("num_requests_running", target)
-    return PrometheusStepTime(target.prometheus_url, tokens, running)
+    names = ("iteration_tokens_total_count", "generation_tokens_total", "num_requests_running")
+    return PrometheusStepTime(target.prometheus_url, *(vllm(name, target) for name in names))
 
 
 class PrometheusStepTime(StepTime):
-    """Samples, between two scrapes of a replica, running requests divided by tokens per second: each running request
-    gets one token in a step (Little, "A Proof for the Queuing Formula L = λW", 1961). Ray's exporter distorts vLLM's
-    histogram of the time between tokens, its counters and gauges not."""
+    """Samples the time per step between two scrapes of a busy engine, from vLLM's counter of steps; its load is the
+    tokens per step, which is the batch. (Ray's exporter distorts the histogram of the time between tokens.)
 
+    A sample needs ``busy`` requests running on average: with fewer, the engine idles between steps.
+    """
+
+    busy = 3.0
     late_s = 45.0
-    why_unmeasured = "the engine generated nothing between two scrapes, or Prometheus lacks its metrics"
+    why_unmeasured = f"fewer than {busy:g} requests ran on average, or Prometheus lacks the metrics of its engine"
 
-    def __init__(self, url: str, tokens: str, running: str) -> None:
-        self._url, self._tokens, self._running = url, tokens, running
+    def __init__(self, url: str, steps: str, tokens: str, running: str) -> None:
+        self._url, self._selectors = url, (steps, tokens, running)
         self._seen = 0.0
 
     def tick(self) -> list[Sample]:
         try:
-            tokens = _by_pod(raw_samples(self._url, self._tokens, LOOK_BACK_S))
-            running = _by_pod(raw_samples(self._url, self._running, LOOK_BACK_S))
+            steps, tokens, running = (_by_pod(raw_samples(self._url, each, LOOK_BACK_S)) for each in self._selectors)
         except FaultError:
             return []
         clock = time.monotonic() - time.time()
         found = [
-            Sample(start + clock, end + clock, 1e3 * load / rate, load, rate)
-            for pod, points in tokens.items()
-            for start, end, rate, load in _steady(points, running.get(pod, {}))
-            if end > self._seen
+            sample
+            for pod, points in steps.items()
+            for sample in self._between_scrapes(points, tokens.get(pod, {}), running.get(pod, {}))
+            if sample.end > self._seen
         ]
-        self._seen = max((each.end - clock for each in found), default=self._seen)
-        return found
+        self._seen = max((each.end for each in found), default=self._seen)
+        return [replace(each, start=each.start + clock, end=each.end + clock) for each in found]
+
+    def _between_scrapes(
+        self, steps: dict[float, float], tokens: dict[float, float], running: dict[float, float]
+    ) -> Iterator[Sample]:
+        """Yield a sample, with times of the wall clock, for each interval in which the engine was busy."""
+        for start, end in itertools.pairwise(sorted(steps.keys() & tokens.keys())):
+            inside = [value for at, value in running.items() if start <= at <= end]
+            done, made = steps[end] - steps[start], tokens[end] - tokens[start]
+            if done > 0 and made > 0 and inside and statistics.fmean(inside) >= self.busy:
+                yield Sample(start, end, 1e3 * (end - start) / done, load=made / done, work=made / (end - start))
 
 
 def _by_pod(found: list[Series]) -> dict[str, dict[float, float]]:
@@ -112,15 +125,6 @@ def _by_pod(found: list[Series]) -> dict[str, dict[float, float]]:
         for at, value in series.points:
             points[at] = points.get(at, 0.0) + value
     return sums
-
-
-def _steady(tokens: dict[float, float], running: dict[float, float]) -> Iterator[tuple[float, float, float, float]]:
-    """Yield start, end, tokens per second and mean running requests of each interval in which the engine worked."""
-    for (start, first), (end, last) in itertools.pairwise(sorted(tokens.items())):
-        inside = [value for at, value in running.items() if start <= at <= end]
-        load = statistics.fmean(inside) if inside else 0.0
-        if load > 0 and last > first:
-            yield start, end, (last - first) / (end - start), load
 
 
 def kv_cache_usage(target: KubernetesTarget) -> Probe:
