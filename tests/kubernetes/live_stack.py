@@ -37,8 +37,8 @@ STEP_S = 0.25
 FIRST_TOKEN_S, TOKEN_S = 0.03, 0.004
 IDLE_CORES, MEMORY = 0.2, 500.0 * 2**20
 FULL_POWER_W = 350.0
-BATCH, BUSY_FOR_S = 4, 3.0
-"""Requests that an engine seems to run while it has been asked within so many seconds."""
+BATCH, BUSY_S, BUSY_REQUESTS = 4, 3.0, 4
+"""Requests that an engine seems to run when it was asked so often within so many seconds."""
 SERVICES = ("nginx-proxy", "ray-head", "ray-replicas-0", "ray-replicas-1")
 GPU_OF = {"ray-replicas-0": GPU, "ray-replicas-1": OTHER_GPU}
 
@@ -57,11 +57,11 @@ class Pod:
     sent: float = 1e6
     running: int = 0
     steps: float = 0.0
-    asked_at: float = 0.0
+    asked_at: list[float] = field(default_factory=list)
 
     @property
     def is_busy(self) -> bool:
-        return time.time() - self.asked_at < BUSY_FOR_S
+        return sum(time.time() - at < BUSY_S for at in self.asked_at[-BUSY_REQUESTS:]) == BUSY_REQUESTS
 
 
 @dataclass
@@ -212,7 +212,7 @@ class LiveStack:
         pod = replicas[number % len(replicas)]
         began = time.time()
         pod.running += 1
-        pod.asked_at = began
+        pod.asked_at.append(began)
         try:
             time.sleep(2 * self.delay_s(pod))
             tokens = self._answer(handler, body, pod)
