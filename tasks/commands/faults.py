@@ -21,7 +21,12 @@ def faults(as_json: AsJson = False) -> None:
             "kind": each.name,
             "origin": asdict(FAULT_KINDS.origin(each.name)),
             "summary": each.summary,
+            "group": each.group,
+            "root_allowed": each.root_allowed,
             "roles": sorted(each.roles),
+            "probe": each.probe,
+            "signals": each.signals,
+            "metrics": [metric.name for metric in each.metrics],
             "backends": {backend: each.defaults(backend) for backend in each.backends},
             "parameters": {
                 name: {"default": field.default, "description": field.description or ""}
@@ -37,6 +42,8 @@ def faults(as_json: AsJson = False) -> None:
     for row in rows:
         where = f"{', '.join(row['backends'])}; on {', '.join(row['roles'])}"
         typer.echo(f"{row['kind']} ({where}): {row['summary']}{origin_suffix(row)}")
+        typer.echo(f"    measured by: {row['probe']}")
+        typer.echo(f"    shows in: {row['signals']}")
         for name, field in row["parameters"].items():
             others = [f"{b}: {defaults[name]}" for b, defaults in row["backends"].items() if name in defaults]
             elsewhere = f" ({', '.join(others)})" if others else ""

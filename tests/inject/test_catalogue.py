@@ -34,6 +34,13 @@ def fitting_target(kind: str) -> str:
     return REPLICA if ROLES[REPLICA] in roles else next(name for name, role in ROLES.items() if role in roles)
 
 
+def test_a_probe_is_described_for_every_backend():
+    for kind in catalogue.list_fault_kinds():
+        if {"local", "kubernetes"} <= kind.executors.keys():
+            assert kind.probe.startswith("local: "), kind.name
+            assert "; cluster: " in kind.probe, kind.name
+
+
 def test_every_file_registers_one_kind():
     files = {file.stem.replace("_", "-") for file in (ROOT / "tasks/inject/faults").glob("[a-z]*.py")}
     assert set(catalogue.fault_kind_names()) == files

@@ -78,7 +78,8 @@ register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset(),
-        probe="cores that the threads of the service's cgroup ran on or, runnable, waited for",
+        probe="local: cores that the threads of the cgroup ran on or, runnable, waited for; "
+        "cluster: CPU of the container",
         signals="CPU usage and throttling of the target; its latency per request",
         metrics=(metrics.CPU_USAGE, metrics.CPU_THROTTLED),
         executors={"local": LocalCpuStress, "kubernetes": ChaosCpuStress},

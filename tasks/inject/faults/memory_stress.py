@@ -138,7 +138,7 @@ register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset({"memory limit"}),
-        probe="memory charged to the service's cgroup",
+        probe="local: memory charged to the cgroup; cluster: working set of the container",
         signals="memory of the target; with a limit also reclaim and refaults",
         metrics=(metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS, metrics.MEMORY_LIMIT_HITS),
         executors={"local": LocalMemoryStress, "kubernetes": ChaosMemoryStress},

@@ -66,7 +66,8 @@ register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset({"egress link"}),
-        probe="rate at which the service's link sends back a short burst of full-size ICMP echoes",
+        probe="local: rate of a short burst of ICMP echoes; "
+        "cluster: time that Prometheus takes to fetch the pod's metrics",
         signals="gap between the spans of caller and target, bytes sent; engine time stays normal",
         metrics=(metrics.NETWORK_TRANSMIT, metrics.NETWORK_RECEIVE, metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalNetworkBandwidth, "kubernetes": ChaosNetworkBandwidth},

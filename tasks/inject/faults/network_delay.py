@@ -79,7 +79,7 @@ register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset({"egress link"}),
-        probe="median round trip of ICMP echoes from the fabric to the service",
+        probe="local: median round trip of ICMP echoes; cluster: time that Prometheus takes to fetch the pod's metrics",
         signals="gap between the spans of caller and target; engine time stays normal",
         metrics=(metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalNetworkDelay, "kubernetes": ChaosNetworkDelay},

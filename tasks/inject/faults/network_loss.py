@@ -60,7 +60,8 @@ register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset({"egress link"}),
-        probe="share of ICMP echoes from the fabric to the service without an answer",
+        probe="local: share of ICMP echoes without an answer; "
+        "cluster: time that Prometheus takes to fetch the pod's metrics",
         signals="gap between the spans of caller and target, TCP retransmissions; below some 20 % little is to be seen",
         metrics=(metrics.NETWORK_DROPPED, metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalNetworkLoss, "kubernetes": ChaosNetworkLoss},

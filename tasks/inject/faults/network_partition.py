@@ -52,7 +52,7 @@ register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset({"egress link"}),
-        probe="share of ICMP echoes from the fabric to the service without an answer",
+        probe="local: share of ICMP echoes without an answer; cluster: fetches of the pod's metrics that fail",
         signals="requests to the target fail or hang, its samples are missing; a long one ends cluster membership",
         metrics=(
             metrics.NETWORK_RECEIVE,

@@ -44,8 +44,8 @@ register(
         parameters=Parameters,
         roles=ALL_ROLES,
         resources=frozenset({"processes"}),
-        probe="share of the service's processes that are stopped",
-        signals="the target completes nothing, its CPU is at zero, its samples are missing",
+        probe="local: share of the processes that are stopped; cluster: tokens generated per second (vLLM)",
+        signals="the target completes nothing, its CPU is at zero; its samples are missing (local) or go on (cluster)",
         metrics=(metrics.CPU_USAGE, metrics.LATENCY_P50, metrics.LATENCY_P90),
         executors={"local": LocalProcessFreeze, "kubernetes": EnginePause},
     )

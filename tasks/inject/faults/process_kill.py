@@ -64,7 +64,8 @@ register(
         parameters=Parameters,
         roles=frozenset({"gateway", "replica"}),
         resources=frozenset({"processes"}),
-        probe="share of the first processes that still run; the service is back when its TCP ports listen again",
+        probe="local: share of the first processes that still run, back when its ports listen; "
+        "cluster: the same of containers, back when its pods are ready",
         signals="broken streams and errors, restart in the logs, a gap in the target's samples",
         metrics=(metrics.PROCESSES, metrics.CPU_USAGE, metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS),
         executors={"local": LocalProcessKill, "kubernetes": ChaosContainerKill},

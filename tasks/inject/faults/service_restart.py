@@ -75,7 +75,8 @@ register(
         parameters=Parameters,
         roles=frozenset({"gateway", "replica"}),
         resources=frozenset({"processes"}),
-        probe="share of the first processes (cluster: containers) that still run; back when it listens, or is ready",
+        probe="local: share of the first processes that still run, back when its ports listen; "
+        "cluster: the same of containers, back when its pods are ready",
         signals="a short gap in what the target serves, connections refused for about a second, younger processes",
         metrics=(metrics.PROCESSES, metrics.CPU_USAGE, metrics.MEMORY_WORKING_SET, metrics.MEMORY_RSS),
         executors={"local": LocalServiceRestart, "kubernetes": ClusterServiceRestart},
