@@ -134,6 +134,8 @@ class SpanStepTime(StepTime):
 
     rise = 0.25
     """Siblings without a fault differ by up to 15 % between two windows of 22 s on a busy machine."""
+    before_window_s = 25.0
+    """Shorter than warm-up and baseline of the default campaign: an earlier case must not reach into it."""
     late_s = 3.0
     why_unmeasured = "the replica ended no request, or its spans are missing"
 
