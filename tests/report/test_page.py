@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tasks.case import SIGNALS, CaseRecord, CaseWriter, Completeness, Phase, Service, Stack
-from tasks.injection import Injection, Interval
+from tasks.injection import Injection, Interval, ProbeRecord
 from tasks.params import load_params
 from tasks.report.page import write_report
 from tasks.score.errors import ScoreError
@@ -219,6 +219,16 @@ def test_a_foreign_case_without_requests(tmp_path: Path) -> None:
     assert "No requests recorded" in found.words
     assert "the grey band spans" in found.words
     assert "no probe" in found.words
+
+
+def test_both_figures_of_a_throttle_are_shown(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases", "throttled", kind="accelerator-throttle")
+    step = ProbeRecord(name="decode step under equal load", unit="ms", before=10.0, during=52.5)
+    injections = tuple(each.model_copy(update={"outcome": step}) for each in case.record.injections)
+    copied(case, case.record.model_copy(update={"injections": injections}))
+    words = Page(report(tmp_path)).words
+    assert "synthetic; decode step under equal load" in words
+    assert "52.5 ms" in words
 
 
 def test_parameters_are_shown_when_known(workspace: Path) -> None:
