@@ -1,0 +1,199 @@
+"""The constants of a simulated stack: a YAML file that says where each comes from.
+
+``rcarena calibrate`` fits one to recorded cases; two come with the project, in ``calibrations/``.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, model_validator
+
+from tasks.errors import ParamsError
+from tasks.text import suggest
+from tasks.validation import Frozen, validation_problems
+from tasks.yaml_core import YamlError, dump, load
+
+Positive = Annotated[float, Field(gt=0)]
+Nonnegative = Annotated[float, Field(ge=0)]
+FOLDER = resources.files(__package__) / "calibrations"
+
+
+class StepLaw(Frozen):
+    """Seconds of one engine step: ``fixed_s`` + ``per_sequence_s`` x sequences that decode + ``per_kv_token_s`` x their
+    tokens in the KV cache + ``per_prefill_token_s`` x prompt tokens in the step.
+
+    ``host_share``: the part of ``fixed_s`` that the CPU takes (1: a CPU engine); the rest follows the GPU's clock.
+    ``sigma``, ``tau_s``: size (of the logarithm) and correlation time of its noise.
+
+    Source of the form: BLIS inference simulator; fitted by least squares (``rcarena calibrate``).
+    """
+
+    fixed_s: Positive
+    per_sequence_s: Nonnegative = 0
+    per_kv_token_s: Nonnegative = 0
+    per_prefill_token_s: Nonnegative = 0
+    host_share: Annotated[float, Field(ge=0, le=1)] = 1
+    sigma: Nonnegative = 0
+    tau_s: Positive = 1
+
+
+class EngineModel(Frozen):
+    """An engine. ``before_s``, ``after_s``: median time of a request in the replica before and after the engine;
+    ``request_sigma``: spread (of the logarithm) of such times. ``restart_s``: time from a kill until it serves again.
+    """
+
+    step: StepLaw
+    max_num_seqs: Annotated[int, Field(ge=1, le=4096)]
+    max_batched_tokens: Annotated[int, Field(ge=1)]
+    kv_tokens: Annotated[int, Field(ge=16)]
+    before_s: Nonnegative
+    after_s: Nonnegative
+    request_sigma: Nonnegative
+    restart_s: Positive
+    warm_up_tokens: Nonnegative = 0
+
+
+class ProxyModel(Frozen):
+    """The gateway or the head: median time of a request in it before it is passed on and after the answer has come."""
+
+    before_s: Nonnegative
+    after_s: Nonnegative
+    sigma: Nonnegative
+    restart_s: Positive
+
+
+class HostModel(Frozen):
+    """Host metrics of a service of one role: a part that is always there and parts that follow the work.
+
+    ``noise``: metric -> spread (of the logarithm) of what the work does not explain; ``noise_tau_s``: its correlation
+    time.
+    """
+
+    cores: Positive | None = None
+    cpu_idle: Nonnegative
+    cpu_per_work_s: Nonnegative = 0
+    cpu_per_request: Nonnegative = 0
+    cpu_per_token: Nonnegative = 0
+    throttled_per_work_s: Nonnegative = 0
+    memory_bytes: Positive
+    memory_per_kv_token: Nonnegative = 0
+    receive_idle: Nonnegative
+    receive_per_request: Nonnegative
+    receive_per_token: Nonnegative = 0
+    transmit_idle: Nonnegative
+    transmit_per_request: Nonnegative
+    transmit_per_token: Nonnegative = 0
+    processes: Annotated[int, Field(ge=1)]
+    noise: dict[str, Nonnegative] = Field(default={})
+    noise_tau_s: Positive = 2
+
+
+class GpuModel(Frozen):
+    """A GPU: clocks in MHz, power in W, temperature in Celsius. Power is ``idle_w`` + utilisation x (``busy_w`` -
+    ``idle_w``) x (clock / maximum) ** ``power_exponent``; temperature follows it with ``temperature_tau_s``.
+
+    ``clock_share``: the part of a decode step that follows the SM clock (decode is bound by memory).
+    """
+
+    name: str
+    max_clock: Positive
+    min_clock: Positive
+    idle_clock: Positive
+    idle_w: Positive
+    busy_w: Positive
+    limit_w: Positive
+    min_limit_w: Positive
+    power_exponent: Positive
+    clock_share: Annotated[float, Field(ge=0, le=1)]
+    ambient_c: float
+    celsius_per_w: Positive
+    temperature_tau_s: Positive
+    memory_bytes: Positive
+    memory_used_bytes: Positive
+
+
+class FaultResponse(Frozen):
+    """What the rest of a stack makes of a fault. ``call_trips``, ``own_trips``: how many one-way ways of a service's
+    link a request waits for, as its caller sees it and in the service's own span. ``probe_deadline_s``: the router
+    passes over a replica that answers later. ``stall_s``: mean extra wait of a request per busy process beside it.
+    ``retransmit_s``: first wait before a lost packet is sent again.
+    """
+
+    call_trips: Nonnegative
+    own_trips: Nonnegative
+    gateway_trips: Nonnegative
+    probe_deadline_s: Positive
+    stall_s: Nonnegative
+    retransmit_s: Positive
+    throttled_threads: Nonnegative
+    stress_throttled: Nonnegative
+    memory_step_factor: Annotated[float, Field(ge=1)] = 1
+
+    @property
+    def trips_before(self) -> float:
+        """One-way ways of a link before a replica has the request."""
+        return self.call_trips - self.own_trips
+
+
+class Calibration(Frozen):
+    """The constants of a simulated stack. ``sources``: where each group of constants comes from, in words."""
+
+    name: str
+    model: str
+    engine_name: str
+    engine: EngineModel
+    gateway: ProxyModel
+    head: ProxyModel
+    host_gateway: HostModel
+    host_head: HostModel
+    host_replica: HostModel
+    gpu: GpuModel | None = None
+    response: FaultResponse
+    send_lag_s: Nonnegative = 0.0003
+    dt_s: Positive
+    sources: dict[str, str]
+
+    @model_validator(mode="after")
+    def _every_group_has_a_source(self) -> Calibration:
+        groups = {name for name in type(self).model_fields if isinstance(getattr(self, name), Frozen)}
+        if missing := sorted(groups - self.sources.keys()):
+            raise ValueError(f"sources: nothing says where these come from: {', '.join(missing)}")
+        return self
+
+    def host_of(self, service: int) -> HostModel:
+        """Return the host model of the service with this index: gateway, head, then replicas."""
+        return (self.host_gateway, self.host_head, self.host_replica)[min(service, 2)]
+
+    def dump(self) -> str:
+        """Return the calibration as YAML."""
+        return dump(self.model_dump(mode="json", exclude_none=True))
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the calibrations that come with the project."""
+    return tuple(sorted(each.name.removesuffix(".yaml") for each in FOLDER.iterdir() if each.name.endswith(".yaml")))
+
+
+def read_calibration(name: str) -> Calibration:
+    """Read a shipped calibration by its name, or a file by its path.
+
+    Raises:
+        ParamsError: there is none, or it is not one; every problem names its key.
+    """
+    if name in shipped():
+        content = (FOLDER / f"{name}.yaml").read_bytes()
+    else:
+        try:
+            content = Path(name).read_bytes()
+        except OSError as error:
+            known = suggest(name, shipped())
+            raise ParamsError([f"deploy.calibration: '{name}' is no file and no shipped calibration; {known}"]) from error
+    try:
+        return Calibration.model_validate(load(content))
+    except YamlError as error:
+        raise ParamsError([f"{name}: not valid YAML: {error}"]) from error
+    except ValidationError as error:
+        raise ParamsError(f"{name}: {each}" for each in validation_problems(error, Calibration)) from error

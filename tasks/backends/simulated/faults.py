@@ -1,0 +1,330 @@
+"""The faults of a simulated stack, as physics: what each kind of the catalogue does to the state of its service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import TypeAdapter
+
+from tasks import metrics
+from tasks.backends.simulated.calibration import Calibration, GpuModel
+from tasks.backends.simulated.world import GATEWAY_INDEX, HEAD_INDEX, Apply, World
+from tasks.inject.errors import FaultError
+from tasks.inject.executor import FaultExecutor, FaultSupport, FaultTarget, UndoStepBase
+from tasks.inject.probe import Probe
+from tasks.metrics import Metric
+
+MIB = 2**20
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An effect must show in ``metric`` of the target: ``rise`` or ``fall`` by this share of the value before, or
+    ``silence`` of the metric (the share of samples that are missing)."""
+
+    metric: Metric
+    change: Literal["rise", "fall", "silence"]
+    share: float = 0.2
+
+    def is_seen(self, before: float, during: float) -> bool:
+        if self.change == "silence":
+            return during - before >= self.share
+        difference = during - before if self.change == "rise" else before - during
+        return difference >= self.share * abs(before) and difference > 0
+
+    @property
+    def criterion(self) -> str:
+        if self.change == "silence":
+            return f"at least {self.share:.0%} of its samples missing"
+        return f"a {self.change} by {self.share:.0%}"
+
+
+@dataclass(frozen=True)
+class SimulatedFault:
+    """One kind. ``effect``: parameters -> change of the state. ``shown``: all of these must be seen for the verdict
+    ``effective``; the first is the probe. ``lasts_s``: how long the effect lasts where the injection's end does not
+    end it. ``defaults``: parameters that differ from the kind's."""
+
+    effect: Callable[[Parameters], Apply]
+    shown: tuple[Shown, ...]
+    lasts_s: Callable[[Calibration, int], float] | None = None
+    defaults: Mapping[str, Any] | None = None
+
+
+FAULTS: dict[str, SimulatedFault] = {}
+
+
+def _fault(
+    kind: str,
+    *shown: Shown,
+    lasts_s: Callable[[Calibration, int], float] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[[Parameters], Apply]], Callable[[Parameters], Apply]]:
+    def register(effect: Callable[[Parameters], Apply]) -> Callable[[Parameters], Apply]:
+        FAULTS[kind] = SimulatedFault(effect, shown, lasts_s, defaults)
+        return effect
+
+    return register
+
+
+def restart_s(calibration: Calibration, service: int) -> float:
+    """Return the time from a kill of the service until it serves again."""
+    if service == GATEWAY_INDEX:
+        return calibration.gateway.restart_s
+    return calibration.head.restart_s if service == HEAD_INDEX else calibration.engine.restart_s
+
+
+def speed_at(gpu: GpuModel, clock: float) -> float:
+    """Return the speed of a decode step at an SM clock, 1 at the highest: only a part of the step follows the clock."""
+    return 1 / (gpu.clock_share * gpu.max_clock / clock + 1 - gpu.clock_share)
+
+
+def clock_within(gpu: GpuModel, watts: float) -> float:
+    """Return the SM clock at which a busy GPU draws ``watts``."""
+    share = max(watts - gpu.idle_w, 0) / (gpu.busy_w - gpu.idle_w)
+    return max(gpu.min_clock, min(1.0, share ** (1 / gpu.power_exponent)) * gpu.max_clock)
+
+
+@_fault("cpu-stress", Shown(metrics.CPU_USAGE, "rise", 0.3))
+def _cpu_stress(parameters: Parameters) -> Apply:
+    wanted = float(parameters["workers"]) * float(parameters["load_percent"]) / 100
+
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        cores = calibration.host_of(service).cores
+        crowd = (1 + wanted) / max(1.0, cores or 1.0)
+        if crowd > 1:
+            world.host[service] /= crowd
+            world.stall_s[service] += calibration.response.stall_s * (crowd - 1)
+        world.stress_cores[service] += wanted
+        world.extra_processes[service] += int(parameters["workers"]) + 1
+
+    return apply
+
+
+@_fault("memory-stress", Shown(metrics.MEMORY_RSS, "rise", 0.05))
+def _memory_stress(parameters: Parameters) -> Apply:
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        world.extra_memory[service] += float(parameters["size_mb"]) * MIB
+        world.extra_processes[service] += int(parameters["workers"]) + 2
+        world.stress_cores[service] += 0.12
+        world.host[service] /= calibration.response.memory_step_factor
+
+    return apply
+
+
+@_fault("network-delay", Shown(metrics.LATENCY_P90, "rise", 0.2))
+def _delay(parameters: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.delay_s[service] += float(parameters["delay_ms"]) / 1e3
+        world.jitter_s[service] += float(parameters["jitter_ms"]) / 1e3
+
+    return apply
+
+
+@_fault("network-loss", Shown(metrics.LATENCY_P90, "rise", 0.2))
+def _loss(parameters: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.loss[service] = 1 - (1 - world.loss[service]) * (1 - float(parameters["loss_percent"]) / 100)
+
+    return apply
+
+
+@_fault("network-bandwidth", Shown(metrics.LATENCY_P90, "rise", 0.2))
+def _bandwidth(parameters: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.rate[service] = min(world.rate[service], float(parameters["rate_kbit"]) * 1000 / 8)
+
+    return apply
+
+
+@_fault("network-partition", Shown(metrics.NETWORK_TRANSMIT, "fall", 0.8))
+def _partition(_: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.cut[service] = True
+
+    return apply
+
+
+@_fault("process-freeze", Shown(metrics.CPU_USAGE, "fall", 0.9))
+def _freeze(_: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.frozen[service] = True
+
+    return apply
+
+
+@_fault("engine-stall", Shown(metrics.GENERATION_TOKENS_RATE, "fall", 0.9))
+def _stall(_: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.stalled[service] = True
+
+    return apply
+
+
+def _down(_: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.down[service] = True
+
+    return apply
+
+
+_GONE = Shown(metrics.CPU_USAGE, "fall", 0.5)
+for _kind in ("process-kill", "engine-kill", "pod-kill", "service-restart"):
+    _fault(_kind, _GONE, lasts_s=restart_s)(_down)
+_fault("pod-failure", _GONE)(_down)
+
+
+@_fault("accelerator-throttle", Shown(metrics.CPU_THROTTLED, "rise", 0.3), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise"))
+def _throttle(parameters: Parameters) -> Apply:
+    """A CPU engine with a part of its quota."""
+
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.quota[service] *= float(parameters["fraction"])
+        world.host[service] *= float(parameters["fraction"])
+
+    return apply
+
+
+@_fault("gpu-clock-lock", Shown(metrics.GPU_SM_CLOCK, "fall", 0.1), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+def _clock(parameters: Parameters) -> Apply:
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        gpu = gpu_of(calibration)
+        wanted = parameters.get("mhz") or float(parameters.get("fraction") or 1) * gpu.max_clock
+        world.clock_cap[service] = min(world.clock_cap[service], max(float(wanted), gpu.min_clock))
+        world.compute[service] *= speed_at(gpu, world.clock_cap[service])
+
+    return apply
+
+
+@_fault("gpu-power-limit", Shown(metrics.GPU_SM_CLOCK, "fall", 0.1), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+def _power(parameters: Parameters) -> Apply:
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        gpu = gpu_of(calibration)
+        fraction = parameters.get("fraction")
+        wanted = float(fraction) * gpu.limit_w if fraction else float(parameters["watts"])
+        world.power_cap[service] = min(world.power_cap[service], max(wanted, gpu.min_limit_w))
+        world.compute[service] *= speed_at(gpu, clock_within(gpu, world.power_cap[service]))
+
+    return apply
+
+
+@_fault("gpu-contention", Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+def _contention(parameters: Parameters) -> Apply:
+    """Another process on the same GPU: while both have work, each gets half of the time."""
+
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        gpu_of(calibration)
+        world.intruder[service] = max(world.intruder[service], float(parameters["duty_percent"]) / 200)
+
+    return apply
+
+
+@_fault("gpu-memory", Shown(metrics.GPU_MEMORY_USED, "rise", 0.02))
+def _gpu_memory(parameters: Parameters) -> Apply:
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        gpu_of(calibration)
+        world.gpu_memory[service] += float(parameters["size_mb"]) * MIB
+
+    return apply
+
+
+@_fault("kv-cache-squeeze", Shown(metrics.KV_CACHE_USAGE, "rise", 0.3))
+def _squeeze(parameters: Parameters) -> Apply:
+    """Another client's long prompts hold a part of the KV cache."""
+    wanted = float(parameters["concurrency"]) * (float(parameters["prompt_tokens"]) + float(parameters["output_tokens"]))
+
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        world.kv_share[service] = min(world.kv_share[service], max(0.02, 1 - wanted / calibration.engine.kv_tokens))
+
+    return apply
+
+
+@_fault("telemetry-loss", Shown(metrics.CPU_USAGE, "silence", 0.5))
+def _telemetry_loss(_: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.scraped[service] = False
+
+    return apply
+
+
+NEEDS_GPU = frozenset({"gpu-clock-lock", "gpu-power-limit", "gpu-contention", "gpu-memory"})
+NEEDS_CPU_ENGINE = frozenset({"accelerator-throttle"})
+
+
+def gpu_of(calibration: Calibration) -> GpuModel:
+    """Return the GPU. Raises FaultError: the calibration has none."""
+    if calibration.gpu is None:
+        raise FaultError(f"the calibration {calibration.name} has no GPU")
+    return calibration.gpu
+
+
+class SimulatedTarget(FaultTarget):
+    """A service of a stack that exists only while a case is made."""
+
+    backend: Literal["simulated"] = "simulated"
+    service: str
+
+    @property
+    def name(self) -> str:
+        return self.service
+
+    @property
+    def stack_alive(self) -> bool:
+        return False
+
+    @property
+    def gone(self) -> bool:
+        return True
+
+    def identities(self) -> frozenset[str]:
+        return frozenset()
+
+
+class NothingToUndo(UndoStepBase[SimulatedTarget]):
+    step: Literal["nothing"] = "nothing"
+
+    def undo(self, target: SimulatedTarget) -> None:
+        """A simulated fault ends with its case."""
+
+    def left(self, target: SimulatedTarget) -> list[str]:
+        return []
+
+
+class SimulatedExecutor(FaultExecutor[SimulatedTarget, Any]):
+    """Says that a kind exists on this backend; its physics are in ``FAULTS``. There is no live stack to act on."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    criterion = "see the kind"
+
+    def undo_steps(self) -> tuple[NothingToUndo, ...]:
+        return (NothingToUndo(),)
+
+    def apply(self, run_for_s: float) -> str:
+        raise FaultError("a simulated fault acts only within a simulated case: there is no live stack")
+
+    def probe(self) -> Probe:
+        raise FaultError("a simulated fault acts only within a simulated case: there is no live stack")
+
+    def shows_effect(self, before: float, during: float) -> bool:
+        return False
+
+
+def _target(_: Any, service: str) -> SimulatedTarget:
+    return SimulatedTarget(service=service)
+
+
+SUPPORT = FaultSupport(
+    target_model=SimulatedTarget,
+    steps=TypeAdapter(tuple[NothingToUndo, ...]),
+    target=_target,
+    residue=lambda _: [],
+    sweep=lambda _: ([], []),
+    executors={
+        kind: type(f"Simulated{i}", (SimulatedExecutor,), {"defaults": fault.defaults or {}})
+        for i, (kind, fault) in enumerate(sorted(FAULTS.items()))
+    },
+)
+"""``residue`` and ``sweep`` find nothing: no simulated fault outlives its case."""

@@ -1,0 +1,329 @@
+"""Makes a simulated case and publishes it in the contract of every case."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tasks import __version__
+from tasks.backends.base import CaseOrder
+from tasks.backends.simulated.calibration import Calibration, read_calibration
+from tasks.backends.simulated.faults import FAULTS, Shown
+from tasks.backends.simulated.params import SimulatedDeployParams
+from tasks.backends.simulated.sampling import metric_rows
+from tasks.backends.simulated.simulation import Outcome, Times, simulate
+from tasks.backends.simulated.telemetry import Block, Telemetry
+from tasks.backends.simulated.traces import identifiers, log_rows, span_rows
+from tasks.backends.simulated.world import FIRST_REPLICA
+from tasks.case import (
+    CALLS,
+    RUNS_ON,
+    Case,
+    CaseRecord,
+    CaseWriter,
+    Completeness,
+    Limits,
+    Phase,
+    Sampling,
+    Service,
+    SignalName,
+    Stack,
+)
+from tasks.export.base import ROWS_PER_GROUP, Sink
+from tasks.export.grid import TimeGrid
+from tasks.inject.catalogue import fault_kind
+from tasks.injection import Injection, PlannedInjection, ProbeRecord
+from tasks.load.run import load_record
+from tasks.stack import GATEWAY
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+SPREAD_S = 300 * 86_400
+"""A simulated case lies on whole seconds within this long after the epoch, which depend on its seed alone."""
+
+
+def make_case(deploy: SimulatedDeployParams, order: CaseOrder, cases: Path) -> Case:
+    """Simulate the ordered case and publish it below ``cases``. The same order gives the same bytes.
+
+    Raises:
+        ParamsError: the calibration cannot be read.
+        FaultError: the calibration has no part that a fault of the case acts on.
+    """
+    calibration = read_calibration(deploy.calibration)
+    start = EPOCH + timedelta(seconds=int(np.random.default_rng(order.seed).integers(SPREAD_S)))
+    outcome = simulate(deploy, calibration, order)
+    return _Publisher(deploy, calibration, order, outcome, start).publish(cases)
+
+
+class _Publisher:
+    def __init__(
+        self,
+        deploy: SimulatedDeployParams,
+        calibration: Calibration,
+        order: CaseOrder,
+        outcome: Outcome,
+        start: datetime,
+    ) -> None:
+        self._deploy, self._calibration, self._order = deploy, calibration, order
+        self._outcome, self._start = outcome, start
+        self._start_ns = int(start.timestamp()) * 1_000_000_000
+        self._names = deploy.services()
+        times = outcome.times
+        self._window = (self._at(times.baseline), self._at(times.end))
+        self._grid = TimeGrid.aligned(*self._window, order.export.step_s)
+        self._probed: dict[tuple[str, int], np.ndarray] = {}
+        self._ids = identifiers(len(outcome.paths.scheduled), order.seed)
+        rng = np.random.default_rng([order.seed, 7])
+        self._traced = rng.random(len(outcome.paths.scheduled)) < deploy.trace_share
+
+    def publish(self, cases: Path) -> Case:
+        order = self._order
+        with CaseWriter(cases, order.case_id) as writer:
+            requests = self._requests()
+            writer.write("requests", requests)
+            rows = {
+                "metrics": self._write_metrics(writer),
+                "spans": self._write(writer, "spans", self._spans()),
+                "logs": self._write(writer, "logs", self._logs()),
+                "topology": self._write(writer, "topology", self._topology()),
+                "requests": requests.num_rows,
+            }
+            return writer.finish(
+                CaseRecord(
+                    case_id=order.case_id,
+                    campaign=order.campaign,
+                    scenario=order.scenario,
+                    stack=self._stack(),
+                    front_end=GATEWAY,
+                    load=load_record(requests, order.load),
+                    phases=self._phases(),
+                    injections=tuple(
+                        self._injection(planned, i) for i, planned in enumerate(order.injections)
+                    ),
+                    completeness={name: self._complete(name, count) for name, count in rows.items()},
+                    sampling=Sampling(step_s=order.export.step_s, rate_window_s=order.export.rate_window_s),
+                    versions={"rcarena": __version__},
+                    seed=order.seed,
+                    parameters=dict(order.parameters),
+                )
+            )
+
+    def _complete(self, signal: str, rows: int) -> Completeness:
+        if signal in ("spans", "logs") and self._deploy.trace_share < 1:
+            return Completeness(status="partial", reason=f"{self._deploy.trace_share:g} of the requests are traced")
+        return Completeness(status="complete" if rows else "missing", reason="" if rows else "no row in the window")
+
+    def _at(self, seconds: float) -> datetime:
+        return self._start + timedelta(seconds=seconds)
+
+    def _phases(self) -> tuple[Phase, ...]:
+        times: Times = self._outcome.times
+        return (
+            Phase(name="baseline", start=self._at(times.baseline), end=self._at(times.fault)),
+            Phase(name="fault", start=self._at(times.fault), end=self._at(times.recovery)),
+            Phase(name="recovery", start=self._at(times.recovery), end=self._at(times.end)),
+        )
+
+    # -- signals
+
+    def _requests(self) -> pa.Table:
+        paths, served = self._outcome.paths, self._outcome.served
+        kept = paths.scheduled >= self._outcome.times.baseline
+        lost = served.lost
+        failed = np.isnan(paths.last_token)
+        error = np.full(len(kept), None, dtype=object)
+        error[failed] = "timeout"
+        error[lost] = None
+        error[paths.refused] = "connection refused"
+        status = np.where(np.isnan(paths.first_token) & failed, np.nan, 200.0)
+        status[lost] = 500
+        ids, traces, _ = self._ids
+        columns = {
+            name: pd.Series(self._time(values), dtype="datetime64[ns, UTC]")
+            for name, values in (
+                ("scheduled", paths.scheduled),
+                ("sent", paths.sent),
+                ("first_token", np.where(lost, np.nan, paths.first_token)),
+                ("last_token", np.where(lost, np.nan, paths.last_token)),
+            )
+        }
+        table = pd.DataFrame(
+            {
+                "request_id": ids,
+                "trace_id": traces,
+                **columns,
+                "tokens_in": paths.prompt_tokens,
+                "tokens_out": pd.array(np.where(failed | lost, 0, paths.output_tokens), dtype="Int32"),
+                "status": pd.array(pd.Series(status), dtype="Int32"),
+                "error": error,
+            }
+        )
+        from tasks.case import as_signal
+
+        return as_signal("requests", table[kept].reset_index(drop=True))
+
+    def _time(self, at_s: np.ndarray) -> pd.DatetimeIndex:
+        """Return times in whole microseconds; NaN becomes NaT."""
+        ns = np.where(np.isnan(at_s), np.iinfo(np.int64).min, np.round(np.nan_to_num(at_s) * 1e6) * 1000 + self._start_ns)
+        return pd.DatetimeIndex(ns.astype(np.int64)).tz_localize("UTC")
+
+    def _write(self, writer: CaseWriter, signal: SignalName, table: pd.DataFrame) -> int:
+        with Sink(signal, writer.path(signal)) as sink:
+            sink.write(table)
+        return sink.rows
+
+    def _write_metrics(self, writer: CaseWriter) -> int:
+        telemetry = Telemetry(
+            self._outcome,
+            self._deploy,
+            self._calibration,
+            self._grid,
+            self._start_ns,
+            self._order.export.rate_window_s,
+            self._order.seed & 0x7FFFFFFF,
+        )
+        wanted = {
+            (shown.metric.name, self._names.index(planned.target))
+            for planned in self._order.injections
+            for shown in FAULTS[planned.kind].shown
+        }
+        names = pa.array(self._names)
+        with Sink("metrics", writer.path("metrics")) as sink:
+            for block in telemetry.blocks():
+                self._keep_probed(block, wanted)
+                for part in metric_rows(
+                    block.metric, block.values, block.services, self._grid.times_ns, names, ROWS_PER_GROUP
+                ):
+                    sink.write(part)
+        return sink.rows
+
+    def _keep_probed(self, block: Block, wanted: set[tuple[str, int]]) -> None:
+        for name, service in wanted:
+            if name == block.metric.name and service in block.services:
+                column = int(np.flatnonzero(block.services == service)[0])
+                self._probed[name, service] = block.values[:, column].copy()
+
+    def _spans(self) -> pd.DataFrame:
+        paths, times = self._outcome.paths, self._outcome.times
+        spans = span_rows(paths, self._outcome.served, self._names, self._ids, self._traced, times.end)
+        spans = spans[spans["start_s"] + spans["duration"] >= times.baseline]
+        return spans.assign(start=self._time(spans["start_s"].to_numpy())).drop(columns="start_s")
+
+    def _logs(self) -> pd.DataFrame:
+        outcome = self._outcome
+        restarts = [
+            (each.service, each.start_s, each.end_s)
+            for each, planned in zip(outcome.effects, self._order.injections, strict=True)
+            if FAULTS[planned.kind].lasts_s is not None
+        ]
+        lines = log_rows(
+            outcome.paths, outcome.served, self._names, self._ids, self._traced, restarts, outcome.times.end
+        )
+        lines = lines[(lines["time_s"] >= outcome.times.baseline) & (lines["time_s"] <= outcome.times.end)]
+        return lines.assign(time=self._time(lines["time_s"].to_numpy())).drop(columns="time_s")
+
+    def _topology(self) -> pd.DataFrame:
+        names = self._names
+        rows = [(CALLS, names[0], names[1])]
+        rows += [(CALLS, names[1], replica) for replica in names[FIRST_REPLICA:]]
+        rows += [(RUNS_ON, service.name, node) for service in self._services() for node in self._nodes(service.name)]
+        return pd.DataFrame(rows, columns=["relation", "source", "target"])
+
+    # -- the record
+
+    def _nodes(self, service: str) -> tuple[str, ...]:
+        return self._placement[service][0]
+
+    @property
+    def _placement(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Nodes and devices of each service: replicas fill nodes in order, and one may need several."""
+        placed: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = dict.fromkeys(self._names[:2], (("node-0",), ()))
+        if self._calibration.gpu is None:
+            return {name: (("node-0",), ()) for name in self._names}
+        per_node, used, i = self._deploy.gpus_per_node, 0, FIRST_REPLICA
+        for group in self._deploy.replica_groups:
+            for _ in range(group.replicas):
+                devices = range(used, used + group.devices)
+                nodes = tuple(dict.fromkeys(f"node-{1 + device // per_node}" for device in devices))
+                placed[self._names[i]] = (nodes, tuple(f"GPU-simulated-{device}" for device in devices))
+                used, i = used + group.devices, i + 1
+        return placed
+
+    def _services(self) -> tuple[Service, ...]:
+        placement, engine = self._placement, self._calibration.engine
+        services = []
+        for i, (name, role) in enumerate(self._deploy.roles().items()):
+            nodes, devices = placement[name]
+            limits = Limits(cpu_cores=self._calibration.host_of(i).cores)
+            if role == "replica":
+                limits = limits.model_copy(update={"max_num_seqs": engine.max_num_seqs})
+            services.append(Service(name=name, role=role, node=nodes[0], limits=limits, devices=devices))
+        return tuple(services)
+
+    def _stack(self) -> Stack:
+        groups = self._deploy.replica_groups
+        return Stack(
+            backend="simulated",
+            model=self._calibration.model,
+            engine=self._calibration.engine_name,
+            parallelism={"data": self._deploy.replicas, "tensor": groups[0].tensor, "pipeline": groups[0].pipeline},
+            versions={"calibration": self._calibration.name},
+            services=self._services(),
+        )
+
+    def _injection(self, planned: PlannedInjection, position: int) -> Injection:
+        kind, fault, effect = fault_kind(planned.kind), FAULTS[planned.kind], self._outcome.effects[position]
+        service = self._names.index(planned.target)
+        figures = [self._figures(shown, service, effect.start_s, effect.end_s) for shown in fault.shown]
+        unseen = [
+            f"no {shown.criterion} of {shown.metric}: {_plain(figure[0])} before, {_plain(figure[1])} during"
+            for shown, figure in zip(fault.shown, figures, strict=True)
+            if figure[0] is None or figure[1] is None or not shown.is_seen(figure[0], figure[1])
+        ]
+        first, (before, during, after) = fault.shown[0], figures[0]
+        seen = f"{first.metric}: {_plain(before)} before, {_plain(during)} during, {_plain(after)} after"
+        window = planned.interval(self._at(self._outcome.times.fault))
+        return Injection(
+            kind=planned.kind,
+            target=planned.target,
+            role=planned.role,
+            group=kind.group,
+            parameters=dict(planned.parameters),
+            executor="simulated",
+            planned=window,
+            observed=window,
+            probe=ProbeRecord(name=first.metric.name, unit=first.metric.unit, before=before, during=during, after=after),
+            verdict="ineffective" if unseen else "effective",
+            reason="; ".join(unseen) or seen,
+            metrics=tuple(metric.name for metric in kind.metrics),
+        )
+
+    def _figures(
+        self, shown: Shown, service: int, start_s: float, end_s: float
+    ) -> tuple[float | None, float | None, float | None]:
+        """Return the figure before, during and after the effect: a median, or the share of missing samples."""
+        values = self._probed.get((shown.metric.name, service))
+        if values is None:
+            return None, None, None
+        at_s = (self._grid.times_ns - self._start_ns) / 1e9
+        settle_s = min(self._order.export.rate_window_s, (min(end_s, at_s[-1]) - start_s) / 2)
+        phases = (at_s < start_s, (at_s >= start_s + settle_s) & (at_s < end_s), at_s >= end_s + settle_s)
+        return tuple(_figure(values[phase], shown) for phase in phases)  # type: ignore[return-value]
+
+
+def _figure(values: np.ndarray, shown: Shown) -> float | None:
+    if not len(values):
+        return None
+    if shown.change == "silence":
+        return float(np.isnan(values).mean())
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else None
+
+
+def _plain(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.4g}"
+
+

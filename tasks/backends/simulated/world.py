@@ -1,0 +1,116 @@
+"""The state of every service of a simulated stack that faults change, and its course over a case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from tasks.backends.simulated.calibration import Calibration
+
+GATEWAY_INDEX, HEAD_INDEX, FIRST_REPLICA = 0, 1, 2
+
+
+@dataclass
+class World:
+    """One entry per service: gateway, head, replicas. A healthy service has the defaults of ``healthy``.
+
+    ``compute``: speed of the engine's device; ``host``: speed of the CPU beside it; ``stall_s``: mean extra wait of a
+    request; ``step_noise``: factor on the step; ``delay_s``, ``jitter_s``, ``loss``, ``rate``: of what it sends (bytes
+    per second); ``cut``, ``frozen``, ``stalled``, ``down``: nothing in or out, no process runs, the engine makes no
+    step, no process is there; ``kv_share``: part of the KV cache that is left; ``quota``: part of its CPU quota that is
+    left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``clock_cap``, ``power_cap``:
+    MHz and W; ``intruder``: share of the GPU's time that another process takes; ``gpu_memory``: bytes that it holds;
+    ``scraped``: its metrics are read.
+    """
+
+    compute: np.ndarray
+    host: np.ndarray
+    stall_s: np.ndarray
+    delay_s: np.ndarray
+    jitter_s: np.ndarray
+    loss: np.ndarray
+    rate: np.ndarray
+    cut: np.ndarray
+    frozen: np.ndarray
+    stalled: np.ndarray
+    down: np.ndarray
+    kv_share: np.ndarray
+    quota: np.ndarray
+    stress_cores: np.ndarray
+    extra_memory: np.ndarray
+    extra_processes: np.ndarray
+    clock_cap: np.ndarray
+    power_cap: np.ndarray
+    intruder: np.ndarray
+    gpu_memory: np.ndarray
+    scraped: np.ndarray
+
+    @classmethod
+    def healthy(cls, services: int) -> World:
+        default = {"compute": 1.0, "host": 1.0, "kv_share": 1.0, "quota": 1.0}
+        default |= dict.fromkeys(("rate", "clock_cap", "power_cap"), np.inf)
+        flags = ("cut", "frozen", "stalled", "down")
+        arrays = {
+            each.name: np.zeros(services, dtype=bool)
+            if each.name in flags
+            else np.ones(services, dtype=bool)
+            if each.name == "scraped"
+            else np.full(services, default.get(each.name, 0.0))
+            for each in fields(cls)
+        }
+        return cls(**arrays)
+
+    @property
+    def never(self) -> np.ndarray:
+        """Return a state that no service is in."""
+        return np.zeros_like(self.down)
+
+    @property
+    def unreachable(self) -> np.ndarray:
+        return self.cut | self.frozen | self.down
+
+
+Apply = Callable[[World, int, Calibration], None]
+"""Changes the state of the service with this index."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An effect on a service from ``start_s`` to ``end_s`` after the start of the load."""
+
+    service: int
+    start_s: float
+    end_s: float
+    apply: Apply
+
+
+class Timeline:
+    """The world over time: constant between ``times`` (seconds after the start of the load; the first is -inf)."""
+
+    def __init__(self, effects: Sequence[Effect], services: int, calibration: Calibration) -> None:
+        changes = sorted({moment for each in effects for moment in (each.start_s, each.end_s)})
+        self.times = np.array([-np.inf, *changes])
+        self.worlds = []
+        for begin in self.times:
+            world = World.healthy(services)
+            for each in effects:
+                if each.start_s <= begin < each.end_s:
+                    each.apply(world, each.service, calibration)
+            self.worlds.append(world)
+
+    def index(self, at_s: np.ndarray) -> np.ndarray:
+        """Return the number of the world at each time."""
+        return np.searchsorted(self.times, at_s, side="right") - 1
+
+    def at(self, at_s: float) -> World:
+        return self.worlds[int(self.index(np.array([at_s]))[0])]
+
+    def series(self, name: str, service: int) -> np.ndarray:
+        """Return the value of a field of one service in each world."""
+        return np.array([getattr(world, name)[service] for world in self.worlds])
+
+    def matrix(self, name: str, at_s: np.ndarray) -> np.ndarray:
+        """Return a field of all services at each time, shape (times, services)."""
+        return np.stack([getattr(world, name) for world in self.worlds])[self.index(at_s)]
