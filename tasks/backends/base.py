@@ -17,9 +17,11 @@ from tasks.stack import Role, StackParams
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.case import Stack
+    from tasks.case import Case, Stack
     from tasks.export.base import TelemetrySources
     from tasks.inject.executor import FaultSupport
+    from tasks.injection import PlannedInjection
+    from tasks.params import ExportParams, LoadParams, Windows
 
 Say = Callable[[str], None]
 MissingSeries = Callable[[], list[str]]
@@ -69,6 +71,21 @@ class Answer:
     text: str
     document: Any
     failure: str | None = None
+
+
+@dataclass(frozen=True)
+class CaseOrder:
+    """A planned case, for a backend that makes cases itself. ``parameters``: what ``case.json`` records of them."""
+
+    case_id: str
+    campaign: str
+    scenario: str | None
+    seed: int
+    injections: tuple[PlannedInjection, ...]
+    load: LoadParams
+    windows: Windows
+    export: ExportParams
+    parameters: Mapping[str, Any]
 
 
 class LiveStack(ABC):
@@ -134,9 +151,16 @@ class Backend(ABC, Generic[P]):
     shared: ClassVar[Collection[str]] = ()
     """The ``removable`` things that several stacks share: removed when all of them are down."""
 
+    makes_cases: ClassVar[bool] = False
+    """True if it has no stack that load and faults could act on, but ``make_case``."""
+
     def __init__(self, deploy: P, workspace: Workspace) -> None:
         self.deploy = deploy
         self.workspace = workspace
+
+    def make_case(self, order: CaseOrder, cases: Path) -> Case:
+        """Make the ordered case and publish it below ``cases``. Raises RCArenaError."""
+        raise NotImplementedError
 
     @classmethod
     def problems(cls, deploy: P) -> list[str]:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks import __version__
 from tasks.backends import backend_of
-from tasks.backends.base import LiveStack, Say
+from tasks.backends.base import CaseOrder, LiveStack, Say
 from tasks.campaign.errors import AttemptError
 from tasks.campaign.phases import Partner, Schedule, agree_on_start, publish_schedule, read_schedule
 from tasks.campaign.plan import CasePlan
@@ -215,6 +215,9 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
         AttemptError: no steady stack, residue that cannot be removed, a load generator that failed.
         StackNotRunningError: no stack runs in this workspace.
     """
+    backend = backend_of(params, workspace)
+    if backend.makes_cases:
+        return backend.make_case(order_of(params, plan), workspace.cases)
     attempt = Attempt(params, workspace, plan, say)
     with experiment_lock(workspace):
         attempt.prepare()
@@ -225,6 +228,21 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
             attempt.inject(schedule)
             attempt.await_load(generator, schedule)
         return attempt.publish()
+
+
+def order_of(params: Params, plan: CasePlan) -> CaseOrder:
+    """Return ``plan`` for a backend that makes cases itself."""
+    return CaseOrder(
+        case_id=plan.case_id,
+        campaign=params.campaign.name,
+        scenario=None,
+        seed=plan.seed,
+        injections=plan.injections,
+        load=params.load,
+        windows=params.campaign.windows,
+        export=params.export,
+        parameters=plan.parameters,
+    )
 
 
 def experiment_lock(workspace: Workspace) -> FileLock:

@@ -1,0 +1,78 @@
+"""The simulated backend as commands and campaigns see it: there is no stack, it makes cases itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.backends import register
+from tasks.backends.base import Answer, Backend, CaseOrder, MissingSeries, Say
+from tasks.backends.simulated.params import SimulatedDeployParams
+from tasks.deploy.errors import StackNotRunningError
+from tasks.errors import ParamsError
+from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.backends.base import LiveStack, Runtime
+    from tasks.case import Case
+    from tasks.inject.executor import FaultSupport
+
+NO_STACK = "a simulated stack is never up: its cases are computed by `rcarena collect`"
+
+
+@register
+class SimulatedBackend(Backend[SimulatedDeployParams]):
+    name = "simulated"
+    parameters = SimulatedDeployParams
+    makes_cases = True
+
+    @classmethod
+    def problems(cls, deploy: SimulatedDeployParams) -> list[str]:
+        from tasks.backends.simulated.calibration import read_calibration
+
+        try:
+            read_calibration(deploy.calibration)
+        except ParamsError as error:
+            return list(error.problems)
+        return []
+
+    @classmethod
+    def read_runtime(cls, directory: Path) -> Runtime | None:
+        return None
+
+    @classmethod
+    def faults(cls) -> FaultSupport:
+        from tasks.backends.simulated.faults import SUPPORT
+
+        return SUPPORT
+
+    def make_case(self, order: CaseOrder, cases: Path) -> Case:
+        from tasks.backends.simulated.maker import make_case
+
+        return make_case(self.deploy, order, cases)
+
+    def up(self, say: Say) -> None:
+        say(NO_STACK)
+
+    def down(self, say: Say | None = None, also: Collection[str] = ()) -> bool:
+        return False
+
+    def renew_lease(self) -> None:
+        """There is nothing to lease."""
+
+    def hold_lease(self, duration_s: int) -> None:
+        """There is nothing to lease."""
+
+    def drop_lease(self) -> None:
+        """There is nothing to lease."""
+
+    def live_stack(self, runtime: Runtime) -> LiveStack:
+        raise StackNotRunningError(NO_STACK)
+
+    @classmethod
+    def status(cls, workspace: Workspace, deploy: SimulatedDeployParams | None) -> Answer:
+        return Answer(NO_STACK, {"state": "down"}, "")
+
+    def preflight(self, missing_series: MissingSeries | None) -> Answer:
+        return Answer("a simulation runs everywhere", [])
