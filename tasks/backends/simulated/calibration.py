@@ -190,7 +190,9 @@ def read_calibration(name: str) -> Calibration:
             content = Path(name).read_bytes()
         except OSError as error:
             known = suggest(name, shipped())
-            raise ParamsError([f"deploy.calibration: '{name}' is no file and no shipped calibration; {known}"]) from error
+            raise ParamsError(
+                [f"deploy.calibration: '{name}' is no file and no shipped calibration; {known}"]
+            ) from error
     try:
         return Calibration.model_validate(load(content))
     except YamlError as error:

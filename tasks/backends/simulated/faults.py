@@ -23,11 +23,13 @@ Parameters = Mapping[str, Any]
 @dataclass(frozen=True)
 class Shown:
     """An effect must show in ``metric`` of the target: ``rise`` or ``fall`` by this share of the value before, or
-    ``silence`` of the metric (the share of samples that are missing)."""
+    ``silence`` of the metric (the share of samples that are missing). ``quantile``: what is compared; clocks are high
+    only while there is work."""
 
     metric: Metric
     change: Literal["rise", "fall", "silence"]
     share: float = 0.2
+    quantile: float = 0.5
 
     def is_seen(self, before: float, during: float) -> bool:
         if self.change == "silence":
@@ -177,7 +179,9 @@ for _kind in ("process-kill", "engine-kill", "pod-kill", "service-restart"):
 _fault("pod-failure", _GONE)(_down)
 
 
-@_fault("accelerator-throttle", Shown(metrics.CPU_THROTTLED, "rise", 0.3), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise"))
+@_fault(
+    "accelerator-throttle", Shown(metrics.CPU_THROTTLED, "rise", 0.3), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise")
+)
 def _throttle(parameters: Parameters) -> Apply:
     """A CPU engine with a part of its quota."""
 
@@ -188,7 +192,10 @@ def _throttle(parameters: Parameters) -> Apply:
     return apply
 
 
-@_fault("gpu-clock-lock", Shown(metrics.GPU_SM_CLOCK, "fall", 0.1), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+_CLOCK = Shown(metrics.GPU_SM_CLOCK, "fall", 0.1, quantile=0.9)
+
+
+@_fault("gpu-clock-lock", _CLOCK, Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
 def _clock(parameters: Parameters) -> Apply:
     def apply(world: World, service: int, calibration: Calibration) -> None:
         gpu = gpu_of(calibration)
@@ -199,7 +206,7 @@ def _clock(parameters: Parameters) -> Apply:
     return apply
 
 
-@_fault("gpu-power-limit", Shown(metrics.GPU_SM_CLOCK, "fall", 0.1), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+@_fault("gpu-power-limit", _CLOCK, Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
 def _power(parameters: Parameters) -> Apply:
     def apply(world: World, service: int, calibration: Calibration) -> None:
         gpu = gpu_of(calibration)
@@ -234,7 +241,9 @@ def _gpu_memory(parameters: Parameters) -> Apply:
 @_fault("kv-cache-squeeze", Shown(metrics.KV_CACHE_USAGE, "rise", 0.3))
 def _squeeze(parameters: Parameters) -> Apply:
     """Another client's long prompts hold a part of the KV cache."""
-    wanted = float(parameters["concurrency"]) * (float(parameters["prompt_tokens"]) + float(parameters["output_tokens"]))
+    wanted = float(parameters["concurrency"]) * (
+        float(parameters["prompt_tokens"]) + float(parameters["output_tokens"])
+    )
 
     def apply(world: World, service: int, calibration: Calibration) -> None:
         world.kv_share[service] = min(world.kv_share[service], max(0.02, 1 - wanted / calibration.engine.kv_tokens))

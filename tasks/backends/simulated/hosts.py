@@ -143,5 +143,3 @@ class _Noise:
         shocks = self._rng.standard_normal(self._shape)
         shocks[1:] *= np.sqrt(1 - self._keep**2)
         return np.exp(sigma * lfilter([1.0], [1.0, -self._keep], shocks, axis=0))
-
-

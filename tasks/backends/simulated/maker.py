@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,7 @@ class _Publisher:
                     front_end=GATEWAY,
                     load=load_record(requests, order.load),
                     phases=self._phases(),
-                    injections=tuple(
-                        self._injection(planned, i) for i, planned in enumerate(order.injections)
-                    ),
+                    injections=tuple(self._injection(planned, i) for i, planned in enumerate(order.injections)),
                     completeness={name: self._complete(name, count) for name, count in rows.items()},
                     sampling=Sampling(step_s=order.export.step_s, rate_window_s=order.export.rate_window_s),
                     versions={"rcarena": __version__},
@@ -167,7 +166,9 @@ class _Publisher:
 
     def _time(self, at_s: np.ndarray) -> pd.DatetimeIndex:
         """Return times in whole microseconds; NaN becomes NaT."""
-        ns = np.where(np.isnan(at_s), np.iinfo(np.int64).min, np.round(np.nan_to_num(at_s) * 1e6) * 1000 + self._start_ns)
+        ns = np.where(
+            np.isnan(at_s), np.iinfo(np.int64).min, np.round(np.nan_to_num(at_s) * 1e6) * 1000 + self._start_ns
+        )
         return pd.DatetimeIndex(ns.astype(np.int64)).tz_localize("UTC")
 
     def _write(self, writer: CaseWriter, signal: SignalName, table: pd.DataFrame) -> int:
@@ -237,12 +238,12 @@ class _Publisher:
     def _nodes(self, service: str) -> tuple[str, ...]:
         return self._placement[service][0]
 
-    @property
+    @cached_property
     def _placement(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
         """Nodes and devices of each service: replicas fill nodes in order, and one may need several."""
         placed: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = dict.fromkeys(self._names[:2], (("node-0",), ()))
         if self._calibration.gpu is None:
-            return {name: (("node-0",), ()) for name in self._names}
+            return dict.fromkeys(self._names, (("node-0",), ()))
         per_node, used, i = self._deploy.gpus_per_node, 0, FIRST_REPLICA
         for group in self._deploy.replica_groups:
             for _ in range(group.replicas):
@@ -295,7 +296,9 @@ class _Publisher:
             executor="simulated",
             planned=window,
             observed=window,
-            probe=ProbeRecord(name=first.metric.name, unit=first.metric.unit, before=before, during=during, after=after),
+            probe=ProbeRecord(
+                name=first.metric.name, unit=first.metric.unit, before=before, during=during, after=after
+            ),
             verdict="ineffective" if unseen else "effective",
             reason="; ".join(unseen) or seen,
             metrics=tuple(metric.name for metric in kind.metrics),
@@ -304,7 +307,7 @@ class _Publisher:
     def _figures(
         self, shown: Shown, service: int, start_s: float, end_s: float
     ) -> tuple[float | None, float | None, float | None]:
-        """Return the figure before, during and after the effect: a median, or the share of missing samples."""
+        """Return the figure before, during and after the effect: a quantile, or the share of missing samples."""
         values = self._probed.get((shown.metric.name, service))
         if values is None:
             return None, None, None
@@ -320,10 +323,8 @@ def _figure(values: np.ndarray, shown: Shown) -> float | None:
     if shown.change == "silence":
         return float(np.isnan(values).mean())
     known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else None
+    return float(np.quantile(known, shown.quantile)) if len(known) else None
 
 
 def _plain(value: float | None) -> str:
     return "nothing" if value is None else f"{value:.4g}"
-
-

@@ -191,7 +191,9 @@ class _Way:
         """Return when answers left their replica, were back at the gateway, and whole with their client."""
         model, links, own_trips = self._calibration, self._links, self._calibration.response.own_trips
         engine = model.engine
-        out = served.last_s + engine.after_s * np.exp(engine.request_sigma * self._rng.standard_normal(len(output_tokens)))
+        out = served.last_s + engine.after_s * np.exp(
+            engine.request_sigma * self._rng.standard_normal(len(output_tokens))
+        )
         for service in self._touched - {GATEWAY_INDEX, HEAD_INDEX}:
             own = np.flatnonzero((served.replica == service - FIRST_REPLICA) & ~np.isnan(served.last_s))
             left = links.through(service, served.last_s[own], engine.after_s, engine.request_sigma)

@@ -219,7 +219,9 @@ class Telemetry:
                 share = columns[metrics.CPU_USAGE] / (host.cores or 1.0)
                 columns = {**columns, metrics.ACCELERATOR_UTILIZATION: share}
             else:
-                at_work = scrapes.gauge(self._outcome.states.gauges["running"][:, begin - FIRST_REPLICA : end - FIRST_REPLICA])
+                at_work = scrapes.gauge(
+                    self._outcome.states.gauges["running"][:, begin - FIRST_REPLICA : end - FIRST_REPLICA]
+                )
                 columns |= gpu_columns(
                     self._calibration.gpu, self._outcome.timeline, services, at_s, work, np.nan_to_num(at_work), rng
                 )

@@ -106,7 +106,9 @@ def _attributes(
         f'"gen_ai.latency.time_in_queue":{q:.6f},"gen_ai.usage.prompt_tokens":{i},'
         f'"gen_ai.usage.completion_tokens":{o},"gen_ai.latency.time_in_model_prefill":{p:.6f},'
         f'"gen_ai.latency.time_in_model_decode":{d:.6f},"span.kind":"server","source":"simulated"}}'
-        for q, p, d, i, o in zip(queue, prefill, decode, paths.prompt_tokens[there], paths.output_tokens[there], strict=True)
+        for q, p, d, i, o in zip(
+            queue, prefill, decode, paths.prompt_tokens[there], paths.output_tokens[there], strict=True
+        )
     ]
 
 
@@ -134,7 +136,7 @@ def log_rows(
         text = f"proxy {requests[i]} -- Client for request {requests[i]} disconnected, cancelling request."
         rows.append((paths.gave_up[i], names[HEAD_INDEX], "info", text))
     for service, killed, back in restarts:
-        if FIRST_REPLICA <= service:
+        if service >= FIRST_REPLICA:
             text = f"Replica {names[service]} died unexpectedly; starting a new one."
             rows.append((killed + 0.5, names[HEAD_INDEX], "warning", text))
         if back <= end_s:
