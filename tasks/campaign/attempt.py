@@ -235,10 +235,10 @@ def order_of(params: Params, plan: CasePlan) -> CaseOrder:
     return CaseOrder(
         case_id=plan.case_id,
         campaign=params.campaign.name,
-        scenario=None,
+        scenario=plan.scenario,
         seed=plan.seed,
         injections=plan.injections,
-        load=params.load,
+        load=plan.load,
         windows=params.campaign.windows,
         export=params.export,
         parameters=plan.parameters,

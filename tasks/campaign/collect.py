@@ -104,6 +104,8 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         done = _Tally()
         if by_processes:
             done = _record_side_by_side(params, by_processes, resolved, pending, console, keep_stack)
+        elif pending and backend_of(params, workspace).makes_cases:
+            done = _make_cases(params, workspace, pending, console)
         elif pending:
             with _stack(params, workspace, console, keep_stack) as backend:
                 done = _record_cases(backend, resolved, pending, console)
@@ -383,6 +385,25 @@ def _record_cases(backend: Backend, resolved: Path, pending: list[CasePlan], con
                 console.say(f"collect: the stack cannot be brought back; not trying the other {len(done.not_tried)}")
                 break
             (done.recorded if recorded else done.failed).append(plan)
+            advance(1)
+    return done
+
+
+def _make_cases(params: Params, workspace: Workspace, pending: list[CasePlan], console: Console) -> _Tally:
+    """Let the backend make the pending cases."""
+    from tasks.campaign.attempt import run_case  # pandas
+
+    done = _Tally()
+    with console.progress("cases", len(pending)) as advance:
+        for number, plan in enumerate(pending, start=1):
+            console.say(f"case {number}/{len(pending)}: {plan.short_label}")
+            try:
+                run_case(params, workspace, plan, console.say)
+            except RCArenaError as error:
+                console.say(f"case {plan.short_label}: {error}")
+                done.failed.append(plan)
+            else:
+                done.recorded.append(plan)
             advance(1)
     return done
 

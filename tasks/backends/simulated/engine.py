@@ -68,8 +68,9 @@ class Served:
 
     @classmethod
     def nothing_yet(cls, requests: int) -> Served:
-        times = [np.full(requests, np.nan) for _ in range(5)]
-        return cls(np.full(requests, NOBODY), *times, np.zeros(requests, dtype=bool))
+        received, arrived, admitted, first, last = np.full((5, requests), np.nan)
+        nobody, kept = np.full(requests, NOBODY), np.zeros(requests, dtype=bool)
+        return cls(nobody, received, arrived, admitted, first, last, kept)
 
 
 COUNTERS = ("generated", "prompted", "preemptions", "accepted", "finished", "work_s", "busy_s")

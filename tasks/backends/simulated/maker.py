@@ -33,6 +33,7 @@ from tasks.case import (
     Service,
     SignalName,
     Stack,
+    as_signal,
 )
 from tasks.export.base import ROWS_PER_GROUP, Sink
 from tasks.export.grid import TimeGrid
@@ -155,13 +156,11 @@ class _Publisher:
                 "trace_id": traces,
                 **columns,
                 "tokens_in": paths.prompt_tokens,
-                "tokens_out": pd.array(np.where(failed | lost, 0, paths.output_tokens), dtype="Int32"),
-                "status": pd.array(pd.Series(status), dtype="Int32"),
+                "tokens_out": np.where(failed | lost, 0, paths.output_tokens),
+                "status": pd.Series(status).astype("Int32"),
                 "error": error,
             }
         )
-        from tasks.case import as_signal
-
         return as_signal("requests", table[kept].reset_index(drop=True))
 
     def _time(self, at_s: np.ndarray) -> pd.DatetimeIndex:
