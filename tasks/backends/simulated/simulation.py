@@ -86,7 +86,7 @@ def simulate(deploy: SimulatedDeployParams, calibration: Calibration, order: Cas
     effects = [_effect(planned, names.index(planned.target), times, calibration) for planned in order.injections]
     timeline = Timeline(effects, len(names), calibration)
     links = Links(timeline, calibration, seeds[0])
-    drawn = draw_schedule(order.load, times.end, order.seed, POOL_WORDS)
+    drawn = draw_schedule(order.load, times.end, order.seed, POOL_WORDS, times.fault)
     way = _Way(calibration, links, effects, np.random.default_rng(seeds[1]))
     scheduled = drawn.offset_ns / 1e9
     sent, left_gateway, at_head, at_router = way.there(scheduled)
