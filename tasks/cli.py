@@ -17,6 +17,7 @@ import typer
 
 from tasks import __version__
 from tasks.commands.benchmark import benchmark
+from tasks.commands.calibrate import calibrate
 from tasks.commands.campaign import campaign
 from tasks.commands.case import case
 from tasks.commands.collect import collect
@@ -88,6 +89,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "performance": performance,
     "benchmark": benchmark,
+    "calibrate": calibrate,
     "import": import_dataset,
     "export": export_dataset,
     "methods": methods,

@@ -259,6 +259,12 @@ class Backend(ABC, Generic[P]):
         raise self._lacks("deploy plan", "plan")
 
     @classmethod
+    def calibrate(cls, cases: Sequence[Case], base: str | None, name: str) -> Answer:
+        """Fit the constants of a simulation to recorded cases: ``text`` is the file to keep, ``document`` says how well
+        each law fits. ``base``: the constants that the cases do not show. Raises RCArenaError."""
+        raise cls._lacks("calibrate", "calibrate")
+
+    @classmethod
     def charts(cls, check: bool) -> Answer | None:
         """Return the pinned third-party packages of stacks, None without any; ``check``: look them up in their
         repositories."""
@@ -267,9 +273,14 @@ class Backend(ABC, Generic[P]):
     @classmethod
     def _lacks(cls, command: str, method: str) -> ParamsError:
         """Return the error for a command whose ``method`` this backend does not implement."""
-        able = [name for name, each in BACKENDS.all().items() if each._defines(method)]
+        able = backends_with(method)
         return ParamsError([f"deploy.backend: `{command}` needs {' or '.join(able)} (got {cls.name})"])
 
     @classmethod
     def _defines(cls, method: str) -> bool:
         return next(each for each in cls.__mro__ if method in vars(each)) is not Backend
+
+
+def backends_with(method: str) -> list[str]:
+    """Return the names of the backends that implement an optional ``method``."""
+    return [name for name, each in BACKENDS.all().items() if each._defines(method)]

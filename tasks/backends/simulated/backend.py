@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tasks.case import Case
     from tasks.inject.executor import FaultSupport
 
+DEFAULT_BASE = "local-toy"
+"""The calibration whose constants stay where recorded cases do not show others."""
 NO_STACK = "a simulated stack is never up: its cases are computed by `rcarena collect`"
 
 
@@ -51,6 +53,14 @@ class SimulatedBackend(Backend[SimulatedDeployParams]):
         from tasks.backends.simulated.maker import make_case
 
         return make_case(self.deploy, order, cases)
+
+    @classmethod
+    def calibrate(cls, cases: Sequence[Case], base: str | None, name: str) -> Answer:
+        from tasks.backends.simulated.calibrate import calibrate
+        from tasks.backends.simulated.calibration import read_calibration
+
+        fit = calibrate(cases, read_calibration(base or DEFAULT_BASE), name)
+        return Answer(fit.calibration.dump(), {"requests": fit.requests, "r_squared": dict(fit.r_squared)})
 
     def up(self, say: Say) -> None:
         say(NO_STACK)
