@@ -117,8 +117,10 @@ def fit_step(calls: pd.DataFrame, base: StepLaw) -> tuple[StepLaw, float]:
 
 
 def fit_host(samples: pd.DataFrame, base: HostModel) -> tuple[HostModel, float]:
-    """Fit host metrics of one role to the work: ``samples`` has a row per service and time with ``requests``, ``tokens``,
-    ``work`` (seconds with a sequence in work) per second, and the host metrics."""
+    """Fit host metrics of one role to the work, and return R² of the CPU.
+
+    ``samples`` has a row per service and time with ``requests``, ``tokens``, ``work`` (seconds with a sequence in work)
+    per second, and the host metrics."""
     found: dict[str, Any] = {}
     r2 = float("nan")
     noise = dict(base.noise)

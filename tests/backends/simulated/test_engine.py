@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -173,7 +175,7 @@ def test_no_request_is_lost_or_made(at: list[float], outputs: int, replicas: int
     assert (done ^ lost).all()
     assert not lost.any() or killed
     order = (run.served.received_s, run.served.arrived_s, run.served.admitted_s, run.served.first_s, run.served.last_s)
-    for earlier, later in zip(order, order[1:], strict=False):
+    for earlier, later in pairwise(order):
         assert (later[done] >= earlier[done] - 1e-9).all()
     if not killed:
         assert states.counters["generated"][-1].sum() == pytest.approx(outputs * len(at), rel=1e-3)
