@@ -68,7 +68,7 @@ class ProxyModel(Frozen):
 class HostModel(Frozen):
     """Host metrics of a service of one role: a part that is always there and parts that follow the work.
 
-    ``noise``: metric -> spread (of the logarithm) of what the work does not explain; ``noise_tau_s``: its correlation
+XX    ``stall_s``: mean extra wait of a request for the CPU per busy process beside the service. ``noise``: metric -> spread (of the logarithm) of what the work does not explain; ``noise_tau_s``: its correlation
     time.
     """
 
@@ -87,6 +87,7 @@ class HostModel(Frozen):
     transmit_per_request: Nonnegative
     transmit_per_token: Nonnegative = 0
     processes: Annotated[int, Field(ge=1)]
+    stall_s: Nonnegative = 0
     noise: dict[str, Nonnegative] = Field(default={})
     noise_tau_s: Positive = 2
 
@@ -118,15 +119,13 @@ class GpuModel(Frozen):
 class FaultResponse(Frozen):
     """What the rest of a stack makes of a fault. ``call_trips``, ``own_trips``: how many one-way ways of a service's
     link a request waits for, as its caller sees it and in the service's own span. ``probe_deadline_s``: the router
-    passes over a replica that answers later. ``stall_s``: mean extra wait of a request per busy process beside it.
-    ``retransmit_s``: first wait before a lost packet is sent again.
+    passes over a replica that answers later. ``retransmit_s``: first wait before a lost packet is sent again.
     """
 
     call_trips: Nonnegative
     own_trips: Nonnegative
     gateway_trips: Nonnegative
     probe_deadline_s: Positive
-    stall_s: Nonnegative
     retransmit_s: Positive
     throttled_threads: Nonnegative
     stress_throttled: Nonnegative

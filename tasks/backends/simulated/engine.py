@@ -157,7 +157,7 @@ class Fleet:
         self._kv_tokens = np.array([engine.kv_tokens for engine in self._engines], dtype=float)
         shape = (self.replicas, int(self._seats.max()))
         self._request = np.full(shape, NOBODY)
-        self._prefill, self._left, self._tokens = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        self._prompt, self._prefill, self._left, self._tokens = (np.zeros(shape, dtype=np.float32) for _ in range(4))
         self._queues: list[deque[int]] = [deque() for _ in range(self.replicas)]
         self._queued: set[int] = set()
         self._held: deque[int] = deque()
@@ -191,7 +191,7 @@ class Fleet:
                 if not self._take(taken, float(self._arrivals.at_s[taken])):
                     self._held.append(taken)
                 taken += 1
-            while self._coming and self._coming[0][0] < now + dt:
+            while self._coming and self._coming[0][0] <= now:
                 ready, which, r = heapq.heappop(self._coming)
                 self.served.arrived_s[which] = ready
                 self._queues[r].append(which)
@@ -231,7 +231,7 @@ class Fleet:
         self._compute = world.compute[of] * (1 - world.intruder[of])
         self._host, self._stall_s = world.host[of], world.stall_s[of]
         self._room = self._kv_tokens * world.kv_share[of]
-        self._base = self._fixed * (self._host_share / self._host + (1 - self._host_share) / self._compute)
+        self._slowness = self._host_share / self._host + (1 - self._host_share) / self._compute
         self._speed = np.minimum(1, self._host)
         for r in np.flatnonzero(down & ~self._killed):
             self._kill(int(r))
@@ -274,11 +274,15 @@ class Fleet:
                 queue.popleft()
                 seat = int(np.argmax(self._request[r] == NOBODY))
                 self._request[r, seat] = which
-                self._prefill[r, seat], self._left[r, seat] = need, max(1, self._arrivals.output_tokens[which])
+                self._prompt[r, seat] = self._prefill[r, seat] = need
+                self._left[r, seat] = max(1, self._arrivals.output_tokens[which])
                 self._occupied[r] += 1
                 used += need
                 if np.isnan(self.served.admitted_s[which]):
-                    self.served.admitted_s[which] = max(now, self.served.arrived_s[which])
+                    waited = now - self.served.arrived_s[which]
+                    self.served.admitted_s[which] = (
+                        now if waited >= self._calibration.dt_s else self.served.arrived_s[which]
+                    )
             if not queue:
                 self._queued.discard(r)
 
@@ -288,11 +292,11 @@ class Fleet:
         prefilling = self._prefill > 0
         decoding = seated & ~prefilling
         batch = np.count_nonzero(decoding, axis=1)
-        chunk = np.minimum(self._prefill.sum(axis=1), self._budget - batch)
+        chunk = np.minimum(np.where(prefilling, self._prompt, 0).sum(axis=1), self._budget - batch)
         self._noise *= self._memory
         self._noise += self._innovation * self._noise_rng.standard_normal(self.replicas)
         law = self._per_sequence * batch + self._per_kv * self._tokens.sum(axis=1) + self._per_prefill * chunk
-        law = (self._base + law / self._compute) * np.exp(self._noise)
+        law = (self._fixed + law) * self._slowness * np.exp(self._noise)
         active = self._moves & (self._occupied > 0)
         passes = np.where(active, dt / law, 0.0)
         self._counters["busy_s"] += np.where(self._occupied > 0, dt, 0.0)

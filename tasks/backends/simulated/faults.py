@@ -95,11 +95,11 @@ def _cpu_stress(parameters: Parameters) -> Apply:
     wanted = float(parameters["workers"]) * float(parameters["load_percent"]) / 100
 
     def apply(world: World, service: int, calibration: Calibration) -> None:
-        cores = calibration.host_of(service).cores
-        crowd = (1 + wanted) / max(1.0, cores or 1.0)
+        host = calibration.host_of(service)
+        crowd = (1 + wanted) / max(1.0, host.cores or 1.0)
         if crowd > 1:
             world.host[service] /= crowd
-            world.stall_s[service] += calibration.response.stall_s * (crowd - 1)
+            world.stall_s[service] += host.stall_s * (crowd - 1)
         world.stress_cores[service] += wanted
         world.extra_processes[service] += int(parameters["workers"]) + 1
 

@@ -45,23 +45,27 @@ class Links:
             waits[lossy] += self._calibration.response.retransmit_s * (2.0**again - 1)
         return np.maximum(waits, 0)
 
-    def through(self, service: int, at_s: np.ndarray, median_s: float, sigma: float) -> np.ndarray:
+    def through(
+        self, service: int, at_s: np.ndarray, median_s: float, sigma: float, *, stalls: bool = True
+    ) -> np.ndarray:
         """Return when messages that come at ``at_s`` leave ``service``: its own time, longer while its CPU is shared,
-        and the end of a freeze or a partition. NaN: the service was down, or the message itself never came."""
+        and the end of a freeze or a partition. ``stalls``: it waits for the CPU as a request does. NaN: the service was
+        down, or the message itself never came."""
         out = np.full(len(at_s), np.nan)
         came = np.flatnonzero(~np.isnan(at_s))
         worlds = self._timeline.index(at_s[came])
         host = self._timeline.series("host", service)[worlds]
         stall = self._timeline.series("stall_s", service)[worlds]
         own = median_s * np.exp(sigma * self._rng.standard_normal(len(came))) / host
-        own += np.where(stall > 0, self._rng.exponential(1.0, len(came)) * stall, 0)
+        if stalls:
+            own += np.where(stall > 0, self._rng.exponential(1.0, len(came)) * stall, 0)
         out[came] = self._clear(service, at_s[came], worlds) + own
         out[came[self._timeline.series("down", service)[worlds]]] = np.nan
         return out
 
     def proxied(self, service: int, model: ProxyModel, at_s: np.ndarray, *, answer: bool = False) -> np.ndarray:
         """Return when requests, or answers, that come to a gateway or head at ``at_s`` leave it."""
-        return self.through(service, at_s, model.after_s if answer else model.before_s, model.sigma)
+        return self.through(service, at_s, model.after_s if answer else model.before_s, model.sigma, stalls=not answer)
 
     def limited(self, service: int, at_s: np.ndarray, size: np.ndarray, idle: float) -> np.ndarray:
         """Return when answers of ``size`` bytes, ready at ``at_s``, are out: where the rate of the service's link is

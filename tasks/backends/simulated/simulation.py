@@ -196,7 +196,7 @@ class _Way:
         )
         for service in self._touched - {GATEWAY_INDEX, HEAD_INDEX}:
             own = np.flatnonzero((served.replica == service - FIRST_REPLICA) & ~np.isnan(served.last_s))
-            left = links.through(service, served.last_s[own], engine.after_s, engine.request_sigma)
+            left = links.through(service, served.last_s[own], engine.after_s, engine.request_sigma, stalls=False)
             out[own] = left + links.waits(service, left, own_trips)
             size = self._size(service, output_tokens[own])
             out[own] = links.limited(service, out[own], size, model.host_replica.transmit_idle)
