@@ -68,8 +68,8 @@ class ProxyModel(Frozen):
 class HostModel(Frozen):
     """Host metrics of a service of one role: a part that is always there and parts that follow the work.
 
-XX    ``stall_s``: mean extra wait of a request for the CPU per busy process beside the service. ``noise``: metric -> spread (of the logarithm) of what the work does not explain; ``noise_tau_s``: its correlation
-    time.
+    ``stall_s``: mean extra wait of a request for the CPU per busy process beside the service. ``noise``: metric ->
+    spread (of the logarithm) of what the work does not explain; ``noise_tau_s``: its correlation time.
     """
 
     cores: Positive | None = None
