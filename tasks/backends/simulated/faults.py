@@ -174,8 +174,9 @@ def _down(_: Parameters) -> Apply:
 
 
 _GONE = Shown(metrics.CPU_USAGE, "fall", 0.5)
-for _kind in ("process-kill", "engine-kill", "pod-kill", "service-restart"):
+for _kind in ("process-kill", "engine-kill", "pod-kill"):
     _fault(_kind, _GONE, lasts_s=restart_s)(_down)
+_fault("service-restart", Shown(metrics.PROCESSES, "fall", quantile=0), lasts_s=restart_s)(_down)
 _fault("pod-failure", _GONE)(_down)
 
 

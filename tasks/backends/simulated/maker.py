@@ -290,7 +290,7 @@ class _Publisher:
             kind=planned.kind,
             target=planned.target,
             role=planned.role,
-            group=kind.group,
+            group=kind.group_on("simulated"),
             parameters=dict(planned.parameters),
             executor="simulated",
             planned=window,
