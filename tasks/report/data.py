@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from tasks.case import NOT_DECLARED, Case, CaseError, CaseRecord, is_finished, read_case
 from tasks.injection import FAULT_FREE, Injection, phrase
-from tasks.params import Params
+from tasks.params import LoadParams, Params
 from tasks.report.answers import Answer, answers
 from tasks.report.case_metrics import CaseSignals, case_signals
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
@@ -46,6 +47,8 @@ class CaseSummary:
     end: datetime
     requests: RequestSummary | None
     scatter: LatencyScatter | None
+    scenario: str | None
+    load: str
     load_verdict: str
     send_lag_p99_ms: float | None
     gaps: tuple[str, ...]
@@ -293,6 +296,8 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         end=max(phase.end for phase in record.phases).astimezone(UTC),
         requests=summarise_requests(case),
         scatter=latency_scatter(case, origin),
+        scenario=record.scenario,
+        load=_load(record.load.parameters),
         load_verdict=record.load.verdict,
         send_lag_p99_ms=record.load.send_lag_p99_ms,
         gaps=_gaps(record),
@@ -304,6 +309,14 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         stack=record.stack.index,
         nodes=tuple(sorted({node for each in record.stack.services for node in (each.node or "").split(",") if node})),
     )
+
+
+def _load(parameters: Mapping[str, Any]) -> str:
+    """Return the load in words; empty where the record does not say, or a newer version wrote it."""
+    try:
+        return LoadParams.model_validate(parameters).summary
+    except ValidationError:
+        return ""
 
 
 def _verdict(record: CaseRecord) -> Verdict:

@@ -31,6 +31,18 @@ def test_a_clean_campaign_has_no_notice(tmp_path: Path) -> None:
     assert [(fact.label, fact.value) for fact in data.best] == [("best Avg@5: good (chance 0.60)", "1.00")]
 
 
+def test_a_case_of_a_scenario_says_its_load_and_names_no_target_without_a_root(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases")
+    shapes = [{"kind": "surge", "start_s": 2, "duration_s": 5, "factor": 2}]
+    load = LoadRecord(parameters={"arrival": "poisson", "rate": 3, "shapes": shapes})
+    (injection,) = case.record.injections
+    disturbance = injection.model_copy(update={"role": "disturbance"})
+    summary = summarise_case(rewritten(case, load=load, scenario="busy", injections=(disturbance,)), None)
+    assert (summary.scenario, summary.load) == ("busy", "3 requests/s; surge ×2 from +2 s for 5 s")
+    assert (summary.verdict, summary.targets, summary.title) == ("fault-free", (), "no fault")
+    assert summarise_case(case, None).load == ""
+
+
 def test_what_a_reader_must_know_first(tmp_path: Path) -> None:
     cases = tmp_path / "cases"
     synthetic_case(cases, "weak", verdict="ineffective")
