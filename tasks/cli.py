@@ -38,6 +38,7 @@ from tasks.commands.record import record
 from tasks.commands.report import report
 from tasks.commands.score import score
 from tasks.commands.step import step_app
+from tasks.commands.study import study
 from tasks.commands.validate import validate
 
 app = typer.Typer(
@@ -90,6 +91,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "performance": performance,
     "benchmark": benchmark,
     "calibrate": calibrate,
+    "study": study,
     "import": import_dataset,
     "export": export_dataset,
     "methods": methods,

@@ -26,6 +26,7 @@ STAGES = (
     "html",
     "report",
     "dataset_table",
+    "study",
     "record",
     "compare",
     "commands",

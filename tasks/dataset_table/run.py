@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from tasks.dataset_table.sources import Source, gather
 from tasks.errors import RCArenaError
 from tasks.params import ScoreParams
 from tasks.score.campaign import score_campaign
+from tasks.score.stage import progress_lines
 from tasks.score.store import PairStore
-
-_LINE_EVERY_S = 60.0
 
 Figures = tuple[dict[str, DatasetFigures], list[str]]
 """By data set, and one line per problem. A data set that could not be scored is left out."""
@@ -62,22 +60,8 @@ def _scored(
             score,
             place / "scores",
             store=PairStore(place.parent / ".pairs"),
-            progress=_lines(source.name, console, advance),
+            progress=progress_lines(source.name, console, advance),
             workers=workers,
         )
     console.say(f"{source.name}: scored; {result.kept} of {pairs} rankings were there")
     return read_figures(place / "scores")
-
-
-def _lines(name: str, console: Console, advance: Callable[[int], None]) -> Callable[[int, int, str], None]:
-    """Return a callback that moves the bar by one per pair, and now and then prints a line for a log."""
-    last = time.monotonic()
-
-    def progress(done: int, total: int, what: str) -> None:
-        nonlocal last
-        advance(1)
-        if time.monotonic() - last > _LINE_EVERY_S:
-            last = time.monotonic()
-            console.say(f"{name}: {done} of {total} rankings")
-
-    return progress

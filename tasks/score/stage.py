@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from tasks.console import Console
 from tasks.errors import ParamsError
 from tasks.params import Params
@@ -11,6 +14,8 @@ from tasks.score.results import ScoreResult
 from tasks.score.store import PairStore
 from tasks.text import suggest
 from tasks.workspace import Workspace
+
+_LINE_EVERY_S = 60.0
 
 
 def score_workspace(
@@ -69,3 +74,17 @@ def rank_workspace(
         workspace.cases, alone, store, progress=lambda done, total, what: console.say(what), workers=workers
     )
     console.say(f"score: {method} ranked {pairs} cases; `rcarena score` makes scores of it")
+
+
+def progress_lines(what: str, console: Console, advance: Callable[[int], None]) -> Callable[[int, int, str], None]:
+    """Return a callback that moves the bar by one per pair, and now and then prints a line for a log."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int, pair: str) -> None:
+        nonlocal last
+        advance(1)
+        if time.monotonic() - last > _LINE_EVERY_S:
+            last = time.monotonic()
+            console.say(f"{what}: {done} of {total} rankings")
+
+    return progress

@@ -1,0 +1,186 @@
+"""The study file: which campaigns, which methods, which variants of one of them, and the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from tasks.case import is_finished
+from tasks.errors import ParamsError
+from tasks.metrics import PROFILES, Profile
+from tasks.params import ScoreParams, read_document
+from tasks.rca.registry import list_methods
+from tasks.score.campaign import validate_score_params
+from tasks.text import suggest
+from tasks.validation import Frozen, Plain, validation_problems
+
+Split = Literal["development", "unseen"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class VariantParams(Frozen):
+    """The method under other conditions. None: as in the study."""
+
+    profile: Profile | None = None
+    inject_time: Literal["known", "detected"] | None = None
+    parameters: dict[str, Plain] = Field(default={})
+
+
+class Goals(Frozen):
+    """What the method is meant to reach on unseen cases."""
+
+    single_ac1: Annotated[float, Field(ge=0, le=1)] = 0.95
+    pair_f1: Annotated[float, Field(ge=0, le=1)] = 0.9
+    kind_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
+    false_alarms: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class StudyParams(Frozen):
+    """Paths are relative to the study file.
+
+    ``method``: the one that is compared with all others; ``development``, ``unseen``: patterns of campaign folders
+    that it was, and was not, made on; ``methods``: entries of ``score.methods``, default: every installed method under
+    ``profile``, those of the paper under every profile; ``without``: entries to be left out; ``template``: the page
+    with its tables to be filled in.
+    """
+
+    method: str
+    development: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    profile: Profile = "llm"
+    methods: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    variants: dict[str, VariantParams] = Field(default={})
+    goals: Goals = Goals()
+    template: str
+    page: str
+    figures: str
+    figures_at_most: Annotated[int, Field(ge=0, le=100)] = 6
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A folder with cases. ``name``: that of the folder."""
+
+    name: str
+    cases: Path
+    split: Split
+
+
+@dataclass(frozen=True)
+class Study:
+    file: Path
+    params: StudyParams
+    campaigns: tuple[Campaign, ...]
+
+    def path(self, relative: str) -> Path:
+        return self.file.parent / relative
+
+    def score_params(self, base: ScoreParams) -> ScoreParams:
+        """Return the parameters by which every method is scored; only seed, limits and the like are those of
+        ``base``."""
+        entries = self.params.methods or default_entries(self.params.profile)
+        changes: dict[str, object] = {
+            "methods": tuple(entry for entry in entries if entry not in self.params.without),
+            "profile": self.params.profile,
+            "inject_time": "known",
+            "method_parameters": {},
+        }
+        return ScoreParams.model_validate(base.model_dump() | changes)
+
+    def variant_params(self, base: ScoreParams, label: str) -> ScoreParams:
+        variant = self.params.variants[label]
+        changes: dict[str, object] = {
+            "methods": (self.params.method,),
+            "profile": variant.profile or self.params.profile,
+            "inject_time": variant.inject_time or "known",
+            "method_parameters": {self.params.method: dict(variant.parameters)} if variant.parameters else {},
+        }
+        return ScoreParams.model_validate(base.model_dump() | changes)
+
+
+def read_study(file: Path, base: ScoreParams) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        ParamsError: it cannot be read, or a value is wrong; a pattern that matches no campaign is no problem unless
+            all match none.
+    """
+    try:
+        params = StudyParams.model_validate(read_document(file))
+    except ValidationError as error:
+        raise ParamsError([f"{file}: {problem}" for problem in validation_problems(error, StudyParams)]) from error
+    study = Study(file, params, _campaigns(file, params))
+    problems = [f"{file}: {problem}" for problem in _problems(study, base)]
+    if problems:
+        raise ParamsError(problems)
+    return study
+
+
+def folder_of(label: str) -> str:
+    """Return the name of the folder for the scores of a variant."""
+    return "variant-" + re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+
+
+def default_entries(profile: Profile) -> tuple[str, ...]:
+    """Every installed method under ``profile``; those that are not beyond the paper's 24 under each profile."""
+    entries = []
+    for known in list_methods():
+        if not known.installed:
+            continue
+        others = () if known.beyond or known.reference else tuple(other for other in PROFILES if other != profile)
+        entries += [known.name, *(f"{known.name}@{other}" for other in others)]
+    return tuple(entries)
+
+
+def _campaigns(file: Path, params: StudyParams) -> tuple[Campaign, ...]:
+    found: dict[Path, Campaign] = {}
+    patterns: tuple[tuple[Split, Sequence[str]], ...] = (
+        ("development", params.development),
+        ("unseen", params.unseen),
+    )
+    for split, of_split in patterns:
+        for pattern in of_split:
+            for folder in sorted(_matches(file.parent, pattern)):
+                cases = folder / "cases" if (folder / "cases").is_dir() else folder
+                if any(is_finished(case) for case in cases.iterdir() if case.is_dir()):
+                    found.setdefault(folder.resolve(), Campaign(folder.name, cases, split))
+    return tuple(found.values())
+
+
+def _matches(place: Path, pattern: str) -> list[Path]:
+    """Return the folders that ``pattern`` names, relative to ``place`` or absolute."""
+    whole = Path(place, pattern)
+    depth = next((i for i, part in enumerate(whole.parts) if re.search(r"[*?\[]", part)), None)
+    if depth is None:
+        return [whole] if whole.is_dir() else []
+    rest = str(Path(*whole.parts[depth:]))
+    return [path for path in Path(*whole.parts[:depth]).glob(rest) if path.is_dir()]
+
+
+def _problems(study: Study, base: ScoreParams) -> list[str]:
+    if not study.campaigns:
+        patterns = ", ".join((*study.params.development, *study.params.unseen)) or "none given"
+        return [f"development, unseen: no campaign with a finished case ({patterns})"]
+    names = [campaign.name for campaign in study.campaigns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    problems = [f"development, unseen: two campaigns are called '{name}'" for name in twice]
+    if not study.path(study.params.template).is_file():
+        problems.append(f"template: {study.params.template} does not exist")
+    entries = study.params.methods or default_entries(study.params.profile)
+    for entry in sorted(set(study.params.without) - set(entries)):
+        problems.append(f"without: '{entry}' is not one of methods; {suggest(entry, entries)}")
+    score = study.score_params(base)
+    problems += validate_score_params(score)
+    if study.params.method not in score.methods:
+        problems.append(f"method: '{study.params.method}' is not one of methods")
+        return problems
+    for label in study.params.variants:
+        of_variant = validate_score_params(study.variant_params(base, label))
+        problems += [f"variants.{label}: {problem}" for problem in of_variant]
+    return problems
