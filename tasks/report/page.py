@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 PAGE_FILE = "index.html"
 DEFINITIONS = {
-    "AC@k": "Share of the true services in the first k ranks, |top k ∩ truth| / min(k, |truth|), averaged over cases.",
+    "AC@k": "Recall at k: share of the true services in the first k ranks, |top k ∩ truth| / min(k, |truth|).",
     "Avg@5": "Mean of AC@1 to AC@5.",
     "MRR": "Mean of 1 / rank of the best ranked true service; 0 when none is ranked.",
     "Chance": "What a uniformly random ranking of the candidate services reaches in expectation on the same cases.",
@@ -22,7 +22,11 @@ DEFINITIONS = {
     "Chance per column": "The same if metric columns are drawn, and a service has the place of its first one.",
     "Tail": "Scores take a list as given: what it leaves out is not found. With a tail, that follows in random order.",
     "Lift": "Score divided by chance; 1 is guessing.",
-    "Interval": "Bootstrap over cases.",
+    "Interval": "Bootstrap over cases; Wilson for shares of cases.",
+    "Set F1": "F1 of the roots that a method names, by service and kind (services F1: by service alone).",
+    "Class": "Attributed: users saw the fault, and metrics of the root show it; unexplained: no metric of a root does; "
+    "absorbed: users did not see it; contaminated: something else may have made them see it; ineffective: no effect.",
+    "Stratum": "I: the root has the strongest symptom; II: no service has one; III: one elsewhere is as strong.",
     "Failed": "A method that fails or exceeds its limits on a case scores zero there; no ranking is made up for it.",
     "Tie ≈": "Services with equal scores; a seeded shuffle decides their order.",
     "Verdict": "Effective: the fault's own probe saw its effect; partly: for some of the root causes of the case.",

@@ -17,7 +17,7 @@ from tasks.score.files import ScoreFiles, number, read_score_files
 from tasks.score.findings import read_findings
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
 
-LEVELS = ("overall", "fault", "target", "family")
+LEVELS = ("overall", "fault", "target", "scenario", "stratum", "macro", "family")
 RANKED = "ok"
 _ORDER = ("avg5", "mrr", "ac1")
 _DECIMALS = 9
@@ -70,7 +70,8 @@ class MethodResult:
 @dataclass(frozen=True)
 class Estimate:
     """A score with its bootstrap interval and the expected scores of guessing; None: undefined, or from an older score
-    stage. ``tail``: the score if services missing from a ranking followed in random order."""
+    stage. ``tail``: the score if services missing from a ranking followed in random order. ``wilson_low``,
+    ``wilson_high``: of AC@1 in groups of cases."""
 
     value: float | None
     low: float | None
@@ -80,6 +81,8 @@ class Estimate:
     role_prior: float | None = None
     chance_per_column: float | None = None
     tail: float | None = None
+    wilson_low: float | None = None
+    wilson_high: float | None = None
 
     @property
     def beats_references(self) -> bool:
@@ -240,7 +243,7 @@ def _groups(
         group, name = ("", cell["group"]) if cell["level"] == "family" else (cell["group"], cell["method"])
         by_name = found.setdefault(cell["level"], {}).setdefault(group, {})
         by_name.setdefault(name, {})[cell["score"]] = cell
-    titles = {"overall": "all scored cases", "family": "families of methods"}
+    titles = {"overall": "all scored cases", "family": "families of methods", "macro": "mean of strata"}
     for level in LEVELS:
         for group, by_name in found[level].items():
             if level != "family" or len(by_name) > 1:

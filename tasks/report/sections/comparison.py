@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from markupsafe import Markup
@@ -29,7 +29,8 @@ def render(report: ReportData) -> Markup | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Comparison of two methods on the same cases, from the first one's view: mean difference, wins, ties, losses."""
+    """Comparison of two methods on the same cases, from the first one's view: mean difference, wins, ties, losses.
+    ``mcnemar``, ``mcnemar_holm``: exact p values of AC@1; None for another score."""
 
     difference: float
     wins: int
@@ -38,9 +39,11 @@ class Pair:
     p: float
     p_holm: float
     significant: bool
+    mcnemar: float | None = None
+    mcnemar_holm: float | None = None
 
     def reversed(self) -> Pair:
-        return Pair(-self.difference, self.losses, self.ties, self.wins, self.p, self.p_holm, self.significant)
+        return replace(self, difference=-self.difference, wins=self.losses, losses=self.wins)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ def _comparison(score: str, ranks: pd.DataFrame, pairs: pd.DataFrame) -> Compari
     both_ways: dict[tuple[str, str], Pair] = {}
     for row in pairs.to_dict("records"):
         counts = int(row["wins"]), int(row["ties"]), int(row["losses"])
-        pair = Pair(float(row["difference"]), *counts, float(row["p"]), float(row["p_holm"]), bool(row["significant"]))
+        tested = float(row["p"]), float(row["p_holm"]), bool(row["significant"])
+        exact = (number(row.get(name, math.nan)) for name in ("mcnemar_p", "mcnemar_p_holm"))
+        pair = Pair(float(row["difference"]), *counts, *tested, *exact)
         both_ways[row["method_a"], row["method_b"]] = pair
         both_ways[row["method_b"], row["method_a"]] = pair.reversed()
     return Comparison(

@@ -11,9 +11,20 @@ from markupsafe import Markup
 
 from tasks.report.data import ReportData
 from tasks.report.section import rendered, section
+from tasks.score.first_place import FirstPlace
 
 NOTHING = "(nothing)"
 OTHERS = "(other services)"
+FIRST_PLACE_LABELS: Mapping[FirstPlace, str] = {
+    "correct": "a root",
+    "victim": "a victim",
+    "disturbance": "the disturbance",
+    "gateway": "the gateway",
+    "head": "the head",
+    "replica": "another replica",
+    "service": "another service",
+    "nothing": "nothing",
+}
 MAX_SERVICES = 14
 """Maximum number of services shown individually; every true root cause is."""
 _LAST = (OTHERS, NOTHING)
@@ -27,7 +38,8 @@ def render(report: ReportData) -> Markup | None:
     if board is None or not board.services.groups:
         return None
     found = misattribution(board.files.misattribution, board.methods)
-    return rendered("misattribution.html.j2", report, mis=found, NAMED_ROLES=NAMED_ROLES, OTHERS=OTHERS)
+    errors = first_places(board.files.misattribution, board.methods)
+    return rendered("misattribution.html.j2", report, mis=found, errors=errors, NAMED_ROLES=NAMED_ROLES, OTHERS=OTHERS)
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,25 @@ class Misattribution:
             f"{worst.service}{role} is named first in {blamed:.0%} of the {worst.rankings} rankings, "
             f"but is at fault in {true:.0%} of them."
         )
+
+
+@dataclass(frozen=True)
+class FirstPlaces:
+    """What the methods named first. ``kinds``: right and the errors that occur, as words; ``rows``: by method, the
+    number of cases of each."""
+
+    kinds: Mapping[FirstPlace, str]
+    rows: Mapping[str, Mapping[str, int]]
+
+
+def first_places(table: pd.DataFrame, methods: Sequence[str]) -> FirstPlaces | None:
+    """Count what was named first; None if an older score stage did not tell errors apart, or no case is scored."""
+    counts: dict[str, Counter[str]] = {method: Counter() for method in methods}
+    for row in table.to_dict("records"):
+        if row["error"]:
+            counts[row["method"]][row["error"]] += int(row["cases"])
+    kinds = {kind: label for kind, label in FIRST_PLACE_LABELS.items() if any(row[kind] for row in counts.values())}
+    return FirstPlaces(kinds, {method: row for method, row in counts.items() if row}) if kinds else None
 
 
 def misattribution(table: pd.DataFrame, methods: Sequence[str]) -> Misattribution:
