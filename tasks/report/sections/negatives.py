@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -13,6 +14,8 @@ from tasks.report.data import ReportData
 from tasks.report.section import rendered, section
 from tasks.score.files import number
 from tasks.score.set_tables import ALL
+
+_MAY_BE_UNDEFINED = ("share", "low", "high", "per_case", "per_hour", "per_hour_low", "per_hour_high")
 
 
 @section(link="Negatives", title="Negatives: who names a root where none is?", order=37)
@@ -37,11 +40,11 @@ class NegativeRow:
     cases: int
     silent: int
     alarmed: int
+    false_roots: int
+    disturbances: int
     share: float | None
     low: float | None
     high: float | None
-    false_roots: int
-    disturbances: int
     per_case: float | None
     hours: float
     per_hour: float | None
@@ -62,11 +65,10 @@ def negatives(table: pd.DataFrame) -> Negatives:
     """Return the rows of the table of negatives."""
     groups: dict[str, list[NegativeRow]] = {}
     for row in table.to_dict("records"):
-        group = row.pop("group")
-        whole = {name: int(row.pop(name)) for name in ("cases", "silent", "alarmed", "false_roots", "disturbances")}
-        method, hours = str(row.pop("method")), float(row.pop("hours"))
-        values = {name: number(value) for name, value in row.items()}
-        groups.setdefault(group, []).append(NegativeRow(method=method, hours=hours, **whole, **values))
+        values: dict[str, Any] = {name: number(row[name]) for name in _MAY_BE_UNDEFINED}
+        values |= {name: int(row[name]) for name in ("cases", "silent", "alarmed", "false_roots", "disturbances")}
+        made = NegativeRow(method=str(row["method"]), hours=float(row["hours"]), **values)
+        groups.setdefault(str(row["group"]), []).append(made)
     for rows in groups.values():
         rows.sort(key=lambda row: (row.share is None, row.share or 0.0, row.method))
     overall = groups.pop(ALL, [])
