@@ -6,6 +6,7 @@ Times are in seconds from the start of the fault window; before it they are nega
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,16 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tasks.identity import NO_TELEMETRY
 from tasks.validation import Frozen, Seconds
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """The most tokens that an engine takes in a prompt, and in prompt and answer together, chat template included.
+    None: not known, or no limit of its own."""
+
+    prompt: int | None = None
+    total: int | None = None
+
 
 TimeInCase = Annotated[float, Field(ge=-86_400, le=86_400)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]

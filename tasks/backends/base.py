@@ -14,6 +14,7 @@ from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.health import complete
 from tasks.errors import ParamsError
 from tasks.stack import Role, StackParams
+from tasks.traffic import TokenLimits
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -168,12 +169,9 @@ class Backend(ABC, Generic[P]):
         return []
 
     @classmethod
-    def max_model_len(cls, deploy: P) -> int | None:
-        """Return how many tokens of prompt and answer the model takes; None: not known before the stack runs.
-
-        Called when ``problems`` finds none.
-        """
-        return None
+    def token_limits(cls, deploy: P) -> TokenLimits:
+        """Return what is known of the engine before the stack runs; asked when ``problems`` finds none."""
+        return TokenLimits()
 
     @classmethod
     @abstractmethod

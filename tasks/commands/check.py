@@ -6,6 +6,7 @@ from tasks.backends import deploy_problems, find
 from tasks.errors import ParamsError
 from tasks.inject.catalogue import validate_inject_params
 from tasks.params import Params
+from tasks.traffic import TokenLimits
 
 
 def check_params(params: Params, source: str) -> None:
@@ -19,14 +20,14 @@ def check_params(params: Params, source: str) -> None:
 
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
     found = deploy_problems(params.deploy)
-    longest = None if found else find(params.deploy.backend).max_model_len(params.deploy)
+    limits = TokenLimits() if found else find(params.deploy.backend).token_limits(params.deploy)
     loads = {"load": params.load} | {
         f"inject.scenarios[{number}].load": params.load_of(scenario)
         for number, scenario in enumerate(params.inject.scenarios)
         if scenario.load
     }
     windows = params.campaign.windows
-    problems += [*found, *(each for key, load in loads.items() for each in load_problems(load, windows, longest, key))]
+    problems += [*found, *(each for key, load in loads.items() for each in load_problems(load, windows, limits, key))]
     if not params.inject.cases() and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")
     if problems:

@@ -11,18 +11,19 @@ from tasks.load.intensity import intensity
 from tasks.load.schedule import played
 from tasks.load.trace import read_trace
 from tasks.params import LoadParams, TokenCount, Windows
+from tasks.traffic import TokenLimits
 
 MAX_RATE = 10_000
 CHAT_TEMPLATE_TOKENS = 16
 """So many tokens more than the words of a prompt are left for the chat template of a model."""
 
 
-def load_problems(load: LoadParams, windows: Windows, max_model_len: int | None, key: str = "load") -> list[str]:
+def load_problems(load: LoadParams, windows: Windows, limits: TokenLimits, key: str = "load") -> list[str]:
     """Return what is wrong with ``load`` in a case, one line each, naming the key.
 
     Args:
         windows: of the case; shapes and long prompts must lie within them, a trace must last as long.
-        max_model_len: the most tokens of prompt and answer that the model takes; None: not known.
+        limits: of the engine; held against prompts that are long on purpose and those of a trace.
         key: where the parameters of the load are.
     """
     before, after = windows.warmup_s + windows.baseline_s, windows.fault_s + windows.recovery_s
@@ -36,7 +37,7 @@ def load_problems(load: LoadParams, windows: Windows, max_model_len: int | None,
     shape = intensity(load.shapes, before)
     if load.rate * shape.peak > MAX_RATE:
         problems.append(f"{key}.shapes: reach {load.rate * shape.peak:g} requests/s; at most {MAX_RATE}")
-    problems += _too_long(load, max_model_len, key)
+    problems += _too_long(load, limits, key)
     if load.trace is not None and Path(load.trace.file).exists():
         try:
             played(load, read_trace(load.trace), float(shape.operational(np.array([before + after]))[0]))
@@ -45,18 +46,23 @@ def load_problems(load: LoadParams, windows: Windows, max_model_len: int | None,
     return problems
 
 
-def _too_long(load: LoadParams, max_model_len: int | None, key: str) -> list[str]:
-    if max_model_len is None:
-        return []
-    output, room = _most(load.output_tokens), max_model_len - CHAT_TEMPLATE_TOKENS
+def _too_long(load: LoadParams, limits: TokenLimits, key: str) -> list[str]:
+    output = _most(load.output_tokens)
     wanted = {"long_prompts.tokens": load.long_prompts.tokens} if load.long_prompts else {}
     wanted |= {"prompt_tokens.max": load.prompt_tokens.max} if load.trace else {}
-    return [
-        f"{key}.{name}: {prompt} tokens and {output} of the answer do not fit the model, which takes {max_model_len} "
-        f"with the chat template: at most {room - output}"
-        for name, prompt in wanted.items()
-        if prompt + output > room
-    ]
+    problems = []
+    for name, prompt in wanted.items():
+        if limits.prompt is not None and prompt > limits.prompt - CHAT_TEMPLATE_TOKENS:
+            problems.append(
+                f"{key}.{name}: {prompt} tokens are too long for the engine, which takes prompts of {limits.prompt} "
+                f"with the chat template: at most {limits.prompt - CHAT_TEMPLATE_TOKENS}"
+            )
+        elif limits.total is not None and prompt + output > limits.total - CHAT_TEMPLATE_TOKENS:
+            problems.append(
+                f"{key}.{name}: {prompt} tokens and {output} of the answer do not fit the model, which takes "
+                f"{limits.total} with the chat template: at most {limits.total - CHAT_TEMPLATE_TOKENS - output}"
+            )
+    return problems
 
 
 def _most(tokens: TokenCount) -> int:

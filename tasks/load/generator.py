@@ -128,14 +128,18 @@ class Generator:
             self._over.set_result(None)
 
     def _start_time(self) -> int:
-        """Return the monotonic time of offset zero of the schedule."""
+        """Return the monotonic time of offset zero of the schedule.
+
+        It is the one asked for even if that has passed: shapes stay where the fault window is, and what was due by now
+        leaves at once, with its send lag.
+        """
         ready = time.monotonic_ns()
         if self._spec.start_at is None:
             return ready + _LEAD_NS
         wanted = round(self._spec.start_at * _NS) - self._wall_minus_monotonic
         if wanted < ready:
             log.warning("the start time had passed by %.3f s when the generator was ready", (ready - wanted) / _NS)
-        return max(wanted, ready)
+        return wanted
 
     def _due(self, index: int) -> int:
         return self._start_ns + int(self._schedule.offset_ns[index])

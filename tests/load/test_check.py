@@ -10,9 +10,11 @@ from tasks.commands.check import check_params
 from tasks.errors import ParamsError
 from tasks.load.check import load_problems
 from tasks.params import LoadParams, Params, Windows
+from tasks.traffic import TokenLimits
 from tests.command import ROOT
 from tests.load.test_trace import PLAIN
 
+MODEL = TokenLimits(total=512)
 WINDOWS = Windows(warmup_s=5, baseline_s=22, fault_s=22, recovery_s=8)
 
 
@@ -28,8 +30,8 @@ LONG = {"share": 0.5, "tokens": 300, "start_s": -27, "duration_s": 57}
 
 
 def test_a_load_that_fits() -> None:
-    assert load_problems(load(), WINDOWS, None) == []
-    assert load_problems(load(shapes=[surge(start_s=-27, duration_s=57)], long_prompts=LONG), WINDOWS, 512) == []
+    assert load_problems(load(), WINDOWS, TokenLimits()) == []
+    assert load_problems(load(shapes=[surge(start_s=-27, duration_s=57)], long_prompts=LONG), WINDOWS, MODEL) == []
 
 
 @pytest.mark.parametrize(
@@ -56,36 +58,43 @@ def test_a_load_that_fits() -> None:
     ],
 )
 def test_a_load_that_does_not_fit(values: dict[str, Any], problem: str) -> None:
-    (found,) = load_problems(load(**values), WINDOWS, 512)
+    (found,) = load_problems(load(**values), WINDOWS, MODEL)
     assert problem in found
 
 
 def test_a_trace_must_last_and_its_prompts_must_fit(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(PLAIN)  # 100 s at 4/s
     replayed: dict[str, Any] = {"arrival": "trace", "trace": {"file": str(tmp_path / "t.csv"), "format": "csv"}}
-    assert load_problems(load(**replayed), WINDOWS, 512) == []
+    assert load_problems(load(**replayed), WINDOWS, MODEL) == []
     double = [surge(start_s=-27, duration_s=57)]
-    (short,) = load_problems(load(**replayed, rate=4, shapes=double), WINDOWS, 512, "inject.scenarios[0].load")
+    (short,) = load_problems(load(**replayed, rate=4, shapes=double), WINDOWS, MODEL, "inject.scenarios[0].load")
     assert short.startswith("inject.scenarios[0].load.trace.file: ")
     assert "lasts 99.8 s" in short
     assert "needs 114.0 s" in short
-    (long,) = load_problems(load(**replayed, prompt_tokens={"mean": 30, "max": 500}), WINDOWS, 512)
+    (long,) = load_problems(load(**replayed, prompt_tokens={"mean": 30, "max": 500}), WINDOWS, MODEL)
     assert long.startswith("load.prompt_tokens.max: 500 tokens and 16 of the answer do not fit the model")
     asked = load(**replayed, rate=4, shapes=double)
     (tmp_path / "t.csv").unlink()
-    assert load_problems(asked, WINDOWS, 512) == []  # where it is played it is looked at again
+    assert load_problems(asked, WINDOWS, MODEL) == []  # where it is played it is looked at again
+
+
+def test_an_engine_may_take_shorter_prompts_than_its_model() -> None:
+    limits = TokenLimits(prompt=128, total=512)
+    assert load_problems(load(long_prompts=LONG | {"tokens": 112}), WINDOWS, limits) == []
+    (found,) = load_problems(load(long_prompts=LONG | {"tokens": 113}), WINDOWS, limits)
+    assert found.endswith("which takes prompts of 128 with the chat template: at most 112")
 
 
 @pytest.mark.parametrize(
     "deploy",
     [
-        {},
+        {"backend": "local", "replicas": 3, "model": {"architecture": "llama"}},
         {"backend": "kubernetes", "replicas": 2, "scrape_interval_s": 2, "engine_arguments": {"max_model_len": 512}},
     ],
 )
 def test_the_backend_says_how_long_a_prompt_may_be(deploy: dict[str, Any]) -> None:
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["deploy"] = deploy or document["deploy"]
+    document["deploy"] = deploy
     document["inject"]["faults"] = []
     document["load"]["long_prompts"] = LONG | {"tokens": 500}
     with pytest.raises(ParamsError) as caught:
@@ -93,6 +102,13 @@ def test_the_backend_says_how_long_a_prompt_may_be(deploy: dict[str, Any]) -> No
     assert any("params.yaml: load.long_prompts.tokens: 500 tokens" in problem for problem in caught.value.problems)
     document["load"]["long_prompts"] = LONG
     check_params(Params.model_validate(document), "params.yaml")
+
+
+def test_a_local_falcon_takes_short_prompts_only() -> None:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["load"]["long_prompts"] = LONG
+    with pytest.raises(ParamsError, match=r"long_prompts\.tokens: 300 tokens are too long for the engine"):
+        check_params(Params.model_validate(document), "params.yaml")
 
 
 def test_the_load_of_a_scenario_is_checked_too() -> None:

@@ -10,6 +10,7 @@ from tasks.backends import register
 from tasks.backends.base import Answer, Backend, MissingSeries, Say
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.errors import ParamsError
+from tasks.traffic import TokenLimits
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ class KubernetesBackend(Backend[KubernetesDeployParams]):
         return validate_deploy_params(deploy)
 
     @classmethod
-    def max_model_len(cls, deploy: KubernetesDeployParams) -> int | None:
+    def token_limits(cls, deploy: KubernetesDeployParams) -> TokenLimits:
         from tasks.deploy.kubernetes.models import max_model_len
 
-        return max_model_len(deploy.model, deploy.engine_arguments)
+        return TokenLimits(total=max_model_len(deploy.model, deploy.engine_arguments))
 
     @classmethod
     def read_runtime(cls, directory: Path) -> KubernetesRuntime | None:

@@ -12,6 +12,7 @@ from tasks.backends.base import Answer, Backend, MissingSeries, Say
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.errors import ParamsError
 from tasks.text import suggest
+from tasks.traffic import TokenLimits
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class LocalBackend(Backend[LocalDeployParams]):
     case_overhead_s = 10
 
     @classmethod
-    def max_model_len(cls, deploy: LocalDeployParams) -> int:
-        return deploy.model.max_model_len
+    def token_limits(cls, deploy: LocalDeployParams) -> TokenLimits:
+        return TokenLimits(prompt=deploy.model.max_prompt_tokens, total=deploy.model.max_model_len)
 
     @classmethod
     def read_runtime(cls, directory: Path) -> StackRuntime | None:

@@ -22,6 +22,15 @@ class ModelParams(Frozen):
     max_num_seqs: Annotated[int, Field(ge=1, le=256)] = 16
     kv_cache_mb: Annotated[int, Field(ge=16, le=65_536)] = 64
 
+    @property
+    def max_prompt_tokens(self) -> int | None:
+        """The longest prompt beside ``max_model_len``, chat template included.
+
+        The CPU engine of vLLM 0.32 dies of a Falcon-H1 prompt of more than one block of its cache (128 tokens): its
+        scan of the Mamba layers does not return the intermediate states that the prefix cache asks for.
+        """
+        return 128 if self.architecture == "falcon-h1" else None
+
 
 class CpuCores(Frozen):
     """CPU quota of each service's cgroup, in cores, once the stack is healthy."""
