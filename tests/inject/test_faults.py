@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tasks.deploy.health import is_up
+from tasks.deploy.local.layout import RAY_METRICS_PORT, WITHHELD
 from tasks.inject import catalogue
 from tasks.inject.errors import InjectionError
 from tasks.inject.executors.local import probes
@@ -93,6 +95,41 @@ def test_a_throttled_idle_service_is_honestly_ineffective(clean: MiniStack):
     )
     assert record.outcome is not None
     assert (record.outcome.before, record.outcome.during) == (None, None)
+
+
+def test_lost_telemetry_leaves_the_traffic_alone(clean: MiniStack):
+    """Only the port of the metrics of the target is cut off, and only the target is left out by the exporter."""
+
+    def answers(service: str) -> bool:
+        address = clean.runtime.service(service).address
+        return clean.target(service).in_fabric_network(lambda: is_up(address, RAY_METRICS_PORT, timeout_s=2))
+
+    with plan("lost", "telemetry-loss", lead_s=0, duration_s=600).start(clean):
+        wait_for_state(clean, "lost", "active")
+        with clean.connect() as connection:
+            assert len(fetch(connection, 1_000_000)) == 1_000_000
+        assert not answers(TARGET)
+        assert answers("ray-replicas-1")
+        assert [file.name for file in (clean.workspace.stack / WITHHELD).iterdir()] == [TARGET]
+    assert answers(TARGET)
+    assert list((clean.workspace.stack / WITHHELD).iterdir()) == []
+
+
+def test_a_stalled_engine_leaves_the_rest_of_its_replica_running(clean: MiniStack):
+    target = clean.target()
+    (engine,) = target.engine_processes()
+    with plan("stalled", "engine-stall", lead_s=0, duration_s=600).start(clean):
+        wait_for_state(clean, "stalled", "active")
+        assert [pid for pid, state in target.processes().items() if state == "T"] == [engine]
+        with clean.connect() as connection:
+            assert len(fetch(connection, 1000)) == 1000
+    assert "T" not in target.processes().values()
+
+
+def test_a_service_without_an_engine_process_is_left_alone(clean: MiniStack):
+    record = plan("no-engine", "engine-stall", "ray-replicas-1").start(clean).wait(60)
+    assert record.observed is None
+    assert record.reason.startswith("not carried out: ray-replicas-1: no engine runs in a process of its own")
 
 
 def test_one_undo_leaves_the_other_fault_alone(clean: MiniStack):
