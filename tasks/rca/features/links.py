@@ -5,7 +5,8 @@ The *gap* of a call is what its caller waited beyond what the callee took. A fau
 
 * one of several siblings has the gap: its own link, or its own door (what siblings share is taken off);
 * all callees of a caller share the gap: the caller, unless the callees are slow themselves at the same time;
-* a lone callee: the caller if the requests already come late or the caller's own callers wait as well, else the callee.
+* a lone callee: the end that is itself burdened (slow steps, stopped, short of CPU); if neither or both are, the caller
+  if its own callers wait as well (the front end's clients) or the requests already come late, else the callee.
 
 Gaps are compared as logarithms over an offset (``FLOOR_S`` or a tenth of the call), so that what is short against the
 call counts little.
@@ -13,7 +14,7 @@ call counts little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,35 +29,47 @@ LATE_START = 0.5
 """The share of a gap that lies before the callee began, from which on the caller is late."""
 WAITS = 3.0
 """From so many noises on the clients of the front end wait for its answers."""
-CROWDED = float(np.log(1.3))
-"""From this common slowdown of the callees' own steps on a common gap is theirs."""
+CROWDED = 1.5
+"""A callee whose own steps take k times as long takes up to k to this power as long to answer the door."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """``change``: of the gap blamed on each service. ``values``: (rows, services) the gap blamed on it, s."""
+    """``change``: of the gap blamed on each service. ``values``: (rows, services) the strongest gap blamed on it,
+    s. ``gaps``: service -> (rows,) all of them."""
 
     change: Change
     values: np.ndarray
+    gaps: Mapping[int, Sequence[np.ndarray]]
 
 
 def blame_links(
-    serving: Serving, before: np.ndarray, judge: Judge, front_end: int, crowded: np.ndarray | None
+    serving: Serving,
+    before: np.ndarray,
+    judge: Judge,
+    front_end: int,
+    slowed: np.ndarray | None,
+    burdened: np.ndarray,
 ) -> Links | None:
-    """Return the gaps of the calls, each blamed on one end; None without spans that tell.
+    """Return the gaps of the calls, each blamed on one end; None without spans, or latencies, that tell.
 
-    ``crowded``: (services,) the common change of the siblings' step time (log), if known.
+    ``slowed``: (services,) the change that siblings share of their step time (log), NaN or None unknown. ``burdened``:
+    (services,) bool, what is slow by itself.
     """
     gap, leg = serving.get("gap"), serving.get("request_leg")
-    if gap is None or leg is None:
+    if gap is None:
         return None
+    leg = np.full(gap.shape, np.nan) if leg is None else leg
     offset = _offsets(serving, before)
     into = judge.change(_scaled(gap, offset), before, FLOOR)
     size = gap.shape[1]
     z, own = np.full(size, np.nan), np.full(size, np.nan)
     values = np.full(gap.shape, np.nan)
 
+    gaps: dict[int, list[np.ndarray]] = {}
+
     def blame(service: int, strength: float, change: float, table: np.ndarray) -> None:
+        gaps.setdefault(service, []).append(table)
         if strength > z[service] or np.isnan(z[service]):
             z[service], own[service], values[:, service] = strength, change, table
 
@@ -70,7 +83,7 @@ def blame_links(
         for callee in called:
             callers.setdefault(callee, []).append(caller)
         if len(called) > 1:
-            _blame_caller(blame, caller, np.array(called), gap, into, crowded)
+            _blame_caller(blame, caller, np.array(called), gap, into, slowed)
     for callee, calling in callers.items():
         if judge.siblings(callee) > 1:
             blame(callee, into.z[callee], into.own[callee], gap[:, callee])
@@ -78,8 +91,10 @@ def blame_links(
         for caller in calling:
             known = caller == front_end and clients is not None
             sender = bool(z[front_end] >= WAITS) if known else bool(late[callee])
+            if burdened[caller] != burdened[callee]:
+                sender = bool(burdened[caller])
             blame(caller if sender else callee, into.z[callee], into.own[callee], gap[:, callee])
-    return Links(Change(z, own, np.zeros(size)), values)
+    return Links(Change(z, own, np.zeros(size)), values, gaps)
 
 
 def _blame_caller(
@@ -88,20 +103,23 @@ def _blame_caller(
     called: np.ndarray,
     gap: np.ndarray,
     into: Change,
-    crowded: np.ndarray | None,
+    slowed: np.ndarray | None,
 ) -> None:
-    if crowded is not None and np.nanmax(crowded[called], initial=0.0) > CROWDED:
-        return
+    theirs = np.zeros(len(called)) if slowed is None else CROWDED * np.maximum(0.0, np.nan_to_num(slowed[called]))
+    late = into.shared[called] - theirs
     with np.errstate(invalid="ignore", divide="ignore"):
-        strength = quantile(into.shared[called] / into.alone[called], 0.5)
-    blame(caller, float(strength), float(quantile(into.shared[called], 0.5)), quantile(gap[:, called], 0.5))
+        strength = quantile(late / into.alone[called], 0.5)
+    blame(caller, float(strength), float(quantile(late, 0.5)), quantile(gap[:, called], 0.5))
 
 
 def _offsets(serving: Serving, before: np.ndarray) -> np.ndarray:
     """Return, per callee, what is short against its calls (s)."""
-    done = np.nansum(serving.columns["completed"][before], axis=0)
-    busy = np.nansum(serving.columns["busy"][before], axis=0)
-    return np.maximum(FLOOR_S, FLOOR_SHARE * busy / np.maximum(done, 1.0))
+    if "busy" in serving.columns:
+        done = np.nansum(serving.columns["completed"][before], axis=0)
+        took = np.nansum(serving.columns["busy"][before], axis=0) / np.maximum(done, 1.0)
+    else:
+        took = np.nan_to_num(quantile(serving.columns["latency"][before].T, 0.5))
+    return np.maximum(FLOOR_S, FLOOR_SHARE * took)
 
 
 def _scaled(table: np.ndarray, offset: np.ndarray) -> np.ndarray:

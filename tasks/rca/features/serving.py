@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from tasks import metrics as vocabulary
-from tasks.rca.features.rows import row_of
+from tasks.rca.features.rows import quantile_per_cell, row_of
 from tasks.rca.features.spans import SpanTable, link_traces, span_table
 from tasks.rca.view import CaseView
 from tasks.spans import Traces
@@ -43,7 +43,17 @@ SMOOTH_S = 5.0
 
 DERIVED = frozenset(
     {
-        *("gap", "request_leg", "client_gap", "refused", "completed", "busy", "cpu_beyond_load", "step_beyond_load"),
+        *(
+            "gap",
+            "request_leg",
+            "client_gap",
+            "refused",
+            "started",
+            "completed",
+            "busy",
+            "cpu_beyond_load",
+            "step_beyond_load",
+        ),
         *("stopped", "mute", "done", "silent", "vanished", "quota", "gpu_clock_busy"),
     }
 )
@@ -82,12 +92,15 @@ def serving_columns(view: CaseView, before: np.ndarray) -> Serving:
         calls = _calls(view, table, traces)
         columns |= calls.columns
         callees = calls.callees or callees
+        columns |= _clients(view, _span_times(view, table))
         if "step" not in columns and (engine := _engine_spans(view)):
             columns |= engine
             sources.add("engine spans")
-        if len(view.requests):
-            columns |= _clients(view, table, calls.rows)
-            sources.add("requests")
+    elif "latency" in columns and "processing" in columns:
+        columns["gap"] = columns["latency"] - columns["processing"]
+        columns |= _clients(view, None)
+    if len(view.requests):
+        sources.add("requests")
     columns |= _derived(view, columns, before)
     return Serving(view.services, columns, frozenset(sources), callees)
 
@@ -160,7 +173,6 @@ def _declared_callees(view: CaseView) -> dict[int, tuple[int, ...]]:
 class _Calls:
     columns: dict[str, np.ndarray]
     callees: dict[int, tuple[int, ...]]
-    rows: np.ndarray
 
 
 def _calls(view: CaseView, table: SpanTable, traces: Traces) -> _Calls:
@@ -172,7 +184,9 @@ def _calls(view: CaseView, table: SpanTable, traces: Traces) -> _Calls:
     callers = traces.callers(service)
     call = np.flatnonzero((service >= 0) & (callers != service))
     completed = _counts(rows[call], service[call], (len(index), size))
-    columns = {"completed": completed, "busy": _sums(rows[call], service[call], table.duration[call], completed.shape)}
+    began = row_of(index, table.start[call], view.step_ns)
+    columns = {"started": _counts(began, service[call], completed.shape)}
+    columns |= {"completed": completed, "busy": _sums(rows[call], service[call], table.duration[call], completed.shape)}
     known = call[callers[call] >= 0]
     around = traces.caller_span(known, service, table.duration)
     caller, callee = service[around], service[known]
@@ -184,32 +198,42 @@ def _calls(view: CaseView, table: SpanTable, traces: Traces) -> _Calls:
     callees: dict[int, list[int]] = {}
     for pair in pairs.tolist():
         callees.setdefault(pair // size, []).append(pair % size)
-    return _Calls(columns, {u: tuple(v) for u, v in callees.items()}, rows)
+    return _Calls(columns, {u: tuple(v) for u, v in callees.items()})
 
 
-def _clients(view: CaseView, table: SpanTable, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the gap between the clients and the front end, and the requests that failed without reaching it."""
-    index = pd.DatetimeIndex(view.metrics.index)
-    size = len(view.services)
-    front = view.services.index(view.front_end)
-    of_front = np.flatnonzero(pd.Index(view.services).get_indexer(pd.Index(table.services))[table.service] == front)
-    trace = view.spans["trace_id"].to_numpy()[_measured_rows(view)][of_front]
-    longest = pd.Series(table.duration[of_front]).groupby(trace).max()
+def _span_times(view: CaseView, table: SpanTable) -> pd.Series:
+    """Return how long the front end's span of each trace lasted, s."""
+    front = pd.Index(table.services).get_indexer(pd.Index([view.front_end]))[0]
+    chosen = np.flatnonzero(table.service == front)
+    duration = view.spans["duration"].to_numpy(dtype=float)
+    trace = view.spans["trace_id"].to_numpy()[np.isfinite(duration) & (duration >= 0)]
+    return pd.Series(table.duration[chosen]).groupby(trace[chosen]).max()
+
+
+def _clients(view: CaseView, inside: pd.Series | None) -> dict[str, np.ndarray]:
+    """Return the gap between the clients and the front end, and the share of requests that failed before it saw them.
+
+    ``inside``: s per trace, what the front end took; None: its latency metric.
+    """
     requests = view.requests
+    if not len(requests):
+        return {}
+    index = pd.DatetimeIndex(view.metrics.index)
+    shape = (len(index), len(view.services))
+    front = view.services.index(view.front_end)
     took = (requests["last_token"] - requests["scheduled"]).dt.total_seconds().to_numpy()
     ended = requests["last_token"].fillna(requests["scheduled"]).dt.as_unit("ns").astype("int64").to_numpy()
     row = row_of(index, ended, view.step_ns)
-    inside = longest.reindex(requests["trace_id"]).to_numpy()
-    ok = np.isfinite(took) & np.isfinite(inside)
-    gap = _means(row[ok], np.full(ok.sum(), front), (took - inside)[ok], (len(index), size))
-    refused = requests["error"].notna().to_numpy() & ~np.isfinite(inside)
-    share = _means(row, np.full(len(row), front), refused.astype(float), (len(index), size))
-    return {"client_gap": gap, "refused": share}
-
-
-def _measured_rows(view: CaseView) -> np.ndarray:
-    duration = view.spans["duration"].to_numpy(dtype=float)
-    return np.isfinite(duration) & (duration >= 0)
+    column = np.full(len(row), front)
+    if inside is None:
+        known = np.isfinite(took)
+        gap = quantile_per_cell(row[known], column[known], took[known], shape, 0.5)
+        return {"client_gap": gap - metric_tables(view)["latency"]}
+    within = inside.reindex(requests["trace_id"]).to_numpy()
+    known = np.isfinite(took) & np.isfinite(within)
+    gap = _means(row[known], column[known], (took - within)[known], shape)
+    refused = requests["error"].notna().to_numpy() & ~np.isfinite(within)
+    return {"client_gap": gap, "refused": _means(row, column, refused.astype(float), shape)}
 
 
 def _engine_spans(view: CaseView) -> dict[str, np.ndarray]:
@@ -317,7 +341,7 @@ def _of_cgroup(view: CaseView) -> bool:
 
 def _work(columns: Mapping[str, np.ndarray], before: np.ndarray, smooth: int) -> np.ndarray | None:
     """Return how much work a service does, relative to its normal: the largest of requests, prompts and tokens."""
-    names = ("request_rate", "completed", "tokens", "prompt_tokens")
+    names = ("request_rate", "started", "completed", "tokens", "prompt_tokens")
     parts = [_relative(columns[name], before, smooth) for name in names if name in columns]
     return np.fmax.reduce(parts) if parts else None
 

@@ -23,8 +23,9 @@ LEVELS = (0.5, 0.75)
 """Quantiles of a window that are compared: a fault of a third of the window shows in the upper one."""
 SHARED_ERROR = 0.3
 """Siblings share a common change up to this part of it: they do not get the same share of the load."""
-ROWS_PER_OBSERVATION = 2.0
-"""A rate over some seconds, taken each second: so many rows say as much as one independent observation."""
+OBSERVATION_S = 2.0
+"""A rate over some seconds, taken each second: rows of so many seconds say as much as one independent observation."""
+_MAD_TO_DEVIATION = 1.4826
 _RESOLUTION = 1e-6
 
 
@@ -102,15 +103,13 @@ def change_noise(values: np.ndarray, group: np.ndarray, reference: Reference) ->
 
 
 def sampling_error(values: np.ndarray, rows_per_observation: float) -> np.ndarray:
-    """Return the standard error of the level of each window from the differences of its neighbouring samples, which a
-    lasting step hardly touches: (..., rows, services) -> (..., services); 0 without two neighbours."""
-    steps = np.diff(values, axis=-2)
-    known = ~np.isnan(steps)
-    pairs = known.sum(axis=-2)
-    samples = (~np.isnan(values)).sum(axis=-2)
+    """Return the standard error of the median of each window, from the typical difference of neighbouring samples,
+    which a step hardly touches: (rows, services) -> (services,); 0 without two neighbours."""
+    steps = np.abs(np.diff(values, axis=0)).T
+    samples = np.count_nonzero(~np.isnan(values), axis=0)
+    deviation = quantile(steps, 0.5) * _MAD_TO_DEVIATION / np.sqrt(2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        variance = np.where(known, steps, 0.0).__pow__(2).sum(axis=-2) / (2 * pairs)
-        error = np.sqrt(variance * np.pi / 2 * rows_per_observation / samples)
+        error = deviation * np.sqrt(np.pi / 2 * rows_per_observation / samples)
     return np.nan_to_num(error, nan=0.0, posinf=0.0)
 
 
@@ -137,6 +136,7 @@ class Judge:
     reference: Reference = "shared"
     history: bool = True
     floors: bool = True
+    step_s: float = 1.0
 
     def siblings(self, service: int) -> int:
         return int(np.count_nonzero(self.group == self.group[service]))
@@ -146,7 +146,7 @@ class Judge:
         the highest values instead."""
         normal, now = values[before], values[~before]
         noise = change_noise(normal, self.group, self.reference) if self.history else 0.0
-        error = sampling_error(now, ROWS_PER_OBSERVATION)
+        error = sampling_error(now, max(1.0, OBSERVATION_S / self.step_s))
         alone = np.sqrt((floor if self.floors else _RESOLUTION) ** 2 + noise**2 + error**2)
         best: Change | None = None
         for level in (1.0,) if once else LEVELS:

@@ -36,8 +36,14 @@ SUSTAIN = 3
 """An onset is the first of so many rows whose mean is past half of the change."""
 RELOCATE_S = 12.0
 """The change is looked for up to so many seconds from the given inject time."""
+HINTS = 2.0
+"""From so many noises on a service helps to find the time of the change."""
 RELOCATE_ROWS = 3
 """A change closer than this to the given time leaves it as it is."""
+CLEARER = 1.1
+"""Another time of the change is believed if the strongest evidence is so much stronger there."""
+SLIGHT = 6.0
+"""Below so many noises more CPU or memory that harms nothing is no cause while something twice as strong is there."""
 LATER_S = 4.0
 """One onset is later than another from this difference on."""
 UNANSWERED = 0.3
@@ -52,7 +58,8 @@ PILES_UP = ("memory-stress", "process-kill", "cpu-stress")
 
 @dataclass(frozen=True)
 class _Case:
-    """What is known of a case once the change is located. ``z``: signal -> (services,) strength, NaN unknown."""
+    """What is known of a case once the change is located. ``z``: signal -> (services,) strength, NaN unknown.
+    ``gaps``: of :class:`tasks.rca.features.links.Links`."""
 
     view: CaseView
     before: np.ndarray
@@ -61,6 +68,7 @@ class _Case:
     changes: Mapping[str, Change]
     tables: Mapping[str, np.ndarray]
     z: Mapping[str, np.ndarray]
+    gaps: Mapping[int, Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -101,11 +109,12 @@ def peerwise(
     before = np.asarray(view.metrics.index < view.inject_time)
     _require(before)
     groups = np.unique([view.roles[service] for service in view.services], return_inverse=True)[1]
-    judge = Judge(groups, reference, history, floors)
+    judge = Judge(groups, reference, history, floors, view.step_s or 1.0)
     case = _examine(view, before, judge, derived)
     moved = _relocated(case)
     if moved is not None:
-        case = _examine(view, moved, judge, derived)
+        other = _examine(view, moved, judge, derived)
+        case = other if _best(other).max(initial=0.0) >= CLEARER * _best(case).max(initial=0.0) else case
     roots = _roots(case)
     return Ranking(
         services=_service_scores(case, roots),
@@ -131,11 +140,16 @@ def _examine(view: CaseView, before: np.ndarray, judge: Judge, derived: bool) ->
         if table is not None:
             tables[signal.name] = signal.scaled(table)
             changes[signal.name] = judge.change(tables[signal.name], before, signal.floor, once=signal.once)
-    slowed = changes["step"].shared if "step" in changes else None
-    links = blame_links(serving, before, judge, view.services.index(view.front_end), slowed)
+    slowed = None
+    if "step" in serving.columns:
+        slowed = judge.change(BY_NAME["step"].scaled(serving.columns["step"]), before, BY_NAME["step"].floor).shared
+    own = [changes[name].z for name in ("cpu", "step", "stopped") if name in changes]
+    burdened = np.nan_to_num(np.fmax.reduce(own)) >= SHOWS if own else np.zeros(len(view.services), dtype=bool)
+    links = blame_links(serving, before, judge, view.services.index(view.front_end), slowed, burdened)
     if links is not None:
         changes[LINK.name], tables[LINK.name] = links.change, links.values
-    case = _Case(view, before, serving, judge, changes, tables, {name: change.z for name, change in changes.items()})
+    strengths = {name: change.z for name, change in changes.items()}
+    case = _Case(view, before, serving, judge, changes, tables, strengths, links.gaps if links else {})
     return replace(case, z=_explained(case))
 
 
@@ -155,6 +169,12 @@ def _explained(case: _Case) -> dict[str, np.ndarray]:
             for name in ("silent", "step", "link"):
                 if name in z and not halts[service]:
                     z[name][service] = np.nan
+    if "link" in z:
+        own = [z[name] for name in ("cpu", "step", "link") if name in z]
+        late = np.nan_to_num(np.fmax.reduce(own)) >= SHOWS
+        for caller, called in case.serving.callees.items():
+            if late[caller] and len(called) > 1:
+                z["link"][list(called)] = np.nan
     if "silent" in z:
         asked = _still_asked(case)
         for service in range(len(case.view.services)):
@@ -194,15 +214,15 @@ def _relocated(case: _Case) -> np.ndarray | None:
     if reach < RELOCATE_ROWS or not case.judge.history:
         return None
     given = int(np.count_nonzero(case.before))
-    splits = []
     internal = [name for name in case.z if BY_NAME[name].group in INTERNAL and not BY_NAME[name].once]
-    for service in range(len(case.view.services)):
-        strengths = [np.nan_to_num(case.z[name][service]) for name in internal]
-        if not strengths or max(strengths) < SHOWS + 1:
-            continue
-        name = internal[int(np.argmax(strengths))]
-        table = case.tables[name][:, service]
-        splits.append(_split(table, max(LEAST_ROWS, given - reach), min(len(table) - LEAST_ROWS, given + reach)))
+    if not internal:
+        return None
+    table = np.stack([np.nan_to_num(case.z[name]) for name in internal])
+    best = table.max(axis=0)
+    splits = []
+    for service in np.flatnonzero(best >= max(HINTS, 0.5 * best.max())).tolist():
+        values = case.tables[internal[int(np.argmax(table[:, service]))]][:, service]
+        splits.append(_split(values, max(LEAST_ROWS, given - reach), min(len(values) - LEAST_ROWS, given + reach)))
     if not splits or abs(min(splits) - given) < RELOCATE_ROWS:
         return None
     return np.arange(len(case.before)) < min(splits)
@@ -229,22 +249,57 @@ def _group_strengths(case: _Case) -> dict[str, np.ndarray]:
     return {name: np.fmax.reduce(parts) for name, parts in groups.items()}
 
 
+def _best(case: _Case) -> np.ndarray:
+    """Return the strongest internal evidence of each service, (services,), 0 where nothing is known."""
+    groups = _group_strengths(case)
+    return np.nan_to_num(np.fmax.reduce(list(groups.values()))) if groups else np.zeros(len(case.view.services))
+
+
 def _roots(case: _Case) -> list[_Root]:
     """Return the services whose evidence is significant, earliest first."""
     groups = _group_strengths(case)
     if not groups:
         return []
     table = np.stack(list(groups.values()))
-    best = np.fmax.reduce(table)
+    best = _best(case)
     tests = np.count_nonzero(~np.isnan(table), axis=0)
-    p = np.minimum(1.0, student.sf(np.nan_to_num(best), TAIL) * np.maximum(tests, 1))
+    p = np.minimum(1.0, student.sf(best, TAIL) * np.maximum(tests, 1))
     corrected = holm(p)
     found = []
-    for service in np.flatnonzero(corrected <= ALPHA).tolist():
+    named = (corrected <= ALPHA) & (best >= SHOWS) & ~_slight(groups, best)
+    named[case.view.services.index(case.view.front_end)] &= not _restarted_in_order(case, groups)
+    for service in np.flatnonzero(named).tolist():
         kinds = kinds_of(_signals_of(case, service))
         found.append(_Root(int(service), float(corrected[service]), kinds, _onset(case, service, kinds)))
     strength = {root.service: best[root.service] for root in found}
     return sorted(found, key=lambda root: (root.onset_s, -strength[root.service]))
+
+
+def _restarted_in_order(case: _Case, groups: Mapping[str, np.ndarray]) -> bool:
+    """Return whether the front end ended and came back without breaking a request that it had accepted: somebody
+    restarted it. A crash looks the same while nothing is under way."""
+    front = case.view.services.index(case.view.front_end)
+    requests = case.view.requests
+    others = [groups[name][front] for name in groups if name not in ("restart", "stall")]
+    if np.nan_to_num(groups.get("restart", np.zeros(front + 1))[front]) < SHOWS or not len(requests):
+        return False
+    if np.nan_to_num(others).max(initial=0.0) >= SHOWS or _lasting_stall(case, front):
+        return False
+    failed = requests["error"].notna() & (requests["scheduled"] >= case.view.metrics.index[~case.before][0])
+    passed_on = case.view.spans["trace_id"][(case.view.spans["service"] != case.view.front_end).to_numpy()]
+    broken = failed & (requests["first_token"].notna() | requests["trace_id"].isin(passed_on))
+    return not bool(broken.any())
+
+
+def _lasting_stall(case: _Case, service: int) -> bool:
+    return any(np.nan_to_num(case.z[name][service]) >= SHOWS for name in ("stopped", "mute") if name in case.z)
+
+
+def _slight(groups: Mapping[str, np.ndarray], best: np.ndarray) -> np.ndarray:
+    """Return (services,) bool: a little more CPU or memory that slowed nothing, beside something far stronger."""
+    harm = [groups[name] for name in groups if name not in ("cpu", "memory")]
+    harmless = np.nan_to_num(np.fmax.reduce(harm)) < HINTS if harm else np.zeros(len(best), dtype=bool)
+    return harmless & (best < SLIGHT) & (best < 0.5 * best.max(initial=0.0))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -263,16 +318,19 @@ def _signals_of(case: _Case, service: int) -> dict[str, float]:
     """Return the strengths of the signals of a service, the shape of its late calls among them."""
     signals = {name: float(np.nan_to_num(strength[service])) for name, strength in case.z.items()}
     if signals.get("link", 0.0) >= SHOWS:
-        gap = case.tables["link"][:, service]
-        active = _active(gap, case.before)
-        quick, typical, slow = (quantile(gap[active], level) for level in (0.3, 0.5, 0.8))
-        usual = quantile(gap[case.before], 0.5)
-        signals["every_call"] = SHOWS if slow - quick <= ALIKE * (typical - usual) else 0.0
+        active = _active(case.tables["link"][:, service], case.before)
+        signals["every_call"] = SHOWS if any(_alike(gap, active, case.before) for gap in case.gaps[service]) else 0.0
         sent = case.serving.get("transmit")
         if sent is not None:
             low, middle, high = (quantile(sent[active, service], level) for level in (0.3, 0.5, 0.9))
             signals["capped"] = SHOWS if middle > 0 and (high - low) <= FLAT * middle else 0.0
     return signals
+
+
+def _alike(gap: np.ndarray, active: np.ndarray, before: np.ndarray) -> bool:
+    """Return whether calls are late by about the same: something holds all of them up, not one packet or another."""
+    quick, typical, slow = (quantile(gap[active], level) for level in (0.3, 0.5, 0.8))
+    return bool(slow - quick <= ALIKE * (typical - quantile(gap[before], 0.5)))
 
 
 def _active(values: np.ndarray, before: np.ndarray) -> np.ndarray:
