@@ -29,7 +29,7 @@ from tasks.rca.method import UNKNOWN_KIND, Evidence, Finding, MethodError, Paper
 from tasks.rca.view import CaseView
 
 ALPHA = 0.05
-TAIL = 20
+TAIL = 100
 """Degrees of freedom of the Student t distribution that strengths are judged by: noise is not quite normal."""
 LEAST_ROWS = 3
 SUSTAIN = 3
