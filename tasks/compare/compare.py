@@ -30,6 +30,16 @@ class ScoreChange:
 
 
 @dataclass(frozen=True)
+class SetChange:
+    """Change of what a method says beyond a rank, each side by score; ``difference`` is that of the F1 of its sets."""
+
+    method: str
+    a: Mapping[str, Estimate]
+    b: Mapping[str, Estimate]
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
 class LatencyChange:
     """Change of one latency of healthy requests (s), geometric mean over cases; ``ratio`` is b / a with its interval.
 
@@ -97,6 +107,7 @@ class Comparison:
     b: Side
     resampling: Resampling
     scores: tuple[ScoreChange, ...]
+    sets: tuple[SetChange, ...]
     latency: tuple[LatencyChange, ...]
     dominance: tuple[DominanceChange, ...]
     failed_requests: tuple[ShareChange, ...]
@@ -116,6 +127,16 @@ def compare(a: Side, b: Side, how: Resampling) -> Comparison:
         b=b,
         resampling=how,
         scores=_score_changes(a, b, how),
+        sets=tuple(
+            SetChange(
+                method,
+                a.said.get(method, {}),
+                b.said.get(method, {}),
+                difference(a.sets.get(method, {}), b.sets.get(method, {}), how, f"{method}|set_f1"),
+            )
+            for method in dict.fromkeys((*b.said, *a.said))
+            if method in a.sets or method in b.sets
+        ),
         latency=tuple(change for group in GROUPS for change in _latency_changes(a, b, group, how)),
         dominance=tuple(change for group in GROUPS for change in _dominance_changes(a, b, group, how)),
         failed_requests=tuple(change for group in GROUPS if (change := _failed_share(a, b, group, how))),

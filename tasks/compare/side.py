@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,11 @@ from tasks.requests import observed
 from tasks.score.accuracy import COMPARED_SCORES, ranking_scores
 from tasks.score.errors import ScoreError
 from tasks.score.files import ScoreFiles, number, read_score_files
+from tasks.score.set_tables import ALL
 from tasks.yaml_core import YamlError, load
+
+SAID_SCORES = ("set_f1", "kind_accuracy")
+FALSE_ALARMS = "false_alarms"
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,9 @@ class Estimate:
 @dataclass(frozen=True)
 class Side:
     """``scores``: method -> score -> case id -> value, service level, scored cases only; ``estimates``: method ->
-    score; ``references``: reference methods (not compared); ``failures``: method -> status and reason ->
-    cases; ``parameters``: dotted key -> value."""
+    score; ``sets``: method -> case id -> F1 of the roots that it names, only of methods that say how many there are;
+    ``said``: the same methods -> score of sets, or ``false_alarms``; ``references``: reference methods (not compared);
+    ``failures``: method -> status and reason -> cases; ``parameters``: dotted key -> value."""
 
     label: str
     commit: str | None
@@ -65,6 +71,8 @@ class Side:
     cases: tuple[str, ...]
     scores: Mapping[str, Mapping[str, Mapping[str, float]]]
     estimates: Mapping[str, Mapping[str, Estimate]]
+    sets: Mapping[str, Mapping[str, float]]
+    said: Mapping[str, Mapping[str, Estimate]]
     references: frozenset[str]
     failures: Mapping[str, Mapping[str, int]]
     requests: Mapping[str, HealthyRequests]
@@ -98,6 +106,8 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
         cases=tuple(case.record.case_id for case in cases),
         scores=_scores(files.rankings),
         estimates=_estimates(files),
+        sets=_sets(files),
+        said=_said(files),
         references=frozenset(files.rankings.loc[files.rankings["reference"], "method"].astype(str)),
         failures=_failures(files.rankings),
         requests={case.record.case_id: healthy_requests(case) for case in cases},
@@ -127,6 +137,30 @@ def _estimates(files: ScoreFiles) -> dict[str, dict[str, Estimate]]:
         estimate = Estimate(*(number(row[name]) for name in ("value", "low", "high", "chance")))
         found.setdefault(str(row["method"]), {})[str(row["score"])] = estimate
     return found
+
+
+def _sets(files: ScoreFiles) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for row in [] if files.sets is None else files.sets.dropna(subset="answers").to_dict("records"):
+        f1 = 2 * int(row["hits"]) / (int(row["answers"]) + int(row["truths"]))
+        found.setdefault(str(row["method"]), {})[str(row["case_id"])] = f1
+    return found
+
+
+def _said(files: ScoreFiles) -> dict[str, dict[str, Estimate]]:
+    found: dict[str, dict[str, Estimate]] = {}
+    if files.set_scores is not None:
+        table = files.set_scores
+        for row in table[(table["level"] == "overall") & table["score"].isin(SAID_SCORES)].to_dict("records"):
+            found.setdefault(str(row["method"]), {})[str(row["score"])] = _said_value(row, "value")
+    if files.negatives is not None:
+        for row in files.negatives[files.negatives["group"] == ALL].to_dict("records"):
+            found.setdefault(str(row["method"]), {})[FALSE_ALARMS] = _said_value(row, "share")
+    return found
+
+
+def _said_value(row: Mapping[Any, Any], name: str) -> Estimate:
+    return Estimate(number(row[name]), number(row["low"]), number(row["high"]), None)
 
 
 def _failures(rankings: pd.DataFrame) -> dict[str, dict[str, int]]:

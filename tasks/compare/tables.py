@@ -16,10 +16,11 @@ from tasks.compare.compare import (
     EffectChange,
     LatencyChange,
     ScoreChange,
+    SetChange,
     ValueChange,
 )
 from tasks.compare.regression import Verdict, line
-from tasks.compare.side import Estimate, Side
+from tasks.compare.side import FALSE_ALARMS, SAID_SCORES, Estimate, Side
 from tasks.compare.statistics import Difference, Dominance
 from tasks.console import table_console
 from tasks.html.formatting import difference as signed
@@ -44,6 +45,8 @@ def blocks(comparison: Comparison) -> Iterator[Block]:
     """Yield every table, in reading order."""
     yield _scores(comparison)
     yield _latency(comparison)
+    if comparison.sets:
+        yield _sets(comparison.sets)
     yield _effects(comparison.effects)
     yield _values("Failures of methods", "method", comparison.failures)
     yield _values("Versions", "what", comparison.versions)
@@ -74,6 +77,23 @@ def _scores(comparison: Comparison) -> Block:
         marks.append(_mark(changes[0].difference if changes[0] else None, more_is_worse=False))
     columns = ("method", *(f"{SCORE_LABELS[name]}{what}" for name in shown for what in (" A", " B", " B − A", " p")))
     return Block("Scores", columns, tuple(rows), tuple(marks), pairing(comparison))
+
+
+def _sets(changes: Sequence[SetChange]) -> Block:
+    rows = []
+    for change in changes:
+        f1, kinds, alarms = (
+            tuple(_estimate(side.get(score)) for side in (change.a, change.b)) for score in (*SAID_SCORES, FALSE_ALARMS)
+        )
+        rows.append((change.method, *f1, *_difference(change.difference), *kinds, *alarms))
+    sides = ("A", "B")
+    columns = (
+        *("method", *(f"set F1 {side}" for side in sides), "set F1 B − A", "p"),
+        *(f"{what} {side}" for what in ("kind accuracy", "false alarms") for side in sides),
+    )
+    marks = tuple(_mark(change.difference, more_is_worse=False) for change in changes)
+    note = "only methods that say how many roots there are; false alarms: share of the negatives with a root named"
+    return Block("Sets, kinds and false alarms", columns, tuple(rows), marks, note)
 
 
 def _score_cells(change: ScoreChange | None) -> tuple[str, str, str, str]:
@@ -214,6 +234,7 @@ def document(comparison: Comparison, verdict: Verdict | None) -> dict[str, Any]:
         "b": _side(comparison.b),
         "confidence": comparison.resampling.confidence,
         "scores": [asdict(change) for change in comparison.scores],
+        "sets": [asdict(change) for change in comparison.sets],
         "latency": [{**asdict(change), "ratio": change.ratio} for change in comparison.latency],
         "cliffs_delta": [asdict(change) for change in comparison.dominance],
         "failed_requests": [asdict(change) for change in comparison.failed_requests],

@@ -31,8 +31,11 @@ def score_dots(scores: Scores, score: str, levels: Sequence[str] = LEVELS) -> Do
 
 def _dot(row: ScoreRow, group: str, label: str, estimate: Estimate, value: float) -> Dot:
     text = f"{row.name}, {group}: {label} {value:.2f}"
-    if estimate.low is not None and estimate.high is not None:
-        text += f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    low, high = estimate.low, estimate.high
+    if estimate.wilson_low is not None:
+        low, high = estimate.wilson_low, estimate.wilson_high
+    if low is not None and high is not None:
+        text += f" [{low:.2f}, {high:.2f}]"
     if estimate.chance is not None:
         text += f", chance {estimate.chance:.2f}"
-    return Dot(row.name, value, estimate.low, estimate.high, f"{text}, {row.cases} case(s)", estimate.chance)
+    return Dot(row.name, value, low, high, f"{text}, {row.cases} case(s)", estimate.chance)

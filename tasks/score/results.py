@@ -28,7 +28,7 @@ _SET_COLUMNS = {
     "kind_accuracy": "kind accuracy",
     "order": "order",
 }
-_ALARM_COLUMNS = ("negatives with a false root", "false roots/h")
+_ALARM_COLUMNS = ("false alarms", "per h")
 _POLICY = (
     "scores take each list as given: what it leaves out is not found; 'Avg@5 tail' puts that behind the list in random "
     "order; in brackets: orders drawn at random"
@@ -189,19 +189,15 @@ class ScoreResult:
 
 
 def _figure(row: Any) -> str:
-    """Return a score of sets with its interval; of a share of roots or pairs with their number."""
-    if row is None:
-        return ""
-    return _with_interval(row) + (f" n={row.n}" if row.score in ("kind_accuracy", "order") else "")
+    return "" if row is None else _with_interval(row)
 
 
 def _alarms(row: Any) -> tuple[str, str]:
     if row is None:
         return ("", "")
     if not row["cases"]:
-        return (f"0 of 0 ({row['silent']} not judged)", "")
-    share = f"{row['alarmed']} of {row['cases']}: {row['share']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
-    return share, f"{row['per_hour']:.1f}"
+        return "0/0", ""
+    return f"{row['alarmed']}/{row['cases']} [{row['low']:.2f}, {row['high']:.2f}]", f"{row['per_hour']:.1f}"
 
 
 class _Cells:

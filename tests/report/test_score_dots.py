@@ -46,3 +46,12 @@ def test_many_methods_stand_closer(tmp_path: Path) -> None:
     assert figure.height < 500
     values = [mark.x for mark in figure.facets[0].marks]
     assert values == sorted(values, reverse=True)
+
+
+def test_the_first_place_has_wilsons_interval_which_few_right_cases_do_not_close(tmp_path: Path) -> None:
+    board = board_of(tmp_path, {"good": truth_at(1)}, ["cpu-stress"] * 2)
+    (mark,) = score_dots(board.services, "ac1", ("fault",)).facets[0].marks
+    assert mark.low == pytest.approx(0.3424 * 170, abs=0.01)
+    assert mark.high == mark.x == 170
+    (mark,) = score_dots(board.services, "avg5", ("fault",)).facets[0].marks
+    assert mark.low == mark.high == 170

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from tasks.params import ScoreParams
 from tasks.rca.method import Method
 from tasks.rca.registry import get_method
 from tasks.rca.run.pair import PairResult
+from tasks.score.results import TABLE_WIDTH, ScoreResult
 from tasks.score.set_tables import kind_table, negative_table, set_pairs, set_score_table, set_table
 from tasks.score.tables import Scored, comparison_table, misattribution_table, score_pair, score_table
 from tasks.score.truth import Truth
@@ -151,3 +154,21 @@ def test_mcnemar_is_of_the_first_place_only() -> None:
     table = comparison_table(pairs, PARAMS).set_index("score")
     assert table.loc["ac1", "mcnemar_p"] == table.loc["ac1", "mcnemar_p_holm"] == pytest.approx(2 / 64)
     assert table.loc[["avg5", "mrr"], "mcnemar_p"].isna().all()
+
+
+def test_people_see_one_compact_block_of_the_methods_that_say() -> None:
+    pairs = pairs_of(SAYS, (ONE, result(["r0"], [found("r0")])), (NEGATIVE, result(["r0"], [found("head")])))
+    pairs += pairs_of(RANKS, (ONE, result(["r0"])), (NEGATIVE, result(["r0"])))
+    shown = shown_of(pairs)
+    assert shown is not None
+    head, row = shown.splitlines()
+    assert head.split("  ")[0] == "says how many roots"
+    assert len(row) <= TABLE_WIDTH
+    assert row.split() == ["nsigma", "1.00", "1.00", "1.00", "[0.21,", "1.00]", "1/1", "[0.21,", "1.00]", "4.0"]
+    assert shown_of(pairs_of(RANKS, (ONE, result(["r0"])))) is None
+
+
+def shown_of(pairs: Sequence[Scored]) -> str | None:
+    tables = {"set_scores": set_score_table(set_pairs(pairs), PARAMS), "negatives": negative_table(pairs, PARAMS)}
+    table = ScoreResult.set_table(cast("ScoreResult", SimpleNamespace(**tables)))
+    return table.text() if table else None
