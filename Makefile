@@ -1,4 +1,4 @@
-# The two commands: `make campaign` and `make test`. Each installs what is missing and can be run again.
+# The commands: `make demo`, `make campaign` and `make test`. Each installs what is missing and can be run again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PARAMS ?= params.yaml
@@ -16,13 +16,23 @@ endef
 
 setup_tests = if [ "$$(id -u)" -eq 0 ]; then scripts/setup system tasks serve airflow; else scripts/setup tasks airflow; fi
 
-.PHONY: help setup campaign airflow airflow-down test test-all test-fast lint clean
+.PHONY: help setup demo data campaign airflow airflow-down test test-all test-fast lint clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Install system packages and both Python environments
 	@scripts/setup
+
+demo: ## Score and report 12 recorded cases that come with the repository: no root, no stack
+	@scripts/setup tasks
+	@dvc pull --quiet --remote shipped data/demo/cases.dvc
+	@rcarena score --params data/demo/params.yaml --workspace data/demo
+	@rcarena report --params data/demo/params.yaml --workspace data/demo
+
+data: ## Fetch the cases of every campaign that comes with the repository (data/)
+	@scripts/setup tasks
+	@dvc pull --quiet --remote shipped $$(find data -name cases.dvc)
 
 campaign: ## Run the campaign of params.yaml on this machine (PARAMS=file WORKSPACE=dir)
 	@$(need_root)
