@@ -31,7 +31,7 @@ _SET_COLUMNS = {
 _ALARM_COLUMNS = ("false alarms", "per h")
 _POLICY = (
     "scores take each list as given: what it leaves out is not found; 'Avg@5 tail' puts that behind the list in random "
-    "order; in brackets: orders drawn at random"
+    "order; 'macro': mean over strata of difficulty; in brackets: orders drawn at random"
 )
 
 
@@ -134,6 +134,7 @@ class ScoreResult:
                 method,
                 *(_with_interval(cells.row(method, score)) for score in ("ac1", "avg5")),
                 f"{cells.row(method, 'avg5').tail:.2f}",
+                *cells.macro(method, "value"),
                 *cells.at_metric_level(method, "value"),
                 str(round(cells.row(method, "failure_rate").value * cells.cases["all"])),
                 f"{self.costs[method]['wall_s_mean']:.2f}",
@@ -150,12 +151,14 @@ class ScoreResult:
             rows[name] = (
                 name,
                 *(f"{value:.2f}" for value in (*expected, expected[1])),
+                *cells.macro(first, reference),
                 *cells.at_metric_level(next(iter(cells.ranking_metrics), ""), reference),
                 *("", ""),
                 *(cells.pair(first, fault, reference) for fault in cells.faults),
             )
         columns = (
             *("method", f"AC@1 ({cells.cases['all']} cases)", "Avg@5", "Avg@5 tail"),
+            *cells.macro_column,
             *(f"metric Avg@5 ({cells.metric_cases})" for _ in cells.ranking_metrics[:1]),
             *("failed", "s/case"),
             *(f"{fault} ({cells.cases[fault]})" for fault in cells.faults),
@@ -210,6 +213,10 @@ class _Cells:
             (str(row.granularity), str(row.group), str(row.method), str(row.score)): row
             for row in wanted.itertuples(index=False)
         }
+        first_place = scores[(scores["score"] == "ac1") & (scores["granularity"] == "service")]
+        macro = first_place[first_place["level"] == "macro"]
+        self._macro = {str(row.method): row for row in macro.itertuples(index=False)}
+        self._strata = set(first_place.loc[first_place["level"] == "stratum", "group"])
         services, metrics = (wanted[wanted["granularity"] == granularity] for granularity in ("service", "metric"))
         self.methods: list[str] = services["method"].drop_duplicates().tolist()
         self.ranking_metrics: list[str] = metrics["method"].drop_duplicates().tolist()
@@ -222,6 +229,16 @@ class _Cells:
 
     def pair(self, method: str, fault: str, figure: str) -> str:
         return " / ".join(f"{getattr(self.row(method, score, fault), figure):.2f}" for score in ("ac1", "avg5"))
+
+    @property
+    def macro_column(self) -> tuple[str, ...]:
+        return ("AC@1 macro",) if len(self._strata) > 1 else ()
+
+    def macro(self, method: str, figure: str) -> tuple[str, ...]:
+        """Return AC@1 as the mean over strata; no cell if there are less than two."""
+        if not self.macro_column:
+            return ()
+        return (f"{getattr(self._macro[method], figure):.2f}",)
 
     def at_metric_level(self, method: str, figure: str) -> tuple[str, ...]:
         """Return one cell if any method ranks metrics, else none."""

@@ -172,3 +172,21 @@ def shown_of(pairs: Sequence[Scored]) -> str | None:
     tables = {"set_scores": set_score_table(set_pairs(pairs), PARAMS), "negatives": negative_table(pairs, PARAMS)}
     table = ScoreResult.set_table(cast("ScoreResult", SimpleNamespace(**tables)))
     return table.text() if table else None
+
+
+def test_the_macro_mean_stands_beside_the_plain_one_where_there_are_strata() -> None:
+    easy, hard = replace(ONE, stratum="I"), replace(ONE, stratum="III")
+    first, second = (easy, result(["r0"])), (hard, result(["r1", "r0"]))
+    assert macro_column(pairs_of(RANKS, first, first, first, second)) == ("0.50", "0.20")
+    assert macro_column(pairs_of(RANKS, first, first)) is None
+
+
+def macro_column(pairs: Sequence[Scored]) -> tuple[str, str] | None:
+    """AC@1 macro of the method and of chance."""
+    shown = SimpleNamespace(scores=score_table(pairs, PARAMS), costs={"baro": {"wall_s_mean": 0.1}}, notes=())
+    table = ScoreResult.score_table(cast("ScoreResult", shown))
+    if "AC@1 macro" not in table.columns:
+        return None
+    rows = {row[0]: row[table.columns.index("AC@1 macro")] for row in table.rows}
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    return rows["baro"], rows["(chance)"]

@@ -119,6 +119,8 @@ def test_errors_of_the_first_place_are_split(page: Page) -> None:
 def test_strata_stand_beside_their_mean(page: Page) -> None:
     heads = [table.rows[0] for name, table in page.tables.items() if name.startswith("scores")]
     assert ["Method", "all (2)", "I (1)", "III (1)", "mean of strata (2)"] in heads
+    rows = {row[1]: row[-1] for row in page.tables["scores"].rows}
+    assert (rows["Method"], rows["ranks"], rows["noise"], rows["chance"]) == ("AC@1 macro", "1.00", "0.00", "")
 
 
 def test_the_same_scores_give_the_same_page(page: Page, tmp_path: Path) -> None:
