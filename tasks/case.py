@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -143,11 +144,12 @@ class Service(Record):
 class Stack(Record):
     """The stack under test. Data sets of other people may not know the model or the engine.
 
-    ``index``: which of the campaign's stacks; None: there was one.
+    ``index``: which of the campaign's stacks; None: there was one. ``simulated``: it was computed, nothing ran.
     """
 
     backend: str
     index: int | None = None
+    simulated: bool = False
     model: str | None = None
     engine: str | None = None
     parallelism: dict[str, int] = Field(default={})
@@ -450,6 +452,14 @@ def finished_cases(cases_dir: Path) -> list[Path]:
 def read_cases(cases_dir: Path) -> list[Case]:
     """Read every finished case below ``cases_dir``, ordered by case id."""
     return [read_case(path) for path in finished_cases(cases_dir)]
+
+
+def mixed(cases: Iterable[Case]) -> str:
+    """Return a line that says so when some of ``cases`` are simulated and others recorded; else nothing."""
+    simulated = Counter(case.record.stack.simulated for case in cases)
+    if len(simulated) < 2:
+        return ""
+    return f"{simulated[True]} cases are simulated and {simulated[False]} recorded: they cannot be in one table"
 
 
 def validate_case(path: Path) -> list[str]:

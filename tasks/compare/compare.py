@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.compare.errors import CompareError
 from tasks.compare.side import Estimate, HealthyRequests, Side
 from tasks.compare.statistics import Difference, Dominance, Resampling, difference, dominance
 from tasks.injection import FAULT_FREE
@@ -121,7 +122,14 @@ class Comparison:
 
 
 def compare(a: Side, b: Side, how: Resampling) -> Comparison:
-    """Compare two campaigns, which need not share cases, methods or parameters."""
+    """Compare two campaigns, which need not share cases, methods or parameters.
+
+    Raises:
+        CompareError: one is simulated and the other recorded.
+    """
+    if a.simulated != b.simulated:
+        which = a if a.simulated else b
+        raise CompareError(f"{which.label}: it is simulated, the other campaign was recorded: they cannot be compared")
     return Comparison(
         a=a,
         b=b,

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from tasks.case import Case, CaseError, read_cases
+from tasks.case import Case, CaseError, mixed, read_cases
 from tasks.compare.errors import CompareError
 from tasks.identity import canonical, leaves
 from tasks.injection import Injection
@@ -65,6 +65,7 @@ class Side:
     ``failures``: method -> status and reason -> cases; ``parameters``: dotted key -> value."""
 
     label: str
+    simulated: bool
     commit: str | None
     campaign: str
     stack: str
@@ -98,8 +99,11 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
         raise CompareError(f"{label}: {error}") from error
     if not cases or files is None:
         raise CompareError(f"{label}: {folder} has no {'scores' if cases else 'case'}")
+    if mix := mixed(cases):
+        raise CompareError(f"{label}: {mix}")
     return Side(
         label=label,
+        simulated=cases[0].record.stack.simulated,
         commit=commit,
         campaign=", ".join(sorted({case.record.campaign for case in cases})),
         stack=stack_line(cases),

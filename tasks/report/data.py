@@ -107,7 +107,8 @@ class Fact:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Content of the report. ``roles``: by service; ``level``: significance level, None if unknown."""
+    """Content of the report. ``roles``: by service; ``level``: significance level, None if unknown; ``simulated``: some
+    case is computed and was never run."""
 
     title: str
     campaigns: tuple[str, ...]
@@ -122,6 +123,7 @@ class ReportData:
     interval: str
     roles: Mapping[str, str]
     level: float | None
+    simulated: bool = False
 
 
 def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params | None = None) -> ReportData:
@@ -166,6 +168,7 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
         interval=f"{params.score.confidence:.0%} interval".replace("%", " %") if params else "interval",
         roles={service.name: service.role for record in records for service in record.stack.services},
         level=1 - params.score.confidence if params else None,
+        simulated=any(record.stack.simulated for record in records),
     )
 
 

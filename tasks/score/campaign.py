@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tasks.case import Case, read_cases
+from tasks.case import Case, mixed, read_cases
 from tasks.errors import ParamsError
 from tasks.params import ScoreParams
 from tasks.rca.registry import entry_of, validate_method_parameters, validate_methods
@@ -97,6 +97,8 @@ def _started(cases_dir: Path, params: ScoreParams, store: PairStore | None, prog
     cases = read_cases(cases_dir)
     if not cases:
         raise ScoreError(f"{cases_dir}: no finished case to score; collect some first")
+    if mix := mixed(cases):
+        raise ScoreError(f"{cases_dir}: {mix}; move one kind to a workspace of its own")
     return _Run(cases, params, store or PairStore(None), progress)
 
 

@@ -267,6 +267,7 @@ class _Publisher:
         groups = self._deploy.replica_groups
         return Stack(
             backend="simulated",
+            simulated=True,
             model=self._calibration.model,
             engine=self._calibration.engine_name,
             parallelism={"data": self._deploy.replicas, "tensor": groups[0].tensor, "pipeline": groups[0].pipeline},
