@@ -40,6 +40,7 @@ from tasks.commands.score import score
 from tasks.commands.step import step_app
 from tasks.commands.study import study
 from tasks.commands.validate import validate
+from tasks.commands.validity import validity
 
 app = typer.Typer(
     cls=Commands,
@@ -91,6 +92,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "performance": performance,
     "benchmark": benchmark,
     "calibrate": calibrate,
+    "validity": validity,
     "study": study,
     "import": import_dataset,
     "export": export_dataset,

@@ -263,6 +263,12 @@ class Backend(ABC, Generic[P]):
         raise cls._lacks("calibrate", "calibrate")
 
     @classmethod
+    def make_twin(cls, case: Case, calibration: str, cases: Path) -> Case | None:
+        """Simulate a recorded case again, with the same id, below ``cases``; None if a kind of it cannot be simulated.
+        Raises RCArenaError."""
+        raise cls._lacks("calibrate --twins", "make_twin")
+
+    @classmethod
     def charts(cls, check: bool) -> Answer | None:
         """Return the pinned third-party packages of stacks, None without any; ``check``: look them up in their
         repositories."""

@@ -19,6 +19,12 @@ def calibrate(
         Path,
         typer.Option("--out", "-o", metavar="FILE", help="Where the calibration goes; deploy.calibration names it."),
     ] = Path("calibration.yaml"),
+    twins: Annotated[
+        Path | None,
+        typer.Option(
+            "--twins", metavar="DIR", help="Also simulate every case again, into this workspace: see `validity`."
+        ),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option("--base", metavar="NAME|FILE", help="Calibration for what the cases do not show."),
@@ -41,3 +47,7 @@ def calibrate(
     typer.echo(f"{out}: fitted to {answer.document['requests']} requests of {len(cases)} cases")
     for law, explained in answer.document["r_squared"].items():
         typer.echo(f"  R\u00b2 of the {law}: {explained:.2f}")
+    if twins is not None:
+        made = [find(backend).make_twin(case, str(out), twins / "cases") for case in cases]
+        left_out = made.count(None)
+        typer.echo(f"{twins}: {len(made) - left_out} twins" + f", {left_out} of kinds not simulated" * (left_out > 0))

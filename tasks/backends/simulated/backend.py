@@ -62,6 +62,12 @@ class SimulatedBackend(Backend[SimulatedDeployParams]):
         fit = calibrate(cases, read_calibration(base or DEFAULT_BASE), name)
         return Answer(fit.calibration.dump(), {"requests": fit.requests, "r_squared": dict(fit.r_squared)})
 
+    @classmethod
+    def make_twin(cls, case: Case, calibration: str, cases: Path) -> Case | None:
+        from tasks.backends.simulated.twin import make_twin
+
+        return make_twin(case, calibration, cases)
+
     def up(self, say: Say) -> None:
         say(NO_STACK)
 
