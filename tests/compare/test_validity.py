@@ -1,0 +1,74 @@
+"""Validity: recorded cases beside their simulated twins."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.compare.errors import CompareError
+from tasks.compare.validity import SILENT, Effect, markdown, validity
+from tasks.system.durable import write_durably
+from tests.backends.simulated.cases import fault, toy_case
+
+
+def call_it_recorded(case: Path) -> None:
+    """Rewrite ``case.json`` as if a real stack had left it."""
+    record = json.loads((case / "case.json").read_text(encoding="utf-8"))
+    record["stack"] |= {"simulated": False, "backend": "local"}
+    write_durably(case / "case.json", json.dumps(record).encode())
+
+
+def workspaces(directory: Path, seeds: tuple[int, int] = (1, 2)) -> tuple[Path, Path]:
+    recorded, simulated = directory / "recorded", directory / "simulated"
+    for folder, seed in zip((recorded, simulated), seeds, strict=True):
+        toy_case(folder / "cases", fault("network-delay", "ray-replicas-1"), seed=seed)
+    call_it_recorded(next((recorded / "cases").iterdir()))
+    return recorded, simulated
+
+
+def test_a_simulation_agrees_with_itself(tmp_path: Path) -> None:
+    recorded, simulated = workspaces(tmp_path)
+    found = validity(recorded, simulated)
+    assert found.cases == 1
+    assert found.verdicts == (1, 1)
+    assert found.agreeing >= 0.9 * len(found.effects)
+    delay = next(each for each in found.effects if each.metric == "latency_p50")
+    assert np.exp(delay.recorded) > 3
+    assert np.exp(delay.simulated) > 3
+    assert found.tau is None
+    assert "| network-delay | latency_p50 | 1 |" in markdown(found)
+
+
+def test_no_twin_is_an_error(tmp_path: Path) -> None:
+    recorded, simulated = workspaces(tmp_path)
+    shutil.rmtree(simulated / "cases")
+    with pytest.raises(CompareError, match="no twin"):
+        validity(recorded, simulated)
+
+
+def test_sides_in_the_wrong_order_are_an_error(tmp_path: Path) -> None:
+    recorded, simulated = workspaces(tmp_path)
+    with pytest.raises(CompareError, match="must hold recorded"):
+        validity(simulated, recorded)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "simulated", "agrees"),
+    [
+        (0.0, 0.6, True),
+        (0.0, 0.8, False),
+        (3.0, 1.6, True),
+        (3.0, 1.4, False),
+        (-3.0, -1.6, True),
+        (1.0, -1.0, False),
+        (SILENT, SILENT, True),
+        (SILENT, 0.0, False),
+        (0.0, SILENT, False),
+    ],
+)
+def test_when_effects_agree(recorded: float, simulated: float, agrees: bool) -> None:
+    assert Effect("k", "m", 1, recorded, simulated).agrees is agrees
