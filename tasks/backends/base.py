@@ -159,6 +159,11 @@ class Backend(ABC, Generic[P]):
         self.deploy = deploy
         self.workspace = workspace
 
+    @classmethod
+    def case_s(cls, deploy: P, windows_s: float) -> float:
+        """Return about how long a case with windows of ``windows_s`` takes, in seconds."""
+        return windows_s + cls.case_overhead_s
+
     def make_case(self, order: CaseOrder, cases: Path) -> Case:
         """Make the ordered case and publish it below ``cases``. Raises RCArenaError."""
         raise NotImplementedError

@@ -28,7 +28,8 @@ def plan(
 
     checked, place = checked_params(params), workspace_at(workspace)
     plans = [(each, is_finished(place.cases / each.case_id)) for each in plan_campaign(checked)]
-    case_s = checked.campaign.windows.total_s + find(checked.deploy.backend).case_overhead_s
+    backend, windows_s = find(checked.deploy.backend), checked.campaign.windows.total_s
+    case_s = backend.case_s(checked.deploy, windows_s)
     if as_json:
         rows = [
             {
@@ -83,15 +84,22 @@ def _what_is_there(plans: Sequence[CasePlan]) -> str:
 
 
 def _how_long(params: Params, case_s: float, cases: int, pending: int) -> str:
+    from tasks.backends import find
+
     stacks = params.deploy.stack_count
 
     def together(count: int) -> str:
         minutes = math.ceil(-(-count // stacks) * case_s / 60)
         return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
-    beside = case_s - params.campaign.windows.total_s
+    windows_s = params.campaign.windows.total_s
     on = f" on {stacks} stacks" if stacks > 1 else ""
+    if find(params.deploy.backend).makes_cases:
+        return (
+            f"a case of {windows_s:g} s is computed in about {case_s:.0f} s, all of them in about {together(cases)}, "
+            f"the pending {pending} in about {together(pending)}"
+        )
     return (
-        f"a case takes {params.campaign.windows.total_s:g} s and about {beside:g} s more, all of them about "
+        f"a case takes {windows_s:g} s and about {case_s - windows_s:g} s more, all of them about "
         f"{together(cases)}{on}, the pending {pending} about {together(pending)}; starting the stack comes on top"
     )

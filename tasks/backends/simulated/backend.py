@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "local-toy"
 """The calibration whose constants stay where recorded cases do not show others."""
+SECONDS_PER_REPLICA_SECOND = 1e-4
+"""About how long a core computes for a second of one replica; benchmarks/simulated_fleet.py measures it."""
 NO_STACK = "a simulated stack is never up: its cases are computed by `rcarena collect`"
 
 
@@ -28,6 +30,10 @@ class SimulatedBackend(Backend[SimulatedDeployParams]):
     name = "simulated"
     parameters = SimulatedDeployParams
     makes_cases = True
+
+    @classmethod
+    def case_s(cls, deploy: SimulatedDeployParams, windows_s: float) -> float:
+        return 1 + SECONDS_PER_REPLICA_SECOND * deploy.replicas * windows_s
 
     @classmethod
     def problems(cls, deploy: SimulatedDeployParams) -> list[str]:
