@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from tasks.rca.view import CaseView
+from tests.rca.traces import Call, call, with_traces
 from tests.rca.views import view_of
 
 ROWS, BEFORE = 60, 30
@@ -77,3 +79,59 @@ def becomes(level: float) -> Break:
 
 def lost() -> Break:
     return becomes(np.nan)
+
+
+def with_calls(
+    view: CaseView,
+    *,
+    late: str | None = None,
+    delay_s: float = 0.3,
+    share: float = 1.0,
+    refused: bool = False,
+    broken: bool = False,
+) -> CaseView:
+    """``view`` with a request to each replica in each second, its spans and the load's record of it.
+
+    From the inject time on what ``late`` sends is late by ``delay_s``, for a ``share`` of the calls. ``refused``: two
+    requests after the inject time find the door closed; ``broken``: two that were passed on are never answered.
+    """
+    rng = np.random.default_rng(1)
+    replicas = [service for service in view.services if view.roles[service] == "replica"]
+    roots: list[Call] = []
+    rows: list[dict[str, object]] = []
+    for second in range(-BEFORE, ROWS - BEFORE - 3):
+        for i, replica in enumerate(replicas):
+            start = second + 0.1 + 0.2 * i
+            slow = second >= 0 and rng.random() < share
+
+            def leg(sender: str, slow: bool = slow) -> float:
+                return float(
+                    0.004 * rng.uniform(0.8, 1.2)
+                    + (delay_s * rng.uniform(0.95, 1.05) if slow and sender == late else 0)
+                )
+
+            work = 0.15 * rng.uniform(0.9, 1.1)
+            at_head = start + leg("gateway")
+            at_replica = at_head + leg("head")
+            head_took = at_replica - at_head + work + leg(replica)
+            gateway_took = at_head - start + head_took + leg("head")
+            took = gateway_took + leg("gateway")
+            down = call("head", at_head, head_took, call(replica, at_replica, work))
+            lost = (refused or broken) and second in (4, 5) and i == 0
+            if lost and broken:
+                roots.append(call("head", at_head, head_took))
+            elif not lost:
+                roots.append(call("gateway", start, gateway_took, down))
+            rows.append(
+                {
+                    "trace_id": f"trace-{len(roots) - 1}" if not lost or broken else "nowhere",
+                    "scheduled": view.inject_time + pd.Timedelta(seconds=start),
+                    "last_token": pd.NaT if lost else view.inject_time + pd.Timedelta(seconds=start + took),
+                    "error": "ClientConnectorError" if lost else None,
+                }
+            )
+    traced = with_traces(view, roots)
+    requests = pd.DataFrame(rows).reindex(columns=view.requests.columns)
+    for name in ("scheduled", "sent", "first_token", "last_token"):
+        requests[name] = pd.to_datetime(requests[name], utc=True).dt.as_unit("ns")
+    return replace(traced, services=view.services, roles=view.roles, requests=requests)

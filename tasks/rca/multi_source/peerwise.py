@@ -50,6 +50,9 @@ UNANSWERED = 0.3
 """A lone service is silent by its own fault only while at least this share of the usual requests still comes."""
 FLAT = 0.08
 """The spread of a full link's traffic, relative: a link with room left varies by a fifth."""
+LARGE = 1000.0
+RATIO = 100.0
+"""A ratio beyond this says no more than the two numbers."""
 ALIKE = 0.35
 """Calls are late alike if the middle half of their gaps spreads by at most this share of the typical rise."""
 PILES_UP = ("memory-stress", "process-kill", "cpu-stress")
@@ -380,14 +383,20 @@ def _service_scores(case: _Case, roots: Sequence[_Root]) -> tuple[tuple[str, flo
 
 
 def _metric_scores(case: _Case) -> tuple[tuple[str, str, float], ...]:
-    known = set(zip(*map(case.view.metrics.columns.get_level_values, (0, 1)), strict=True))
-    best: dict[tuple[str, str], float] = {}
+    columns = case.view.metrics.columns
+    metrics, owner = columns.get_level_values(1), pd.Index(case.view.services).get_indexer(columns.get_level_values(0))
+    best: dict[str, np.ndarray] = {}
     for name, strength in case.z.items():
         metric = BY_NAME[name].metric
-        for service, value in zip(case.view.services, strength.tolist(), strict=True):
-            if metric is not None and (service, metric) in known and np.isfinite(value):
-                best[service, metric] = max(value, best.get((service, metric), value))
-    return tuple((service, metric, score) for (service, metric), score in best.items())
+        if metric is not None:
+            best[metric] = np.fmax(best.get(metric, strength), strength)
+    scores: list[tuple[str, str, float]] = []
+    for metric, strength in best.items():
+        has = np.zeros(len(strength), dtype=bool)
+        has[owner[np.asarray(metrics == metric) & (owner >= 0)]] = True
+        known = np.flatnonzero(has & np.isfinite(strength)).tolist()
+        scores += [(case.view.services[i], metric, float(strength[i])) for i in known]
+    return tuple(scores)
 
 
 def _findings(case: _Case, roots: Sequence[_Root]) -> tuple[Finding, ...]:
@@ -455,10 +464,20 @@ def _sentence(service: str, signal: Signal, before: float | None, during: float 
     text = f"{service}: {signal.words}"
     if during is None:
         return text
-    text += f": {during:.3g} {signal.unit}".rstrip()
-    against = []
-    if before is not None:
-        against.append(f"{before:.3g} before")
-    if siblings is not None:
-        against.append(f"{siblings:.3g} at its siblings")
-    return f"{text} ({', '.join(against)})" if against else text
+    unit = f" {signal.unit}" if signal.unit else ""
+    against = [
+        f", {_times(during, other)}{_number(other)} {what}"
+        for other, what in ((before, "before"), (siblings, "at its siblings"))
+        if other is not None
+    ]
+    return f"{text}: {_number(during)}{unit}" + "".join(against)
+
+
+def _times(value: float, other: float) -> str:
+    """Return how often ``other`` goes into ``value``, in words; nothing where the ratio says no more than both."""
+    known = value > 0 and other > 0 and 1 / RATIO < value / other < RATIO
+    return f"{value / other:.2g} times the " if known else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= LARGE else f"{value:.3g}"

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.rca.method import Ranking
 from tasks.rca.multi_source.peerwise import holm, peerwise
 from tasks.rca.view import CaseView
-from tests.rca.serving_views import BEFORE, Break, becomes, lost, serving_view, times
+from tests.rca.serving_views import BEFORE, Break, becomes, lost, serving_view, times, with_calls
 
 
 def judge(view: CaseView, **parameters: object) -> Ranking:
@@ -84,6 +86,188 @@ def test_lost_telemetry_is_no_fault() -> None:
     columns = [column for column in view.metrics.columns if column[0] == "r1"]
     view.metrics.loc[view.metrics.index >= view.inject_time, columns] = np.nan
     assert judge(view).findings == ()
+
+
+@pytest.mark.parametrize("late", ["gateway", "head", "r1"])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_late_link_is_blamed_on_who_sends(late: str, replicas: int) -> None:
+    service = late if replicas == 3 or late != "r1" else "r0"
+    view = serving_view(replicas=replicas, noise=0.15)  # a real link's traffic varies; one that does not is full
+    ranking = judge(with_calls(view, late=service))
+    assert named(ranking) == {(service, "network-delay")}
+    assert top(ranking) == service
+
+
+def test_some_late_calls_are_a_loss() -> None:
+    assert named(judge(with_calls(serving_view(), late="r1", share=0.6))) == {("r1", "network-loss")}
+
+
+def test_calls_as_ever_are_no_fault() -> None:
+    assert judge(with_calls(serving_view())).findings == ()
+
+
+def restarted(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([values[:4], np.zeros(2), values[6:]])
+
+
+def test_a_restart_in_order_is_no_fault_and_a_crash_is_one() -> None:
+    view = serving_view({("gateway", "processes"): restarted, ("gateway", "memory_rss"): restarted})
+    assert judge(with_calls(view, refused=True)).findings == ()
+    ranking = judge(with_calls(view, broken=True))
+    assert named(ranking) == {("gateway", "process-kill")}
+
+
+def test_telemetry_lost_where_calls_go_on() -> None:
+    view = with_calls(serving_view())
+    columns = [column for column in view.metrics.columns if column[0] == "r1"]
+    view.metrics.loc[view.metrics.index >= view.inject_time, columns] = np.nan
+    assert judge(view).findings == ()
+
+
+GPU = {"gpu_sm_clock": 1800.0, "gpu_power_limit": 700.0, "gpu_power_violation": 0.0, "gpu_sm_active": 0.6}
+SLOW = {"inter_token_latency_mean": times(2.5)}
+GPU_FAULTS: Mapping[str, tuple[str, Mapping[str, Break]]] = {
+    "clock lock": ("accelerator-throttle", {**SLOW, "gpu_sm_clock": times(0.4)}),
+    "power limit": (
+        "accelerator-throttle",
+        {**SLOW, "gpu_power_limit": becomes(200), "gpu_power_violation": becomes(0.8)},
+    ),
+    "neighbour on the GPU": ("gpu-contention", {**SLOW, "gpu_sm_active": becomes(0.95)}),
+    "slow at a normal clock": ("unknown", SLOW),
+}
+
+
+@pytest.mark.parametrize("fault", GPU_FAULTS)
+@pytest.mark.parametrize("replicas", [1, 2, 3, 8, 50])
+def test_gpu_faults_by_what_they_do(fault: str, replicas: int) -> None:
+    kind, broken = GPU_FAULTS[fault]
+    view = serving_view({("r0", metric): how for metric, how in broken.items()}, extra=GPU, replicas=replicas)
+    assert named(judge(view)) == {("r0", kind)}
+
+
+@pytest.mark.parametrize("seconds", [5, 15, 30])
+def test_gpu_sampled_as_seldom_as_dcgm_does(seconds: int) -> None:
+    """A row per step; the exporter's own interval may be longer: the samples between are missing."""
+    broken = {("r0", metric): how for metric, how in GPU_FAULTS["clock lock"][1].items()}
+    view = serving_view(broken, extra=GPU)
+    seldom = [column for column in view.metrics.columns if column[1].startswith("gpu_")]
+    view.metrics.loc[np.arange(len(view.metrics)) % seconds != seconds // 2, seldom] = np.nan
+    assert named(judge(view)) <= {("r0", "accelerator-throttle"), ("r0", "unknown")}
+    assert top(judge(view)) == "r0"
+
+
+def test_settings_and_counters_without_effect_are_no_fault() -> None:
+    quiet: Mapping[tuple[str, str], Break] = {
+        ("r0", "gpu_power_limit"): becomes(400),
+        ("r1", "gpu_power_violation"): becomes(0.5),
+        ("r2", "gpu_sm_clock"): times(0.85),
+    }
+    assert judge(serving_view(quiet, extra=GPU)).findings == ()
+
+
+def test_an_idle_clock_is_no_throttle() -> None:
+    """Each replica idles in some steps, one of them more from the inject time on; idle clocks are low."""
+    view = serving_view(extra=GPU)
+    idle = np.random.default_rng(0).random((len(view.metrics), 3)) < 0.2
+    idle[BEFORE:, 0] |= np.arange(len(view.metrics) - BEFORE) % 2 == 0
+    for i in range(3):
+        view.metrics.loc[idle[:, i], (f"r{i}", "gpu_sm_clock")] = 300.0
+        view.metrics.loc[idle[:, i], [(f"r{i}", "requests_running"), (f"r{i}", "gpu_sm_active")]] = 0.0
+        view.metrics.loc[idle[:, i], (f"r{i}", "generation_tokens_rate")] = 0.0
+    assert judge(view).findings == ()
+
+
+@pytest.mark.parametrize("seconds", [-10, -5, 5, 10])
+def test_a_time_that_is_off_is_put_right(seconds: int) -> None:
+    view = serving_view({("r1", metric): how for metric, how in FAULTS["accelerator-throttle"].items()})
+    ranking = judge(replace(view, inject_time=view.inject_time + pd.Timedelta(seconds=seconds)))
+    assert named(ranking) == {("r1", "accelerator-throttle")}
+    assert ranking.findings is not None
+    assert ranking.findings[0].onset_s == pytest.approx(-seconds, abs=2)
+
+
+def later(fault: Mapping[str, Break], rows: int) -> dict[str, Break]:
+    return {
+        metric: lambda values, how=how: np.concatenate([values[:rows], how(values)[rows:]])  # type: ignore[misc]
+        for metric, how in fault.items()
+    }
+
+
+def test_the_earlier_root_comes_first() -> None:
+    view = serving_view(
+        {("r2", metric): how for metric, how in FAULTS["memory-stress"].items()}
+        | {("r0", metric): how for metric, how in later(FAULTS["accelerator-throttle"], 9).items()}
+    )
+    ranking = judge(view)
+    assert named(ranking) == {("r2", "memory-stress"), ("r0", "accelerator-throttle")}
+    assert [name for name, _ in sorted(ranking.services, key=lambda each: -each[1])][:2] == ["r2", "r0"]
+
+
+def test_a_caller_that_breaks_later_is_a_victim() -> None:
+    view = serving_view(
+        {("r2", metric): how for metric, how in FAULTS["process-freeze"].items()}
+        | {("head", metric): how for metric, how in later({"memory_rss": times(1.6)}, 10).items()}
+    )
+    view = replace(view, topology=pd.DataFrame({"relation": ["calls"], "source": ["head"], "target": ["r2"]}))
+    ranking = judge(view)
+    assert ranking.findings is not None
+    assert {(each.service, each.role) for each in ranking.findings} == {("r2", "root"), ("head", "victim")}
+    assert top(ranking) == "r2"
+
+
+def shuffled(view: CaseView, seed: int) -> CaseView:
+    rng = np.random.default_rng(seed)
+    return replace(
+        view,
+        services=tuple(rng.permutation(view.services).tolist()),
+        metrics=view.metrics.iloc[:, rng.permutation(view.metrics.shape[1])],
+        spans=view.spans.sample(frac=1, random_state=seed),
+        requests=view.requests.sample(frac=1, random_state=seed),
+    )
+
+
+@pytest.mark.parametrize("late", [None, "head", "r1"])
+def test_order_says_nothing(late: str | None) -> None:
+    view = with_calls(serving_view({("r0", "memory_rss"): times(1.3)}), late=late)
+    plain = judge(view)
+    for seed in range(3):
+        other = judge(shuffled(view, seed))
+        assert dict(other.services) == pytest.approx(dict(plain.services))
+        assert other.findings == plain.findings
+
+
+@pytest.mark.parametrize("metric", ["disk_io", "gpu_temperature", "preemptions_rate", "memory_limit"])
+def test_a_constant_column_changes_nothing(metric: str) -> None:
+    view = serving_view({("r0", "memory_rss"): times(1.3)})
+    more = view.metrics.copy()
+    for service in view.services:
+        more[service, metric] = 7.0
+    assert dict(judge(replace(view, metrics=more)).services) == dict(judge(view).services)
+    assert judge(replace(view, metrics=more)).findings == judge(view).findings
+
+
+def test_evidence_is_for_people() -> None:
+    view = serving_view({("r1", metric): how for metric, how in FAULTS["accelerator-throttle"].items()})
+    (finding,) = judge(view).findings or ()
+    assert "a decode step takes longer at equal batch" in " ".join(each.sentence for each in finding.evidence)
+    step = next(each for each in finding.evidence if each.signal == "inter_token_latency_mean")
+    assert (step.unit, step.before, step.siblings) == ("ms", pytest.approx(12, rel=0.1), pytest.approx(12, rel=0.1))
+    assert step.during == pytest.approx(48, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"reference": "none"}, {"reference": "median"}, {"history": False}, {"derived": False}, {"floors": False}],
+)
+def test_ablations_run(parameters: dict[str, object]) -> None:
+    view = with_calls(serving_view({("r0", "memory_rss"): times(1.3)}))
+    assert top(judge(view, **parameters)) == "r0"
+
+
+def test_the_median_of_two_faults_among_three_is_the_fault() -> None:
+    slow = FAULTS["accelerator-throttle"]
+    view = serving_view({(service, metric): change for service in ("r0", "r2") for metric, change in slow.items()})
+    assert len(named(judge(view, reference="median"))) < 2
 
 
 def test_holm() -> None:
