@@ -131,6 +131,7 @@ def _start_pod_api(home: Home) -> Path:
         environment = {**os.environ, "PATH": f"{first}:{TASKS_BIN}:{os.environ['PATH']}:/usr/sbin:/sbin"}
         command = [sys.executable, ROOT / "scripts" / "pod_api.py", "--kubeconfig", home.kubeconfig]
         command += ["--state", home.path / "pods", "--map", f"{MOUNT}={home.workspaces}"]
+        command += ["--namespace", os.environ.get("RCARENA_NAMESPACE") or "rcarena"]
         _start(home, "pod-api", [str(each) for each in command], environment)
         _until(home.kubeconfig.exists, 60, f"the pod API did not start; see {home.log('pod-api')}")
     return home.kubeconfig

@@ -7,8 +7,8 @@
 are created, listed by labels, read, patched, logged (followed, with timestamps) and deleted with their grace period;
 their events are listed; watches are refused, so clients list again. A container is a process group: its image is
 ignored, its command is `rcarena` unless the pod names another, and paths of the container that --map names become paths
-of this machine. Limits, accounts, volumes and networks are ignored; `exec` is refused. Only this machine can reach it,
-with the token in FILE.
+of this machine. Limits, volumes and networks are ignored; of its account a process gets the name (POD_SERVICE_ACCOUNT);
+`exec` is refused. Only this machine can reach it, with the token in FILE.
 
 For tests, ``POST /emulated/trouble?seconds=N`` answers 500 to all else for a while and ``POST /emulated/evict/NAME``
 evicts a pod. Standard library only.
@@ -161,6 +161,7 @@ class Kubelet:
         command = [self._outside(each) for each in (container.get("command") or ENTRYPOINT)]
         command += [self._outside(each) for each in container.get("args") or ()]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(HIDDEN)}
+        environment["POD_SERVICE_ACCOUNT"] = pod["spec"].get("serviceAccountName") or "default"
         given = {each["name"]: self._outside(each.get("value") or "") for each in container.get("env") or ()}
         try:
             process = subprocess.Popen(

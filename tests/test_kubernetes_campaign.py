@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tasks.inject.recover import residue
 from tasks.params import load_params
 from tasks.workspace import Workspace
 from tests.kubernetes.cluster import EmulatedCluster
-from tests.kubernetes.live_stack import FULL_POWER_W, LiveStack, live_stack
+from tests.kubernetes.live_stack import FULL_POWER_W, LiveStack, free_ports, live_stack
 from tests.node_agent.machine import GPU, OTHER_GPU
 from tests.waiting import HANG_S, until
 
@@ -67,6 +68,18 @@ CONFIG: dict[str, Any] = {
     "score": {"methods": ["random", "nsigma", "baro", "microrank"], "profile": "paper", "bootstrap_samples": 200},
     "report": {},
 }
+SIDE_BY_SIDE: dict[str, Any] = {
+    **CONFIG,
+    "campaign": CONFIG["campaign"]
+    | {"seed": 5, "windows": {"warmup_s": 4, "baseline_s": 8, "fault_s": 10, "recovery_s": 2}},
+    "inject": {
+        "faults": [
+            {"kind": "cpu-stress", "targets": ["ray-replicas-0", "ray-replicas-1"], "parameters": {"workers": 4}}
+        ]
+    },
+}
+FOUR_CASES: dict[str, Any] = {**SIDE_BY_SIDE, "campaign": SIDE_BY_SIDE["campaign"] | {"fault_free_cases": 2}}
+CONTEXTS = ("here", "there")
 
 
 def params_for(stack: LiveStack, file: Path, config: dict[str, Any] = CONFIG) -> Path:
@@ -212,21 +225,8 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path, monkeypatch: pytest.M
 def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
     """Every process of the campaign is killed while a fault is on: no case is lost, none is recorded twice."""
     workspace = Workspace(tmp_path / "workspace")
-    config = CONFIG | {
-        "campaign": CONFIG["campaign"]
-        | {
-            "seed": 5,
-            "fault_free_cases": 2,
-            "windows": {"warmup_s": 4, "baseline_s": 8, "fault_s": 10, "recovery_s": 2},
-        },
-        "inject": {
-            "faults": [
-                {"kind": "cpu-stress", "targets": ["ray-replicas-0", "ray-replicas-1"], "parameters": {"workers": 4}}
-            ]
-        },
-    }
     with live_stack(tmp_path, ("rcarena-0", "rcarena-1")) as stack:
-        params = params_for(stack, tmp_path / "params.yaml", config)
+        params = params_for(stack, tmp_path / "params.yaml", FOUR_CASES)
         commands = Commands(params, workspace.root, stack.cluster, tmp_path)
         first = commands.start("collect", log_file=tmp_path / "first.log")
         until(lambda: bool(finished(workspace) and stack.leftovers()) or first.poll() is not None)
@@ -256,6 +256,58 @@ def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Pa
     assert traces[0] & traces[1] == set(), "spans of the other stack"
     for place in workspace.on_disk():
         assert residue(place) == []
+
+
+def test_two_clusters_one_campaign(tmp_path: Path) -> None:
+    """One stack in each of two contexts of a kubeconfig; the process of one stack is killed while its fault is on: the
+    campaign records its case on the other cluster and takes both stacks down."""
+    workspace = Workspace(tmp_path / "workspace")
+    hosts = ("127.0.1.0", "127.0.1.1")
+    ports = free_ports(hosts)
+    with ExitStack() as held:
+        stacks = []
+        for index, host in enumerate(hosts):
+            (tmp_path / str(index)).mkdir()
+            stacks.append(held.enter_context(live_stack(tmp_path / str(index), host=host, ports=ports)))
+        parts = [
+            yaml.safe_load(stack.cluster.kubeconfig(tmp_path / name, context=name).read_text())
+            for stack, name in zip(stacks, CONTEXTS, strict=True)
+        ]
+        lists = {key: [each for part in parts for each in part[key]] for key in ("clusters", "users", "contexts")}
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**parts[0], **lists}))
+        params = params_for(stacks[0], tmp_path / "params.yaml", SIDE_BY_SIDE)
+        document = yaml.safe_load(params.read_text())
+        urls = {name: url.replace(hosts[0], "127.0.1.{stack}") for name, url in document["deploy"]["endpoints"].items()}
+        document["deploy"] |= {"contexts": list(CONTEXTS), "endpoints": urls}
+        params.write_text(yaml.safe_dump(document))
+
+        command = [sys.executable, "-m", "tasks.cli", "collect", "--params", params, "--workspace", workspace.root]
+        with (tmp_path / "log").open("wb") as log:
+            campaign = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig")}
+            )
+        held.callback(campaign.terminate)
+        until(lambda: all(stack.leftovers() for stack in stacks) or campaign.poll() is not None, seconds=3 * HANG_S)
+        os.kill(process_of_stack(1, workspace), signal.SIGKILL)
+        assert campaign.wait(500) == 0, (tmp_path / "log").read_text()
+        said = (tmp_path / "log").read_text()
+        assert "a stack was lost: stack 1: exit status -9" in said
+        for stack in stacks:
+            assert stack.leftovers() == []
+            assert stack.cluster.objects("ray.io/v1", "RayService") == []
+    cases = list(read_cases(workspace.cases))
+    assert {case.record.case_id for case in cases} == {each.case_id for each in plan_campaign(load_params(params))}
+    assert [problem for case in cases for problem in validate_case(case.path)] == []
+    assert {each.verdict for case in cases for each in case.record.injections} == {"effective"}
+    assert {case.record.stack.index for case in cases} == {0}
+
+
+def process_of_stack(index: int, workspace: Workspace) -> int:
+    """The process of ``collect`` that records cases on this stack."""
+    words = f"\0collect\0--stack\0{index}\0"
+    lines = {int(path.parent.name): path.read_text() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    (found,) = [pid for pid, line in lines.items() if words in line and str(workspace.root) in line]
+    return found
 
 
 def finished(workspace: Workspace) -> dict[str, int]:

@@ -44,15 +44,17 @@ class RefusedError(Exception):
 
 @dataclass
 class LocalAirflow:
-    """Airflow below ``home`` with the emulated pod API; its pods are played by ``live_steps``."""
+    """Airflow below ``home`` with the emulated pod API; its pods are played by ``live_steps``, unless ``settings``
+    name another RCARENA_POD_PATH."""
 
     home: Path
     port: int
+    settings: dict[str, str] = field(default_factory=dict)
     token: str = ""
     schedulers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        self._script("up", {**SETTINGS, **os.environ})
+        self._script("up", {**SETTINGS, **os.environ, **self.settings})
         password = (self.home / "secrets" / "password").read_text()
         answer = self._call("POST", "/auth/token", {"username": "admin", "password": password})
         self.token = answer["access_token"]
@@ -198,7 +200,8 @@ class LocalAirflow:
         selector = ",".join(f"rcarena.io/{key}={value}" for key, value in labels.items())
         url, token = _server(self.home / "kubeconfig")
         query = urllib.parse.urlencode({"labelSelector": selector})
-        request = urllib.request.Request(f"{url}/api/v1/namespaces/rcarena/pods?{query}")
+        namespace = self.settings.get("RCARENA_NAMESPACE", "rcarena")
+        request = urllib.request.Request(f"{url}/api/v1/namespaces/{namespace}/pods?{query}")
         request.add_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=30) as answer:
             return [pod["metadata"]["name"] for pod in json.load(answer)["items"]]

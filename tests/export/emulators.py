@@ -43,8 +43,8 @@ def json_response(document: Any, status: int = 200) -> Response:
 
 
 @contextmanager
-def serving(handle: Handle) -> Iterator[str]:
-    """Base URL of a server that answers with ``handle``."""
+def serving(handle: Handle, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Base URL of a server that answers with ``handle``; ``port`` 0: one that is free."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -70,12 +70,12 @@ def serving(handle: Handle) -> Iterator[str]:
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http://{host}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

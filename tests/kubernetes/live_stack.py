@@ -293,14 +293,38 @@ class LiveStack:
         return LokiEmulator(streams)(request)
 
 
+def free_ports(hosts: tuple[str, ...], number: int = 4) -> tuple[int, ...]:
+    """Ports that are free on each of these addresses of this machine."""
+    with ExitStack() as held:
+        found: list[int] = []
+        while len(found) < number:
+            first = held.enter_context(socket.socket())
+            first.bind((hosts[0], 0))
+            port = first.getsockname()[1]
+            try:
+                for host in hosts[1:]:
+                    held.enter_context(socket.socket()).bind((host, port))
+            except OSError:
+                continue
+            found.append(port)
+        return tuple(found)
+
+
 @contextmanager
-def live_stack(directory: Path, namespaces: tuple[str, ...] = ("rcarena",)) -> Iterator[LiveStack]:
+def live_stack(
+    directory: Path,
+    namespaces: tuple[str, ...] = ("rcarena",),
+    host: str = "127.0.0.1",
+    ports: tuple[int, ...] | None = None,
+) -> Iterator[LiveStack]:
     """A cluster with one GPU node that is ready for ``rcarena deploy up``, with all telemetry.
 
-    With several ``namespaces`` the gateway of each is below its number (``gateway_url/0``).
+    With several ``namespaces`` the gateway of each is below its number (``gateway_url/0``). ``host``, ``ports``: of
+    gateway, Loki, spans and Prometheus.
     """
+    gateway, loki, spans, prometheus = ports or free_ports((host,))
     with ExitStack() as held:
-        cluster = held.enter_context(EmulatedCluster())
+        cluster = held.enter_context(EmulatedCluster(namespaces[0]))
         cluster.add_namespace("rcarena-telemetry")
         cluster.add_node(NODE, gpus=2 * len(namespaces))
         mesh = ChaosMeshController()
@@ -314,17 +338,17 @@ def live_stack(directory: Path, namespaces: tuple[str, ...] = ("rcarena",)) -> I
         thread.start()
         held.callback(thread.join)
         held.callback(stopped.set)
-        stack.gateway_url = held.enter_context(_gateway(stack))
-        stack.loki_url = held.enter_context(serving(stack.loki))
-        stack.spans_url = held.enter_context(serving(stack.spans))
+        stack.gateway_url = held.enter_context(_gateway(stack, host, gateway))
+        stack.loki_url = held.enter_context(serving(stack.loki, host, loki))
+        stack.spans_url = held.enter_context(serving(stack.spans, host, spans))
         telemetry_url = held.enter_context(serving(stack.telemetry))
         stack.prometheus_targets = telemetry_url.removeprefix("http://")
-        stack.prometheus_url = held.enter_context(_prometheus(directory, telemetry_url))
+        stack.prometheus_url = held.enter_context(_prometheus(directory, telemetry_url, host, prometheus))
         yield stack
 
 
 @contextmanager
-def _gateway(stack: LiveStack) -> Iterator[str]:
+def _gateway(stack: LiveStack, host: str, port: int) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -334,18 +358,18 @@ def _gateway(stack: LiveStack) -> Iterator[str]:
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://{host}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
 
 
 @contextmanager
-def _prometheus(directory: Path, telemetry_url: str) -> Iterator[str]:
+def _prometheus(directory: Path, telemetry_url: str, address: str, port: int) -> Iterator[str]:
     """A real one that scrapes every second."""
     assert shutil.which("prometheus"), "prometheus is not installed"
     host = telemetry_url.removeprefix("http://")
@@ -367,13 +391,10 @@ def _prometheus(directory: Path, telemetry_url: str) -> Iterator[str]:
     }
     file = directory / "prometheus.yml"
     file.write_text(json.dumps(config))
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory / 'tsdb'}"]
-    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+    command += [f"--web.listen-address={address}:{port}", "--log.level=error"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{address}:{port}"
     try:
         deadline = time.monotonic() + 30
         while True:
