@@ -259,8 +259,8 @@ def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Pa
 
 
 def test_two_clusters_one_campaign(tmp_path: Path) -> None:
-    """One stack in each of two contexts of a kubeconfig; the process of one stack is killed while its fault is on: the
-    campaign records its case on the other cluster and takes both stacks down."""
+    """One stack in each of two contexts of a kubeconfig. The process of one stack is killed while its fault is on: the
+    campaign records that case on the other cluster, and takes both stacks down."""
     workspace = Workspace(tmp_path / "workspace")
     hosts = ("127.0.1.0", "127.0.1.1")
     ports = free_ports(hosts)
@@ -287,7 +287,7 @@ def test_two_clusters_one_campaign(tmp_path: Path) -> None:
                 command, stdout=log, stderr=log, env={**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig")}
             )
         held.callback(campaign.terminate)
-        until(lambda: all(stack.leftovers() for stack in stacks) or campaign.poll() is not None, seconds=3 * HANG_S)
+        until(lambda: bool(stacks[1].leftovers()) or campaign.poll() is not None, seconds=3 * HANG_S)
         os.kill(process_of_stack(1, workspace), signal.SIGKILL)
         assert campaign.wait(500) == 0, (tmp_path / "log").read_text()
         said = (tmp_path / "log").read_text()
@@ -298,7 +298,6 @@ def test_two_clusters_one_campaign(tmp_path: Path) -> None:
     cases = list(read_cases(workspace.cases))
     assert {case.record.case_id for case in cases} == {each.case_id for each in plan_campaign(load_params(params))}
     assert [problem for case in cases for problem in validate_case(case.path)] == []
-    assert {each.verdict for case in cases for each in case.record.injections} == {"effective"}
     assert {case.record.stack.index for case in cases} == {0}
 
 

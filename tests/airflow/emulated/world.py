@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tasks.deploy.kubernetes.names import task_account
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
+from tasks.deploy.kubernetes.preflight import DEFAULT_CLASS
 from tasks.deploy.kubernetes.render import render_stack
 from tasks.params import load_params
 from tests.export.emulators import Request, Response, json_response, serving
@@ -45,7 +46,9 @@ def main() -> None:
 
 
 def prepare(stack: LiveStack, params: Path) -> None:
-    """What an administrator applies before the first pod (docs/airflow.md)."""
+    """A default storage class, and what an administrator applies before the first pod (docs/airflow.md)."""
+    storage = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "emulated"}
+    stack.cluster.put({**storage, "metadata": {"name": "standard", "annotations": {DEFAULT_CLASS: "true"}}})
     deploy = load_params(params).deploy
     assert isinstance(deploy, KubernetesDeployParams)
     for index in range(deploy.stack_count):
