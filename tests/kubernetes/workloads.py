@@ -208,17 +208,29 @@ class RayServiceController:
                 "rayClusterName": ray_cluster,
                 "applicationStatuses": {"llm": {"status": "RUNNING" if ready else "DEPLOYING"}},
             },
-            "conditions": [
-                {
-                    "type": "Ready",
-                    "status": "True" if ready else "False",
-                    "reason": "NonZeroServeEndpoints" if ready else "Initializing",
-                },
+            "conditions": _conditions(
+                service,
+                {"type": "Ready", "status": "True", "reason": "NonZeroServeEndpoints"}
+                if ready
+                else {"type": "Ready", "status": "False", "reason": "Initializing"},
                 {"type": "UpgradeInProgress", "status": "False", "reason": "NoPendingCluster"},
-            ],
+            ),
         }
         metadata = service["metadata"]
         cluster.set_status("ray.io/v1", "RayService", metadata["name"], status, metadata["namespace"])
+
+
+def _conditions(document: Object, *wanted: dict[str, str]) -> list[Object]:
+    """Conditions as the schema of a CRD has them: with a message, and the time since when each is so."""
+    before = {each["type"]: each for each in (document.get("status") or {}).get("conditions") or ()}
+    return [
+        each | {"message": each["reason"], "lastTransitionTime": _since(before.get(each["type"]), each["status"])}
+        for each in wanted
+    ]
+
+
+def _since(before: Object | None, status: str) -> str:
+    return str(before["lastTransitionTime"]) if before and before["status"] == status else now()
 
 
 def make_pod(
