@@ -161,6 +161,10 @@ def _tau(scores: Mapping[str, tuple[float, float]]) -> float | None:
 def markdown(found: Validity) -> str:
     """Return the tables for docs: effects by kind and metric, and scores by method."""
     lines = [
+        "# How far the simulation can be believed",
+        "",
+        "Made by `rcarena validity RECORDED SIMULATED --page FILE`. Effects are medians of during / before.",
+        "",
         f"{found.cases} recorded cases and their twins. {found.agreeing} of {len(found.effects)} effects agree (within "
         "a factor of two, or of half of the recorded logarithm); "
         f"{found.verdicts[0]} of {found.verdicts[1]} verdicts are the same.",
