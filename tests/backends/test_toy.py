@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ import pytest
 import yaml
 
 from tasks.case import read_cases, validate_case
+from tasks.workspace import Workspace
 from tests.command import ROOT
 from tests.plugin_packages import install
+from tests.waiting import HANG_S, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -133,3 +136,62 @@ def test_a_case_is_recorded_scored_and_reported(rcarena: Rcarena, tmp_path: Path
     assert case.requests["status"].eq(200).all()
     assert (tmp_path / "w" / "report" / "index.html").exists()
     assert not (tmp_path / "w" / "stack").exists()
+
+
+@pytest.mark.timeout(600)
+def test_scenarios_are_recorded_with_their_own_load_and_roles_even_after_a_kill(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    delay = {"kind": "network-delay", "parameters": {"delay_ms": 150}}
+    scenarios = [
+        {
+            "name": "cascade",
+            "load": {"shapes": [{"kind": "surge", "start_s": 0, "duration_s": 5, "factor": 3}]},
+            "injections": [
+                {**delay, "target": "ray-replicas-1"},
+                {**delay, "target": "ray-replicas-0", "role": "victim", "offset_s": 2},
+            ],
+        },
+        {"name": "noise", "injections": [{**delay, "target": "ray-head", "role": "disturbance", "duration_s": 2}]},
+    ]
+    file, place = tmp_path / "params.yaml", Workspace(tmp_path / "w")
+    file.write_text(yaml.safe_dump({**CONFIG, "inject": {"faults": [], "scenarios": scenarios}}))
+    words = ["collect", "--params", str(file), "--workspace", str(place.root)]
+    command = [sys.executable, "-m", "tasks.cli", *words]
+
+    def finished() -> dict[str, int]:
+        return {path.parent.name: path.stat().st_mtime_ns for path in place.cases.glob("case-*/manifest.json")}
+
+    def injecting() -> bool:
+        return any('"state": "active"' in path.read_text() for path in place.journal.glob("case-*.json"))
+
+    def in_the_second_case() -> bool:
+        return (bool(finished()) and injecting()) or first.poll() is not None
+
+    with (tmp_path / "log").open("wb") as log:
+        first = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+        until(in_the_second_case, (tmp_path / "log").read_text, seconds=2 * HANG_S, pause_s=0.1)
+        first.kill()
+    assert first.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    (before,) = finished().items()
+    again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert before in finished().items()
+
+    cases = {case.record.scenario: case for case in read_cases(place.cases)}
+    assert set(cases) == {"cascade", "noise"}
+    cascade, noise = cases["cascade"].record, cases["noise"].record
+    assert [each.target for each in cascade.counted()] == ["ray-replicas-1"]
+    assert [each.target for each in cascade.victims()] == ["ray-replicas-0"]
+    assert cascade.victims()[0].begin > cascade.injection_time
+    assert (noise.roots, [each.target for each in noise.disturbances()]) == ((), ["ray-head"])
+    assert noise.injection_time == noise.phases[1].start
+    assert [len(each.load.parameters["shapes"]) for each in (cascade, noise)] == [1, 0]
+    assert cascade.parameters["load"]["shapes"][0]["factor"] == 3
+    sent = {name: case.requests["scheduled"] for name, case in cases.items()}
+    during = {
+        name: int(sent[name].between(fault.start, fault.end, inclusive="left").sum())
+        for name, case in cases.items()
+        if (fault := case.record.phase("fault"))
+    }
+    assert (during["cascade"], during["noise"]) == (60, 20)
