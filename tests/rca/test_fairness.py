@@ -34,7 +34,7 @@ RENAMINGS = [
         "ray-replicas-2": "a",
     },
 ]
-FIND_A_LONE_STRONG_FAULT = {"nsigma", "baro", "e_diagnosis", "circa", "pdiagnose"}
+FIND_A_LONE_STRONG_FAULT = {"nsigma", "baro", "e_diagnosis", "circa", "pdiagnose", "history_only", "prism", "simplerca"}
 MAY_NAME_NOBODY = {"platform_alerts"}
 """Methods for which an empty list is an answer."""
 QUICK: dict[str, dict[str, object]] = {"causalrca": {"epochs": 20, "rounds": 3}}
