@@ -70,7 +70,7 @@ def write_scores(
 
 
 def as_an_older_stage_wrote(scores_dir: Path) -> None:
-    """Without what scores had not before there were metric-level scores and comparisons."""
+    """Without what scores had not before there were metric-level scores, comparisons and strata."""
     for name in NEW_FILES:
         (scores_dir / name).unlink()
     for table in (table for table in TABLES if table.first):
@@ -78,6 +78,7 @@ def as_an_older_stage_wrote(scores_dir: Path) -> None:
         written = pd.read_parquet(file)
         if table == SCORE_TABLE:
             written = written[written["granularity"] == "service"]
+            written = written[~written["level"].isin(["stratum", "macro"])]
         written.drop(columns=sorted(table.later)).to_parquet(file)
     (scores_dir / TIMINGS_FILE).write_text(json.dumps({"pairs": []}))
 

@@ -44,7 +44,7 @@ def campaign(made_once: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_groups_are_overall_then_faults_then_targets(board: Scoreboard) -> None:
+def test_groups_are_overall_then_faults_then_targets_then_strata(board: Scoreboard) -> None:
     assert [(group.level, group.title) for group in board.services.groups] == [
         ("overall", "all scored cases"),
         ("fault", "cpu-stress"),
@@ -52,8 +52,10 @@ def test_groups_are_overall_then_faults_then_targets(board: Scoreboard) -> None:
         ("target", "ray-replicas-0"),
         ("target", "ray-replicas-1"),
         ("target", "ray-replicas-2"),
+        ("stratum", "I"),
+        ("macro", "mean of strata"),
     ]
-    assert [[row.name for row in group.rows] for group in board.services.groups] == [["good", "fair", "broken"]] * 6
+    assert [[row.name for row in group.rows] for group in board.services.groups] == [["good", "fair", "broken"]] * 8
     assert board.methods == board.services.methods == ("good", "fair", "broken")
 
 
