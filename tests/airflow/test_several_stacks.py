@@ -16,8 +16,10 @@ import pytest
 
 from tests.airflow.client import ROOT, LocalAirflow, free_port
 from tests.airflow.test_end_to_end import RUN_TIMEOUT_S
-from tests.airflow.test_end_to_end import pytestmark as pytestmark
+from tests.airflow.test_end_to_end import pytestmark as marks
 from tests.waiting import until
+
+pytestmark = [*marks, pytest.mark.slow]
 
 PYTHON = ROOT / ".venv" / "bin" / "python"
 NAME = "two-stacks"
