@@ -326,6 +326,11 @@ class Tables:
     def splits(self) -> tuple[str, ...]:
         return SPLITS
 
+    @property
+    def without(self) -> str:
+        """The entries that the study leaves out, as a list of names."""
+        return ", ".join(f"`{entry}`" for entry in self.data.study.params.without) or "none"
+
 
 _BLAMES = ("a root", "a victim", "the disturbed", "another", "nobody")
 

@@ -111,3 +111,7 @@ def test_strata_sum_up_to_all_scored_cases(t: Tables) -> None:
     found = rows(t.strata("unseen"))
     counts = [cells[0].rpartition(" of ")[2].rstrip(")") for name, cells in found.items() if name != "stratum"]
     assert sum(map(int, counts)) == 5
+
+
+def test_what_is_left_out_is_said(t: Tables) -> None:
+    assert t.without == "none"
