@@ -16,6 +16,9 @@ endef
 
 setup_tests = if [ "$$(id -u)" -eq 0 ]; then scripts/setup system tasks serve airflow; else scripts/setup tasks airflow; fi
 
+# DVC asks for the user's name, which a container's user may not have.
+fetch = LOGNAME="$${LOGNAME:-$$(id -un 2>/dev/null || id -u)}" dvc pull --quiet --remote shipped
+
 .PHONY: help setup demo data campaign airflow airflow-down test test-all test-fast lint clean
 
 help: ## Show the targets
@@ -26,13 +29,13 @@ setup: ## Install system packages and both Python environments
 
 demo: ## Score and report 12 recorded cases that come with the repository: no root, no stack
 	@scripts/setup tasks
-	@dvc pull --quiet --remote shipped data/demo/cases.dvc
+	@$(fetch) data/demo/cases.dvc
 	@rcarena score --params data/demo/params.yaml --workspace data/demo
 	@rcarena report --params data/demo/params.yaml --workspace data/demo
 
 data: ## Fetch the cases of every campaign that comes with the repository (data/)
 	@scripts/setup tasks
-	@dvc pull --quiet --remote shipped $$(find data -name cases.dvc)
+	@$(fetch) $$(find data -name cases.dvc)
 
 campaign: ## Run the campaign of params.yaml on this machine (PARAMS=file WORKSPACE=dir)
 	@$(need_root)
