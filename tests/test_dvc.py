@@ -17,6 +17,7 @@ import yaml
 
 from tasks.campaign.plan import plan_campaign
 from tasks.params import load_params
+from tasks.score.files import TABLES, TIMINGS_FILE
 from tests.stage_code import copy_stage_code
 from tests.synthetic import synthetic_case
 
@@ -113,3 +114,9 @@ def test_only_what_changed_runs_again_and_campaigns_compare(repository: Path) ->
     assert len(cases[0]) == 3
     assert cases[0] == cases[1]
     assert repro(clone) == set()
+
+
+def test_every_table_of_the_score_stage_is_versioned() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    outs = {Path(each).name for each in stages["score"]["outs"]}
+    assert outs == {table.file for table in TABLES} | {TIMINGS_FILE}

@@ -25,7 +25,7 @@ def test_the_plan_tells_steps_scenarios_roles_loads_and_times(tmp_path: Path) ->
     file.write_text(yaml.safe_dump(document))
     done = rcarena_here("plan", "--params", str(file), "--workspace", str(tmp_path / "w"))
     *cases, counts, times = done.stdout.splitlines()
-    assert sorted(line.split("  ", 2)[2] for line in cases) == [
+    assert sorted(line.split("  ", 2)[2].strip() for line in cases) == [
         "busy: network-delay → nginx-proxy (disturbance)  [5 requests/s]",
         "cascade: cpu-stress → ray-head + network-delay → nginx-proxy (victim)",
         "network-delay → ray-head (delay_ms 20.0)",

@@ -158,7 +158,7 @@ def every_kind(backend: str) -> Params:
         stack = KubernetesDeployParams(backend="kubernetes", replicas=3, scrape_interval_s=2)
     roles = stack.roles()
     fitting = {
-        each.name: [service for service, role in roles.items() if role in each.roles]
+        each.name: [service for service, role in roles.items() if role in each.roles_on(backend)]
         for each in list_fault_kinds()
         if backend in each.backends and each.root_allowed
     }
@@ -166,7 +166,7 @@ def every_kind(backend: str) -> Params:
     pairs = [
         [
             {"kind": first, "target": fitting[first][-1]},
-            {"kind": kind, "target": fitting[kind][-2], "offset_s": offset, **duration},
+            {"kind": kind, "target": fitting[kind][-2:][0], "offset_s": offset, **duration},
         ]
         for kind in rest
         for offset, duration in ((0, {}), (7, {}), (2.5, {"duration_s": 10}), (1e-7, {"duration_s": 3.0}))

@@ -19,6 +19,7 @@ from tasks.rca.run.pool import Limits, Outcome, PairJob
 from tasks.rca.run.ray_pool import RayPool
 from tasks.rca.run.worker import Job
 from tasks.score.campaign import score_campaign
+from tasks.score.files import TABLES
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
 from tests.score.processes import contents
@@ -45,7 +46,7 @@ def test_the_same_bytes_as_the_process_pool_and_nothing_is_left_running(tmp_path
     score_campaign(tmp_path / "cases", params, tmp_path / "here", workers=1)
 
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
-    assert len(contents(tmp_path / "ray")) == 10
+    assert len(contents(tmp_path / "ray")) == len(TABLES) + 1  # and metrics.json
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
