@@ -152,9 +152,6 @@ class Backend(ABC, Generic[P]):
     shared: ClassVar[Collection[str]] = ()
     """The ``removable`` things that several stacks share: removed when all of them are down."""
 
-    makes_cases: ClassVar[bool] = False
-    """True if it has no stack that load and faults could act on, but ``make_case``."""
-
     def __init__(self, deploy: P, workspace: Workspace) -> None:
         self.deploy = deploy
         self.workspace = workspace
@@ -165,8 +162,17 @@ class Backend(ABC, Generic[P]):
         return windows_s + cls.case_overhead_s
 
     def make_case(self, order: CaseOrder, cases: Path) -> Case:
-        """Make the ordered case and publish it below ``cases``. Raises RCArenaError."""
-        raise NotImplementedError
+        """Make the ordered case and publish it below ``cases``, for a backend that has no stack to act on.
+
+        Raises:
+            RCArenaError: the case cannot be made.
+        """
+        raise self._lacks("make_case", "make_case")
+
+    @classmethod
+    def makes_cases(cls) -> bool:
+        """Return whether it implements ``make_case``."""
+        return cls._defines("make_case")
 
     @classmethod
     def problems(cls, deploy: P) -> list[str]:

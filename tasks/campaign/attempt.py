@@ -216,7 +216,7 @@ def run_case(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> 
         StackNotRunningError: no stack runs in this workspace.
     """
     backend = backend_of(params, workspace)
-    if backend.makes_cases:
+    if backend.makes_cases():
         return backend.make_case(order_of(params, plan), workspace.cases)
     attempt = Attempt(params, workspace, plan, say)
     with experiment_lock(workspace):

@@ -104,7 +104,7 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         done = _Tally()
         if by_processes:
             done = _record_side_by_side(params, by_processes, resolved, pending, console, keep_stack)
-        elif pending and backend_of(params, workspace).makes_cases:
+        elif pending and backend_of(params, workspace).makes_cases():
             done = _make_cases(params, workspace, pending, console)
         elif pending:
             with _stack(params, workspace, console, keep_stack) as backend:

@@ -94,7 +94,7 @@ def _how_long(params: Params, case_s: float, cases: int, pending: int) -> str:
 
     windows_s = params.campaign.windows.total_s
     on = f" on {stacks} stacks" if stacks > 1 else ""
-    if find(params.deploy.backend).makes_cases:
+    if find(params.deploy.backend).makes_cases():
         return (
             f"a case of {windows_s:g} s is computed in about {case_s:.0f} s, all of them in about {together(cases)}, "
             f"the pending {pending} in about {together(pending)}"

@@ -9,17 +9,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tasks import metrics
 from tasks.case import Case, read_cases
 from tasks.compare.errors import CompareError
 from tasks.compare.side import read_side
-from tasks.metrics import METRICS
+from tasks.metrics import METRICS, Metric
 from tasks.score.accuracy import LEADING_SCORE
 
-SHOWN = (
-    "cpu_usage", "cpu_throttled", "memory_rss", "network_transmit", "network_receive", "processes", "latency_p50",
-    "latency_p90", "ttft_mean", "inter_token_latency_mean", "e2e_latency_mean", "generation_tokens_rate",
-    "request_rate", "serve_processing_latency_mean",
-)  # fmt: skip
+SHOWN: tuple[Metric, ...] = (
+    metrics.CPU_USAGE,
+    metrics.CPU_THROTTLED,
+    metrics.MEMORY_RSS,
+    metrics.NETWORK_TRANSMIT,
+    metrics.NETWORK_RECEIVE,
+    metrics.PROCESSES,
+    metrics.LATENCY_P50,
+    metrics.LATENCY_P90,
+    metrics.TTFT_MEAN,
+    metrics.INTER_TOKEN_LATENCY_MEAN,
+    metrics.E2E_LATENCY_MEAN,
+    metrics.GENERATION_TOKENS_RATE,
+    metrics.REQUEST_RATE,
+    metrics.SERVE_PROCESSING_LATENCY_MEAN,
+)
 """The metrics whose effects are compared."""
 WITHIN = float(np.log(2))
 """Effects (logarithms of ratios) agree when they differ by less than this or by less than half of the recorded one."""
@@ -115,7 +127,7 @@ def _changes(case: Case) -> dict[str, float]:
     begin, end = injection.begin, (injection.observed or injection.planned).end
     settled = begin + pd.Timedelta(seconds=case.record.sampling.rate_window_s or 5)
     rows = case.metrics
-    rows = rows[(rows["service"] == injection.target) & rows["metric"].isin(SHOWN)]
+    rows = rows[(rows["service"] == injection.target) & rows["metric"].isin([metric.name for metric in SHOWN])]
     changes = {}
     for metric, own in rows.groupby("metric", observed=True):
         before = own[own["time"] < begin]["value"].dropna()

@@ -29,7 +29,6 @@ NO_STACK = "a simulated stack is never up: its cases are computed by `rcarena co
 class SimulatedBackend(Backend[SimulatedDeployParams]):
     name = "simulated"
     parameters = SimulatedDeployParams
-    makes_cases = True
 
     @classmethod
     def case_s(cls, deploy: SimulatedDeployParams, windows_s: float) -> float:
@@ -73,6 +72,9 @@ class SimulatedBackend(Backend[SimulatedDeployParams]):
         from tasks.backends.simulated.twin import make_twin
 
         return make_twin(case, calibration, cases)
+
+    def live(self) -> LiveStack:
+        raise StackNotRunningError(NO_STACK)
 
     def up(self, say: Say) -> None:
         say(NO_STACK)

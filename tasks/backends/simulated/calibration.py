@@ -53,7 +53,6 @@ class EngineModel(Frozen):
     after_s: Nonnegative
     request_sigma: Nonnegative
     restart_s: Positive
-    warm_up_tokens: Nonnegative = 0
 
 
 class ProxyModel(Frozen):
@@ -112,7 +111,6 @@ class GpuModel(Frozen):
     ambient_c: float
     celsius_per_w: Positive
     temperature_tau_s: Positive
-    memory_bytes: Positive
     memory_used_bytes: Positive
 
 

@@ -260,10 +260,6 @@ def _telemetry_loss(_: Parameters) -> Apply:
     return apply
 
 
-NEEDS_GPU = frozenset({"gpu-clock-lock", "gpu-power-limit", "gpu-contention", "gpu-memory"})
-NEEDS_CPU_ENGINE = frozenset({"accelerator-throttle"})
-
-
 def gpu_of(calibration: Calibration) -> GpuModel:
     """Return the GPU. Raises FaultError: the calibration has none."""
     if calibration.gpu is None:

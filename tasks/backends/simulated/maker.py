@@ -314,7 +314,8 @@ class _Publisher:
         at_s = (self._grid.times_ns - self._start_ns) / 1e9
         settle_s = min(self._order.export.rate_window_s, (min(end_s, at_s[-1]) - start_s) / 2)
         phases = (at_s < start_s, (at_s >= start_s + settle_s) & (at_s < end_s), at_s >= end_s + settle_s)
-        return tuple(_figure(values[phase], shown) for phase in phases)  # type: ignore[return-value]
+        before, during, after = (_figure(values[phase], shown) for phase in phases)
+        return before, during, after
 
 
 def _figure(values: np.ndarray, shown: Shown) -> float | None:

@@ -17,7 +17,7 @@ class World:
     """One entry per service: gateway, head, replicas. A healthy service has the defaults of ``healthy``.
 
     ``compute``: speed of the engine's device; ``host``: speed of the CPU beside it; ``stall_s``: mean extra wait of a
-    request; ``step_noise``: factor on the step; ``delay_s``, ``jitter_s``, ``loss``, ``rate``: of what it sends (bytes
+    request; ``delay_s``, ``jitter_s``, ``loss``, ``rate``: of what it sends (bytes
     per second); ``cut``, ``frozen``, ``stalled``, ``down``: nothing in or out, no process runs, the engine makes no
     step, no process is there; ``kv_share``: part of the KV cache that is left; ``quota``: part of its CPU quota that is
     left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``clock_cap``, ``power_cap``:
