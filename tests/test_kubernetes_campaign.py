@@ -222,6 +222,7 @@ def test_a_campaign_on_an_emulated_cluster(tmp_path: Path, monkeypatch: pytest.M
     assert (workspace.report / "index.html").exists()
 
 
+@pytest.mark.slow  # tests/campaign/test_side_by_side.py shows it on toy stacks
 def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
     """Every process of the campaign is killed while a fault is on: no case is lost, none is recorded twice."""
     workspace = Workspace(tmp_path / "workspace")
@@ -258,6 +259,7 @@ def test_two_stacks_one_campaign_killed_in_the_middle_and_run_again(tmp_path: Pa
         assert residue(place) == []
 
 
+@pytest.mark.slow
 def test_two_clusters_one_campaign(tmp_path: Path) -> None:
     """One stack in each of two contexts of a kubeconfig. The process of one stack is killed while its fault is on: the
     campaign records that case on the other cluster, and takes both stacks down."""

@@ -55,7 +55,7 @@ def wait_for_state(stack: ClusterStack, name: str, state: str) -> None:
     until(lambda: path.exists() and read_journal(path).state == state, lambda: path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("together", TOGETHER, ids="+".join)
+@pytest.mark.parametrize("together", first_always(TOGETHER), ids="+".join)
 def test_effects_are_seen_and_undone(clean: ClusterStack, together: dict[str, str]):
     plans = [plan(f"seen-{kind}", kind, service) for kind, service in together.items()]
     running = [each.start(clean) for each in plans]
