@@ -36,10 +36,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Requests at the router, in order of time, shape (requests,) each.
+    """Requests at the router, shape (requests,) each.
 
-    ``at_s``: seconds after the start of the load; ``group``: index of the group that serves it; ``give_up_s``: when
-    the client gives up.
+    ``at_s``: seconds after the start of the load, NaN: it never comes; ``group``: index of the group that serves it;
+    ``give_up_s``: when the client gives up.
     """
 
     at_s: np.ndarray
@@ -54,8 +54,8 @@ class Served:
     """What became of each request, shape (requests,) each.
 
     ``replica``: -1 when none took it. ``received_s``, ``arrived_s``, ``admitted_s``, ``first_s``, ``last_s``: when it
-    came to its replica, to the engine, got a seat, had its first and last token; NaN: never. ``lost``: its replica was
-    killed.
+    came to its replica, to the engine, got a seat, had its first and last token; NaN: never. ``lost_s``: when its
+    replica was killed under it.
     """
 
     replica: np.ndarray
@@ -64,13 +64,15 @@ class Served:
     admitted_s: np.ndarray
     first_s: np.ndarray
     last_s: np.ndarray
-    lost: np.ndarray
+    lost_s: np.ndarray
+
+    @property
+    def lost(self) -> np.ndarray:
+        return ~np.isnan(self.lost_s)
 
     @classmethod
     def nothing_yet(cls, requests: int) -> Served:
-        received, arrived, admitted, first, last = np.full((5, requests), np.nan)
-        nobody, kept = np.full(requests, NOBODY), np.zeros(requests, dtype=bool)
-        return cls(nobody, received, arrived, admitted, first, last, kept)
+        return cls(np.full(requests, NOBODY), *np.full((6, requests), np.nan))
 
 
 COUNTERS = ("generated", "prompted", "preemptions", "accepted", "finished", "work_s", "busy_s")
@@ -137,9 +139,10 @@ class Fleet:
         links: Links,
         policy: str,
         seed: int,
+        sample_s: float = 0.1,
     ) -> None:
-        self._links = links
-        self._calibration, self._timeline, self._arrivals = calibration, timeline, arrivals
+        """``sample_s``: how often the state is kept."""
+        self._links, self._calibration = links, calibration
         self._engines = [group.engine for group in groups for _ in range(group.count)]
         self.replicas = len(self._engines)
         routing, self._noise_rng, self._waits = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
@@ -167,30 +170,43 @@ class Fleet:
         self._counters = {name: np.zeros(self.replicas) for name in COUNTERS}
         self._killed = np.zeros(self.replicas, dtype=bool)
         self.served = Served.nothing_yet(len(arrivals.at_s))
+        self._step = self._taken = 0
+        self._every = max(1, round(sample_s / calibration.dt_s))
+        self._kept: list[tuple[np.ndarray, ...]] = []
+        self._head: list[tuple[int, int]] = []
+        self._times: list[float] = []
+        self.change(timeline, arrivals)
 
-    def run(self, end_s: float, sample_s: float) -> States:
-        """Serve until ``end_s`` after the start of the load; ``served`` then holds what became of each request. The
-        state is kept every ``sample_s``."""
+    @property
+    def now(self) -> float:
+        """Seconds after the start of the load until which it has served."""
+        return self._step * self._calibration.dt_s
+
+    def change(self, timeline: Timeline, arrivals: Arrivals) -> None:
+        """Take the world and the requests from now on; their past must be the same."""
+        self._timeline, self._arrivals = timeline, arrivals
+        self._sequence = np.argsort(arrivals.at_s, kind="stable")[: np.count_nonzero(~np.isnan(arrivals.at_s))]
+        self._changes = set(np.ceil(timeline.times[1:] / self._calibration.dt_s).astype(int).tolist())
+        self._look(self.now)
+
+    def advance(self, until_s: float) -> None:
+        """Serve until ``until_s`` after the start of the load; ``served`` then holds what became of each request."""
         dt = self._calibration.dt_s
-        steps = int(np.ceil(end_s / dt))
-        due = np.searchsorted(self._arrivals.at_s, (np.arange(steps) + 1) * dt, side="left").tolist()
-        every, check = max(1, round(sample_s / dt)), max(1, round(GIVE_UP_CHECK_S / dt))
-        changes = set(np.ceil(self._timeline.times[1:] / dt).astype(int).tolist())
-        self._look(0.0)
-        kept: list[tuple[np.ndarray, ...]] = []
-        head: list[tuple[int, int]] = []
-        times: list[float] = []
-        taken = 0
-        for step in range(steps):
+        check = max(1, round(GIVE_UP_CHECK_S / dt))
+        at_s = self._arrivals.at_s[self._sequence]
+        steps = range(self._step, max(self._step, int(np.ceil(until_s / dt - 1e-9))))
+        due = np.searchsorted(at_s, (np.array(steps) + 1) * dt, side="left").tolist()
+        for step, until in zip(steps, due, strict=True):
             now = step * dt
-            if step in changes:
+            if step in self._changes:
                 self._look(now)
             while self._held and self._take(self._held[0], now):
                 self._held.popleft()
-            while taken < due[step]:
-                if not self._take(taken, float(self._arrivals.at_s[taken])):
-                    self._held.append(taken)
-                taken += 1
+            while self._taken < until:
+                which = int(self._sequence[self._taken])
+                if not self._take(which, float(self._arrivals.at_s[which])):
+                    self._held.append(which)
+                self._taken += 1
             while self._coming and self._coming[0][0] <= now:
                 ready, which, r = heapq.heappop(self._coming)
                 self.served.arrived_s[which] = ready
@@ -202,18 +218,25 @@ class Fleet:
                 self._pass(now, dt)
                 if step % check == 0:
                     self._drop_those_given_up(now)
-            if step % every == 0:
-                times.append(now + dt)
-                waiting = np.zeros(self.replicas, dtype=np.float32)
-                for r in self._queued:
-                    waiting[r] = len(self._queues[r])
-                kept.append((self._occupied.copy(), waiting, self._tokens.sum(axis=1)))
-                kept[-1] += tuple(counter.copy() for counter in self._counters.values())
-                head.append((int(self._load.sum()) + len(self._held), len(self._held)))
-        columns = [np.stack(column) for column in zip(*kept, strict=True)]
-        ongoing, queued = np.array(head).T
+            if step % self._every == 0:
+                self._keep(now + dt)
+            self._step = step + 1
+
+    def _keep(self, at_s: float) -> None:
+        waiting = np.zeros(self.replicas, dtype=np.float32)
+        for r in self._queued:
+            waiting[r] = len(self._queues[r])
+        counters = tuple(counter.copy() for counter in self._counters.values())
+        self._times.append(at_s)
+        self._kept.append((self._occupied.copy(), waiting, self._tokens.sum(axis=1), *counters))
+        self._head.append((int(self._load.sum()) + len(self._held), len(self._held)))
+
+    def states(self) -> States:
+        """Return the states that were kept until now."""
+        columns = [np.stack(column) for column in zip(*self._kept, strict=True)]
+        ongoing, queued = np.array(self._head).T
         return States(
-            np.array(times),
+            np.array(self._times),
             dict(zip(("running", "waiting", "kv_tokens"), columns[:3], strict=True)),
             dict(zip(COUNTERS, columns[3:], strict=True)),
             ongoing,
@@ -225,7 +248,7 @@ class Fleet:
         world = self._timeline.at(now)
         of = slice(FIRST_REPLICA, FIRST_REPLICA + self.replicas)
         down = world.down[of]
-        self._reachable = ~world.unreachable[of]
+        self._reachable = ~(world.unreachable[of] | world.ejected[of])
         self._late = world.delay_s[of] > self._calibration.response.probe_deadline_s
         self._moves = ~(down | world.frozen[of] | world.stalled[of])
         self._compute = world.compute[of] * (1 - world.intruder[of])
@@ -234,7 +257,7 @@ class Fleet:
         self._slowness = self._host_share / self._host + (1 - self._host_share) / self._compute
         self._speed = np.minimum(1, self._host)
         for r in np.flatnonzero(down & ~self._killed):
-            self._kill(int(r))
+            self._kill(int(r), now)
         self._killed = down
 
     def _take(self, which: int, at: float) -> bool:
@@ -365,11 +388,11 @@ class Fleet:
                     self._load[r] -= 1
                     self._leave(int(r), int(seat))
 
-    def _kill(self, r: int) -> None:
+    def _kill(self, r: int, now: float) -> None:
         """Fail everything on a replica; its counters start again."""
         on_the_way = [which for _, which, at in self._coming if at == r]
         seated = self._request[r][self._request[r] != NOBODY].tolist()
-        self.served.lost[[*seated, *self._queues[r], *on_the_way]] = True
+        self.served.lost_s[[*seated, *self._queues[r], *on_the_way]] = now
         self._coming = [each for each in self._coming if each[2] != r]
         heapq.heapify(self._coming)
         self._queues[r].clear()

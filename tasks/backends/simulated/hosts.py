@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 
@@ -35,14 +37,14 @@ def host_columns(
     services: slice,
     at_s: np.ndarray,
     work: Work,
-    rng: np.random.Generator,
+    seed: Sequence[int],
 ) -> Columns:
     """Return the host metrics of services of one role, (times, services) each."""
 
     def of(name: str) -> np.ndarray:
         return timeline.matrix(name, at_s)[:, services]
 
-    noise = _Noise(host, work.requests.shape, at_s, rng)
+    noise = _Noise(host, work.requests.shape, at_s, seed)
     alive = ~of("down")
     moves = alive & ~of("frozen")
     stress, quota = of("stress_cores") * moves, of("quota")
@@ -83,7 +85,7 @@ def gpu_columns(
     at_s: np.ndarray,
     work: Work,
     running: np.ndarray,
-    rng: np.random.Generator,
+    seed: Sequence[int],
 ) -> Columns:
     """Return the metrics of the replicas' GPUs, (times, replicas) each: means over the GPUs of a replica."""
 
@@ -97,9 +99,12 @@ def gpu_columns(
     capped = within[np.searchsorted(np.unique(limit), limit)]
     clock = np.minimum(np.minimum(gpu.max_clock, of("clock_cap")), capped)
     at_work = (running > 0) | (intruder > 0)
-    shown = np.where(at_work, clock, gpu.idle_clock) * (1 + 0.004 * rng.standard_normal(busy.shape))
+    shown = np.where(at_work, clock, gpu.idle_clock) * (
+        1 + 0.004 * own_stream(seed, metrics.GPU_SM_CLOCK).standard_normal(busy.shape)
+    )
     power = gpu.idle_w + busy * (gpu.busy_w - gpu.idle_w) * (clock / gpu.max_clock) ** gpu.power_exponent
-    power = np.minimum(power * (1 + 0.03 * rng.standard_normal(busy.shape)), limit * 1.02)
+    power *= 1 + 0.03 * own_stream(seed, metrics.GPU_POWER).standard_normal(busy.shape)
+    power = np.minimum(power, limit * 1.02)
     step_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else 1.0
     temperature = np.empty_like(power)
     last = gpu.ambient_c + gpu.celsius_per_w * power[0]
@@ -125,11 +130,16 @@ def gpu_columns(
     }
 
 
+def own_stream(seed: Sequence[int], metric: Metric) -> np.random.Generator:
+    """Return the random stream of one metric: a longer table of it begins with the shorter one."""
+    return np.random.default_rng([*seed, crc32(metric.name.encode())])
+
+
 class _Noise:
     """Correlated noise around what the work explains."""
 
-    def __init__(self, host: HostModel, shape: tuple[int, ...], at_s: np.ndarray, rng: np.random.Generator) -> None:
-        self._host, self._shape, self._rng = host, shape, rng
+    def __init__(self, host: HostModel, shape: tuple[int, ...], at_s: np.ndarray, seed: Sequence[int]) -> None:
+        self._host, self._shape, self._seed = host, shape, seed
         step_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else 1.0
         self._keep = float(np.exp(-step_s / host.noise_tau_s))
 
@@ -140,6 +150,6 @@ class _Noise:
             return np.ones(self._shape)
         from scipy.signal import lfilter
 
-        shocks = self._rng.standard_normal(self._shape)
+        shocks = own_stream(self._seed, metric).standard_normal(self._shape)
         shocks[1:] *= np.sqrt(1 - self._keep**2)
         return np.exp(sigma * lfilter([1.0], [1.0, -self._keep], shocks, axis=0))

@@ -5,67 +5,86 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.backends.simulated.calibration import Calibration, ProxyModel
-from tasks.backends.simulated.world import Timeline
+from tasks.backends.simulated.world import FIRST_REPLICA, Timeline, World
 
 RETRANSMISSIONS = 6
 """A packet is sent again after 1, 2, 4 … times the first wait, so often at most."""
 
 
 class Links:
-    """Times (s after the start of the load) at which messages get through services and over their links."""
+    """Times (s after the start of the load) at which messages get through services and over their links.
+
+    What is random belongs to a message: tables of messages (``waits``, ``through``) draw for every row, so that what
+    happens later changes nothing of what was before.
+    """
 
     def __init__(self, timeline: Timeline, calibration: Calibration, seed: int) -> None:
-        self._timeline, self._calibration = timeline, calibration
-        self._rng = np.random.default_rng(seed)
+        self._calibration, self._seed = calibration, seed
+        self._one_by_one = np.random.default_rng(seed)
+        self.change(timeline)
+
+    def change(self, timeline: Timeline) -> None:
+        """Take the world from now on; its past must be the same."""
+        self._timeline = timeline
         worlds = timeline.worlds
         self._plain = np.all([(world.delay_s == 0) & (world.loss == 0) for world in worlds], axis=0).tolist()
 
-    def wait(self, service: int, at_s: float, trips: float) -> float:
-        """Return how long one message and the ``trips`` of its exchange take on the link of ``service``."""
-        return 0.0 if self._plain[service] else float(self.waits(service, np.array([at_s]), trips)[0])
+    def changed_services(self) -> list[int]:
+        """Return the replicas whose own time or link some world changes."""
+        names = ("host", "delay_s", "loss", "rate", "frozen", "cut", "down")
+        healthy = World.healthy(1)
+        changed = [
+            np.any([getattr(world, name) != getattr(healthy, name)[0] for name in names], axis=0)
+            for world in self._timeline.worlds
+        ]
+        return [int(i) for i in np.flatnonzero(np.any(changed, axis=0)) if i >= FIRST_REPLICA]
 
-    def waits(self, service: int, at_s: np.ndarray, trips: float) -> np.ndarray:
-        """Return the same for many messages: ``trips`` times the delay, and a wait per lost packet. At NaN it is what
-        the first state of the link makes it."""
+    def wait(self, service: int, at_s: float, trips: float) -> float:
+        """Return how long the next message and the ``trips`` of its exchange take on the link of ``service``."""
+        if self._plain[service]:
+            return 0.0
+        return float(self._waits(service, np.array([at_s]), trips, self._one_by_one)[0])
+
+    def waits(self, service: int, at_s: np.ndarray, trips: float, purpose: int) -> np.ndarray:
+        """Return the same for a table of messages: ``trips`` times the delay, and a wait per lost packet. At NaN it is
+        what the first state of the link makes it. ``purpose`` tells tables of one link apart."""
         if self._plain[service]:
             return np.zeros(len(at_s))
+        return self._waits(service, at_s, trips, np.random.default_rng([self._seed, service, purpose, 1]))
+
+    def _waits(self, service: int, at_s: np.ndarray, trips: float, rng: np.random.Generator) -> np.ndarray:
         worlds = self._timeline.index(np.where(np.isnan(at_s), -np.inf, at_s))
         delay = self._timeline.series("delay_s", service)[worlds]
         loss = self._timeline.series("loss", service)[worlds]
-        waits = delay * trips
-        late = np.flatnonzero(delay > 0)
-        if len(late):
-            jitter = self._timeline.series("jitter_s", service)[worlds[late]]
-            waits[late] += jitter * self._rng.uniform(-1, 1, len(late)) * np.sqrt(max(trips, 1))
-        lossy = np.flatnonzero(loss > 0)
+        jitter = self._timeline.series("jitter_s", service)[worlds]
+        waits = delay * trips + jitter * rng.uniform(-1, 1, len(at_s)) * np.sqrt(max(trips, 1))
         for _ in range(max(1, round(trips))):
-            if not len(lossy):
-                break
-            again = np.minimum(self._rng.geometric(1 - loss[lossy]) - 1, RETRANSMISSIONS)
+            drawn = rng.random(len(at_s))
+            lossy = np.flatnonzero(loss > 0)
+            again = np.minimum(np.floor(np.log1p(-drawn[lossy]) / np.log(loss[lossy])), RETRANSMISSIONS)
             waits[lossy] += self._calibration.response.retransmit_s * (2.0**again - 1)
         return np.maximum(waits, 0)
 
-    def through(
-        self, service: int, at_s: np.ndarray, median_s: float, sigma: float, *, stalls: bool = True
-    ) -> np.ndarray:
-        """Return when messages that come at ``at_s`` leave ``service``: its own time, longer while its CPU is shared,
-        and the end of a freeze or a partition. ``stalls``: it waits for the CPU as a request does. NaN: the service was
-        down, or the message itself never came."""
+    def through(self, service: int, at_s: np.ndarray, own_s: np.ndarray, *, stalls: bool = True) -> np.ndarray:
+        """Return when messages that come at ``at_s`` leave ``service``: its own time ``own_s``, longer while its CPU is
+        shared, and the end of a freeze or a partition. ``stalls``: it waits for the CPU as a request does. NaN: the
+        service was down, or the message itself never came."""
         out = np.full(len(at_s), np.nan)
         came = np.flatnonzero(~np.isnan(at_s))
         worlds = self._timeline.index(at_s[came])
-        host = self._timeline.series("host", service)[worlds]
-        stall = self._timeline.series("stall_s", service)[worlds]
-        own = median_s * np.exp(sigma * self._rng.standard_normal(len(came))) / host
+        took = own_s[came] / self._timeline.series("host", service)[worlds]
         if stalls:
-            own += np.where(stall > 0, self._rng.exponential(1.0, len(came)) * stall, 0)
-        out[came] = self._clear(service, at_s[came], worlds) + own
+            draws = np.random.default_rng([self._seed, service, 2]).exponential(1.0, len(at_s))
+            took += draws[came] * self._timeline.series("stall_s", service)[worlds]
+        out[came] = self._clear(service, at_s[came], worlds) + took
         out[came[self._timeline.series("down", service)[worlds]]] = np.nan
         return out
 
     def proxied(self, service: int, model: ProxyModel, at_s: np.ndarray, *, answer: bool = False) -> np.ndarray:
         """Return when requests, or answers, that come to a gateway or head at ``at_s`` leave it."""
-        return self.through(service, at_s, model.after_s if answer else model.before_s, model.sigma, stalls=not answer)
+        median_s = model.after_s if answer else model.before_s
+        drawn = np.random.default_rng([self._seed, service, 3 + answer]).standard_normal(len(at_s))
+        return self.through(service, at_s, median_s * np.exp(model.sigma * drawn), stalls=not answer)
 
     def limited(self, service: int, at_s: np.ndarray, size: np.ndarray, idle: float) -> np.ndarray:
         """Return when answers of ``size`` bytes, ready at ``at_s``, are out: where the rate of the service's link is
@@ -87,14 +106,14 @@ class Links:
         return out
 
     def _clear(self, service: int, at_s: np.ndarray, worlds: np.ndarray) -> np.ndarray:
-        """Return when the service can next take messages that come at ``at_s``."""
+        """Return when the service can next take messages that come at ``at_s``, NaN: never."""
         frozen, cut = (self._timeline.series(name, service) for name in ("frozen", "cut"))
         clear = at_s.copy()
         for i in np.flatnonzero((frozen | cut)[worlds]):
             later = np.flatnonzero(~(frozen | cut)[worlds[i] :])
-            opens = self._timeline.times[worlds[i] + later[0]]
-            if cut[worlds[i]]:
+            opens = self._timeline.times[worlds[i] + later[0]] if len(later) else np.nan
+            if cut[worlds[i]] and len(later):
                 tries = at_s[i] + self._calibration.response.retransmit_s * (2.0 ** np.arange(1, 16) - 1)
-                opens = tries[np.searchsorted(tries, opens)]
+                opens = next((each for each in tries if each >= opens), np.nan)
             clear[i] = opens
         return clear

@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from tasks import __version__
 from tasks.backends.base import CaseOrder
-from tasks.backends.simulated.calibration import Calibration, read_calibration
+from tasks.backends.simulated.calibration import read_calibration
 from tasks.backends.simulated.faults import FAULTS, Shown
 from tasks.backends.simulated.params import SimulatedDeployParams
 from tasks.backends.simulated.sampling import metric_rows
-from tasks.backends.simulated.simulation import Outcome, Times, simulate
+from tasks.backends.simulated.simulation import Simulation
 from tasks.backends.simulated.telemetry import Block, Telemetry
 from tasks.backends.simulated.traces import identifiers, log_rows, span_rows
-from tasks.backends.simulated.world import FIRST_REPLICA
+from tasks.backends.simulated.world import FIRST_REPLICA, Effect
 from tasks.case import (
     CALLS,
     RUNS_ON,
@@ -38,7 +38,7 @@ from tasks.case import (
 from tasks.export.base import ROWS_PER_GROUP, Sink
 from tasks.export.grid import TimeGrid
 from tasks.inject.catalogue import fault_kind
-from tasks.injection import Injection, PlannedInjection, ProbeRecord
+from tasks.injection import Injection, Interval, PlannedInjection, ProbeRecord
 from tasks.load.run import load_record
 from tasks.stack import GATEWAY
 
@@ -54,32 +54,32 @@ def make_case(deploy: SimulatedDeployParams, order: CaseOrder, cases: Path) -> C
         ParamsError: the calibration cannot be read.
         FaultError: the calibration has no part that a fault of the case acts on.
     """
-    calibration = read_calibration(deploy.calibration)
-    start = EPOCH + timedelta(seconds=int(np.random.default_rng(order.seed).integers(SPREAD_S)))
-    outcome = simulate(deploy, calibration, order)
-    return _Publisher(deploy, calibration, order, outcome, start).publish(cases)
+    simulation = Simulation(deploy, read_calibration(deploy.calibration), order)
+    simulation.advance(simulation.end_s)
+    return publish_until_now(simulation, cases)
+
+
+def publish_until_now(simulation: Simulation, cases: Path) -> Case:
+    """Publish below ``cases`` what has happened and was recorded until now, which must be after the warm-up: of the
+    phases and injections what has begun, of the requests those that have ended."""
+    return _Publisher(simulation).publish(cases)
 
 
 class _Publisher:
-    def __init__(
-        self,
-        deploy: SimulatedDeployParams,
-        calibration: Calibration,
-        order: CaseOrder,
-        outcome: Outcome,
-        start: datetime,
-    ) -> None:
-        self._deploy, self._calibration, self._order = deploy, calibration, order
-        self._outcome, self._start = outcome, start
-        self._start_ns = int(start.timestamp()) * 1_000_000_000
-        self._names = deploy.services()
-        times = outcome.times
-        self._window = (self._at(times.baseline), self._at(times.end))
+    def __init__(self, simulation: Simulation) -> None:
+        order = simulation.order
+        self._deploy, self._calibration, self._order = simulation.deploy, simulation.calibration, order
+        self._outcome = simulation.outcome()
+        self._start = EPOCH + timedelta(seconds=int(np.random.default_rng(order.seed).integers(SPREAD_S)))
+        self._start_ns = int(self._start.timestamp()) * 1_000_000_000
+        self._names = simulation.names
+        self._until_s = min(self._outcome.until_s, simulation.times.end)
+        self._window = (self._at(simulation.times.baseline), self._at(self._until_s))
         self._grid = TimeGrid.aligned(*self._window, order.export.step_s)
         self._probed: dict[tuple[str, int], np.ndarray] = {}
-        self._ids = identifiers(len(outcome.paths.scheduled), order.seed)
-        rng = np.random.default_rng([order.seed, 7])
-        self._traced = rng.random(len(outcome.paths.scheduled)) < deploy.trace_share
+        scheduled = self._outcome.paths.scheduled
+        self._ids = identifiers(len(scheduled), order.seed)
+        self._traced = np.random.default_rng([order.seed, 7]).random(len(scheduled)) < self._deploy.trace_share
 
     def publish(self, cases: Path) -> Case:
         order = self._order
@@ -102,7 +102,11 @@ class _Publisher:
                     front_end=GATEWAY,
                     load=load_record(requests, order.load),
                     phases=self._phases(),
-                    injections=tuple(self._injection(planned, i) for i, planned in enumerate(order.injections)),
+                    injections=tuple(
+                        self._injection(planned, effect)
+                        for planned, effect in zip(order.injections, self._outcome.effects, strict=True)
+                        if effect.start_s < self._until_s
+                    ),
                     completeness={name: self._complete(name, count) for name, count in rows.items()},
                     sampling=Sampling(step_s=order.export.step_s, rate_window_s=order.export.rate_window_s),
                     versions={"rcarena": __version__},
@@ -120,20 +124,23 @@ class _Publisher:
         return self._start + timedelta(seconds=seconds)
 
     def _phases(self) -> tuple[Phase, ...]:
-        times: Times = self._outcome.times
-        return (
-            Phase(name="baseline", start=self._at(times.baseline), end=self._at(times.fault)),
-            Phase(name="fault", start=self._at(times.fault), end=self._at(times.recovery)),
-            Phase(name="recovery", start=self._at(times.recovery), end=self._at(times.end)),
+        times = self._outcome.times
+        begins = {"baseline": times.baseline, "fault": times.fault, "recovery": times.recovery}
+        ends = (times.fault, times.recovery, times.end)
+        return tuple(
+            Phase(name=name, start=self._at(begin), end=self._at(min(end, self._until_s)))
+            for (name, begin), end in zip(begins.items(), ends, strict=True)
+            if begin < self._until_s
         )
 
     # -- signals
 
     def _requests(self) -> pa.Table:
         paths, served = self._outcome.paths, self._outcome.served
-        kept = paths.scheduled >= self._outcome.times.baseline
         lost = served.lost
         failed = np.isnan(paths.last_token)
+        ended = ~failed | lost | (np.where(paths.refused, paths.sent, paths.gave_up) <= self._outcome.until_s)
+        kept = (paths.scheduled >= self._outcome.times.baseline) & ended
         error = np.full(len(kept), None, dtype=object)
         error[failed] = "timeout"
         error[lost] = None
@@ -208,7 +215,7 @@ class _Publisher:
 
     def _spans(self) -> pd.DataFrame:
         paths, times = self._outcome.paths, self._outcome.times
-        spans = span_rows(paths, self._outcome.served, self._names, self._ids, self._traced, times.end)
+        spans = span_rows(paths, self._outcome.served, self._names, self._ids, self._traced, self._until_s)
         spans = spans[spans["start_s"] + spans["duration"] >= times.baseline]
         return spans.assign(start=self._time(spans["start_s"].to_numpy())).drop(columns="start_s")
 
@@ -216,13 +223,11 @@ class _Publisher:
         outcome = self._outcome
         restarts = [
             (each.service, each.start_s, each.end_s)
-            for each, planned in zip(outcome.effects, self._order.injections, strict=True)
-            if FAULTS[planned.kind].lasts_s is not None
+            for each in (*outcome.effects, *outcome.actions)
+            if each.restarts and each.start_s <= self._until_s
         ]
-        lines = log_rows(
-            outcome.paths, outcome.served, self._names, self._ids, self._traced, restarts, outcome.times.end
-        )
-        lines = lines[(lines["time_s"] >= outcome.times.baseline) & (lines["time_s"] <= outcome.times.end)]
+        lines = log_rows(outcome.paths, outcome.served, self._names, self._ids, self._traced, restarts, self._until_s)
+        lines = lines[(lines["time_s"] >= outcome.times.baseline) & (lines["time_s"] <= self._until_s)]
         return lines.assign(time=self._time(lines["time_s"].to_numpy())).drop(columns="time_s")
 
     def _topology(self) -> pd.DataFrame:
@@ -275,8 +280,8 @@ class _Publisher:
             services=self._services(),
         )
 
-    def _injection(self, planned: PlannedInjection, position: int) -> Injection:
-        kind, fault, effect = fault_kind(planned.kind), FAULTS[planned.kind], self._outcome.effects[position]
+    def _injection(self, planned: PlannedInjection, effect: Effect) -> Injection:
+        kind, fault = fault_kind(planned.kind), FAULTS[planned.kind]
         service = self._names.index(planned.target)
         figures = [self._figures(shown, service, effect.start_s, effect.end_s) for shown in fault.shown]
         unseen = [
@@ -287,6 +292,7 @@ class _Publisher:
         first, (before, during, after) = fault.shown[0], figures[0]
         seen = f"{first.metric}: {_plain(before)} before, {_plain(during)} during, {_plain(after)} after"
         window = planned.interval(self._at(self._outcome.times.fault))
+        ended = min(window.end, self._at(min(effect.end_s, self._until_s) if effect.cured else self._until_s))
         return Injection(
             kind=planned.kind,
             target=planned.target,
@@ -295,7 +301,7 @@ class _Publisher:
             parameters=dict(planned.parameters),
             executor="simulated",
             planned=window,
-            observed=window,
+            observed=Interval(start=window.start, end=ended),
             probe=ProbeRecord(
                 name=first.metric.name, unit=first.metric.unit, before=before, during=during, after=after
             ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from tasks.backends.simulated.params import ReplicaGroup, SimulatedDeployParams
 from tasks.backends.simulated.world import FIRST_REPLICA, GATEWAY_INDEX, HEAD_INDEX, Effect, Timeline
 from tasks.injection import PlannedInjection
 from tasks.load.prompts import POOL_WORDS
-from tasks.load.schedule import draw_schedule
+from tasks.load.schedule import Schedule, draw_schedule
 
 SAMPLES_PER_SCRAPE = 5
 """The state is kept so often per scrape interval: every target is scraped at times of its own."""
@@ -65,76 +65,149 @@ class Times:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that happened in a case."""
+    """What happened until ``until_s`` after the start of the load; times after that are NaN. ``effects``: those of the
+    case's injections, in their order; ``actions``: what was changed besides."""
 
     times: Times
+    until_s: float
     effects: Sequence[Effect]
+    actions: Sequence[Effect]
     timeline: Timeline
     paths: Paths
     served: Served
     states: States
 
 
-def simulate(deploy: SimulatedDeployParams, calibration: Calibration, order: CaseOrder) -> Outcome:
-    """Carry out the ordered case.
+class Simulation:
+    """A case in the making: it is advanced in time, may be looked at, and its world may be changed from then on.
+
+    What is random belongs to the case's seed, not to what is done: the past never changes, and two simulations of an
+    order that differ by an action see the same arrivals and the same noise.
 
     Raises:
         FaultError: the calibration has no part that a fault of the case acts on.
     """
-    times, names = Times.of(order), deploy.services()
-    seeds = [int(each.generate_state(1)[0]) for each in np.random.SeedSequence(order.seed).spawn(4)]
-    effects = [_effect(planned, names.index(planned.target), times, calibration) for planned in order.injections]
-    timeline = Timeline(effects, len(names), calibration)
-    links = Links(timeline, calibration, seeds[0])
-    drawn = draw_schedule(order.load, times.end, order.seed, POOL_WORDS, times.fault)
-    way = _Way(calibration, links, effects, np.random.default_rng(seeds[1]))
-    scheduled = drawn.offset_ns / 1e9
-    sent, left_gateway, at_head, at_router = way.there(scheduled)
-    gave_up = sent + order.load.request_timeout_s
-    at_router[at_router > gave_up] = np.nan
-    sequence = np.argsort(at_router, kind="stable")[: np.count_nonzero(~np.isnan(at_router))]
-    arrivals = Arrivals(
-        at_s=at_router[sequence],
-        prompt_tokens=drawn.prompt_tokens[sequence],
-        output_tokens=drawn.output_tokens[sequence],
-        group=_groups_of_requests(deploy, len(scheduled), seeds[2])[sequence],
-        give_up_s=gave_up[sequence],
-    )
-    fleet = Fleet(_groups(deploy, calibration), calibration, timeline, arrivals, links, deploy.routing, seeds[3])
-    tail_s = min(order.load.request_timeout_s, LONGEST_TAIL_S)
-    states = fleet.run(times.end + tail_s, deploy.scrape_interval_s / SAMPLES_PER_SCRAPE)
-    found = {each.name: getattr(fleet.served, each.name) for each in fields(Served)}
-    served = Served(**{name: _at_places(values, sequence, len(scheduled)) for name, values in found.items()})
-    left_replica, back, last = way.back(served, drawn.output_tokens)
-    first = served.first_s + np.nan_to_num(last - served.last_s)
-    return Outcome(
-        times,
-        effects,
-        timeline,
-        Paths(
-            scheduled=scheduled,
-            sent=sent,
-            left_gateway=left_gateway,
-            at_head=at_head,
-            left_replica=left_replica,
-            back_at_gateway=back,
-            first_token=np.where(first <= gave_up, first, np.nan),
-            last_token=np.where(last <= gave_up, last, np.nan),
-            gave_up=gave_up,
-            refused=np.isnan(left_gateway),
-            prompt_tokens=drawn.prompt_tokens,
-            output_tokens=drawn.output_tokens,
-        ),
-        served,
-        states,
-    )
+
+    def __init__(self, deploy: SimulatedDeployParams, calibration: Calibration, order: CaseOrder) -> None:
+        self.deploy, self.calibration, self.order = deploy, calibration, order
+        self.times, self.names = Times.of(order), deploy.services()
+        self._faults = [
+            _effect(each, self.names.index(each.target), self.times, calibration) for each in order.injections
+        ]
+        self._actions: list[Effect] = []
+        seeds = [int(each.generate_state(1)[0]) for each in np.random.SeedSequence(order.seed).spawn(4)]
+        drawn = draw_schedule(order.load, self.times.end, order.seed, POOL_WORDS, self.times.fault)
+        self._timeline = self._new_timeline()
+        self._links = Links(self._timeline, calibration, seeds[0])
+        self._way = _Way(calibration, self._links, order.load.request_timeout_s, drawn, seeds[1])
+        self._group = _groups_of_requests(deploy, len(drawn.offset_ns), seeds[2])
+        self._fleet = Fleet(
+            _groups(deploy, calibration),
+            calibration,
+            self._timeline,
+            self._arrivals(),
+            self._links,
+            deploy.routing,
+            seeds[3],
+            deploy.scrape_interval_s / SAMPLES_PER_SCRAPE,
+        )
+        self.end_s = self.times.end + min(order.load.request_timeout_s, LONGEST_TAIL_S)
+
+    @property
+    def now(self) -> float:
+        """Seconds after the start of the load."""
+        return self._fleet.now
+
+    def advance(self, until_s: float) -> None:
+        """Let time pass until ``until_s`` after the start of the load, at most until ``end_s``."""
+        self._fleet.advance(min(until_s, self.end_s))
+
+    def add(self, effect: Effect) -> None:
+        """Change the world from now on by ``effect``, which must not start before now unless nothing has happened.
+
+        Raises:
+            ValueError: it starts in the past.
+        """
+        if effect.start_s < self.now and self.now > 0:
+            raise ValueError(f"an effect from {effect.start_s:g} s on cannot change what was before {self.now:g} s")
+        self._actions.append(effect)
+        self._change()
+
+    def cure(self, service: str, kinds: Collection[str] | None = None) -> list[str]:
+        """End now what faults (of ``kinds``; None: of all) do to a service; return the kinds that were ended."""
+        index, ended = self.names.index(service), []
+        for i, effect in enumerate(self._faults):
+            acts = effect.service == index and effect.start_s <= self.now < effect.end_s
+            if acts and (kinds is None or effect.kind in kinds):
+                self._faults[i] = replace(effect, end_s=self.now, cured=True)
+                ended.append(effect.kind)
+        self._change()
+        return ended
+
+    def withdraw(self, effect: Effect) -> None:
+        """End now an effect that was added. Raises ValueError: it was not."""
+        self._actions[self._actions.index(effect)] = replace(effect, end_s=max(self.now, effect.start_s))
+        self._change()
+
+    def _change(self) -> None:
+        self._timeline = self._new_timeline()
+        self._links.change(self._timeline)
+        self._fleet.change(self._timeline, self._arrivals())
+
+    def _new_timeline(self) -> Timeline:
+        return Timeline([*self._faults, *self._actions], len(self.names), self.calibration)
+
+    def _arrivals(self) -> Arrivals:
+        way = self._way
+        return Arrivals(way.there()[-1], way.prompt_tokens, way.output_tokens, self._group, way.gave_up)
+
+    def outcome(self) -> Outcome:
+        """Return what has happened until now."""
+        until_s = self.now if self.now < self.end_s else np.inf
+        served = self._fleet.served
+        known = {each.name: getattr(served, each.name).copy() for each in fields(Served)}
+        paths = self._way.paths(served)
+        if np.isfinite(until_s):
+            for times in (
+                *known.values(),
+                paths.left_gateway,
+                paths.at_head,
+                paths.left_replica,
+                paths.back_at_gateway,
+            ):
+                if times.dtype.kind == "f":
+                    times[times > until_s] = np.nan
+            for times in (paths.first_token, paths.last_token):
+                times[times > until_s] = np.nan
+        return Outcome(
+            self.times,
+            until_s,
+            tuple(self._faults),
+            tuple(self._actions),
+            self._timeline,
+            paths,
+            Served(**known),
+            self._fleet.states(),
+        )
+
+
+def simulate(deploy: SimulatedDeployParams, calibration: Calibration, order: CaseOrder) -> Outcome:
+    """Carry out the whole ordered case.
+
+    Raises:
+        FaultError: the calibration has no part that a fault of the case acts on.
+    """
+    simulation = Simulation(deploy, calibration, order)
+    simulation.advance(simulation.end_s)
+    return simulation.outcome()
 
 
 def _effect(planned: PlannedInjection, service: int, times: Times, calibration: Calibration) -> Effect:
     fault = FAULTS[planned.kind]
     start = times.fault + planned.offset_s
     lasts_s = planned.duration_s if fault.lasts_s is None else fault.lasts_s(calibration, service)
-    return Effect(service, start, start + lasts_s, fault.effect(planned.parameters))
+    restarts = fault.lasts_s is not None
+    return Effect(service, start, start + lasts_s, fault.effect(planned.parameters), planned.kind, restarts)
 
 
 def _groups(deploy: SimulatedDeployParams, calibration: Calibration) -> list[Group]:
@@ -161,53 +234,71 @@ def _groups_of_requests(deploy: SimulatedDeployParams, count: int, seed: int) ->
     return np.random.default_rng(seed).choice(len(groups), size=count, p=share / share.sum())
 
 
-def _at_places(values: np.ndarray, sequence: np.ndarray, count: int) -> np.ndarray:
-    """Return ``values`` of the requests ``sequence`` at their places among all ``count`` requests."""
-    nothing = {"i": -1, "b": False}.get(values.dtype.kind, np.nan)
-    out = np.full(count, nothing, dtype=values.dtype)
-    out[sequence] = values
-    return out
-
-
 class _Way:
     """The way of requests to the router and of answers back to their clients."""
 
-    def __init__(
-        self, calibration: Calibration, links: Links, effects: Sequence[Effect], rng: np.random.Generator
-    ) -> None:
-        self._calibration, self._links, self._rng = calibration, links, rng
-        self._touched = {each.service for each in effects}
+    def __init__(self, calibration: Calibration, links: Links, timeout_s: float, drawn: Schedule, seed: int) -> None:
+        self._calibration, self._links = calibration, links
+        rng = np.random.default_rng(seed)
+        self.scheduled = drawn.offset_ns / 1e9
+        self.prompt_tokens, self.output_tokens = drawn.prompt_tokens, drawn.output_tokens
+        self._sent = self.scheduled + rng.exponential(1.0, len(self.scheduled)) * calibration.send_lag_s
+        self.gave_up = self._sent + timeout_s
+        engine = calibration.engine
+        self._after_s = engine.after_s * np.exp(engine.request_sigma * rng.standard_normal(len(self.scheduled)))
 
-    def there(self, scheduled: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return when requests were sent, left the gateway, came to the head and to the router."""
+    def there(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return when requests left the gateway, came to the head and to the router."""
         model, links = self._calibration, self._links
-        sent = scheduled + self._rng.exponential(1.0, len(scheduled)) * model.send_lag_s
-        left_gateway = links.proxied(GATEWAY_INDEX, model.gateway, sent)
-        at_head = left_gateway + links.waits(GATEWAY_INDEX, left_gateway, model.response.gateway_trips)
+        left_gateway = links.proxied(GATEWAY_INDEX, model.gateway, self._sent)
+        at_head = left_gateway + links.waits(GATEWAY_INDEX, left_gateway, model.response.gateway_trips, 0)
         left_head = links.proxied(HEAD_INDEX, model.head, at_head)
-        return sent, left_gateway, at_head, left_head + links.waits(HEAD_INDEX, left_head, model.response.trips_before)
+        at_router = left_head + links.waits(HEAD_INDEX, left_head, model.response.trips_before, 0)
+        at_router[at_router > self.gave_up] = np.nan
+        return left_gateway, at_head, at_router
 
-    def back(self, served: Served, output_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def paths(self, served: Served) -> Paths:
+        left_gateway, at_head, _ = self.there()
+        left_replica, back, last = self._back(served)
+        first = served.first_s + np.nan_to_num(last - served.last_s)
+        return Paths(
+            scheduled=self.scheduled,
+            sent=self._sent,
+            left_gateway=left_gateway,
+            at_head=at_head,
+            left_replica=left_replica,
+            back_at_gateway=back,
+            first_token=np.where(first <= self.gave_up, first, np.nan),
+            last_token=np.where(last <= self.gave_up, last, np.nan),
+            gave_up=self.gave_up,
+            refused=np.isnan(left_gateway),
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+        )
+
+    def _back(self, served: Served) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return when answers left their replica, were back at the gateway, and whole with their client."""
         model, links, own_trips = self._calibration, self._links, self._calibration.response.own_trips
-        engine = model.engine
-        out = served.last_s + engine.after_s * np.exp(
-            engine.request_sigma * self._rng.standard_normal(len(output_tokens))
-        )
-        for service in self._touched - {GATEWAY_INDEX, HEAD_INDEX}:
+        out = served.last_s + self._after_s
+        for service in links.changed_services():
             own = np.flatnonzero((served.replica == service - FIRST_REPLICA) & ~np.isnan(served.last_s))
-            left = links.through(service, served.last_s[own], engine.after_s, engine.request_sigma, stalls=False)
-            out[own] = left + links.waits(service, left, own_trips)
-            size = self._size(service, output_tokens[own])
-            out[own] = links.limited(service, out[own], size, model.host_replica.transmit_idle)
+            came = np.full(len(out), np.nan)
+            came[own] = served.last_s[own]
+            left = links.through(service, came, self._after_s, stalls=False)
+            left += links.waits(service, left, own_trips, 1)
+            left = links.limited(service, left, self._size(service), model.host_replica.transmit_idle)
+            out[own] = left[own]
         back = links.proxied(HEAD_INDEX, model.head, out, answer=True)
-        back += links.waits(HEAD_INDEX, back, own_trips)
-        back = links.limited(HEAD_INDEX, back, self._size(HEAD_INDEX, output_tokens), model.host_head.transmit_idle)
+        back += links.waits(HEAD_INDEX, back, own_trips, 1)
+        back = links.limited(HEAD_INDEX, back, self._size(HEAD_INDEX), model.host_head.transmit_idle)
         last = links.proxied(GATEWAY_INDEX, model.gateway, back, answer=True)
-        last += links.waits(GATEWAY_INDEX, last, 1)
-        size = self._size(GATEWAY_INDEX, output_tokens)
-        return out, back, links.limited(GATEWAY_INDEX, last, size, model.host_gateway.transmit_idle)
+        last += links.waits(GATEWAY_INDEX, last, 1, 1)
+        return (
+            out,
+            back,
+            links.limited(GATEWAY_INDEX, last, self._size(GATEWAY_INDEX), model.host_gateway.transmit_idle),
+        )
 
-    def _size(self, service: int, output_tokens: np.ndarray) -> np.ndarray:
+    def _size(self, service: int) -> np.ndarray:
         host = self._calibration.host_of(service)
-        return host.transmit_per_request + host.transmit_per_token * output_tokens
+        return host.transmit_per_request + host.transmit_per_token * self.output_tokens

@@ -119,10 +119,9 @@ class Telemetry:
         lost = np.flatnonzero(served.lost)
         rate = np.zeros((self._grid.steps, self._count - FIRST_REPLICA))
         for which in lost:
-            r = served.replica[which]
-            died = [each.start_s for each in self._outcome.effects if each.service == FIRST_REPLICA + r]
-            inside = (self._grid_s >= min(died)) & (self._grid_s < min(died) + self._window_s)
-            rate[inside, r] += 1 / self._window_s
+            died = served.lost_s[which]
+            inside = (self._grid_s >= died) & (self._grid_s < died + self._window_s)
+            rate[inside, served.replica[which]] += 1 / self._window_s
         return np.where(self._engine_scrapes.seen, rate, np.nan)
 
     def _front(self) -> Iterator[Block]:
@@ -209,11 +208,11 @@ class Telemetry:
 
     def _hosts(self, begin: int, end: int) -> Iterator[Block]:
         services, at_s = slice(begin, end), self._grid_s
-        rng = np.random.default_rng([self._seed, begin])
+        seed = (self._seed, begin)
         scrapes = self._scrapes(services, 3 + begin, "cut" if self._calibration.gpu else "never")
         work = self._work(begin, end, scrapes)
         host = self._calibration.host_of(begin)
-        columns = host_columns(host, self._calibration, self._outcome.timeline, services, at_s, work, rng)
+        columns = host_columns(host, self._calibration, self._outcome.timeline, services, at_s, work, seed)
         if begin >= FIRST_REPLICA:
             if self._calibration.gpu is None:
                 share = columns[metrics.CPU_USAGE] / (host.cores or 1.0)
@@ -223,7 +222,7 @@ class Telemetry:
                     self._outcome.states.gauges["running"][:, begin - FIRST_REPLICA : end - FIRST_REPLICA]
                 )
                 columns |= gpu_columns(
-                    self._calibration.gpu, self._outcome.timeline, services, at_s, work, np.nan_to_num(at_work), rng
+                    self._calibration.gpu, self._outcome.timeline, services, at_s, work, np.nan_to_num(at_work), seed
                 )
         for metric, values in columns.items():
             yield Block(metric, np.arange(begin, end), np.where(scrapes.seen, values, np.nan))

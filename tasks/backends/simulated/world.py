@@ -22,7 +22,7 @@ class World:
     step, no process is there; ``kv_share``: part of the KV cache that is left; ``quota``: part of its CPU quota that is
     left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``clock_cap``, ``power_cap``:
     MHz and W; ``intruder``: share of the GPU's time that another process takes; ``gpu_memory``: bytes that it holds;
-    ``scraped``: its metrics are read.
+    ``scraped``: its metrics are read; ``ejected``: the router gives it no more requests.
     """
 
     compute: np.ndarray
@@ -46,12 +46,13 @@ class World:
     intruder: np.ndarray
     gpu_memory: np.ndarray
     scraped: np.ndarray
+    ejected: np.ndarray
 
     @classmethod
     def healthy(cls, services: int) -> World:
         default = {"compute": 1.0, "host": 1.0, "kv_share": 1.0, "quota": 1.0}
         default |= dict.fromkeys(("rate", "clock_cap", "power_cap"), np.inf)
-        flags = ("cut", "frozen", "stalled", "down")
+        flags = ("cut", "frozen", "stalled", "down", "ejected")
         arrays = {
             each.name: np.zeros(services, dtype=bool)
             if each.name in flags
@@ -78,19 +79,27 @@ Apply = Callable[[World, int, Calibration], None]
 
 @dataclass(frozen=True)
 class Effect:
-    """An effect on a service from ``start_s`` to ``end_s`` after the start of the load."""
+    """An effect on a service from ``start_s`` to ``end_s`` after the start of the load.
+
+    ``kind``: of the fault that it belongs to; empty: an action's. ``restarts``: the service's processes end and start
+    again. ``cured``: an action has ended it.
+    """
 
     service: int
     start_s: float
     end_s: float
     apply: Apply
+    kind: str = ""
+    restarts: bool = False
+    cured: bool = False
 
 
 class Timeline:
     """The world over time: constant between ``times`` (seconds after the start of the load; the first is -inf)."""
 
     def __init__(self, effects: Sequence[Effect], services: int, calibration: Calibration) -> None:
-        changes = sorted({moment for each in effects for moment in (each.start_s, each.end_s)})
+        moments = {moment for each in effects for moment in (each.start_s, each.end_s)}
+        changes = sorted(moment for moment in moments if np.isfinite(moment))
         self.times = np.array([-np.inf, *changes])
         self.worlds = []
         for begin in self.times:

@@ -49,6 +49,11 @@ def fleet(
     return Fleet(groups, model, timeline, arrivals, Links(timeline, model, 1), policy, 1)
 
 
+def states_of(run: Fleet, until_s: float) -> States:
+    run.advance(until_s)
+    return run.states()
+
+
 def down(start_s: float, end_s: float, replica: int = 0) -> Effect:
     def apply(world: World, service: int, _: Calibration) -> None:
         world.down[service] = True
@@ -66,7 +71,7 @@ def stalled(start_s: float, end_s: float, replica: int = 0) -> Effect:
 def test_one_request_takes_its_steps() -> None:
     """One step of 10 ms takes the prompt and makes the first token, each further token takes one."""
     run = fleet([0.1], prompts=20, outputs=11)
-    run.run(2.0, 0.1)
+    run.advance(2.0)
     assert run.served.first_s[0] - run.served.admitted_s[0] == pytest.approx(0.01, abs=0.003)
     assert run.served.last_s[0] - run.served.first_s[0] == pytest.approx(0.10, abs=0.011)
 
@@ -75,8 +80,8 @@ def test_a_batch_shares_the_step() -> None:
     """With 5 ms per sequence a batch of four needs 10 + 4 x 5 ms per token, one sequence 15 ms."""
     law = calibration(per_sequence_s=0.005)
     alone, four = fleet([0.0], 10, 40, model=law), fleet([0.0] * 4, 10, 40, model=law)
-    alone.run(5.0, 0.1)
-    four.run(5.0, 0.1)
+    alone.advance(5.0)
+    four.advance(5.0)
     one = alone.served.last_s[0] - alone.served.first_s[0]
     together = four.served.last_s[0] - four.served.first_s[0]
     assert together / one == pytest.approx(30 / 15, rel=0.05)
@@ -84,7 +89,7 @@ def test_a_batch_shares_the_step() -> None:
 
 def test_requests_beyond_the_seats_wait_in_order() -> None:
     run = fleet([0.0] * 6, prompts=10, outputs=20)
-    states = run.run(3.0, 0.05)
+    states = states_of(run, 3.0)
     assert states.gauges["running"].max() == 4
     assert states.gauges["waiting"].max() == 2
     admitted = run.served.admitted_s
@@ -96,7 +101,7 @@ def test_a_full_cache_preempts_the_youngest() -> None:
     model = calibration()
     small = model.engine.model_copy(update={"kv_tokens": 100})
     run = fleet([0.0, 0.001], prompts=30, outputs=60, model=model, engine=small)
-    states = run.run(5.0, 0.05)
+    states = states_of(run, 5.0)
     assert states.counters["preemptions"][-1, 0] >= 1
     assert not np.isnan(run.served.last_s).any()
     assert run.served.last_s[0] < run.served.last_s[1]
@@ -104,7 +109,7 @@ def test_a_full_cache_preempts_the_youngest() -> None:
 
 def test_a_killed_replica_loses_its_requests_and_its_counters() -> None:
     run = fleet([0.0, 3.0], prompts=10, outputs=100, effects=(down(0.5, 2.0),))
-    states = run.run(5.0, 0.05)
+    states = states_of(run, 5.0)
     assert run.served.lost.tolist() == [True, False]
     assert np.isnan(run.served.last_s[0])
     assert not np.isnan(run.served.last_s[1])
@@ -114,7 +119,7 @@ def test_a_killed_replica_loses_its_requests_and_its_counters() -> None:
 
 def test_nobody_is_sent_to_a_replica_that_is_down() -> None:
     run = fleet(np.linspace(0, 4, 200).tolist(), 5, 5, replicas=2, effects=(down(1.0, 3.0),))
-    run.run(6.0, 0.05)
+    run.advance(6.0)
     meanwhile = (run.served.received_s > 1.0) & (run.served.received_s < 3.0)
     assert (run.served.replica[meanwhile] == 1).all()
     assert set(run.served.replica[~meanwhile]) == {0, 1}
@@ -122,20 +127,20 @@ def test_nobody_is_sent_to_a_replica_that_is_down() -> None:
 
 def test_a_stalled_engine_answers_nothing_and_goes_on_afterwards() -> None:
     run = fleet([0.0], prompts=10, outputs=50, effects=(stalled(0.2, 1.2),))
-    run.run(3.0, 0.05)
+    run.advance(3.0)
     assert run.served.last_s[0] == pytest.approx(0.5 + 1.0, abs=0.05)
 
 
 def test_requests_wait_while_nobody_answers() -> None:
     run = fleet([1.0], prompts=10, outputs=5, effects=(down(0.5, 2.0),))
-    states = run.run(3.0, 0.05)
+    states = states_of(run, 3.0)
     assert states.head_queued.max() == 1
     assert run.served.received_s[0] == pytest.approx(2.0, abs=0.02)
 
 
 def test_a_client_that_gave_up_is_taken_out() -> None:
     run = fleet([0.0], prompts=10, outputs=50, effects=(stalled(0.1, 8.0),), give_up_s=2.0)
-    states = run.run(5.0, 0.5)
+    states = states_of(run, 5.0)
     assert states.gauges["running"][-1, 0] == 0
     assert np.isnan(run.served.last_s[0])
 
@@ -148,7 +153,7 @@ def waits_of_md1(rate: float, service_s: float, count: int) -> float:
     at_s = np.cumsum(rng.exponential(1 / rate, count)).tolist()
     tokens = round(service_s / 0.01) - 1
     run = fleet(at_s, prompts=1, outputs=tokens + 1, model=model, engine=one_seat)
-    run.run(at_s[-1] + 30, 1.0)
+    run.advance(at_s[-1] + 30)
     return float(np.mean(run.served.admitted_s - run.served.arrived_s))
 
 
@@ -170,7 +175,7 @@ def test_waits_follow_pollaczek_and_khinchine() -> None:
 def test_no_request_is_lost_or_made(at: list[float], outputs: int, replicas: int, policy: str, killed: bool) -> None:
     effects = (down(1.0, 1.5),) if killed else ()
     run = fleet(sorted(at), 8, outputs, replicas=replicas, policy=policy, effects=effects)
-    states: States = run.run(30.0, 0.1)
+    states = states_of(run, 30.0)
     done, lost = ~np.isnan(run.served.last_s), run.served.lost
     assert (done ^ lost).all()
     assert not lost.any() or killed
@@ -186,6 +191,6 @@ def test_no_request_is_lost_or_made(at: list[float], outputs: int, replicas: int
 def test_power_of_two_balances_better_than_chance() -> None:
     at_s = np.linspace(0, 5, 600).tolist()
     run = fleet(at_s, 5, 30, replicas=4)
-    run.run(10.0, 0.1)
+    run.advance(10.0)
     counts = np.bincount(run.served.replica, minlength=4)
     assert counts.min() > 0.7 * counts.max()
