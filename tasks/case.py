@@ -172,6 +172,11 @@ class LoadRecord(Record):
     send_lag_p99_ms: float | None = None
     verdict: Literal["on-schedule", "fell-behind", "unknown"] = "unknown"
 
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What changed the load within the case, by name of its parameter."""
+        return tuple(name for name in ("shapes", "long_prompts") if self.parameters.get(name))
+
 
 NO_ROW = "no row in the window"
 NO_REQUEST = "no request sent"

@@ -77,17 +77,30 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """Which evidence a method had, in words for people (``spans``, ``GPU clocks``, ``metrics of ray-head``).
+
+    ``seen``: what it judged by; ``missing``: what it would use and the case does not have.
+    """
+
+    seen: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Suspects with their scores, higher is worse; the order of the tuples does not matter.
 
     ``services``: (service, score), each service at most once; one that is left out counts as not found.
     ``metrics``: (service, metric, score), for methods that can name the metric. ``findings``: for methods that say how
-    many roots there are; empty: there is no fault; None: the method does not say.
+    many roots there are; empty: there is no fault; None: the method does not say. ``coverage``: which evidence the
+    method had; None: it does not say.
     """
 
     services: tuple[tuple[str, float], ...]
     metrics: tuple[tuple[str, str, float], ...] = ()
     findings: tuple[Finding, ...] | None = None
+    coverage: Coverage | None = None
 
     @classmethod
     def of_services(cls, scores: Mapping[str, float]) -> Ranking:

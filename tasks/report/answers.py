@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tasks.case import CaseRecord
 from tasks.injection import Injection, phrase
-from tasks.rca.method import UNKNOWN_KIND, Finding
+from tasks.rca.method import UNKNOWN_KIND, WORKLOAD_KIND, Coverage, Finding
 
 Mark = Literal["right", "partly right", "wrong", ""]
 
@@ -25,12 +25,13 @@ class Judged:
 @dataclass(frozen=True)
 class Answer:
     """What one method says about a case. Without ``findings`` it says that there is no fault. ``missed``: root causes
-    that it does not name."""
+    that it does not name. ``coverage``: which evidence it had; None: it does not say."""
 
     method: str
     findings: tuple[Judged, ...]
     missed: tuple[str, ...]
     mark: Mark
+    coverage: Coverage | None = None
 
     @property
     def longest(self) -> int:
@@ -39,12 +40,20 @@ class Answer:
 
 
 def answers(
-    record: CaseRecord, found: Iterable[tuple[str, Sequence[Finding]]], *, include_ineffective: bool = False
+    record: CaseRecord,
+    found: Iterable[tuple[str, Sequence[Finding]]],
+    *,
+    include_ineffective: bool = False,
+    coverage: Mapping[str, Coverage] | None = None,
 ) -> tuple[Answer, ...]:
-    """Judge the findings of each method, in the order of ``found``."""
+    """Judge the findings of each method, in the order of ``found``. ``coverage``: by method, which evidence it had."""
     roots = record.counted(include_ineffective=include_ineffective)
     known = bool(roots) or not record.roots
-    return tuple(_answer(record, roots, method, findings, known) for method, findings in found)
+    of_method = coverage or {}
+    return tuple(
+        replace(_answer(record, roots, method, findings, known), coverage=of_method.get(method))
+        for method, findings in found
+    )
 
 
 def _answer(
@@ -66,7 +75,9 @@ def _answer(
 
 def _judged(record: CaseRecord, roots: Collection[Injection], finding: Finding) -> Judged:
     if finding.service is None:
-        return Judged(finding, "")
+        if finding.kind != WORKLOAD_KIND or not record.load.parameters:
+            return Judged(finding, "")
+        return Judged(finding, "right") if record.load.changes else Judged(finding, "wrong", "the load did not change")
     here = [root for root in roots if root.target == finding.service]
     if finding.role == "victim":
         if here:

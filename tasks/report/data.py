@@ -287,6 +287,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
     explained = scoreboard.explained if scoreboard else frozenset()
     found = [(result.method, result.findings) for result in results if result.findings is not None]
     found.sort(key=lambda said: said[0] not in explained)
+    coverage = {result.method: result.coverage for result in results if result.coverage is not None}
     return CaseSummary(
         case_id=record.case_id,
         fault=record.labels_of(counted).fault,
@@ -306,7 +307,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         gaps=_gaps(record),
         signals=case_signals(case, origin),
         results=results,
-        answers=answers(record, found, include_ineffective=include_ineffective),
+        answers=answers(record, found, include_ineffective=include_ineffective, coverage=coverage),
         services=record.service_names,
         seed=record.seed,
         stack=record.stack.index,

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tasks.rca.method import Finding
+from tasks.rca.method import Coverage, Finding
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
 from tasks.score.files import ScoreFiles, number, read_score_files
-from tasks.score.findings import read_findings
+from tasks.score.findings import read_coverage, read_findings
 from tasks.score.references import REFERENCE_LABELS, REFERENCES
 
 LEVELS = ("overall", "fault", "target", "scenario", "stratum", "macro", "family")
@@ -43,7 +43,7 @@ class MethodResult:
 
     ``truth_ranks``: ranks of the true root causes in its ranking, ascending. ``metric_rank``: rank of the first metric
     that names a root cause, else None. ``excluded``: why the case is not scored; empty if it is. ``findings``: None if
-    the method does not say how many root causes there are.
+    the method does not say how many root causes there are. ``coverage``: None if it does not say which evidence it had.
     """
 
     method: str
@@ -54,6 +54,7 @@ class MethodResult:
     truth_ranks: tuple[int, ...]
     metric_rank: int | None
     findings: tuple[Finding, ...] | None = None
+    coverage: Coverage | None = None
 
     @property
     def ranked(self) -> bool:
@@ -294,7 +295,7 @@ def _results(files: ScoreFiles, methods: Sequence[str]) -> dict[str, tuple[Metho
     for row in rankings.dropna(subset="rank").sort_values("rank", kind="stable").to_dict("records"):
         suspects.setdefault((row["case_id"], row["method"]), []).append(_suspect(row))
     metric_ranks = _metric_ranks(files.metric_rankings)
-    findings = read_findings(files)
+    findings, coverage = read_findings(files), read_coverage(files)
     results: dict[str, list[MethodResult]] = {}
     for row in rankings.drop_duplicates(["case_id", "method"]).to_dict("records"):
         ranked = tuple(suspects.get((row["case_id"], row["method"]), ()))
@@ -307,6 +308,7 @@ def _results(files: ScoreFiles, methods: Sequence[str]) -> dict[str, tuple[Metho
             truth_ranks=tuple(suspect.rank for suspect in ranked if suspect.truth),
             metric_rank=metric_ranks.get((row["case_id"], row["method"])),
             findings=findings.get((row["case_id"], row["method"])),
+            coverage=coverage.get((row["case_id"], row["method"])),
         )
         results.setdefault(row["case_id"], []).append(result)
     position = _position(methods)

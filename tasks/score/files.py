@@ -185,6 +185,7 @@ EVIDENCE_TABLE = Table(
         **dict.fromkeys(("before", "during", "siblings"), "float64"),
     },
 )
+COVERAGE_TABLE = Table("coverage", {**dict.fromkeys(("case_id", "method", "evidence"), "str"), "seen": "bool"})
 _COUNTS = ("requests_before", "requests_during", "failed_before", "failed_during", "slow_before", "slow_during")
 CASE_TABLE = Table(
     "cases",
@@ -237,6 +238,7 @@ TABLES = (
     DETECTION_TABLE,
     FINDING_TABLE,
     EVIDENCE_TABLE,
+    COVERAGE_TABLE,
     CASE_TABLE,
     SET_TABLE,
     SET_SCORE_TABLE,
@@ -261,6 +263,7 @@ class ScoreFiles:
     detections: pd.DataFrame | None
     findings: pd.DataFrame | None
     evidence: pd.DataFrame | None
+    coverage: pd.DataFrame | None
     cases: pd.DataFrame | None
     sets: pd.DataFrame | None
     set_scores: pd.DataFrame | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.rca.method import FINDING_ROLES, Evidence, Finding
+from tasks.rca.method import FINDING_ROLES, Coverage, Evidence, Finding
 from tasks.score.files import ScoreFiles, number
 
 
@@ -24,6 +24,18 @@ def read_findings(files: ScoreFiles) -> dict[tuple[str, str], tuple[Finding, ...
         if place is not None:
             of_pair.append(_finding(row, evidence.get((row["case_id"], row["method"], int(place)), ())))
     return {pair: tuple(findings) for pair, findings in found.items()}
+
+
+def read_coverage(files: ScoreFiles) -> dict[tuple[str, str], Coverage]:
+    """Return which evidence a method had, by case and method; a method that does not say has no entry."""
+    if files.coverage is None:
+        return {}
+    return {
+        (str(case), str(method)): Coverage(
+            tuple(rows.loc[rows["seen"], "evidence"]), tuple(rows.loc[~rows["seen"], "evidence"])
+        )
+        for (case, method), rows in files.coverage.groupby(["case_id", "method"], sort=False)
+    }
 
 
 def _finding(row: Mapping[Any, Any], evidence: list[Evidence] | tuple[()]) -> Finding:

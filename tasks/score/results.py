@@ -85,6 +85,7 @@ class ScoreResult:
     detections: pd.DataFrame
     findings: pd.DataFrame
     evidence: pd.DataFrame
+    coverage: pd.DataFrame
     cases: pd.DataFrame
     sets: pd.DataFrame
     set_scores: pd.DataFrame

@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from tasks.rca.method import Evidence, Finding
+from tasks.rca.method import Coverage, Evidence, Finding
 from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Suspect
 from tasks.score.traits import CaseTraits
@@ -59,7 +59,8 @@ class PairStore:
         suspects = tuple(Suspect(*row) for row in document.pop("suspects"))
         metrics = tuple(MetricSuspect(*row) for row in document.pop("metrics"))
         findings = _findings(document.pop("findings"))
-        return PairResult(**document, suspects=suspects, metrics=metrics, findings=findings)
+        coverage = _coverage(document.pop("coverage", None))
+        return PairResult(**document, suspects=suspects, metrics=metrics, findings=findings, coverage=coverage)
 
     def keep_pair(self, method: str, key: str, result: PairResult) -> None:
         """Keep a result, unless its failure may have come from outside: the machine was short of memory, somebody
@@ -71,6 +72,8 @@ class PairStore:
         document["metrics"] = [_METRIC_SUSPECT(suspect) for suspect in result.metrics]
         if result.findings is not None:
             document["findings"] = [asdict(finding) for finding in result.findings]
+        if result.coverage is not None:
+            document["coverage"] = asdict(result.coverage)
         self._write(method, key, document)
 
     def _read(self, group: str, key: str) -> dict[str, Any] | None:
@@ -100,6 +103,10 @@ def _findings(rows: list[dict[str, Any]] | None) -> tuple[Finding, ...] | None:
     if rows is None:
         return None
     return tuple(Finding(**row | {"evidence": tuple(Evidence(**each) for each in row["evidence"])}) for row in rows)
+
+
+def _coverage(document: dict[str, Any] | None) -> Coverage | None:
+    return None if document is None else Coverage(tuple(document["seen"]), tuple(document["missing"]))
 
 
 def _checksum(content: bytes) -> bytes:

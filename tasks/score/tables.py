@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.params import ScoreParams
-from tasks.rca.method import Method
+from tasks.rca.method import Coverage, Method
 from tasks.rca.run.pair import PairResult
 from tasks.score.accuracy import SCORES, ranking_scores, tail_scores
 from tasks.score.bootstrap import bootstrap_interval, stratified_interval
@@ -28,6 +28,7 @@ from tasks.score.comparison import (
 from tasks.score.files import (
     AVERAGE_RANK_TABLE,
     COMPARISON_TABLE,
+    COVERAGE_TABLE,
     EVIDENCE_TABLE,
     FINDING_TABLE,
     METRIC_RANKING_TABLE,
@@ -181,6 +182,16 @@ def evidence_table(pairs: Sequence[Scored]) -> pd.DataFrame:
                 numbers = (np.nan if value is None else value for value in (e.before, e.during, e.siblings))
                 rows.append((pair.truth.case, pair.method.name, i, e.signal, e.sentence, e.unit, *numbers))
     return EVIDENCE_TABLE.of(rows)
+
+
+def coverage_table(pairs: Sequence[Scored]) -> pd.DataFrame:
+    """One row per kind of evidence that a method says it had (``seen``) or lacked."""
+    rows: list[tuple[object, ...]] = []
+    for pair in pairs:
+        coverage = pair.result.coverage or Coverage()
+        for seen, names in ((True, coverage.seen), (False, coverage.missing)):
+            rows += [(pair.truth.case, pair.method.name, name, seen) for name in names]
+    return COVERAGE_TABLE.of(rows)
 
 
 def score_table(pairs: Sequence[Scored], params: ScoreParams) -> pd.DataFrame:

@@ -165,8 +165,7 @@ def _scores(folder: Path, records: Iterable[CaseRecord]) -> ScoreFiles:
 
 def _study_case(record: CaseRecord, campaign: str, split: Split, cases: Path, stratum: str) -> StudyCase:
     roots, victims, disturbances = record.counted(), record.victims(), record.disturbances()
-    changed = [name for name in ("shapes", "long_prompts") if record.load.parameters.get(name)]
-    others = (*(str(each) for each in (*victims, *disturbances)), *(f"load: {name}" for name in changed))
+    others = (*(str(each) for each in (*victims, *disturbances)), *(f"load: {name}" for name in record.load.changes))
     return StudyCase(
         campaign=campaign,
         split=split,

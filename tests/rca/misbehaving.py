@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from tasks.rca.method import Evidence, Finding, MethodError, Paper, Ranking, method
+from tasks.rca.method import Coverage, Evidence, Finding, MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 
 _PAPER = Paper("none", "none", 2026)
@@ -144,7 +144,8 @@ def finds_two(view: CaseView, rng: np.random.Generator) -> Ranking:
         Finding(np.str_(first), "unknown", np.float64(0.04), "victim", np.int64(7)),
         Finding(second, "cpu-stress", np.float64(0.01), evidence=(evidence,)),
     )
-    return Ranking(Ranking.of_order(view.services[:2]).services, findings=findings)
+    coverage = Coverage((np.str_("CPU"), "spans\nof calls"), ("GPU clocks",))
+    return Ranking(Ranking.of_order(view.services[:2]).services, findings=findings, coverage=coverage)
 
 
 @_define("test_finds_by_name")

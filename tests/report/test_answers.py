@@ -6,7 +6,7 @@ import pytest
 
 from tasks.case import CaseRecord
 from tasks.injection import Injection, InjectionRole, Interval
-from tasks.rca.method import Finding
+from tasks.rca.method import Coverage, Finding
 from tasks.report.answers import answers
 from tests.synthetic import T0, synthetic_case
 
@@ -60,7 +60,8 @@ def test_what_is_missing_is_named(record: CaseRecord) -> None:
         (root("nginx-proxy", "network-delay"), "wrong", "a victim: network-delay on nginx-proxy"),
         (root("ray-head"), "wrong", "a disturbance: service-restart on ray-head"),
         (root("ray-replicas-2"), "wrong", "not at fault"),
-        (root(None, "workload"), "", ""),
+        (root(None, "workload"), "wrong", "the load did not change"),
+        (root(None, "another host"), "", ""),
         (Finding("nginx-proxy", "network-delay", 0.1, "victim"), "right", ""),
         (Finding("ray-replicas-1", "cpu-stress", 0.1, "victim"), "wrong", "is a root cause"),
         (Finding("ray-replicas-2", "unknown", 0.1, "victim"), "", ""),
@@ -74,6 +75,20 @@ def test_no_fault_is_right_where_there_is_none(record: CaseRecord) -> None:
     disturbed = record.model_copy(update={"injections": record.disturbances()})
     assert judged(disturbed) == ([], (), "right")
     assert judged(disturbed, root("ray-replicas-2"))[2] == "wrong"
+
+
+def test_workload_is_right_where_the_load_changed(record: CaseRecord) -> None:
+    surge = record.load.model_copy(update={"parameters": {"rate": 2.0, "shapes": [{"kind": "surge"}]}})
+    alone = record.model_copy(update={"injections": (), "load": surge})
+    assert judged(alone, root(None, "workload")) == ([("right", "")], (), "right")
+    unknown = record.model_copy(update={"injections": (), "load": record.load.model_copy(update={"parameters": {}})})
+    assert judged(unknown, root(None, "workload"))[0] == [("", "")]
+
+
+def test_coverage_comes_with_the_answer(record: CaseRecord) -> None:
+    coverage = {"m": Coverage(("CPU",), ("spans",))}
+    first, second = answers(record, [("m", []), ("n", [])], coverage=coverage)
+    assert (first.coverage, second.coverage) == (coverage["m"], None)
 
 
 def test_nothing_is_judged_where_the_truth_is_unknown(record: CaseRecord) -> None:

@@ -200,7 +200,7 @@ def test_the_files_hold_the_tables(result: ScoreResult) -> None:
     names = {file.name for file in result.out_dir.iterdir()}
     tables = [
         *("rankings", "metric_rankings", "scores", "misattribution", "comparisons", "average_ranks", "detections"),
-        *("findings", "evidence", "cases", "sets", "set_scores", "kinds", "negatives"),
+        *("findings", "evidence", "coverage", "cases", "sets", "set_scores", "kinds", "negatives"),
     ]
     assert names == {*(f"{table}.parquet" for table in tables), "metrics.json", "timings.json"}
     for table in tables:
@@ -223,6 +223,12 @@ def test_findings_and_their_evidence_are_tables(result: ScoreResult) -> None:
     assert (evidence["before"] == 0.1).all()
     assert (evidence["during"] == 4).all()
     assert evidence["siblings"].isna().all()
+    said = result.coverage[result.coverage["case_id"] == "c0"]
+    assert said[["evidence", "seen"]].values.tolist() == [
+        ["CPU", True],
+        ["spans of calls", True],
+        ["GPU clocks", False],
+    ]
 
 
 def test_seconds_and_memory_are_kept_per_pair_and_summed_up_per_method(result: ScoreResult) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks.rca.method import Evidence, Finding
+from tasks.rca.method import Coverage, Evidence, Finding
 from tasks.rca.run.builder import ViewFacts
 from tasks.rca.run.pair import MetricSuspect, PairResult, Status, Suspect
 from tasks.score.store import PairStore
@@ -17,6 +20,7 @@ RESULT = PairResult(
         Finding("a", "cpu-stress", 1e-300, "root", 0.1 + 0.2, (Evidence("cpu", "ü", "cores", None, 0.1, -0.0),) * 2),
         Finding(None, "workload", 1.0),
     ),
+    coverage=Coverage(("CPU",), ("GPU clocks", "spans")),
     wall_s=0.123456789,
     peak_mb=100.5,
 )
@@ -36,6 +40,17 @@ def test_what_was_kept_comes_back_as_it_was(tmp_path: Path) -> None:
     assert store.pair("m", "other") is None
     assert store.pair("other", "k") is None
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_result_from_before_coverage_is_read(tmp_path: Path) -> None:
+    store, older = PairStore(tmp_path), replace(RESULT, coverage=None)
+    store.keep_pair("m", "k", older)
+    file = kept_file(tmp_path)
+    document = json.loads(file.read_bytes().partition(b"\n")[2])
+    del document["coverage"]
+    content = json.dumps(document).encode()
+    file.write_bytes(hashlib.sha256(b"2" + content).hexdigest().encode() + b"\n" + content)
+    assert store.pair("m", "k") == older
 
 
 @pytest.mark.parametrize("findings", [None, ()])

@@ -27,6 +27,7 @@ import pandas as pd
 from tasks import metrics as vocabulary
 from tasks.rca.features.rows import quantile_per_cell, row_of
 from tasks.rca.features.spans import SpanTable, link_traces, span_table
+from tasks.rca.method import Coverage
 from tasks.rca.view import CaseView
 from tasks.spans import Traces
 
@@ -62,13 +63,12 @@ DERIVED = frozenset(
 
 @dataclass(frozen=True)
 class Serving:
-    """``columns``: name -> (rows, services). ``sources``: what there was of metrics, engine, accelerator, spans and
-    requests. ``single_callee``: (services,) position of the only candidate that a service calls, -1 if none or several.
-    ``callees``: caller -> callees, positions."""
+    """``columns``: name -> (rows, services). ``coverage``: which evidence there is. ``callees``: caller -> callees,
+    positions."""
 
     services: tuple[str, ...]
     columns: Mapping[str, np.ndarray]
-    sources: frozenset[str]
+    coverage: Coverage
     callees: Mapping[int, tuple[int, ...]]
 
     def get(self, name: str) -> np.ndarray | None:
@@ -81,13 +81,8 @@ def serving_columns(view: CaseView, before: np.ndarray) -> Serving:
     O(services x metrics x rows + spans log spans).
     """
     columns = metric_tables(view)
-    sources = {"metrics"}
-    sources |= {"engine metrics"} & ({"engine metrics"} if _ENGINE & columns.keys() else set())
-    if any(name.startswith("gpu_") for name in columns):
-        sources.add("accelerator")
     callees: dict[int, tuple[int, ...]] = _declared_callees(view)
     if len(view.spans) and len(view.metrics):
-        sources.add("spans")
         table, traces = span_table(view), link_traces(view)
         calls = _calls(view, table, traces)
         columns |= calls.columns
@@ -95,14 +90,12 @@ def serving_columns(view: CaseView, before: np.ndarray) -> Serving:
         columns |= _clients(view, _span_times(view, table))
         if "step" not in columns and (engine := _engine_spans(view)):
             columns |= engine
-            sources.add("engine spans")
     elif "latency" in columns and "processing" in columns:
         columns["gap"] = columns["latency"] - columns["processing"]
         columns |= _clients(view, None)
-    if len(view.requests):
-        sources.add("requests")
+    coverage = _coverage(view, columns, before)
     columns |= _derived(view, columns, before)
-    return Serving(view.services, columns, frozenset(sources), callees)
+    return Serving(view.services, columns, coverage, callees)
 
 
 _RAW = {
@@ -138,7 +131,35 @@ _RAW = {
     vocabulary.GPU_THERMAL_VIOLATION.name: "gpu_thermal_violation",
     vocabulary.GPU_MEMORY_USED.name: "gpu_memory",
 }
-_ENGINE = frozenset({"step", "tokens", "running"})
+EVIDENCE: Mapping[str, tuple[str, ...]] = {
+    "CPU": ("cpu",),
+    "memory": ("memory", "working_set"),
+    "network traffic": ("transmit",),
+    "processes": ("processes", "restarts", "ready"),
+    "decode step times": ("step",),
+    "tokens": ("tokens",),
+    "GPU clocks": ("gpu_clock",),
+    "GPU limits": ("gpu_power_limit", "gpu_power_violation", "gpu_thermal_violation"),
+}
+"""What people call the columns that tell of the inside of a service; spans and requests come beside them."""
+PART = 0.5
+"""The metrics of a service are missing if after the inject time less than this share of its usual samples came."""
+
+
+def _coverage(view: CaseView, columns: Mapping[str, np.ndarray], before: np.ndarray) -> Coverage:
+    """Return which evidence there is: of any service, and whose metrics stopped."""
+    there = {
+        name: any(np.isfinite(columns[column]).any() for column in of if column in columns)
+        for name, of in EVIDENCE.items()
+    }
+    there |= {"spans": len(view.spans) > 0, "requests": len(view.requests) > 0}
+    lacking = [name for name, seen in there.items() if not seen]
+    inside = [columns[name] for of in EVIDENCE.values() for name in of if name in columns and name in _RAW.values()]
+    if inside and before.any() and not before.all():
+        samples = np.isfinite(np.stack(inside)).sum(axis=0)
+        usual, now = samples[before].mean(axis=0), samples[~before].mean(axis=0)
+        lacking += [f"metrics of {view.services[i]}" for i in np.flatnonzero(now < PART * usual).tolist()]
+    return Coverage(tuple(name for name, seen in there.items() if seen), tuple(lacking))
 
 
 def metric_tables(view: CaseView) -> dict[str, np.ndarray]:

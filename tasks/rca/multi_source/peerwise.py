@@ -123,6 +123,7 @@ def peerwise(
         services=_service_scores(case, roots),
         metrics=_metric_scores(case),
         findings=_findings(case, roots),
+        coverage=case.serving.coverage,
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from tasks.rca.method import FINDING_ROLES, Evidence, Finding
+from tasks.rca.method import FINDING_ROLES, Coverage, Evidence, Finding
 
 NO_SERVICE = "(none of the services)"
 
@@ -47,6 +47,26 @@ def ordered_findings(findings: Sequence[Finding] | None, services: Sequence[str]
         return FINDING_ROLES.index(finding.role), finding.significance, onset, where, finding.kind
 
     return tuple(sorted(map(_plain, findings), key=key))
+
+
+def coverage_problem(coverage: object) -> str:
+    """Return what is wrong with the coverage of a ranking; empty if nothing is."""
+    if coverage is None:
+        return ""
+    if not isinstance(coverage, Coverage):
+        return "returned a coverage that is no Coverage"
+    names = (*coverage.seen, *coverage.missing)
+    if not all(map(_is_text, names)):
+        return "returned a coverage with a name that is no text"
+    both = [name for name in coverage.missing if name in coverage.seen]
+    return f"returned '{both[0]}' as seen and as missing evidence" if both else ""
+
+
+def plain_coverage(coverage: Coverage | None) -> Coverage | None:
+    """Return coverage with plain values, each name once, in its order."""
+    if coverage is None:
+        return None
+    return Coverage(*(tuple(dict.fromkeys(map(_line, names))) for names in (coverage.seen, coverage.missing)))
 
 
 def _place(finding: Finding) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tasks.imports import imported_packages
-from tasks.rca.method import METHODS, Evidence, Finding
+from tasks.rca.method import METHODS, Coverage, Evidence, Finding
 from tasks.rca.run.child import MIB, START_TIMEOUT_S, Child, Confinement, Ready, RunnerError
 from tasks.rca.run.pair import MetricSuspect, PairResult, Status, Suspect
 from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
@@ -27,7 +27,7 @@ from tasks.rca.run.worker import NewView, Started
 from tasks.system.scratch import scratch_directory
 
 _WORKER = "tasks.rca.run.worker"
-_ANSWERS = (Started, PairResult, Suspect, MetricSuspect, Finding, Evidence)
+_ANSWERS = (Started, PairResult, Suspect, MetricSuspect, Finding, Evidence, Coverage)
 
 
 class LocalPool:

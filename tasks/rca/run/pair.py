@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from tasks.rca.method import Finding, Method, MethodError, Ranking
-from tasks.rca.run.findings import finding_problem, ordered_findings
+from tasks.rca.method import Coverage, Finding, Method, MethodError, Ranking
+from tasks.rca.run.findings import coverage_problem, finding_problem, ordered_findings, plain_coverage
 from tasks.rca.run.needs import lacking
 from tasks.rca.view import CaseView, column_names
 
@@ -59,6 +59,7 @@ class PairResult:
     """The result of one pair. A ``status`` other than ``ok`` is a failure, without suspects; ``message`` says why.
 
     ``findings``: roots first, then by significance; None: the method does not say how many roots there are.
+    ``coverage``: which evidence it had; None: it does not say.
     ``missing``: the case lacks what the method needs; ``error``: it raised; ``invalid``: it returned no valid ranking.
     ``wall_s`` and ``cpu_s`` are the method's alone. ``peak_mb``: greatest resident size of the process while it ran;
     ``grown_mb``: by how much the method raised it.
@@ -69,6 +70,7 @@ class PairResult:
     suspects: tuple[Suspect, ...] = ()
     metrics: tuple[MetricSuspect, ...] = ()
     findings: tuple[Finding, ...] | None = None
+    coverage: Coverage | None = None
     wall_s: float = 0.0
     cpu_s: float = 0.0
     peak_mb: float = 0.0
@@ -113,6 +115,7 @@ def run_pair(method: Method, view: CaseView, seed: int, parameters: Mapping[str,
             ranking, column_names(view.metrics), pair_rng(seed, method.name, view.content_key, "metrics")
         ),
         findings=ordered_findings(ranking.findings, view.services),
+        coverage=plain_coverage(ranking.coverage),
         wall_s=wall,
         cpu_s=cpu,
     )
@@ -176,7 +179,7 @@ def _ranking_problem(ranking: object, services: Sequence[str]) -> str:
         scores = [score for _, score in ranking.services] + [score for _, _, score in ranking.metrics]
         finite = all(math.isfinite(score) for score in scores)
         owners = set(names) | {service for service, _, _ in ranking.metrics}
-        of_findings = finding_problem(ranking.findings, services)
+        said = finding_problem(ranking.findings, services) or coverage_problem(ranking.coverage)
     except (TypeError, ValueError) as error:
         return f"returned a malformed Ranking: {_steady(str(error))}"
     if not finite:
@@ -188,7 +191,7 @@ def _ranking_problem(ranking: object, services: Sequence[str]) -> str:
         return "returned a service twice"
     if len({(service, metric) for service, metric, _ in ranking.metrics}) != len(ranking.metrics):
         return "returned a metric twice"
-    return of_findings
+    return said
 
 
 def _seed_global_generators(rng: np.random.Generator) -> None:

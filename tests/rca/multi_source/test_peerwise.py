@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.rca.method import Ranking
+from tasks.rca.method import Coverage, Ranking
 from tasks.rca.multi_source.peerwise import holm, peerwise
 from tasks.rca.view import CaseView
 from tests.rca.serving_views import BEFORE, Break, becomes, lost, serving_view, times, with_calls
@@ -85,7 +85,17 @@ def test_lost_telemetry_is_no_fault() -> None:
     view = serving_view()
     columns = [column for column in view.metrics.columns if column[0] == "r1"]
     view.metrics.loc[view.metrics.index >= view.inject_time, columns] = np.nan
-    assert judge(view).findings == ()
+    ranking = judge(view)
+    assert ranking.findings == ()
+    assert ranking.coverage is not None
+    assert "metrics of r1" in ranking.coverage.missing
+
+
+def test_it_says_which_evidence_it_had() -> None:
+    inside = ("CPU", "memory", "network traffic", "processes", "decode step times", "tokens")
+    assert judge(serving_view()).coverage == Coverage(inside, ("GPU clocks", "GPU limits", "spans", "requests"))
+    everything = judge(with_calls(serving_view(extra=GPU))).coverage
+    assert everything == Coverage((*inside, "GPU clocks", "GPU limits", "spans", "requests"))
 
 
 @pytest.mark.parametrize("late", ["gateway", "head", "r1"])

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from tasks.rca.method import Evidence, Finding
+from tasks.rca.method import Coverage, Evidence, Finding
 from tasks.rca.registry import get_method
-from tasks.rca.run.findings import finding_problem, ordered_findings
+from tasks.rca.run.findings import coverage_problem, finding_problem, ordered_findings
 from tasks.rca.run.pair import run_pair
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import view_of
@@ -96,6 +96,27 @@ def test_a_pair_has_the_findings_as_plain_values() -> None:
     )
     values = [*dataclasses.astuple(victim)[:5], *dataclasses.astuple(root)[:5], *dataclasses.astuple(root.evidence[0])]
     assert {type(value) for value in values} <= {str, float, type(None)}
+
+
+def test_a_pair_says_which_evidence_there_was() -> None:
+    coverage = run_pair(get_method("test_finds_two"), VIEW, seed=1).coverage
+    assert coverage == Coverage(("CPU", "spans of calls"), ("GPU clocks",))
+    assert {type(name) for name in (*coverage.seen, *coverage.missing)} == {str}
+    assert run_pair(get_method("test_no_fault"), VIEW, seed=1).coverage is None
+
+
+@pytest.mark.parametrize(
+    ("coverage", "problem"),
+    [
+        (None, ""),
+        (Coverage(("CPU",), ("spans",)), ""),
+        (("CPU",), "returned a coverage that is no Coverage"),
+        (Coverage(("",)), "returned a coverage with a name that is no text"),
+        (Coverage(("CPU", "spans"), ("spans",)), "returned 'spans' as seen and as missing evidence"),
+    ],
+)
+def test_coverage_names_evidence_once(coverage: object, problem: str) -> None:
+    assert coverage_problem(coverage) == problem
 
 
 def test_no_fault_is_not_the_same_as_no_answer() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.case import CaseRecord
-from tasks.rca.method import Evidence, Finding
+from tasks.rca.method import Coverage, Evidence, Finding
 from tasks.rca.run.pair import PairResult
 from tasks.report.page import write_report
 from tasks.report.sections.details import EVIDENCE_SHOWN, FINDINGS_SHOWN
@@ -28,7 +28,8 @@ def explains(record: CaseRecord) -> PairResult:
     if not record.injections:
         return finds()
     many = (EVIDENCE, replace(EVIDENCE, signal="bare", before=None, during=None, siblings=None, unit="")) * 5
-    return finds(Finding("ray-replicas-1", "cpu-stress", 1e-6, "root", 2.5, many), Finding("ray-head", "unknown", 0.5))
+    found = finds(Finding("ray-replicas-1", "cpu-stress", 1e-6, "root", 2.5, many), Finding("ray-head", "unknown", 0.5))
+    return replace(found, coverage=Coverage(("CPU",), ("GPU <clocks>", "spans")))
 
 
 def names_many(record: CaseRecord) -> PairResult:
@@ -67,6 +68,12 @@ def test_evidence_is_a_table_of_so_many_rows(page: tuple[str, Page]) -> None:
     assert len(table.rows) == 1 + EVIDENCE_SHOWN
     assert "evidence.parquet" in words(read)
     assert "<5>" not in html
+
+
+def test_missing_evidence_is_said(page: tuple[str, Page]) -> None:
+    html, read = page
+    assert words(read).count("not seen: GPU <clocks>, spans") == 1
+    assert "GPU <clocks>" not in html
 
 
 def test_no_fault_is_said(page: tuple[str, Page]) -> None:
