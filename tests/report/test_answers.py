@@ -60,7 +60,7 @@ def test_what_is_missing_is_named(record: CaseRecord) -> None:
         (root("nginx-proxy", "network-delay"), "wrong", "a victim: network-delay on nginx-proxy"),
         (root("ray-head"), "wrong", "a disturbance: service-restart on ray-head"),
         (root("ray-replicas-2"), "wrong", "not at fault"),
-        (root(None, "workload"), "wrong", "the load did not change"),
+        (root(None, "workload"), "", ""),
         (root(None, "another host"), "", ""),
         (Finding("nginx-proxy", "network-delay", 0.1, "victim"), "right", ""),
         (Finding("ray-replicas-1", "cpu-stress", 0.1, "victim"), "wrong", "is a root cause"),
@@ -78,11 +78,13 @@ def test_no_fault_is_right_where_there_is_none(record: CaseRecord) -> None:
 
 
 def test_workload_is_right_where_the_load_changed(record: CaseRecord) -> None:
-    surge = record.load.model_copy(update={"parameters": {"rate": 2.0, "shapes": [{"kind": "surge"}]}})
-    alone = record.model_copy(update={"injections": (), "load": surge})
-    assert judged(alone, root(None, "workload")) == ([("right", "")], (), "right")
-    unknown = record.model_copy(update={"injections": (), "load": record.load.model_copy(update={"parameters": {}})})
-    assert judged(unknown, root(None, "workload"))[0] == [("", "")]
+    def under(**parameters: object) -> CaseRecord:
+        load = record.load.model_copy(update={"parameters": parameters})
+        return record.model_copy(update={"injections": (), "load": load})
+
+    workload = root(None, "workload")
+    assert judged(under(rate=2.0, shapes=[{"kind": "surge"}]), workload) == ([("right", "")], (), "right")
+    assert judged(under(rate=2.0), workload)[0] == [("wrong", "the load did not change")]
 
 
 def test_coverage_comes_with_the_answer(record: CaseRecord) -> None:
