@@ -1,4 +1,4 @@
-"""Makes the tables of docs/ that follow from the code: metrics, methods, fault kinds. scripts/generate writes them."""
+"""Makes the tables of docs/ that follow from the code: metrics, methods, fault kinds, actions. scripts/generate writes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from tasks.actions.catalogue import ACTIONS, list_actions, table
 from tasks.export.queries.metrics import SPECS
 from tasks.export.queries.promql import MetricSpec
 from tasks.export.sources.placement import Units
@@ -40,10 +41,16 @@ def with_faults(page: str) -> str:
     return with_table(page, faults, "kind", "what it does", "backends", "roles", "parameter", "default", "limits")
 
 
+def with_actions(page: str) -> str:
+    page = with_table(page, actions, "action", "what it changes", "way back", "needs", "roles", "local", "Kubernetes")
+    return with_table(page, treatments, "kind", "first", "second", "third", "never cured by")
+
+
 PAGES: dict[str, Callable[[str], str]] = {
     "docs/telemetry.md": with_metrics,
     "docs/methods.md": with_methods,
     "docs/faults.md": with_faults,
+    "docs/remediate.md": with_actions,
 }
 
 
@@ -83,6 +90,21 @@ def faults() -> Iterator[tuple[str, ...]]:
             parameters = list(_parameters(kind)) or [("–", "", "")]
             for i, parameter in enumerate(parameters):
                 yield (*(what if i == 0 else ("",) * len(what)), *parameter)
+
+
+def actions() -> Iterator[tuple[str, ...]]:
+    """Yield a row per action."""
+    for each in list_actions():
+        if ACTIONS.origin(each.name).is_ours:
+            can = ("yes" if each.executor(backend) else "–" for backend in ("local", "kubernetes"))
+            yield f"`{each.name}`", each.summary, each.undo, each.needs, _names(each.roles), *can
+
+
+def treatments() -> Iterator[tuple[str, ...]]:
+    """Yield a row per kind: what cures it, by preference, and what never does."""
+    for kind, (cures, never) in table().items():
+        places = (f"`{cures[place]}`" if place in cures else "wait" if place == 1 else "" for place in (1, 2, 3))
+        yield f"`{kind}`", *places, ", ".join(f"`{each}`" for each in never)
 
 
 def _parameters(kind: FaultKind) -> Iterator[tuple[str, str, str]]:

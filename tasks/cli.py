@@ -16,6 +16,8 @@ from typing import Annotated
 import typer
 
 from tasks import __version__
+from tasks.commands.act import act
+from tasks.commands.actions import actions
 from tasks.commands.benchmark import benchmark
 from tasks.commands.calibrate import calibrate
 from tasks.commands.campaign import campaign
@@ -98,6 +100,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export_dataset,
     "methods": methods,
     "faults": faults,
+    "act": act,
+    "actions": actions,
     "validate": validate,
     "preflight": preflight,
 }

@@ -17,6 +17,7 @@ STAGES = (
     "deploy",
     "load",
     "inject",
+    "actions",
     "export",
     "backends",
     "campaign",
@@ -37,8 +38,8 @@ ON_THE_NODE = "node_agent"
 """Runs in a container of its own; nobody imports it."""
 SEAM = ("tasks.backends", "tasks.backends.base")
 """All that anybody but a backend itself knows of the backends."""
-SHARED_BY_BACKENDS = ("tasks.inject.faults",)
-"""A fault kind is one file, with its executors for every backend."""
+SHARED_BY_BACKENDS = ("tasks.inject.faults", "tasks.actions.kinds")
+"""A fault kind or an action is one file, with its executors for every backend."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tasks.stack import StackParams
 from tasks.workspace import RUNTIME_FILE
 
 if TYPE_CHECKING:
-    from tasks.backends.base import Backend, Runtime
+    from tasks.backends.base import ActionSupport, Backend, Runtime
     from tasks.inject.executor import FaultSupport
     from tasks.params import Params
     from tasks.workspace import Workspace
@@ -96,3 +96,8 @@ def running(directory: Path) -> Runtime:
 def faults_on(backend: str) -> FaultSupport:
     """Return the backend's support for faults. Raises UnknownBackendError."""
     return find(backend).faults()
+
+
+def actions_on(backend: str) -> ActionSupport:
+    """Return the backend's support for actions. Raises UnknownBackendError."""
+    return find(backend).actions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from tasks.traffic import TokenLimits
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
+    from tasks.actions.executor import ActionExecutor
     from tasks.case import Case, Stack
     from tasks.export.base import TelemetrySources
     from tasks.inject.executor import FaultSupport
@@ -87,6 +88,15 @@ class CaseOrder:
     windows: Windows
     export: ExportParams
     parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ActionSupport:
+    """A backend's support for actions. ``executors``: action -> executor, for actions whose own file does not name the
+    backend. ``refused``: action -> why this backend cannot carry it out, for people."""
+
+    executors: Mapping[str, type[ActionExecutor[Any]]] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class LiveStack(ABC):
@@ -193,6 +203,11 @@ class Backend(ABC, Generic[P]):
     @abstractmethod
     def faults(cls) -> FaultSupport:
         """Return the backend's support for faults."""
+
+    @classmethod
+    def actions(cls) -> ActionSupport:
+        """Return the backend's support for actions; by default what the files of the actions name."""
+        return ActionSupport()
 
     @abstractmethod
     def up(self, say: Say) -> None:

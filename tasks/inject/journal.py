@@ -33,7 +33,7 @@ SUFFIX = ".json"
 
 
 class Journal(BaseModel):
-    """State of one injection.
+    """State of one injection, or of one action that may cure a fault.
 
     Deadlines on the monotonic clock, ``owner`` and ``guardian`` are valid only on ``machine`` (one boot, one PID
     namespace); wall times and the undo steps are valid anywhere.
@@ -44,6 +44,9 @@ class Journal(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    what: Literal["fault", "action"] = "fault"
+    finishes: bool = False
+    """True for an action without a way back: the undo steps carry it out, and who finds it half done finishes it."""
     injection_id: str
     kind: str
     role: InjectionRole = ROOT
@@ -89,6 +92,11 @@ class Journal(BaseModel):
     @property
     def phrase(self) -> str:
         return phrase(self.kind, self.target.name)
+
+    @property
+    def closing(self) -> str:
+        """What running the undo steps does."""
+        return "finished" if self.finishes else "undone"
 
     @property
     def end_monotonic(self) -> float:

@@ -41,12 +41,13 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
     Returns what is left of the fault, and the journal if it cannot be written and so stays open. A journal whose
     directory was deleted does not count as open.
     """
+    steps = () if journal.finishes and journal.state == "planned" else journal.undo  # what never began stays undone
     journal.state = "undoing"
     _record(path, journal)
     left: list[str] = []
     reports: list[UndoReport] = []
     for attempt in range(UNDO_ATTEMPTS):
-        left = [line for step in journal.undo for line in _try(step, journal.target, reports)]
+        left = [line for step in steps for line in _try(step, journal.target, reports)]
         if not left:
             break
         time.sleep(0.1 * (attempt + 1))
@@ -56,7 +57,7 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
     journal.recovered_by = by
     journal.state = "failed" if left else CLOSED
     if left:
-        journal.reason = f"not undone: {'; '.join(left)}"
+        journal.reason = f"not {journal.closing}: {'; '.join(left)}"
     elif not journal.target.stack_alive:
         journal.notes.append("the stack was gone, and its namespaces with it")
     unwritten = _record(path, journal)
@@ -112,14 +113,14 @@ def recover_journal(
         done = f"{journal.injection_id}: {journal.phrase}"
         if journal.open:
             if not journal.reason or journal.state == "failed":
-                journal.reason = f"cut short and undone by {by}"
+                journal.reason = f"cut short and {journal.closing} by {by}"
             left = undo(path, journal, by)
             if left or not with_force:
-                raise FaultError(f"{done} is not undone: {'; '.join(left) or 'its processes do not die'}")
+                raise FaultError(f"{done} is not {journal.closing}: {'; '.join(left) or 'its processes do not die'}")
             if journal.unconfirmed:
                 raise FaultError(f"{done} is removed, but {'; '.join(journal.unconfirmed)}")
     end_marked(DEAD_MAN_MARKER, path)
-    return f"{done}: undone"
+    return f"{done}: {journal.closing}"
 
 
 def recover(workspace: Workspace) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.backends import register
-from tasks.backends.base import Answer, Backend, MissingSeries, Say
+from tasks.backends.base import ActionSupport, Answer, Backend, MissingSeries, Say
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.errors import ParamsError
 from tasks.traffic import TokenLimits
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from tasks.backends.kubernetes.stack import KubernetesStack
     from tasks.deploy.kubernetes.runtime import KubernetesRuntime
     from tasks.inject.executor import FaultSupport
+
+
+REFUSED_ACTIONS = {
+    "eject": "its replicas are chosen by Ray Serve behind one upstream of NGINX, and Serve cannot take one out",
+    "restore": "the node agent restores what it changed itself, when its NodeFault goes, and knows no other default",
+    "reschedule": "to cordon a node needs the right to change nodes, which no account of a stack has",
+}
 
 
 @register
@@ -49,6 +56,10 @@ class KubernetesBackend(Backend[KubernetesDeployParams]):
         from tasks.inject.executors.kubernetes.support import SUPPORT
 
         return SUPPORT
+
+    @classmethod
+    def actions(cls) -> ActionSupport:
+        return ActionSupport(refused=REFUSED_ACTIONS)
 
     def up(self, say: Say) -> None:
         from tasks.deploy.kubernetes import lifecycle

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.backends import register
-from tasks.backends.base import Answer, Backend, MissingSeries, Say
+from tasks.backends.base import ActionSupport, Answer, Backend, MissingSeries, Say
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.errors import ParamsError
 from tasks.text import suggest
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from tasks.inject.executor import FaultSupport
 
 FABRIC = "fabric"
+
+
+REFUSED_ACTIONS = {
+    "evict": "its replicas have no GPU to share",
+    "scale-out": "its replicas are fixed when it starts",
+    "roll-back": "it has one version",
+}
 
 
 @register
@@ -44,6 +51,10 @@ class LocalBackend(Backend[LocalDeployParams]):
         from tasks.inject.executors.local.support import SUPPORT
 
         return SUPPORT
+
+    @classmethod
+    def actions(cls) -> ActionSupport:
+        return ActionSupport(refused=REFUSED_ACTIONS)
 
     def up(self, say: Say) -> None:
         from tasks.deploy.local import lifecycle

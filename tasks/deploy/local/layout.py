@@ -41,6 +41,8 @@ SPANS_FILE = Path("telemetry/spans.otlp")
 """Below the stack's directory."""
 WITHHELD = Path("telemetry/withheld")
 """Below the stack's directory: a file named after a service makes the cgroup exporter leave that service out."""
+EJECTED = Path("routing/ejected")
+"""Below the stack's directory: a file named after an address makes the router pass over the replica there."""
 
 RAY_TEMP = Path("/run/netns/.ray")
 """A mount point on the fabric's private tmpfs; short, because Ray puts its sockets below it."""
@@ -219,6 +221,7 @@ class Layout:
             "replicas": self.params.replicas,
             "max_ongoing_requests": 4 * self.params.model.max_num_seqs,
             "engine_arguments": self.engine_arguments(),
+            "ejected": str(self.directory / EJECTED),
         }
         return self._in_ray_node("application", HEAD, _serving_command("deploy", json.dumps(settings)))
 

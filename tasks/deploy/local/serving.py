@@ -61,6 +61,7 @@ def deploy(settings: dict[str, Any]) -> None:
     """Start Ray Serve's proxy on the head and one replica per worker node; returns when all are running."""
     import ray
     from ray import serve
+    from ray.serve.config import RequestRouterConfig
 
     ray.init(address=settings["ray_address"], log_to_driver=False)
     serve.start(proxy_location="HeadOnly", http_options={"host": "0.0.0.0", "port": HTTP_PORT})
@@ -73,6 +74,10 @@ def deploy(settings: dict[str, Any]) -> None:
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=2,
         ray_actor_options={"num_cpus": 0, "resources": {REPLICA_RESOURCE: 1}},
+        request_router_config=RequestRouterConfig(
+            request_router_class="tasks.deploy.local.routing.EjectingRouter",
+            request_router_kwargs={"ejected": settings["ejected"]},
+        ),
     )
     serve.run(deployment.bind(settings["engine_arguments"]), name=APPLICATION, route_prefix="/")
 

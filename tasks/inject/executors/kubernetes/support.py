@@ -7,11 +7,12 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from tasks.inject.executor import FaultSupport
+from tasks.inject.executors.kubernetes.repair import RepairStep
 from tasks.inject.executors.kubernetes.sweep import residue, sweep
 from tasks.inject.executors.kubernetes.target import KubernetesTarget
 from tasks.inject.executors.kubernetes.undo import KubernetesStep
 
-STEPS = TypeAdapter(tuple[Annotated[KubernetesStep, Field(discriminator="step")], ...])
+STEPS = TypeAdapter(tuple[Annotated[KubernetesStep | RepairStep, Field(discriminator="step")], ...])
 SUPPORT = FaultSupport(
     target_model=KubernetesTarget,
     steps=STEPS,

@@ -8,6 +8,7 @@ import signal
 
 from tasks.deploy.local.runtime import StackRuntime
 from tasks.inject.errors import FaultError
+from tasks.inject.executors.local.repair import Readmit, RepairStep
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import (
     KillTracked,
@@ -57,25 +58,29 @@ def sweep(runtime: StackRuntime) -> tuple[list[str], list[str]]:
     return done, failures
 
 
-def _general_steps(target: LocalTarget) -> list[LocalStep]:
-    """Return the steps that restore the state described by the stack's runtime after any fault."""
-    steps: list[LocalStep] = [RestoreEgress(), RestoreQuota(cores=target.service.cpu_cores), LiftMemoryLimit()]
+def _general_steps(target: LocalTarget) -> list[LocalStep | RepairStep]:
+    """Return the steps that restore the state described by the stack's runtime after any fault and action."""
+    steps: list[LocalStep | RepairStep] = [
+        RestoreEgress(),
+        RestoreQuota(cores=target.service.cpu_cores),
+        LiftMemoryLimit(),
+    ]
     steps += [KillTracked(tracker=name) for name in target.trackers()]
-    return [*steps, ResumeProcesses(), RestoreScrapes()]
+    return [*steps, ResumeProcesses(), RestoreScrapes(), Readmit()]
 
 
 def _stressors(target: LocalTarget) -> list[int]:
     return sorted(pid for pid in target.all_processes() if process_name(pid).startswith(STRESSOR_NAME))
 
 
-def _check(step: LocalStep, target: LocalTarget) -> list[str]:
+def _check(step: LocalStep | RepairStep, target: LocalTarget) -> list[str]:
     try:
         return step.left(target)
     except (FaultError, OSError) as error:
         return [f"{target.name}: cannot look for residue: {error}"] if target.stack_alive else []
 
 
-def _undo(step: LocalStep, target: LocalTarget) -> list[str]:
+def _undo(step: LocalStep | RepairStep, target: LocalTarget) -> list[str]:
     try:
         step.undo(target)
         return step.left(target)

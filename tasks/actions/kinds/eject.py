@@ -1,0 +1,56 @@
+"""Eject: requests go round a replica until it is readmitted."""
+
+from __future__ import annotations
+
+from tasks.actions.catalogue import WORKLOAD, ActionKind, register
+from tasks.actions.executor import ActionExecutor
+from tasks.inject.errors import FaultError
+from tasks.inject.executors.local.repair import Readmit, ejected_file
+from tasks.inject.executors.local.target import LocalTarget
+
+
+class LocalEject(ActionExecutor[LocalTarget]):
+    """A file tells Ray Serve's router on the head to pass over the replica. Requests that it has stay there."""
+
+    lasts = True
+
+    def refusal(self) -> str | None:
+        return "this stack was started by a version that cannot eject" if ejected_file(self.target) is None else None
+
+    def steps(self) -> tuple[Readmit]:
+        return (Readmit(),)
+
+    def begin(self) -> None:
+        file = ejected_file(self.target)
+        if file is None:
+            raise FaultError(f"{self.target.name}: the stack's directory is unknown")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+register(
+    ActionKind(
+        name="eject",
+        summary="takes a replica out of routing; it lives on, and keeps the requests that it has",
+        undo="readmit: requests reach it again",
+        needs="another replica serves, and the rest can carry the load",
+        cures={
+            "cpu-stress": 1,
+            "memory-stress": 1,
+            "network-bandwidth": 1,
+            "network-delay": 1,
+            "network-loss": 1,
+            "network-partition": 1,
+            "kv-cache-squeeze": 1,
+            "accelerator-throttle": 2,
+            "gpu-contention": 2,
+            "gpu-memory": 2,
+            "process-freeze": 3,
+            "engine-stall": 3,
+        },
+        never=frozenset({WORKLOAD}),
+        executors={"local": LocalEject},
+        roles=frozenset({"replica"}),
+    ),
+    __name__,
+)

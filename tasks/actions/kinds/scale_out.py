@@ -1,0 +1,19 @@
+"""Scale out: one more replica serves."""
+
+from __future__ import annotations
+
+from tasks.actions.catalogue import WORKLOAD, ActionKind, register
+
+register(
+    ActionKind(
+        name="scale-out",
+        summary="adds a replica, which serves once its engine is loaded",
+        undo="the added replica is removed",
+        needs="a free accelerator; every replica is as slow as its siblings",
+        cures={WORKLOAD: 1},
+        never=frozenset(),
+        executors={},
+        capacity=False,
+    ),
+    __name__,
+)

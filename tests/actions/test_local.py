@@ -1,0 +1,201 @@
+"""Actions on the miniature stack: what they change, that they act once, and what a kill leaves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from tasks.actions import act as module
+from tasks.actions.act import act, lasting, refusal, undo_action
+from tasks.actions.errors import ActionRefusedError
+from tasks.inject.executors.local.network import egress_residue
+from tasks.inject.executors.local.repair import ejected_file
+from tasks.inject.journal import journal_path, read_journal
+from tasks.inject.recover import recover, recover_fully, residue
+from tasks.system.marked_processes import DEAD_MAN_MARKER, marked_processes
+from tests.inject.ministack import CORES, MiniStack, fetch
+from tests.inject.once import once
+from tests.inject.test_faults import wait_for_state
+from tests.slow import first_always
+from tests.waiting import until
+
+pytestmark = pytest.mark.privileged
+REPLICA = "ray-replicas-0"
+LINK = ("ip", "-o", "link", "show", "eth0")
+
+
+def serves(stack: MiniStack, name: str = REPLICA) -> bool:
+    try:
+        with stack.connect(name, timeout_s=1) as connection:
+            return len(fetch(connection, 1000)) == 1000
+    except OSError:
+        return False
+
+
+def pids(stack: MiniStack, name: str = REPLICA) -> set[int]:
+    return set(stack.target(name).processes())
+
+
+def link_of(stack: MiniStack, name: str = REPLICA) -> str:
+    """Its MAC address, which a new link draws anew."""
+    return stack.target(name).run(*LINK).stdout.partition("link/ether ")[2][:17]
+
+
+def is_ejected(stack: MiniStack, name: str = REPLICA) -> bool:
+    file = ejected_file(stack.target(name))
+    assert file is not None
+    return file.exists()
+
+
+def test_a_restart_replaces_every_process_once(clean: MiniStack):
+    before = pids(clean)
+    first = act(clean.runtime, clean.workspace, "restart", REPLICA, "once")
+    until(lambda: serves(clean), "it does not come back")
+    after = pids(clean)
+    assert not before & after
+    assert (first.what, first.state) == ("action", "recovered")
+    act(clean.runtime, clean.workspace, "restart", REPLICA, "once")
+    assert pids(clean) == after
+    act(clean.runtime, clean.workspace, "restart", REPLICA, "another case")
+    until(lambda: serves(clean), "it does not come back")
+    assert not pids(clean) & after
+
+
+def test_a_restart_ends_a_freeze(clean: MiniStack):
+    with once("frozen", "process-freeze", REPLICA, duration_s=600, start_at=datetime.now(UTC)).start(clean):
+        wait_for_state(clean, "frozen", "active")
+        act(clean.runtime, clean.workspace, "restart", REPLICA, "freeze")
+        until(lambda: serves(clean), "it does not come back")
+
+
+def test_eject_lasts_until_it_is_undone(clean: MiniStack):
+    act(clean.runtime, clean.workspace, "eject", REPLICA, "bad")
+    assert act(clean.runtime, clean.workspace, "eject", REPLICA, "bad").state == "active"
+    assert is_ejected(clean)
+    assert not is_ejected(clean, "ray-replicas-1")
+    assert [each.phrase for each in lasting(clean.workspace)] == [f"eject on {REPLICA}"]
+    assert any("ejected from routing" in line for line in residue(clean.workspace))
+    assert undo_action(clean.workspace, "eject", REPLICA) == [f"bad.{REPLICA}.eject: eject on {REPLICA}: undone"]
+    assert not is_ejected(clean)
+    assert undo_action(clean.workspace, "eject", REPLICA) == []
+
+
+def test_recover_readmits_with_and_without_the_journal(clean: MiniStack):
+    act(clean.runtime, clean.workspace, "eject", REPLICA, "one")
+    act(clean.runtime, clean.workspace, "eject", "ray-replicas-1", "lost")
+    journal_path(clean.workspace.journal, "lost.ray-replicas-1.eject").unlink()
+    recover_fully(clean.workspace, lambda line: None)
+    assert not is_ejected(clean)
+    assert not is_ejected(clean, "ray-replicas-1")
+
+
+def test_restore_ends_a_throttle_and_is_refused_without_one(clean: MiniStack):
+    with pytest.raises(ActionRefusedError, match="are as they were at its start"):
+        act(clean.runtime, clean.workspace, "restore", REPLICA, "none")
+    clean.target().cgroup.set_cpu_cores(0.1)
+    act(clean.runtime, clean.workspace, "restore", REPLICA, "slow")
+    assert clean.target().cgroup.cpu_cores() == pytest.approx(CORES)
+
+
+def test_reschedule_leaves_a_slow_link_behind(clean: MiniStack):
+    before, old_link = pids(clean), link_of(clean)
+    delay = once("late", "network-delay", REPLICA, {"delay_ms": 400}, datetime.now(UTC), 600)
+    with delay.start(clean):
+        wait_for_state(clean, "late", "active")
+        assert egress_residue(clean.target())
+        clean.target().cgroup.set_cpu_cores(0.2)
+        act(clean.runtime, clean.workspace, "reschedule", REPLICA, "late")
+        until(lambda: serves(clean), "it does not come back")
+        assert egress_residue(clean.target()) == []
+        assert not before & pids(clean)
+        assert link_of(clean) != old_link
+        assert clean.target().cgroup.cpu_cores() == pytest.approx(CORES)
+        began = time.monotonic()
+        assert serves(clean)
+        assert time.monotonic() - began < 0.4
+    again = link_of(clean)
+    act(clean.runtime, clean.workspace, "reschedule", REPLICA, "late")
+    assert link_of(clean) == again
+
+
+@pytest.mark.parametrize(
+    ("action", "target", "says"),
+    [
+        ("restrt", REPLICA, "unknown action 'restrt'; did you mean 'restart'?"),
+        ("restart", "ray-replicas-7", "unknown service 'ray-replicas-7'; "),
+        (
+            "eject",
+            "nginx-proxy",
+            "eject cannot act on 'nginx-proxy' \\(role gateway\\); allowed: ray-replicas-0, ray-r",
+        ),
+        ("evict", REPLICA, "the local backend has no evict: its replicas have no GPU to share"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(clean: MiniStack, action: str, target: str, says: str):
+    with pytest.raises(ActionRefusedError, match=says):
+        act(clean.runtime, clean.workspace, action, target, "x")
+    assert refusal(clean.runtime, action, target)
+    assert refusal(clean.runtime, "restart", REPLICA) is None
+
+
+def _act(stack: MiniStack, action: str, case_id: str) -> None:
+    module.ACT_S = 0.1
+    act(stack.runtime, stack.workspace, action, REPLICA, case_id)
+
+
+def state_of(stack: MiniStack, action: str) -> Callable[[], object]:
+    """What the action changes, to be compared before and after."""
+    return {
+        "restart": lambda: frozenset(pids(stack)),
+        "eject": lambda: is_ejected(stack),
+        "restore": lambda: stack.target().cgroup.cpu_cores(),
+        "reschedule": lambda: link_of(stack),
+    }[action]
+
+
+@pytest.mark.parametrize("moment", first_always(range(10)))
+@pytest.mark.parametrize("action", ["restart", "eject", "restore", "reschedule"])
+@pytest.mark.parametrize("helper", first_always(["recover", "the timer"]))
+def test_a_kill_leaves_the_state_before_or_the_state_after(clean: MiniStack, action: str, moment: int, helper: str):
+    """Helped by ``recover``, or by nobody but the timer that the action has started."""
+    draw = random.Random(f"{action}-{moment}")
+    case_id = f"killed-{action}-{moment}-{helper.split()[-1]}"
+    path = journal_path(clean.workspace.journal, f"{case_id}.{REPLICA}.{action}")
+    if action == "restore":
+        clean.target().cgroup.set_cpu_cores(0.2)
+    before = state_of(clean, action)()
+    remediator = multiprocessing.get_context("fork").Process(target=_act, args=(clean, action, case_id))
+    remediator.start()
+    until(path.exists, "it never began", pause_s=0.002)
+    time.sleep(draw.uniform(0, 0.08))
+    remediator.kill()
+    remediator.join()
+    if helper == "recover":
+        recover(clean.workspace)
+    journals = clean.workspace.journal.resolve()
+    until(lambda: not marked_processes(DEAD_MAN_MARKER, journals), "a timer lingers")
+    if read_journal(path).state == "active":  # it was killed after its end: the state after, which lasts
+        assert is_ejected(clean)
+        undo_action(clean.workspace, action, REPLICA)
+    elif read_journal(path).state == "planned":  # killed before there was a timer: the state before
+        assert state_of(clean, action)() == before
+        recover(clean.workspace)
+    assert residue(clean.workspace) == []
+    until(lambda: serves(clean), "it does not serve")
+    after = state_of(clean, action)()
+    journal = read_journal(path)
+    if action == "eject":
+        assert after == before
+    elif action == "restore":
+        assert after == pytest.approx(CORES)
+    elif action == "restart":
+        assert not set(before) & set(after)  # type: ignore[call-overload]  # pids
+    else:
+        assert after != before
+        assert clean.target().run(*LINK).stdout.count("eth0") == 1
+    assert not journal.open
