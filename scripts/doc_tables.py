@@ -1,4 +1,4 @@
-"""Makes the tables of docs/ that follow from the code: metrics, methods, fault kinds, actions. scripts/generate writes them."""
+"""Makes the tables of docs/ that follow from the code (metrics, methods, fault kinds, actions) for scripts/generate."""
 
 from __future__ import annotations
 
