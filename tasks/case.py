@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
 from tasks.errors import RCArenaError
 from tasks.injection import ROOT, GroupLabels, Injection, InjectionRole, Interval, group_labels
@@ -199,8 +199,22 @@ class Sampling(Record):
     rate_window_s: float | None = None
 
 
+class Label(Record):
+    """The statement of a person on what an incident was. ``roots``: empty if it had none; ``note``: in their words."""
+
+    labelled: AwareDatetime
+    roots: tuple[Injection, ...] = ()
+    note: str = ""
+
+
+CaseKind = Literal["experiment", "incident"]
+
+
 class CaseRecord(Record):
     """``case.json``. ``front_end`` is the service whose latency users see (the SLI).
+
+    ``kind``: an incident happened by itself, and its truth is not known until a person labels it. ``labels``: what
+    people said of it, the last one counts; its roots are then the ``injections``.
 
     ``scenario`` is the name of the entry of ``inject.scenarios`` that asked for the case. ``parameters`` are those that
     shaped the case, by section, every default spelled out (empty: not known). A signal that is not declared is missing.
@@ -208,12 +222,14 @@ class CaseRecord(Record):
 
     schema_version: Literal[1] = 1
     case_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    kind: CaseKind = "experiment"
     campaign: str
     stack: Stack
     front_end: str
     load: LoadRecord = LoadRecord()
     phases: tuple[Phase, ...] = Field(min_length=1)
     injections: tuple[Injection, ...] = ()
+    labels: tuple[Label, ...] = ()
     scenario: str | None = None
     completeness: dict[SignalName, Completeness]
     sampling: Sampling = Sampling()
@@ -265,7 +281,12 @@ class CaseRecord(Record):
     @property
     def undisturbed(self) -> bool:
         """True if nothing was done to the stack and its load: such a case shows how the stack is by itself."""
-        return not self.injections and self.scenario is None
+        return not self.injections and self.scenario is None and self.kind == "experiment"
+
+    @property
+    def has_truth(self) -> bool:
+        """False for an incident that nobody has labelled: it cannot be scored."""
+        return self.kind == "experiment" or bool(self.labels)
 
     def phase(self, name: str) -> Phase | None:
         return next((phase for phase in self.phases if phase.name == name), None)
@@ -273,7 +294,7 @@ class CaseRecord(Record):
     def counted(self, *, include_ineffective: bool = False) -> tuple[Injection, ...]:
         """Return the roots that count, in the order of the record: the effective ones, or all if asked for
         (``score.include_ineffective``). Truth, inject time and labels of a case come from them."""
-        return tuple(i for i in self.roots if include_ineffective or i.verdict == "effective")
+        return tuple(i for i in self.roots if include_ineffective or i.counts)
 
     def victims(self) -> tuple[Injection, ...]:
         """Return the effective victims in the order of their begin."""
@@ -284,7 +305,7 @@ class CaseRecord(Record):
         return self._effective("disturbance")
 
     def _effective(self, role: InjectionRole) -> tuple[Injection, ...]:
-        found = [i for i in self.injections if i.role == role and i.verdict == "effective"]
+        found = [i for i in self.injections if i.role == role and i.counts]
         return tuple(sorted(found, key=lambda injection: injection.begin))
 
     def injection_time_of(self, counted: Sequence[Injection]) -> datetime:

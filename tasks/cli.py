@@ -1,7 +1,7 @@
 """``rcarena``: one command per stage; what people, DVC and pods all call. Each command is a file of ``tasks.commands``.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or parameters (trying again does not help), 3 a regression was found
-(`compare --gate`).
+(`compare --gate`), 4 nothing significant (`diagnose`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tasks.commands.case import case
 from tasks.commands.collect import collect
 from tasks.commands.compare import compare
 from tasks.commands.deploy import deploy_app
+from tasks.commands.diagnose import diagnose
 from tasks.commands.errors import Commands
 from tasks.commands.export import export_dataset
 from tasks.commands.faults import faults
@@ -90,6 +91,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "report": report,
     "record": record,
+    "diagnose": diagnose,
     "compare": compare,
     "performance": performance,
     "benchmark": benchmark,

@@ -8,6 +8,9 @@ from typing import ClassVar
 EXIT_FAILED = 1
 """The command failed; the next try may succeed."""
 
+EXIT_NOTHING = 4
+"""The command did its work, and found nothing significant."""
+
 EXIT_USAGE = 2
 """Wrong usage or parameters, or a fault that this stack cannot have: the next try would end the same way."""
 

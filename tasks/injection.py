@@ -23,6 +23,8 @@ NO_FAULT = "none"
 InjectionRole = Literal["root", "victim", "disturbance"]
 """What an injection is to its case: a root cause; a service that breaks later because of a root; or no cause at all."""
 ROOT: Final = "root"
+Verdict = Literal["effective", "ineffective", "labelled"]
+"""``labelled``: nobody injected it; a person said afterwards that it was so, and no probe measured it."""
 
 
 def phrase(kind: str, target: str) -> str:
@@ -127,7 +129,7 @@ class Injection(_Named, Record):
     verified: Interval | None = None
     probe: ProbeRecord | None = None
     outcome: ProbeRecord | None = None
-    verdict: Literal["effective", "ineffective"]
+    verdict: Verdict
     reason: str
     metrics: tuple[str, ...] = ()
 
@@ -135,6 +137,11 @@ class Injection(_Named, Record):
     @classmethod
     def _its_own_group(cls, given: Any) -> Any:
         return {**given, "group": given.get("kind")} if isinstance(given, dict) and not given.get("group") else given
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is part of the truth: its probe saw the effect, or a person labelled it."""
+        return self.verdict != "ineffective"
 
     @property
     def begin(self) -> datetime:

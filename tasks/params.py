@@ -243,10 +243,11 @@ def _by_target(where: str, injections: Sequence[InjectionSpec]) -> dict[str, Inj
 
 
 class ExportParams(Frozen):
-    """The sampling of telemetry into a case."""
+    """The sampling of telemetry into a case. ``mask``: patterns (RE2) of what log lines must not show."""
 
     step_s: Annotated[float, Field(ge=0.5, le=300)] = 1
     rate_window_s: Annotated[float, Field(ge=1, le=3600)] = 5
+    mask: Annotated[tuple[str, ...], Field(max_length=64)] = ()
 
 
 class ScoreParams(Frozen):
@@ -264,6 +265,47 @@ class ScoreParams(Frozen):
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     include_ineffective: bool = False
+
+
+class NotifyParams(Frozen):
+    """Where a diagnosis goes. ``url_file``: a file that holds the URL, where that is a secret (chat webhooks);
+    ``token_file``: a bearer token. ``path``: of ``file``, which gets a line of JSON per diagnosis."""
+
+    kind: Literal["slack", "grafana", "alertmanager", "file"]
+    url: str | None = None
+    url_file: Path | None = None
+    token_file: Path | None = None
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> NotifyParams:
+        given = [name for name in ("url", "url_file", "path") if getattr(self, name) is not None]
+        wanted = ["path"] if self.kind == "file" else ["url", "url_file"]
+        if len(given) != 1 or given[0] not in wanted:
+            raise ValueError(f"{self.kind} needs {' or '.join(wanted)}, and nothing else of url, url_file, path")
+        return self
+
+
+class DiagnoseParams(Frozen):
+    """How `rcarena diagnose` looks at a live stack.
+
+    ``since_s``: how far back it looks for a change. ``baseline_s``, ``after_s``: how much telemetry it takes before and
+    after the change. ``keep``, ``keep_days``: an incident beyond either, not labelled, is removed. ``every_s``: of
+    `--watch`. ``join_s``: alerts so close to each other are one storm. ``token_file``: the bearer token that a sender
+    of alerts must have.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("peerwise", "nsigma", "baro")
+    profile: Profile = "llm"
+    since_s: Seconds = 1800
+    baseline_s: Seconds = 300
+    after_s: Seconds = 180
+    keep: Annotated[int, Field(ge=1, le=100_000)] = 200
+    keep_days: Annotated[float, Field(gt=0, le=3650)] = 90
+    every_s: Annotated[float, Field(ge=1, le=86_400)] = 60
+    join_s: Annotated[float, Field(ge=0, le=3600)] = 30
+    token_file: Path | None = None
+    notify: Annotated[tuple[NotifyParams, ...], Field(max_length=16)] = ()
 
 
 class ReportParams(Frozen):
@@ -294,6 +336,7 @@ class Params(Frozen):
     score: ScoreParams
     report: ReportParams
     gate: GateParams = GateParams()
+    diagnose: DiagnoseParams = DiagnoseParams()
 
     @model_validator(mode="after")
     def _gated_methods_are_scored(self) -> Params:

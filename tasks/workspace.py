@@ -56,6 +56,11 @@ class Workspace:
         return self.root / "cases"
 
     @property
+    def incidents(self) -> Path:
+        """Recorded incidents: a case, a page and a file with the answers of each. Old ones are removed."""
+        return self.root / "incidents"
+
+    @property
     def superseded(self) -> Path:
         """Finished cases that the present parameters no longer ask for: kept, never deleted."""
         return self.root / "superseded"

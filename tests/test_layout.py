@@ -28,6 +28,7 @@ STAGES = (
     "report",
     "dataset_table",
     "study",
+    "diagnose",
     "record",
     "compare",
     "commands",

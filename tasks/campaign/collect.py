@@ -278,6 +278,8 @@ def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Consol
         if path.name.startswith(".") or not path.is_dir():
             continue
         if path.name not in wanted:
+            if _is_incident(path):
+                continue
             reason = "not asked for by the present parameters"
         elif problem := _unusable(path, wanted[path.name]):
             reason = problem
@@ -302,6 +304,11 @@ def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Conso
         if usable is not None:
             usable.rename(target)
             console.say(f"collect: {plan.short_label} was recorded before: {usable.name} is used again")
+
+
+def _is_incident(path: Path) -> bool:
+    """Return whether nobody planned the case: a labelled incident belongs to the campaign that it joined."""
+    return is_finished(path) and not validate_case(path) and read_case(path).record.kind == "incident"
 
 
 def _unusable(path: Path, plan: CasePlan) -> str | None:

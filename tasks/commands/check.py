@@ -15,7 +15,9 @@ def check_params(params: Params, source: str) -> None:
     Raises:
         ParamsError: every problem, each naming its key in ``source``.
     """
+    from tasks.export.masking import pattern_problem  # pyarrow
     from tasks.load.check import load_problems  # numpy
+    from tasks.rca.registry import validate_methods
     from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
 
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
@@ -27,6 +29,9 @@ def check_params(params: Params, source: str) -> None:
         if scenario.load
     }
     windows = params.campaign.windows
+    unusable = [(number, why) for number, each in enumerate(params.export.mask) if (why := pattern_problem(each))]
+    problems += [f"export.mask[{number}]: {why}" for number, why in unusable]
+    problems += [each.replace("score.", "diagnose.", 1) for each in validate_methods(params.diagnose.methods)]
     problems += [*found, *(each for key, load in loads.items() for each in load_problems(load, windows, limits, key))]
     if not params.inject.cases() and not params.campaign.fault_free_cases:
         problems.append("inject.faults: empty, and campaign.fault_free_cases is 0: the campaign would have no case")

@@ -283,7 +283,7 @@ def _measured(side: Side) -> dict[_Key, _Measured]:
             probe = injection.probe
             if probe and probe.before is not None and probe.during is not None:
                 of_key = found.setdefault((injection.kind, probe.name, probe.unit), {})
-                effective = injection.verdict == "effective"
+                effective = injection.counts
                 of_key.setdefault(case, []).append((probe.before, probe.during, effective))
     return dict(found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from tasks.case import SIGNALS, SignalName, Stack, as_signal
 from tasks.errors import RCArenaError
 from tasks.export.derived_metrics import derive_metrics
 from tasks.export.grid import TimeGrid
+from tasks.export.masking import masked
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.sources.http import NO_ACCESS, HttpAccess, SourceError
@@ -265,11 +266,13 @@ def export_errors_of(server: str) -> Iterator[None]:
 class Sink:
     """Streams the rows of one signal into its Parquet file; a signal without rows leaves no file.
 
-    Rows are buffered until a row group is full, so that small tables do not make small groups.
+    Rows are buffered until a row group is full, so that small tables do not make small groups. ``mask``: patterns of
+    what log lines must not show (:mod:`tasks.export.masking`).
     """
 
-    def __init__(self, signal: SignalName, path: Path) -> None:
+    def __init__(self, signal: SignalName, path: Path, mask: Sequence[str] = ()) -> None:
         self.signal = signal
+        self._mask = mask
         self.path = path
         self.rows = 0
         self.notes: dict[str, None] = {}
@@ -285,6 +288,7 @@ class Sink:
             arrow = as_signal(self.signal, table)
         if not arrow.num_rows:
             return
+        arrow = masked(self.signal, arrow, self._mask)
         self.rows += arrow.num_rows
         self._pending.append(arrow)
         self._pending_rows += arrow.num_rows

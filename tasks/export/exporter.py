@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +27,9 @@ def export_case(
     window: tuple[datetime, datetime],
     params: ExportParams,
     stack: Stack,
+    signals: Collection[SignalName] = tuple(SIGNALS),
 ) -> dict[SignalName, Completeness]:
-    """Write every signal that has an exporter; the load stage writes ``requests``.
+    """Write every one of ``signals`` that has an exporter; the load stage writes ``requests``.
 
     Args:
         window: start and end of the recorded phases, with a time zone. Waits until ``sources.settle_s`` after the end.
@@ -44,7 +46,7 @@ def export_case(
         raise ValueError("window: both times need a time zone")
     time.sleep(min(max(0.0, end.timestamp() + sources.settle_s - time.time()), sources.settle_s))
     context = ExportContext(sources, start, end, params, stack)
-    return {signal: _export_signal(signal, writer, context) for signal in SIGNALS if registered_exporters(signal)}
+    return {signal: _export_signal(signal, writer, context) for signal in signals if registered_exporters(signal)}
 
 
 def check_metrics(
@@ -89,7 +91,7 @@ def check_series(
 def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContext) -> Completeness:
     problems: list[str] = []
     began = time.perf_counter()
-    with Sink(signal, writer.path(signal)) as sink:
+    with Sink(signal, writer.path(signal), context.params.mask) as sink:
         for registered in registered_exporters(signal):
             problems += registered.export(context, sink)
     log.info("%s: %d rows in %.2f s", signal, sink.rows, time.perf_counter() - began)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 BASELINE_FAILURES = 0.01
 BEST_NAMED = 3
 
-Verdict = Literal["effective", "partly effective", "ineffective", "fault-free"]
+Verdict = Literal["effective", "partly effective", "ineffective", "fault-free", "labelled"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class CaseSummary:
     seed: int
     stack: int | None
     nodes: tuple[str, ...]
+    incident: bool = False
 
     @property
     def title(self) -> str:
@@ -185,6 +186,8 @@ def _case_notices(summaries: list[CaseSummary], unfinished: list[str], unreadabl
             if injection.verdict == "ineffective":
                 text = f"Ineffective injection: {injection.phrase}: {injection.reason}"
                 yield Notice(text, (summary.case_id,))
+    if incidents := tuple(summary.case_id for summary in summaries if summary.incident):
+        yield Notice("Incidents among the cases: people labelled them, no probe confirmed it.", incidents)
     late = tuple(summary.case_id for summary in summaries if summary.load_verdict == "fell-behind")
     if late:
         yield Notice("The load generator fell behind its schedule: latencies include its own delay.", late)
@@ -301,6 +304,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         requests=summarise_requests(case),
         scatter=latency_scatter(case, origin),
         scenario=record.scenario,
+        incident=record.kind == "incident",
         load=_load(record.load.parameters),
         load_verdict=record.load.verdict,
         send_lag_p99_ms=record.load.send_lag_p99_ms,

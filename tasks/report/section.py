@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 CASES_LINKED = 12
 """Maximum number of cases that a list links to; the others are counted."""
-VERDICT_MARKS = {"effective": "✓", "partly effective": "◐", "ineffective": "✕", "fault-free": "○"}
+VERDICT_MARKS = {"effective": "✓", "partly effective": "◐", "ineffective": "✕", "fault-free": "○", "labelled": "✎"}
 
 Render = Callable[[ReportData], Markup | None]
 

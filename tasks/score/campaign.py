@@ -94,7 +94,7 @@ def _started(cases_dir: Path, params: ScoreParams, store: PairStore | None, prog
     problems = validate_score_params(params)
     if problems:
         raise ParamsError(problems)
-    cases = read_cases(cases_dir)
+    cases = [case for case in read_cases(cases_dir) if case.record.has_truth]
     if not cases:
         raise ScoreError(f"{cases_dir}: no finished case to score; collect some first")
     if mix := mixed(cases):

@@ -105,6 +105,8 @@ class ScoreResult:
         lines = [f"beyond the 24 of arXiv 2603.02057: {', '.join(beyond)}"] if len(beyond) else []
         lines += [f"not scored: {truth.case}: {truth.excluded}" for truth in self.truths if truth.excluded]
         lines += [f"not counted: {note}" for truth in self.truths for note in truth.notes]
+        if incidents := [truth.case for truth in self.truths if truth.incident]:
+            lines.append(f"labelled by people, confirmed by no probe: {_some(incidents)}")
         if not self.metric_rankings.empty:
             unscored = [truth for truth in self.truths if truth.metrics.excluded and not truth.excluded]
             for reason in sorted({truth.metrics.excluded for truth in unscored}):

@@ -61,7 +61,7 @@ class Truth:
     ``notes``: roots that were left out of the truth. ``profile``: what the metrics are seen under.
     ``roots``, ``victims``: what broke, in order of time. ``disturbed``: services that a disturbance hit.
     ``scenario``, ``stratum``: groups of cases; empty if the case belongs to none. ``watched_s``: duration of the
-    telemetry after the inject time.
+    telemetry after the inject time. ``incident``: a person labelled it, no probe confirmed it.
     """
 
     case: str
@@ -79,6 +79,7 @@ class Truth:
     scenario: str = ""
     stratum: str = ""
     watched_s: float = 0.0
+    incident: bool = False
 
     @property
     def negative(self) -> bool:
@@ -133,6 +134,7 @@ def truth_of(
         scenario=record.scenario or "",
         stratum=stratum,
         watched_s=min(watched_s, fault_s or watched_s),
+        incident=record.kind == "incident",
     )
 
 

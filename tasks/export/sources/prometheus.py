@@ -142,6 +142,15 @@ class PrometheusClient(TelemetryClient):
             raise SourceError(f"{self._http.url}: expected a list of names of series: {answer.excerpt!r}")
         return frozenset(names)
 
+    def now(self) -> float:
+        """Return the time of the server's clock, in seconds since the epoch. Raises SourceError."""
+        answer = self._http.request("/api/v1/query", {"query": "time()"})
+        data = self._data(answer, answer.json(), "its clock")
+        try:
+            return float(data["result"][1])
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise SourceError(f"{self._http.url}: an answer that is not Prometheus's: {answer.excerpt!r}") from None
+
     def _on_grid(self, promql: str, grid: TimeGrid) -> list[Series]:
         """Return the answer placed on the grid. Once a server has moved the requested times, one more step on each side
         is requested: the sample nearest to the first or last step may lie outside."""

@@ -54,10 +54,12 @@ _MAD_OF_STANDARD_NORMAL = 0.6744897501960817
 
 @dataclass(frozen=True)
 class Detection:
-    """``time``: the first row after the change; None if there is none. ``probability`` of any change."""
+    """``time``: the first row after the change; None if there is none. ``probability`` of any change. ``changes``: the
+    first row after each change that is not dwarfed by another, in order of time; ``time`` is the first."""
 
     time: pd.Timestamp | None
     probability: float
+    changes: tuple[pd.Timestamp, ...] = ()
 
 
 def detect_change(metrics: pd.DataFrame, sli: pd.Series) -> Detection:
@@ -81,8 +83,9 @@ def detect_change(metrics: pd.DataFrame, sli: pd.Series) -> Detection:
     if columns.values.shape[1] == 0:
         columns = prepare(every, ticks)
     changes, probability = find_changes(columns)
-    row = _first_large(columns.values, changes) if probability >= THRESHOLD and changes else None
-    return Detection(None if row is None else index[row], probability)
+    rows = _large(columns.values, changes) if probability >= THRESHOLD and changes else []
+    times = tuple(index[row] for row in rows)
+    return Detection(times[0] if times else None, probability, times)
 
 
 @dataclass(frozen=True)
@@ -199,11 +202,11 @@ class _RunEvidence:
         return self._share * (self._constant[length] - self._shape[length] * np.log(rate).sum(axis=1))
 
 
-def _first_large(values: np.ndarray, changes: list[int]) -> int:
+def _large(values: np.ndarray, changes: list[int]) -> list[int]:
     bounds = np.array([0, *changes, len(values)])
     means = np.add.reduceat(values, bounds[:-1], axis=0) / np.diff(bounds)[:, None]
     sizes = np.sqrt(np.mean(np.diff(means, axis=0) ** 2, axis=1))
-    return changes[int(np.argmax(sizes >= SIZE_SHARE * sizes.max()))]
+    return [row for row, size in zip(changes, sizes, strict=True) if size >= SIZE_SHARE * sizes.max()]
 
 
 def _moving_means(values: np.ndarray, width: int) -> np.ndarray:

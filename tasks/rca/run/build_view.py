@@ -21,6 +21,7 @@ from tasks.stack import Role
 
 if TYPE_CHECKING:
     from tasks.params import ScoreParams
+    from tasks.rca.features.change_point import Detection
 
 
 class NoChangeDetected(ValueError):  # noqa: N818 (nothing is wrong: a recording may hold no change)
@@ -45,7 +46,7 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     roles = {service.name: service.role for service in record.stack.services}
     samples = _visible_metrics(case.metrics, params)
     inject_time = (
-        _detect_inject_time(samples, case)
+        _detected_inject_time(case, params)
         if params.inject_time == "detected"
         else pd.Timestamp(record.injection_time_of(counted)).tz_convert("UTC").as_unit("ns")
     )
@@ -114,10 +115,13 @@ def _visible_metrics(samples: pd.DataFrame, params: ScoreParams) -> pd.DataFrame
     return samples[samples["metric"].isin(names)]
 
 
-def _detect_inject_time(samples: pd.DataFrame, case: Case) -> pd.Timestamp:
-    """Return the time of the first row after the change, on a grid that begins with the recording."""
-    from tasks.rca.features.change_point import detect_change
+def detect_changes(case: Case, params: ScoreParams) -> Detection:
+    """Say when the recording changes, by the metrics that ``params.profile`` shows, on a grid that begins with it."""
+    from tasks.rca.features.change_point import Detection, detect_change
 
+    samples = _visible_metrics(case.metrics, params)
+    if samples.empty:
+        return Detection(None, 0.0)
     metrics, step_ns = widen(samples, samples["time"].min())
     seen = Telemetry(
         requests=case.requests,
@@ -128,7 +132,11 @@ def _detect_inject_time(samples: pd.DataFrame, case: Case) -> pd.Timestamp:
         timeout_s=time_out_s(case.record.load.parameters),
         step_ns=step_ns or None,
     )
-    detection = detect_change(metrics, seen.latency().values)
+    return detect_change(metrics, seen.latency().values)
+
+
+def _detected_inject_time(case: Case, params: ScoreParams) -> pd.Timestamp:
+    detection = detect_changes(case, params)
     if detection.time is None:
         raise NoChangeDetected("no change was detected")
     return detection.time

@@ -1,0 +1,111 @@
+"""``rcarena diagnose``."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tasks.commands.options import AsJson, ParamsFile, StackIndex, WorkspaceDir, checked_params, one_stack, workspace_at
+from tasks.errors import EXIT_NOTHING, ParamsError
+from tasks.params import DEFAULT_PARAMS_FILE, Params
+from tasks.workspace import DEFAULT_WORKSPACE, Workspace
+
+if TYPE_CHECKING:
+    from tasks.diagnose.recording import Recording
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def diagnose(
+    case: Annotated[
+        str | None,
+        typer.Argument(metavar="[CASE]", help="Instead of a live stack: a case folder, or its id in the workspace."),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="When it began: ISO 8601, UTC unless it says so.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="How far back to look for a change, such as 30m.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME", help="Instead of diagnose.methods; again for a further one."),
+    ] = None,
+    as_json: AsJson = False,
+    stack: StackIndex = None,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Find what broke in a live stack, and why: the change, the suspects, the evidence.
+
+    Exit status: 0 a root is named, 4 nothing significant, 1 no telemetry, 2 wrong usage.
+    """
+    if at is not None and since is not None:
+        raise ParamsError(["--at and --since: give one of them"])
+    from tasks.console import Console
+    from tasks.diagnose.diagnose import NoChange, Question
+    from tasks.diagnose.diagnose import diagnose as answer
+    from tasks.diagnose.incidents import prune
+
+    checked, place, console = checked_params(params), workspace_at(workspace), Console()
+    logging.getLogger("tasks.export").setLevel(logging.ERROR)  # the diagnosis says what is missing
+    question = Question(
+        methods=tuple(method or checked.diagnose.methods),
+        at=None if at is None else moment(at, "--at"),
+        since_s=None if since is None else seconds(since, "--since"),
+    )
+    recording = _recording(case, checked, one_stack(checked, place, stack))
+    found = answer(recording, question, checked, place.incidents, (lambda _: None) if as_json else console.say)
+    prune(place.incidents, checked.diagnose.keep, checked.diagnose.keep_days)
+    if isinstance(found, NoChange):
+        text = f'{{"named": false, "text": "{found.text}"}}' if as_json else found.text
+        console.show(text)
+        raise typer.Exit(EXIT_NOTHING)
+    console.show(found.model_dump_json(indent=1) if as_json else found.text())
+    raise typer.Exit(0 if found.named else EXIT_NOTHING)
+
+
+def _recording(case: str | None, params: Params, place: Workspace) -> Recording:
+    from tasks.diagnose.recording import CaseRecording, LiveRecording
+
+    if case is not None:
+        from tasks.case import read_case
+
+        return CaseRecording(read_case(case_folder(case, place)))
+    from tasks.backends import backend_of
+
+    live = backend_of(params, place).live()
+    live.enter()
+    return LiveRecording(live, params)
+
+
+def case_folder(case: str, place: Workspace) -> Path:
+    """Return the folder of a case that somebody names by its path or its id. Raises ParamsError: there is none."""
+    candidates = [Path(case), place.cases / case, place.incidents / case]
+    found = next((path for path in candidates if path.is_dir()), None)
+    if found is None:
+        raise ParamsError([f"{case}: no such folder, and no case of that id in {place.cases} or {place.incidents}"])
+    return found
+
+
+def moment(text: str, option: str) -> datetime:
+    """Return a time. Raises ParamsError, which names ``option``."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ParamsError([f"{option}: '{text}' is no time; write it as 2026-11-29T21:30:00"]) from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def seconds(text: str, option: str) -> float:
+    """Return a duration in seconds. Raises ParamsError, which names ``option``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
+    value = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if not 10 <= value <= 86_400:
+        raise ParamsError([f"{option}: '{text}' is no time from 10s to 24h; write it as 90s, 30m or 2h"])
+    return value
