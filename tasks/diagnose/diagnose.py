@@ -216,6 +216,7 @@ def _answers(case: Case, score: ScoreParams, pool: PairPool) -> tuple[tuple[Meth
             message=results[label].message,
             suspects=results[label].suspects[:SUSPECTS],
             findings=results[label].findings,
+            coverage=results[label].coverage,
             wall_s=round(results[label].wall_s, 3),
         )
         for label in score.methods

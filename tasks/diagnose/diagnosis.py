@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 from tasks.diagnose.recording import clock
 from tasks.diagnose.timeline import Event
 from tasks.html.formatting import p_value
-from tasks.rca.method import Finding
+from tasks.rca.method import Coverage, Finding
 from tasks.rca.run.pair import Status, Suspect
 from tasks.text import some
 from tasks.validation import Record
@@ -20,21 +20,28 @@ SUSPECTS = 10
 """How many suspects of each method are kept."""
 _SHOWN = 5
 _SENTENCES = 4
+_GAPS = 6
 
 
 class MethodAnswer(Record):
-    """What one method says. ``findings`` None: it ranks only, and does not say whether anything is significant."""
+    """What one method says. ``findings`` None: it ranks only, and does not say whether anything is significant.
+    ``coverage``: what it had to judge by, and what it lacked."""
 
     method: str
     status: Status
     message: str = ""
     suspects: tuple[Suspect, ...] = ()
     findings: tuple[Finding, ...] | None = None
+    coverage: Coverage | None = None
     wall_s: float = 0.0
 
     @property
     def roots(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings or () if finding.role == "root")
+
+    @property
+    def lacked(self) -> tuple[str, ...]:
+        return self.coverage.missing if self.coverage else ()
 
 
 class Alert(Record):
@@ -113,7 +120,10 @@ class Diagnosis(Record):
         lines += self._findings()
         lines += ["", *_columns(self.answers), ""]
         lines += [f"{each.method}: {each.status}: {each.message}" for each in self.answers if each.status != "ok"]
-        lines += [f"missing: {line}" for line in self.missing]
+        lines += [f"{each.method} did without: {', '.join(each.lacked)}" for each in self.answers if each.lacked]
+        lines += [f"missing: {line}" for line in self.missing[:_GAPS]]
+        if len(self.missing) > _GAPS:
+            lines.append(f"missing: {len(self.missing) - _GAPS} more; see the page")
         if self.events:
             lines.append(f"timeline: {some([f'{e.time:%H:%M:%S} {e.service} {e.text}' for e in self.events], 4)}")
         lines.append(f"case: {self.case}")
