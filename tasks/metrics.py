@@ -17,7 +17,24 @@ GoldenSignal = Literal["latency", "traffic", "errors", "saturation"]
 """Source of the four: Beyer et al., "Site Reliability Engineering", 2016, chapter 6."""
 
 Source = Literal[
-    "spans", "cgroup", "cadvisor", "kube_state", "dcgm", "ray_node", "istio", "ray_vllm", "vllm", "ray_serve"
+    "spans",
+    "cgroup",
+    "cadvisor",
+    "kube_state",
+    "dcgm",
+    "ray_node",
+    "istio",
+    "ray_vllm",
+    "vllm",
+    "ray_serve",
+    "sglang",
+    "tgi",
+    "process",
+    "node",
+    "envoy",
+    "nginx",
+    "inference_gateway",
+    "vllm_router",
 ]
 """The origin of a canonical metric: the column ``source``."""
 

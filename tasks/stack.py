@@ -46,6 +46,6 @@ class StackParams(Frozen):
         roles.update({f"{REPLICA_PREFIX}{i}": "replica" for i in range(self.replicas)})
         return roles
 
-    def services(self) -> tuple[str, ...]:
+    def service_names(self) -> tuple[str, ...]:
         """Return the services: the RCA candidates."""
         return tuple(self.roles())

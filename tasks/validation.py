@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from math import isfinite
 from types import UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +33,9 @@ class Frozen(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    hides_values: ClassVar[bool] = False
+    """True where somebody may write a secret by mistake: problems then show no value."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -129,8 +132,13 @@ def _problem(detail: dict[str, Any], model: type[BaseModel]) -> str:
         message = "must be a mapping"
     if not key:
         return message
-    shown = "" if isinstance(detail["input"], dict | list | BaseModel) else f" (got {_harmless(detail['input'])!r})"
+    hidden = isinstance(detail["input"], dict | list | BaseModel) or _hides_values(_model_at(model, location))
+    shown = "" if hidden else f" (got {_harmless(detail['input'])!r})"
     return f"{key}: {message}{shown}"
+
+
+def _hides_values(model: type[BaseModel]) -> bool:
+    return issubclass(model, Frozen) and model.hides_values
 
 
 def _harmless(value: Any) -> Any:

@@ -19,9 +19,20 @@ from tasks.errors import RCArenaError
 from tasks.export.derived_metrics import derive_metrics
 from tasks.export.grid import TimeGrid
 from tasks.export.masking import masked
+from tasks.export.queries.labelled import IDENTIFYING
+from tasks.export.queries.promql import LabelScope
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
-from tasks.export.sources.http import NO_ACCESS, HttpAccess, SourceError
+from tasks.export.sources.http import NO_ACCESS, Connection, HttpAccess, SourceError
+from tasks.export.sources.labelled import (
+    EXPORTED,
+    POD_NAMES,
+    SeriesOwner,
+    label_scopes,
+    names_of,
+    resolve_owners,
+    with_exported,
+)
 from tasks.export.sources.loki import LokiClient, access_log_entries
 from tasks.export.sources.placement import Placement, PodPlacement, Units, inherit_gpus, merge_pods
 from tasks.export.sources.pods import discover_pods
@@ -47,7 +58,7 @@ class TelemetrySources:
     """Telemetry sources of a running stack. None or an empty mapping: the stack has no such source.
 
     Without ``namespace`` services are processes, and series carry the label ``service``; with it they are pods, and
-    the exporter joins series to services by ``namespace`` and ``pods``.
+    the exporter joins series to services by ``namespace`` and ``pods``; with ``owners`` by the labels given there.
 
     Args:
         prometheus_url: base URL.
@@ -68,6 +79,9 @@ class TelemetrySources:
         service_label: pod label whose value is the service's name.
         aliases: further names, such as those of Kubernetes Services -> service.
         gpus: whether the stack has GPUs; False: no GPU metric is expected.
+        owners: labels of series -> services, of a stack that somebody else deployed.
+        timeout_s: how long a server may take for an answer; None: as its client waits.
+        retries: further tries after the first; None: as its client tries.
     """
 
     prometheus_url: str | None = None
@@ -88,10 +102,25 @@ class TelemetrySources:
     service_label: str = "app"
     aliases: Mapping[str, str] = field(default_factory=dict)
     gpus: bool = True
+    owners: tuple[SeriesOwner, ...] = ()
+    timeout_s: float | None = None
+    retries: int | None = None
+
+    @property
+    def patience(self) -> Connection:
+        """What clients of the servers are told of time-outs and retries."""
+        given: Connection = {}
+        if self.timeout_s is not None:
+            given["timeout_s"] = self.timeout_s
+        if self.retries is not None:
+            given["retries"] = self.retries
+        return given
 
     @property
     def units(self) -> Units:
         """Kind of units that make up its services."""
+        if self.owners:
+            return "labelled"
         return "processes" if self.namespace is None else "pods"
 
     @property
@@ -143,6 +172,7 @@ class ExportContext:
                 self.sources.prometheus_url,
                 lookback_s=self.params.rate_window_s,
                 access=self.access("prometheus"),
+                **self.sources.patience,
             ) as client,
         ):
             yield client
@@ -151,11 +181,23 @@ class ExportContext:
     def loki(self) -> Iterator[LokiClient]:
         """Open the client of ``sources.loki_url``, which must be set. Translates its errors to ExportError."""
         assert self.sources.loki_url is not None
-        with export_errors_of("Loki"), LokiClient(self.sources.loki_url, access=self.access("loki")) as client:
+        patience = self.sources.patience
+        with (
+            export_errors_of("Loki"),
+            LokiClient(self.sources.loki_url, access=self.access("loki"), **patience) as client,
+        ):
             yield client
 
     @cached_property
+    def series_names(self) -> frozenset[str]:
+        """Names of the series that Prometheus has in the window; asked once."""
+        with self.prometheus() as client:
+            return client.series_names(self.start.timestamp() - self.params.rate_window_s, self.end.timestamp())
+
+    @cached_property
     def _placement(self) -> tuple[Placement, list[str]]:
+        if self.sources.owners:
+            return self._labelled_placement()
         pods, problems = self.sources.pods, []
         if self.sources.prometheus_url and self.sources.namespace:
             with self.prometheus() as client:
@@ -167,6 +209,30 @@ class ExportContext:
         placed, assumptions = inherit_gpus(pods)
         placement = Placement(tuple(self.roles), placed, self.sources.namespace, self.sources.aliases)
         return placement, assumptions + problems
+
+    def _labelled_placement(self) -> tuple[Placement, list[str]]:
+        sources = self.sources
+        if sources.prometheus_url is None:
+            return Placement(tuple(self.roles), sources.pods, sources.namespace, sources.aliases), []
+        witnesses = self.series_names & frozenset(IDENTIFYING)
+        with self.prometheus() as client:
+            matches, problems = resolve_owners(client, self.grid, sources.owners, witnesses)
+            problems += client.problems
+        aliases = {**names_of(matches), **sources.aliases}
+        placement = Placement(tuple(self.roles), sources.pods, sources.namespace, aliases, with_exported(matches))
+        return placement, problems
+
+    @cached_property
+    def label_scopes(self) -> tuple[LabelScope, ...]:
+        """The sets of labels by which services of a stack of others are told apart."""
+        original = tuple(
+            match for match in self.placement.matches if not any(name.startswith(EXPORTED) for name in match.labels)
+        )
+        with self.prometheus() as client:
+            exported = f"{EXPORTED}{POD_NAMES[0]}" in client.label_names(
+                self.start.timestamp() - self.params.rate_window_s, self.end.timestamp()
+            )
+        return label_scopes(original, exported)
 
     @property
     def placement(self) -> Placement:

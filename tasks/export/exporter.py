@@ -9,11 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
 import pyarrow.parquet as pq
 
-from tasks.case import NO_ROW, SIGNALS, CaseWriter, Completeness, SignalName, Stack
+from tasks.case import METRICS, NO_ROW, SIGNALS, CaseWriter, Completeness, SignalName, Stack
 from tasks.export.base import ExportContext, ExportError, Sink, TelemetrySources, registered_exporters
-from tasks.export.queries.metrics import absent_metrics, missing_metrics
+from tasks.export.queries.metrics import SPECS, absent_metrics, missing_metrics
+from tasks.export.signals.prometheus_metrics import export_metric
+from tasks.metrics import Metric
 from tasks.params import ExportParams
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,27 @@ def check_metrics(
         table = pq.read_table(file, columns=["metric", "service", "value"]).to_pandas().dropna()
     found = set(table[["metric", "service"]].drop_duplicates().itertuples(index=False, name=None))
     return missing_metrics(found, context.roles, sources.units, gpus=sources.gpus)
+
+
+def read_metrics(
+    sources: TelemetrySources,
+    window: tuple[datetime, datetime],
+    params: ExportParams,
+    stack: Stack,
+    metrics: Collection[Metric],
+) -> pd.DataFrame:
+    """Return samples of some canonical metrics that Prometheus has in ``window``: rows of the metrics signal.
+
+    Raises:
+        ExportError: Prometheus does not answer.
+    """
+    context = ExportContext(sources, *window, params, stack)
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "metrics.parquet"
+        with Sink("metrics", file) as sink, context.prometheus() as client:
+            for metric in metrics:
+                export_metric(client, SPECS[metric.name], context, sink)
+        return pq.read_table(file).to_pandas() if sink.rows else METRICS.empty_table().to_pandas()
 
 
 def check_series(

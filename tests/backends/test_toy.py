@@ -84,7 +84,10 @@ def test_its_parameters_are_checked(rcarena: Rcarena) -> None:
         ({"answer_ms": 600}, ["deploy.answer_ms: 2 replicas would be busy 1200 ms"]),
         (
             {"backend": "toi"},
-            ["deploy.backend: unknown value 'toi'; did you mean 'toy'? allowed: kubernetes, local, simulated, toy"],
+            [
+                "deploy.backend: unknown value 'toi'; did you mean 'toy'? "
+                "allowed: attached, kubernetes, local, simulated, toy"
+            ],
         ),
     ]:
         done = rcarena("deploy", "up", **wrong)

@@ -14,7 +14,7 @@ import pytest
 from tasks.case import CaseRecord, CaseWriter, Completeness, Phase, read_case
 from tasks.export.base import ExportError, TelemetrySources
 from tasks.export.exporter import export_case
-from tasks.export.sources.http import HttpAccess
+from tasks.export.sources.http import HttpAccess, SecretSource
 from tests.export.emulators import DeepFlowEmulator, FilesEmulator, LokiEmulator, Response, serving
 from tests.export.sources.test_deepflow import _row
 from tests.export.test_cluster_metrics import LENGTH, LIVES, PARAMS, PODS, STACK, START, T0, WINDOW, _cluster
@@ -120,7 +120,7 @@ def test_whole_case(tmp_path: Path, start_prometheus: Callable[..., str]) -> Non
             loki_url=loki_url,
             deepflow_url=deepflow_url,
             spans_url=spans_url,
-            access={"loki": HttpAccess(token_file=token)},
+            access={"loki": HttpAccess(token=SecretSource(file=token))},
             namespace="rcarena",
             pods=PODS,
             calls=(("ray-head", "ray-replicas-0"),),

@@ -90,7 +90,7 @@ class Simulation:
 
     def __init__(self, deploy: SimulatedDeployParams, calibration: Calibration, order: CaseOrder) -> None:
         self.deploy, self.calibration, self.order = deploy, calibration, order
-        self.times, self.names = Times.of(order), deploy.services()
+        self.times, self.names = Times.of(order), deploy.service_names()
         self._faults = [
             _effect(each, self.names.index(each.target), self.times, calibration) for each in order.injections
         ]

@@ -50,7 +50,7 @@ class Telemetry:
         self._grid, self._start_ns, self._window_s = grid, start_ns, rate_window_s
         self._grid_s = (grid.times_ns - start_ns) / 1e9
         self._seed = seed
-        self._count = len(deploy.services())
+        self._count = len(deploy.service_names())
 
     def blocks(self) -> Iterator[Block]:
         """Yield every metric."""

@@ -104,7 +104,7 @@ class Layout:
 
     @property
     def addresses(self) -> dict[str, str]:
-        return {service: service_address(i) for i, service in enumerate(self.params.services())}
+        return {service: service_address(i) for i, service in enumerate(self.params.service_names())}
 
     @property
     def replicas(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 A canonical metric has one name and one unit whatever stack it was seen on. Each has an ordered list of variants; for
 each service the first variant that answers is used and named in the column ``source``. ``series_names`` has the names
-that changed from version to version, ``ray`` and ``cluster`` the questions.
+that changed from version to version, ``ray`` and ``cluster`` the questions, ``labelled`` those for stacks of others.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tasks.export.queries.cluster import (
     waypoint_quantile,
     waypoint_requests,
 )
+from tasks.export.queries.labelled import LABELLED
 from tasks.export.queries.promql import MetricSpec, Variant
 from tasks.export.queries.ray import (
     HTTP_WITNESS,
@@ -56,7 +57,7 @@ def _spec(
     metric: Metric, *sources: Variant | tuple[Variant, ...], span_roles: frozenset[Role] = frozenset()
 ) -> MetricSpec:
     listed = ((source,) if isinstance(source, Variant) else source for source in sources)
-    return MetricSpec(metric, tuple(chain.from_iterable(listed)), span_roles)
+    return MetricSpec(metric, (*chain.from_iterable(listed), *LABELLED.get(metric, ())), span_roles)
 
 
 def _local_rate(series: str) -> str:

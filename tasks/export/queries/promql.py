@@ -17,13 +17,23 @@ _SERIES = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)\{")
 
 
 @dataclass(frozen=True)
+class LabelScope:
+    """The labels by which an owner tells the services apart: ``by``, their names, and ``matchers``, PromQL that leaves
+    the series of others out."""
+
+    by: tuple[str, ...]
+    matchers: str = ""
+
+
+@dataclass(frozen=True)
 class Variant:
     """One way to get a metric from Prometheus.
 
     Args:
         source: named in the column ``source``.
-        promql: ``$window`` stands for the rate window, ``$window_s`` for its length in seconds, ``$namespace`` for the
-            stack's; every name of a series is followed by ``{``.
+        promql: ``$window`` stands for the rate window, ``$window_s`` for its length in seconds, ``$scope`` for the
+            matchers of the stack's series, ``$by`` for the labels that tell services apart; every name of a series is
+            followed by ``{``.
         join: identifies the service of a series: by its label ``service`` where services are processes, else its pod.
         combine: how the values of a service's units (pods, GPUs) are combined.
         divisor: PromQL; ``promql`` is divided by it, service by service.
@@ -47,10 +57,13 @@ class Variant:
     def query(self, window_s: float, namespace: str | None = None) -> str:
         return _filled(self.promql, window_s, namespace)
 
-    def queries(self, window_s: float, namespace: str | None) -> tuple[str, ...]:
-        """Return one query, or two: the dividend and the divisor."""
+    def queries(self, window_s: float, namespace: str | None, within: LabelScope | None = None) -> tuple[str, ...]:
+        """Return one query, or two: the dividend and the divisor. ``within``: for the join ``labels``."""
         parts = (self.promql, self.divisor) if self.divisor else (self.promql,)
-        return tuple(_filled(part, window_s, namespace) for part in parts)
+        if within is None:
+            return tuple(_filled(part, window_s, namespace) for part in parts)
+        by = ", ".join(within.by)
+        return tuple(_filled(part.replace("$by", by), window_s, scope=within.matchers) for part in parts)
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -59,8 +72,16 @@ class Variant:
         return tuple(name for name in names if name != "up")
 
     def is_asked(self, units: Units, gpus: bool) -> bool:
-        fits = (self.join == "service") == (units == "processes")
-        return fits and self.accelerator in ("any", "gpu" if gpus else "none")
+        return _UNITS[self.join] == units and self.accelerator in ("any", "gpu" if gpus else "none")
+
+
+_UNITS: dict[Join, Units] = {
+    "service": "processes",
+    "pod": "pods",
+    "gpu": "pods",
+    "callee": "pods",
+    "labels": "labelled",
+}
 
 
 @dataclass(frozen=True)
@@ -91,12 +112,12 @@ class MetricSpec:
 
     def roles_of(self, units: Units, gpus: bool = True) -> frozenset[Role]:
         """Return the roles that are expected to have the metric. Where services are pods the gateway calls Ray Serve's
-        proxies in the replicas' pods, never the head."""
-        by_spans = self.span_roles - HEAD if units == "pods" else self.span_roles
+        proxies in the replicas' pods, never the head. A stack that somebody else deployed need not have spans."""
+        by_spans = {"pods": self.span_roles - HEAD, "labelled": frozenset[Role]()}.get(units, self.span_roles)
         return by_spans.union(*(v.roles for v in self.variants_of(units, gpus) if not v.optional))
 
 
-def _filled(promql: str, window_s: float, namespace: str | None) -> str:
+def _filled(promql: str, window_s: float, namespace: str | None = None, scope: str = "") -> str:
     text = promql.replace("$window_s", f"{window_s:g}").replace("$window", f"{round(window_s * 1000)}ms")
-    scope = f'namespace="{namespace}"' if namespace else ""
-    return text.replace("$scope", scope).replace(",}", "}").replace("{,", "{")
+    scope = f'namespace="{namespace}"' if namespace else scope
+    return text.replace("$scope", scope) if scope else text.replace("$scope,", "").replace("$scope", "")

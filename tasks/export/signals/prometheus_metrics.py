@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tasks.export.base import ExportContext, Sink, exporter
 from tasks.export.grid import TimeGrid
 from tasks.export.queries.join import Row, join_buckets, join_series, ratio_of, row_series
 from tasks.export.queries.metrics import METRIC_MAP, MetricSpec
-from tasks.export.queries.promql import Variant
+from tasks.export.queries.promql import LabelScope, Variant
 from tasks.export.sources.http import RefusedError
 from tasks.export.sources.matrix import Series
 from tasks.export.sources.placement import Placement
@@ -35,12 +35,12 @@ def export_prometheus_metrics(context: ExportContext, sink: Sink) -> list[str]:
     problems = list(context.placement_assumptions)
     with context.prometheus() as client:
         for spec in METRIC_MAP:
-            problems += _export_metric(client, spec, context, sink)
+            problems += export_metric(client, spec, context, sink)
         sink.note(client.notes)
         return problems + client.problems
 
 
-def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportContext, sink: Sink) -> list[str]:
+def export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportContext, sink: Sink) -> list[str]:
     """Write the samples of one metric; return what is missing, one line each."""
     expected: dict[str, None] = {}
     samples = Counter[str]()
@@ -49,16 +49,17 @@ def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportCo
         wanted = [s for s, r in context.roles.items() if r in variant.roles and (spec.name, s) not in context.derived]
         if not variant.optional:
             expected |= dict.fromkeys(wanted)
-        silent = {service for service in wanted if not samples[service]}
-        if not silent:
-            continue
-        try:
-            for answers in _by_service(client, variant, context):
-                series = [item for item in answers if item.labels.get("service") in silent]
-                sink.write(metrics_table(series, spec.name, spec.metric.unit, variant.source))
-                samples.update({item.labels["service"]: len(item.values) for item in series})
-        except RefusedError as error:
-            problems.append(f"{spec.name} by {variant.source}: {error}")
+        for scope in _scopes(variant, context):
+            silent = {service for service in wanted if not samples[service]}
+            if not silent:
+                break
+            try:
+                for answers in _by_service(client, variant, context, scope):
+                    series = [item for item in answers if item.labels.get("service") in silent]
+                    sink.write(metrics_table(series, spec.name, spec.metric.unit, variant.source))
+                    samples.update({item.labels["service"]: len(item.values) for item in series})
+            except RefusedError as error:
+                problems.append(f"{spec.name} by {variant.source}: {error}")
     steps = context.grid.steps
     return problems + [
         f"no sample of {spec.name} for {service} at {steps - samples[service]} of {steps} steps"
@@ -67,9 +68,18 @@ def _export_metric(client: PrometheusClient, spec: MetricSpec, context: ExportCo
     ]
 
 
-def _by_service(client: PrometheusClient, variant: Variant, context: ExportContext) -> Iterator[list[Series]]:
+def _scopes(variant: Variant, context: ExportContext) -> Sequence[LabelScope | None]:
+    """Return the labels by which the variant is asked; none where Prometheus lacks its series."""
+    if variant.join != "labels":
+        return (None,)
+    return context.label_scopes if context.series_names.issuperset(variant.series) else ()
+
+
+def _by_service(
+    client: PrometheusClient, variant: Variant, context: ExportContext, scope: LabelScope | None
+) -> Iterator[list[Series]]:
     """Yield the variant's figures for each service, chunk by chunk of the grid."""
-    queries = variant.queries(context.params.rate_window_s, context.sources.namespace)
+    queries = variant.queries(context.params.rate_window_s, context.sources.namespace, scope)
     for part, answers in client.query_ranges(queries, context.grid):
         if variant.join == "service":
             yield answers[0]

@@ -52,6 +52,10 @@ class CollectorFiles(TelemetryClient):
                 with BufferedReader(_RemoteFile(self._http, name, self._piece_bytes)) as stream:
                     yield from stream_rows(stream, SpanReader(wanted, name, left_out))
 
+    def names(self) -> list[str]:
+        """Return the names of the files. Raises SourceError: the server does not answer, or lists none."""
+        return self._names(0, LeftOut())
+
     def _names(self, from_ns: int, left_out: LeftOut) -> list[str]:
         answer = self._http.request("/", {})
         entries = answer.json()

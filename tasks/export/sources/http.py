@@ -1,12 +1,14 @@
-"""HTTP requests to telemetry servers: retries, bearer token, private CA."""
+"""HTTP requests to telemetry servers: retries, credentials, private CA, client certificate."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
@@ -32,32 +34,89 @@ class RefusedError(SourceError):
 
 
 @dataclass(frozen=True)
+class SecretSource:
+    """The place of a secret: a file, or a variable of the environment. Exactly one is set."""
+
+    file: Path | None = None
+    variable: str | None = None
+
+    @property
+    def place(self) -> str:
+        return f"${self.variable}" if self.file is None else str(self.file)
+
+    def read(self, what: str) -> str:
+        """Return the secret; ``what`` names it in errors. Raises SourceError: it is not there, or empty."""
+        whose = f"{what} {self.place}" if self.file is None else f"{what} file {self.file}"
+        if self.file is None:
+            found = os.environ.get(self.variable or "")
+            if found is None:
+                raise SourceError(f"{whose}: is not set")
+        else:
+            try:
+                found = self.file.read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "is not text"
+                raise SourceError(f"{whose}: {reason}") from None
+        secret = found.strip()
+        if not secret:
+            raise SourceError(f"{whose}: is empty")
+        if not secret.isprintable() or not secret.isascii():
+            raise SourceError(f"{whose}: holds more than one line of text")
+        return secret
+
+
+@dataclass(frozen=True)
 class HttpAccess:
-    """Credentials for a server. The token is read from its file for every request, since it may be rotated.
+    """Credentials for a server. Secrets are read for every request, since they may be rotated.
 
     Args:
-        token_file: holds a bearer token.
+        token: bearer token.
         ca_file: PEM of the authority that signed the server's certificate; None: the system's authorities.
         tenant: value of ``X-Scope-OrgID`` (Loki and Mimir with several tenants).
+        user, password: basic authentication.
+        certificate_file, key_file: PEM of this client's certificate and of its key.
+        further: further headers -> their values.
     """
 
-    token_file: Path | None = None
+    token: SecretSource | None = None
     ca_file: Path | None = None
     tenant: str | None = None
+    user: str | None = None
+    password: SecretSource | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    further: Mapping[str, SecretSource] = field(default_factory=dict)
 
     def headers(self) -> dict[str, str]:
-        """Return auth headers. Raises SourceError when the token file cannot be read or is empty."""
+        """Return auth headers. Raises SourceError when a secret cannot be read or is empty."""
         headers = {"X-Scope-OrgID": self.tenant} if self.tenant else {}
-        if self.token_file is None:
-            return headers
-        try:
-            token = self.token_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is not text"
-            raise SourceError(f"bearer token file {self.token_file}: {reason}") from None
-        if not token:
-            raise SourceError(f"bearer token file {self.token_file}: is empty")
-        return {**headers, "Authorization": f"Bearer {token}"}
+        headers |= {name: secret.read(f"header {name}") for name, secret in self.further.items()}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token.read('bearer token')}"
+        elif self.user is not None and self.password is not None:
+            login = f"{self.user}:{self.password.read('password')}"
+            headers["Authorization"] = urllib3.util.make_headers(basic_auth=login)["authorization"]
+        return headers
+
+    def certificates(self) -> dict[str, str]:
+        """Return arguments for ``urllib3``. Raises SourceError when a file does not exist."""
+        files = {"ca_certs": self.ca_file, "cert_file": self.certificate_file, "key_file": self.key_file}
+        names = {"ca_certs": "CA file", "cert_file": "certificate file", "key_file": "key file"}
+        for name, path in files.items():
+            if path is not None and not path.is_file():
+                raise SourceError(f"{names[name]} {path}: does not exist")
+        return {name: str(path) for name, path in files.items() if path is not None}
+
+    @property
+    def refusal(self) -> str:
+        """Why a server may have refused these credentials, in words that hold none of them."""
+        if self.token is not None:
+            return f"the bearer token in {self.token.place} is refused: expired, or without the right to read"
+        if self.user is not None and self.password is not None:
+            return f"user '{self.user}' with the password in {self.password.place} is refused"
+        if self.further:
+            return f"the server refuses what {', '.join(self.further)} holds, or asks for other credentials"
+        return "the server asks for credentials, and no bearer token file is set"
 
 
 NO_ACCESS = HttpAccess()
@@ -84,7 +143,8 @@ class HttpClient:
     """HTTP client of one server over a kept-open connection.
 
     Connection errors, time-outs, truncated answers, 429 and 5xx are tried again with growing pauses (``Retry-After`` is
-    honoured); 401 and 403 are final and name the token file.
+    honoured); 401, 403 and failures of TLS are final; 401 and 403 name
+    the place of the credentials.
 
     Args:
         url: base URL, such as ``http://10.0.0.2:9090``, perhaps with a path. Its query (``?dedup=false``) is added to
@@ -107,16 +167,13 @@ class HttpClient:
         self._access = access
         self._retries = retries
         self._backoff_s = backoff_s
-        certificates = {"ca_certs": str(access.ca_file)} if access.ca_file else {}
-        if access.ca_file and not access.ca_file.is_file():
-            raise SourceError(f"CA file {access.ca_file}: does not exist")
         self._pool = urllib3.PoolManager(
             num_pools=1,
             maxsize=1,
             timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
             retries=urllib3.Retry(connect=0, read=0, other=0, status=0, redirect=2, raise_on_status=False),
             headers={"Accept-Encoding": "identity", "User-Agent": "rcarena-export"},
-            **certificates,
+            **access.certificates(),
         )
 
     def close(self) -> None:
@@ -152,9 +209,11 @@ class HttpClient:
                 response = self._send(path, pairs, post, headers or {}, decode=not as_sent)
             except HTTPError as error:
                 problem = _cause(error)
+                if _is_tls(error):
+                    raise SourceError(f"{self.url}: TLS: {problem}") from None
             else:
                 if response.status in (401, 403):
-                    raise SourceError(f"{self.url}: HTTP {response.status}: {self._refusal()}")
+                    raise SourceError(f"{self.url}: HTTP {response.status}: {self._access.refusal}")
                 answer = Answer(response.status, response.data)
                 if answer.status not in RETRIED_STATUS or final(answer):
                     return answer
@@ -175,13 +234,8 @@ class HttpClient:
                     "POST", address, fields=pairs, headers=headers, encode_multipart=False, decode_content=decode
                 )
             return self._pool.request("GET", address, fields=pairs, headers=headers, decode_content=decode)
-        except ValueError as error:  # an address that urllib3 cannot parse
+        except (ValueError, ssl.SSLError) as error:  # an address that urllib3 cannot parse, a file that is no PEM
             raise SourceError(f"{self.url}: {error}") from None
-
-    def _refusal(self) -> str:
-        if self._access.token_file is None:
-            return "the server asks for credentials, and no bearer token file is set"
-        return f"the bearer token in {self._access.token_file} is refused: expired, or without the right to read"
 
 
 def _address(url: str) -> tuple[str, list[tuple[str, str]], dict[str, str]]:
@@ -195,6 +249,11 @@ def _address(url: str) -> tuple[str, list[tuple[str, str]], dict[str, str]]:
 def _cause(error: HTTPError) -> str:
     reason = error.reason if isinstance(error, MaxRetryError) else error
     return " ".join(f"{type(reason).__name__}: {reason}".split()) if reason else str(error)
+
+
+def _is_tls(error: HTTPError) -> bool:
+    """Return whether certificates are what fails: trying again does not help."""
+    return isinstance(error.reason if isinstance(error, MaxRetryError) else error, urllib3.exceptions.SSLError)
 
 
 def _retry_after(value: str | None, otherwise: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,12 @@ from typing import Literal
 
 ALWAYS_FROM, ALWAYS_TO = -(2**62), 2**62
 
-Units = Literal["processes", "pods"]
-"""Units of a service: processes, whose series carry the label ``service``, or pods, which series name."""
-Join = Literal["service", "pod", "gpu", "callee"]
-"""Identifies the service of a series: its label ``service``, its pod, its GPU, or the callee of a call."""
+Units = Literal["processes", "pods", "labelled"]
+"""Units of a service: processes, whose series carry the label ``service``, pods, which series name, or whatever the
+labels say that its owner gave (``LabelMatch``)."""
+Join = Literal["service", "pod", "gpu", "callee", "labels"]
+"""Identifies the service of a series: its label ``service``, its pod, its GPU, the callee of a call, or the labels that
+its owner gave."""
 PEER_LABELS = ("pod", "address", "pod_ip", "canonical_service", "workload", "service_name", "app")
 """Suffixes of Istio's labels ``source_*`` and ``destination_*``, those that distinguish replicas first. A Telemetry
 resource may add ``pod``, ``address`` and ``pod_ip``."""
@@ -51,6 +54,30 @@ class Holding:
 
 
 @dataclass(frozen=True)
+class LabelMatch:
+    """Series with these labels belong to ``service``, from ``start_ns`` until just before ``end_ns``.
+
+    ``labels``: name -> exact value, or, after a ``~``, a regular expression for the whole value.
+    """
+
+    service: str
+    labels: Mapping[str, str]
+    start_ns: int = ALWAYS_FROM
+    end_ns: int = ALWAYS_TO
+
+    def fits(self, labels: Mapping[str, str]) -> bool:
+        return all(
+            re.fullmatch(wanted[1:], labels.get(name, "")) is not None
+            if wanted.startswith(REGEX_MARK)
+            else labels.get(name) == wanted
+            for name, wanted in self.labels.items()
+        )
+
+
+REGEX_MARK = "~"
+
+
+@dataclass(frozen=True)
 class Placement:
     """All pods of the services over one window.
 
@@ -59,12 +86,14 @@ class Placement:
         pods: also those that were replaced within the window.
         namespace: namespace of the pods; series that name another namespace are ignored.
         aliases: further names, such as those of Kubernetes Services -> service.
+        matches: labels of series -> service, where the owner of the stack gave them.
     """
 
     services: tuple[str, ...]
     pods: tuple[PodPlacement, ...] = ()
     namespace: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    matches: tuple[LabelMatch, ...] = ()
 
     @cached_property
     def nodes(self) -> dict[str, tuple[str, ...]]:
@@ -89,6 +118,8 @@ class Placement:
 
     def holdings(self, labels: Mapping[str, str], join: Join) -> tuple[Holding, ...]:
         """Return the services that a series with these labels belongs to, and when; empty for series of others."""
+        if join == "labels":
+            return self.of_labels(labels)
         if join == "callee":
             return self.of_peer(labels, "destination")
         found = self._of_gpu(labels) if join == "gpu" else self._of_pod(labels)
@@ -96,6 +127,31 @@ class Placement:
             # The pod is unknown, but its monitor names its service.
             return (Holding(labels["service"], labels.get("UUID") or labels.get("pod", "")),)
         return found
+
+    def of_labels(self, labels: Mapping[str, str]) -> tuple[Holding, ...]:
+        """Return the services whose labels these are. Each series of a service is a unit of its own."""
+        exact = (
+            match
+            for names, by_values in self._exact_matches.items()
+            for match in by_values.get(tuple(labels.get(name, "") for name in names), ())
+        )
+        found = [*exact, *(match for match in self._regex_matches if match.fits(labels))]
+        unit = repr(sorted(labels.items())) if found else ""
+        return tuple(Holding(match.service, unit, match.start_ns, match.end_ns) for match in found)
+
+    @cached_property
+    def _exact_matches(self) -> dict[tuple[str, ...], dict[tuple[str, ...], list[LabelMatch]]]:
+        """Names of labels -> their values -> matches: hundreds of services cost one look-up per series."""
+        found: dict[tuple[str, ...], dict[tuple[str, ...], list[LabelMatch]]] = defaultdict(lambda: defaultdict(list))
+        for match in self.matches:
+            if not _is_regex(match):
+                names = tuple(sorted(match.labels))
+                found[names][tuple(match.labels[name] for name in names)].append(match)
+        return found
+
+    @cached_property
+    def _regex_matches(self) -> tuple[LabelMatch, ...]:
+        return tuple(filter(_is_regex, self.matches))
 
     def of_peer(self, labels: Mapping[str, str], side: Literal["source", "destination"]) -> tuple[Holding, ...]:
         """Return the services at one end of a call, by Istio's labels."""
@@ -142,6 +198,10 @@ class Placement:
     @cached_property
     def _by_gpu(self) -> dict[str, tuple[Holding, ...]]:
         return _index((gpu, Holding(pod.service, gpu, *pod.span_ns)) for pod in self.pods for gpu in pod.gpus)
+
+
+def _is_regex(match: LabelMatch) -> bool:
+    return any(value.startswith(REGEX_MARK) for value in match.labels.values())
 
 
 def _index(pairs: Iterable[tuple[str, Holding]]) -> dict[str, tuple[Holding, ...]]:

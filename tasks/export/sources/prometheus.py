@@ -1,4 +1,4 @@
-"""Range queries against Prometheus, in chunks of bounded size, as Arrow tables.
+"""Queries against Prometheus, those over time in chunks of bounded size, as Arrow tables.
 
 Prometheus refuses more than 11,000 points per series in one answer, so long windows are split; the split also bounds
 memory. Answers are asked for uncompressed: on a local network gzip costs Prometheus far more than it saves.
@@ -136,10 +136,34 @@ class PrometheusClient(TelemetryClient):
     def series_names(self, start_s: float, end_s: float) -> frozenset[str]:
         """Return the names of all series that had a sample between the two times (seconds since the epoch)."""
         fields = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
-        answer = self._http.request("/api/v1/label/__name__/values", fields)
-        names = self._data(answer, answer.json(), "the names of series")
+        return self._names("/api/v1/label/__name__/values", fields, "names of series")
+
+    def instant(self, promql: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and present value of every series of an instant query.
+
+        Raises:
+            RefusedError: the server refuses this query for good.
+            SourceError: not reachable after all retries, or not a Prometheus.
+        """
+        answer = self._http.request("/api/v1/query", {"query": promql}, final=_is_too_much)
+        data = self._data(answer, answer.json(), f"query: {promql}")
+        try:
+            if data["resultType"] == "scalar":
+                return [({}, float(data["result"][1]))]
+            return [(dict(each["metric"]), float(each["value"][1])) for each in data["result"]]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise SourceError(f"{self._http.url}: an answer that is not Prometheus's (query: {promql})") from error
+
+    def label_names(self, start_s: float, end_s: float) -> frozenset[str]:
+        """Return the names of all labels of series that had a sample between the two times (s since the epoch)."""
+        fields = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
+        return self._names("/api/v1/labels", fields, "names of labels")
+
+    def _names(self, path: str, fields: dict[str, str], what: str) -> frozenset[str]:
+        answer = self._http.request(path, fields)
+        names = self._data(answer, answer.json(), f"the {what}")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise SourceError(f"{self._http.url}: expected a list of names of series: {answer.excerpt!r}")
+            raise SourceError(f"{self._http.url}: expected a list of {what}: {answer.excerpt!r}")
         return frozenset(names)
 
     def now(self) -> float:

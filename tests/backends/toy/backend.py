@@ -120,7 +120,7 @@ class ToyBackend(Backend[ToyDeployParams]):
         command = [sys.executable, "-m", "tests.backends.toy.server", str(directory), str(self.deploy.answer_ms)]
         with (directory / "server.log").open("wb") as log:
             server = subprocess.Popen(
-                [*command, *self.deploy.services()], stdout=log, stderr=log, start_new_session=True
+                [*command, *self.deploy.service_names()], stdout=log, stderr=log, start_new_session=True
             )
         port, deadline = directory / "port", time.monotonic() + START_TIMEOUT_S
         while not port.exists():
@@ -168,7 +168,7 @@ class ToyBackend(Backend[ToyDeployParams]):
         return Answer("a toy runs everywhere", [])
 
     def plan(self) -> Answer:
-        missing = [] if self.is_up() else list(self.deploy.services())
+        missing = [] if self.is_up() else list(self.deploy.service_names())
         return Answer("\n".join(f"+ {name}" for name in missing) or "nothing to do", missing)
 
     def render(self, directory: Path) -> Sequence[Path]:

@@ -120,7 +120,7 @@ def test_every_object_is_ours_and_named_once(name: str) -> None:
 def test_pods_carry_the_labels_by_which_faults_and_monitors_find_them(name: str) -> None:
     params = stack(name)
     templates = pod_templates(render_stack(params))
-    assert [template["metadata"]["labels"]["app"] for template in templates] == [*params.services()], (
+    assert [template["metadata"]["labels"]["app"] for template in templates] == [*params.service_names()], (
         "one kind of pod per service"
     )
     for template in templates:
@@ -203,7 +203,7 @@ def test_selectors_match_labels(name: str) -> None:
                 assert {port["targetPort"] for port in service.document["spec"]["ports"]} <= ports, str(service)
     for deployment in of_kind("Deployment", found):
         assert selected(deployment.document["spec"]["selector"]["matchLabels"]) == [deployment.name]
-    services = [*stack(name).services()]
+    services = [*stack(name).service_names()]
     for monitor in of_kind("PodMonitor", found):
         labels = monitor.document["spec"]["selector"]["matchLabels"]
         if monitor.name in ("ray", "gateway"):

@@ -12,6 +12,7 @@ from tasks.export.queries.metrics import (
     expected_services,
     missing_metrics,
 )
+from tasks.export.queries.promql import LabelScope
 from tasks.export.sources.prometheus import PrometheusClient, TimeGrid
 from tasks.metrics import METRICS, is_visible
 
@@ -27,6 +28,7 @@ PAPER = {
 T0 = 1_760_000_000
 STEPS = 60
 WINDOW_S = 5.0
+SCOPE = LabelScope(("pod",), 'pod="p"')
 ROLES = LocalDeployParams(backend="local", replicas=2).roles()
 
 
@@ -61,7 +63,12 @@ def test_names_are_unique_and_each_metric_has_a_source() -> None:
     assert len(SPECS) == len(METRIC_MAP)
     assert set(SPECS) == set(METRICS)
     assert all(spec.variants or spec.span_roles for spec in METRIC_MAP)
-    queries = [q for spec in METRIC_MAP for v in spec.variants for q in v.queries(5, "n")]
+    queries = [
+        q
+        for spec in METRIC_MAP
+        for v in spec.variants
+        for q in v.queries(5, "n", SCOPE if v.join == "labels" else None)
+    ]
     assert all("$" not in query and "{," not in query for query in queries)
 
 
@@ -88,7 +95,7 @@ def test_every_query_is_valid(start_prometheus: Callable[..., str]) -> None:
     with PrometheusClient(url) as client:
         for spec in METRIC_MAP:
             for variant in spec.variants:
-                for query in variant.queries(2.5, "rcarena"):
+                for query in variant.queries(2.5, "rcarena", SCOPE if variant.join == "labels" else None):
                     assert list(client.query_range(query, TimeGrid(T0 * 1000, 1000, 2))) == []
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import METRICS
-from tasks.export.sources.http import HttpAccess, RefusedError, SourceError
+from tasks.export.sources.http import HttpAccess, RefusedError, SecretSource, SourceError
 from tasks.export.sources.matrix import Series
 from tasks.export.sources.prometheus import PrometheusClient, TimeGrid, metrics_table
 from tests.export.emulators import PrometheusEmulator, Request, Response, json_response, serving
@@ -298,7 +298,7 @@ def test_expired_token_names_its_file_and_not_the_token(scripted_server: Any, tm
     url, paths = scripted_server([guarded])
     file = tmp_path / "token"
     file.write_text("old-secret\n")
-    access = HttpAccess(token_file=file, tenant="me")
+    access = HttpAccess(token=SecretSource(file=file), tenant="me")
     with PrometheusClient(url, access=access) as client:
         with pytest.raises(SourceError, match=f"HTTP 401: the bearer token in {file} is refused") as caught:
             list(client.query_range("x", _grid(2)))
@@ -311,7 +311,7 @@ def test_expired_token_names_its_file_and_not_the_token(scripted_server: Any, tm
     file.write_text("")
     for broken, message in ((file, "is empty"), (tmp_path / "nowhere", "No such file or directory")):
         with (
-            PrometheusClient(url, access=HttpAccess(token_file=broken)) as client,
+            PrometheusClient(url, access=HttpAccess(token=SecretSource(file=broken))) as client,
             pytest.raises(SourceError, match=f"bearer token file {broken}: {message}"),
         ):
             list(client.query_range("x", _grid(2)))

@@ -1,0 +1,1 @@
+from tests.export.conftest import start_prometheus as start_prometheus

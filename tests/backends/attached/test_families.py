@@ -1,0 +1,131 @@
+"""A real Prometheus with series of each family fills the canonical metrics of an attached stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.backends import backend_of
+from tasks.export.exporter import read_metrics
+from tasks.export.queries.labelled import CANDIDATES, LABELLED
+from tasks.params import validated
+from tasks.stack import Role
+from tasks.workspace import Workspace
+from tests.backends.attached import families
+from tests.backends.attached.families import Family, openmetrics
+from tests.backends.attached.params import attached
+
+WINDOW = (datetime.fromtimestamp(families.T0 + 60, UTC), datetime.fromtimestamp(families.END, UTC))
+ENGINE = {
+    "requests_running": 3,
+    "requests_waiting": 1,
+    "generation_tokens_rate": 40,
+    "prompt_tokens_rate": 20,
+    "inter_token_latency_mean": 0.02,
+    "e2e_latency_mean": 0.5,
+    "queue_time_mean": 0.01,
+    "request_rate": 2,
+}
+POD = {"namespace": "serving", "pod": "engine-0"}
+FILLED: list[tuple[str, Family, Role, dict[str, str], dict[str, float]]] = [
+    (
+        "vllm",
+        families.VLLM,
+        "replica",
+        POD,
+        {**ENGINE, "kv_cache_usage": 0.5, "ttft_mean": 0.1, "decode_time_mean": 0.4},
+    ),
+    ("ray_vllm", families.VLLM_BY_RAY, "replica", {"ReplicaId": "x1"}, {**ENGINE, "kv_cache_usage": 0.5}),
+    ("sglang", families.SGLANG, "replica", {"instance": "10.0.0.5:30000"}, {**ENGINE, "kv_cache_usage": 0.5}),
+    ("tgi", families.TGI, "replica", {"instance": "tgi:80"}, {**ENGINE, "prefill_time_mean": 0.05, "error_rate": 0.1}),
+    (
+        "dcgm",
+        families.DCGM,
+        "replica",
+        POD,
+        {"accelerator_utilization": 0.6, "gpu_sm_clock": 1400, "gpu_power": 400, "gpu_memory_used": 2**30},
+    ),
+    (
+        "cadvisor",
+        families.CADVISOR,
+        "replica",
+        POD,
+        {
+            "cpu_usage": 2,
+            "memory_working_set": 2e9,
+            "memory_rss": 1e9,
+            "network_receive": 1000,
+            "network_transmit": 3000,
+        },
+    ),
+    ("cadvisor", families.DOCKER, "gateway", {"name": "nginx-1"}, {"cpu_usage": 2, "network_receive": 1000}),
+    ("node", families.NODE, "replica", {"instance": "gpu7:9100"}, {"cpu_usage": 0.7, "memory_working_set": 2e9}),
+    ("process", families.PROCESS, "replica", {"instance": "10.0.0.5:8000"}, {"cpu_usage": 2, "memory_rss": 2e9}),
+    ("istio", families.ISTIO, "gateway", POD, {"request_rate": 2.1, "error_rate": 0.1, "latency_p50": 0.625}),
+    ("envoy", families.ENVOY, "gateway", POD, {"request_rate": 2, "error_rate": 0.1, "latency_p50": 0.625}),
+    ("nginx", families.NGINX, "gateway", {"instance": "10.0.0.1:9113"}, {"request_rate": 2}),
+    ("nginx", families.INGRESS_NGINX, "gateway", POD, {"request_rate": 2, "error_rate": 0.1, "latency_p50": 0.625}),
+    ("vllm_router", families.ROUTER, "gateway", POD, {"request_rate": 2}),
+    ("inference_gateway", families.ENDPOINT_PICKER, "gateway", POD, {"request_rate": 2, "latency_p50": 0.625}),
+    (
+        "kube_state",
+        families.KUBE_STATE,
+        "replica",
+        POD,
+        {"cpu_limit": 4, "memory_limit": 8e9, "pods_ready": 1, "restarts_rate": 0},
+    ),
+]
+
+
+def test_every_family_fills_its_metrics(start_prometheus: Callable[..., str], tmp_path: Path) -> None:
+    """One service per family, beside one of a stranger with other labels and twice the figures."""
+    samples, services = [], []
+    for number, (_, family, role, labels, _) in enumerate(FILLED):
+        own = {name: f"{value}-{number}" if name != "namespace" else value for name, value in labels.items()}
+        samples += [(family, own, 1.0), (family, dict.fromkeys(labels, f"other-{number}"), 2.0)]
+        services.append({"name": f"s{number}", "role": role, "labels": [own]})
+    url = start_prometheus(openmetrics(samples))
+    rows = _read(url, tmp_path, services)
+    assert not rows["service"].eq("other").any()
+    last = rows.sort_values("time").groupby(["service", "metric"], observed=True)[["value", "source"]].last()
+    for number, (source, _, _, _, wanted) in enumerate(FILLED):
+        for metric, value in wanted.items():
+            found, by = last.loc[f"s{number}", metric]
+            assert (by, found) == (source, pytest.approx(value, rel=0.02)), (metric, number)
+
+
+def test_what_an_exporter_says_of_other_pods_is_theirs(start_prometheus: Callable[..., str], tmp_path: Path) -> None:
+    """Prometheus renames the labels of series whose target has labels of that name: dcgm-exporter's ``pod``."""
+    exporter = {"namespace": "gpu", "pod": "dcgm-exporter-x"}
+    renamed = {"exported_namespace": "serving", "exported_pod": "engine-0"}
+    url = start_prometheus(openmetrics([(families.DCGM, {**exporter, **renamed}, 1.0), (families.VLLM, POD, 1.0)]))
+    rows = _read(url, tmp_path, [{"name": "engine", "role": "replica", "labels": [POD]}])
+    power = rows[rows["metric"] == "gpu_power"]
+    assert set(power["service"]) == {"engine"}
+    assert power["value"].to_list() == pytest.approx([400] * len(power))
+
+
+def test_replicas_are_told_apart_by_a_label(start_prometheus: Callable[..., str], tmp_path: Path) -> None:
+    pods = {"vllm-a": 1.0, "vllm-b": 2.0, "other": 5.0}
+    samples = [(families.VLLM, {"namespace": "serving", "pod": pod}, factor) for pod, factor in pods.items()]
+    url = start_prometheus(openmetrics(samples))
+    service = {"name": "vllm", "role": "replica", "replicas": 2, "each": "pod"}
+    rows = _read(url, tmp_path, [{**service, "labels": [{"namespace": "serving", "pod": "~vllm-.*"}]}])
+    running = rows[rows["metric"] == "requests_running"].groupby("service", observed=True)["value"].last()
+    assert running.to_dict() == {"vllm-0": 3, "vllm-1": 6}
+
+
+def test_the_table_asks_for_known_names_only_once() -> None:
+    rows = [(each.metric, each.series, each.kind, each.matchers, each.roles) for each in CANDIDATES]
+    assert len(rows) == len(set(rows))
+    assert {variant.join for variants in LABELLED.values() for variant in variants} == {"labels"}
+
+
+def _read(url: str, tmp_path: Path, services: list[dict[str, Any]]) -> Any:
+    params = validated(attached(url, services, scrape_interval_s=families.STEP_S), "test")
+    live = backend_of(params, Workspace(tmp_path / "w")).live()
+    return read_metrics(live.sources(), WINDOW, params.export, live.describe(), list(LABELLED))
