@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -59,3 +60,42 @@ class CausalGraph:
     def parents(self, column: int) -> np.ndarray:
         """Indices of the certain causes of ``column``, ascending."""
         return np.flatnonzero(self.directed[:, column])
+
+
+@dataclass(frozen=True)
+class DirectedEdges:
+    """The directed edges between ``size`` columns, for graphs that have few of the possible ones: memory grows with the
+    edges, not with the square of the columns. ``cause``, ``effect``: (edges,) positions, each pair once."""
+
+    size: int
+    cause: np.ndarray
+    effect: np.ndarray
+
+    @classmethod
+    def of(cls, graph: CausalGraph) -> DirectedEdges:
+        """Return the directed edges of ``graph``."""
+        return cls(len(graph), *np.nonzero(graph.directed))
+
+    def parents(self, column: int) -> np.ndarray:
+        """Indices of the causes of ``column``, ascending."""
+        causes, begin = self._by_effect
+        return causes[begin[column] : begin[column + 1]]
+
+    def effects(self, column: int) -> np.ndarray:
+        """Indices of the effects of ``column``, ascending."""
+        effects, begin = self._by_cause
+        return effects[begin[column] : begin[column + 1]]
+
+    @cached_property
+    def _by_effect(self) -> tuple[np.ndarray, np.ndarray]:
+        return _lists(self.effect, self.cause, self.size)
+
+    @cached_property
+    def _by_cause(self) -> tuple[np.ndarray, np.ndarray]:
+        return _lists(self.cause, self.effect, self.size)
+
+
+def _lists(of: np.ndarray, other: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the other ends in the order of (end, other end), and (size + 1,) where those of each end begin."""
+    order = np.lexsort((other, of))
+    return other[order], np.searchsorted(of[order], np.arange(size + 1))

@@ -17,7 +17,16 @@ from scipy.sparse.csgraph import shortest_path
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix
 from tasks.rca.graph.pc import colliders, double_triangle, linked
-from tasks.rca.graph.skeleton import Independence, Skeleton, Tests, batched, conditioned, count_tests, learn_skeleton
+from tasks.rca.graph.skeleton import (
+    Independence,
+    Skeleton,
+    Tests,
+    batched,
+    conditioned,
+    count_tests,
+    learn_skeleton,
+    require_few_columns,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +51,7 @@ def learn_fci(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
     Raises:
         MethodError: too many columns, or too many tests among neighbours (:mod:`tasks.rca.graph.skeleton`).
     """
+    require_few_columns(values.shape[1])
     test = Independence(correlation_matrix(values), len(values), alpha)
     skeleton = learn_skeleton(test)
     take_apart_given_possible_d_sep(skeleton, test)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix
-from tasks.rca.graph.skeleton import Independence, Skeleton, learn_skeleton
+from tasks.rca.graph.skeleton import Independence, Skeleton, learn_skeleton, require_few_columns
 
 
 def learn_pc(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
@@ -25,6 +25,7 @@ def learn_pc(values: np.ndarray, *, alpha: float = 0.05) -> CausalGraph:
     Raises:
         MethodError: too many columns, or too many tests (:mod:`tasks.rca.graph.skeleton`).
     """
+    require_few_columns(values.shape[1])
     skeleton = learn_skeleton(Independence(correlation_matrix(values), len(values), alpha))
     return orient(skeleton.adjacent, colliders(skeleton))
 

@@ -12,7 +12,7 @@ import pandas as pd
 from tasks.rca.features.deviation import RESOLUTION, deviation_scores
 from tasks.rca.features.panel import Panel
 from tasks.rca.features.rows import with_past
-from tasks.rca.graph.causal_graph import CausalGraph
+from tasks.rca.graph.causal_graph import DirectedEdges
 from tasks.rca.method import MethodError
 
 _LEAST_NORMAL_ROWS = 4
@@ -29,7 +29,7 @@ def require_normal_rows(panel: Panel, lags: int) -> None:
         )
 
 
-def regression_scores(panel: Panel, graph: CausalGraph, *, lags: int, threshold: float) -> np.ndarray:
+def regression_scores(panel: Panel, graph: DirectedEdges, *, lags: int, threshold: float) -> np.ndarray:
     """Return (columns,) scores of the panel's columns: residuals, adjusted by ``threshold``, equal ones causes first.
 
     :func:`tasks.rca.metric.circa.circa` describes them.
@@ -39,7 +39,7 @@ def regression_scores(panel: Panel, graph: CausalGraph, *, lags: int, threshold:
 
 
 def residual_scores(
-    values: np.ndarray, abnormal: np.ndarray, graph: CausalGraph, *, lags: int, ticks: np.ndarray | None = None
+    values: np.ndarray, abnormal: np.ndarray, graph: DirectedEdges, *, lags: int, ticks: np.ndarray | None = None
 ) -> np.ndarray:
     """(columns,) largest absolute residual after the inject time, in standard deviations of those before it.
 
@@ -80,7 +80,7 @@ def _informative(causes: np.ndarray, target: np.ndarray, normal: np.ndarray, *, 
     return scaled[:, np.sort(np.argsort(-relevance, kind="stable")[:most])]
 
 
-def adjusted(scores: np.ndarray, graph: CausalGraph, threshold: float) -> np.ndarray:
+def adjusted(scores: np.ndarray, graph: DirectedEdges, threshold: float) -> np.ndarray:
     """Scores after descendant adjustment: what is anomalous below a cause speaks for the cause."""
     result = scores.copy()
     for column in np.flatnonzero(scores >= threshold):
@@ -88,7 +88,7 @@ def adjusted(scores: np.ndarray, graph: CausalGraph, threshold: float) -> np.nda
         pending = [int(column)]
         below = 0.0
         while pending:
-            for effect in np.flatnonzero(graph.directed[pending.pop()]).tolist():
+            for effect in graph.effects(pending.pop()).tolist():
                 if effect not in seen:
                     seen.add(effect)
                     below = max(below, scores[effect])
@@ -98,7 +98,7 @@ def adjusted(scores: np.ndarray, graph: CausalGraph, threshold: float) -> np.nda
     return result
 
 
-def causes_first(scores: np.ndarray, graph: CausalGraph) -> np.ndarray:
+def causes_first(scores: np.ndarray, graph: DirectedEdges) -> np.ndarray:
     """``scores``, of which equal ones are set apart by a few parts in 10^8: the nearer to the roots the higher.
 
     A column's place is the length of the longest path to it. Columns on or below a circle, which only PC may leave,
@@ -107,7 +107,8 @@ def causes_first(scores: np.ndarray, graph: CausalGraph) -> np.ndarray:
     place = np.zeros(len(scores))
     left = np.ones(len(scores), dtype=bool)
     for step in range(len(scores)):
-        free = left & ~graph.directed[left].any(axis=0)
+        caused = np.bincount(graph.effect[left[graph.cause]], minlength=len(scores)) > 0
+        free = left & ~caused
         place[left] = step
         if not free.any():
             break

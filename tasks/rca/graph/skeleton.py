@@ -77,6 +77,12 @@ class Skeleton:
         self.separates[i[:, None], j[:, None], given] = self.separates[j[:, None], i[:, None], given] = True
 
 
+def require_few_columns(columns: int) -> None:
+    """Raise :class:`MethodError` if there are more than ``MAX_COLUMNS``, before anything is computed of each pair."""
+    if columns > MAX_COLUMNS:
+        raise MethodError(f"{columns} metrics; this method stops at {MAX_COLUMNS}")
+
+
 def learn_skeleton(test: Independence, *, max_conditions: int | None = None, max_tests: int = MAX_TESTS) -> Skeleton:
     """Learn the skeleton of PC-stable. ``max_conditions``: largest conditioning set.
 
@@ -85,8 +91,7 @@ def learn_skeleton(test: Independence, *, max_conditions: int | None = None, max
             above ``max_tests``. Tests are counted, not timed, so every machine stops at the same point.
     """
     n = len(test.correlation)
-    if n > MAX_COLUMNS:
-        raise MethodError(f"{n} metrics; this method stops at {MAX_COLUMNS}")
+    require_few_columns(n)
     adjacent = ~np.eye(n, dtype=bool)
     skeleton = Skeleton(adjacent, np.zeros((n, n), dtype=bool), np.zeros((n, n, n), dtype=bool))
     tests_made = 0

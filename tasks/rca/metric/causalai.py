@@ -12,7 +12,7 @@ from tasks.rca.features.deviation import require_windows
 from tasks.rca.features.panel import build_panel
 from tasks.rca.features.separation import separation_scores
 from tasks.rca.graph.partial_correlation import correlation_matrix, critical_correlation, partial_correlations
-from tasks.rca.graph.skeleton import Independence, Tests, learn_skeleton
+from tasks.rca.graph.skeleton import Independence, Tests, learn_skeleton, require_few_columns
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
 
@@ -59,6 +59,7 @@ def causalai(
     level (PC-stable). A test that can say nothing, as between copies of a column, separates nothing.
     """
     panel = build_panel(view)
+    require_few_columns(len(panel.columns))
     variable = _context(view, panel.abnormal, context)
     correlation = correlation_matrix(np.column_stack([variable, panel.values]))
     columns = len(correlation)

@@ -21,6 +21,10 @@ _ARRAYS_OF_SAMPLES = 16
 Scale = Literal["deviation", "maximum"]
 Biases = Literal["zero", "uniform"]
 
+MAX_MULTIPLICATIONS = 10_000_000_000_000
+"""Bounds the time: half an hour on one core, 390 metrics with the published schedule."""
+USUAL_STEPS = 20_000
+
 _MAX_PENALTY = 1e20
 _PENALTY_GROWTH = 10.0
 _ENOUGH_PROGRESS = 0.25
@@ -67,7 +71,8 @@ def causalrca(
     not raised further in a round at the end of whose epochs the loss exceeds twice the best so far: the authors' script
     and its copy in RCAEval do so; off, as neither paper has it). Complexity: O(steps x (rows x columns x log hidden +
     columns^3 x log columns)) with some 10,000 to 20,000 steps: 200 columns take about a minute, and time grows with the
-    third power. It stops where the arrays would exceed the memory limit of the process. Randomness: the first weights
+    third power. It stops before it learns where that would take ``MAX_MULTIPLICATIONS``, or the arrays would exceed the
+    memory limit of the process. Randomness: the first weights
     of the two networks. Source: Xin, Chen, Zhao, JSS 203, 2023; the graph learner is DAG-GNN of Yu, Chen, Gao, Yu, ICML
     2019. Deviations: columns are standardised, not divided by their maximum, so that signs and offsets never decide;
     the surfer goes from effects to causes, as the authors' code does (a widely used copy transposes twice and goes the
@@ -75,8 +80,9 @@ def causalrca(
     arithmetic differs, see :func:`learn_weights`.
     """
     panel = build_panel(view)
-    require_memory(len(panel.values), len(panel.columns), memory_limit())
     schedule = Schedule(hidden, epochs, rounds, learning_rate, tolerance, decoder_biases, stop_on_worse)
+    require_time(len(panel.columns), schedule)
+    require_memory(len(panel.values), len(panel.columns), memory_limit())
     values = panel.values if scale == "deviation" else _divided_by_maximum(view, panel)
     weights = np.abs(learn_weights(values, rng, schedule))
     weights[weights < edge_threshold] = 0.0
@@ -85,6 +91,17 @@ def causalrca(
         transition_matrix(weights.T), np.ones(len(weights)), restart_probability=1 - damping
     )
     return Ranking.of_metrics(panel.scores(shares))
+
+
+def require_time(columns: int, schedule: Schedule) -> None:
+    """Raise :class:`MethodError` if acyclicity would take more than ``MAX_MULTIPLICATIONS``. Multiplications are
+    counted, not timed, so every machine stops at the same number of columns."""
+    steps = min(schedule.rounds * schedule.epochs, USUAL_STEPS)
+    needed = steps * columns**3 * max(1, columns.bit_length())
+    if needed > MAX_MULTIPLICATIONS:
+        raise MethodError(
+            f"{columns} metrics need about {needed:.0e} multiplications; CausalRCA stops at {MAX_MULTIPLICATIONS:.0e}"
+        )
 
 
 def require_memory(rows: int, columns: int, limit: float) -> None:

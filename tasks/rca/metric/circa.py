@@ -12,7 +12,7 @@ from tasks.rca.features.calls import build_call_graph
 from tasks.rca.features.deviation import require_windows
 from tasks.rca.features.golden_signals import GoldenSignal, golden_signal
 from tasks.rca.features.panel import Panel, build_panel
-from tasks.rca.graph.causal_graph import CausalGraph
+from tasks.rca.graph.causal_graph import DirectedEdges
 from tasks.rca.graph.pc import learn_pc
 from tasks.rca.graph.regression import regression_scores, require_normal_rows
 from tasks.rca.method import MethodError, Paper, Ranking, method
@@ -74,11 +74,11 @@ def circa(
     require_normal_rows(panel, lags)
     causal_graph = structural_graph(view, panel) if graph == "structural" else None
     if causal_graph is None:
-        causal_graph = learn_pc(panel.values[~panel.abnormal], alpha=alpha)
+        causal_graph = DirectedEdges.of(learn_pc(panel.values[~panel.abnormal], alpha=alpha))
     return Ranking.of_metrics(panel.scores(regression_scores(panel, causal_graph, lags=lags, threshold=threshold)))
 
 
-def structural_graph(view: CaseView, panel: Panel) -> CausalGraph | None:
+def structural_graph(view: CaseView, panel: Panel) -> DirectedEdges | None:
     """Return which column causes which by calls and golden signals; None if no call between services is known."""
     try:
         calls = build_call_graph(view).calls()
@@ -90,11 +90,14 @@ def structural_graph(view: CaseView, panel: Panel) -> CausalGraph | None:
     columns: dict[_Signal, list[int]] = {}
     for i, (service, metric) in enumerate(panel.columns):
         columns.setdefault((position[service], golden_signal(metric)), []).append(i)
-    directed = np.zeros((len(panel.columns), len(panel.columns)), dtype=bool)
-    for effect, effects in columns.items():
-        for cause in _nearest_observed_causes(effect, calls, columns):
-            directed[np.ix_(columns[cause], effects)] = True
-    return CausalGraph.of_directed(directed)
+    blocks = [
+        (np.repeat(columns[cause], len(effects)), np.tile(effects, len(columns[cause])))
+        for effect, effects in columns.items()
+        for cause in _nearest_observed_causes(effect, calls, columns)
+    ]
+    none = np.empty(0, dtype=np.intp)
+    causes, results = (np.concatenate([none, *part]) for part in zip(*blocks, strict=True)) if blocks else (none, none)
+    return DirectedEdges(len(panel.columns), causes, results)
 
 
 def _nearest_observed_causes(

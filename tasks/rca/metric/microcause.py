@@ -10,7 +10,7 @@ from tasks.rca.features.panel import Panel, build_panel
 from tasks.rca.features.rows import too_few_rows
 from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.graph.partial_correlation import correlation_matrix
-from tasks.rca.graph.pcmci import correlations_given, learn_pcmci
+from tasks.rca.graph.pcmci import MAX_LAGGED_COLUMNS, correlations_given, learn_pcmci
 from tasks.rca.graph.random_walk import cause_walk_weights, transition_matrix, visit_frequencies
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
@@ -65,6 +65,8 @@ def microcause(
     lag = feasible_lag(panel.ticks, max_lag)
     if panel.sli is None:
         raise MethodError("the front end's latency never moves: no node to start from")
+    if len(panel.columns) > MAX_LAGGED_COLUMNS:
+        raise MethodError(f"{len(panel.columns)} metrics; PCMCI stops at {MAX_LAGGED_COLUMNS} lagged ones")
     anomaly = anomaly_degrees(panel)
     nodes = np.column_stack([panel.sli, panel.values])
     of_node = _first_copies(nodes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,9 @@ from tasks.rca.features.deviation import RESOLUTION
 from tasks.rca.features.panel import fill_gaps
 from tasks.rca.method import MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView, column_names
+
+if TYPE_CHECKING:
+    from tasks.stack import Role
 
 LEAST_SIBLINGS = 3
 _TIE = 1e-9
@@ -45,20 +49,21 @@ def siblings_only(view: CaseView, rng: np.random.Generator, *, window: int = 8) 
     if after.empty or not np.isfinite(after.to_numpy()).any():
         raise MethodError("no metric sample after the inject time")
     scores: dict[tuple[str, str], float] = {}
-    for columns in _groups(view):
+    names = column_names(view.metrics)
+    for columns in _groups(names, view.roles):
         samples = after.iloc[:, columns].to_numpy(dtype=float)
         for column, score in zip(columns, _scores(samples, min(window, len(samples))), strict=True):
-            scores[column_names(view.metrics)[column]] = score
+            scores[names[column]] = score
     if not scores:
         raise MethodError(f"no role has {LEAST_SIBLINGS} services with the same metric")
     return Ranking.of_metrics(pd.Series(scores))
 
 
-def _groups(view: CaseView) -> Iterator[list[int]]:
+def _groups(names: Sequence[tuple[str, str]], roles: Mapping[str, Role]) -> Iterator[list[int]]:
     """Yield the columns of each metric of each role that has siblings."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for column, (service, metric) in enumerate(column_names(view.metrics)):
-        role = view.roles.get(service, "service")
+    for column, (service, metric) in enumerate(names):
+        role = roles.get(service, "service")
         if role != "service":
             groups.setdefault((role, metric), []).append(column)
     yield from (columns for columns in groups.values() if len(columns) >= LEAST_SIBLINGS)

@@ -8,6 +8,7 @@ from tasks.rca.features.deviation import require_windows
 from tasks.rca.features.events import LogLines
 from tasks.rca.features.panel import build_panel
 from tasks.rca.features.widened import with_events
+from tasks.rca.graph.causal_graph import DirectedEdges
 from tasks.rca.graph.pc import learn_pc
 from tasks.rca.graph.regression import regression_scores, require_normal_rows
 from tasks.rca.method import Paper, Ranking, method
@@ -52,5 +53,5 @@ def mmcirca(
     require_windows(*view.split())
     panel = build_panel(with_events(view, log_lines=log_lines, spans=spans))
     require_normal_rows(panel, lags)
-    graph = learn_pc(panel.values[~panel.abnormal], alpha=alpha)
+    graph = DirectedEdges.of(learn_pc(panel.values[~panel.abnormal], alpha=alpha))
     return Ranking.of_metrics(panel.scores(regression_scores(panel, graph, lags=lags, threshold=threshold)))

@@ -1,17 +1,14 @@
 import numpy as np
 import pytest
 
-from tasks.rca.graph.causal_graph import CausalGraph
+from tasks.rca.graph.causal_graph import DirectedEdges
 from tasks.rca.graph.regression import adjusted, causes_first, residual_scores
 from tasks.rca.method import Ranking
 from tasks.rca.run.pair import order
 
 
-def graph_of(n: int, *pairs: tuple[int, int]) -> CausalGraph:
-    directed = np.zeros((n, n), dtype=bool)
-    for cause, effect in pairs:
-        directed[cause, effect] = True
-    return CausalGraph.of_directed(directed)
+def graph_of(n: int, *pairs: tuple[int, int]) -> DirectedEdges:
+    return DirectedEdges(n, *np.array(pairs).T)
 
 
 def test_residual_by_hand() -> None:
@@ -75,9 +72,7 @@ def test_many_causes_do_not_make_a_metric_suspicious() -> None:
 
 def test_equal_scores_rank_by_topological_order() -> None:
     """c causes b, b causes a, d stands alone: at the same score c and d, then b, then a. Unequal ones stay."""
-    directed = np.zeros((4, 4), dtype=bool)
-    directed[2, 1] = directed[1, 0] = True
-    graph = CausalGraph.of_directed(directed)
+    graph = graph_of(4, (2, 1), (1, 0))
     scores = causes_first(np.full(4, 5.0), graph)
     assert scores[2] == scores[3] == 5 > scores[1] > scores[0]
     assert scores == pytest.approx([5] * 4, rel=1e-6)
@@ -87,7 +82,5 @@ def test_equal_scores_rank_by_topological_order() -> None:
 
 
 def test_a_circle_of_causes_shares_the_last_place() -> None:
-    directed = np.zeros((3, 3), dtype=bool)
-    directed[0, 1] = directed[1, 2] = directed[2, 1] = True
-    scores = causes_first(np.ones(3), CausalGraph.of_directed(directed))
+    scores = causes_first(np.ones(3), graph_of(3, (0, 1), (1, 2), (2, 1)))
     assert scores[0] > scores[1] == scores[2]

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from tasks.rca.features.panel import build_panel
-from tasks.rca.graph.causal_graph import CausalGraph
 from tasks.rca.method import MethodError
 from tasks.rca.metric.circa import circa, structural_graph
 from tasks.rca.view import CaseView
@@ -50,14 +49,9 @@ def edges(view: CaseView) -> set[tuple[tuple[str, str], tuple[str, str]]]:
     panel = build_panel(view)
     graph = structural_graph(view, panel)
     assert graph is not None
-    return {(panel.columns[cause], panel.columns[effect]) for cause, effect in np.argwhere(graph.directed)}
-
-
-def graph_of(n: int, *pairs: tuple[int, int]) -> CausalGraph:
-    directed = np.zeros((n, n), dtype=bool)
-    for cause, effect in pairs:
-        directed[cause, effect] = True
-    return CausalGraph.of_directed(directed)
+    pairs = list(zip(graph.cause.tolist(), graph.effect.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    return {(panel.columns[cause], panel.columns[effect]) for cause, effect in pairs}
 
 
 def worst(scores: dict[tuple[str, str], float]) -> tuple[str, str]:
