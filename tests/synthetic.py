@@ -66,7 +66,7 @@ def synthetic_case(
     ``kind=None`` gives a fault-free case; ``seen_on`` has another service show it: no method can find the target.
     """
     rng = np.random.default_rng(seed)
-    deploy = LocalDeployParams(backend="local", replicas=replicas)
+    deploy = LocalDeployParams(backend="local", replicas=1).model_copy(update={"replicas": replicas})
     roles = deploy.roles()
     start, fault = T0, T0 + timedelta(seconds=baseline_s)
     recovery, end = fault + timedelta(seconds=fault_s), fault + timedelta(seconds=fault_s + recovery_s)

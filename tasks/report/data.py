@@ -18,7 +18,8 @@ from tasks.case import NOT_DECLARED, Case, CaseError, CaseRecord, is_finished, r
 from tasks.injection import FAULT_FREE, Injection, phrase
 from tasks.params import LoadParams, Params
 from tasks.report.answers import Answer, answers
-from tasks.report.case_metrics import CaseSignals, case_signals
+from tasks.report.case_metrics import MAX_LINES, CaseSignals, case_signals
+from tasks.report.fleet_map import FLEET_SERVICES
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
 from tasks.report.standings import FirstNamed, Standing, first_named, standings
@@ -291,6 +292,10 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
     found = [(result.method, result.findings) for result in results if result.findings is not None]
     found.sort(key=lambda said: said[0] not in explained)
     coverage = {result.method: result.coverage for result in results if result.coverage is not None}
+    suspects = [group.service for group in first_named(results)][:MAX_LINES]
+    signals = case_signals(case, origin, suspects)
+    is_fleet = len(record.service_names) >= FLEET_SERVICES
+    told_apart = (signals.drawn if signals else record.targets) if is_fleet else None
     return CaseSummary(
         case_id=record.case_id,
         fault=record.labels_of(counted).fault,
@@ -302,14 +307,14 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         start=min(phase.start for phase in record.phases).astimezone(UTC),
         end=max(phase.end for phase in record.phases).astimezone(UTC),
         requests=summarise_requests(case),
-        scatter=latency_scatter(case, origin),
+        scatter=latency_scatter(case, origin, told_apart),
         scenario=record.scenario,
         incident=record.kind == "incident",
         load=_load(record.load.parameters),
         load_verdict=record.load.verdict,
         send_lag_p99_ms=record.load.send_lag_p99_ms,
         gaps=_gaps(record),
-        signals=case_signals(case, origin),
+        signals=signals,
         results=results,
         answers=answers(record, found, include_ineffective=include_ineffective, coverage=coverage),
         services=record.service_names,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -20,6 +20,7 @@ MAX_ERROR_CHARACTERS = 120
 MAX_BINS = 60
 REQUESTS_PER_BIN = 10
 MIN_BIN_S = 1e-3
+OTHER_SERVICES = "others"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class LatencyScatter:
     """Requests to draw, one element per request in scheduled order, and running quantiles over *all* requests.
 
     ``seconds``: scheduled time since injection; ``latency_s``: NaN without an answer; ``service``: index into
-    ``services`` (-1: unknown); ``bins``: centre of each quantile bin.
+    ``services`` (-1: unknown), of which ``OTHER_SERVICES`` stands for those not told apart; ``bins``: centre of each
+    quantile bin.
     """
 
     services: tuple[str, ...]
@@ -110,12 +112,14 @@ class LatencyScatter:
     total: int
 
 
-def latency_scatter(case: Case, origin: datetime | None = None) -> LatencyScatter | None:
+def latency_scatter(
+    case: Case, origin: datetime | None = None, told_apart: Collection[str] | None = None
+) -> LatencyScatter | None:
     """Choose the requests to draw; None without requests.
 
     At most ``MAX_REQUESTS`` are kept: failed and slowest first, the rest evenly.
 
-    ``origin``: the inject time, if not the record's.
+    ``origin``: the inject time, if not the record's. ``told_apart``: replicas shown by name, None for all.
     """
     outcomes = case.requests.join(observed(case.requests))
     if outcomes.empty:
@@ -124,6 +128,8 @@ def latency_scatter(case: Case, origin: datetime | None = None) -> LatencyScatte
     outcomes["seconds"] = seconds_since(origin or case.record.injection_time, outcomes["scheduled"])
     bin_s, quantiles = _running_quantiles(outcomes)
     handled = serving_replica(case)
+    if told_apart is not None:
+        handled = handled.where(handled.isin(told_apart), OTHER_SERVICES)
     services = tuple(sorted(handled.unique()))
     shown = outcomes.iloc[_thinned(outcomes)]
     served = shown["trace_id"].map(handled) if services else pd.Series(index=shown.index, dtype=object)

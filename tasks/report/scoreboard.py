@@ -19,6 +19,7 @@ from tasks.score.references import REFERENCE_LABELS, REFERENCES
 
 LEVELS = ("overall", "fault", "target", "scenario", "stratum", "macro", "family")
 RANKED = "ok"
+SUSPECTS_KEPT = 20
 _ORDER = ("avg5", "mrr", "ac1")
 _DECIMALS = 9
 
@@ -41,9 +42,10 @@ class Suspect:
 class MethodResult:
     """One method on one case.
 
-    ``truth_ranks``: ranks of the true root causes in its ranking, ascending. ``metric_rank``: rank of the first metric
-    that names a root cause, else None. ``excluded``: why the case is not scored; empty if it is. ``findings``: None if
-    the method does not say how many root causes there are. ``coverage``: None if it does not say which evidence it had.
+    ``suspects``: the first ``SUSPECTS_KEPT`` and every true root cause, of ``listed`` services; ``truth_ranks``:
+    ranks of the true root causes in its ranking, ascending. ``metric_rank``: rank of the first metric that names a root
+    cause, else None. ``excluded``: why the case is not scored; empty if it is. ``findings``: None if the method does
+    not say how many root causes there are. ``coverage``: None if it does not say which evidence it had.
     """
 
     method: str
@@ -55,6 +57,7 @@ class MethodResult:
     metric_rank: int | None
     findings: tuple[Finding, ...] | None = None
     coverage: Coverage | None = None
+    listed: int = 0
 
     @property
     def ranked(self) -> bool:
@@ -292,7 +295,11 @@ def _unscored_metrics(rankings: pd.DataFrame) -> Iterator[Unscored]:
 def _results(files: ScoreFiles, methods: Sequence[str]) -> dict[str, tuple[MethodResult, ...]]:
     rankings = files.rankings
     suspects: dict[tuple[str, str], list[Suspect]] = {}
-    for row in rankings.dropna(subset="rank").sort_values("rank", kind="stable").to_dict("records"):
+    ranked_rows = rankings.dropna(subset="rank")
+    listed = ranked_rows.groupby(["case_id", "method"]).size().to_dict()
+    correct = ranked_rows["correct"].fillna(value=False).astype(bool)
+    kept = ranked_rows[(ranked_rows["rank"] <= SUSPECTS_KEPT) | correct]
+    for row in kept.sort_values("rank", kind="stable").to_dict("records"):
         suspects.setdefault((row["case_id"], row["method"]), []).append(_suspect(row))
     metric_ranks = _metric_ranks(files.metric_rankings)
     findings, coverage = read_findings(files), read_coverage(files)
@@ -309,6 +316,7 @@ def _results(files: ScoreFiles, methods: Sequence[str]) -> dict[str, tuple[Metho
             metric_rank=metric_ranks.get((row["case_id"], row["method"])),
             findings=findings.get((row["case_id"], row["method"])),
             coverage=coverage.get((row["case_id"], row["method"])),
+            listed=int(listed.get((row["case_id"], row["method"]), 0)),
         )
         results.setdefault(row["case_id"], []).append(result)
     position = _position(methods)

@@ -64,6 +64,13 @@
       const band = { type: "scatter", mode: "lines", x, line: { width: 0 }, hoverinfo: "skip", showlegend: false };
       traces.push({ ...band, y: panel.low }, { ...band, y: panel.high, fill: "tonexty", fillcolor: css("--band") });
     }
+    if (panel.middle) {
+      traces.push({
+        type: "scatter", mode: "lines", name: "median of the others like it", legendgroup: "middle", showlegend: !labelled.has("middle"), x, y: panel.middle,
+        customdata: when, line: { color: css("--text"), width: 1 }, hovertemplate: "%{y:.4~s} · %{customdata}<extra>%{fullData.name}</extra>",
+      });
+      labelled.add("middle");
+    }
     const order = [...panel.lines].sort((a, b) => data.targets.includes(data.services[a[0]]) - data.targets.includes(data.services[b[0]]));
     for (const [s, y] of order) {
       const service = data.services[s];
@@ -77,6 +84,22 @@
       labelled.add(service);
     }
     return traces;
+  }
+
+  /* One row per suspect, ten pixels high; then the others, two pixels per row. */
+  const [SINGLE, POOLED] = [10, 2];
+  const fleetHeight = (fleet) => SINGLE * fleet.single + POOLED * (fleet.rows.length - fleet.single);
+
+  function fleetTrace(fleet, x, when, dx) {
+    const edges = [0];
+    fleet.rows.forEach((_, i) => edges.push(edges[i] + (i < fleet.single ? SINGLE : POOLED)));
+    const ground = css("--page");
+    return {
+      type: "heatmap", x: [...x, x.at(-1) + dx].map((t) => t - dx / 2), y: edges, z: fleet.tenths.map((row) => row.map((v) => (v === null ? null : v / 10))),
+      zmin: -fleet.most, zmax: fleet.most, colorscale: [[0, css("--target-2")], [0.42, ground], [0.58, ground], [1, css("--target")]],
+      text: fleet.rows.map((name) => when.map((moment) => `${plain(name)} · ${moment}`)), hoverongaps: false,
+      hovertemplate: "%{z:+.1f} σ · %{text}<extra></extra>", colorbar: { thickness: 8, len: 0.12, lenmode: "fraction", ticksuffix: " σ", tickfont: { size: 10 }, nticks: 3 },
+    };
   }
 
   function windowShapes(data, axis) {
@@ -99,7 +122,8 @@
     const legend2Lines = lines(requests.length);
     const head = 36 + legendLine * (lines(data.services.length) + legend2Lines);
     const rows = Math.ceil(data.panels.length / columns);
-    const top = data.requests ? latencyHeight + gap : 0;
+    const above = data.requests ? latencyHeight + gap : 0;
+    const top = above + (data.fleet ? fleetHeight(data.fleet) + gap : 0);
     const height = head + top + rows * (panelHeight + gap) - 16;
     const traces = [], annotations = [], shapes = [];
     const layout = {};
@@ -129,6 +153,21 @@
     const x = Array.from({ length: data.n ?? 0 }, (_, i) => data.x0 + i * data.dx);
     const when = x.map((t) => moment(data, t));
     const labelled = new Set();
+    if (data.fleet) {
+      const { rows: names, single } = data.fleet;
+      place(axis, `The fleet: ${data.fleet.metric}, distance from the own baseline`, "", 0, 1, above, fleetHeight(data.fleet), "");
+      const y = layout[`yaxis${axis === 1 ? "" : axis}`];
+      const centres = Array.from({ length: single }, (_, i) => (i + 0.5) * SINGLE);
+      Object.assign(y, {
+        range: [fleetHeight(data.fleet), 0], showgrid: false, tickfont: { size: 8 }, tickvals: [...centres, (single * SINGLE + fleetHeight(data.fleet)) / 2],
+        ticktext: [...names.slice(0, single).map((name) => plain(name) + (data.targets.includes(name) ? " (target)" : "")), "the others"],
+      });
+      const trace = fleetTrace(data.fleet, x, when, data.dx);
+      trace.colorbar.y = 1 - (above + fleetHeight(data.fleet) / 2) / (height - head);
+      trace.colorbar.len = Math.min(1, fleetHeight(data.fleet) / (height - head));
+      on(trace, axis);
+      axis += 1;
+    }
     data.panels.forEach((panel, i) => {
       const column = i % columns, margin = 0.045;
       const x0 = column / columns + (column ? margin / 2 : 0), x1 = (column + 1) / columns - (column < columns - 1 ? margin / 2 : 0);
@@ -138,7 +177,7 @@
     });
     const legend = { orientation: "h", xanchor: "left", x: 0, yanchor: "bottom", font: { size: 12 }, bgcolor: "rgba(0,0,0,0)" };
     Object.assign(layout, {
-      height, margin: { l: 46, r: 12, t: head - 10, b: 10 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      height, margin: { l: data.fleet ? 118 : 46, r: 12, t: head - 10, b: 10 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--text"), family: "system-ui, sans-serif" }, hovermode: "closest", annotations, shapes,
       legend: { ...legend, y: 1 + (23 + legendLine * legend2Lines) / (height - head) }, legend2: { ...legend, y: 1 + 18 / (height - head) },
     });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tasks.html.shell import figure_data
 from tasks.injection import Interval
 from tasks.report.case_metrics import MAX_SIGMAS, CaseSignals, Panel, Shift
 from tasks.report.data import CaseSummary, ReportData
+from tasks.report.fleet_map import CLIP_SIGMAS, FleetMap
 from tasks.report.latency import LatencyScatter
 from tasks.report.section import rendered, section
 
@@ -43,15 +45,17 @@ def _figure(case: CaseSummary) -> Markup | None:
 def case_figure(case: CaseSummary) -> dict[str, Any] | None:
     """Return the data for ``details.js``; None when there is nothing to draw.
 
-    Keys: ``t0`` (injection, ms since the epoch), ``span`` (s since injection), ``services``, ``targets``, ``windows``,
-    ``requests`` (see ``LatencyScatter``) and ``panels`` on the grid ``x0 + i * dx``.
+    Keys: ``t0`` (injection, ms since the epoch), ``span`` (s since injection), ``services`` (of a fleet: those drawn),
+    ``targets``, ``windows``, ``requests`` (see ``LatencyScatter``), ``panels`` on the grid ``x0 + i * dx``, and of a
+    fleet ``fleet`` (see ``FleetMap``).
     """
     if case.scatter is None and case.signals is None:
         return None
+    services = case.signals.drawn if case.signals and case.signals.fleet else case.services
     return {
         "t0": round(case.injection_time.timestamp() * 1000),
         "span": [case.seconds(moment) for moment in (case.start, case.end)],
-        "services": case.services,
+        "services": services,
         "targets": case.targets,
         "windows": [
             {
@@ -64,7 +68,7 @@ def case_figure(case: CaseSummary) -> dict[str, Any] | None:
             for injection in case.injections
         ],
         "requests": _requests(case.scatter) if case.scatter else None,
-        **(_metrics(case.signals, case) if case.signals else {"panels": []}),
+        **(_metrics(case.signals, case, services) if case.signals else {"panels": []}),
     }
 
 
@@ -89,23 +93,38 @@ def _requests(scatter: LatencyScatter) -> dict[str, Any]:
     }
 
 
-def _metrics(signals: CaseSignals, case: CaseSummary) -> dict[str, Any]:
+def _metrics(signals: CaseSignals, case: CaseSummary, services: Sequence[str]) -> dict[str, Any]:
     shifts = {(shift.metric, shift.service): shift for shift in signals.shifts}
     return {
         "x0": round(signals.grid.start_s, 3),
         "dx": round(signals.grid.step_s, 6),
         "n": signals.grid.points,
         "averaged": signals.grid.averaged,
-        "panels": [_panel(panel, case, shifts) for panel in signals.panels],
+        "panels": [_panel(panel, case, services, shifts) for panel in signals.panels],
+        **({"fleet": _fleet(signals.fleet)} if signals.fleet else {}),
     }
 
 
-def _panel(panel: Panel, case: CaseSummary, shifts: dict[tuple[str, str], Shift]) -> dict[str, Any]:
+def _fleet(fleet: FleetMap) -> dict[str, Any]:
+    """Return a map; its values are in tenths of a standard deviation, by row."""
+    tenths = np.round(10 * fleet.values)
+    return {
+        "metric": fleet.metric,
+        "rows": [row.label for row in fleet.rows],
+        "single": fleet.single,
+        "most": CLIP_SIGMAS,
+        "tenths": [[None if np.isnan(value) else int(value) for value in row] for row in tenths.tolist()],
+    }
+
+
+def _panel(
+    panel: Panel, case: CaseSummary, services: Sequence[str], shifts: dict[tuple[str, str], Shift]
+) -> dict[str, Any]:
     document: dict[str, Any] = {
         "metric": panel.metric,
         "unit": panel.unit,
         "note": _change(shifts.get((panel.metric, case.targets[0]))) if len(case.targets) == 1 else "",
-        "lines": [[case.services.index(line.service), json_numbers(line.values)] for line in panel.lines],
+        "lines": [[services.index(line.service), json_numbers(line.values)] for line in panel.lines],
     }
     if panel.band_low is not None and panel.band_high is not None:
         document |= {
@@ -113,6 +132,8 @@ def _panel(panel: Panel, case: CaseSummary, shifts: dict[tuple[str, str], Shift]
             "high": json_numbers(panel.band_high),
             "others": panel.band_services,
         }
+    if panel.band_middle is not None:
+        document["middle"] = json_numbers(panel.band_middle)
     return document
 
 
