@@ -9,17 +9,20 @@ from airflow.sdk import TriggerRule, dag, get_current_context, setup, task, tear
 
 from rcarena_dags.campaign_tasks import (
     CASES_TASK,
+    MAKE_TASK,
     CaseRun,
+    case_batches,
     case_ids,
     end_cases,
     judge,
+    made_in,
     method_names,
     remove_rest,
     skip_unless,
     token,
 )
 from rcarena_dags.form import campaign_form, document
-from rcarena_dags.pods import LABEL, ScorePod, StepPod
+from rcarena_dags.pods import LABEL, MakePod, ScorePod, StepPod
 from rcarena_dags.settings import POOL, hold_s, retries, settings
 
 FOLDER = f"{settings().mount}/{{{{ params.workspace or params.name }}}}"
@@ -49,6 +52,10 @@ def campaign() -> None:
         return case_ids(get_current_context()["params"])
 
     @task
+    def batches() -> list[list[str]]:
+        return case_batches(get_current_context()["params"])
+
+    @task
     def methods() -> list[str]:
         return method_names(get_current_context()["params"])
 
@@ -56,19 +63,21 @@ def campaign() -> None:
     def lease() -> None:
         """Mark the point after which the stack must be taken down, whatever happens."""
         skip_unless(not get_current_context()["params"]["dry_run"], "dry run: the stack is not touched")
+        skip_unless(not made_in(get_current_context()), "the cases are computed: there is no stack")
 
     @teardown(on_failure_fail_dagrun=True)
     def verdict() -> None:
         params = get_current_context()["params"]
-        last = "record" if params["record"] else "report"
+        last = ["record" if params["record"] else "report"]
+        down = [] if made_in(get_current_context()) else ["teardown"]
         remove_rest(get_current_context())
         judge(
             get_current_context(),
-            ["preflight"] if params["dry_run"] else [last, "teardown"],
+            ["preflight"] if params["dry_run"] else [*last, *down],
             may_miss=params["may_miss"],
         )
 
-    planned = plan()
+    planned, batched = plan(), batches()
     settle = "{{ '--no-settle' if params.dry_run else '--settle' }}"
     configure = Pod(
         task_id="configure",
@@ -92,6 +101,13 @@ def campaign() -> None:
         **retries(settings().case_retries),
         map_index_template="{{ task.case_id }}",
     ).expand(case_id=planned)
+    made = MakePod.partial(
+        task_id=MAKE_TASK,
+        labels=LABELS,
+        arguments=PLACE,
+        pre_execute=lambda context: skip_unless(not context["params"]["dry_run"], "dry run: no case is made"),
+        map_index_template="{{ task.batch }}",
+    ).expand(batch=batched)
     down = Pod(task_id="teardown", step="teardown", arguments=[*DOWN, *PLACE], pool=POOL, pre_execute=end_cases)
     collected = EmptyOperator(task_id="collected", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     score = ScorePod.partial(
@@ -110,7 +126,8 @@ def campaign() -> None:
         pre_execute=lambda context: skip_unless(context["params"]["record"], "record is off"),
     )
 
-    planned >> configure >> preflight >> leased >> deploy >> cases >> collected
+    [planned, batched] >> configure >> preflight >> leased >> deploy >> cases >> collected
+    preflight >> made >> collected
     collected >> score >> aggregate >> report >> record
     cases >> down.as_teardown(setups=leased, on_failure_fail_dagrun=True)
     [record, down] >> verdict()

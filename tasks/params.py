@@ -77,13 +77,17 @@ class Windows(Frozen):
 
 
 class CampaignParams(Frozen):
-    """The parameters that all cases of a campaign share."""
+    """The parameters that all cases of a campaign share.
+
+    ``cases_per_pod``: of cases that are computed, how many a pod of Airflow makes; None: as many as take two minutes.
+    """
 
     name: DnsLabel
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     repetitions: Annotated[int, Field(ge=1, le=1000), NO_TELEMETRY] = 1
     fault_free_cases: Annotated[int, Field(ge=0, le=1000), NO_TELEMETRY] = 1
     windows: Windows
+    cases_per_pod: Annotated[int | None, Field(ge=1, le=10_000), NO_TELEMETRY] = None
 
 
 class TokenCount(Frozen):
@@ -343,6 +347,16 @@ class Params(Frozen):
         for method in self.gate.methods:
             if method not in self.score.methods:
                 raise ValueError(f"gate.methods: '{method}' is not one of score.methods")
+        return self
+
+    @model_validator(mode="after")
+    def _only_computed_cases_share_a_pod(self) -> Params:
+        size = self.campaign.cases_per_pod
+        if size not in (None, 1) and not find(self.deploy.backend).makes_cases():
+            raise ValueError(
+                f"campaign.cases_per_pod: must be 1 with the backend {self.deploy.backend}, where a case takes several "
+                f"pods (got {size})"
+            )
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 CAMPAIGN_DAG = "campaign"
 CASE_DAG = "case"
 CASES_TASK = "cases"
+MAKE_TASK = "make"
+BATCHES_TASK = "batches"
 WAITING = frozenset({"running", "deferred", "queued", "scheduled"})
 LIVE_STEPS = "(deploy,stack,prepare,load,inject,export)"
 CASE_STEPS = "(prepare,load,inject,export)"
@@ -40,13 +42,16 @@ def token(run_id: str) -> str:
 
 
 def case_ids(form: Mapping[str, Any]) -> list[str]:
-    """Return the cases of the campaign: a pure function of the form and of the files it names.
+    """Return the cases of the campaign that need a stack: a pure function of the form and of the files it names.
 
     Raises:
         AirflowFailException: parameters that cannot be used; the message names each key.
     """
-    params = _checked(form)
-    from tasks.campaign.plan import plan_campaign
+    params, cases = _planned(form)
+    from tasks.backends import find
+
+    if find(params.deploy.backend).makes_cases():
+        return []
 
     stacks = params.deploy.stack_count
     if stacks > settings().stacks:
@@ -56,12 +61,33 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
         raise AirflowFailException(
             f"a case of {seconds:g} s does not fit into RCARENA_CASE_MINUTES={settings().case_minutes} less 10"
         )
-    cases = [plan.case_id for plan in plan_campaign(params)]
     if len(cases) > MOST_CASES:
         raise AirflowFailException(f"{len(cases)} cases: one run can have {MOST_CASES} (core.max_map_length)")
+    return cases
+
+
+def case_batches(form: Mapping[str, Any]) -> list[list[str]]:
+    """Return the cases that are computed, in batches of a pod each. Raises AirflowFailException as ``case_ids``."""
+    params, cases = _planned(form)
+    from tasks.campaign.batches import batches
+
+    found = batches(params, cases)
+    if len(found) > MOST_CASES:
+        raise AirflowFailException(
+            f"{len(cases)} cases in {len(found)} pods: one run can have {MOST_CASES} (core.max_map_length); a larger "
+            "campaign.cases_per_pod makes fewer"
+        )
+    return found
+
+
+def _planned(form: Mapping[str, Any]) -> tuple[Params, list[str]]:
+    params = _checked(form)
+    from tasks.campaign.plan import plan_campaign
+
+    cases = [plan.case_id for plan in plan_campaign(params)]
     if not cases:
         raise AirflowFailException("the campaign has no case: no fault, and fault_free_cases is 0")
-    return cases
+    return params, cases
 
 
 def method_names(form: Mapping[str, Any]) -> list[str]:
@@ -205,7 +231,7 @@ def skip_unless(wanted: bool, why: str) -> None:
 def judge(context: Context, needed: Iterable[str], may_miss: int | None = None) -> None:
     """Fail unless each of ``needed`` has succeeded. A run whose leaves were skipped would else count as a success.
 
-    ``may_miss``: of the cases that were tried, how many may have failed.
+    ``may_miss``: of the cases that were tried, how many may have failed; of a batch that failed all count.
 
     Raises:
         AirflowFailException: the states of those that have not.
@@ -215,9 +241,26 @@ def judge(context: Context, needed: Iterable[str], may_miss: int | None = None) 
     states = found.get(context["run_id"], {})
     wrong = [f"{each} is {states.get(each)}" for each in names if states.get(each) != "success"]
     if may_miss is not None:
-        found = ti.get_task_states(dag_id=ti.dag_id, task_ids=[CASES_TASK], run_ids=[context["run_id"]])
-        failed = [state for state in found.get(context["run_id"], {}).values() if state not in ("success", "skipped")]
-        if len(failed) > may_miss:
-            wrong.append(f"{len(failed)} cases were not recorded (may_miss is {may_miss})")
+        failed = _failed_cases(context)
+        if failed > may_miss:
+            wrong.append(f"{failed} cases were not recorded (may_miss is {may_miss})")
     if wrong:
         raise AirflowFailException(", ".join(wrong))
+
+
+def _failed_cases(context: Context) -> int:
+    ti = context["ti"]
+    batches = made_in(context)
+    found = ti.get_task_states(dag_id=ti.dag_id, task_ids=[CASES_TASK, MAKE_TASK], run_ids=[context["run_id"]])
+    failed = 0
+    for name, state in found.get(context["run_id"], {}).items():
+        if state in ("success", "skipped"):
+            continue
+        task, _, index = name.rpartition("_")  # of a mapped task
+        failed += len(batches[int(index)]) if task == MAKE_TASK else 1
+    return failed
+
+
+def made_in(context: Context) -> list[list[str]]:
+    """Return the batches of cases that this run computes; none: its cases need a stack."""
+    return context["ti"].xcom_pull(task_ids=BATCHES_TASK) or []

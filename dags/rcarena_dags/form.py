@@ -133,6 +133,11 @@ def experiment() -> dict[str, Param]:
             '"recovery_s": 8}; what is left out stays.',
         ),
         "seed": optional("integer", "Seed of load and plan.", **bounds("campaign.seed")),
+        "cases_per_pod": optional(
+            "integer",
+            "Of cases that are computed, how many a pod makes; empty: as many as take two minutes.",
+            **bounds("campaign.cases_per_pod"),
+        ),
     }
 
 
@@ -274,8 +279,9 @@ def overrides(form: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the filled fields of ``form`` say, by section of the parameters."""
     parallelism = {"tensor": form["tensor_parallel"], "pipeline": form["pipeline_parallel"]}
     others = None if form["faults"] is None else []
+    of_campaign = ("name", "seed", "repetitions", "fault_free_cases", "windows", "cases_per_pod")
     sections: dict[str, dict[str, Any]] = {
-        "campaign": {key: form[key] for key in ("name", "seed", "repetitions", "fault_free_cases", "windows")},
+        "campaign": {key: form[key] for key in of_campaign},
         "deploy": {"replicas": form["replicas"], "parallelism": _given(parallelism) or None},
         "load": {"rate": form["load_rate"]},
         "inject": {"faults": form["faults"], "concurrent": others, "scenarios": others},

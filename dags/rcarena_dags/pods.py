@@ -65,6 +65,7 @@ def _steps(chosen: Settings) -> dict[str, Step]:
         "inject": Step("inject", chosen.case_minutes, long=True, only_if_lost=True),
         "export": Step("export", 60, cpu="1", memory="4Gi"),
         "verify": Step("inject", 20, memory="2Gi", retries=1),
+        "make": Step("export", 240, cpu="1", memory="4Gi", long=True),
         "score-cheap": Step("score", 120, cpu="1", memory="4Gi", long=True),
         "score-moderate": Step("score", 240, cpu="2", memory="8Gi", long=True),
         "score-expensive": Step("score", 720, cpu="4", memory="16Gi", long=True),
@@ -152,6 +153,14 @@ def _exit_status(pod: k8s.V1Pod, container: str) -> int | None:
         if each.name == container and each.state and each.state.terminated:
             return int(each.state.terminated.exit_code)
     return None
+
+
+class MakePod(StepPod):
+    """A batch of cases that are computed, one after the other; to be mapped over batches."""
+
+    def __init__(self, *, batch: Sequence[str], arguments: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(step="make", arguments=["step", "make", *batch, *arguments], **kwargs)
+        self.batch = f"{len(batch)} cases from {batch[0]}"
 
 
 class ScorePod(StepPod):

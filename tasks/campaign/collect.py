@@ -18,6 +18,7 @@ from tasks.backends.base import Backend, Say
 from tasks.campaign.claims import Claims
 from tasks.campaign.errors import CampaignError
 from tasks.campaign.holders import forget
+from tasks.campaign.make import make_cases
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import CaseError, is_finished, read_case, validate_case
 from tasks.console import Console
@@ -69,8 +70,12 @@ class IncompleteError(CampaignError):
         super().__init__(message)
 
 
-def collect(params: Params, workspace: Workspace, console: Console, *, keep_stack: bool = False) -> Collected:
+def collect(
+    params: Params, workspace: Workspace, console: Console, *, keep_stack: bool = False, workers: int | None = None
+) -> Collected:
     """Bring the stack up, record every case that is not finished yet, take the stack down.
+
+    A backend that makes cases itself has no stack; it makes them in up to ``workers`` processes (default: one per CPU).
 
     After a case that fails, the next one is tried; only a stack that cannot be brought back ends the campaign early.
     With several stacks each has a process, cases go to whichever is free, and those of a lost stack to the others.
@@ -98,14 +103,15 @@ def collect(params: Params, workspace: Workspace, console: Console, *, keep_stac
         for each in workspace.on_disk():
             if each not in by_processes:
                 recover(each)
-        kept = tuple(plan.case_id for plan in plans if plan not in pending)
+        missing = {plan.case_id for plan in pending}
+        kept = tuple(plan.case_id for plan in plans if plan.case_id not in missing)
         if kept:
             console.say(f"collect: {len(kept)} of {len(plans)} cases are finished already")
         done = _Tally()
         if by_processes:
             done = _record_side_by_side(params, by_processes, resolved, pending, console, keep_stack)
         elif pending and backend_of(params, workspace).makes_cases():
-            done = _make_cases(params, workspace, pending, console)
+            done = _make_cases(params, workspace, pending, console, workers)
         elif pending:
             with _stack(params, workspace, console, keep_stack) as backend:
                 done = _record_cases(backend, resolved, pending, console)
@@ -297,9 +303,12 @@ def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Consol
 
 def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
     """Move usable cases that are asked for again from ``superseded`` back to ``cases``."""
+    aside: dict[str, list[Path]] = {}
+    for path in sorted(workspace.superseded.glob("*")):
+        aside.setdefault(path.name.rpartition(".")[0], []).append(path)
     for plan in plans:
         target = workspace.cases / plan.case_id
-        candidates = sorted(workspace.superseded.glob(f"{plan.case_id}.*")) if not target.exists() else []
+        candidates = aside.get(plan.case_id, []) if not target.exists() else []
         usable = next((path for path in candidates if not _unusable(path, plan)), None)
         if usable is not None:
             usable.rename(target)
@@ -396,22 +405,14 @@ def _record_cases(backend: Backend, resolved: Path, pending: list[CasePlan], con
     return done
 
 
-def _make_cases(params: Params, workspace: Workspace, pending: list[CasePlan], console: Console) -> _Tally:
+def _make_cases(
+    params: Params, workspace: Workspace, pending: list[CasePlan], console: Console, workers: int | None
+) -> _Tally:
     """Let the backend make the pending cases."""
-    from tasks.campaign.attempt import run_case  # pandas
-
     done = _Tally()
-    with console.progress("cases", len(pending)) as advance:
-        for number, plan in enumerate(pending, start=1):
-            console.say(f"case {number}/{len(pending)}: {plan.short_label}")
-            try:
-                run_case(params, workspace, plan, console.say)
-            except RCArenaError as error:
-                console.say(f"case {plan.short_label}: {error}")
-                done.failed.append(plan)
-            else:
-                done.recorded.append(plan)
-            advance(1)
+    with contextlib.closing(make_cases(params, workspace, pending, console, workers)) as made:
+        for each in made:
+            (done.failed if each.problem else done.recorded).append(each.plan)
     return done
 
 

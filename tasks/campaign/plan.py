@@ -63,9 +63,13 @@ def plan_campaign(params: Params) -> tuple[CasePlan, ...]:
         injections, identity = _planned(params, each.injections.values())
         load, name = params.load_of(each.scenario), each.scenario.name if each.scenario else None
         key = digest([identity, differing(load)])
+        differs, parameters = _shaping(params, load, injections)
         for _ in range(each.repetitions):
             repetitions[key] += 1
-            cases.append(_case(params, load, name, repetitions[key], injections, identity))
+            found = digest({**differs, "injections": identity, "repetition": repetitions[key]})
+            seed = int(found[12:20], 16)
+            plan = CasePlan(f"case-{found[:12]}", repetitions[key], seed, load, injections, name, parameters)
+            cases.append(plan)
     random.Random(params.campaign.seed).shuffle(cases)
     return tuple(cases)
 
@@ -86,20 +90,13 @@ def _planned(
     return tuple(injections), identity
 
 
-def _case(
-    params: Params,
-    load: LoadParams,
-    scenario: str | None,
-    repetition: int,
-    injections: tuple[PlannedInjection, ...],
-    identity: list[dict[str, Any]],
-) -> CasePlan:
+def _shaping(
+    params: Params, load: LoadParams, injections: tuple[PlannedInjection, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what of the shaping sections differs from the defaults, and all parameters that shape telemetry."""
     sections = {name: getattr(params, name) for name in SHAPING_SECTIONS} | {"load": load}
-    differs = {name: differing(section) for name, section in sections.items()}
-    found = digest({**differs, "injections": identity, "repetition": repetition})
     parameters = {
         **{name: resolved(section) for name, section in sections.items()},
         "injections": [injection.model_dump() for injection in injections],
     }
-    seed = int(found[12:20], 16)
-    return CasePlan(f"case-{found[:12]}", repetition, seed, load, injections, scenario, parameters)
+    return {name: differing(section) for name, section in sections.items()}, parameters

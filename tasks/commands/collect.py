@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.options import KeepStack, ParamsFile, WorkspaceDir, checked_params, chosen_stacks, workspace_at
+from tasks.commands.options import (
+    KeepStack,
+    MakingWorkers,
+    ParamsFile,
+    WorkspaceDir,
+    checked_params,
+    chosen_stacks,
+    workspace_at,
+)
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -15,6 +23,7 @@ def collect(
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     keep_stack: KeepStack = False,
+    workers: MakingWorkers = None,
     stack: Annotated[int | None, typer.Option("--stack", min=0, hidden=True)] = None,  # `collect` calls itself
 ) -> None:
     """Record every case of the campaign that is not finished yet."""
@@ -24,7 +33,7 @@ def collect(
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
     if stack is None:
-        collect_cases(checked, place, console, keep_stack=keep_stack)
+        collect_cases(checked, place, console, keep_stack=keep_stack, workers=workers)
     else:
         (chosen,) = chosen_stacks(checked, place, stack)
         collect_on(checked, chosen, console, keep_stack=keep_stack)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,12 @@ WorkspaceDir = Annotated[
     Path, typer.Option("--workspace", metavar="DIR", help="Where the campaign keeps its files.", show_default=True)
 ]
 KeepStack = Annotated[bool, typer.Option("--keep-stack", help="Leave the stack up at the end.")]
+MakingWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", min=1, help="Processes that make simulated cases; default: one per CPU at most."
+    ),
+]
 StackIndex = Annotated[
     int | None, typer.Option("--stack", metavar="I", min=0, help="One of several stacks (deploy.stacks), from 0.")
 ]
@@ -46,14 +53,21 @@ def checked_params(path: Path) -> Params:
 
 def planned_case(params: Params, case_id: str) -> CasePlan:
     """Return the plan of a case. Raises ParamsError when the campaign has no such case."""
+    (plan,) = planned_cases(params, [case_id])
+    return plan
+
+
+def planned_cases(params: Params, case_ids: Sequence[str]) -> list[CasePlan]:
+    """Return the plans of cases, each once. Raises ParamsError when the campaign lacks one."""
     from tasks.campaign.plan import plan_campaign
 
     plans = {each.case_id: each for each in plan_campaign(params)}
-    if case_id not in plans:
-        close = difflib.get_close_matches(case_id, plans, n=1)
+    unknown = [case_id for case_id in case_ids if case_id not in plans]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], plans, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ParamsError([f"unknown case '{case_id}'; {hint}`rcarena plan` lists the {len(plans)} there are"])
-    return plans[case_id]
+        raise ParamsError([f"unknown case '{unknown[0]}'; {hint}`rcarena plan` lists the {len(plans)} there are"])
+    return [plans[case_id] for case_id in dict.fromkeys(case_ids)]
 
 
 def chosen_stacks(params: Params, place: Workspace, index: int | None) -> tuple[Workspace, ...]:

@@ -16,6 +16,7 @@ from tasks.commands.options import (
     checked_params,
     chosen_stacks,
     planned_case,
+    planned_cases,
     workspace_at,
 )
 from tasks.errors import EXIT_FAILED, ParamsError
@@ -219,4 +220,32 @@ def verify(
     broken = validate_case(places[0].cases / case_id)
     typer.echo("\n".join(f"{case_id}: {line}" for line in broken) or f"{case_id}: recorded, no fault is left")
     if broken:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@step_app.command()
+def make(
+    case_ids: Annotated[list[str], typer.Argument(metavar="CASE_ID...", help="Case ids of `rcarena plan`.")],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that make cases.")] = 1,
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Make cases, on a backend that computes them; those that are there stay as they are.
+
+    Killed at any moment it leaves whole cases, and the same command makes the others.
+    """
+    from tasks.backends import find
+    from tasks.backends.base import backends_with
+    from tasks.campaign.make import make_cases
+    from tasks.console import Console
+
+    checked = checked_params(params)
+    if not find(checked.deploy.backend).makes_cases():
+        able = " or ".join(backends_with("make_case"))
+        raise ParamsError([f"deploy.backend: `step make` needs {able} (got {checked.deploy.backend})"])
+    plans = planned_cases(checked, case_ids)
+    with contextlib.closing(make_cases(checked, workspace_at(workspace), plans, Console(), workers)) as made:
+        lost = [each.plan.short_label for each in made if each.problem]
+    typer.echo(f"{len(plans) - len(lost)} of {len(plans)} cases are there")
+    if lost:
         raise typer.Exit(EXIT_FAILED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,24 +18,32 @@ from tasks.case import NOT_DECLARED, Case, CaseError, CaseRecord, is_finished, r
 from tasks.injection import FAULT_FREE, Injection, phrase
 from tasks.params import LoadParams, Params
 from tasks.report.answers import Answer, answers
+from tasks.report.case_choice import LIMITS, Limits, choose
 from tasks.report.case_metrics import MAX_LINES, CaseSignals, case_signals
 from tasks.report.fleet_map import FLEET_SERVICES
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
 from tasks.report.standings import FirstNamed, Standing, first_named, standings
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
+from tasks.text import some
 
 log = logging.getLogger(__name__)
 
 BASELINE_FAILURES = 0.01
 BEST_NAMED = 3
+SEEDS_NAMED = 100
+VALUES_NAMED = 30
+INEFFECTIVE_NAMED = 30
 
 Verdict = Literal["effective", "partly effective", "ineffective", "fault-free", "labelled"]
 
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """One row of the case table and the text of its detail section."""
+    """One row of the case table and the text of its detail section.
+
+    A case that is only counted (``case_choice.choose``) has no ``scatter``, ``signals`` and ``answers``.
+    """
 
     case_id: str
     fault: str
@@ -109,8 +117,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Content of the report. ``roles``: by service; ``level``: significance level, None if unknown; ``simulated``: some
-    case is computed and was never run."""
+    """Content of the report. ``listed``: the cases in the tables of cases, all unless there are very many;
+    ``detailed``: those of them with a section of their own. ``roles``: by service; ``level``: significance level, None
+    if unknown; ``simulated``: some case is computed and was never run."""
 
     title: str
     campaigns: tuple[str, ...]
@@ -119,6 +128,8 @@ class ReportData:
     notices: tuple[Notice, ...]
     scoreboard: Scoreboard | None
     cases: tuple[CaseSummary, ...]
+    listed: tuple[CaseSummary, ...]
+    detailed: tuple[CaseSummary, ...]
     best: tuple[Fact, ...]
     provenance: tuple[Fact, ...]
     parameters: str
@@ -128,10 +139,19 @@ class ReportData:
     simulated: bool = False
 
 
-def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params | None = None) -> ReportData:
+def report_data(
+    cases_dir: Path,
+    scores_dir: Path,
+    *,
+    title: str,
+    params: Params | None = None,
+    asked_for: Collection[str] = (),
+    limits: Limits = LIMITS,
+) -> ReportData:
     """Return the report's content; cases by fault, then target. An unreadable case becomes a notice, not an error.
 
-    ``params``: the resolved parameters of the campaign, if known.
+    ``params``: the resolved parameters of the campaign, if known. ``asked_for``: cases that are shown whatever the
+    ``limits`` of the page.
 
     Raises:
         ScoreError: a file of ``scores_dir`` exists but is not what the score stage writes.
@@ -139,38 +159,41 @@ def report_data(cases_dir: Path, scores_dir: Path, *, title: str, params: Params
     scoreboard = read_scoreboard(scores_dir)
     include_ineffective = params is not None and params.score.include_ineffective
     summaries: list[CaseSummary] = []
-    records: list[CaseRecord] = []
+    facts = _Facts()
     unreadable: list[str] = []
-    unfinished: list[str] = []
-    for path in sorted(cases_dir.iterdir()) if cases_dir.is_dir() else []:
-        if not path.is_dir():
-            continue
-        if not is_finished(path):
-            unfinished.append(path.name)
-            continue
+    paths = [path for path in sorted(cases_dir.iterdir()) if path.is_dir()] if cases_dir.is_dir() else []
+    unfinished = [path.name for path in paths if not is_finished(path)]
+    finished = [path for path in paths if is_finished(path)]
+    shown = choose([path.name for path in finished], scoreboard, limits, asked_for)
+    for path in finished:
         try:
             case = read_case(path)
-            summaries.append(summarise_case(case, scoreboard, include_ineffective=include_ineffective))
-            records.append(case.record)
+            detailed = path.name in shown.detailed
+            summary = summarise_case(case, scoreboard, include_ineffective=include_ineffective, detailed=detailed)
         except (CaseError, OSError, pa.ArrowException) as error:
             log.warning("%s cannot be read: %s", path.name, error)
             unreadable.append(f"{path.name}: cannot be read and is left out: {str(error).splitlines()[0]}")
+        else:
+            summaries.append(summary)
+            facts.add(case.record, summary)
     summaries.sort(key=lambda summary: (summary.verdict == FAULT_FREE, summary.fault, summary.targets, summary.case_id))
     return ReportData(
         title=title,
-        campaigns=tuple(sorted({record.campaign for record in records})),
-        facts=_facts(records, summaries),
+        campaigns=tuple(sorted(facts.campaigns)),
+        facts=facts.shown(),
         verdicts=Counter(summary.verdict for summary in summaries),
         notices=(*_case_notices(summaries, unfinished, unreadable), *_score_notices(summaries, scoreboard)),
         scoreboard=scoreboard,
         cases=tuple(summaries),
+        listed=tuple(summary for summary in summaries if summary.case_id in shown.listed),
+        detailed=tuple(summary for summary in summaries if summary.case_id in shown.detailed),
         best=tuple(_best(scoreboard)),
-        provenance=_provenance(records, params),
+        provenance=facts.provenance(params),
         parameters=params.dump() if params else "",
         interval=f"{params.score.confidence:.0%} interval".replace("%", " %") if params else "interval",
-        roles={service.name: service.role for record in records for service in record.stack.services},
+        roles=facts.roles,
         level=1 - params.score.confidence if params else None,
-        simulated=any(record.stack.simulated for record in records),
+        simulated=facts.simulated,
     )
 
 
@@ -182,11 +205,15 @@ def _case_notices(summaries: list[CaseSummary], unfinished: list[str], unreadabl
         yield Notice(
             f"Unfinished and left out: {len(unfinished)} ({', '.join(unfinished[:5])}{', …' * (len(unfinished) > 5)})."
         )
+    ineffective: dict[str, list[str]] = {}
     for summary in summaries:
         for injection in summary.injections:
             if injection.verdict == "ineffective":
                 text = f"Ineffective injection: {injection.phrase}: {injection.reason}"
-                yield Notice(text, (summary.case_id,))
+                ineffective.setdefault(text, []).append(summary.case_id)
+    yield from (Notice(text, tuple(cases)) for text, cases in list(ineffective.items())[:INEFFECTIVE_NAMED])
+    if others := [case for cases in list(ineffective.values())[INEFFECTIVE_NAMED:] for case in cases]:
+        yield Notice(f"Ineffective injections in {len(others)} more cases.", tuple(others))
     if incidents := tuple(summary.case_id for summary in summaries if summary.incident):
         yield Notice("Incidents among the cases: people labelled them, no probe confirmed it.", incidents)
     late = tuple(summary.case_id for summary in summaries if summary.load_verdict == "fell-behind")
@@ -212,7 +239,7 @@ def _score_notices(summaries: list[CaseSummary], scoreboard: Scoreboard | None) 
         yield Notice("Scoring has not run for this campaign: there are no rankings and no scores below.")
         return
     known = {summary.case_id for summary in summaries}
-    failed = {method: [s.case_id for s in summaries if _failed(s, method)] for method in scoreboard.methods}
+    failed = {method: {s.case_id for s in summaries if _failed(s, method)} for method in scoreboard.methods}
     if any(failed.values()):
         named = ", ".join(f"{method} ({len(cases)})" for method, cases in failed.items() if cases)
         cases = tuple(s.case_id for s in summaries if any(s.case_id in of_method for of_method in failed.values()))
@@ -222,33 +249,12 @@ def _score_notices(summaries: list[CaseSummary], scoreboard: Scoreboard | None) 
         yield Notice("No method has seen these cases yet: run the score stage again.", unscored)
     gone = sorted(set(scoreboard.results) - known)
     if gone:
-        yield Notice(f"Scored but no longer among the cases: {', '.join(gone)}. Run the score stage again.")
+        yield Notice(f"Scored but no longer among the cases: {some(gone, SEEDS_NAMED)}. Run the score stage again.")
 
 
 def _failed(summary: CaseSummary, method: str) -> bool:
     result = summary.result(method)
     return result is not None and not result.ranked
-
-
-def _facts(records: list[CaseRecord], summaries: list[CaseSummary]) -> tuple[Fact, ...]:
-    if not records:
-        return ()
-    stacks = [record.stack for record in records]
-    replicas = [sum(service.role == "replica" for service in stack.services) for stack in stacks]
-    first, last = min(summary.start for summary in summaries), max(summary.end for summary in summaries)
-    values = {
-        "When": f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC",
-        "Backend": _distinct(stack.backend for stack in stacks),
-        "Model": _distinct(stack.model or "not recorded" for stack in stacks),
-        "Engine": _distinct(stack.engine or "not recorded" for stack in stacks),
-        "Versions": _distinct(one_line(stack.versions) or "not recorded" for stack in stacks),
-        "Services": _distinct(
-            f"{len(s.services)}, {n} of them replicas" for s, n in zip(stacks, replicas, strict=True)
-        ),
-        "Parallelism": _distinct(one_line(stack.parallelism) for stack in stacks),
-        "Load": _distinct(record.load.verdict for record in records),
-    }
-    return tuple(Fact(label, value) for label, value in values.items() if value)
 
 
 def _best(scoreboard: Scoreboard | None) -> Iterable[Fact]:
@@ -264,26 +270,73 @@ def _best(scoreboard: Scoreboard | None) -> Iterable[Fact]:
     yield Fact(label + (f" (chance {best.chance:.2f})" if best.chance is not None else ""), f"{best.value:.2f}")
 
 
-def _provenance(records: list[CaseRecord], params: Params | None) -> tuple[Fact, ...]:
-    values = {
-        "Scoring seed": str(params.score.seed) if params else "",
-        "Case seeds": ", ".join(str(seed) for seed in sorted({record.seed for record in records})),
-        "Load": _distinct(one_line(record.load.parameters) for record in records),
-        "Software": _distinct(one_line(record.versions) for record in records),
-    }
+class _Facts:
+    """What header and footer say of all cases, counted case by case: their records are not kept."""
+
+    def __init__(self) -> None:
+        self.campaigns: set[str] = set()
+        self.roles: dict[str, str] = {}
+        self.simulated = False
+        self._header: dict[str, Counter[str]] = {}
+        self._footer: dict[str, Counter[str]] = {}
+        self._seeds: set[int] = set()
+        self._first, self._last = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
+
+    def add(self, record: CaseRecord, summary: CaseSummary) -> None:
+        stack = record.stack
+        replicas = sum(service.role == "replica" for service in stack.services)
+        header = {
+            "Backend": stack.backend,
+            "Model": stack.model or "not recorded",
+            "Engine": stack.engine or "not recorded",
+            "Versions": one_line(stack.versions) or "not recorded",
+            "Services": f"{len(stack.services)}, {replicas} of them replicas",
+            "Parallelism": one_line(stack.parallelism),
+            "Load": record.load.verdict,
+        }
+        footer = {"Load": one_line(record.load.parameters), "Software": one_line(record.versions)}
+        for values, counts in ((header, self._header), (footer, self._footer)):
+            for label, value in values.items():
+                counts.setdefault(label, Counter())[value] += 1
+        self.campaigns.add(record.campaign)
+        self.roles |= {service.name: service.role for service in stack.services}
+        self.simulated = self.simulated or stack.simulated
+        self._seeds.add(record.seed)
+        self._first, self._last = min(self._first, summary.start), max(self._last, summary.end)
+
+    def shown(self) -> tuple[Fact, ...]:
+        """Return the lines of the header."""
+        if not self._header:
+            return ()
+        when = {"When": f"{self._first:%Y-%m-%d %H:%M} to {self._last:%Y-%m-%d %H:%M} UTC"}
+        return _facts(when | {label: _distinct(counts) for label, counts in self._header.items()})
+
+    def provenance(self, params: Params | None) -> tuple[Fact, ...]:
+        """Return the lines of the footer."""
+        seeds = {
+            "Scoring seed": str(params.score.seed) if params else "",
+            "Case seeds": some([str(seed) for seed in sorted(self._seeds)], SEEDS_NAMED),
+        }
+        return _facts(seeds | {label: _distinct(counts) for label, counts in self._footer.items()})
+
+
+def _facts(values: Mapping[str, str]) -> tuple[Fact, ...]:
     return tuple(Fact(label, value) for label, value in values.items() if value)
 
 
-def _distinct(values: Iterable[str]) -> str:
+def _distinct(counts: Counter[str]) -> str:
     """Return the distinct values, with counts when they differ."""
-    counts = Counter(values)
     if len(counts) == 1:
         return next(iter(counts))
-    return "; ".join(f"{value or 'not recorded'} ({count})" for value, count in sorted(counts.items()))
+    return some(
+        [f"{value or 'not recorded'} ({count})" for value, count in sorted(counts.items())], VALUES_NAMED, by="; "
+    )
 
 
-def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffective: bool = False) -> CaseSummary:
-    """Summarise a case; ``include_ineffective`` must be that of its scoring."""
+def summarise_case(
+    case: Case, scoreboard: Scoreboard | None, *, include_ineffective: bool = False, detailed: bool = True
+) -> CaseSummary:
+    """Summarise a case; ``include_ineffective`` must be that of its scoring. Not ``detailed``: only what is counted."""
     record = case.record
     counted = record.counted(include_ineffective=include_ineffective)
     origin = record.injection_time_of(counted)
@@ -293,7 +346,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
     found.sort(key=lambda said: said[0] not in explained)
     coverage = {result.method: result.coverage for result in results if result.coverage is not None}
     suspects = [group.service for group in first_named(results)][:MAX_LINES]
-    signals = case_signals(case, origin, suspects)
+    signals = case_signals(case, origin, suspects) if detailed else None
     is_fleet = len(record.service_names) >= FLEET_SERVICES
     told_apart = (signals.drawn if signals else record.targets) if is_fleet else None
     return CaseSummary(
@@ -307,7 +360,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         start=min(phase.start for phase in record.phases).astimezone(UTC),
         end=max(phase.end for phase in record.phases).astimezone(UTC),
         requests=summarise_requests(case),
-        scatter=latency_scatter(case, origin, told_apart),
+        scatter=latency_scatter(case, origin, told_apart) if detailed else None,
         scenario=record.scenario,
         incident=record.kind == "incident",
         load=_load(record.load.parameters),
@@ -316,7 +369,7 @@ def summarise_case(case: Case, scoreboard: Scoreboard | None, *, include_ineffec
         gaps=_gaps(record),
         signals=signals,
         results=results,
-        answers=answers(record, found, include_ineffective=include_ineffective, coverage=coverage),
+        answers=answers(record, found, include_ineffective=include_ineffective, coverage=coverage) if detailed else (),
         services=record.service_names,
         seed=record.seed,
         stack=record.stack.index,

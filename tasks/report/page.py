@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from tasks.html import shell
@@ -36,17 +37,26 @@ DEFINITIONS = {
 }
 
 
-def write_report(cases_dir: Path, scores_dir: Path, out_dir: Path, *, title: str, params: Params | None = None) -> Path:
+def write_report(
+    cases_dir: Path,
+    scores_dir: Path,
+    out_dir: Path,
+    *,
+    title: str,
+    params: Params | None = None,
+    asked_for: Collection[str] = (),
+) -> Path:
     """Write ``out_dir/index.html`` from the finished cases and, where they exist, their scores; return its path.
 
-    ``params``: the resolved parameters of the campaign, shown in the footer.
+    ``params``: the resolved parameters of the campaign, shown in the footer. ``asked_for``: cases whose details are
+    shown, however many cases there are.
 
     Deterministic and atomic.
 
     Raises:
         ScoreError: a file of ``scores_dir`` exists but is not what the score stage writes.
     """
-    html = render(report_data(cases_dir, scores_dir, title=title, params=params))
+    html = render(report_data(cases_dir, scores_dir, title=title, params=params, asked_for=asked_for))
     file = out_dir / PAGE_FILE
     shell.write(html, file)
     log.info("report of %d cases: %s (%.1f MB)", html.count('<details class="case"'), file, len(html) / 1e6)

@@ -108,8 +108,9 @@ def _table(sweep: Sequence[Performance]) -> Table:
 
 def _measured(case: Case) -> pd.DataFrame:
     phases = case.record.phases
-    scheduled = case.requests["scheduled"]
-    return case.requests[(scheduled >= phases[0].start) & (scheduled < phases[-1].end)]
+    requests = case.table("requests")  # not kept with the case
+    scheduled = requests["scheduled"]
+    return requests[(scheduled >= phases[0].start) & (scheduled < phases[-1].end)]
 
 
 def _quantiles(seconds: pd.Series) -> dict[str, float]:

@@ -85,7 +85,7 @@ def rendered(template: str, report: ReportData, **variables: Any) -> Markup:
             report=report,
             board=board,
             methods=board.methods if board else (),
-            shown_cases={case.case_id for case in report.cases},
+            shown_cases={case.case_id for case in report.detailed},
             **variables,
         )
     )

@@ -69,6 +69,11 @@ def python_path() -> str:
     return os.pathsep.join([str(Path(str(tasks.__file__)).resolve().parents[1]), *filter(None, sys.path)])
 
 
+def usable_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def boot_id() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 

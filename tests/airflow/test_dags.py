@@ -19,7 +19,7 @@ import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, TriggerRule
-from airflow.sdk.exceptions import ParamValidationError
+from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from kubernetes.client import ApiClient
 
@@ -28,6 +28,7 @@ from rcarena_dags import pods as rcarena_pods
 from rcarena_dags.campaign_tasks import (
     CampaignRun,
     CaseRun,
+    case_batches,
     case_ids,
     case_run_id,
     folder_of,
@@ -36,7 +37,7 @@ from rcarena_dags.campaign_tasks import (
     token,
 )
 from rcarena_dags.form import campaign_form, document, presets, sweep_changes
-from rcarena_dags.pods import GRACE_S, StepPod
+from rcarena_dags.pods import GRACE_S, MakePod, StepPod
 from rcarena_dags.settings import POOL, Settings, SettingsError
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.params import Params, validated
@@ -47,6 +48,8 @@ DAGS = ("campaign", "case", "nightly", "smoke")
 RUN_ID = "manual__2026-11-22T18:00:00+00:00_AbC"
 MOMENT = datetime(2026, 11, 22, 18, tzinfo=UTC)
 FAULTS = [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], "ladder": {"workers": [1, 2]}}]
+MAPPED: dict[str, dict[str, Any]] = {"score": {"method": "nsigma"}, "make": {"batch": ["case-0123456789ab"]}}
+"""What tasks that are mapped are mapped over."""
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
@@ -149,7 +152,7 @@ def test_what_cleans_up_runs_whatever_happened_and_its_failure_shows(dags: dict[
 def test_a_campaign_goes_on_with_the_cases_that_were_saved(dags: dict[str, DAG]) -> None:
     campaign = dags["campaign"]
     collected = campaign.get_task("collected")
-    assert collected.upstream_task_ids == {"cases"}
+    assert collected.upstream_task_ids == {"cases", "make"}
     assert collected.trigger_rule == TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
     cases = campaign.get_task("cases")
     assert cases.operator_class is CaseRun
@@ -169,7 +172,7 @@ def test_no_pod_is_orphaned_and_none_runs_for_ever(dags: dict[str, DAG]) -> None
     for dag in dags.values():
         for task_id in pods(dag):
             task = dag.get_task(task_id)
-            pod = task.unmap({"method": "nsigma"}) if task.is_mapped else task
+            pod = task.unmap(MAPPED[task_id]) if task.is_mapped else task
             accounts.add(pod.service_account_name)
             assert (pod.on_finish_action.value, pod.on_kill_action.value) == ("delete_pod", "delete_pod")
             assert not pod.do_xcom_push
@@ -186,7 +189,7 @@ def test_every_pod_satisfies_the_restricted_profile(dags: dict[str, DAG], monkey
     for dag in dags.values():
         for task_id in pods(dag):
             task = dag.get_task(task_id)
-            pod = (task.unmap({"method": "nsigma"}) if task.is_mapped else task).build_pod_request_obj()
+            pod = (task.unmap(MAPPED[task_id]) if task.is_mapped else task).build_pod_request_obj()
             spec = ApiClient().sanitize_for_serialization(pod.spec)
             assert spec["containers"][0]["name"] == "base"
             assert restricted_problems(spec) == [], task_id
@@ -259,7 +262,7 @@ def test_every_pod_of_a_campaign_renders(dags: dict[str, DAG], filled: dict[str,
     campaign = dags["campaign"]
     params = form(campaign, name="some-name", **filled)
     for task_id in pods(campaign):
-        task = rendered(campaign, task_id, params, method="nsigma")
+        task = rendered(campaign, task_id, params, **MAPPED.get(task_id, {}))
         assert "{" not in re.sub(r"--override \{.*\} --out", "", words(task)), task_id
         assert "--workspace /workspace/some-name" in words(task)
         assert task.labels["rcarena.io/campaign"] == "some-name"
@@ -326,6 +329,41 @@ def test_the_form_proposes_what_there_is() -> None:
     fields = {key: param.schema for key, param in campaign_form().items()}
     assert {"nsigma", "causalrca"} <= set(fields["methods"]["examples"])
     assert "ray-replicas-0" in fields["targets"]["examples"]
+
+
+def simulated(**campaign: Any) -> dict[str, Any]:
+    """Parameters of a campaign whose cases are computed: 40 of them."""
+    base = yaml.safe_load((ROOT / "presets" / "simulated.yaml").read_text(encoding="utf-8"))
+    base["campaign"] |= {"fault_free_cases": 36, **campaign}
+    base["inject"] = {"faults": [{"kind": "process-freeze", "targets": ["ray-replicas-0"], "ladder": {}}]}
+    base["campaign"]["repetitions"] = 4
+    return base
+
+
+def test_cases_that_are_computed_go_in_batches_and_take_no_stack(
+    dags: dict[str, DAG], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(simulated(cases_per_pod=16)), encoding="utf-8")
+    monkeypatch.setattr("rcarena_dags.form.settings", lambda: Settings(params_file=tmp_path / "params.yaml"))
+    campaign = dags["campaign"]
+    batches = case_batches(form(campaign))
+    assert [len(batch) for batch in batches] == [16, 16, 8]
+    assert case_ids(form(campaign)) == []
+    assert [len(batch) for batch in case_batches(form(campaign, cases_per_pod=39))] == [39, 1]
+    pod = rendered(campaign, "make", form(campaign, name="n"), batch=batches[2])
+    assert isinstance(pod, MakePod)
+    assert words(pod) == f"step make {' '.join(batches[2])} --params /workspace/n/params.yaml --workspace /workspace/n"
+    assert pod.batch == f"8 cases from {batches[2][0]}"
+    monkeypatch.setattr(campaign_tasks, "MOST_CASES", 2)
+    with pytest.raises(AirflowFailException, match=r"40 cases in 3 pods: one run can have 2 .*cases_per_pod"):
+        case_batches(form(campaign))
+
+
+def test_a_campaign_on_a_stack_has_no_batches(dags: dict[str, DAG]) -> None:
+    campaign = dags["campaign"]
+    assert case_batches(form(campaign)) == []
+    with pytest.raises(AirflowFailException, match=r"campaign\.cases_per_pod: must be 1 with the backend local"):
+        case_ids(form(campaign, cases_per_pod=5))
 
 
 def test_a_dry_run_changes_nothing_and_a_kept_stack_loses_its_faults_only(dags: dict[str, DAG]) -> None:
@@ -418,7 +456,7 @@ class Ti:
 
     dag_id = "campaign"
 
-    def __init__(self, states: dict[str, str], running: set[str] | None = None, planned: list[str] | None = None):
+    def __init__(self, states: dict[str, str], running: set[str] | None = None, planned: list[Any] | None = None):
         self.states, self.running, self.planned = states, running or set(), planned or []
         self.questions: list[int] = []
 
@@ -431,7 +469,7 @@ class Ti:
         self.questions.append(len(run_ids))
         return len(self.running & set(run_ids))
 
-    def xcom_pull(self, **_: Any) -> list[str]:
+    def xcom_pull(self, **_: Any) -> list[Any]:
         return self.planned
 
 
@@ -445,6 +483,14 @@ def test_a_run_without_some_of_its_cases_is_red() -> None:
     judge(context, ["record", "teardown"], may_miss=1)
     with pytest.raises(AirflowFailException, match="report is None"):
         judge(context, ["report"], may_miss=9)
+
+
+def test_of_a_batch_that_failed_every_case_counts_as_missing() -> None:
+    batches = [["case-0", "case-1"], ["case-2", "case-3", "case-4"]]
+    ti = Ti({"record": "success", "make_0": "success", "make_1": "failed", "cases": "skipped"}, planned=batches)
+    with pytest.raises(AirflowFailException, match=r"^3 cases were not recorded \(may_miss is 2\)$"):
+        judge({"ti": ti, "run_id": RUN_ID}, ["record"], may_miss=2)
+    judge({"ti": ti, "run_id": RUN_ID}, ["record"], may_miss=3)
 
 
 def test_what_does_not_end_does_not_keep_the_stack_up(monkeypatch: pytest.MonkeyPatch) -> None:

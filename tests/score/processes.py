@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tasks.rca.registry import get_method
 from tasks.rca.run.pair import run_pair
-from tasks.rca.run.pool import Limits, Outcome, PairJob, usable_cpus
+from tasks.rca.run.pool import Limits, Outcome, PairJob
+from tasks.system.process import usable_cpus
 
 
 def contents(scores: Path) -> dict[str, bytes]:

@@ -17,7 +17,8 @@ import numpy as np
 
 from tasks.backends.simulated.calibration import Calibration, EngineModel
 from tasks.backends.simulated.links import Links
-from tasks.backends.simulated.world import FIRST_REPLICA, Timeline
+from tasks.backends.simulated.params import FIRST_REPLICA
+from tasks.backends.simulated.world import Timeline
 
 NOBODY = -1
 """No request in a seat; no replica for a request."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
 
 from tasks import metrics
 from tasks.backends.simulated.calibration import Calibration, GpuModel
-from tasks.backends.simulated.world import GATEWAY_INDEX, HEAD_INDEX, Apply, World
+from tasks.backends.simulated.params import GATEWAY_INDEX, HEAD_INDEX
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultExecutor, FaultSupport, FaultTarget, UndoStepBase
 from tasks.inject.probe import Probe
 from tasks.metrics import Metric
+
+if TYPE_CHECKING:  # the DAGs plan without numpy
+    from tasks.backends.simulated.world import Apply, World
 
 MIB = 2**20
 Parameters = Mapping[str, Any]

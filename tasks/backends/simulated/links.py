@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.backends.simulated.calibration import Calibration, ProxyModel
-from tasks.backends.simulated.world import FIRST_REPLICA, Timeline, World
+from tasks.backends.simulated.params import FIRST_REPLICA
+from tasks.backends.simulated.world import Timeline, World
 
 RETRANSMISSIONS = 6
 """A packet is sent again after 1, 2, 4 … times the first wait, so often at most."""

@@ -14,12 +14,12 @@ from tasks import __version__
 from tasks.backends.base import CaseOrder
 from tasks.backends.simulated.calibration import read_calibration
 from tasks.backends.simulated.faults import FAULTS, Shown
-from tasks.backends.simulated.params import SimulatedDeployParams
+from tasks.backends.simulated.params import FIRST_REPLICA, SimulatedDeployParams
 from tasks.backends.simulated.sampling import metric_rows
 from tasks.backends.simulated.simulation import Simulation
 from tasks.backends.simulated.telemetry import Block, Telemetry
 from tasks.backends.simulated.traces import identifiers, log_rows, span_rows
-from tasks.backends.simulated.world import FIRST_REPLICA, Effect
+from tasks.backends.simulated.world import Effect
 from tasks.case import (
     CALLS,
     RUNS_ON,

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from tasks.stack import StackParams
 from tasks.validation import Frozen
 
+GATEWAY_INDEX, HEAD_INDEX, FIRST_REPLICA = 0, 1, 2
+"""Places of services in every list of them."""
+
 Routing = Literal["power-of-two", "round-robin", "least-loaded"]
 
 

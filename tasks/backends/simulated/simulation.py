@@ -12,8 +12,14 @@ from tasks.backends.simulated.calibration import Calibration, EngineModel
 from tasks.backends.simulated.engine import Arrivals, Fleet, Group, Served, States
 from tasks.backends.simulated.faults import FAULTS
 from tasks.backends.simulated.links import Links
-from tasks.backends.simulated.params import ReplicaGroup, SimulatedDeployParams
-from tasks.backends.simulated.world import FIRST_REPLICA, GATEWAY_INDEX, HEAD_INDEX, Effect, Timeline
+from tasks.backends.simulated.params import (
+    FIRST_REPLICA,
+    GATEWAY_INDEX,
+    HEAD_INDEX,
+    ReplicaGroup,
+    SimulatedDeployParams,
+)
+from tasks.backends.simulated.world import Effect, Timeline
 from tasks.injection import PlannedInjection
 from tasks.load.prompts import POOL_WORDS
 from tasks.load.schedule import Schedule, draw_schedule

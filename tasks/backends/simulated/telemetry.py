@@ -12,10 +12,9 @@ import pandas as pd
 from tasks import metrics
 from tasks.backends.simulated.calibration import Calibration
 from tasks.backends.simulated.hosts import Work, gpu_columns, host_columns
-from tasks.backends.simulated.params import SimulatedDeployParams
+from tasks.backends.simulated.params import FIRST_REPLICA, GATEWAY_INDEX, HEAD_INDEX, SimulatedDeployParams
 from tasks.backends.simulated.sampling import Answers, Scrapes, ScrapeSchedule
 from tasks.backends.simulated.simulation import Outcome
-from tasks.backends.simulated.world import FIRST_REPLICA, GATEWAY_INDEX, HEAD_INDEX
 from tasks.export.derived_metrics import windows_of
 from tasks.export.grid import TimeGrid
 from tasks.metrics import Metric

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tasks.backends.simulated.world import FIRST_REPLICA, GATEWAY_INDEX, HEAD_INDEX
+from tasks.backends.simulated.params import FIRST_REPLICA, GATEWAY_INDEX, HEAD_INDEX
 
 if TYPE_CHECKING:
     from tasks.backends.simulated.engine import Served

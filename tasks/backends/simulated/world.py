@@ -9,8 +9,6 @@ import numpy as np
 
 from tasks.backends.simulated.calibration import Calibration
 
-GATEWAY_INDEX, HEAD_INDEX, FIRST_REPLICA = 0, 1, 2
-
 
 @dataclass
 class World:

@@ -21,9 +21,10 @@ from tasks.imports import imported_packages
 from tasks.rca.method import METHODS, Coverage, Evidence, Finding
 from tasks.rca.run.child import MIB, START_TIMEOUT_S, Child, Confinement, Ready, RunnerError
 from tasks.rca.run.pair import MetricSuspect, PairResult, Status, Suspect
-from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
+from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob
 from tasks.rca.run.sandbox import LEVELS, Level, visible_paths
 from tasks.rca.run.worker import NewView, Started
+from tasks.system.process import usable_cpus
 from tasks.system.scratch import scratch_directory
 
 _WORKER = "tasks.rca.run.worker"

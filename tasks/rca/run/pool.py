@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -85,8 +84,3 @@ class PairPool(Protocol):
         """Return the pairs that ended. Waits at most ``timeout_s``, or until one of ``also`` is readable."""
 
     def close(self) -> None: ...
-
-
-def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,7 +24,8 @@ from tasks.rca.method import METHODS
 from tasks.rca.run.child import START_TIMEOUT_S, RunnerError
 from tasks.rca.run.environment import environment
 from tasks.rca.run.local_pool import PairWorker, WorkerPlace
-from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, usable_cpus
+from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob
+from tasks.system.process import usable_cpus
 from tasks.system.scratch import scratch_directory
 
 OWN_CLUSTER = "local"

@@ -23,9 +23,10 @@ from tasks.rca.method import Method
 from tasks.rca.run.builder import Build, Built, ViewFacts
 from tasks.rca.run.child import START_TIMEOUT_S, Child, Ready, RunnerError
 from tasks.rca.run.local_pool import LocalPool
-from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, PairPool, usable_cpus
+from tasks.rca.run.pool import TICK_S, Limits, Outcome, PairJob, PairPool
 from tasks.rca.run.worker import Job
 from tasks.rca.view import CaseView
+from tasks.system.process import usable_cpus
 
 logger = logging.getLogger(__name__)
 

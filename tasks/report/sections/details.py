@@ -33,7 +33,7 @@ def render(report: ReportData) -> Markup:
         "EVIDENCE_SHOWN": EVIDENCE_SHOWN,
     }
     return Markup("").join(
-        rendered("details.html.j2", report, case=case, figure=_figure(case), **limits) for case in report.cases
+        rendered("details.html.j2", report, case=case, figure=_figure(case), **limits) for case in report.detailed
     )
 
 

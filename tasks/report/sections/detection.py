@@ -14,13 +14,14 @@ from tasks.report.data import ReportData
 from tasks.report.section import rendered, section
 from tasks.score.files import number
 
+ROWS_SHOWN = 500
 Outcome = Literal["detected", "not detected", "false alarm", "rightly quiet"]
 
 
 @section(link="Detection", title="Detection: when did the methods think it began?", order=60)
 def render(report: ReportData) -> Markup | None:
     found = detections(report.scoreboard.files.detections) if report.scoreboard else None
-    return rendered("detection.html.j2", report, detections=found) if found else None
+    return rendered("detection.html.j2", report, detections=found, ROWS_SHOWN=ROWS_SHOWN) if found else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tasks.backends.simulated.calibration import Calibration, EngineModel, StepLaw, read_calibration
 from tasks.backends.simulated.engine import Arrivals, Fleet, Group, States
 from tasks.backends.simulated.links import Links
-from tasks.backends.simulated.world import FIRST_REPLICA, Effect, Timeline, World
+from tasks.backends.simulated.params import FIRST_REPLICA
+from tasks.backends.simulated.world import Effect, Timeline, World
 
 FAR = 1e9
 

@@ -9,8 +9,9 @@ import pytest
 
 from tasks.backends.simulated.calibration import Calibration, read_calibration
 from tasks.backends.simulated.maker import publish_until_now
+from tasks.backends.simulated.params import FIRST_REPLICA
 from tasks.backends.simulated.simulation import Outcome, Simulation, simulate
-from tasks.backends.simulated.world import FIRST_REPLICA, Effect, World
+from tasks.backends.simulated.world import Effect, World
 from tasks.case import validate_case
 from tasks.injection import InjectionSpec
 from tests.backends.simulated.cases import deploy, fault, order
