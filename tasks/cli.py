@@ -31,6 +31,7 @@ from tasks.commands.export import export_dataset
 from tasks.commands.faults import faults
 from tasks.commands.import_ import import_dataset
 from tasks.commands.inject import inject
+from tasks.commands.label import label
 from tasks.commands.load import load
 from tasks.commands.methods import methods
 from tasks.commands.params import params_app
@@ -92,6 +93,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "record": record,
     "diagnose": diagnose,
+    "label": label,
     "compare": compare,
     "performance": performance,
     "benchmark": benchmark,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,8 @@ from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 if TYPE_CHECKING:
     from tasks.diagnose.recording import Recording
 
+WAIT_S = 60.0
+"""So long a diagnosis waits for another one of the same workspace."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -36,7 +40,14 @@ def diagnose(
         list[str] | None,
         typer.Option("--method", metavar="NAME", help="Instead of diagnose.methods; again for a further one."),
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on looking, every diagnose.every_s seconds.")] = False,
+    alerts: Annotated[
+        str | None,
+        typer.Option("--alerts", metavar="[HOST:]PORT", help="Receive the webhooks of Alertmanager there, at /alerts."),
+    ] = None,
     as_json: AsJson = False,
+    after: Annotated[str | None, typer.Option("--after", hidden=True)] = None,
+    alerts_of: Annotated[Path | None, typer.Option("--alerts-of", hidden=True)] = None,
     stack: StackIndex = None,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -47,10 +58,18 @@ def diagnose(
     """
     if at is not None and since is not None:
         raise ParamsError(["--at and --since: give one of them"])
+    if watch or alerts is not None:
+        if case is not None or at is not None or since is not None or as_json:
+            raise ParamsError(["--watch, --alerts: not with CASE, --at, --since or --json"])
+        _watch(watch, alerts, method or [], stack, params, workspace)
+        return
     from tasks.console import Console
     from tasks.diagnose.diagnose import NoChange, Question
     from tasks.diagnose.diagnose import diagnose as answer
+    from tasks.diagnose.errors import DiagnoseError
     from tasks.diagnose.incidents import prune
+    from tasks.diagnose.watch import ALERTS
+    from tasks.system.file_lock import FileLock
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
     logging.getLogger("tasks.export").setLevel(logging.ERROR)  # the diagnosis says what is missing
@@ -58,9 +77,13 @@ def diagnose(
         methods=tuple(method or checked.diagnose.methods),
         at=None if at is None else moment(at, "--at"),
         since_s=None if since is None else seconds(since, "--since"),
+        not_before=None if after is None else moment(after, "--after"),
+        alerts=() if alerts_of is None else ALERTS.validate_json(alerts_of.read_bytes()),
     )
-    recording = _recording(case, checked, one_stack(checked, place, stack))
-    found = answer(recording, question, checked, place.incidents, (lambda _: None) if as_json else console.say)
+    busy = DiagnoseError(f"another diagnosis is under way in {place.root}")
+    with FileLock(place.root / ".diagnose.lock", busy, timeout_s=WAIT_S):
+        recording = _recording(case, checked, one_stack(checked, place, stack))
+        found = answer(recording, question, checked, place.incidents, (lambda _: None) if as_json else console.say)
     prune(place.incidents, checked.diagnose.keep, checked.diagnose.keep_days)
     if isinstance(found, NoChange):
         text = f'{{"named": false, "text": "{found.text}"}}' if as_json else found.text
@@ -68,6 +91,33 @@ def diagnose(
         raise typer.Exit(EXIT_NOTHING)
     console.show(found.model_dump_json(indent=1) if as_json else found.text())
     raise typer.Exit(0 if found.named else EXIT_NOTHING)
+
+
+def _watch(
+    look: bool, address: str | None, methods: Sequence[str], stack: int | None, params: Path, workspace: Path
+) -> None:
+    """Watch until Ctrl-C, which ends well."""
+    from tasks.console import Console
+    from tasks.diagnose.alerts import Inbox, Receiver
+    from tasks.diagnose.watch import ChildProcess, Watch
+
+    checked, place, console = checked_params(params), workspace_at(workspace), Console()
+    one_stack(checked, place, stack)
+    options = ["--params", str(params), "--workspace", str(place.root)]
+    options += [] if stack is None else ["--stack", str(stack)]
+    options += [word for method in methods for word in ("--method", method)]
+    inbox = Inbox()
+    loop = Watch(ChildProcess(options), checked.diagnose, place.incidents, console.say, inbox, look)
+    with ExitStack() as open_things:
+        if address is not None:
+            receiver = open_things.enter_context(Receiver(address, inbox, checked.diagnose.token_file))
+            console.say(f"watch: alerts are taken at {receiver.url}")
+        if look:
+            console.say(f"watch: looks every {checked.diagnose.every_s:g} s")
+        try:
+            loop.run()
+        except KeyboardInterrupt:
+            console.say("watch: ended")
 
 
 def _recording(case: str | None, params: Params, place: Workspace) -> Recording:
