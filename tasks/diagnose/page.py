@@ -88,7 +88,7 @@ def _shown(diagnosis: Diagnosis, case: Case) -> list[Shown]:
         named.setdefault(finding.service, finding)
     if not findings:
         named = {answer.suspects[0].service: None for answer in diagnosis.answers if answer.suspects}
-    shown = []
+    shown: list[Shown] = []
     for finding in findings:
         plots = _plots(finding.service, finding, wide, case, diagnosis) if len(shown) < PLOTTED else ()
         shown.append(Shown(who(finding), finding, plots))
@@ -126,7 +126,7 @@ def _plots(
     changes = {str(metric): _change(own[metric], diagnosis) for metric in own.columns}
     order = [metric for metric in dict.fromkeys(told) if metric in changes]
     order += [metric for metric in sorted(changes, key=lambda each: -changes[each]) if metric not in order]
-    seconds = (wide.index - pd.Timestamp(diagnosis.change)).total_seconds().to_numpy()
+    seconds = (pd.DatetimeIndex(wide.index) - pd.Timestamp(diagnosis.change)).total_seconds().to_numpy()
     shown = order[:PANELS]
     return tuple(_plot(name, own[name].to_numpy(), _siblings(wide, others, name), seconds) for name in shown)
 

@@ -114,8 +114,8 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 @dataclass
 class Watch:
-    """``ask``: makes a diagnosis. ``folder``: of the incidents. ``look``: whether to look now and then; else only alerts
-    lead to a diagnosis. ``after``: what else follows a diagnosis that names a root."""
+    """``ask``: makes a diagnosis. ``folder``: of the incidents. ``look``: whether to look now and then; else it acts on
+    alerts alone. ``after``: what else follows a diagnosis that names a root."""
 
     ask: Callable[[Ask], Reply]
     params: DiagnoseParams
