@@ -33,6 +33,7 @@ from tasks.diagnose.timeline import Event, events_of_case, events_of_prometheus
 from tasks.export.base import ExportContext, TelemetrySources, export_errors_of
 from tasks.export.exporter import export_case
 from tasks.export.queries.metrics import METRIC_MAP_VERSION, explain_missing, missing_metrics
+from tasks.export.sources.http import NO_ACCESS
 from tasks.export.sources.prometheus import PrometheusClient
 from tasks.params import ExportParams, Params, ScoreParams
 from tasks.rca.features.change_point import Detection
@@ -188,13 +189,12 @@ class LiveRecording(Recording):
 
     def _clock_ahead_s(self) -> float:
         """Return by how much the clock of Prometheus is ahead of this machine's; 0 without a Prometheus."""
-        url, access = self.sources.prometheus_url, self.sources.access.get("prometheus")
+        url, access = self.sources.prometheus_url, self.sources.access.get("prometheus", NO_ACCESS)
         if url is None:
             return 0.0
-        more = {} if access is None else {"access": access}
         with (
             export_errors_of("Prometheus"),
-            PrometheusClient(url, timeout_s=CLOCK_TIMEOUT_S, retries=1, **more) as client,
+            PrometheusClient(url, timeout_s=CLOCK_TIMEOUT_S, retries=1, access=access) as client,
         ):
             before = time.time()
             return client.now() - (before + time.time()) / 2

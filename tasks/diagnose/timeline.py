@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -126,7 +126,7 @@ def _events(parts: list[Series], context: ExportContext, grid: TimeGrid) -> Iter
                 yield Event(moment, "scaling", _known(what, context), text)
 
 
-def _alert(labels: dict[str, str], times: np.ndarray, context: ExportContext, grid: TimeGrid) -> Iterator[Event]:
+def _alert(labels: Mapping[str, str], times: np.ndarray, context: ExportContext, grid: TimeGrid) -> Iterator[Event]:
     hidden = {"__name__", "alertname", "alertstate", "namespace", "prometheus"}
     shown = [f"{name}={labels[name]}" for name in sorted(labels.keys() - hidden)]
     who = labels.get("service") or labels.get("pod") or ""
