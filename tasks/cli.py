@@ -18,6 +18,7 @@ import typer
 from tasks import __version__
 from tasks.commands.act import act
 from tasks.commands.actions import actions
+from tasks.commands.attach import attach
 from tasks.commands.benchmark import benchmark
 from tasks.commands.calibrate import calibrate
 from tasks.commands.campaign import campaign
@@ -97,6 +98,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "performance": performance,
     "benchmark": benchmark,
+    "attach": attach,
     "calibrate": calibrate,
     "validity": validity,
     "study": study,

@@ -99,6 +99,20 @@ class ActionSupport:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Attachment:
+    """Where to look for a stack that somebody else deployed.
+
+    ``namespace``: of a Kubernetes cluster; ``auth``: of the telemetry servers, as in parameters, without any secret.
+    """
+
+    namespace: str | None = None
+    context: str | None = None
+    prometheus_url: str | None = None
+    loki_url: str | None = None
+    auth: Mapping[str, Any] = field(default_factory=dict)
+
+
 class LiveStack(ABC):
     """A stack that is up, as one attempt at a case sees it."""
 
@@ -293,6 +307,12 @@ class Backend(ABC, Generic[P]):
         """Simulate a recorded case again, with the same id, below ``cases``; None if a kind of it cannot be simulated.
         Raises RCArenaError."""
         raise cls._lacks("calibrate --twins", "make_twin")
+
+    @classmethod
+    def propose(cls, order: Attachment) -> Answer:
+        """Look for a stack, without changing anything: ``text`` says what was found, ``document["file"]`` are
+        parameters to attach it by. Raises RCArenaError."""
+        raise cls._lacks("attach", "propose")
 
     @classmethod
     def charts(cls, check: bool) -> Answer | None:

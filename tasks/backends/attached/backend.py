@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.backends import register
 from tasks.backends.attached.params import AttachedDeployParams
-from tasks.backends.base import Answer, Backend, MissingSeries, Say
+from tasks.backends.base import Answer, Attachment, Backend, MissingSeries, Say
 from tasks.deploy.errors import DeployError
 from tasks.workspace import RUNTIME_FILE, Workspace
 
@@ -35,6 +35,12 @@ class AttachedBackend(Backend[AttachedDeployParams]):
         from tasks.backends.attached.faults import SUPPORT
 
         return SUPPORT
+
+    @classmethod
+    def propose(cls, order: Attachment) -> Answer:
+        from tasks.backends.attached.propose import propose
+
+        return propose(order)
 
     def up(self, say: Say) -> None:
         """Check that the stack can be read, and remember it. Nothing of it is changed."""

@@ -65,8 +65,7 @@ def _prometheus(
     context = context_now(sources, stack, scrape_interval_s)
     with context.prometheus() as client:
         before = time.time()
-        ((_, theirs),) = client.instant("time()")
-        skew = theirs - (before + time.time()) / 2
+        skew = client.now() - (before + time.time()) / 2
     checks = [clock_check(skew)]
     if not context.series_names:
         nothing = f"no sample of the last {LOOK_BACK_S // 60} minutes: is it the right server, and does it scrape?"

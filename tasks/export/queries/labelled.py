@@ -148,6 +148,11 @@ def _docker(metric: Metric, kind: Kind, series: str, matchers: str = "") -> Cand
     return Candidate(metric, "cAdvisor (Docker)", "cadvisor", kind, series, ANY, own)
 
 
+def _cgroup(metric: Metric, kind: Kind, series: str) -> Candidate:
+    """Return cAdvisor's series of a cgroup that is neither a pod's container nor one of Docker: a systemd unit."""
+    return Candidate(metric, "cAdvisor (cgroups)", "cgroup", kind, series, ANY, 'container="",name=""', each="id")
+
+
 def _kube(metric: Metric, kind: Kind, series: str, matchers: str = "") -> Candidate:
     each = "container" if "container" in series else ""
     return Candidate(metric, "kube-state-metrics", "kube_state", kind, series, ANY, matchers, each=each, optional=True)
@@ -207,24 +212,29 @@ _RECEIVED, _SENT = "container_network_receive_bytes_total", "container_network_t
 CANDIDATES: tuple[Candidate, ...] = (
     _pod(metrics.CPU_USAGE, "rate", "container_cpu_usage_seconds_total"),
     _docker(metrics.CPU_USAGE, "rate", "container_cpu_usage_seconds_total"),
+    _cgroup(metrics.CPU_USAGE, "rate", "container_cpu_usage_seconds_total"),
     _process(metrics.CPU_USAGE, "rate", "process_cpu_seconds_total"),
     _ray(metrics.CPU_USAGE, "ray_node_cpu_utilization", 1e-2, "ray_node_cpu_count"),
     _node(metrics.CPU_USAGE, "rate", "node_cpu_seconds_total", 'mode!~"idle|iowait"'),
     _pod(metrics.MEMORY_WORKING_SET, "gauge", "container_memory_working_set_bytes"),
     _docker(metrics.MEMORY_WORKING_SET, "gauge", "container_memory_working_set_bytes"),
+    _cgroup(metrics.MEMORY_WORKING_SET, "gauge", "container_memory_working_set_bytes"),
     _process(metrics.MEMORY_WORKING_SET, "gauge", "process_resident_memory_bytes"),
     _ray(metrics.MEMORY_WORKING_SET, "ray_node_mem_used"),
     _node(metrics.MEMORY_WORKING_SET, "gauge", "node_memory_MemTotal_bytes", minus="node_memory_MemAvailable_bytes"),
     _pod(metrics.MEMORY_RSS, "gauge", "container_memory_rss"),
     _docker(metrics.MEMORY_RSS, "gauge", "container_memory_rss"),
+    _cgroup(metrics.MEMORY_RSS, "gauge", "container_memory_rss"),
     _process(metrics.MEMORY_RSS, "gauge", "process_resident_memory_bytes"),
     _pod(metrics.NETWORK_RECEIVE, "rate", _RECEIVED, each="interface"),
     _docker(metrics.NETWORK_RECEIVE, "rate", _RECEIVED, 'interface!="lo"'),
+    _cgroup(metrics.NETWORK_RECEIVE, "rate", _RECEIVED),
     _process(metrics.NETWORK_RECEIVE, "rate", "process_network_receive_bytes_total"),
     _ray(metrics.NETWORK_RECEIVE, "ray_node_network_receive_speed"),
     _node(metrics.NETWORK_RECEIVE, "rate", "node_network_receive_bytes_total", 'device!="lo"'),
     _pod(metrics.NETWORK_TRANSMIT, "rate", _SENT, each="interface"),
     _docker(metrics.NETWORK_TRANSMIT, "rate", _SENT, 'interface!="lo"'),
+    _cgroup(metrics.NETWORK_TRANSMIT, "rate", _SENT),
     _process(metrics.NETWORK_TRANSMIT, "rate", "process_network_transmit_bytes_total"),
     _ray(metrics.NETWORK_TRANSMIT, "ray_node_network_send_speed"),
     _node(metrics.NETWORK_TRANSMIT, "rate", "node_network_transmit_bytes_total", 'device!="lo"'),
@@ -236,6 +246,9 @@ CANDIDATES: tuple[Candidate, ...] = (
     _docker(metrics.PROCESSES, "gauge", "container_processes"),
     _pod(metrics.NETWORK_DROPPED, "rate", "container_network_receive_packets_dropped_total", each="interface"),
     _node(metrics.NETWORK_DROPPED, "rate", "node_network_receive_drop_total", 'device!="lo"'),
+    _cgroup(metrics.CPU_THROTTLED, "rate", "container_cpu_cfs_throttled_seconds_total"),
+    _cgroup(metrics.MEMORY_LIMIT_HITS, "rate", "container_memory_failcnt"),
+    _cgroup(metrics.PROCESSES, "gauge", "container_processes"),
     _kube(metrics.CPU_LIMIT, "gauge", "kube_pod_container_resource_limits", 'resource="cpu"'),
     _kube(metrics.MEMORY_LIMIT, "gauge", "kube_pod_container_resource_limits", 'resource="memory"'),
     _kube(metrics.RESTARTS_RATE, "rate", "kube_pod_container_status_restarts_total"),

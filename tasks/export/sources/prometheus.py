@@ -154,6 +154,17 @@ class PrometheusClient(TelemetryClient):
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise SourceError(f"{self._http.url}: an answer that is not Prometheus's (query: {promql})") from error
 
+    def raw(self, selector: str) -> list[Series]:
+        """Return the samples, as they were scraped, of a selector with a range: ``up[5m]``. Raises SourceError."""
+        question = f"query: {selector}"
+        answer = self._http.request("/api/v1/query", {"query": selector}, final=_is_too_much)
+        document, arrays = decode_answer(answer.body)
+        data = self._data(answer, document, question)
+        try:
+            return matrix_series(data.get("result") if isinstance(data, dict) else None, arrays, self.left_out)
+        except OddAnswerError as error:
+            raise SourceError(f"{self._http.url}: an answer that is not Prometheus's: {error} ({question})") from None
+
     def label_names(self, start_s: float, end_s: float) -> frozenset[str]:
         """Return the names of all labels of series that had a sample between the two times (s since the epoch)."""
         fields = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}

@@ -47,13 +47,13 @@ def _named(name: str, labels: dict[str, str], ending: str = "") -> tuple[str, st
     return f"{plain}{ending}", ",".join(texts)
 
 
-def openmetrics(families: list[tuple[Family, dict[str, str], float]]) -> str:
-    """Return the samples of families with their labels and factors, as OpenMetrics text."""
+def openmetrics(families: list[tuple[Family, dict[str, str], float]], start: int = T0) -> str:
+    """Return the samples of families with their labels and factors, as OpenMetrics text; ``start``: of the first."""
     by_name: dict[str, list[str]] = {}
     for family, labels, factor in families:
         for name, texts, value in family.samples(labels, factor):
             by_name.setdefault(name, []).extend(
-                f"{name}{{{texts}}} {value(i * STEP_S):.6g} {T0 + i * STEP_S}" for i in range(SAMPLES)
+                f"{name}{{{texts}}} {value(i * STEP_S):.6g} {start + i * STEP_S}" for i in range(SAMPLES)
             )
     return "".join(f"# TYPE {name} unknown\n" + "\n".join(lines) + "\n" for name, lines in by_name.items())
 
