@@ -19,3 +19,12 @@ def some(names: Iterable[str], most: int = 3, by: str = ", ") -> str:
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return by.join(listed[:most]) + more
+
+
+return ", ".join(listed[:most]) + more
+
+
+def two_decimals(value: float) -> str:
+    """Format a score or a share: ``0.25``; one that would vanish (chance among 1,000 services) by its first digit:
+    ``0.001``."""
+    return f"{value:.1g}" if 0 < abs(value) < 0.005 else f"{value:.2f}"

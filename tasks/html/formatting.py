@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from tasks.text import two_decimals
+
 _PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
 _SMALL_PREFIX_UNITS = {"s"}
 _LARGE_PREFIX_UNITS = {"bytes": "B", "bytes/s": "B/s"}
@@ -25,7 +27,7 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def score(value: float | None) -> str:
-    return ABSENT if value is None or math.isnan(value) else f"{value:.2f}"
+    return ABSENT if value is None or math.isnan(value) else two_decimals(value)
 
 
 def seconds(value: float | None) -> str:

@@ -25,7 +25,7 @@ from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
 from tasks.report.standings import FirstNamed, Standing, first_named, standings
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
-from tasks.text import some
+from tasks.text import some, two_decimals
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +267,9 @@ def _best(scoreboard: Scoreboard | None) -> Iterable[Fact]:
     label = f"best {SCORE_LABELS[LEADING_SCORE]}: {', '.join(names[:BEST_NAMED])}"
     if len(names) > BEST_NAMED:
         label += f" and {len(names) - BEST_NAMED} more"
-    yield Fact(label + (f" (chance {best.chance:.2f})" if best.chance is not None else ""), f"{best.value:.2f}")
+    yield Fact(
+        label + (f" (chance {two_decimals(best.chance)})" if best.chance is not None else ""), two_decimals(best.value)
+    )
 
 
 class _Facts:

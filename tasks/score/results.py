@@ -19,6 +19,7 @@ from tasks.score.references import REFERENCE_LABELS, REFERENCES
 from tasks.score.set_tables import ALL
 from tasks.score.tables import Scored
 from tasks.score.truth import Truth
+from tasks.text import two_decimals
 
 TABLE_WIDTH = 120
 _CASES_NAMED = 3
@@ -136,7 +137,7 @@ class ScoreResult:
             method: (
                 method,
                 *(_with_interval(cells.row(method, score)) for score in ("ac1", "avg5")),
-                f"{cells.row(method, 'avg5').tail:.2f}",
+                two_decimals(cells.row(method, "avg5").tail),
                 *cells.macro(method, "value"),
                 *cells.at_metric_level(method, "value"),
                 str(round(cells.row(method, "failure_rate").value * cells.cases["all"])),
@@ -153,7 +154,7 @@ class ScoreResult:
             avg5[name] = expected[1]
             rows[name] = (
                 name,
-                *(f"{value:.2f}" for value in (*expected, expected[1])),
+                *map(two_decimals, (*expected, expected[1])),
                 *cells.macro(first, reference),
                 *cells.at_metric_level(next(iter(cells.ranking_metrics), ""), reference),
                 *("", ""),
@@ -231,7 +232,7 @@ class _Cells:
         return self._rows["service", group, method, score]
 
     def pair(self, method: str, fault: str, figure: str) -> str:
-        return " / ".join(f"{getattr(self.row(method, score, fault), figure):.2f}" for score in ("ac1", "avg5"))
+        return " / ".join(two_decimals(getattr(self.row(method, score, fault), figure)) for score in ("ac1", "avg5"))
 
     @property
     def macro_column(self) -> tuple[str, ...]:
@@ -241,14 +242,14 @@ class _Cells:
         """Return AC@1 as the mean over strata; no cell if there are less than two."""
         if not self.macro_column:
             return ()
-        return (f"{getattr(self._macro[method], figure):.2f}",)
+        return (two_decimals(getattr(self._macro[method], figure)),)
 
     def at_metric_level(self, method: str, figure: str) -> tuple[str, ...]:
         """Return one cell if any method ranks metrics, else none."""
         if not self.ranking_metrics:
             return ()
         row = self._rows.get(("metric", "all", method, "avg5"))
-        return (f"{getattr(row, figure):.2f}" if row else "",)
+        return (two_decimals(getattr(row, figure)) if row else "",)
 
 
 def write_results(result: ScoreResult, pairs: Sequence[Scored]) -> None:
@@ -370,5 +371,5 @@ def _some(cases: Sequence[str]) -> str:
 
 
 def _with_interval(row: Any) -> str:
-    interval = "" if math.isnan(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
-    return f"{row.value:.2f}{interval}"
+    interval = "" if math.isnan(row.low) else f" [{two_decimals(row.low)}, {two_decimals(row.high)}]"
+    return f"{two_decimals(row.value)}{interval}"

@@ -74,10 +74,13 @@ def score_pair(truth: Truth, method: Method, result: PairResult) -> Scored:
         ties = any(suspect.tied for suspect in result.suspects)
         scores["service"] = _scores(result, ranks, absent, len(result.suspects), rest, ties)
     if not metrics.excluded:
-        place = {(suspect.service, suspect.metric): suspect.rank for suspect in result.metrics}
+        named = [(suspect.service, suspect.metric) for suspect in result.metrics]
+        place = {
+            column: suspect.rank for column, suspect in zip(named, result.metrics, strict=True) if column in correct
+        }
         found = [[place[column] for column in cause if column in place] for cause in metrics.causes]
         absent = tuple(len(cause) for cause, ranks in zip(metrics.causes, found, strict=True) if not ranks)
-        listed = sum(column in metrics.columns for column in place)
+        listed = len(metrics.columns.intersection(named))
         ties = any(suspect.tied for suspect in result.metrics)
         best = [min(ranks) for ranks in found if ranks]
         scores["metric"] = _scores(result, best, absent, len(result.metrics), metrics.candidates - listed, ties)

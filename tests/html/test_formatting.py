@@ -27,5 +27,12 @@ def test_quantity(value: float | None, unit: str, text: str) -> None:
     assert quantity(value, unit) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0.00"), (0.25, "0.25"), (0.005, "0.01"), (5 / 1002, "0.005"), (0.001, "0.001")]
+)
+def test_a_chance_among_a_thousand_does_not_vanish(value: float, text: str) -> None:
+    assert score(value) == text
+
+
 def test_score_has_two_decimals() -> None:
     assert (score(0.6666), score(None)) == ("0.67", "–")
