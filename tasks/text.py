@@ -21,9 +21,6 @@ def some(names: Iterable[str], most: int = 3, by: str = ", ") -> str:
     return by.join(listed[:most]) + more
 
 
-return ", ".join(listed[:most]) + more
-
-
 def two_decimals(value: float) -> str:
     """Format a score or a share: ``0.25``; one that would vanish (chance among 1,000 services) by its first digit:
     ``0.001``."""
