@@ -23,7 +23,7 @@ from tasks.export.queries.labelled import IDENTIFYING
 from tasks.export.queries.promql import LabelScope
 from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
-from tasks.export.sources.http import NO_ACCESS, Connection, HttpAccess, SourceError
+from tasks.export.sources.http import NO_ACCESS, HttpAccess, Patience, SourceError
 from tasks.export.sources.labelled import (
     EXPORTED,
     POD_NAMES,
@@ -107,9 +107,9 @@ class TelemetrySources:
     retries: int | None = None
 
     @property
-    def patience(self) -> Connection:
+    def patience(self) -> Patience:
         """What clients of the servers are told of time-outs and retries."""
-        given: Connection = {}
+        given: Patience = {}
         if self.timeout_s is not None:
             given["timeout_s"] = self.timeout_s
         if self.retries is not None:

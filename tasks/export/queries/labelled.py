@@ -107,7 +107,7 @@ class Candidate:
         return f"sum by ($by) (rate({self._selector('_count')}[$window]))" if self.kind == "mean" else ""
 
 
-def _vllm(metric: Metric, kind: Kind, name: str, combine: Combine = "sum", **more: str) -> list[Candidate]:
+def _vllm(metric: Metric, kind: Kind, name: str, combine: Combine = "sum") -> list[Candidate]:
     """Return vLLM's own series and those that Ray exports for it, newer names first."""
     found = []
     for known in vllm_names(name):
@@ -122,7 +122,6 @@ def _vllm(metric: Metric, kind: Kind, name: str, combine: Combine = "sum", **mor
                     series=f"{prefix.name}{known}",
                     roles=REPLICA & metric.roles,
                     combine=combine,
-                    **more,
                 )
             )
     return found

@@ -272,12 +272,17 @@ def message_lines(messages: object) -> list[str]:
     return [one_line(text) for text in (messages if isinstance(messages, list) else [messages])]
 
 
-class Connection(TypedDict, total=False):
-    """Arguments of ``HttpClient`` that the client of a telemetry server passes on."""
+class Patience(TypedDict, total=False):
+    """How long a client waits, and how often it tries."""
 
     timeout_s: float
     retries: int
     backoff_s: float
+
+
+class Connection(Patience, total=False):
+    """Arguments of ``HttpClient`` that the client of a telemetry server passes on."""
+
     access: HttpAccess
 
 
