@@ -128,15 +128,14 @@ def dominance(
     common = common_cases(a, b)
     if common:
         a, b = ({case: side[case] for case in common} for side in (a, b))
-    wins = _wins(list(a.values()), list(b.values()))
-    sizes_a, sizes_b = (np.array([len(values) for values in side.values()], dtype=float) for side in (a, b))
-    value = wins.sum() / (sizes_a.sum() * sizes_b.sum())
+    wins = _Wins(list(a.values()), list(b.values()))
+    once_a, once_b = (np.ones((1, len(side)), dtype=np.int64) for side in (a, b))
+    value = wins.of(once_a, once_b)[0]
     if len(a) < 2 or len(b) < 2:
         return Dominance(float(value), None, None)
     drawn_a = _weights(len(a), how, f"{label}|a")
     drawn_b = drawn_a if common else _weights(len(b), how, f"{label}|b")
-    totals = np.einsum("si,ij,sj->s", drawn_a, wins, drawn_b)
-    low, high = _interval(totals / ((drawn_a @ sizes_a) * (drawn_b @ sizes_b)), how.confidence)
+    low, high = _interval(wins.of(drawn_a, drawn_b), how.confidence)
     return Dominance(float(value), low, high)
 
 
@@ -147,14 +146,24 @@ def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.quantile(values, (np.arange(_LEVELS) + 0.5) / _LEVELS)
 
 
-def _wins(a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the pairs of requests with b greater minus those with a greater, (cases of a, of b). Sorted input."""
-    return np.array(
-        [
-            [
-                float(np.searchsorted(x, y, side="left").sum() - (len(x) - np.searchsorted(x, y, side="right")).sum())
-                for y in b
-            ]
-            for x in a
-        ]
-    )
+class _Wins:
+    """The requests of both campaigns in one order, so that samples of cases are compared in linear time and memory."""
+
+    def __init__(self, a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]) -> None:
+        self._sizes = tuple(np.array([len(values) for values in side]) for side in (a, b))
+        values_a, values_b = np.concatenate(a), np.concatenate(b)
+        order = np.argsort(values_a, kind="stable")
+        self._case_a = np.repeat(np.arange(len(a)), self._sizes[0])[order]
+        self._case_b = np.repeat(np.arange(len(b)), self._sizes[1])
+        self._below = np.searchsorted(values_a[order], values_b, side="left")
+        self._not_above = np.searchsorted(values_a[order], values_b, side="right")
+
+    def of(self, drawn_a: NDArray[np.int64], drawn_b: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return Cliff's delta per sample; ``drawn_a``, ``drawn_b``: how often it has each case, (samples, cases)."""
+        return np.array([self._one(*drawn) for drawn in zip(drawn_a, drawn_b, strict=True)])
+
+    def _one(self, drawn_a: NDArray[np.int64], drawn_b: NDArray[np.int64]) -> float:
+        until = np.concatenate([[0], np.cumsum(drawn_a[self._case_a])])  # how many of a come before a place
+        below, above = until[self._below], until[-1] - until[self._not_above]
+        total = int((drawn_b[self._case_b] * (below - above)).sum())
+        return total / (int(drawn_a @ self._sizes[0]) * int(drawn_b @ self._sizes[1]))
