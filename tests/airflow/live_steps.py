@@ -1,7 +1,8 @@
 """Stand-in for the live commands of ``rcarena``: no stack, no load; synthetic telemetry of each planned case.
 
-``preflight``, ``deploy`` and ``step`` are played here; all other commands are the real ones. What
-would be a stack is the file ``stack/up``, what would be a fault is a file in ``faults``: tests look for them.
+``preflight``, ``deploy`` and ``step`` are played here; all other commands, and ``step make``, which needs no stack, are
+the real ones. What would be a stack is the file ``stack/up``, what would be a fault is a file in ``faults``: tests look
+for them.
 Files in ``behave`` beside or in the campaigns' folders change what a command does: ``fail-<command>`` with how often
 it still fails, ``hold-<command>`` makes it wait until the file is gone; a command is a word such as ``deploy-up``,
 ``step-load``, ``during-inject`` or ``record``. With ``mislead`` a service that has no fault shows it.
@@ -22,7 +23,7 @@ EXIT_FINISHED = 99
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in LIVE:
+    if len(sys.argv) < 2 or sys.argv[1] not in LIVE or sys.argv[1:3] == ["step", "make"]:
         _behave(_workspace(sys.argv).parent / "behave", sys.argv[1])
         real = Path(sys.executable).with_name("rcarena")
         os.execv(real, [str(real), *sys.argv[1:]])
