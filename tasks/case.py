@@ -96,6 +96,7 @@ CALLS = "calls"
 RUNS_ON = "runs_on"
 
 NOT_DECLARED = "not declared"
+MANY_ROWS = 500_000
 
 SignalName = Literal["metrics", "requests", "logs", "spans", "topology"]
 SIGNALS: dict[SignalName, pa.Schema] = {
@@ -345,8 +346,8 @@ class Case:
         if not file.exists():
             return SIGNALS[signal].empty_table().to_pandas()
         schema = SIGNALS[signal]
-        there = [name for name in pq.read_schema(file).names if name in schema.names]
-        return as_signal(signal, pq.read_table(file, columns=there)).to_pandas()
+        with pq.ParquetFile(file) as opened:
+            return as_signal(signal, _read(opened, schema)).to_pandas()
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -516,10 +517,10 @@ def _signal_problems(case: Case, signal: str, schema: pa.Schema) -> list[str]:
         what = f"{signal}: declared {declared.status} but {file.name} does not exist"
         return [] if declared.status == "missing" else [what]
     try:
-        found = pq.read_schema(file)
-        if problems := _column_problems(file.name, found, schema):
-            return problems
-        table = pq.read_table(file, columns=[name for name in found.names if name in schema.names])
+        with pq.ParquetFile(file) as opened:
+            if problems := _column_problems(file.name, opened.schema_arrow, schema):
+                return problems
+            table = _read(opened, schema)
     except (OSError, pa.ArrowException) as error:
         return [f"{file.name}: not readable as Parquet: {error}"]
     problems = [
@@ -536,6 +537,12 @@ def _signal_problems(case: Case, signal: str, schema: pa.Schema) -> list[str]:
         strangers = sorted(str(name) for name in found_services - known)
         problems += [f"{file.name}: service '{name}' is not one of stack.services" for name in strangers]
     return problems
+
+
+def _read(opened: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
+    """Read the columns of ``schema`` that are there. Threads cost a small file more than they save."""
+    there = [name for name in opened.schema_arrow.names if name in schema.names]
+    return opened.read(there, use_threads=opened.metadata.num_rows > MANY_ROWS)
 
 
 def _column_problems(file: str, found: pa.Schema, schema: pa.Schema) -> list[str]:

@@ -61,7 +61,7 @@ class Campaign:
 
         out = self._folder / "ray"
         score_campaign(self._folder / "cases", self._params, out, open_pool=opened, progress=progress)
-        self.lost = sum(pools[0]._lost.values())
+        self.lost = sum(pools[0]._lost.values()) + pools[0]._lost_at_start
         return contents(out)
 
 

@@ -84,8 +84,9 @@ class RayPool:
         self._slots: list[ActorSlot] = []
         self._again: list[PairJob] = []
         self._lost: dict[tuple[str, str], int] = {}
+        self._lost_at_start = 0
         self._view: tuple[int, Any] | None = None
-        self._began = time.monotonic()
+        self._seen_alive = time.monotonic()
         self.size = workers or int(self._ray.cluster_resources().get("CPU", 0))
         if self.size < 1:
             self.close()
@@ -126,7 +127,9 @@ class RayPool:
             for slot in [slot for slot in self._slots if slot.pending in answered]
             if (outcome := self._answer(slot)) is not None
         ]
-        if not any(slot.ready for slot in self._slots) and time.monotonic() - self._began > START_TIMEOUT_S:
+        if any(slot.ready for slot in self._slots):
+            self._seen_alive = time.monotonic()
+        elif time.monotonic() - self._seen_alive > START_TIMEOUT_S:
             raise RunnerError(f"no Ray actor started within {START_TIMEOUT_S:g} s: the cluster has no free CPU")
         return outcomes
 
@@ -161,16 +164,21 @@ class RayPool:
             return outcome
         _check_environment(answer)
         slot.ready = True
+        self._lost_at_start = 0
         return None
 
     def _replace(self, slot: ActorSlot, reason: str) -> None:
         """Replace an actor that died with its node or was killed. Its pair runs again on another."""
-        pair = (slot.job.case, slot.job.name) if slot.job is not None else ("", "")
-        self._lost[pair] = self._lost.get(pair, 0) + 1
-        if self._lost[pair] >= _LOST_AT_MOST:
-            raise RunnerError(f"lost {_LOST_AT_MOST} Ray actors in a row: {_one_line(reason)}")
-        if slot.job is not None:
+        if slot.job is None:  # it was starting; a node that is lost takes all of its actors along
+            self._lost_at_start += 1
+            hopeless = self._lost_at_start >= _LOST_AT_MOST * self.size
+        else:
+            pair = slot.job.case, slot.job.name
+            self._lost[pair] = self._lost.get(pair, 0) + 1
+            hopeless = self._lost[pair] >= _LOST_AT_MOST
             self._again.append(slot.job)
+        if hopeless:
+            raise RunnerError(f"lost {_LOST_AT_MOST} Ray actors in a row: {_one_line(reason)}")
         self._slots[self._slots.index(slot)] = self._new_slot()
 
 

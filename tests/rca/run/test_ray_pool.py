@@ -63,10 +63,12 @@ class SimpleFuture:
 
 
 class FakeRay:
-    """A cluster whose actors answer at once; ``dies`` of the calls that run a pair lose their actor."""
+    """A cluster whose actors answer at once; ``dies`` of the calls that run a pair lose their actor, only ``starts``
+    actors start."""
 
-    def __init__(self, dies: int = 0, theirs: dict[str, str] | None = None) -> None:
+    def __init__(self, dies: int = 0, theirs: dict[str, str] | None = None, starts: int = 99) -> None:
         self.dies = dies
+        self.starts = starts
         self.theirs = theirs if theirs is not None else environment(method.METHODS.other_modules)
         self.actors = 0
         self.killed = 0
@@ -97,6 +99,9 @@ class FakeRay:
     def get(self, future: Any) -> Any:
         job = future.job
         if job is None:
+            if not self.starts:
+                raise LostActorError("no room\nmore about it")
+            self.starts -= 1
             return self.theirs
         if self.dies:
             self.dies -= 1
@@ -129,6 +134,32 @@ def test_a_pair_whose_actor_is_lost_runs_on_another(monkeypatch: pytest.MonkeyPa
 def test_actors_that_are_lost_again_and_again_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunnerError, match=r"lost 3 Ray actors in a row: the node is gone$"):
         finished(FakeRay(dies=99), monkeypatch)
+
+
+def test_actors_that_never_start_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_pool, "_import_ray", lambda: FakeRay(starts=0))
+    pool = RayPool(LIMITS)
+    with pytest.raises(RunnerError, match=r"lost 3 Ray actors in a row: no room$"):
+        for _ in range(4):
+            assert pool.wait(1, ()) == []
+
+
+def test_a_run_of_many_minutes_may_lose_every_actor_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New ones have the whole time to start, however long the run has lasted."""
+    fake = FakeRay()
+    monkeypatch.setattr(ray_pool, "_import_ray", lambda: fake)
+    minutes = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(ray_pool, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    pool = RayPool(LIMITS)
+    pool.wait(1, ())
+    for number in range(2):
+        pool.start(PairJob(f"c{number}", number, b"view", Job("m", "module", {}, 1)))
+    fake.dies = 2
+    assert pool.wait(1, ()) == []
+    assert len(pool._again) == 2
+    while pool.busy:
+        pool.wait(1, ())
+    assert fake.actors == 4
 
 
 def test_a_cluster_with_other_software_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
