@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tasks.export.sources.http import HttpAccess, SecretSource
-from tasks.export.sources.labelled import SeriesOwner
 from tasks.export.sources.placement import REGEX_MARK
 from tasks.identity import NO_TELEMETRY
 from tasks.stack import DnsLabel, Role, StackParams
 from tasks.validation import Frozen, Seconds
+
+if TYPE_CHECKING:  # the DAGs plan without numpy
+    from tasks.export.sources.http import HttpAccess, SecretSource
+    from tasks.export.sources.labelled import SeriesOwner
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -57,6 +59,8 @@ class Secret(Frozen):
 
     @property
     def source(self) -> SecretSource:
+        from tasks.export.sources.http import SecretSource
+
         return SecretSource(None if self.file is None else Path(self.file).expanduser(), self.env)
 
 
@@ -101,6 +105,8 @@ class Auth(Frozen):
 
     @property
     def access(self) -> HttpAccess:
+        from tasks.export.sources.http import HttpAccess, SecretSource
+
         bearer = self.bearer.source if self.bearer else None
         authority = _path(self.tls.ca_file)
         if self.service_account:
@@ -180,6 +186,8 @@ class AttachedService(Frozen):
 
     def owners(self, known: Mapping[str, str]) -> tuple[SeriesOwner, ...]:
         """Return the labels of its series; ``known``: value of ``each`` -> service."""
+        from tasks.export.sources.labelled import SeriesOwner
+
         return tuple(SeriesOwner(self.names, labels, self.each, known) for labels in self.labels)
 
 
