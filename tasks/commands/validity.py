@@ -9,7 +9,7 @@ import typer
 
 
 def validity(
-    recorded: Annotated[Path, typer.Argument(metavar="RECORDED", help="Workspace of recorded cases.")],
+    recorded: Annotated[list[Path], typer.Argument(metavar="RECORDED...", help="Workspaces of recorded cases.")],
     simulated: Annotated[
         Path, typer.Argument(metavar="SIMULATED", help="Workspace of their twins: `rcarena calibrate --twins`.")
     ],
@@ -19,7 +19,7 @@ def validity(
 ) -> None:
     """Compare recorded cases with their simulated twins: effects of the faults, verdicts, ranking of the methods.
 
-    Score both workspaces first for the ranking of the methods.
+    Score the workspaces first for the ranking of the methods.
     """
     from tasks.compare.validity import markdown
     from tasks.compare.validity import validity as compare

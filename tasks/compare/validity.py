@@ -38,6 +38,10 @@ WITHIN = float(np.log(2))
 SILENT = -np.inf
 FLOOR = 1e-9
 AGREED_TAU = 0.7
+SAMPLES, CONFIDENCE = 2000, 0.95
+"""Bootstrap samples of cases for the interval of Kendall's tau."""
+BAND = (0.1, 0.9)
+"""Quantiles of the bands of effects over cases."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,30 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Band:
+    """How far effects on a metric are from the recorded ones over ``cases``: quantiles ``low``, ``median``, ``high`` of
+    log(simulated effect / recorded effect), and the share of cases ``within`` a factor of two."""
+
+    metric: str
+    cases: int
+    low: float
+    median: float
+    high: float
+    within: float
+
+
+@dataclass(frozen=True)
 class Validity:
-    """``tau``: Kendall's tau-b of the methods' mean scores on both sides, None when fewer than three are scored on
-    both. ``scores``: method -> (recorded, simulated). ``verdicts``: twins with the same verdict, and all."""
+    """``tau``: Kendall's tau-b of the methods' mean scores on both sides with the ends of its interval (bootstrap over
+    cases), None when fewer than three are scored on both. ``scores``: method -> (recorded, simulated). ``verdicts``:
+    twins with the same verdict, and all."""
 
     cases: int
     effects: tuple[Effect, ...]
+    bands: tuple[Band, ...]
     scores: Mapping[str, tuple[float, float]]
-    tau: float | None
+    scored: int
+    tau: tuple[float, float, float] | None
     verdicts: tuple[int, int]
 
     @property
@@ -74,51 +94,82 @@ class Validity:
         return sum(effect.agrees for effect in self.effects)
 
 
-def validity(recorded: Path, simulated: Path) -> Validity:
-    """Compare the workspace of recorded cases with that of their simulated twins, which have the same ids.
+def validity(recorded: Sequence[Path], simulated: Path) -> Validity:
+    """Compare workspaces of recorded cases with that of their simulated twins, which have the same ids.
 
     Raises:
         CompareError: no case has a twin, or the sides are not what they should be.
     """
     ours = {case.record.case_id: case for case in read_cases(simulated / "cases")}
     pairs = [
-        (case, ours[case.record.case_id]) for case in read_cases(recorded / "cases") if case.record.case_id in ours
+        (case, ours[case.record.case_id])
+        for folder in recorded
+        for case in read_cases(folder / "cases")
+        if case.record.case_id in ours
     ]
     if not pairs:
         raise CompareError(
-            f"{simulated}: it has no twin of a case of {recorded}; `rcarena calibrate --twins` makes them"
+            f"{simulated}: it has no twin of a case of {_names(recorded)}; `rcarena calibrate --twins` makes them"
         )
     if any(a.record.stack.simulated or not b.record.stack.simulated for a, b in pairs):
-        raise CompareError(f"{recorded} must hold recorded cases and {simulated} their simulated twins")
+        raise CompareError(f"{_names(recorded)} must hold recorded cases and {simulated} their simulated twins")
     verdicts = [
         (one.verdict, other.verdict)
         for a, b in pairs
         for one, other in zip(a.record.injections, b.record.injections, strict=True)
     ]
-    scores = _scores(recorded, simulated, {a.record.case_id for a, _ in pairs})
+    changes = _changes_of(pairs)
+    table = _score_table(recorded, simulated, {a.record.case_id for a, _ in pairs})
     return Validity(
         cases=len(pairs),
-        effects=tuple(_effects(pairs)),
-        scores=scores,
-        tau=_tau(scores),
+        effects=tuple(_effects(changes)),
+        bands=tuple(_bands(changes)),
+        scores=table.means(),
+        scored=table.values.shape[2],
+        tau=table.tau(),
         verdicts=(sum(one == other for one, other in verdicts), len(verdicts)),
     )
 
 
-def _effects(pairs: Sequence[tuple[Case, Case]]) -> list[Effect]:
-    single = [(a, b) for a, b in pairs if len(a.record.injections) == 1]
+def _names(folders: Sequence[Path]) -> str:
+    return ", ".join(map(str, folders))
+
+
+Changes = Mapping[tuple[str, str], list[tuple[float, float]]]
+"""(kind, metric) -> change of the metric of the target in each case of one injection: recorded, simulated."""
+
+
+def _changes_of(pairs: Sequence[tuple[Case, Case]]) -> Changes:
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for a, b in single:
-        kind = a.record.injections[0].kind
+    for a, b in pairs:
+        if len(a.record.injections) != 1:
+            continue
         left, right = _changes(a), _changes(b)
         for metric in left.keys() & right.keys():
-            found.setdefault((kind, metric), []).append((left[metric], right[metric]))
+            found.setdefault((a.record.injections[0].kind, metric), []).append((left[metric], right[metric]))
+    return found
+
+
+def _effects(changes: Changes) -> list[Effect]:
     effects = [
         Effect(kind, metric, len(values), *(float(np.median([pair[i] for pair in values])) for i in (0, 1)))
-        for (kind, metric), values in found.items()
+        for (kind, metric), values in changes.items()
     ]
     order = list(METRICS)
     return sorted(effects, key=lambda each: (each.kind, order.index(each.metric)))
+
+
+def _bands(changes: Changes) -> list[Band]:
+    found: dict[str, list[float]] = {}
+    for (_, metric), values in changes.items():
+        found.setdefault(metric, []).extend(other - one for one, other in values if SILENT not in (one, other))
+    bands = []
+    for metric, differences in sorted(found.items(), key=lambda item: list(METRICS).index(item[0])):
+        if differences:
+            low, median, high = np.quantile(differences, (BAND[0], 0.5, BAND[1]))
+            within = float(np.mean(np.abs(differences) <= WITHIN))
+            bands.append(Band(metric, len(differences), float(low), float(median), float(high), within))
+    return bands
 
 
 def _changes(case: Case) -> dict[str, float]:
@@ -143,31 +194,57 @@ def _changes(case: Case) -> dict[str, float]:
     return changes
 
 
-def _scores(recorded: Path, simulated: Path, cases: set[str]) -> dict[str, tuple[float, float]]:
-    sides = []
-    for folder in (recorded, simulated):
-        if not (folder / "scores").is_dir():
+@dataclass(frozen=True)
+class _Scores:
+    """``values``: the leading score, shape (2, methods, cases): recorded, simulated."""
+
+    methods: tuple[str, ...]
+    values: np.ndarray
+
+    def means(self) -> dict[str, tuple[float, float]]:
+        if not self.values.shape[2]:
             return {}
-        sides.append(read_side(folder, "", str(folder)))
-    means = [
-        {
-            method: float(np.mean([value for case, value in scores[LEADING_SCORE].items() if case in cases]))
-            for method, scores in side.scores.items()
-            if method not in side.references and cases & scores[LEADING_SCORE].keys()
-        }
-        for side in sides
-    ]
-    return {method: (means[0][method], means[1][method]) for method in means[0] if method in means[1]}
+        recorded, simulated = self.values.mean(axis=2)
+        return {name: (float(a), float(b)) for name, a, b in zip(self.methods, recorded, simulated, strict=True)}
+
+    def tau(self) -> tuple[float, float, float] | None:
+        """Return Kendall's tau-b of the means, and its percentile interval over resampled cases."""
+        cases = self.values.shape[2]
+        if len(self.methods) < 3 or not cases:
+            return None
+        tau = _tau(*self.values.mean(axis=2))
+        rng = np.random.default_rng(0)
+        samples = [_tau(*self.values[:, :, rng.integers(cases, size=cases)].mean(axis=2)) for _ in range(SAMPLES)]
+        ends = np.nanquantile(samples, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+        return (tau, float(ends[0]), float(ends[1])) if np.isfinite(tau) else None
 
 
-def _tau(scores: Mapping[str, tuple[float, float]]) -> float | None:
-    from scipy.stats import kendalltau
+def _score_table(recorded: Sequence[Path], simulated: Path, cases: set[str]) -> _Scores:
+    """Return the scores of the methods and cases that are scored on both sides."""
+    sides = []
+    for folders in (recorded, (simulated,)):
+        if not all((folder / "scores").is_dir() for folder in folders):
+            return _Scores((), np.zeros((2, 0, 0)))
+        known: dict[str, dict[str, float]] = {}
+        for folder in folders:
+            side = read_side(folder, "", str(folder))
+            for method, scores in side.scores.items():
+                if method not in side.references:
+                    known.setdefault(method, {}).update(scores[LEADING_SCORE])
+        sides.append(known)
+    methods = tuple(method for method in sides[0] if method in sides[1])
+    shared = cases.intersection(*(side[method].keys() for side in sides for method in methods)) if methods else set()
+    order = sorted(shared)
+    values = [[[side[method][case] for case in order] for method in methods] for side in sides]
+    return _Scores(methods, np.array(values, dtype=float).reshape(2, len(methods), len(order)))
 
-    if len(scores) < 3:
-        return None
-    recorded, simulated = zip(*scores.values(), strict=True)
-    tau = float(kendalltau(recorded, simulated).statistic)
-    return tau if np.isfinite(tau) else None
+
+def _tau(one: np.ndarray, other: np.ndarray) -> float:
+    """Return Kendall's tau-b (Kendall, "The Treatment of Ties in Ranking Problems", 1945), NaN when all are equal."""
+    above = np.triu_indices(len(one), 1)
+    a, b = (np.sign(np.round(side[:, None] - side, 12))[above] for side in (one, other))
+    ties = np.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / ties if ties else float("nan")
 
 
 def markdown(found: Validity) -> str:
@@ -181,19 +258,49 @@ def markdown(found: Validity) -> str:
         "a factor of two, or of half of the recorded logarithm); "
         f"{found.verdicts[0]} of {found.verdicts[1]} verdicts are the same.",
         "",
+        *_ranking(found),
+        "## Effects by metric",
+        "",
+        f"Simulated effect / recorded effect of the target over cases of one injection: median, {BAND[0]:.0%} and "
+        f"{BAND[1]:.0%} quantile, and the share of cases within a factor of two.",
+        "",
+        "| metric | cases | median | band | within a factor of two |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {each.metric} | {each.cases} | {_ratio(each.median)} | {_ratio(each.low)} to {_ratio(each.high)} "
+            f"| {each.within:.0%} |"
+            for each in found.bands
+        ),
+        "",
+        "## Effects by kind and metric",
+        "",
         "| kind | metric of the target | cases | recorded | simulated | agree |",
         "|---|---|---|---|---|---|",
     ]
     for each in found.effects:
         figures = (_ratio(each.recorded), _ratio(each.simulated), "yes" if each.agrees else "**no**")
         lines.append("| " + " | ".join((each.kind, each.metric, str(each.cases), *figures)) + " |")
-    if found.scores:
-        tau = "not defined" if found.tau is None else f"{found.tau:.2f}"
-        lines += ["", f"Kendall's tau of the methods' mean Avg@5: **{tau}** (asked for: {AGREED_TAU:g} or more).", ""]
-        lines += ["| method | recorded | simulated |", "|---|---|---|"]
-        ordered = sorted(found.scores.items(), key=lambda item: -item[1][0])
-        lines += [f"| {method} | {one:.2f} | {other:.2f} |" for method, (one, other) in ordered]
     return "\n".join(lines) + "\n"
+
+
+def _ranking(found: Validity) -> list[str]:
+    """Return the lines of the ranking of the methods."""
+    if not found.scores:
+        return []
+    tau = "not defined"
+    if found.tau is not None:
+        tau = f"{found.tau[0]:.2f} [{found.tau[1]:.2f}, {found.tau[2]:.2f}]"
+    lines = [
+        "## Ranking of the methods",
+        "",
+        f"Kendall's tau-b of the mean Avg@5 of {len(found.scores)} methods on {found.scored} cases with a root: "
+        f"**{tau}** ({CONFIDENCE:.0%} interval, bootstrap over cases; asked for: {AGREED_TAU:g} or more).",
+        "",
+        "| method | recorded | simulated |",
+        "|---|---|---|",
+    ]
+    ordered = sorted(found.scores.items(), key=lambda item: -item[1][0])
+    return [*lines, *(f"| {method} | {one:.2f} | {other:.2f} |" for method, (one, other) in ordered), ""]
 
 
 def _ratio(effect: float) -> str:

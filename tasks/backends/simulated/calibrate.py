@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 
 from tasks import metrics
-from tasks.backends.simulated.calibration import Calibration, EngineModel, HostModel, ProxyModel, StepLaw
+from tasks.backends.simulated.calibration import (
+    Calibration,
+    EngineModel,
+    HostModel,
+    ProxyModel,
+    Residuals,
+    StepLaw,
+)
 from tasks.case import Case
 from tasks.errors import RCArenaError
 from tasks.export.derived_metrics import number_attribute
@@ -25,9 +32,18 @@ NOISY: tuple[Metric, ...] = (
     metrics.CPU_USAGE,
     metrics.CPU_THROTTLED,
     metrics.MEMORY_RSS,
+    metrics.MEMORY_WORKING_SET,
     metrics.NETWORK_RECEIVE,
     metrics.NETWORK_TRANSMIT,
 )
+WALKS_FROM = 0.6
+"""Memory whose lag-one correlation within windows is above this is taken as a walk."""
+LARGEST = float(np.log(20))
+"""Residuals are cut off here: a value next to zero has no logarithm worth keeping."""
+FINE = 100
+"""Parts of a rate window in which an engine counts as working or not."""
+WINDOWS, WINDOW_LENGTH = 32, 16
+"""So many windows of residuals are kept per role, so many steps long each."""
 
 
 class CalibrationError(RCArenaError):
@@ -61,13 +77,15 @@ def calibrate(cases: Sequence[Case], base: Calibration, name: str) -> Fit:
     hosts, host_r2 = {}, {}
     for role in ("gateway", "head", "replica"):
         known: HostModel = getattr(base, f"host_{role}")
-        samples = [window.work_and_metrics(role) for window in windows]
-        hosts[f"host_{role}"], host_r2[role] = fit_host(pd.concat(samples, ignore_index=True), known)
+        samples = pd.concat([window.work_and_metrics(role) for window in windows], ignore_index=True)
+        hosts[f"host_{role}"], host_r2[role] = fit_host(samples, known)
     source = f"fitted to {len(calls)} requests in the baselines of {len(cases)} cases of {_campaigns(cases)}"
     fitted = base.model_copy(
         update={
             "name": name,
-            "engine": _engine(calls, step, base.engine),
+            "engine": _engine(calls, step, base.engine).model_copy(
+                update={"report_s": _report_s(cases, base.engine.report_s)}
+            ),
             "gateway": _proxy(calls["gateway_before"], calls["gateway_after"], base.gateway),
             "head": _proxy(calls["head_before"], calls["head_after"], base.head),
             **hosts,
@@ -103,6 +121,7 @@ def fit_step(calls: pd.DataFrame, base: StepLaw) -> tuple[StepLaw, float]:
     sigma = float(np.std(residual))
     tau_s = _correlation_time(decode.assign(residual=residual), base.tau_s)
     mean_shift = float(np.exp(np.mean(residual)))
+    shared = _shared(decode.assign(residual=residual))
     law = base.model_copy(
         update={
             "fixed_s": float(fixed) * mean_shift,
@@ -111,6 +130,7 @@ def fit_step(calls: pd.DataFrame, base: StepLaw) -> tuple[StepLaw, float]:
             "per_prefill_token_s": max(per_prefill, 0.0),
             "sigma": sigma,
             "tau_s": tau_s,
+            "shared": base.shared if shared is None else shared,
         }
     )
     return law, r2
@@ -120,12 +140,17 @@ def fit_host(samples: pd.DataFrame, base: HostModel) -> tuple[HostModel, float]:
     """Fit host metrics of one role to the work, and return R² of the CPU.
 
     ``samples`` has a row per service and time with ``requests``, ``tokens``, ``work`` (seconds with a sequence in work)
-    per second, and the host metrics."""
+    per second, and the host metrics; with ``window`` (a name per case and service) and ``step_s``, in order of time,
+    the residuals are kept, too."""
     found: dict[str, Any] = {}
+    expected: dict[str, np.ndarray] = {}
     r2 = float("nan")
     noise = dict(base.noise)
     laws = {
-        metrics.CPU_USAGE.name: ("cpu_idle", {"cpu_per_work_s": "work", "cpu_per_request": "requests"}),
+        metrics.CPU_USAGE.name: (
+            "cpu_idle",
+            {"cpu_per_work_s": "work", "cpu_per_request": "requests", "cpu_per_token": "tokens"},
+        ),
         metrics.NETWORK_RECEIVE.name: (
             "receive_idle",
             {"receive_per_request": "requests", "receive_per_token": "tokens"},
@@ -144,6 +169,7 @@ def fit_host(samples: pd.DataFrame, base: HostModel) -> tuple[HostModel, float]:
         design = np.column_stack([np.ones(len(rows)), *(rows[column] for column in parts.values())])
         coefficients, explained = _nonnegative(design, rows[metric].to_numpy())
         found |= dict(zip((idle, *parts), map(float, coefficients), strict=True))
+        expected[metric] = coefficients[0] + samples[list(parts.values())].to_numpy() @ coefficients[1:]
         noise[metric] = _log_spread(rows[metric].to_numpy(), design @ coefficients)
         r2 = explained if metric == metrics.CPU_USAGE.name else r2
     if metrics.MEMORY_RSS.name in samples:
@@ -155,8 +181,89 @@ def fit_host(samples: pd.DataFrame, base: HostModel) -> tuple[HostModel, float]:
         found["processes"] = max(1, round(float(samples[metrics.PROCESSES.name].median())))
     throttled, work = samples.get(metrics.CPU_THROTTLED.name), samples["work"]
     if throttled is not None and work.sum() > 0 and throttled.notna().any():
-        found["throttled_per_work_s"] = float(throttled.sum() / work[throttled.notna()].sum())
+        usual = float(throttled.median()) > 0
+        found["throttled_per_work_s"] = float(throttled.sum() / work[throttled.notna()].sum()) if usual else 0.0
+        expected[metrics.CPU_THROTTLED.name] = found["throttled_per_work_s"] * work.to_numpy()
+    if metrics.MEMORY_WORKING_SET.name in samples and "memory_bytes" in found:
+        ratio = (samples[metrics.MEMORY_WORKING_SET.name] / samples[metrics.MEMORY_RSS.name]).median()
+        found["working_set_factor"] = float(ratio)
+    found["residuals"] = _residuals(samples, expected) if "window" in samples else base.residuals
     return base.model_copy(update={**found, "noise": {name: round(value, 4) for name, value in noise.items()}}), r2
+
+
+def _residuals(samples: pd.DataFrame, expected: Mapping[str, np.ndarray]) -> Residuals | None:
+    """Return what the work does not explain in windows spread evenly over all that are long enough."""
+    names = tuple(metric.name for metric in NOISY if metric.name in samples)
+    memory = (metrics.MEMORY_RSS.name, metrics.MEMORY_WORKING_SET.name)
+    walks = tuple(name for name in names if name in memory and _lag_one(samples, name) > WALKS_FROM)
+    columns = []
+    for name in names:
+        values = samples[name].to_numpy(dtype=float)
+        if name in walks:
+            column = pd.Series(np.log(np.maximum(values, 1.0))).groupby(samples["window"]).diff().fillna(0.0).to_numpy()
+            columns.append(np.where(np.isnan(values), np.nan, column))
+            continue
+        level = samples.groupby("window")[name].transform("median").to_numpy() if name in memory else 0.0
+        law = expected.get(name, np.zeros(len(values)) + level)
+        known = (values > 0) & (law > 0)
+        logs = np.log(np.where(known, values, 1.0) / np.where(known, law, 1.0))
+        columns.append(np.where(np.isnan(values), np.nan, np.clip(logs, -LARGEST, LARGEST)))
+    table = np.column_stack(columns) if columns else np.zeros((len(samples), 0))
+    windows = [table[own] for _, own in sorted(samples.groupby("window").indices.items())]
+    windows = [own[:WINDOW_LENGTH] for own in windows if len(own) >= WINDOW_LENGTH]
+    windows = [own for own in windows if np.isfinite(own).all()]
+    if not windows or not names:
+        return None
+    chosen = np.unique(np.linspace(0, len(windows) - 1, min(WINDOWS, len(windows))).round().astype(int))
+    return Residuals.of(names, walks, float(samples["step_s"].iloc[0]), np.stack([windows[i] for i in chosen]))
+
+
+def _lag_one(samples: pd.DataFrame, name: str) -> float:
+    """Return the median correlation of successive values within windows, 0 where nothing changes."""
+    found = []
+    for _, own in samples.groupby("window")[name]:
+        values = own.to_numpy(dtype=float)
+        if len(values) > 5 and min(np.ptp(values[1:]), np.ptp(values[:-1])) > 0:
+            found.append(float(np.corrcoef(values[1:], values[:-1])[0, 1]))
+    return float(np.median(found)) if found else 0.0
+
+
+def _shared(decode: pd.DataFrame) -> float | None:
+    """Return the correlation of the residuals of requests of different replicas that ended within half a second of each
+    other: the part of the noise that they have in common. None: too few."""
+    pairs = []
+    for _, own in decode.groupby("case"):
+        own = own.sort_values("end_s")
+        end, service, residual = (own[name].to_numpy() for name in ("end_s", "service", "residual"))
+        residual = residual - residual.mean()
+        near = (np.diff(end) < 0.5) & (service[1:] != service[:-1])
+        pairs.append(np.column_stack([residual[1:][near], residual[:-1][near]]))
+    both = np.concatenate(pairs) if pairs else np.empty((0, 2))
+    if len(both) < MIN_REQUESTS:
+        return None
+    return float(np.clip(np.corrcoef(both.T)[0, 1], 0, 1))
+
+
+def _report_s(cases: Sequence[Case], otherwise: float) -> float:
+    """Return how often engines hand their metrics on: from how many successive samples of the running requests are the
+    same although requests came and went, as the median lag-one correlation c of a gauge that is renewed every
+    step / (1 - c)."""
+    found, step_s = [], 1.0
+    for case in cases:
+        phase = case.record.phase("baseline")
+        if phase is None or case.record.sampling.step_s is None:
+            continue
+        step_s = case.record.sampling.step_s
+        rows = case.metrics
+        inside = (rows["time"] >= pd.Timestamp(phase.start)) & (rows["time"] < pd.Timestamp(phase.end))
+        rows = rows[inside & (rows["metric"] == metrics.REQUESTS_RUNNING.name)]
+        for _, own in rows.groupby("service", observed=True)["value"]:
+            values = own.to_numpy(dtype=float)
+            if len(values) > 5 and min(np.ptp(values[1:]), np.ptp(values[:-1])) > 0:
+                found.append(float(np.corrcoef(values[1:], values[:-1])[0, 1]))
+    if len(found) < 5:
+        return otherwise
+    return round(step_s / (1 - min(max(float(np.median(found)), 0.0), 0.9)), 2)
 
 
 def _nonnegative(design: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -215,8 +322,23 @@ def _engine(calls: pd.DataFrame, step: StepLaw, base: EngineModel) -> EngineMode
             "before_s": float(before.median()) if len(before) else base.before_s,
             "after_s": max(0.0, float(after.median())) if len(after) else base.after_s,
             "request_sigma": spread,
+            **_handover(calls, base),
         }
     )
+
+
+def _handover(calls: pd.DataFrame, base: EngineModel) -> dict[str, float]:
+    """Return the time between an engine's front end and its core: of the time to first token what neither the queue nor
+    the prefill explains."""
+    handover = (calls["ttft_s"] - calls["queue_s"] - calls["prefill_s"]).dropna()
+    handover = handover[handover > 0]
+    if len(handover) < MIN_REQUESTS:
+        return {}
+    return {
+        "handover_s": float(handover.median()),
+        "handover_sigma": float(np.std(np.log(handover))),
+        "queue_s": float(calls["queue_s"].median()),
+    }
 
 
 def _proxy(before: pd.Series, after: pd.Series, base: ProxyModel) -> ProxyModel:
@@ -257,6 +379,8 @@ class _Window:
                 "decode_s": decode,
                 "step_s": np.divide(decode, tokens - 1, out=np.zeros_like(decode), where=tokens > 1),
                 "prefill_s": number_attribute(engine, "gen_ai.latency.time_in_model_prefill"),
+                "ttft_s": number_attribute(engine, "gen_ai.latency.time_to_first_token"),
+                "queue_s": number_attribute(engine, "gen_ai.latency.time_in_queue"),
                 "prompt_tokens": number_attribute(engine, "gen_ai.usage.prompt_tokens"),
                 "tokens": tokens,
             }
@@ -286,23 +410,51 @@ class _Window:
         )
 
     def work_and_metrics(self, role: str) -> pd.DataFrame:
-        """Return a row per service of the role and time: work per second and host metrics."""
+        """Return a row per service of the role and time: work per second and host metrics in the window of a rate. Work
+        is that of the spans, which have all requests at their own times."""
         record = self._case.record
+        window_s = record.sampling.rate_window_s or 5.0
         services = [service.name for service in record.stack.services if service.role == role]
         samples = self._case.metrics
-        inside = (samples["time"] >= self._start) & (samples["time"] < self._end) & samples["service"].isin(services)
+        first = self._start + pd.Timedelta(seconds=window_s)
+        inside = (samples["time"] >= first) & (samples["time"] < self._end) & samples["service"].isin(services)
         wide = samples[inside].pivot_table(
-            index=["time", "service"], columns="metric", values="value", observed=True, aggfunc="mean"
+            index=["service", "time"], columns="metric", values="value", observed=True, aggfunc="mean"
         )
-        rate = wide.get(metrics.REQUEST_RATE.name, pd.Series(np.nan, index=wide.index))
-        tokens = wide.get(metrics.GENERATION_TOKENS_RATE.name)
-        if tokens is None:
-            mean_tokens = self._case.requests["tokens_out"].mean()
-            tokens = rate * float(mean_tokens)
-        engine_s = wide.get(metrics.E2E_LATENCY_MEAN.name, pd.Series(0.0, index=wide.index)).fillna(0)
-        frame = pd.DataFrame({"requests": rate, "tokens": tokens, "work": np.minimum(rate * engine_s, 1)})
-        hosts = [metric.name for metric in (*NOISY, metrics.PROCESSES) if metric.name in wide]
-        return frame.join(wide[hosts]).reset_index(drop=True)
+        if wide.empty:
+            return pd.DataFrame(columns=["requests", "tokens", "work"])
+        frame = wide[[metric.name for metric in (*NOISY, metrics.PROCESSES) if metric.name in wide]].copy()
+        for service, own in wide.groupby(level="service", observed=True):
+            at = own.index.get_level_values("time").asi8 / 1e9
+            for name, values in self._work_of(str(service), role, at, window_s).items():
+                frame.loc[own.index, name] = values
+        frame["window"] = [f"{record.case_id}/{service}" for service in frame.index.get_level_values("service")]
+        return frame.assign(step_s=record.sampling.step_s or 1.0).reset_index(drop=True)
+
+    def _work_of(self, service: str, role: str, at: np.ndarray, window_s: float) -> dict[str, np.ndarray]:
+        """Return what a service did per second in the windows before ``at`` (s since the epoch)."""
+        start, end, tokens = self._engine_spans(service if role == "replica" else None)
+        inside = (end[None, :] > at[:, None] - window_s) & (end[None, :] <= at[:, None])
+        overlap = np.minimum(end[None, :], at[:, None]) - np.maximum(start[None, :], at[:, None] - window_s)
+        share = np.clip(overlap, 0, None)
+        idle = np.ones((len(at), FINE), dtype=bool)
+        ticks = at[:, None] - window_s + (np.arange(FINE) + 0.5) * window_s / FINE
+        for a, b in zip(start, end, strict=True):
+            idle &= ~((ticks >= a) & (ticks < b))
+        return {
+            "requests": inside.sum(axis=1) / window_s,
+            "tokens": (share / np.maximum(end - start, 1e-9)) @ tokens / window_s,
+            "work": 1 - idle.mean(axis=1),
+        }
+
+    def _engine_spans(self, service: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        spans = self._case.spans
+        spans = spans[spans["operation"] == LLM]
+        if service is not None:
+            spans = spans[spans["service"] == service]
+        start = spans["start"].astype("datetime64[ns, UTC]").astype("int64").to_numpy() / 1e9
+        tokens = np.nan_to_num(number_attribute(spans, "gen_ai.usage.completion_tokens"))
+        return start, start + spans["duration"].to_numpy(dtype=float), tokens
 
 
 def _beside(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64decode, b64encode
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.errors import ParamsError
@@ -26,7 +30,8 @@ class StepLaw(Frozen):
     tokens in the KV cache + ``per_prefill_token_s`` x prompt tokens in the step.
 
     ``host_share``: the part of ``fixed_s`` that the CPU takes (1: a CPU engine); the rest follows the GPU's clock.
-    ``sigma``, ``tau_s``: size (of the logarithm) and correlation time of its noise.
+    ``sigma``, ``tau_s``: size (of the logarithm) and correlation time of its noise; ``shared``: part of its variance
+    that all replicas have in common, because they share a machine.
 
     Source of the form: BLIS inference simulator; fitted by least squares (``rcarena calibrate``).
     """
@@ -38,11 +43,15 @@ class StepLaw(Frozen):
     host_share: Annotated[float, Field(ge=0, le=1)] = 1
     sigma: Nonnegative = 0
     tau_s: Positive = 1
+    shared: Annotated[float, Field(ge=0, le=1)] = 0
 
 
 class EngineModel(Frozen):
     """An engine. ``before_s``, ``after_s``: median time of a request in the replica before and after the engine;
-    ``request_sigma``: spread (of the logarithm) of such times. ``restart_s``: time from a kill until it serves again.
+    ``request_sigma``: spread (of the logarithm) of such times. ``handover_s``, ``handover_sigma``: between the engine's
+    front end and its core, where a request starts to queue; ``queue_s``: shortest wait in that queue. ``report_s``: how
+    often it hands its metrics to what is scraped (0: it is scraped itself). ``restart_s``: time from a kill until it
+    serves again.
     """
 
     step: StepLaw
@@ -52,6 +61,10 @@ class EngineModel(Frozen):
     before_s: Nonnegative
     after_s: Nonnegative
     request_sigma: Nonnegative
+    handover_s: Nonnegative = 0
+    handover_sigma: Nonnegative = 0
+    queue_s: Nonnegative = 0
+    report_s: Nonnegative = 0
     restart_s: Positive
 
 
@@ -64,11 +77,49 @@ class ProxyModel(Frozen):
     restart_s: Positive
 
 
+class Residuals(Frozen):
+    """What the work does not explain, in ``windows`` recorded windows of ``length`` times ``step_s`` apart: the
+    logarithm of value / expected for each of ``metrics``; for ``walks`` its change, because they come back to no mean.
+
+    ``values``: little-endian float16, (windows, length, metrics), packed by zlib and base64.
+    """
+
+    metrics: tuple[str, ...]
+    walks: tuple[str, ...] = ()
+    step_s: Positive
+    windows: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=2)]
+    values: str
+
+    @classmethod
+    def of(cls, metrics: tuple[str, ...], walks: tuple[str, ...], step_s: float, table: np.ndarray) -> Residuals:
+        packed = b64encode(zlib.compress(table.astype("<f2").tobytes(), 9)).decode()
+        windows, length = table.shape[:2]
+        return cls(metrics=metrics, walks=walks, step_s=step_s, windows=windows, length=length, values=packed)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """Return the residuals, shape (windows, length, metrics)."""
+        flat = np.frombuffer(zlib.decompress(b64decode(self.values)), dtype="<f2").astype(float)
+        return flat.reshape(self.windows, self.length, len(self.metrics))
+
+    @model_validator(mode="after")
+    def _can_be_unpacked(self) -> Residuals:
+        try:
+            finite = bool(np.isfinite(self.table).all())
+        except (ValueError, zlib.error) as error:
+            raise ValueError("values: not a packed table of windows x length x metrics") from error
+        if not finite:
+            raise ValueError("values: every residual must be a number")
+        return self
+
+
 class HostModel(Frozen):
     """Host metrics of a service of one role: a part that is always there and parts that follow the work.
 
-    ``stall_s``: mean extra wait of a request for the CPU per busy process beside the service. ``noise``: metric ->
-    spread (of the logarithm) of what the work does not explain; ``noise_tau_s``: its correlation time.
+    ``stall_s``, ``handover_stall_s``: mean extra wait of a request for the CPU per busy process beside the service,
+    before the engine and between its front end and core. ``residuals``: what the work does not explain, as recorded;
+    without them ``noise``: metric -> its spread (of the logarithm), ``noise_tau_s``: its correlation time.
     """
 
     cores: Positive | None = None
@@ -86,7 +137,10 @@ class HostModel(Frozen):
     transmit_per_request: Nonnegative
     transmit_per_token: Nonnegative = 0
     processes: Annotated[int, Field(ge=1)]
+    working_set_factor: Positive = 1.015
     stall_s: Nonnegative = 0
+    handover_stall_s: Nonnegative = 0
+    residuals: Residuals | None = None
     noise: dict[str, Nonnegative] = Field(default={})
     noise_tau_s: Positive = 2
 
@@ -118,6 +172,7 @@ class FaultResponse(Frozen):
     """What the rest of a stack makes of a fault. ``call_trips``, ``own_trips``: how many one-way ways of a service's
     link a request waits for, as its caller sees it and in the service's own span. ``probe_deadline_s``: the router
     passes over a replica that answers later. ``retransmit_s``: first wait before a lost packet is sent again.
+    ``missed_scrapes``: share of the scrapes that fail without a fault, for twins.
     """
 
     call_trips: Nonnegative
@@ -128,6 +183,7 @@ class FaultResponse(Frozen):
     throttled_threads: Nonnegative
     stress_throttled: Nonnegative
     memory_step_factor: Annotated[float, Field(ge=1)] = 1
+    missed_scrapes: Annotated[float, Field(ge=0, lt=1)] = 0
 
     @property
     def trips_before(self) -> float:

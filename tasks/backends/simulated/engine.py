@@ -54,14 +54,15 @@ class Arrivals:
 class Served:
     """What became of each request, shape (requests,) each.
 
-    ``replica``: -1 when none took it. ``received_s``, ``arrived_s``, ``admitted_s``, ``first_s``, ``last_s``: when it
-    came to its replica, to the engine, got a seat, had its first and last token; NaN: never. ``lost_s``: when its
-    replica was killed under it.
+    ``replica``: -1 when none took it. ``received_s``, ``arrived_s``, ``queued_s``, ``admitted_s``, ``first_s``,
+    ``last_s``: when it came to its replica, to the engine, to the queue of its core, got a seat, had its first and last
+    token; NaN: never. ``lost_s``: when its replica was killed under it.
     """
 
     replica: np.ndarray
     received_s: np.ndarray
     arrived_s: np.ndarray
+    queued_s: np.ndarray
     admitted_s: np.ndarray
     first_s: np.ndarray
     last_s: np.ndarray
@@ -73,7 +74,7 @@ class Served:
 
     @classmethod
     def nothing_yet(cls, requests: int) -> Served:
-        return cls(np.full(requests, NOBODY), *np.full((6, requests), np.nan))
+        return cls(np.full(requests, NOBODY), *np.full((7, requests), np.nan))
 
 
 COUNTERS = ("generated", "prompted", "preemptions", "accepted", "finished", "work_s", "busy_s")
@@ -156,6 +157,8 @@ class Fleet:
         self._host_share = np.array([each.host_share for each in law])
         self._memory = np.exp(-calibration.dt_s / np.array([each.tau_s for each in law]))
         self._innovation = np.array([each.sigma for each in law]) * np.sqrt(1 - self._memory**2)
+        self._common = np.sqrt([each.shared for each in law])
+        self._alone = np.sqrt([1 - each.shared for each in law])
         self._budget = np.array([engine.max_batched_tokens for engine in self._engines], dtype=float)
         self._seats = np.array([engine.max_num_seqs for engine in self._engines])
         self._kv_tokens = np.array([engine.kv_tokens for engine in self._engines], dtype=float)
@@ -210,7 +213,7 @@ class Fleet:
                 self._taken += 1
             while self._coming and self._coming[0][0] <= now:
                 ready, which, r = heapq.heappop(self._coming)
-                self.served.arrived_s[which] = ready
+                self.served.queued_s[which] = ready
                 self._queues[r].append(which)
                 self._queued.add(r)
             if self._queued:
@@ -250,10 +253,12 @@ class Fleet:
         of = slice(FIRST_REPLICA, FIRST_REPLICA + self.replicas)
         down = world.down[of]
         self._reachable = ~(world.unreachable[of] | world.ejected[of])
-        self._late = world.delay_s[of] > self._calibration.response.probe_deadline_s
+        deadline_s = self._calibration.response.probe_deadline_s
+        self._late = world.delay_s[of] + world.stall_s[of] > deadline_s
         self._moves = ~(down | world.frozen[of] | world.stalled[of])
         self._compute = world.compute[of] * (1 - world.intruder[of])
         self._host, self._stall_s = world.host[of], world.stall_s[of]
+        self._handover_stall_s = world.handover_stall_s[of]
         self._room = self._kv_tokens * world.kv_share[of]
         self._slowness = self._host_share / self._host + (1 - self._host_share) / self._compute
         self._speed = np.minimum(1, self._host)
@@ -269,14 +274,17 @@ class Fleet:
         if r == NOBODY:
             return False
         engine = self._engines[r]
-        wait = engine.before_s * float(np.exp(engine.request_sigma * self._waits.standard_normal())) / self._host[r]
-        if self._stall_s[r] > 0:
-            wait += float(self._waits.exponential(self._stall_s[r]))
+        drawn, stalls = self._waits.standard_normal(2), self._waits.exponential(1.0, 2)
+        host = self._host[r]
+        wait = engine.before_s * np.exp(engine.request_sigma * drawn[0]) / host + self._stall_s[r] * stalls[0]
+        handover = engine.handover_s * np.exp(engine.handover_sigma * drawn[1]) / host
+        handover += self._handover_stall_s[r] * stalls[1]
         self._load[r] += 1
         self._counters["accepted"][r] += 1
         received = at + self._links.wait(FIRST_REPLICA + r, at, self._calibration.response.trips_before)
         self.served.replica[which], self.served.received_s[which] = r, received
-        heapq.heappush(self._coming, (received + wait, which, r))
+        self.served.arrived_s[which] = arrived = received + float(wait)
+        heapq.heappush(self._coming, (arrived + float(handover), which, r))
         return True
 
     def _admit(self, now: float) -> None:
@@ -303,10 +311,8 @@ class Fleet:
                 self._occupied[r] += 1
                 used += need
                 if np.isnan(self.served.admitted_s[which]):
-                    waited = now - self.served.arrived_s[which]
-                    self.served.admitted_s[which] = (
-                        now if waited >= self._calibration.dt_s else self.served.arrived_s[which]
-                    )
+                    queued = self.served.queued_s[which]
+                    self.served.admitted_s[which] = now if now - queued >= self._calibration.dt_s else queued
             if not queue:
                 self._queued.discard(r)
 
@@ -318,7 +324,8 @@ class Fleet:
         batch = np.count_nonzero(decoding, axis=1)
         chunk = np.minimum(np.where(prefilling, self._prompt, 0).sum(axis=1), self._budget - batch)
         self._noise *= self._memory
-        self._noise += self._innovation * self._noise_rng.standard_normal(self.replicas)
+        drawn = self._noise_rng.standard_normal(self.replicas + 1)
+        self._noise += self._innovation * (self._common * drawn[0] + self._alone * drawn[1:])
         law = self._per_sequence * batch + self._per_kv * self._tokens.sum(axis=1) + self._per_prefill * chunk
         law = (self._fixed + law) * self._slowness * np.exp(self._noise)
         active = self._moves & (self._occupied > 0)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # the DAGs plan without numpy
     from tasks.backends.simulated.world import Apply, World
 
 MIB = 2**20
+LEAST_SHARE = 0.2
+"""Of a quota that what always runs would use up, this part goes to the engine's steps all the same."""
 Parameters = Mapping[str, Any]
 
 
@@ -103,6 +105,7 @@ def _cpu_stress(parameters: Parameters) -> Apply:
         if crowd > 1:
             world.host[service] /= crowd
             world.stall_s[service] += host.stall_s * (crowd - 1)
+            world.handover_stall_s[service] += host.handover_stall_s * (crowd - 1)
         world.stress_cores[service] += wanted
         world.extra_processes[service] += int(parameters["workers"]) + 1
 
@@ -187,11 +190,15 @@ _fault("pod-failure", _GONE)(_down)
     "accelerator-throttle", Shown(metrics.CPU_THROTTLED, "rise", 0.3), Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise")
 )
 def _throttle(parameters: Parameters) -> Apply:
-    """A CPU engine with a part of its quota."""
+    """A CPU engine with a part of its quota: what always runs takes its part first, the engine's steps the rest."""
 
-    def apply(world: World, service: int, _: Calibration) -> None:
-        world.quota[service] *= float(parameters["fraction"])
-        world.host[service] *= float(parameters["fraction"])
+    def apply(world: World, service: int, calibration: Calibration) -> None:
+        host, fraction = calibration.host_of(service), float(parameters["fraction"])
+        world.quota[service] *= fraction
+        if host.cores and host.cpu_per_work_s:
+            left = host.cores * world.quota[service] - host.cpu_idle
+            fraction = min(1.0, max(left / host.cpu_per_work_s, LEAST_SHARE * fraction))
+        world.host[service] *= fraction
 
     return apply
 

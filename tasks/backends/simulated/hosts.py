@@ -9,14 +9,14 @@ from zlib import crc32
 import numpy as np
 
 from tasks import metrics
-from tasks.backends.simulated.calibration import Calibration, GpuModel, HostModel
+from tasks.backends.simulated.calibration import Calibration, GpuModel, HostModel, Residuals
 from tasks.backends.simulated.faults import clock_within
 from tasks.backends.simulated.world import Timeline
 from tasks.metrics import Metric
 
 Columns = dict[Metric, np.ndarray]
-RESIDENT_SHARE = 0.985
-"""Resident memory of the working set."""
+BLOCK_S = 8.0
+"""Length of the blocks of residuals: longer than the window of a rate, so that what it smooths stays smooth."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,14 @@ def host_columns(
     throttled = host.throttled_per_work_s * work.work * noise.factor(metrics.CPU_THROTTLED)
     throttled += calibration.response.throttled_threads * work.busy * (1 - quota)
     throttled += calibration.response.stress_throttled * stress * beyond
-    memory = host.memory_bytes * noise.factor(metrics.MEMORY_RSS) + host.memory_per_kv_token * work.kv_tokens
-    memory = (memory + of("extra_memory")) * np.where(alive, 1, 0.02)
+    resident, working_set = (
+        (size * noise.factor(metric) + host.memory_per_kv_token * work.kv_tokens + of("extra_memory"))
+        * np.where(alive, 1, 0.02)
+        for metric, size in (
+            (metrics.MEMORY_RSS, host.memory_bytes),
+            (metrics.MEMORY_WORKING_SET, host.memory_bytes * host.working_set_factor),
+        )
+    )
     open_link = moves & ~of("cut")
     received = host.receive_idle + host.receive_per_request * work.requests + host.receive_per_token * work.tokens
     sent = host.transmit_idle + host.transmit_per_request * work.requests + host.transmit_per_token * work.tokens
@@ -67,11 +73,11 @@ def host_columns(
     zero = np.zeros_like(used)
     return {
         metrics.CPU_USAGE: used,
-        metrics.MEMORY_WORKING_SET: memory / RESIDENT_SHARE,
+        metrics.MEMORY_WORKING_SET: working_set,
         metrics.NETWORK_RECEIVE: received,
         metrics.NETWORK_TRANSMIT: sent,
         metrics.CPU_THROTTLED: np.where(moves, throttled, 0),
-        metrics.MEMORY_RSS: memory,
+        metrics.MEMORY_RSS: resident,
         metrics.MEMORY_LIMIT_HITS: zero,
         metrics.PROCESSES: np.where(alive, host.processes + of("extra_processes"), 1.0),
         metrics.NETWORK_DROPPED: zero,
@@ -136,20 +142,50 @@ def own_stream(seed: Sequence[int], metric: Metric) -> np.random.Generator:
 
 
 class _Noise:
-    """Correlated noise around what the work explains."""
+    """What the work does not explain of the metrics of services of one role.
+
+    With recorded residuals: a moving block bootstrap (Künsch, "The Jackknife and the Bootstrap for General Stationary
+    Observations", 1989). Each service has the level of a recorded window of its own and blocks of all windows around
+    it; a block is taken for all metrics at once, so that they stay as correlated as they were recorded. Without:
+    independent autoregressive series of first order.
+    """
 
     def __init__(self, host: HostModel, shape: tuple[int, ...], at_s: np.ndarray, seed: Sequence[int]) -> None:
         self._host, self._shape, self._seed = host, shape, seed
-        step_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else 1.0
-        self._keep = float(np.exp(-step_s / host.noise_tau_s))
+        self._step_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else 1.0
+        if host.residuals is not None:
+            self._at = np.round((at_s - at_s[0]) / host.residuals.step_s).astype(int)
+            self._home, self._window, self._row = self._blocks(host.residuals)
 
     def factor(self, metric: Metric) -> np.ndarray:
-        """Return exp of an autoregressive series of first order per service, of the metric's spread."""
+        """Return value / expected, (times, services)."""
+        residuals = self._host.residuals
+        if residuals is not None and metric.name in residuals.metrics:
+            table = residuals.table[:, :, residuals.metrics.index(metric.name)]
+            if metric.name in residuals.walks:
+                return np.exp(np.cumsum(table[self._window, self._row], axis=0)[self._at])
+            level = table.mean(axis=1)
+            around = table - level[:, None]
+            return np.exp((level[self._home] + around[self._window, self._row])[self._at])
         sigma = self._host.noise.get(metric.name, 0.0)
+        if metric is metrics.MEMORY_WORKING_SET:
+            return self.factor(metrics.MEMORY_RSS)
         if not sigma:
             return np.ones(self._shape)
         from scipy.signal import lfilter
 
+        keep = float(np.exp(-self._step_s / self._host.noise_tau_s))
         shocks = own_stream(self._seed, metric).standard_normal(self._shape)
-        shocks[1:] *= np.sqrt(1 - self._keep**2)
-        return np.exp(sigma * lfilter([1.0], [1.0, -self._keep], shocks, axis=0))
+        shocks[1:] *= np.sqrt(1 - keep**2)
+        return np.exp(sigma * lfilter([1.0], [1.0, -keep], shocks, axis=0))
+
+    def _blocks(self, residuals: Residuals) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the window that gives each service its level, and the window and row of each recorded step."""
+        services = self._shape[1]
+        size = min(residuals.length, max(1, round(BLOCK_S / residuals.step_s)))
+        count = int(self._at[-1]) // size + 1
+        drawn = np.random.default_rng([*self._seed, 1]).random((count + 1, services, 2))
+        window = (drawn[1:, :, 0] * residuals.windows).astype(np.int32)
+        start = (drawn[1:, :, 1] * (residuals.length - size + 1)).astype(np.int32)
+        rows = (start[:, None, :] + np.arange(size, dtype=np.int32)[None, :, None]).reshape(-1, services)
+        return (drawn[0, :, 0] * residuals.windows).astype(int), np.repeat(window, size, axis=0), rows

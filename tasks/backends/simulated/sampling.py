@@ -53,21 +53,30 @@ class ScrapeSchedule:
         self._phase = self._rng.uniform(0, interval_s, targets)
         self._jitter_s = min(jitter_s, interval_s / 4)
 
-    def scrapes(self, grid_s: np.ndarray, window_s: float, states_s: np.ndarray, answers: Answers) -> Scrapes:
-        """Return the scrapes behind each time of the grid (s after the start of the load)."""
+    def scrapes(
+        self, grid_s: np.ndarray, window_s: float, states_s: np.ndarray, answers: Answers, report_s: float = 0
+    ) -> Scrapes:
+        """Return the scrapes behind each time of the grid (s after the start of the load). ``report_s``: a scrape sees
+        what its target last reported, which it does so often, at times of its own."""
         now_s, number = self._last(grid_s)
         then_s, number_then = self._last(grid_s - window_s)
         first = int(number_then.min())
         failed = self._rng.random((int(number.max()) - first + 1, len(self._phase))) < self._missed
         column = np.arange(len(self._phase))
         return Scrapes(
-            now=_position(states_s, now_s),
-            then=_position(states_s, then_s),
+            now=_position(states_s, self._reported(now_s, report_s)),
+            then=_position(states_s, self._reported(then_s, report_s)),
             now_s=now_s,
             then_s=then_s,
             seen=answers.at(now_s) & ~failed[number - first, column],
             seen_then=answers.at(then_s) & ~failed[number_then - first, column],
         )
+
+    def _reported(self, at_s: np.ndarray, report_s: float) -> np.ndarray:
+        if not report_s:
+            return at_s
+        phase = self._phase / self._interval_s * report_s
+        return phase + np.floor((at_s - phase) / report_s) * report_s
 
     def _last(self, at_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         number = np.floor((at_s[:, None] - self._phase) / self._interval_s).astype(int)

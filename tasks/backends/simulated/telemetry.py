@@ -22,6 +22,9 @@ from tasks.metrics import Metric
 BLOCK = 256
 """Services whose host metrics are computed at a time: memory does not grow with the fleet."""
 
+ENGINES, HEAD = 1, 2
+"""What is scraped at times of its own; hosts come after these."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -78,15 +81,16 @@ class Telemetry:
         answers = self._answers(*causes)
         own = Answers(answers.begins_s, answers.answers[:, targets])
         schedule = self._schedule(own.answers.shape[1], purpose)
-        return schedule.scrapes(self._grid_s, self._window_s, self._outcome.states.at_s, own)
+        report_s = self._calibration.engine.report_s if purpose in (ENGINES, HEAD) else 0.0
+        return schedule.scrapes(self._grid_s, self._window_s, self._outcome.states.at_s, own, report_s)
 
     @cached_property
     def _engine_scrapes(self) -> Scrapes:
-        return self._scrapes(slice(FIRST_REPLICA, None), 1, "cut", "frozen", "down")
+        return self._scrapes(slice(FIRST_REPLICA, None), ENGINES, "cut", "frozen", "down")
 
     @cached_property
     def _head_scrapes(self) -> Scrapes:
-        return self._scrapes(slice(HEAD_INDEX, HEAD_INDEX + 1), 2, "cut", "frozen", "down")
+        return self._scrapes(slice(HEAD_INDEX, HEAD_INDEX + 1), HEAD, "cut", "frozen", "down")
 
     # -- engines and Serve
 
@@ -152,14 +156,15 @@ class Telemetry:
     def _times_of_requests(self) -> Iterator[Block]:
         served, paths = self._outcome.served, self._outcome.paths
         replica = FIRST_REPLICA + served.replica
-        queue = served.admitted_s - served.arrived_s
+        queue = served.admitted_s - served.queued_s + self._shortest_queue(replica)
+        handover = served.queued_s - served.arrived_s
         prefill, decode = served.first_s - served.admitted_s, served.last_s - served.first_s
         engine = {
-            metrics.TTFT_MEAN: (queue + prefill, np.ones(len(queue))),
+            metrics.TTFT_MEAN: (handover + queue + prefill, np.ones(len(queue))),
             metrics.QUEUE_TIME_MEAN: (queue, np.ones(len(queue))),
             metrics.PREFILL_TIME_MEAN: (prefill, np.ones(len(queue))),
             metrics.DECODE_TIME_MEAN: (decode, np.ones(len(queue))),
-            metrics.E2E_LATENCY_MEAN: (queue + prefill + decode, np.ones(len(queue))),
+            metrics.E2E_LATENCY_MEAN: (handover + queue + prefill + decode, np.ones(len(queue))),
             metrics.INTER_TOKEN_LATENCY_MEAN: (decode, np.maximum(paths.output_tokens - 1.0, 0)),
         }
         replicas = np.arange(FIRST_REPLICA, self._count)
@@ -173,6 +178,14 @@ class Telemetry:
         way = self._windows(paths.back_at_gateway, head).ratio(paths.back_at_gateway - paths.at_head, one)
         yield Block(metrics.SERVE_PROCESSING_LATENCY_MEAN, np.array([HEAD_INDEX]), way[:, [HEAD_INDEX]])
         yield from self._latencies(replica)
+
+    def _shortest_queue(self, replica: np.ndarray) -> np.ndarray:
+        """Return what each request waits at least between the queue and a seat, longer while the CPU is shared."""
+        engine, served = self._calibration.engine, self._outcome.served
+        worlds = self._outcome.timeline.index(np.where(np.isnan(served.queued_s), -np.inf, served.queued_s))
+        host = np.stack([world.host for world in self._outcome.timeline.worlds])[worlds, np.maximum(replica, 0)]
+        drawn = np.random.default_rng([self._seed, 2]).standard_normal(len(replica))
+        return engine.queue_s * np.exp(engine.handover_sigma * drawn) / host
 
     def _latencies(self, replica: np.ndarray) -> Iterator[Block]:
         """Latency of each service as its caller sees it: a quantile over the calls that ended in the window."""
@@ -253,7 +266,9 @@ class Telemetry:
         number = np.searchsorted(done[order], states.at_s)
         zero = np.zeros(shape)
         requests, tokens = rate(number[:, None].astype(float)), rate(total[number][:, None])
-        return Work(requests, tokens, zero, zero, zero)
+        anyone = (states.gauges["running"] > 0).any(axis=1)
+        work = np.cumsum(anyone * np.diff(states.at_s, prepend=states.at_s[0]))
+        return Work(requests, tokens, rate(work[:, None]), zero, zero)
 
 
 @dataclass(frozen=True)

@@ -98,16 +98,17 @@ def _attributes(
         ]
     if level < 4:
         return ['{"span.kind":"server","source":"simulated"}'] * len(there)
-    queue = served.admitted_s[there] - served.arrived_s[there]
+    handover = served.queued_s[there] - served.arrived_s[there]
+    queue = served.admitted_s[there] - served.queued_s[there]
     prefill = served.first_s[there] - served.admitted_s[there]
     decode = served.last_s[there] - served.first_s[there]
     return [
-        f'{{"gen_ai.latency.time_to_first_token":{q + p:.6f},"gen_ai.latency.e2e":{q + p + d:.6f},'
+        f'{{"gen_ai.latency.time_to_first_token":{h + q + p:.6f},"gen_ai.latency.e2e":{h + q + p + d:.6f},'
         f'"gen_ai.latency.time_in_queue":{q:.6f},"gen_ai.usage.prompt_tokens":{i},'
         f'"gen_ai.usage.completion_tokens":{o},"gen_ai.latency.time_in_model_prefill":{p:.6f},'
         f'"gen_ai.latency.time_in_model_decode":{d:.6f},"span.kind":"server","source":"simulated"}}'
-        for q, p, d, i, o in zip(
-            queue, prefill, decode, paths.prompt_tokens[there], paths.output_tokens[there], strict=True
+        for h, q, p, d, i, o in zip(
+            handover, queue, prefill, decode, paths.prompt_tokens[there], paths.output_tokens[there], strict=True
         )
     ]
 

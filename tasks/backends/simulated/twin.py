@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.backends.base import CaseOrder
+from tasks.backends.simulated.calibration import read_calibration
 from tasks.backends.simulated.faults import FAULTS
 from tasks.backends.simulated.maker import make_case
 from tasks.backends.simulated.params import SimulatedDeployParams
@@ -27,7 +28,10 @@ def make_twin(case: Case, calibration: str, cases: Path) -> Case | None:
     if any(injection.kind not in FAULTS for injection in record.injections):
         return None
     replicas = sum(service.role == "replica" for service in record.stack.services)
-    deploy = SimulatedDeployParams(backend="simulated", replicas=replicas, calibration=calibration)
+    missed = read_calibration(calibration).response.missed_scrapes
+    deploy = SimulatedDeployParams(
+        backend="simulated", replicas=replicas, calibration=calibration, missed_scrapes=missed
+    )
     return make_case(deploy, _order(case), cases)
 
 

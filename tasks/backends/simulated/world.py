@@ -14,18 +14,20 @@ from tasks.backends.simulated.calibration import Calibration
 class World:
     """One entry per service: gateway, head, replicas. A healthy service has the defaults of ``healthy``.
 
-    ``compute``: speed of the engine's device; ``host``: speed of the CPU beside it; ``stall_s``: mean extra wait of a
-    request; ``delay_s``, ``jitter_s``, ``loss``, ``rate``: of what it sends (bytes
-    per second); ``cut``, ``frozen``, ``stalled``, ``down``: nothing in or out, no process runs, the engine makes no
-    step, no process is there; ``kv_share``: part of the KV cache that is left; ``quota``: part of its CPU quota that is
-    left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``clock_cap``, ``power_cap``:
-    MHz and W; ``intruder``: share of the GPU's time that another process takes; ``gpu_memory``: bytes that it holds;
-    ``scraped``: its metrics are read; ``ejected``: the router gives it no more requests.
+    ``compute``: speed of the engine's device; ``host``: speed of the CPU beside it; ``stall_s``, ``handover_stall_s``:
+    mean extra wait of a request before the engine and within it; ``delay_s``, ``jitter_s``, ``loss``, ``rate``: of what
+    it sends (bytes per second); ``cut``, ``frozen``, ``stalled``, ``down``: nothing in or out, no process runs, the
+    engine makes no step, no process is there; ``kv_share``: part of the KV cache that is left; ``quota``: part of its
+    CPU quota that is left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it;
+    ``clock_cap``, ``power_cap``: MHz and W; ``intruder``: share of the GPU's time that another process takes;
+    ``gpu_memory``: bytes that it holds; ``scraped``: its metrics are read; ``ejected``: the router gives it no more
+    requests.
     """
 
     compute: np.ndarray
     host: np.ndarray
     stall_s: np.ndarray
+    handover_stall_s: np.ndarray
     delay_s: np.ndarray
     jitter_s: np.ndarray
     loss: np.ndarray

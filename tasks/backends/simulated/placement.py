@@ -1,0 +1,39 @@
+"""Which nodes and GPUs each service of a simulated stack has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.backends.simulated.calibration import Calibration
+from tasks.backends.simulated.params import SimulatedDeployParams
+from tasks.backends.simulated.world import FIRST_REPLICA
+
+
+@dataclass(frozen=True)
+class Place:
+    nodes: tuple[str, ...]
+    devices: tuple[str, ...] = ()
+
+
+def placement(deploy: SimulatedDeployParams, calibration: Calibration) -> dict[str, Place]:
+    """Return the place of each service: replicas fill GPU nodes in order, and one may need several; gateway and head
+    have a node of their own. Without GPUs all share one machine."""
+    names = deploy.service_names()
+    if calibration.gpu is None:
+        return dict.fromkeys(names, Place(("node-0",)))
+    placed, used = dict.fromkeys(names[:FIRST_REPLICA], Place(("node-0",))), 0
+    replicas = iter(names[FIRST_REPLICA:])
+    for group in deploy.replica_groups:
+        for _ in range(group.replicas):
+            devices = range(used, used + group.devices)
+            nodes = tuple(dict.fromkeys(f"node-{1 + device // deploy.gpus_per_node}" for device in devices))
+            placed[next(replicas)] = Place(nodes, tuple(f"GPU-simulated-{device}" for device in devices))
+            used += group.devices
+    return placed
+
+
+def on_the_first_node_of(target: str, placed: dict[str, Place]) -> list[str]:
+    """Return ``target`` and the other services that have a part on its first node: they are lost with it, and a replica
+    over several nodes with any of them."""
+    node = placed[target].nodes[0]
+    return [target, *(name for name, place in placed.items() if name != target and node in place.nodes)]
