@@ -195,8 +195,8 @@ def _changes(case: Case) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """``values``: the leading score, shape (2, methods, cases): recorded, simulated."""
+class Scores:
+    """``values``: the leading score of ``methods``, shape (2, methods, cases): recorded, simulated."""
 
     methods: tuple[str, ...]
     values: np.ndarray
@@ -219,12 +219,12 @@ class _Scores:
         return (tau, float(ends[0]), float(ends[1])) if np.isfinite(tau) else None
 
 
-def _score_table(recorded: Sequence[Path], simulated: Path, cases: set[str]) -> _Scores:
+def _score_table(recorded: Sequence[Path], simulated: Path, cases: set[str]) -> Scores:
     """Return the scores of the methods and cases that are scored on both sides."""
     sides = []
     for folders in (recorded, (simulated,)):
         if not all((folder / "scores").is_dir() for folder in folders):
-            return _Scores((), np.zeros((2, 0, 0)))
+            return Scores((), np.zeros((2, 0, 0)))
         known: dict[str, dict[str, float]] = {}
         for folder in folders:
             side = read_side(folder, "", str(folder))
@@ -236,7 +236,7 @@ def _score_table(recorded: Sequence[Path], simulated: Path, cases: set[str]) -> 
     shared = cases.intersection(*(side[method].keys() for side in sides for method in methods)) if methods else set()
     order = sorted(shared)
     values = [[[side[method][case] for case in order] for method in methods] for side in sides]
-    return _Scores(methods, np.array(values, dtype=float).reshape(2, len(methods), len(order)))
+    return Scores(methods, np.array(values, dtype=float).reshape(2, len(methods), len(order)))
 
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from tasks.injection import InjectionSpec, PlannedInjection
 from tasks.metrics import Metric
 from tasks.params import AskedCase, Params
 from tasks.plugins import Registry
-from tasks.stack import Role
+from tasks.stack import Role, StackParams
 from tasks.text import suggest
 from tasks.validation import validation_problems
 
@@ -192,7 +192,7 @@ def validate_inject_params(params: Params) -> list[str]:
             found = validate_injection(
                 spec.kind, spec.target, spec.parameters, roles, key, backend=params.deploy.backend
             )
-            found = found or _role_problems(spec, key)
+            found = found or _role_problems(spec, key) or _unable_problems(params.deploy, spec, key)
             problems |= dict.fromkeys(_in_the_ladder(problem, key, case) for problem in found)
         planned = {
             key.rpartition(".")[0]: spec.planned(window, spec.parameters) for key, spec in case.injections.items()
@@ -207,6 +207,11 @@ def _role_problems(spec: InjectionSpec, key: str) -> list[str]:
     where, _, asked = key.rpartition(".")
     cure = "allowed: disturbance" if asked == "target" else "ask for it in inject.scenarios, with role: disturbance"
     return [f"{where}.{'role' if asked == 'target' else 'kind'}: {spec.kind} is never a cause; {cure}"]
+
+
+def _unable_problems(deploy: StackParams, spec: InjectionSpec, key: str) -> list[str]:
+    reason = faults_on(deploy.backend).unable(deploy, spec.kind)
+    return [f"{key.rpartition('.')[0]}.kind: {reason}"] if reason else []
 
 
 def _in_the_ladder(problem: str, target_key: str, case: AskedCase) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tasks.inject.probe import Outcome, Probe
-from tasks.stack import Role
+from tasks.stack import Role, StackParams
 from tasks.validation import Frozen
 
 
@@ -199,6 +199,7 @@ class FaultSupport:
         residue: returns every trace of a fault in a stack; raises nothing, failed checks are traces, too.
         sweep: undoes every trace, journaled or not; returns what was done and what failed.
         executors: kind -> executor, for kinds whose own file does not name this backend.
+        unable: returns why a stack of these parameters cannot have a fault of a kind, None when it can.
     """
 
     target_model: type[FaultTarget]
@@ -207,3 +208,4 @@ class FaultSupport:
     residue: Callable[[Any], list[str]]
     sweep: Callable[[Any], tuple[list[str], list[str]]]
     executors: Mapping[str, type[FaultExecutor[Any, Any]]] = field(default_factory=dict)
+    unable: Callable[[StackParams, str], str | None] = lambda deploy, kind: None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from tasks.compare.errors import CompareError
-from tasks.compare.validity import SILENT, Effect, markdown, validity
+from tasks.compare.validity import SILENT, Effect, Scores, markdown, validity
 from tasks.system.durable import write_durably
 from tests.backends.simulated.cases import fault, toy_case
 
@@ -32,7 +33,7 @@ def workspaces(directory: Path, seeds: tuple[int, int] = (1, 2)) -> tuple[Path, 
 
 def test_a_simulation_agrees_with_itself(tmp_path: Path) -> None:
     recorded, simulated = workspaces(tmp_path)
-    found = validity(recorded, simulated)
+    found = validity([recorded], simulated)
     assert found.cases == 1
     assert found.verdicts == (1, 1)
     assert found.agreeing >= 0.9 * len(found.effects)
@@ -40,20 +41,37 @@ def test_a_simulation_agrees_with_itself(tmp_path: Path) -> None:
     assert np.exp(delay.recorded) > 3
     assert np.exp(delay.simulated) > 3
     assert found.tau is None
+    band = next(each for each in found.bands if each.metric == "memory_rss")
+    assert band.cases == 1
+    assert band.low == band.high == pytest.approx(0, abs=0.05)
     assert "| network-delay | latency_p50 | 1 |" in markdown(found)
+    assert "| memory_rss | 1 | × 1 |" in markdown(found)
+
+
+def test_tau_is_that_of_kendall_and_its_interval_holds_it() -> None:
+    rng = np.random.default_rng(1)
+    recorded = np.round(rng.random((6, 40)), 1)
+    simulated = np.clip(recorded + 0.3 * rng.standard_normal((6, 40)), 0, 1)
+    found = Scores(tuple("abcdef"), np.stack([recorded, simulated])).tau()
+    assert found is not None
+    tau, low, high = found
+    assert tau == pytest.approx(kendalltau(recorded.mean(axis=1), simulated.mean(axis=1)).statistic)
+    assert low <= tau <= high
+    assert high - low > 0.1
+    assert Scores(("a",), np.zeros((2, 1, 3))).tau() is None
 
 
 def test_no_twin_is_an_error(tmp_path: Path) -> None:
     recorded, simulated = workspaces(tmp_path)
     shutil.rmtree(simulated / "cases")
     with pytest.raises(CompareError, match="no twin"):
-        validity(recorded, simulated)
+        validity([recorded], simulated)
 
 
 def test_sides_in_the_wrong_order_are_an_error(tmp_path: Path) -> None:
     recorded, simulated = workspaces(tmp_path)
     with pytest.raises(CompareError, match="must hold recorded"):
-        validity(simulated, recorded)
+        validity([simulated], recorded)
 
 
 @pytest.mark.parametrize(

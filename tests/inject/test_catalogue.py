@@ -59,7 +59,7 @@ def test_each_kind_says_what_it_is(kind: str):
 def test_kinds_that_telemetry_cannot_tell_apart_share_a_group():
     groups = {kind.name: kind.group for kind in catalogue.list_fault_kinds() if kind.group != kind.name}
     throttles = dict.fromkeys(("gpu-clock-lock", "gpu-power-limit"), "accelerator-throttle")
-    assert groups == throttles | dict.fromkeys(("engine-kill", "pod-failure", "pod-kill"), "process-kill")
+    assert groups == throttles | dict.fromkeys(("engine-kill", "node-loss", "pod-failure", "pod-kill"), "process-kill")
     assert set(groups.values()) <= set(catalogue.fault_kind_names())
 
 
@@ -176,3 +176,20 @@ def test_overlap_is_symmetric_and_touching_is_apart(start: float, length: float,
     )
     assert validate_overlaps({"a": one, "b": later}) == validate_overlaps({"b": later, "a": one}) == []
     assert len(validate_overlaps({"a": one, "c": within})) == len(validate_overlaps({"c": within, "a": one})) == 1
+
+
+@pytest.mark.parametrize("kind", ["gpu-clock-lock", "gpu-power-limit", "gpu-contention", "gpu-memory", "node-loss"])
+def test_a_kind_that_the_simulated_stack_cannot_have_is_a_problem_of_the_parameters(kind: str):
+    document = load_params(ROOT / "presets" / "simulated.yaml").model_dump(mode="json")
+    fault = {"kind": kind, "targets": ["ray-replicas-1"], "parameters": {"watts": 100} if "power" in kind else {}}
+    inject = document["inject"] | {"faults": [fault], "concurrent": [], "scenarios": []}
+    (problem,) = validate_inject_params(Params.model_validate(document | {"inject": inject}))
+    assert problem.startswith(f"inject.faults[0].kind: {kind} needs a ")
+    assert problem.endswith("with: h100-7b")
+    gpus = document["deploy"] | {"calibration": "h100-7b"}
+    assert validate_inject_params(Params.model_validate(document | {"inject": inject, "deploy": gpus})) == []
+
+
+def test_a_lost_node_is_simulated_only():
+    found = catalogue.validate_injection("node-loss", REPLICA, {}, ROLES, "x.target", backend="kubernetes")
+    assert found[0].startswith("x.kind: the kubernetes backend has no node-loss; ")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import TypeAdapter
 
 from tasks import metrics
-from tasks.backends.simulated.calibration import Calibration, GpuModel
-from tasks.backends.simulated.params import GATEWAY_INDEX, HEAD_INDEX
+from tasks.backends.simulated.calibration import Calibration, GpuModel, read_calibration, shipped
+from tasks.backends.simulated.params import GATEWAY_INDEX, HEAD_INDEX, SimulatedDeployParams
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultExecutor, FaultSupport, FaultTarget, UndoStepBase
 from tasks.inject.probe import Probe
 from tasks.metrics import Metric
+from tasks.stack import StackParams
 
 if TYPE_CHECKING:  # the DAGs plan without numpy
     from tasks.backends.simulated.world import Apply, World
@@ -23,6 +24,7 @@ MIB = 2**20
 LEAST_SHARE = 0.2
 """Of a quota that what always runs would use up, this part goes to the engine's steps all the same."""
 Parameters = Mapping[str, Any]
+LastsS = Callable[[Calibration, int, float], float]
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,14 @@ class Shown:
 class SimulatedFault:
     """One kind. ``effect``: parameters -> change of the state. ``shown``: all of these must be seen for the verdict
     ``effective``; the first is the probe. ``lasts_s``: how long the effect lasts where the injection's end does not
-    end it. ``defaults``: parameters that differ from the kind's."""
+    end it, from the service and the injection's duration. ``needs``: what the stack must have. ``node``: it acts on all
+    services on the target's node. ``defaults``: parameters that differ from the kind's."""
 
     effect: Callable[[Parameters], Apply]
     shown: tuple[Shown, ...]
-    lasts_s: Callable[[Calibration, int], float] | None = None
+    lasts_s: LastsS | None = None
+    needs: Literal["", "GPU", "nodes"] = ""
+    node: bool = False
     defaults: Mapping[str, Any] | None = None
 
 
@@ -67,11 +72,13 @@ FAULTS: dict[str, SimulatedFault] = {}
 def _fault(
     kind: str,
     *shown: Shown,
-    lasts_s: Callable[[Calibration, int], float] | None = None,
+    lasts_s: LastsS | None = None,
+    needs: Literal["", "GPU", "nodes"] = "",
+    node: bool = False,
     defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[[Parameters], Apply]], Callable[[Parameters], Apply]]:
     def register(effect: Callable[[Parameters], Apply]) -> Callable[[Parameters], Apply]:
-        FAULTS[kind] = SimulatedFault(effect, shown, lasts_s, defaults)
+        FAULTS[kind] = SimulatedFault(effect, shown, lasts_s, needs, node, defaults)
         return effect
 
     return register
@@ -82,6 +89,14 @@ def restart_s(calibration: Calibration, service: int) -> float:
     if service == GATEWAY_INDEX:
         return calibration.gateway.restart_s
     return calibration.head.restart_s if service == HEAD_INDEX else calibration.engine.restart_s
+
+
+def _until_restarted(calibration: Calibration, service: int, _: float) -> float:
+    return restart_s(calibration, service)
+
+
+def _until_back_and_restarted(calibration: Calibration, service: int, duration_s: float) -> float:
+    return duration_s + restart_s(calibration, service)
 
 
 def speed_at(gpu: GpuModel, clock: float) -> float:
@@ -181,9 +196,25 @@ def _down(_: Parameters) -> Apply:
 
 _GONE = Shown(metrics.CPU_USAGE, "fall", 0.5)
 for _kind in ("process-kill", "engine-kill", "pod-kill"):
-    _fault(_kind, _GONE, lasts_s=restart_s)(_down)
-_fault("service-restart", Shown(metrics.PROCESSES, "fall", quantile=0), lasts_s=restart_s)(_down)
+    _fault(_kind, _GONE, lasts_s=_until_restarted)(_down)
+_fault("service-restart", Shown(metrics.PROCESSES, "fall", quantile=0), lasts_s=_until_restarted)(_down)
 _fault("pod-failure", _GONE)(_down)
+
+
+def _lost(_: Parameters) -> Apply:
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.down[service] = world.gone[service] = True
+
+    return apply
+
+
+_fault(
+    "node-loss",
+    Shown(metrics.CPU_USAGE, "silence", 0.5),
+    lasts_s=_until_back_and_restarted,
+    needs="nodes",
+    node=True,
+)(_lost)
 
 
 @_fault(
@@ -206,7 +237,7 @@ def _throttle(parameters: Parameters) -> Apply:
 _CLOCK = Shown(metrics.GPU_SM_CLOCK, "fall", 0.1, quantile=0.9)
 
 
-@_fault("gpu-clock-lock", _CLOCK, Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+@_fault("gpu-clock-lock", _CLOCK, Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1), needs="GPU")
 def _clock(parameters: Parameters) -> Apply:
     def apply(world: World, service: int, calibration: Calibration) -> None:
         gpu = gpu_of(calibration)
@@ -217,7 +248,7 @@ def _clock(parameters: Parameters) -> Apply:
     return apply
 
 
-@_fault("gpu-power-limit", _CLOCK, Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+@_fault("gpu-power-limit", _CLOCK, Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1), needs="GPU")
 def _power(parameters: Parameters) -> Apply:
     def apply(world: World, service: int, calibration: Calibration) -> None:
         gpu = gpu_of(calibration)
@@ -229,7 +260,7 @@ def _power(parameters: Parameters) -> Apply:
     return apply
 
 
-@_fault("gpu-contention", Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1))
+@_fault("gpu-contention", Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise", 0.1), needs="GPU")
 def _contention(parameters: Parameters) -> Apply:
     """Another process on the same GPU: while both have work, each gets half of the time."""
 
@@ -240,7 +271,7 @@ def _contention(parameters: Parameters) -> Apply:
     return apply
 
 
-@_fault("gpu-memory", Shown(metrics.GPU_MEMORY_USED, "rise", 0.02))
+@_fault("gpu-memory", Shown(metrics.GPU_MEMORY_USED, "rise", 0.02), needs="GPU")
 def _gpu_memory(parameters: Parameters) -> Apply:
     def apply(world: World, service: int, calibration: Calibration) -> None:
         gpu_of(calibration)
@@ -275,6 +306,18 @@ def gpu_of(calibration: Calibration) -> GpuModel:
     if calibration.gpu is None:
         raise FaultError(f"the calibration {calibration.name} has no GPU")
     return calibration.gpu
+
+
+def unable(deploy: StackParams, kind: str) -> str | None:
+    """Return why a stack of these parameters cannot have a fault of ``kind``, None when it can."""
+    assert isinstance(deploy, SimulatedDeployParams)
+    needs = FAULTS[kind].needs
+    if not needs or read_calibration(deploy.calibration).gpu is not None:
+        return None
+    other = ", ".join(name for name in shipped() if read_calibration(name).gpu is not None)
+    lacks = "has none" if needs == "GPU" else "has one machine for all"
+    what = "a GPU" if needs == "GPU" else "a stack of several nodes"
+    return f"{kind} needs {what}; deploy.calibration '{deploy.calibration}' {lacks}; with: {other}"
 
 
 class SimulatedTarget(FaultTarget):
@@ -338,6 +381,7 @@ SUPPORT = FaultSupport(
     target=_target,
     residue=lambda _: [],
     sweep=lambda _: ([], []),
+    unable=unable,
     executors={
         kind: type(f"Simulated{i}", (SimulatedExecutor,), {"defaults": fault.defaults or {}})
         for i, (kind, fault) in enumerate(sorted(FAULTS.items()))

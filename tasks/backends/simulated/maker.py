@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from tasks.backends.base import CaseOrder
 from tasks.backends.simulated.calibration import read_calibration
 from tasks.backends.simulated.faults import FAULTS, Shown
 from tasks.backends.simulated.params import FIRST_REPLICA, SimulatedDeployParams
+from tasks.backends.simulated.placement import placement
 from tasks.backends.simulated.sampling import metric_rows
 from tasks.backends.simulated.simulation import Simulation
 from tasks.backends.simulated.telemetry import Block, Telemetry
@@ -72,7 +72,8 @@ class _Publisher:
         self._outcome = simulation.outcome()
         self._start = EPOCH + timedelta(seconds=int(np.random.default_rng(order.seed).integers(SPREAD_S)))
         self._start_ns = int(self._start.timestamp()) * 1_000_000_000
-        self._names = simulation.names
+        self._names, self._injections = simulation.names, simulation.injections
+        self._placed = placement(self._deploy, self._calibration)
         self._until_s = min(self._outcome.until_s, simulation.times.end)
         self._window = (self._at(simulation.times.baseline), self._at(self._until_s))
         self._grid = TimeGrid.aligned(*self._window, order.export.step_s)
@@ -104,7 +105,7 @@ class _Publisher:
                     phases=self._phases(),
                     injections=tuple(
                         self._injection(planned, effect)
-                        for planned, effect in zip(order.injections, self._outcome.effects, strict=True)
+                        for planned, effect in zip(self._injections, self._outcome.effects, strict=True)
                         if effect.start_s < self._until_s
                     ),
                     completeness={name: self._complete(name, count) for name, count in rows.items()},
@@ -194,7 +195,7 @@ class _Publisher:
         )
         wanted = {
             (shown.metric.name, self._names.index(planned.target))
-            for planned in self._order.injections
+            for planned in self._injections
             for shown in FAULTS[planned.kind].shown
         }
         names = pa.array(self._names)
@@ -234,38 +235,22 @@ class _Publisher:
         names = self._names
         rows = [(CALLS, names[0], names[1])]
         rows += [(CALLS, names[1], replica) for replica in names[FIRST_REPLICA:]]
-        rows += [(RUNS_ON, service.name, node) for service in self._services() for node in self._nodes(service.name)]
+        rows += [
+            (RUNS_ON, service.name, node) for service in self._services() for node in self._placed[service.name].nodes
+        ]
         return pd.DataFrame(rows, columns=["relation", "source", "target"])
 
     # -- the record
 
-    def _nodes(self, service: str) -> tuple[str, ...]:
-        return self._placement[service][0]
-
-    @cached_property
-    def _placement(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Nodes and devices of each service: replicas fill nodes in order, and one may need several."""
-        placed: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = dict.fromkeys(self._names[:2], (("node-0",), ()))
-        if self._calibration.gpu is None:
-            return dict.fromkeys(self._names, (("node-0",), ()))
-        per_node, used, i = self._deploy.gpus_per_node, 0, FIRST_REPLICA
-        for group in self._deploy.replica_groups:
-            for _ in range(group.replicas):
-                devices = range(used, used + group.devices)
-                nodes = tuple(dict.fromkeys(f"node-{1 + device // per_node}" for device in devices))
-                placed[self._names[i]] = (nodes, tuple(f"GPU-simulated-{device}" for device in devices))
-                used, i = used + group.devices, i + 1
-        return placed
-
     def _services(self) -> tuple[Service, ...]:
-        placement, engine = self._placement, self._calibration.engine
+        engine = self._calibration.engine
         services = []
         for i, (name, role) in enumerate(self._deploy.roles().items()):
-            nodes, devices = placement[name]
+            place = self._placed[name]
             limits = Limits(cpu_cores=self._calibration.host_of(i).cores)
             if role == "replica":
                 limits = limits.model_copy(update={"max_num_seqs": engine.max_num_seqs})
-            services.append(Service(name=name, role=role, node=nodes[0], limits=limits, devices=devices))
+            services.append(Service(name=name, role=role, node=place.nodes[0], limits=limits, devices=place.devices))
         return tuple(services)
 
     def _stack(self) -> Stack:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.backends.simulated.calibration import Calibration
-from tasks.backends.simulated.params import SimulatedDeployParams
-from tasks.backends.simulated.world import FIRST_REPLICA
+from tasks.backends.simulated.params import FIRST_REPLICA, SimulatedDeployParams
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def placement(deploy: SimulatedDeployParams, calibration: Calibration) -> dict[s
     return placed
 
 
-def on_the_first_node_of(target: str, placed: dict[str, Place]) -> list[str]:
+def on_the_first_node_of(target: str, placed: Mapping[str, Place]) -> list[str]:
     """Return ``target`` and the other services that have a part on its first node: they are lost with it, and a replica
     over several nodes with any of them."""
     node = placed[target].nodes[0]

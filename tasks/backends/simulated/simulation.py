@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from tasks.backends.simulated.params import (
     ReplicaGroup,
     SimulatedDeployParams,
 )
+from tasks.backends.simulated.placement import Place, on_the_first_node_of, placement
 from tasks.backends.simulated.world import Effect, Timeline
 from tasks.injection import PlannedInjection
 from tasks.load.prompts import POOL_WORDS
@@ -72,7 +73,7 @@ class Times:
 @dataclass(frozen=True)
 class Outcome:
     """What happened until ``until_s`` after the start of the load; times after that are NaN. ``effects``: those of the
-    case's injections, in their order; ``actions``: what was changed besides."""
+    simulation's injections, in their order; ``actions``: what was changed besides."""
 
     times: Times
     until_s: float
@@ -90,6 +91,8 @@ class Simulation:
     What is random belongs to the case's seed, not to what is done: the past never changes, and two simulations of an
     order that differ by an action see the same arrivals and the same noise.
 
+    ``injections``: those of the order; one that acts on a node stands there once for each service that is on it.
+
     Raises:
         FaultError: the calibration has no part that a fault of the case acts on.
     """
@@ -97,8 +100,10 @@ class Simulation:
     def __init__(self, deploy: SimulatedDeployParams, calibration: Calibration, order: CaseOrder) -> None:
         self.deploy, self.calibration, self.order = deploy, calibration, order
         self.times, self.names = Times.of(order), deploy.service_names()
+        placed = placement(deploy, calibration)
+        self.injections = tuple(each for planned in order.injections for each in _on_its_node(planned, placed))
         self._faults = [
-            _effect(each, self.names.index(each.target), self.times, calibration) for each in order.injections
+            _effect(each, self.names.index(each.target), self.times, calibration) for each in self.injections
         ]
         self._actions: list[Effect] = []
         seeds = [int(each.generate_state(1)[0]) for each in np.random.SeedSequence(order.seed).spawn(4)]
@@ -208,10 +213,19 @@ def simulate(deploy: SimulatedDeployParams, calibration: Calibration, order: Cas
     return simulation.outcome()
 
 
+def _on_its_node(planned: PlannedInjection, placed: Mapping[str, Place]) -> list[PlannedInjection]:
+    """Return the injection; if its kind acts on a node, one for each service that is lost with it."""
+    if not FAULTS[planned.kind].node:
+        return [planned]
+    return [planned.model_copy(update={"target": name}) for name in on_the_first_node_of(planned.target, placed)]
+
+
 def _effect(planned: PlannedInjection, service: int, times: Times, calibration: Calibration) -> Effect:
     fault = FAULTS[planned.kind]
     start = times.fault + planned.offset_s
-    lasts_s = planned.duration_s if fault.lasts_s is None else fault.lasts_s(calibration, service)
+    lasts_s = planned.duration_s
+    if fault.lasts_s is not None:
+        lasts_s = fault.lasts_s(calibration, service, planned.duration_s)
     restarts = fault.lasts_s is not None
     return Effect(service, start, start + lasts_s, fault.effect(planned.parameters), planned.kind, restarts)
 

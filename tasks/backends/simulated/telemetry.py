@@ -221,7 +221,7 @@ class Telemetry:
     def _hosts(self, begin: int, end: int) -> Iterator[Block]:
         services, at_s = slice(begin, end), self._grid_s
         seed = (self._seed, begin)
-        scrapes = self._scrapes(services, 3 + begin, "cut" if self._calibration.gpu else "never")
+        scrapes = self._scrapes(services, 3 + begin, "gone", *(["cut"] if self._calibration.gpu else []))
         work = self._work(begin, end, scrapes)
         host = self._calibration.host_of(begin)
         columns = host_columns(host, self._calibration, self._outcome.timeline, services, at_s, work, seed)

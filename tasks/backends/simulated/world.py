@@ -17,11 +17,11 @@ class World:
     ``compute``: speed of the engine's device; ``host``: speed of the CPU beside it; ``stall_s``, ``handover_stall_s``:
     mean extra wait of a request before the engine and within it; ``delay_s``, ``jitter_s``, ``loss``, ``rate``: of what
     it sends (bytes per second); ``cut``, ``frozen``, ``stalled``, ``down``: nothing in or out, no process runs, the
-    engine makes no step, no process is there; ``kv_share``: part of the KV cache that is left; ``quota``: part of its
-    CPU quota that is left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it;
-    ``clock_cap``, ``power_cap``: MHz and W; ``intruder``: share of the GPU's time that another process takes;
-    ``gpu_memory``: bytes that it holds; ``scraped``: its metrics are read; ``ejected``: the router gives it no more
-    requests.
+    engine makes no step, no process is there; ``gone``: nor is its machine; ``kv_share``: part of the KV cache that is
+    left; ``quota``: part of its CPU quota that is left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of
+    what runs beside it; ``clock_cap``, ``power_cap``: MHz and W; ``intruder``: share of the GPU's time that another
+    process takes; ``gpu_memory``: bytes that it holds; ``scraped``: its metrics are read; ``ejected``: the router gives
+    it no more requests.
     """
 
     compute: np.ndarray
@@ -36,6 +36,7 @@ class World:
     frozen: np.ndarray
     stalled: np.ndarray
     down: np.ndarray
+    gone: np.ndarray
     kv_share: np.ndarray
     quota: np.ndarray
     stress_cores: np.ndarray
@@ -52,7 +53,7 @@ class World:
     def healthy(cls, services: int) -> World:
         default = {"compute": 1.0, "host": 1.0, "kv_share": 1.0, "quota": 1.0}
         default |= dict.fromkeys(("rate", "clock_cap", "power_cap"), np.inf)
-        flags = ("cut", "frozen", "stalled", "down", "ejected")
+        flags = ("cut", "frozen", "stalled", "down", "gone", "ejected")
         arrays = {
             each.name: np.zeros(services, dtype=bool)
             if each.name in flags
@@ -62,11 +63,6 @@ class World:
             for each in fields(cls)
         }
         return cls(**arrays)
-
-    @property
-    def never(self) -> np.ndarray:
-        """Return a state that no service is in."""
-        return np.zeros_like(self.down)
 
     @property
     def unreachable(self) -> np.ndarray:

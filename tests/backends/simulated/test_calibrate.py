@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks import metrics
 from tasks.backends.simulated.calibrate import CalibrationError, calibrate, fit_host, fit_step
 from tasks.backends.simulated.calibration import read_calibration, shipped
+from tasks.backends.simulated.hosts import _Noise
 from tasks.backends.simulated.twin import make_twin
 from tasks.case import Case
 from tasks.errors import ParamsError
@@ -74,6 +76,53 @@ def test_host_constants_come_back() -> None:
     assert host.memory_bytes == 2e9
     assert host.processes == 7
     assert r2 > 0.99
+
+
+def residual_samples(windows: int = 6, steps: int = 20) -> pd.DataFrame:
+    """Windows whose CPU and received bytes share an error, and whose memory is a walk."""
+    rng = np.random.default_rng(3)
+    frames = []
+    for i in range(windows):
+        work, error = rng.uniform(0.2, 1, steps), 0.1 * rng.standard_normal(steps)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "requests": 3 * work,
+                    "tokens": 48 * work,
+                    "work": work,
+                    "cpu_usage": (0.1 + 0.4 * work) * np.exp(error),
+                    "network_receive": (1000 + 200 * 48 * work) * np.exp(error),
+                    "memory_rss": 1e9 * np.exp(np.cumsum(0.001 * rng.standard_normal(steps))),
+                    "window": f"case-{i}/r",
+                    "step_s": 1.0,
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_residuals_are_kept_and_drawn_in_blocks_for_all_metrics_at_once() -> None:
+    host, _ = fit_host(residual_samples(), read_calibration("local-toy").host_replica)
+    assert host.residuals is not None
+    assert host.residuals.walks == ("memory_rss",)
+    assert host.residuals.table.shape == (6, 16, 3)
+    noise = _Noise(host, (60, 40), np.arange(60.0), (5,))
+    cpu, memory, received = (np.log(noise.factor(metrics.METRICS[name])) for name in host.residuals.metrics)
+    recorded = host.residuals.table[:, :, 0]
+    assert np.std(cpu) == pytest.approx(np.std(recorded), rel=0.15)
+    assert np.corrcoef(cpu.ravel(), received.ravel())[0, 1] > 0.8
+    assert np.corrcoef(memory[1:].ravel(), memory[:-1].ravel())[0, 1] > 0.95
+    longer = _Noise(host, (90, 40), np.arange(90.0), (5,)).factor(metrics.METRICS["cpu_usage"])
+    np.testing.assert_array_equal(np.log(longer[:60]), cpu)
+
+
+def test_an_unreadable_table_of_residuals_is_named(tmp_path: Path) -> None:
+    known = read_calibration("local-toy")
+    bad = tmp_path / "bad.yaml"
+    assert known.host_head.residuals is not None
+    bad.write_text(known.dump().replace(known.host_head.residuals.values, "AAAA"), encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"host_head.residuals.*values"):
+        read_calibration(str(bad))
 
 
 def test_simulated_cases_are_refused(tmp_path: Path) -> None:

@@ -176,3 +176,31 @@ def test_missed_scrapes_are_missing_samples(tmp_path: Path) -> None:
     case = make_case(deploy(missed_scrapes=0.3), order(), tmp_path)
     running = case.metrics[case.metrics["metric"] == metrics.REQUESTS_RUNNING.name]["value"]
     assert 0.15 < np.isnan(running).mean() < 0.45
+
+
+GROUPS = [
+    {"name": "small", "replicas": 8},
+    {"name": "large", "replicas": 2, "tensor": 8, "pipeline": 2, "step_factor": 4, "load_share": 0.3},
+]
+"""Eight replicas share node-1, the next two have two nodes each."""
+
+
+def lost(case: Case) -> set[str]:
+    return {each.target for each in case.record.injections if each.kind == "node-loss" and each.verdict == "effective"}
+
+
+def test_a_lost_node_takes_all_that_is_on_it(tmp_path: Path) -> None:
+    case = gpu_case(tmp_path, fault("node-loss", "ray-replicas-1"), replicas=10, groups=GROUPS)
+    assert lost(case) == {f"ray-replicas-{i}" for i in range(8)}
+    phase = case.record.phase("fault")
+    assert phase is not None
+    rows = case.metrics[(case.metrics["time"] > phase.start) & (case.metrics["time"] < phase.end)]
+    seen = rows[rows["metric"] == metrics.MEMORY_RSS.name].groupby("service", observed=True)["value"].count()
+    assert seen["ray-replicas-1"] <= 1
+    assert seen["ray-replicas-8"] > 50
+
+
+def test_a_replica_over_two_nodes_is_lost_with_one_of_them(tmp_path: Path) -> None:
+    case = gpu_case(tmp_path, fault("node-loss", "ray-replicas-9"), replicas=10, groups=GROUPS)
+    assert lost(case) == {"ray-replicas-9"}
+    assert case.record.load.failed > 0

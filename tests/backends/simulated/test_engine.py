@@ -22,7 +22,14 @@ def calibration(**step: float) -> Calibration:
     known = read_calibration("local-toy")
     law = StepLaw(**{"fixed_s": 0.01, "sigma": 0, **step})
     engine = known.engine.model_copy(
-        update={"step": law, "before_s": 0.0, "request_sigma": 0.0, "max_num_seqs": 4, "kv_tokens": 10_000}
+        update={
+            "step": law,
+            "before_s": 0.0,
+            "request_sigma": 0.0,
+            "handover_s": 0.0,
+            "max_num_seqs": 4,
+            "kv_tokens": 10_000,
+        }
     )
     return known.model_copy(update={"engine": engine, "dt_s": 0.01})
 
