@@ -242,7 +242,9 @@ def _clients(view: CaseView, inside: pd.Series | None) -> dict[str, np.ndarray]:
     index = pd.DatetimeIndex(view.metrics.index)
     shape = (len(index), len(view.services))
     front = view.services.index(view.front_end)
-    took = (requests["last_token"] - requests["scheduled"]).dt.total_seconds().to_numpy()
+    sent = requests["sent"].fillna(requests["scheduled"])
+    lag = sent - requests["scheduled"]  # of the client itself, which reads as late as it writes: no link's fault
+    took = (requests["last_token"] - sent - lag).dt.total_seconds().to_numpy()
     ended = requests["last_token"].fillna(requests["scheduled"]).dt.as_unit("ns").astype("int64").to_numpy()
     row = row_of(index, ended, view.step_ns)
     column = np.full(len(row), front)

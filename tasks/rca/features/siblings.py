@@ -103,10 +103,14 @@ def change_noise(values: np.ndarray, group: np.ndarray, reference: Reference) ->
 
 
 def sampling_error(values: np.ndarray, rows_per_observation: float) -> np.ndarray:
-    """Return the standard error of the median of each window, from the typical difference of neighbouring samples,
-    which a step hardly touches: (rows, services) -> (services,); 0 without two neighbours."""
-    steps = np.abs(np.diff(values, axis=0)).T
-    samples = np.count_nonzero(~np.isnan(values), axis=0)
+    """Return the standard error of the median of each window, from the typical difference of samples that follow each
+    other, which a step hardly touches: (rows, services) -> (services,); 0 without two samples. Rows without a sample
+    may lie between: some series have one per completed call."""
+    known = ~np.isnan(values)
+    last = np.maximum.accumulate(np.where(known, np.arange(len(values))[:, None], 0), axis=0)
+    latest = np.take_along_axis(values, last, axis=0)  # NaN until the first sample
+    steps = np.where(known[1:], np.abs(values[1:] - latest[:-1]), np.nan).T
+    samples = np.count_nonzero(known, axis=0)
     deviation = quantile(steps, 0.5) * _MAD_TO_DEVIATION / np.sqrt(2)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = deviation * np.sqrt(np.pi / 2 * rows_per_observation / samples)

@@ -23,7 +23,7 @@ from scipy.stats import t as student
 from tasks.rca.features.evidence import BY_NAME, INTERNAL, LINK, SIGNALS, Signal
 from tasks.rca.features.kinds import SHOWS, Kind, kinds_of
 from tasks.rca.features.links import blame_links
-from tasks.rca.features.serving import DERIVED, Serving, serving_columns
+from tasks.rca.features.serving import DERIVED, SMOOTH_S, Serving, serving_columns
 from tasks.rca.features.siblings import Change, Judge, Reference, quantile
 from tasks.rca.method import UNKNOWN_KIND, Evidence, Finding, MethodError, Paper, Ranking, method
 from tasks.rca.view import CaseView
@@ -50,6 +50,8 @@ UNANSWERED = 0.3
 """A lone service is silent by its own fault only while at least this share of the usual requests still comes."""
 FLAT = 0.08
 """The spread of a full link's traffic, relative: a link with room left varies by a fifth."""
+STILLER = 0.5
+"""A link is full if its traffic varies at most by this share of its usual spread: many clients make any traffic even."""
 LARGE = 1000.0
 RATIO = 100.0
 """A ratio beyond this says no more than the two numbers."""
@@ -324,11 +326,21 @@ def _signals_of(case: _Case, service: int) -> dict[str, float]:
     if signals.get("link", 0.0) >= SHOWS:
         active = _active(case.tables["link"][:, service], case.before)
         signals["every_call"] = SHOWS if any(_alike(gap, active, case.before) for gap in case.gaps[service]) else 0.0
-        sent = case.serving.get("transmit")
-        if sent is not None:
-            low, middle, high = (quantile(sent[active, service], level) for level in (0.3, 0.5, 0.9))
-            signals["capped"] = SHOWS if middle > 0 and (high - low) <= FLAT * middle else 0.0
+        signals["capped"] = SHOWS if _capped(case, service, active) else 0.0
     return signals
+
+
+def _capped(case: _Case, service: int, active: np.ndarray) -> bool:
+    """Return whether a service sends all the time as much as goes through, and less evenly before. The rows in which a
+    rate still looks back on what was before are left out."""
+    sent = case.serving.get("transmit")
+    rows = np.flatnonzero(active)[round(SMOOTH_S / (case.view.step_s or 1.0)) :]
+    if sent is None or np.isfinite(sent[rows, service]).sum() < LEAST_ROWS:
+        return False
+    (low, middle, high), usual = (
+        [float(quantile(sent[of, service], level)) for level in (0.2, 0.5, 0.7)] for of in (rows, case.before)
+    )
+    return middle > 0 and high - low <= min(FLAT * middle, STILLER * (usual[2] - usual[0]))
 
 
 def _alike(gap: np.ndarray, active: np.ndarray, before: np.ndarray) -> bool:
