@@ -74,6 +74,8 @@ SIGNALS: tuple[Signal, ...] = (
            shows="transmit", metric="network_transmit", unit="kB/s", factor=1e-3),
     Signal("vanished", "restart", ("vanished",), "plain", 0.25, "its processes were gone",
            once=True, shows="processes", metric="processes", unit="processes"),
+    Signal("cut", "restart", ("cut",), "plain", 0.25, "broke off requests that it had accepted",
+           once=True),
     Signal("restarts", "restart", ("restarts",), "plain", 0.01, "was restarted",
            once=True, metric="restarts_rate", unit="restarts/s"),
     Signal("clock", "accelerator", ("gpu_clock_busy",), "log", _LIMIT, "its SM clock fell while it was busy",

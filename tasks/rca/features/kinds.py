@@ -38,7 +38,7 @@ _SLOWED = ("step", "link", "silent", "cpu_throttled", *_LIMITS)
 
 RULES: tuple[Rule, ...] = (
     # its processes ended and others took their place
-    Rule("process-kill", (("vanished", "restarts"),), (), EVERYTHING),
+    Rule("process-kill", (("vanished", "cut", "restarts"),), (), EVERYTHING),
     # processes are there and use no CPU, not even to idle
     Rule("process-freeze", (("stopped",),), (), EVERYTHING),
     # processes run, and nothing leaves them

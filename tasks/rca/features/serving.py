@@ -9,6 +9,7 @@ sample. Derived columns and what they show:
 * **cpu_beyond_load**, **step_beyond_load**: CPU, and time per generated token, over what the load explains at most:
   twice the work may cost twice the CPU, twice the batch twice the time per step. Less of either explains nothing.
 * **stopped**, **mute**, **silent** (shares): steps at which the service used no CPU, sent nothing, completed nothing.
+* **cut** (share): the front end went away and took requests with it that it had accepted.
 * **vanished** (log ratio): how far memory or processes fell below their usual level: processes ended.
 * **quota** (cores): CPU over its share of the quota, where a CPU quota stands in for an accelerator's limit.
 
@@ -55,7 +56,7 @@ DERIVED = frozenset(
             "cpu_beyond_load",
             "step_beyond_load",
         ),
-        *("stopped", "mute", "done", "silent", "vanished", "quota", "gpu_clock_busy"),
+        *("cut", "stopped", "mute", "done", "silent", "vanished", "quota", "gpu_clock_busy"),
     }
 )
 """Columns that are not a metric as it was recorded."""
@@ -242,21 +243,59 @@ def _clients(view: CaseView, inside: pd.Series | None) -> dict[str, np.ndarray]:
     index = pd.DatetimeIndex(view.metrics.index)
     shape = (len(index), len(view.services))
     front = view.services.index(view.front_end)
-    sent = requests["sent"].fillna(requests["scheduled"])
-    lag = sent - requests["scheduled"]  # of the client itself, which reads as late as it writes: no link's fault
+    scheduled = requests["scheduled"].dt.as_unit("ns")
+    sent = requests["sent"].dt.as_unit("ns").fillna(scheduled)
+    lag = sent - scheduled  # of the client itself, which reads as late as it writes: no link's fault
     took = (requests["last_token"] - sent - lag).dt.total_seconds().to_numpy()
     ended = requests["last_token"].fillna(requests["scheduled"]).dt.as_unit("ns").astype("int64").to_numpy()
     row = row_of(index, ended, view.step_ns)
     column = np.full(len(row), front)
+    failed, begun = requests["error"].notna().to_numpy(), requests["first_token"].notna().to_numpy()
+    longest = float(np.max(took[np.isfinite(took)], initial=0.0)) / (view.step_s or 1.0)
     if inside is None:
         known = np.isfinite(took)
         gap = quantile_per_cell(row[known], column[known], took[known], shape, 0.5)
-        return {"client_gap": gap - metric_tables(view)["latency"]}
+        cut = _cut(view, row[failed & begun], np.zeros(len(index)), longest)
+        return {"client_gap": gap - metric_tables(view)["latency"], "cut": _only(front, cut, shape)}
     within = inside.reindex(requests["trace_id"]).to_numpy()
     known = np.isfinite(took) & np.isfinite(within)
     gap = _means(row[known], column[known], (took - within)[known], shape)
-    refused = requests["error"].notna().to_numpy() & ~np.isfinite(within)
-    return {"client_gap": gap, "refused": _means(row, column, refused.astype(float), shape)}
+    unseen = failed & ~np.isfinite(within)
+    begun = begun | requests["trace_id"].isin(_passed_on(view)).to_numpy()
+    refused = _means(row, column, (unseen & ~begun).astype(float), shape)
+    cut = _cut(view, row[unseen & begun], refused[:, front], longest)
+    return {"client_gap": gap, "refused": refused, "cut": _only(front, cut, shape)}
+
+
+def _only(service: int, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a table of (rows,) ``values`` of one service; NaN for the others."""
+    table = np.full(shape, np.nan)
+    table[:, service] = values
+    return table
+
+
+def _passed_on(view: CaseView) -> pd.Series:
+    """Return the traces that a service behind the front end saw."""
+    return view.spans["trace_id"][(view.spans["service"] != view.front_end).to_numpy()]
+
+
+def _cut(view: CaseView, broken: np.ndarray, refused: np.ndarray, longest: float) -> np.ndarray:
+    """Return (rows,) 1 where the front end went away and broke off requests that it had accepted and never finished.
+
+    ``broken``: the rows in which those began, at most ``longest`` rows before. It is away where it refuses requests, or
+    where its metrics or processes are missing.
+    """
+    tables = metric_tables(view)
+    front = view.services.index(view.front_end)
+    counted = [tables[name][:, front] for name in ("processes", "ready", "memory", "working_set") if name in tables]
+    away = np.nan_to_num(refused) > 0
+    for values in counted[:1]:
+        away |= ~(values > 0)
+    began = away & ~np.concatenate([[False], away[:-1]])
+    cut = np.zeros(len(away))
+    for at in np.flatnonzero(began).tolist():
+        cut[at] = float(np.any((broken <= at + 1) & (broken >= at - 1 - longest)))
+    return cut
 
 
 def _engine_spans(view: CaseView) -> dict[str, np.ndarray]:

@@ -109,7 +109,8 @@ def sampling_error(values: np.ndarray, rows_per_observation: float) -> np.ndarra
     known = ~np.isnan(values)
     last = np.maximum.accumulate(np.where(known, np.arange(len(values))[:, None], 0), axis=0)
     latest = np.take_along_axis(values, last, axis=0)  # NaN until the first sample
-    steps = np.where(known[1:], np.abs(values[1:] - latest[:-1]), np.nan).T
+    with np.errstate(invalid="ignore"):
+        steps = np.where(known[1:], np.abs(values[1:] - latest[:-1]), np.nan).T
     samples = np.count_nonzero(known, axis=0)
     deviation = quantile(steps, 0.5) * _MAD_TO_DEVIATION / np.sqrt(2)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -25,7 +25,17 @@ from tasks.rca.features.kinds import SHOWS, Kind, kinds_of
 from tasks.rca.features.links import blame_links
 from tasks.rca.features.serving import DERIVED, SMOOTH_S, Serving, serving_columns
 from tasks.rca.features.siblings import Change, Judge, Reference, quantile
-from tasks.rca.method import UNKNOWN_KIND, Evidence, Finding, MethodError, Paper, Ranking, method
+from tasks.rca.features.workload import Demand, changed_demand
+from tasks.rca.method import (
+    UNKNOWN_KIND,
+    WORKLOAD_KIND,
+    Evidence,
+    Finding,
+    MethodError,
+    Paper,
+    Ranking,
+    method,
+)
 from tasks.rca.view import CaseView
 
 ALPHA = 0.05
@@ -51,12 +61,25 @@ UNANSWERED = 0.3
 FLAT = 0.08
 """The spread of a full link's traffic, relative: a link with room left varies by a fifth."""
 STILLER = 0.5
-"""A link is full if its traffic varies at most by this share of its usual spread: many clients make any traffic even."""
+"""A full link varies at most by this share of its usual spread: the traffic of many clients is even by itself."""
 LARGE = 1000.0
 RATIO = 100.0
 """A ratio beyond this says no more than the two numbers."""
 ALIKE = 0.35
 """Calls are late alike if the middle half of their gaps spreads by at most this share of the typical rise."""
+FOLLOWS_LOAD = (
+    Signal(
+        "cpu", "cpu", ("cpu",), "log", BY_NAME["cpu"].floor, "uses CPU", offset=0.02, metric="cpu_usage", unit="cores"
+    ),
+    BY_NAME["latency"],
+    BY_NAME["waiting"],
+)
+"""What more, or less, work moves."""
+DEMANDS = {
+    "requests": ("requests/s", "request_rate", "requests arrive"),
+    "prompts": ("tokens", "prompt_tokens_rate", "the prompt of a request"),
+}
+"""Unit, metric and words of each measure of the load."""
 PILES_UP = ("memory-stress", "process-kill", "cpu-stress")
 """Kinds that waiting for a broken callee can cause in a caller."""
 
@@ -124,7 +147,7 @@ def peerwise(
     return Ranking(
         services=_service_scores(case, roots),
         metrics=_metric_scores(case),
-        findings=_findings(case, roots),
+        findings=_findings(case, roots) or _workload(case),
         coverage=case.serving.coverage,
     )
 
@@ -285,16 +308,12 @@ def _restarted_in_order(case: _Case, groups: Mapping[str, np.ndarray]) -> bool:
     """Return whether the front end ended and came back without breaking a request that it had accepted: somebody
     restarted it. A crash looks the same while nothing is under way."""
     front = case.view.services.index(case.view.front_end)
-    requests = case.view.requests
     others = [groups[name][front] for name in groups if name not in ("restart", "stall")]
-    if np.nan_to_num(groups.get("restart", np.zeros(front + 1))[front]) < SHOWS or not len(requests):
+    if np.nan_to_num(groups.get("restart", np.zeros(front + 1))[front]) < SHOWS or "cut" not in case.z:
         return False
     if np.nan_to_num(others).max(initial=0.0) >= SHOWS or _lasting_stall(case, front):
         return False
-    failed = requests["error"].notna() & (requests["scheduled"] >= case.view.metrics.index[~case.before][0])
-    passed_on = case.view.spans["trace_id"][(case.view.spans["service"] != case.view.front_end).to_numpy()]
-    broken = failed & (requests["first_token"].notna() | requests["trace_id"].isin(passed_on))
-    return not bool(broken.any())
+    return bool(np.nan_to_num(case.z["cut"][front]) < SHOWS)
 
 
 def _lasting_stall(case: _Case, service: int) -> bool:
@@ -337,10 +356,11 @@ def _capped(case: _Case, service: int, active: np.ndarray) -> bool:
     rows = np.flatnonzero(active)[round(SMOOTH_S / (case.view.step_s or 1.0)) :]
     if sent is None or np.isfinite(sent[rows, service]).sum() < LEAST_ROWS:
         return False
-    (low, middle, high), usual = (
-        [float(quantile(sent[of, service], level)) for level in (0.2, 0.5, 0.7)] for of in (rows, case.before)
-    )
-    return middle > 0 and high - low <= min(FLAT * middle, STILLER * (usual[2] - usual[0]))
+    spreads = []
+    for of in (case.before, rows):
+        low, middle, high = (float(quantile(sent[of, service], level)) for level in (0.2, 0.5, 0.7))
+        spreads.append((high - low) / middle if middle > 0 else np.nan)
+    return bool(spreads[1] <= min(FLAT, STILLER * spreads[0]))
 
 
 def _alike(gap: np.ndarray, active: np.ndarray, before: np.ndarray) -> bool:
@@ -429,6 +449,39 @@ def _findings(case: _Case, roots: Sequence[_Root]) -> tuple[Finding, ...]:
             for kind in kinds
         ]
     return tuple(findings)
+
+
+def _workload(case: _Case) -> tuple[Finding, ...]:
+    """Return the finding that the load changed, for a case in which no service is at fault; what moved with it in the
+    same direction is evidence."""
+    demands = [demand for demand in changed_demand(case.view, case.serving.columns, case.before) if demand.p <= ALPHA]
+    if not demands:
+        return ()
+    direction = 1 if demands[0].during > demands[0].before else -1
+    evidence = [_demanded(demand) for demand in demands]
+    evidence += [_observation(case, service, signal) for signal, service in _followed(case, direction)]
+    return (Finding(None, WORKLOAD_KIND, demands[0].p, evidence=tuple(evidence)),)
+
+
+def _followed(case: _Case, direction: int) -> list[tuple[Signal, int]]:
+    """Return the signals that moved with the load, each with the service where it moved most."""
+    loose = replace(case.judge, reference="none")
+    found = []
+    for signal in FOLLOWS_LOAD:
+        table = next((case.serving.columns[name] for name in signal.columns if name in case.serving.columns), None)
+        if table is not None:
+            change = loose.change(direction * signal.scaled(table), case.before, signal.floor)
+            service = int(np.argmax(np.nan_to_num(change.z)))
+            if np.nan_to_num(change.z[service]) >= HINTS:
+                found.append((signal, service))
+    return found
+
+
+def _demanded(demand: Demand) -> Evidence:
+    unit, metric, words = DEMANDS[demand.name]
+    times = _times(demand.during, demand.before)
+    sentence = f"{words}: {_number(demand.during)} {unit}, {times}{_number(demand.before)} before"
+    return Evidence(metric, sentence, unit, demand.before, demand.during)
 
 
 def _is_victim(case: _Case, root: _Root, roots: Sequence[_Root]) -> bool:

@@ -19,7 +19,8 @@ def judge(view: CaseView, **parameters: object) -> Ranking:
 
 def named(ranking: Ranking) -> set[tuple[str | None, str]]:
     assert ranking.findings is not None
-    return {(finding.service, finding.kind) for finding in ranking.findings if finding.role == "root"}
+    roots = [finding for finding in ranking.findings if finding.role == "root" and finding.service is not None]
+    return {(finding.service, finding.kind) for finding in roots}
 
 
 def top(ranking: Ranking) -> str:
@@ -72,13 +73,36 @@ def test_two_of_three_with_the_same_fault() -> None:
 @pytest.mark.parametrize("factor", [0.3, 3.0])
 @pytest.mark.parametrize("start", [10, BEFORE, 45])
 def test_load_that_changes_is_no_fault(factor: float, start: int) -> None:
-    assert judge(serving_view(load=lambda t: np.where(t >= start, factor, 1.0))).findings == ()
+    assert named(judge(serving_view(load=lambda t: np.where(t >= start, factor, 1.0)))) == set()
 
 
 def test_a_fault_under_a_surge_is_found() -> None:
     faults = {("r1", metric): change for metric, change in FAULTS["accelerator-throttle"].items()}
     view = serving_view(faults, load=lambda t: np.where(t >= BEFORE, 3.0, 1.0))
     assert named(judge(view)) == {("r1", "accelerator-throttle")}
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_a_load_that_changed_is_said_to_have_where_nobody_is_at_fault(factor: float) -> None:
+    ranking = judge(serving_view(load=lambda t: np.where(t >= BEFORE, factor, 1.0)))
+    (finding,) = ranking.findings or ()
+    assert (finding.service, finding.kind, finding.role) == (None, "workload", "root")
+    assert finding.significance < 1e-3
+    arrived, used = finding.evidence[:2]
+    assert (arrived.signal, arrived.before, arrived.during) == (
+        "request_rate",
+        pytest.approx(9, rel=0.1),
+        pytest.approx(9 * factor, rel=0.1),
+    )
+    assert used.signal == "cpu_usage"
+
+
+def test_a_load_as_ever_and_a_load_beside_a_fault_are_no_finding() -> None:
+    steady = serving_view(load=lambda t: np.where(t >= BEFORE, 1.1, 1.0))
+    assert judge(steady).findings == ()
+    faults = {("r1", metric): change for metric, change in FAULTS["accelerator-throttle"].items()}
+    surge = serving_view(faults, load=lambda t: np.where(t >= BEFORE, 3.0, 1.0))
+    assert [finding.service for finding in judge(surge).findings or ()] == ["r1"]
 
 
 def test_lost_telemetry_is_no_fault() -> None:
@@ -125,6 +149,44 @@ def test_a_restart_in_order_is_no_fault_and_a_crash_is_one() -> None:
     assert judge(with_calls(view, refused=True)).findings == ()
     ranking = judge(with_calls(view, broken=True))
     assert named(ranking) == {("gateway", "process-kill")}
+
+
+def test_a_gateway_that_is_back_within_a_scrape_is_killed_if_it_broke_requests_off() -> None:
+    """One missing sample, two refused requests: a restart looks the same. Two that it had passed on are what tells."""
+    view = with_calls(serving_view(), refused=True)
+    gone = view.metrics.index[BEFORE + 4]
+    view.metrics.loc[gone, [column for column in view.metrics.columns if column[0] == "gateway"]] = np.nan
+    assert judge(view).findings == ()
+    view = with_calls(serving_view(), broken=True)
+    view.metrics.loc[gone, [column for column in view.metrics.columns if column[0] == "gateway"]] = np.nan
+    ranking = judge(view)
+    assert named(ranking) == {("gateway", "process-kill")}
+    (finding,) = ranking.findings or ()
+    assert "broke off requests" in finding.evidence[0].sentence
+
+
+def test_a_client_that_falls_behind_is_no_slow_link() -> None:
+    """Requests leave later and later than planned, and are read as late: the gateway's link is as ever."""
+    view = with_calls(serving_view())
+    requests = view.requests.copy()
+    lag = pd.to_timedelta(np.where(requests["scheduled"] >= view.inject_time, 0.2, 0.0), unit="s")
+    requests["sent"] = requests["scheduled"] + lag
+    requests["last_token"] = requests["last_token"] + 2 * lag
+    assert judge(replace(view, requests=requests)).findings == ()
+    requests["sent"] = requests["scheduled"]
+    assert named(judge(replace(view, requests=requests))) == {("gateway", "network-delay")}
+
+
+def test_a_full_link_is_told_from_a_late_one_by_traffic_that_no_longer_varies() -> None:
+    view = with_calls(serving_view(noise=0.15), late="r1")
+    filled = view.metrics.copy()
+    after = filled.index >= view.inject_time
+    filled.loc[after, ("r1", "network_transmit")] = 1.2e4 * (1 + 0.01 * np.sin(np.arange(after.sum())))
+    filled.loc[filled.index[BEFORE : BEFORE + 4], ("r1", "network_transmit")] = 2.4e4  # the rate looks back
+    assert named(judge(replace(view, metrics=filled))) == {("r1", "network-bandwidth")}
+    even = filled.copy()
+    even.loc[~after, ("r1", "network_transmit")] = 3e4 * (1 + 0.01 * np.sin(np.arange((~after).sum())))
+    assert named(judge(replace(view, metrics=even))) == {("r1", "network-delay")}
 
 
 def test_telemetry_lost_where_calls_go_on() -> None:
