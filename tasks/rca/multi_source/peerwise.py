@@ -138,11 +138,12 @@ def peerwise(
     _require(before)
     groups = np.unique([view.roles[service] for service in view.services], return_inverse=True)[1]
     judge = Judge(groups, reference, history, floors, view.step_s or 1.0)
-    case = _examine(view, before, judge, derived)
-    moved = _relocated(case)
-    if moved is not None:
-        other = _examine(view, moved, judge, derived)
-        case = other if _best(other).max(initial=0.0) >= CLEARER * _best(case).max(initial=0.0) else case
+    case = _clearer(_examine(view, before, judge, derived), derived)
+    early = _early(case)
+    if early is not None:
+        other = _examine(view, early, judge, derived)
+        if _strength(other) >= max(SHOWS, CLEARER * _strength(case)):
+            case = _clearer(other, derived)
     roots = _roots(case)
     return Ranking(
         services=_service_scores(case, roots),
@@ -150,6 +151,28 @@ def peerwise(
         findings=_findings(case, roots) or _workload(case),
         coverage=case.serving.coverage,
     )
+
+
+def _clearer(case: _Case, derived: bool) -> _Case:
+    """Return the case at the time at which its strongest series change, if the evidence is clearer there."""
+    moved = _relocated(case)
+    if moved is None:
+        return case
+    other = _examine(case.view, moved, case.judge, derived)
+    return other if _strength(other) >= CLEARER * _strength(case) else case
+
+
+def _early(case: _Case) -> np.ndarray | None:
+    """Return (rows,) bool, the rows that are before the change even if the time is as much too late as it may be, where
+    nothing shows at that time: what is called normal may hold a part of the fault."""
+    rows = int(np.count_nonzero(case.before)) - int(RELOCATE_S / (case.view.step_s or 1.0))
+    if _strength(case) >= SHOWS or rows < 2 * LEAST_ROWS or not case.judge.history:
+        return None
+    return np.arange(len(case.before)) < rows
+
+
+def _strength(case: _Case) -> float:
+    return float(_best(case).max(initial=0.0))
 
 
 def _require(before: np.ndarray) -> None:
