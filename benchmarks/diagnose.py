@@ -175,12 +175,12 @@ def simulated(replicas: int, folder: Path) -> Case:
     from tasks.workspace import Workspace
 
     windows = {"warmup_s": 60, "baseline_s": 1560, "fault_s": 240, "recovery_s": 0}
-    fault = {"kind": "gpu-clock-lock", "targets": ["ray-replicas-7"], "parameters": {"fraction": 0.3}}
+    fault = {"kind": "gpu-clock-lock", "targets": ["ray-replicas-7"], "parameters": {"fraction": 0.2}}
     groups = [{"name": "all", "replicas": replicas}]
     changes = {
         "campaign": {"windows": windows, "fault_free_cases": 0},
         "deploy": {"replicas": replicas, "scrape_interval_s": STEP_S, "trace_share": 0.01, "groups": groups},
-        "load": {"rate": replicas / 4},
+        "load": {"rate": 0.7 * replicas},
         "inject": {"faults": [fault], "scenarios": []},
         "export": {"step_s": STEP_S, "rate_window_s": 60},
     }

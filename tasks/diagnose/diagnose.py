@@ -34,6 +34,8 @@ CANDIDATES = 3
 """So many changes are looked at, the latest first."""
 APART_S = 10.0
 """Telemetry of one change leaves out so much after the change before it."""
+YOUNG_STEPS = 6
+"""A change with fewer sampling steps after it is judged only if no other names a root."""
 LEAST_SIDE_S = 20.0
 """A change is judged by at least so much on each side, if there is as much."""
 
@@ -170,7 +172,8 @@ def _given(at: datetime, end: datetime, params: Params) -> Window:
 def _around(
     detection: Detection, start: datetime, end: datetime, not_before: datetime | None, params: Params
 ) -> list[Window]:
-    """Return a window around each change, the latest first. It reaches into no other change, unless it is short."""
+    """Return a window around each change, the latest first, but last those that are too young to be judged. A window
+    reaches into no other change, unless it is short."""
     own = params.diagnose
     changes = [moment.to_pydatetime().astimezone(UTC) for moment in detection.changes]
     windows = []
@@ -185,7 +188,9 @@ def _around(
         if i + 1 < len(changes):
             last = min(last, max(changes[i + 1], change + timedelta(seconds=LEAST_SIDE_S)))
         windows.append(Window(first, change, last))
-    return windows[::-1]
+    young = timedelta(seconds=YOUNG_STEPS * params.export.step_s)
+    latest_first = windows[::-1]
+    return sorted(latest_first, key=lambda window: window.end - window.change < young)
 
 
 def _answers(case: Case, score: ScoreParams, pool: PairPool) -> tuple[tuple[MethodAnswer, ...], ViewFacts]:

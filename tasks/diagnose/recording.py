@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -150,7 +150,7 @@ class LiveRecording(Recording):
             completeness = export_case(writer, self.sources, (start, end), coarse, self.stack, ("metrics", "topology"))
             scanned = Case(writer.staging, self._record("scan", window, completeness, coarse))
             _require_samples(scanned, window)
-            return detect_changes(scanned, params)
+            return _earlier(detect_changes(scanned, params), coarse.rate_window_s / 2)
 
     def record(self, incident: str, window: Window, folder: Path) -> Case:
         own = self._params.export
@@ -217,7 +217,7 @@ class CaseRecording(Recording):
 
     def detect(self, start: datetime, end: datetime, params: ScoreParams) -> Detection:
         _require_samples(self._case, Window(start, start, end))
-        return detect_changes(self._case, params)
+        return _earlier(detect_changes(self._case, params), (self._case.record.sampling.rate_window_s or 0.0) / 2)
 
     def record(self, incident: str, window: Window, folder: Path) -> Case:
         old = self._case.record
@@ -245,6 +245,13 @@ class CaseRecording(Recording):
                     }
                 )
             )
+
+
+def _earlier(detection: Detection, lag_s: float) -> Detection:
+    """Return the changes so much earlier: a rate passes half of a step in the middle of its window."""
+    lag = pd.Timedelta(seconds=lag_s)
+    time = None if detection.time is None else detection.time - lag
+    return replace(detection, time=time, changes=tuple(each - lag for each in detection.changes))
 
 
 def front_end_of(stack: Stack) -> str:

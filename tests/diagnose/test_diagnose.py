@@ -104,6 +104,8 @@ def test_a_window_reaches_into_no_other_change(params: Params) -> None:
         (timedelta(seconds=200), timedelta(seconds=500), timedelta(seconds=600)),
         (timedelta(0), timedelta(seconds=100), timedelta(seconds=280)),
     ]
+    young = _around(Detection(changes[0], 1.0, changes), start, T0 + timedelta(seconds=603), None, params)
+    assert [(w.change - T0).total_seconds() for w in young] == [500, 100, 600]
     later = _around(Detection(changes[0], 1.0, changes), start, end, T0 + timedelta(seconds=500), params)
     assert [w.change - T0 for w in later] == [timedelta(seconds=600)]
 
