@@ -41,6 +41,8 @@ SEAM = ("tasks.backends", "tasks.backends.base")
 """All that anybody but a backend itself knows of the backends."""
 SHARED_BY_BACKENDS = ("tasks.inject.faults", "tasks.actions.kinds")
 """A fault kind or an action is one file, with its executors for every backend."""
+BUILT_ON = {"kubernetes": ("tasks.backends.attached.faults",)}
+"""Backend -> modules of another that build on its executors: faults on pods of somebody else are those on ours."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def insiders(sources: Sources) -> list[str]:
         str(each)
         for each in imports(sources)
         for name in names & set(each.module.split("."))
-        if name not in each.by.split(".") and not each.by.startswith(SHARED_BY_BACKENDS)
+        if name not in each.by.split(".") and not each.by.startswith((*SHARED_BY_BACKENDS, *BUILT_ON.get(name, ())))
     ]
 
 

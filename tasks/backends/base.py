@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tasks.export.base import TelemetrySources
     from tasks.inject.executor import FaultSupport
     from tasks.injection import PlannedInjection
-    from tasks.params import ExportParams, LoadParams, Windows
+    from tasks.params import AskedCase, ExportParams, LoadParams, Windows
 
 Say = Callable[[str], None]
 MissingSeries = Callable[[], list[str]]
@@ -201,6 +201,11 @@ class Backend(ABC, Generic[P]):
     @classmethod
     def problems(cls, deploy: P) -> list[str]:
         """Return problems of ``deploy`` across fields, one line each, naming the key."""
+        return []
+
+    @classmethod
+    def injection_problems(cls, deploy: P, cases: Sequence[AskedCase]) -> list[str]:
+        """Return why injections must not be carried out there, one line each, naming the key."""
         return []
 
     @classmethod

@@ -21,6 +21,7 @@ def check_params(params: Params, source: str) -> None:
     from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
 
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
+    problems += find(params.deploy.backend).injection_problems(params.deploy, params.inject.cases())
     found = deploy_problems(params.deploy)
     limits = TokenLimits() if found else find(params.deploy.backend).token_limits(params.deploy)
     loads = {"load": params.load} | {

@@ -88,12 +88,14 @@ class ChaosMeshController:
 
     def _select(self, cluster: EmulatedCluster, kind: str, spec: Object) -> list[Object]:
         selector = spec["selector"]
-        labels = ",".join(f"{key}={value}" for key, value in selector["labelSelectors"].items())
+        labels = ",".join(f"{key}={value}" for key, value in selector.get("labelSelectors", {}).items())
+        named = selector.get("pods")
         pods = [
             pod
             for namespace in selector["namespaces"]
             for pod in cluster.objects("v1", "Pod", namespace, labels)
             if not pod["metadata"].get("deletionTimestamp") and pod["metadata"]["name"] not in self.skip_pods
+            if named is None or pod["metadata"]["name"] in named.get(namespace, [])
         ]
         by_container = kind == "StressChaos" or spec.get("action") == "container-kill"
         ids = [

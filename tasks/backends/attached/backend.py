@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,28 @@ if TYPE_CHECKING:
     from tasks.backends.attached.runtime import AttachedRuntime
     from tasks.backends.attached.stack import AttachedStack
     from tasks.inject.executor import FaultSupport
+    from tasks.params import AskedCase
 
 
 @register
 class AttachedBackend(Backend[AttachedDeployParams]):
     name = "attached"
     parameters = AttachedDeployParams
+
+    @classmethod
+    def injection_problems(cls, deploy: AttachedDeployParams, cases: Sequence[AskedCase]) -> list[str]:
+        """Faults need the owner's leave, and act on one replica at a time."""
+        if cases and (not deploy.allow_faults or deploy.faults is None):
+            return ["inject: deploy.allow_faults is not set: the stack is somebody else's, and is only read"]
+        problems: dict[str, None] = {}
+        for case in cases:
+            for key, spec in case.injections.items():
+                if deploy.faults and spec.target not in deploy.faults.services:
+                    allowed = ", ".join(deploy.faults.services)
+                    problems[f"{key}: '{spec.target}' is not among deploy.faults.services: {allowed}"] = None
+            if len({spec.target for spec in case.injections.values()}) > 1:
+                problems[f"{next(iter(case.injections))}: deploy.faults.max_replicas is 1: one target per case"] = None
+        return list(problems)
 
     @classmethod
     def read_runtime(cls, directory: Path) -> AttachedRuntime | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.backends.attached.found import Component, Finding, dns_label, unique_names
+from tasks.export.sources.labelled import in_order
 from tasks.kube.client import ALL_NAMESPACES, Cluster, Object
 from tasks.kube.errors import ForbiddenError, NotFoundError
 from tasks.stack import Role
@@ -115,7 +116,7 @@ def _by_role(components: list[Component]) -> list[Component]:
 
 
 def _component(name: str, rule: Rule, members: Sequence[tuple[Object, Object]]) -> Component:
-    pods = sorted((str(pod["metadata"]["name"]) for pod, _ in members))
+    pods = sorted((str(pod["metadata"]["name"]) for pod, _ in members), key=in_order)
     container = members[0][1]
     command = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
     named = MODEL_OPTIONS.search(command) or SERVED.search(command)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tasks.backends.attached.found import Component, Finding, dns_label, unique_names
-from tasks.export.sources.labelled import quoted
+from tasks.export.sources.labelled import in_order, quoted
 from tasks.export.sources.placement import REGEX_MARK
 from tasks.export.sources.prometheus import PrometheusClient
 from tasks.stack import Role
@@ -116,7 +116,7 @@ def _components(client: PrometheusClient, witness: Witness) -> list[Component]:
         by_place[place].append(labels)
     components = []
     for place, members in sorted(by_place.items()):
-        units = tuple(sorted({labels[identity] for labels in members}))
+        units = tuple(sorted({labels[identity] for labels in members}, key=in_order))
         model = next((labels[name] for labels in members for name in MODEL_NAMES if labels.get(name)), None)
         components.append(
             Component(

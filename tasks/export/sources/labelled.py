@@ -94,7 +94,7 @@ def assign(
     slack = samples.step_ms * 1_000_000
     held: dict[str, list[tuple[int, int, str]]] = {service: [] for service in owner.services}
     left = []
-    order = sorted(seen, key=lambda value: (value not in owner.known, seen[value][0], value))
+    order = sorted(seen, key=lambda value: (value not in owner.known, seen[value][0], in_order(value)))
     for value in order:
         first, last = seen[value]
         fixed = owner.known.get(value)
@@ -116,6 +116,11 @@ def assign(
             labels = {**owner.labels, owner.each: value}
             matches.append(LabelMatch(service, labels, first if index else ALWAYS_FROM, following))
     return matches, left
+
+
+def in_order(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a key by which ``pod-2`` stands before ``pod-10``."""
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)
 
 
 def label_scopes(matches: Iterable[LabelMatch], exported: bool) -> tuple[LabelScope, ...]:

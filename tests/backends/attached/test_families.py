@@ -11,7 +11,9 @@ import pytest
 
 from tasks.backends import backend_of
 from tasks.export.exporter import read_metrics
+from tasks.export.grid import TimeGrid
 from tasks.export.queries.labelled import CANDIDATES, LABELLED
+from tasks.export.sources.labelled import SeriesOwner, assign
 from tasks.params import validated
 from tasks.stack import Role
 from tasks.workspace import Workspace
@@ -117,6 +119,27 @@ def test_replicas_are_told_apart_by_a_label(start_prometheus: Callable[..., str]
     rows = _read(url, tmp_path, [{**service, "labels": [{"namespace": "serving", "pod": "~vllm-.*"}]}])
     running = rows[rows["metric"] == "requests_running"].groupby("service", observed=True)["value"].last()
     assert running.to_dict() == {"vllm-0": 3, "vllm-1": 6}
+
+
+def test_replicas_are_numbered_in_the_order_that_people_see() -> None:
+    pods = [f"vllm-{i}" for i in range(12)]
+    owner = SeriesOwner(tuple(pods), {"pod": "~vllm-.*"}, "pod")
+    matches, left = assign(owner, dict.fromkeys(sorted(pods), (0, 10)), TimeGrid(0, 1000, 10))
+    assert {match.labels["pod"]: match.service for match in matches} == dict(zip(pods, pods, strict=True))
+    assert left == []
+
+
+def test_a_replica_that_was_replaced_keeps_its_place() -> None:
+    """``b`` ends and ``c`` begins; ``d`` is one too many."""
+    second = 1_000_000_000
+    grid = TimeGrid(0, 1000, 100)
+    seen = {"a": (0, 99 * second), "b": (0, 40 * second), "c": (45 * second, 99 * second)}
+    owner = SeriesOwner(("x-0", "x-1"), {}, "pod", {"b": "x-1"})
+    matches, left = assign(owner, seen, grid)
+    assert [(match.service, match.labels["pod"]) for match in matches] == [("x-0", "a"), ("x-1", "b"), ("x-1", "c")]
+    assert (matches[1].end_ns, matches[2].start_ns) == (45 * second, 45 * second)
+    assert left == []
+    assert assign(owner, {**seen, "d": (50 * second, 99 * second)}, grid)[1] == ["d"]
 
 
 def test_the_table_asks_for_known_names_only_once() -> None:
