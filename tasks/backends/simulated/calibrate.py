@@ -425,7 +425,7 @@ class _Window:
             return pd.DataFrame(columns=["requests", "tokens", "work"])
         frame = wide[[metric.name for metric in (*NOISY, metrics.PROCESSES) if metric.name in wide]].copy()
         for service, own in wide.groupby(level="service", observed=True):
-            at = own.index.get_level_values("time").asi8 / 1e9
+            at = pd.DatetimeIndex(own.index.get_level_values("time")).asi8 / 1e9
             for name, values in self._work_of(str(service), role, at, window_s).items():
                 frame.loc[own.index, name] = values
         frame["window"] = [f"{record.case_id}/{service}" for service in frame.index.get_level_values("service")]

@@ -145,9 +145,9 @@ class _Noise:
     """What the work does not explain of the metrics of services of one role.
 
     With recorded residuals: a moving block bootstrap (Künsch, "The Jackknife and the Bootstrap for General Stationary
-    Observations", 1989). Each service has the level of a recorded window of its own and blocks of all windows around
-    it; a block is taken for all metrics at once, so that they stay as correlated as they were recorded. Without:
-    independent autoregressive series of first order.
+    Observations", 1989). Each service has a recorded window of its own, whose blocks follow each other in random order:
+    level and size of the noise are those of a service, not of a moment. A block is taken for all metrics at once, so
+    that they stay as correlated as they were recorded. Without: independent autoregressive series of first order.
     """
 
     def __init__(self, host: HostModel, shape: tuple[int, ...], at_s: np.ndarray, seed: Sequence[int]) -> None:
@@ -155,18 +155,15 @@ class _Noise:
         self._step_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else 1.0
         if host.residuals is not None:
             self._at = np.round((at_s - at_s[0]) / host.residuals.step_s).astype(int)
-            self._home, self._window, self._row = self._blocks(host.residuals)
+            self._window, self._row = self._blocks(host.residuals)
 
     def factor(self, metric: Metric) -> np.ndarray:
         """Return value / expected, (times, services)."""
         residuals = self._host.residuals
         if residuals is not None and metric.name in residuals.metrics:
             table = residuals.table[:, :, residuals.metrics.index(metric.name)]
-            if metric.name in residuals.walks:
-                return np.exp(np.cumsum(table[self._window, self._row], axis=0)[self._at])
-            level = table.mean(axis=1)
-            around = table - level[:, None]
-            return np.exp((level[self._home] + around[self._window, self._row])[self._at])
+            drawn = table[self._window, self._row]
+            return np.exp((np.cumsum(drawn, axis=0) if metric.name in residuals.walks else drawn)[self._at])
         sigma = self._host.noise.get(metric.name, 0.0)
         if metric is metrics.MEMORY_WORKING_SET:
             return self.factor(metrics.MEMORY_RSS)
@@ -179,13 +176,12 @@ class _Noise:
         shocks[1:] *= np.sqrt(1 - keep**2)
         return np.exp(sigma * lfilter([1.0], [1.0, -keep], shocks, axis=0))
 
-    def _blocks(self, residuals: Residuals) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the window that gives each service its level, and the window and row of each recorded step."""
+    def _blocks(self, residuals: Residuals) -> tuple[np.ndarray, np.ndarray]:
+        """Return the window of each service, and the row of it at each recorded step, (steps, services)."""
         services = self._shape[1]
         size = min(residuals.length, max(1, round(BLOCK_S / residuals.step_s)))
         count = int(self._at[-1]) // size + 1
-        drawn = np.random.default_rng([*self._seed, 1]).random((count + 1, services, 2))
-        window = (drawn[1:, :, 0] * residuals.windows).astype(np.int32)
-        start = (drawn[1:, :, 1] * (residuals.length - size + 1)).astype(np.int32)
+        drawn = np.random.default_rng([*self._seed, 1]).random((count + 1, services))
+        start = (drawn[1:] * (residuals.length - size + 1)).astype(np.int32)
         rows = (start[:, None, :] + np.arange(size, dtype=np.int32)[None, :, None]).reshape(-1, services)
-        return (drawn[0, :, 0] * residuals.windows).astype(int), np.repeat(window, size, axis=0), rows
+        return (drawn[0] * residuals.windows).astype(int), rows
