@@ -43,7 +43,7 @@ class TimeGrid:
     @property
     def seconds(self) -> NDArray[np.float64]:
         """(points,) the time of each point."""
-        return self.start_s + np.arange(self.points) * self.step_s
+        return self.start_s + np.arange(self.points, dtype=np.float64) * np.float64(self.step_s)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from tasks.case import NOT_DECLARED, Case, CaseError, CaseRecord, is_finished, read_case
+from tasks.html.formatting import score
 from tasks.injection import FAULT_FREE, Injection, phrase
 from tasks.params import LoadParams, Params
 from tasks.report.answers import Answer, answers
@@ -25,7 +26,7 @@ from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
 from tasks.report.standings import FirstNamed, Standing, first_named, standings
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
-from tasks.text import some, two_decimals
+from tasks.text import some
 
 log = logging.getLogger(__name__)
 
@@ -267,9 +268,7 @@ def _best(scoreboard: Scoreboard | None) -> Iterable[Fact]:
     label = f"best {SCORE_LABELS[LEADING_SCORE]}: {', '.join(names[:BEST_NAMED])}"
     if len(names) > BEST_NAMED:
         label += f" and {len(names) - BEST_NAMED} more"
-    yield Fact(
-        label + (f" (chance {two_decimals(best.chance)})" if best.chance is not None else ""), two_decimals(best.value)
-    )
+    yield Fact(label + (f" (chance {score(best.chance)})" if best.chance is not None else ""), score(best.value))
 
 
 class _Facts:
