@@ -118,17 +118,31 @@ def diagnose(given: argparse.Namespace) -> tuple[dict, float]:
 
 @contextmanager
 def load(runtime: StackRuntime, duration_s: float) -> Iterator[None]:
+    """Send load from the network of the stack. Exits where it does not run."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tasks.cli", "load", "--url", runtime.gateway_url, "--model", runtime.model]
-        command += ["--out", f"{folder}/requests.jsonl", "--duration", f"{duration_s:.0f}"]
-        process = subprocess.Popen(
-            [*runtime.enter_fabric(), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [
+            "nsenter",
+            "--target",
+            str(runtime.supervisor.pid),
+            "--net",
+            sys.executable,
+            "-m",
+            "tasks.cli",
+            "load",
+        ]
+        command += ["--url", runtime.gateway_url, "--model", runtime.model, "--duration", f"{duration_s:.0f}"]
+        log = Path(folder) / "load.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen([*command, "--out", f"{folder}/requests.parquet"], stdout=stream, stderr=stream)
+        time.sleep(20)
+        if process.poll() is not None:
+            sys.exit(f"the load ended: {log.read_text()[-500:]}")
         try:
             yield
         finally:
             process.terminate()
             process.wait()
+            print(f"  {log.read_text().splitlines()[-1][-120:]}", flush=True)
 
 
 def wait_for_replicas(runtime: StackRuntime) -> None:

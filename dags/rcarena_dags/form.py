@@ -244,6 +244,51 @@ def case_form() -> dict[str, Param]:
     }
 
 
+def diagnose_form() -> dict[str, Param]:
+    campaign = campaign_form()
+    return {
+        "name": name("incidents"),
+        "workspace": campaign["workspace"],
+        "preset": campaign["preset"],
+        "endpoints": optional(
+            "object",
+            description="What of the section deploy differs, such as where the telemetry is: "
+            '{"prometheus": {"url": "http://prometheus.monitoring:9090"}}. A secret is never a parameter.',
+        ),
+        "since": Param(
+            "30m",
+            type="string",
+            pattern=r"^\d+(\.\d+)?[smh]?$",
+            description="How far back to look for a change: 90s, 30m, 2h.",
+        ),
+        "at": optional(
+            "string",
+            format="date-time",
+            pattern=r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d",
+            description="When it began, if that is known; else the change is looked for.",
+        ),
+        "methods": campaign["methods"],
+    }
+
+
+def diagnose_document(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a diagnosis asks for. Raises ParamsError: a file cannot be read."""
+    use_repository()
+    from tasks.params import overridden
+
+    methods = {"diagnose": {"methods": form["methods"]}} if form["methods"] else {}
+    return overridden(_preset(form), {"deploy": form["endpoints"] or {}, **methods})
+
+
+def _preset(form: Mapping[str, Any]) -> dict[str, Any]:
+    from tasks.params import overridden, read_document
+
+    base = read_document(settings().params_file)
+    if form["preset"] == AS_IN_PARAMS:
+        return base
+    return overridden(base, read_document(settings().presets / f"{form['preset']}.yaml"))
+
+
 def document(form: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that ``form`` asks for: ``params.yaml``, the preset, the fields that are filled in.
 
@@ -251,12 +296,9 @@ def document(form: Mapping[str, Any]) -> dict[str, Any]:
         ParamsError: a file cannot be read, or no fault has one of ``targets``.
     """
     use_repository()
-    from tasks.params import overridden, read_document
+    from tasks.params import overridden
 
-    base = read_document(settings().params_file)
-    if form["preset"] != AS_IN_PARAMS:
-        base = overridden(base, read_document(settings().presets / f"{form['preset']}.yaml"))
-    filled = overridden(base, overrides(form))
+    filled = overridden(_preset(form), overrides(form))
     return filled if form.get("targets") is None else _narrowed(filled, set(form["targets"]))
 
 

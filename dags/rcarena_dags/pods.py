@@ -72,6 +72,7 @@ def _steps(chosen: Settings) -> dict[str, Step]:
         "aggregate": Step("score", 240, cpu="2", memory="8Gi", long=True),
         "report": Step("score", 60, cpu="1", memory="4Gi"),
         "performance": Step("score", 30),
+        "diagnose": Step("export", 60, cpu="2", memory="4Gi", long=True),
         "record": Step("record", 120, cpu="1", memory="4Gi", retries=3),
         "compare": Step("record", 60, cpu="1", memory="4Gi", retries=0),
         "teardown": Step("deploy", 45, memory="2Gi", retries=3),

@@ -44,7 +44,7 @@ from tasks.params import Params, validated
 from tests.kubernetes.pod_security import restricted_problems
 
 ROOT = Path(__file__).parents[2]
-DAGS = ("campaign", "case", "nightly", "smoke")
+DAGS = ("campaign", "case", "diagnose", "nightly", "smoke")
 RUN_ID = "manual__2026-11-22T18:00:00+00:00_AbC"
 MOMENT = datetime(2026, 11, 22, 18, tzinfo=UTC)
 FAULTS = [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], "ladder": {"workers": [1, 2]}}]
@@ -105,7 +105,7 @@ print(json.dumps(sorted(heavy & set(sys.modules))))
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-def test_there_are_four_dags_and_each_survives_serialization(dags: dict[str, DAG]) -> None:
+def test_there_are_five_dags_and_each_survives_serialization(dags: dict[str, DAG]) -> None:
     assert sorted(dags) == sorted(DAGS)
     for dag in dags.values():
         assert json.dumps(DagSerialization.to_dict(dag))
@@ -593,6 +593,26 @@ def test_an_attempt_ends_the_pods_that_may_be_in_its_way(
     task = SimpleNamespace(labels=labels)
     campaign_tasks.clear_the_way({"params": {"asked_by": None}, "task": task})
     assert seen == [removed]
+
+
+def test_a_diagnosis_looks_at_the_window_and_the_endpoints_of_the_form(dags: dict[str, DAG]) -> None:
+    diagnose = dags["diagnose"]
+    elsewhere = {"scrape_interval_s": 2}
+    filled = form(diagnose, name="night", endpoints=elsewhere, methods=["nsigma"])
+    assert diagnose.get_task("diagnose").upstream_task_ids == {"configure"}
+    assert diagnose.get_task("diagnose").skip_on_exit_code == [4]
+    configure = rendered(diagnose, "configure", filled)
+    written = configure.arguments[configure.arguments.index("--override") + 1]
+    params = validated(json.loads(written), "the form")
+    assert (params.deploy.scrape_interval_s, params.diagnose.methods) == (2, ("nsigma",))
+    assert words(rendered(diagnose, "diagnose", filled)) == (
+        "diagnose --since=30m --params /workspace/night/diagnose.yaml --workspace /workspace/night"
+    )
+    at = rendered(diagnose, "diagnose", form(diagnose, name="night", at="2026-11-29T10:00:00+00:00"))
+    assert "diagnose --at=2026-11-29T10:00:00+00:00 " in words(at)
+    for field, value in {"since": "soon", "at": "yesterday", "endpoints": "here", "preset": "none"}.items():
+        with pytest.raises(ParamValidationError, match=field):
+            form(diagnose, **{field: value})
 
 
 # -- the form
