@@ -77,8 +77,7 @@ def diagnose(
 ) -> Diagnosis | NoChange:
     """Diagnose an incident and keep it in ``folder``.
 
-    Of several changes the latest counts at which a root is named, else the latest. Each window has a pool of its own:
-    workers know a view by its number.
+    Of several changes the latest counts at which a root is named, else the latest.
 
     Raises:
         ParamsError: an unknown method, or a time outside of the recording.
@@ -98,17 +97,18 @@ def diagnose(
         return NoChange(start, end)
     folder.mkdir(parents=True, exist_ok=True)
     kept: Diagnosis | None = None
-    for window in windows[:CANDIDATES]:
-        found = _diagnose_window(recording, window, question, score, folder, say, open_pool)
-        if kept is None:
-            kept = found
-        elif found.named:
-            incidents.remove(folder, kept.incident)
-            kept = found
-        else:
-            incidents.remove(folder, found.incident)
-        if kept.named:
-            break
+    with closing(open_pool(Limits(score.timeout_s, score.memory_mb, (str(folder.absolute()),)))) as pool:
+        for number, window in enumerate(windows[:CANDIDATES]):
+            found = _diagnose_window(recording, window, question, score, folder, say, pool, number)
+            if kept is None:
+                kept = found
+            elif found.named:
+                incidents.remove(folder, kept.incident)
+                kept = found
+            else:
+                incidents.remove(folder, found.incident)
+            if kept.named:
+                break
     assert kept is not None
     write_page(kept, read_case(kept.case))
     kept = kept.model_copy(update={"seconds": round(time.monotonic() - began, 2)})
@@ -131,15 +131,15 @@ def _diagnose_window(
     score: ScoreParams,
     folder: Path,
     say: Say,
-    open_pool: OpenPool,
+    pool: PairPool,
+    number: int,
 ) -> Diagnosis:
     """Record the incident of one window and let the methods rank."""
     name = incidents.name_of(window.change)
     say(f"export: {clock(window.start)} to {clock(window.end)}")
     case = recording.record(name, window, folder)
     say(f"rank: {', '.join(question.methods)}")
-    with closing(open_pool(Limits(score.timeout_s, score.memory_mb, (str(folder.absolute()),)))) as pool:
-        answers, facts = _answers(case, score, pool)
+    answers, facts = _answers(case, score, pool, number)
     events, problems = recording.events(case, window)
     return Diagnosis(
         incident=name,
@@ -193,7 +193,7 @@ def _around(
     return sorted(latest_first, key=lambda window: window.end - window.change < young)
 
 
-def _answers(case: Case, score: ScoreParams, pool: PairPool) -> tuple[tuple[MethodAnswer, ...], ViewFacts]:
+def _answers(case: Case, score: ScoreParams, pool: PairPool, number: int) -> tuple[tuple[MethodAnswer, ...], ViewFacts]:
     """Run every method on the case in the sandbox; answers in the order of ``score.methods``."""
     facts: list[ViewFacts] = []
     entries = {label: entry_of(label, score.profile) for label in score.methods}
@@ -212,7 +212,8 @@ def _answers(case: Case, score: ScoreParams, pool: PairPool) -> tuple[tuple[Meth
         for profile in profiles
     ]
     results: dict[str, PairResult] = {}
-    for outcome in run_cases(work, pool, params=score, on_view=lambda _, view: facts.append(view)):
+    first = number * len(work)
+    for outcome in run_cases(work, pool, params=score, on_view=lambda _, view: facts.append(view), first_number=first):
         results[outcome.method] = outcome.result
     answers = tuple(
         MethodAnswer(

@@ -64,16 +64,18 @@ def run_cases(
     *,
     params: ScoreParams,
     on_view: Callable[[str, ViewFacts], None],
+    first_number: int = 0,
 ) -> Iterator[Outcome]:
     """Build the view of each case and run its methods in ``pool``; outcomes come as they finish, in no fixed order.
 
     ``on_view`` is called with each case and the facts of its view before any outcome of the case. A case without a view
-    has no outcomes.
+    has no outcomes. ``first_number``: of the views; a pool that is used again must never get a number twice, since its
+    workers know a view by it.
 
     Raises:
         RunnerError: a process cannot start, or a case cannot be read.
     """
-    with closing(_Views(work, params, on_view)) as views:
+    with closing(_Views(work, params, on_view, first_number)) as views:
         while True:
             while pool.has_room() and (job := views.next_job()) is not None:
                 pool.start(job)
@@ -137,9 +139,13 @@ class _Views:
     """The pairs of the cases to come, and the processes that build their views."""
 
     def __init__(
-        self, work: Iterable[CaseWork], params: ScoreParams, on_view: Callable[[str, ViewFacts], None]
+        self,
+        work: Iterable[CaseWork],
+        params: ScoreParams,
+        on_view: Callable[[str, ViewFacts], None],
+        first_number: int,
     ) -> None:
-        self._work = enumerate(work)
+        self._work = enumerate(work, first_number)
         self._next = next(self._work, None)
         self._params = params
         self._on_view = on_view
