@@ -11,7 +11,7 @@ from typing import Any
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 
 
-class EjectingRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # ray is not installed where types are checked
+class EjectingRouter(PowerOfTwoChoicesRequestRouter):
     """Power of two choices among the replicas on nodes without a file of their address in ``ejected``. When none is
     left it chooses among all: a router that refuses everything helps nobody."""
 
