@@ -255,12 +255,16 @@ class ExportParams(Frozen):
 
 
 class ScoreParams(Frozen):
-    """The methods, the telemetry that they see, and the scoring."""
+    """The methods, the telemetry that they see, and the scoring.
+
+    ``inject_time_error_s``: so much later (earlier if negative) than it was is the inject time that methods are told.
+    """
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     method_parameters: dict[str, dict[str, Plain]] = Field(default={})
     profile: Profile
     inject_time: Literal["known", "detected"] = "known"
+    inject_time_error_s: Annotated[float, Field(ge=-600, le=600)] = 0
     baseline_s: Seconds | None = None
     fault_s: Seconds | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

@@ -33,6 +33,8 @@ def view_key(case: Path, params: ScoreParams, profile: Profile | None = None) ->
     """Return the key of the view that methods get of a finished case, under ``profile`` or that of the parameters."""
     seen = {name: getattr(params, name) for name in ("inject_time", "baseline_s", "fault_s", "include_ineffective")}
     seen["profile"] = profile or params.profile
+    if params.inject_time_error_s:  # keys of results from before it was there stay as they are
+        seen["inject_time_error_s"] = params.inject_time_error_s
     return _key({"manifest": _manifest(case), "view": seen, "libraries": libraries(), "code": code_digest(_VIEW_CODE)})
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from tasks.case import CaseRecord, is_finished, read_case
-from tasks.rca.method import Finding
+from tasks.rca.method import WORKLOAD_KIND, Finding
 from tasks.score.accuracy import ranking_scores
 from tasks.score.errors import ScoreError
 from tasks.score.files import ScoreFiles, read_score_files
@@ -48,6 +48,7 @@ class StudyCase:
     scenario: str
     stratum: str
     watched_s: float
+    load_changed: bool = False
 
     @property
     def scored(self) -> bool:
@@ -90,6 +91,11 @@ class Outcome:
         return len({service for service, _ in roots_named(self.findings)}) if self.case.group == "negative" else 0
 
     @property
+    def names_workload(self) -> bool:
+        """The method says that the load changed."""
+        return any(finding.kind == WORKLOAD_KIND for finding in self.findings or ())
+
+    @property
     def exact(self) -> bool | None:
         """The findings are the roots, with their kinds, and nothing else; None if the method does not say."""
         if self.findings is None:
@@ -100,14 +106,25 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Version:
+    """``seen``: names of the campaigns that this version of the compared method was made on."""
+
+    seen: frozenset[str]
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
 class StudyData:
-    """``variants``: by label, the outcomes of the compared method under other conditions."""
+    """``variants``: by label, the outcomes of the compared method under other conditions. ``times``: by label, those of
+    the timed methods under another inject time. ``versions``: by label, those of the compared method as it was."""
 
     study: Study
     cases: tuple[StudyCase, ...]
     methods: Mapping[str, MethodFacts]
     outcomes: tuple[Outcome, ...]
     variants: Mapping[str, tuple[Outcome, ...]]
+    times: Mapping[str, tuple[Outcome, ...]]
+    versions: Mapping[str, Version]
 
     @property
     def method(self) -> str:
@@ -117,11 +134,18 @@ class StudyData:
         return [case for case in self.cases if case.split == split and case.group in groups]
 
     def of(
-        self, method: str, split: str, groups: Sequence[str] = SCORED, *, variant: str | None = None
+        self,
+        method: str,
+        split: str,
+        groups: Sequence[str] = SCORED,
+        *,
+        variant: str | None = None,
+        time: str | None = None,
     ) -> list[Outcome]:
         """Return the outcomes of a method in a split, in the order of the cases; cases that it was not run on are
         left out."""
         outcomes = self.outcomes if variant is None else self.variants.get(variant, ())
+        outcomes = outcomes if time is None else self.times.get(time, ())
         return [o for o in outcomes if o.method == method and o.case.split == split and o.case.group in groups]
 
 
@@ -136,6 +160,8 @@ def read_data(study: Study, place: Path) -> StudyData:
     outcomes: list[Outcome] = []
     methods: dict[str, MethodFacts] = {}
     variants: dict[str, list[Outcome]] = {label: [] for label in study.params.variants}
+    times: dict[str, list[Outcome]] = {label: [] for label in study.params.times}
+    versions: dict[str, list[Outcome]] = {label: [] for label in study.params.versions}
     for campaign in study.campaigns:
         records = [read_case(path).record for path in sorted(campaign.cases.iterdir()) if is_finished(path)]
         files = _scores(scores_of(place, campaign), records)
@@ -150,7 +176,27 @@ def read_data(study: Study, place: Path) -> StudyData:
         outcomes += _outcomes(of_campaign, files)
         for label, found in variants.items():
             found += _outcomes(of_campaign, _scores(scores_of(place, campaign, label), records))
-    return StudyData(study, tuple(cases), methods, tuple(outcomes), {k: tuple(v) for k, v in variants.items()})
+        for label, found in times.items():
+            found += _outcomes(of_campaign, _scores(scores_of(place, campaign, time=label), records))
+        for label, found in versions.items():
+            kept = study.params.versions[label].scores
+            recorded = None if kept is None else read_score_files(study.path(kept) / campaign.name)
+            found += _outcomes(of_campaign, recorded) if recorded else ()
+    for label, version in study.params.versions.items():
+        if version.scores is None:
+            versions[label] = [outcome for outcome in outcomes if outcome.method == study.params.method]
+    return StudyData(
+        study,
+        tuple(cases),
+        methods,
+        tuple(outcomes),
+        {label: tuple(found) for label, found in variants.items()},
+        {label: tuple(found) for label, found in times.items()},
+        {
+            label: Version(frozenset(version.seen), tuple(versions[label]))
+            for label, version in study.params.versions.items()
+        },
+    )
 
 
 def _scores(folder: Path, records: Iterable[CaseRecord]) -> ScoreFiles:
@@ -181,6 +227,7 @@ def _study_case(record: CaseRecord, campaign: str, split: Split, cases: Path, st
         scenario=record.scenario or "",
         stratum=stratum,
         watched_s=_watched_s(record),
+        load_changed=bool(record.load.changes),
     )
 
 

@@ -31,6 +31,21 @@ class VariantParams(Frozen):
     parameters: dict[str, Plain] = Field(default={})
 
 
+class TimeParams(Frozen):
+    """What methods are told of the inject time: ``offset_s`` later than it was, or what the detector finds."""
+
+    inject_time: Literal["known", "detected"] = "known"
+    offset_s: Annotated[float, Field(ge=-600, le=600)] = 0
+
+
+class VersionParams(Frozen):
+    """A version of the compared method. ``seen``: names of the campaigns that it was made on; ``scores``: a folder with
+    a folder of scores per campaign, kept from when it was current; None: it is the one that is installed."""
+
+    seen: tuple[str, ...] = ()
+    scores: str | None = None
+
+
 class Goals(Frozen):
     """What the method is meant to reach on unseen cases."""
 
@@ -45,8 +60,10 @@ class StudyParams(Frozen):
 
     ``method``: the one that is compared with all others; ``development``, ``unseen``: patterns of campaign folders
     that it was, and was not, made on; ``methods``: entries of ``score.methods``, default: every installed method under
-    ``profile``, those of the paper under every profile; ``without``: entries to be left out; ``template``: the page
-    with its tables to be filled in.
+    ``profile``, those of the paper under every profile; ``without``: entries to be left out; ``variants``: of the
+    compared method, by label; ``times``: other inject times, by label, under which ``timed`` (entries; default: the
+    compared method) are scored, too; ``versions``: of the compared method, by label, oldest first; ``template``: the
+    page with its tables to be filled in.
     """
 
     method: str
@@ -56,6 +73,9 @@ class StudyParams(Frozen):
     methods: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     variants: dict[str, VariantParams] = Field(default={})
+    times: dict[str, TimeParams] = Field(default={})
+    timed: tuple[str, ...] = ()
+    versions: dict[str, VersionParams] = Field(default={})
     goals: Goals = Goals()
     template: str
     page: str
@@ -89,6 +109,7 @@ class Study:
             "methods": tuple(entry for entry in entries if entry not in self.params.without),
             "profile": self.params.profile,
             "inject_time": "known",
+            "inject_time_error_s": 0.0,
             "method_parameters": {},
         }
         return ScoreParams.model_validate(base.model_dump() | changes)
@@ -99,9 +120,24 @@ class Study:
             "methods": (self.params.method,),
             "profile": variant.profile or self.params.profile,
             "inject_time": variant.inject_time or "known",
+            "inject_time_error_s": 0.0,
             "method_parameters": {self.params.method: dict(variant.parameters)} if variant.parameters else {},
         }
         return ScoreParams.model_validate(base.model_dump() | changes)
+
+    def time_params(self, base: ScoreParams, label: str) -> ScoreParams:
+        """Return the parameters of the timed methods under another inject time."""
+        told = self.params.times[label]
+        changes: dict[str, object] = {
+            "methods": self.timed,
+            "inject_time": told.inject_time,
+            "inject_time_error_s": told.offset_s,
+        }
+        return ScoreParams.model_validate(self.score_params(base).model_dump() | changes)
+
+    @property
+    def timed(self) -> tuple[str, ...]:
+        return self.params.timed or (self.params.method,)
 
 
 def read_study(file: Path, base: ScoreParams) -> Study:
@@ -122,9 +158,9 @@ def read_study(file: Path, base: ScoreParams) -> Study:
     return study
 
 
-def folder_of(label: str) -> str:
-    """Return the name of the folder for the scores of a variant."""
-    return "variant-" + re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+def folder_of(label: str, what: Literal["variant", "time"] = "variant") -> str:
+    """Return the name of the folder for the scores of a variant, or under another inject time."""
+    return f"{what}-" + re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
 def default_entries(profile: Profile) -> tuple[str, ...]:
@@ -180,6 +216,12 @@ def _problems(study: Study, base: ScoreParams) -> list[str]:
     if study.params.method not in score.methods:
         problems.append(f"method: '{study.params.method}' is not one of methods")
         return problems
+    for entry in study.timed:
+        if entry not in score.methods:
+            problems.append(f"timed: '{entry}' is not one of methods; {suggest(entry, score.methods)}")
+    for label, version in study.params.versions.items():
+        if version.scores is not None and not study.path(version.scores).is_dir():
+            problems.append(f"versions.{label}.scores: {version.scores} does not exist")
     for label in study.params.variants:
         of_variant = validate_score_params(study.variant_params(base, label))
         problems += [f"variants.{label}: {problem}" for problem in of_variant]

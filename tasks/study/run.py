@@ -16,8 +16,10 @@ from tasks.study.plan import Campaign, Study, folder_of
 SCORES = "scores"
 
 
-def scores_of(place: Path, campaign: Campaign, variant: str | None = None) -> Path:
-    """Return the folder of the scores of a campaign, of all methods or of a variant."""
+def scores_of(place: Path, campaign: Campaign, variant: str | None = None, *, time: str | None = None) -> Path:
+    """Return the folder of the scores of a campaign: of all methods, of a variant, or under another inject time."""
+    if time is not None:
+        return place / campaign.name / folder_of(time, "time")
     return place / campaign.name / (SCORES if variant is None else folder_of(variant))
 
 
@@ -25,16 +27,16 @@ def score_study(study: Study, place: Path, base: ScoreParams, console: Console, 
     """Score what the study asks for, below ``place``. Rankings are kept there: the same call goes on where it
     stopped."""
     store = PairStore(place / "pairs")
-    for campaign, variant, params in _runs(study, base):
+    for campaign, label, out, params in _runs(study, base, place):
         cases = sum(is_finished(path) for path in campaign.cases.iterdir() if path.is_dir())
         pairs = cases * len(params.methods)
-        what = campaign.name + (f", {variant}" if variant else "")
+        what = campaign.name + (f", {label}" if label else "")
         console.say(f"{what}: {cases} cases, {pairs} rankings")
         with console.progress(f"rankings of {what}", pairs) as advance:
             result = score_campaign(
                 campaign.cases,
                 params,
-                scores_of(place, campaign, variant),
+                out,
                 store=store,
                 progress=progress_lines(what, console, advance),
                 workers=workers,
@@ -42,8 +44,10 @@ def score_study(study: Study, place: Path, base: ScoreParams, console: Console, 
         console.say(f"{what}: scored; {result.kept} of {pairs} rankings were there")
 
 
-def _runs(study: Study, base: ScoreParams) -> Iterator[tuple[Campaign, str | None, ScoreParams]]:
+def _runs(study: Study, base: ScoreParams, place: Path) -> Iterator[tuple[Campaign, str, Path, ScoreParams]]:
     for campaign in study.campaigns:
-        yield campaign, None, study.score_params(base)
+        yield campaign, "", scores_of(place, campaign), study.score_params(base)
         for variant in study.params.variants:
-            yield campaign, variant, study.variant_params(base, variant)
+            yield campaign, variant, scores_of(place, campaign, variant), study.variant_params(base, variant)
+        for time in study.params.times:
+            yield campaign, time, scores_of(place, campaign, time=time), study.time_params(base, time)

@@ -236,6 +236,60 @@ class Tables:
         head = ("variant", *titles, "set F1", "kind right", "no fault: false roots", "cases lost : won")
         return table(head, rows if whole else ())
 
+    def times(self, split: str) -> str:
+        """AC@1 of the timed methods, told the true time, and under each other inject time."""
+        labels = list(self.data.times)
+        rows = [
+            (
+                f"`{method}`",
+                share(self.data.of(method, split)),
+                *(share(self.data.of(method, split, time=label)) for label in labels),
+            )
+            for method in self.data.study.timed
+            if self.data.of(method, split)
+        ]
+        return table(("AC@1", "true time", *labels), rows if labels else ())
+
+    def times_of_sets(self, split: str) -> str:
+        """What the compared method says under each inject time beyond the first place."""
+        rows = []
+        for label in (None, *self.data.times):
+            found = self.data.of(self.method, split, time=label)
+            quiet = self.data.of(self.method, split, ("negative",), time=label)
+            if found:
+                failed = sum(outcome.failed for outcome in (*found, *quiet))
+                f1 = set_f1(found, f"{split}|{label}|time")
+                rows.append((label or "true time", f1, kind_accuracy(found), false_roots(quiet)[0], failed or ""))
+        head = (f"`{self.method}`", "set F1", "kind right", "no fault: false roots", "no change found")
+        return table(head, rows if self.data.times else ())
+
+    def versions(self) -> str:
+        """What each version of the compared method reaches on each campaign, and whether it was made on it."""
+        rows: list[tuple[object, ...]] = []
+        for label, version in self.data.versions.items():
+            for campaign in self.data.study.campaigns:
+                found = [outcome for outcome in version.outcomes if outcome.case.campaign == campaign.name]
+                scored = [outcome for outcome in found if outcome.case.scored]
+                if not found:
+                    continue
+                alarms = false_roots([outcome for outcome in found if outcome.case.group == "negative"])[0]
+                f1 = set_f1(scored, f"{label}|{campaign.name}")
+                seen = "seen" if campaign.name in version.seen else "**not seen**"
+                rows.append((label, f"`{campaign.name}`", seen, share(scored), f1, kind_accuracy(scored).brief, alarms))
+        head = ("version", "campaign", "", "AC@1", "set F1", "kind right", "no fault: false roots")
+        return table(head, rows)
+
+    def workload(self, split: str) -> str:
+        """How often a method names the load, of the cases without a root: where the load changed, and where not."""
+        rows = []
+        for method in self._saying(split):
+            found = self.data.of(method, split, ("negative",))
+            if not found:
+                continue
+            changed, same = ([o for o in found if o.case.load_changed == other] for other in (True, False))
+            rows.append((f"`{method}`", *(share(of, lambda o: o.names_workload) for of in (changed, same))))
+        return table(("names the load", "where it changed", "where it did not"), rows)
+
     def _variant_row(
         self, title: str, variant: str | None, split: str, groups: Sequence[Group], against: str
     ) -> tuple[object, ...]:

@@ -36,7 +36,8 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     call does not know when the fault will end. ``fault_s`` leaves the recovery out.
 
     With ``params.inject_time`` ``detected`` the inject time is where :mod:`tasks.rca.features.change_point` sees the
-    recording change, and nothing in the view depends on the true one.
+    recording change, and nothing in the view depends on the true one. ``params.inject_time_error_s`` makes either wrong
+    by so much.
 
     Raises:
         NoChangeDetected: the inject time is to be detected and there is no change.
@@ -50,6 +51,7 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
         if params.inject_time == "detected"
         else pd.Timestamp(record.injection_time_of(counted)).tz_convert("UTC").as_unit("ns")
     )
+    inject_time += pd.Timedelta(seconds=params.inject_time_error_s)
     window = _Window(
         inject_time - pd.Timedelta(seconds=params.baseline_s) if params.baseline_s else None,
         inject_time + pd.Timedelta(seconds=params.fault_s) if params.fault_s else None,
