@@ -25,6 +25,7 @@ from tasks.commands.campaign import campaign
 from tasks.commands.case import case
 from tasks.commands.collect import collect
 from tasks.commands.compare import compare
+from tasks.commands.dashboard import dashboard
 from tasks.commands.deploy import deploy_app
 from tasks.commands.diagnose import diagnose
 from tasks.commands.errors import Commands
@@ -99,6 +100,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "performance": performance,
     "benchmark": benchmark,
     "attach": attach,
+    "dashboard": dashboard,
     "calibrate": calibrate,
     "validity": validity,
     "study": study,

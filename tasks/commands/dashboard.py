@@ -1,0 +1,129 @@
+"""``rcarena dashboard``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tasks.commands.options import ParamsFile, StackIndex, WorkspaceDir, checked_params, one_stack, workspace_at
+from tasks.errors import ParamsError, RCArenaError
+from tasks.params import DEFAULT_PARAMS_FILE
+from tasks.workspace import DEFAULT_WORKSPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tasks.case import Case
+
+LOOK_BACK_S = 600
+TIMEOUT_S = 10.0
+IN_GRAFANA = "/var/lib/grafana/dashboards/rcarena"
+
+
+class GrafanaError(RCArenaError):
+    """Grafana does not answer, or refuses."""
+
+
+def dashboard(
+    params: ParamsFile = DEFAULT_PARAMS_FILE,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")] = Path("grafana"),
+    folder: Annotated[
+        str, typer.Option("--folder", metavar="PATH", help="Where Grafana sees the dashboards.")
+    ] = IN_GRAFANA,
+    annotate: Annotated[
+        str | None,
+        typer.Option("--annotate", metavar="URL", help="Grafana that is told of the injections of the finished cases."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="Holds a token of Grafana for --annotate.")
+    ] = None,
+    stack: StackIndex = None,
+) -> None:
+    """Write a Grafana dashboard of the running stack, and the files that provision it.
+
+    A panel per canonical metric that its Prometheus fills; injections and diagnoses are marked.
+    """
+    import json
+
+    from tasks.backends import backend_of
+    from tasks.case import read_cases
+    from tasks.export.base import ExportContext, ExportError
+    from tasks.export.dashboard import dashboard as dashboard_of
+    from tasks.export.dashboard import provisioning
+    from tasks.system.durable import write_durably
+    from tasks.yaml_core import dump
+
+    checked = checked_params(params)
+    place = one_stack(checked, workspace_at(workspace), stack)
+    if annotate is not None and not annotate.startswith(("http://", "https://")):
+        raise ParamsError([f"--annotate: must be a URL (got {annotate})"])
+    live = backend_of(checked, place).live()
+    live.enter()
+    sources = live.sources()
+    if sources.prometheus_url is None:
+        raise ExportError("the stack has no Prometheus")
+    now = datetime.now(UTC)
+    window = (now - timedelta(seconds=LOOK_BACK_S), now)
+    names = ExportContext(sources, *window, checked.export, live.describe()).series_names
+    name = checked.campaign.name
+    document = dashboard_of(f"RCArena: {name}", f"rcarena-{name}"[:40], sources, checked.export, names)
+    files = {f"dashboards/{name}.json": json.dumps(document, indent=1)}
+    provided = provisioning(folder, f"RCArena {name}", sources.prometheus_url, checked.deploy.slowest_scrape_s)
+    files |= {f"provisioning/{path}": dump(content) for path, content in provided.items()}
+    for path, text in files.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        write_durably(out / path, text.encode())
+        typer.echo(str(out / path))
+    panels = sum(panel["type"] != "row" for panel in document["panels"])
+    typer.echo(f"{panels} panels")
+    if annotate is not None:
+        count = _annotate(annotate, token_file, read_cases(place.cases) if place.cases.is_dir() else ())
+        typer.echo(f"{annotate}: {count} injections marked")
+
+
+def _annotate(url: str, token_file: Path | None, cases: Iterable[Case]) -> int:
+    """Mark every injection once; return how many were not there yet. Raises GrafanaError, SourceError."""
+    import json
+
+    import urllib3
+
+    from tasks.export.dashboard import TAG, injection_annotation
+    from tasks.export.sources.http import HttpAccess, SecretSource
+
+    access = HttpAccess(token=SecretSource(file=token_file) if token_file else None)
+    headers = {"Content-Type": "application/json", **access.headers()}
+    place = f"{url.rstrip('/')}/api/annotations"
+    marked = 0
+    with urllib3.PoolManager(timeout=TIMEOUT_S, retries=urllib3.Retry(2, backoff_factor=0.5)) as pool:
+        for case in cases:
+            record = case.record
+            found = _ask(pool, "GET", place, headers, access, fields=[("tags", TAG), ("tags", record.case_id)])
+            known = {(each.get("time"), each.get("text")) for each in json.loads(found) or ()}
+            for each in record.injections:
+                times = each.observed or each.planned
+                start, end = (round(moment.timestamp() * 1000) for moment in (times.start, times.end))
+                body = injection_annotation(record.case_id, start, end, each.kind, each.target, str(each.verdict))
+                if (body["time"], body["text"]) in known:
+                    continue
+                _ask(pool, "POST", place, headers, access, body=json.dumps(body))
+                marked += 1
+    return marked
+
+
+def _ask(pool: Any, method: str, url: str, headers: dict[str, str], access: Any, **what: Any) -> bytes:
+    import urllib3
+
+    try:
+        answer = pool.request(method, url, headers=headers, **what)
+    except urllib3.exceptions.HTTPError as error:
+        raise GrafanaError(f"{url}: does not answer ({type(error).__name__})") from None
+    if answer.status in (401, 403):
+        raise GrafanaError(f"{url}: HTTP {answer.status}: {access.refusal}")
+    if not 200 <= answer.status < 300:
+        raise GrafanaError(f"{url}: HTTP {answer.status}")
+    body: bytes = answer.data
+    return body

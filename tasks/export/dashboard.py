@@ -1,0 +1,217 @@
+"""A Grafana dashboard of one stack: a panel per canonical metric that its Prometheus fills, with the queries of the
+export.
+
+Source: Grafana, "JSON model" (classic), "Provision Grafana", and "Annotations HTTP API".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from tasks.export.base import TelemetrySources
+from tasks.export.queries.metrics import SPECS
+from tasks.export.queries.promql import LabelScope, Variant
+from tasks.export.sources.labelled import SeriesOwner, matchers
+from tasks.metrics import METRICS, GoldenSignal, Metric
+from tasks.params import ExportParams
+
+SCHEMA_VERSION = 39
+SIGNALS: tuple[GoldenSignal, ...] = ("latency", "errors", "traffic", "saturation")
+UNITS = {
+    "s": "s",
+    "bytes": "bytes",
+    "bytes/s": "Bps",
+    "ratio": "percentunit",
+    "requests/s": "reqps",
+    "celsius": "celsius",
+    "W": "watt",
+}
+"""Units of metrics as Grafana names them; others are plain numbers."""
+WIDTH, HEIGHT, PER_LINE = 8, 7, 3
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+TAG = "rcarena"
+ANNOTATIONS = (("Injections", "injection", "red"), ("Diagnoses", "diagnosis", "purple"))
+"""Name, tag and colour of what is marked in every panel."""
+LEGENDS = {"service": "{{service}}", "pod": "{{pod}}", "gpu": "{{pod}} {{UUID}}", "callee": "__auto"}
+
+
+def dashboard(
+    title: str, uid: str, sources: TelemetrySources, export: ExportParams, series: Collection[str]
+) -> dict[str, Any]:
+    """Return the dashboard as JSON data in Grafana's classic model.
+
+    Args:
+        uid: identifies the dashboard: provisioning it again replaces it.
+        series: names of the series that Prometheus has; a metric that none of them fills gets no panel.
+    """
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for signal in SIGNALS:
+        found = [
+            (metric, targets)
+            for metric in METRICS.values()
+            if metric.golden == signal and (targets := list(_targets(metric, sources, export, series)))
+        ]
+        if not found:
+            continue
+        row = {"h": 1, "w": WIDTH * PER_LINE, "x": 0, "y": top}
+        panels.append(
+            {"id": len(panels) + 1, "type": "row", "title": signal, "collapsed": False, "gridPos": row, "panels": []}
+        )
+        top += 1
+        for place, (metric, targets) in enumerate(found):
+            grid = {
+                "h": HEIGHT,
+                "w": WIDTH,
+                "x": WIDTH * (place % PER_LINE),
+                "y": top + HEIGHT * (place // PER_LINE),
+            }
+            panels.append(_panel(len(panels) + 1, metric, targets, grid))
+        top += HEIGHT * -(-len(found) // PER_LINE)
+    return {
+        "uid": uid,
+        "title": title,
+        "tags": [TAG],
+        "schemaVersion": SCHEMA_VERSION,
+        "editable": True,
+        "timezone": "utc",
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": [_datasource_variable()]},
+        "annotations": {"list": [_annotation(*each) for each in ANNOTATIONS]},
+        "panels": panels,
+    }
+
+
+def provisioning(folder: str, source_name: str, url: str, scrape_interval_s: float) -> dict[str, Any]:
+    """Return the two files by which Grafana finds dashboard and Prometheus: path below ``provisioning/`` -> content.
+
+    Args:
+        folder: where Grafana sees the dashboard.
+    """
+    return {
+        "dashboards/rcarena.yaml": {
+            "apiVersion": 1,
+            "providers": [
+                {
+                    "name": TAG,
+                    "type": "file",
+                    "folder": "RCArena",
+                    "allowUiUpdates": False,
+                    "options": {"path": folder},
+                }
+            ],
+        },
+        "datasources/rcarena.yaml": {
+            "apiVersion": 1,
+            "datasources": [
+                {
+                    "name": source_name,
+                    "type": "prometheus",
+                    "access": "proxy",
+                    "url": url,
+                    "jsonData": {"timeInterval": f"{max(1.0, scrape_interval_s):g}s"},
+                }
+            ],
+        },
+    }
+
+
+def _targets(
+    metric: Metric, sources: TelemetrySources, export: ExportParams, series: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    number = 0
+    asked: set[str] = set()
+    for variant in SPECS[metric.name].variants_of(sources.units, sources.gpus):
+        if not all(name in series for name in variant.series):
+            continue
+        for scope in _scopes(variant, sources):
+            expression = expression_of(variant, export.rate_window_s, sources.namespace, scope)
+            if expression in asked:  # the same query for another role
+                continue
+            asked.add(expression)
+            legend = LEGENDS.get(variant.join) or " ".join(
+                f"{{{{{name}}}}}" for name in scope.by if name != "namespace"
+            )
+            yield {
+                "refId": _letters(number),
+                "datasource": DATASOURCE,
+                "expr": expression,
+                "legendFormat": legend,
+            }
+            number += 1
+
+
+def expression_of(variant: Variant, window_s: float, namespace: str | None, scope: LabelScope) -> str:
+    """Return the variant as one expression: with its divisor, its quantile and its scale."""
+    parts = variant.queries(window_s, namespace, scope if variant.join == "labels" else None)
+    text = f"({parts[0]}) / ({parts[1]})" if len(parts) > 1 else parts[0]
+    if variant.quantile is not None:
+        text = f"histogram_quantile({variant.quantile:g}, {text})"
+    return text if variant.scale == 1.0 else f"({text}) * {variant.scale:.12g}"
+
+
+def _scopes(variant: Variant, sources: TelemetrySources) -> Sequence[LabelScope]:
+    if variant.join != "labels":
+        return (LabelScope(()),)
+    return tuple(dict.fromkeys(_scope(owner) for owner in sources.owners))
+
+
+def _scope(owner: SeriesOwner) -> LabelScope:
+    """Return the labels of an owner as they are written: pods that come later are theirs, too."""
+    names = {*owner.labels, *([owner.each] if owner.each else [])}
+    return LabelScope(tuple(sorted(names)), matchers(owner.labels))
+
+
+def _letters(number: int) -> str:
+    """Return A, B … Z, AA …"""
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text
+
+
+def _panel(number: int, metric: Metric, targets: list[dict[str, Any]], grid: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "type": "timeseries",
+        "title": metric.name,
+        "description": f"{metric.name} in {metric.unit}",
+        "datasource": DATASOURCE,
+        "gridPos": dict(grid),
+        "fieldConfig": {"defaults": {"unit": UNITS.get(metric.unit, "short"), "custom": {}}, "overrides": []},
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        },
+        "targets": targets,
+    }
+
+
+def _datasource_variable() -> dict[str, Any]:
+    return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "hide": 0}
+
+
+def _annotation(name: str, tag: str, colour: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "enable": True,
+        "iconColor": colour,
+        "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+        "target": {"type": "tags", "tags": [TAG, tag], "limit": 100, "matchAny": False},
+    }
+
+
+def injection_annotation(
+    case_id: str, start_ms: int, end_ms: int, kind: str, target: str, verdict: str
+) -> dict[str, Any]:
+    """Return the body of a request to Grafana's annotations for one injection; its tags find it again."""
+    return {
+        "time": start_ms,
+        "timeEnd": end_ms,
+        "tags": [TAG, "injection", case_id, f"{target}: {kind}"],
+        "text": f"{kind} on {target} ({verdict})",
+    }
