@@ -1,0 +1,89 @@
+"""``rcarena dashboard`` with a Prometheus and a Grafana that are told what to answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.backends.attached.params import attached
+from tests.command import ROOT, rcarena_here
+from tests.export.emulators import Request, Response, json_response, serving
+
+CASE = "case-5df9384ac027"
+
+
+def _prometheus(request: Request) -> Response:
+    return json_response({"status": "success", "data": ["vllm:num_requests_running", "up"]})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    """Runs the command on a workspace with one recorded case."""
+    place = tmp_path / "w" / "cases"
+    place.mkdir(parents=True)
+    shutil.copytree(ROOT / "tests/recorded_cases" / CASE, place / CASE)
+
+    def call(*words: str) -> Any:
+        with serving(_prometheus) as url:
+            service = {"name": "vllm", "role": "replica", "labels": [{"pod": "vllm-0"}]}
+            (tmp_path / "params.yaml").write_text(yaml.safe_dump(attached(url, [service])))
+            where = ("--params", str(tmp_path / "params.yaml"), "--workspace", str(tmp_path / "w"))
+            return rcarena_here("dashboard", *where, "--out", str(tmp_path / "grafana"), *words)
+
+    return call
+
+
+def test_files_are_written(run: Any, tmp_path: Path) -> None:
+    done = run()
+    assert done.exit_code == 0, done.output
+    assert "1 panels" in done.stdout
+    board = json.loads((tmp_path / "grafana/dashboards/attached.json").read_text())
+    assert (board["uid"], board["title"]) == ("rcarena-attached", "RCArena: attached")
+    for name in ("dashboards", "datasources"):
+        assert yaml.safe_load((tmp_path / f"grafana/provisioning/{name}/rcarena.yaml").read_text())["apiVersion"] == 1
+
+
+def test_injections_are_marked_once(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of-grafana")
+    marks: list[dict[str, Any]] = []
+    seen: set[str] = set()
+
+    def grafana(request: Request) -> Response:
+        seen.add(request.headers["Authorization"])
+        if "tags" in request.fields:
+            wanted = set(request.fields["tags"])
+            return json_response([each for each in marks if wanted <= set(each["tags"])])
+        (body,) = request.fields  # the emulator reads a body as a form
+        marks.append(json.loads(body))
+        return json_response({"id": len(marks)})
+
+    with serving(grafana) as url:
+        first = run("--annotate", url, "--token-file", str(tmp_path / "token"))
+        again = run("--annotate", url, "--token-file", str(tmp_path / "token"))
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    assert "1 injections marked" in first.stdout
+    assert "0 injections marked" in again.stdout
+    (mark,) = marks
+    assert CASE in mark["tags"]
+    assert mark["time"] < mark["timeEnd"]
+    assert seen == {"Bearer of-grafana"}
+
+
+@pytest.mark.parametrize(
+    ("response", "problem"),
+    [
+        (Response(b"", 401), "HTTP 401: the server asks for credentials"),
+        (Response(b"", 404), "HTTP 404"),
+    ],
+)
+def test_a_refusal_is_one_line(run: Any, response: Response, problem: str) -> None:
+    with serving(lambda _: response) as url:
+        done = run("--annotate", url)
+    assert done.exit_code == 1
+    assert problem in done.stderr
+    assert run("--annotate", "grafana:3000").exit_code == 2
