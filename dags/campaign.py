@@ -109,7 +109,9 @@ def campaign() -> None:
         map_index_template="{{ task.batch }}",
     ).expand(batch=batched)
     down = Pod(task_id="teardown", step="teardown", arguments=[*DOWN, *PLACE], pool=POOL, pre_execute=end_cases)
-    collected = EmptyOperator(task_id="collected", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    recorded = EmptyOperator(task_id="recorded", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    computed = EmptyOperator(task_id="computed", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    collected = EmptyOperator(task_id="collected", trigger_rule=TriggerRule.ONE_SUCCESS)
     score = ScorePod.partial(
         task_id="score",
         labels=LABELS,
@@ -126,8 +128,9 @@ def campaign() -> None:
         pre_execute=lambda context: skip_unless(context["params"]["record"], "record is off"),
     )
 
-    [planned, batched] >> configure >> preflight >> leased >> deploy >> cases >> collected
-    preflight >> made >> collected
+    [planned, batched] >> configure >> preflight >> leased >> deploy >> cases >> recorded
+    preflight >> made >> computed
+    [recorded, computed] >> collected
     collected >> score >> aggregate >> report >> record
     cases >> down.as_teardown(setups=leased, on_failure_fail_dagrun=True)
     [record, down] >> verdict()

@@ -117,7 +117,8 @@ def test_there_are_five_dags_and_each_survives_serialization(dags: dict[str, DAG
 
 def test_a_campaign_goes_from_its_plan_to_its_record(dags: dict[str, DAG]) -> None:
     campaign = dags["campaign"]
-    chain = ["plan", "configure", "preflight", "lease", "deploy", "cases", "collected", "score", "aggregate"]
+    chain = ["plan", "configure", "preflight", "lease", "deploy", "cases", "recorded", "collected"]
+    chain += ["score", "aggregate"]
     for earlier, later in zip(chain, [*chain[1:], "report"], strict=True):
         assert later in campaign.get_task(earlier).downstream_task_ids, (earlier, later)
     assert "record" in campaign.get_task("report").downstream_task_ids
@@ -151,9 +152,12 @@ def test_what_cleans_up_runs_whatever_happened_and_its_failure_shows(dags: dict[
 
 def test_a_campaign_goes_on_with_the_cases_that_were_saved(dags: dict[str, DAG]) -> None:
     campaign = dags["campaign"]
+    for task_id, upstream in (("recorded", "cases"), ("computed", "make")):
+        task = campaign.get_task(task_id)
+        assert (task.upstream_task_ids, task.trigger_rule) == ({upstream}, TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     collected = campaign.get_task("collected")
-    assert collected.upstream_task_ids == {"cases", "make"}
-    assert collected.trigger_rule == TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+    assert collected.upstream_task_ids == {"recorded", "computed"}
+    assert collected.trigger_rule == TriggerRule.ONE_SUCCESS  # the other branch is skipped
     cases = campaign.get_task("cases")
     assert cases.operator_class is CaseRun
     assert cases.partial_kwargs["deferrable"]
