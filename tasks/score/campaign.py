@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from tasks.score.results import ScoreResult, method_costs, write_results
 from tasks.score.store import PairStore
 from tasks.score.tables import Scored, in_order, score_pair
 from tasks.score.traits import CaseTraits, traits_of
-from tasks.score.truth import Truth, truth_of
+from tasks.score.truth import Column, Truth, truth_of
 from tasks.system.file_lock import FileLock
 
 Progress = Callable[[int, int, str], None]
@@ -115,6 +116,8 @@ class _Run:
         self.methods = [entry.labelled for entry in self.entries.values()]
         self.profiles = list(dict.fromkeys(entry.profile for entry in self.entries.values()))
         self.facts: dict[tuple[str, str], ViewFacts] = {}
+        self._columns: dict[tuple[Column, ...], frozenset[Column]] = {}
+        """Those of each view, once: thousands of cases have the same."""
         self.truths: dict[tuple[str, str], Truth] = {}
         self.traits: dict[str, CaseTraits] = {}
         self.pairs: list[Scored] = []
@@ -197,11 +200,12 @@ class _Run:
         return self.traits[case_id]
 
     def _note_view(self, case_id: str, facts: ViewFacts) -> None:
-        self.facts[case_id, facts.profile] = facts
+        columns = self._columns.setdefault(facts.columns, frozenset(facts.columns))
+        self.facts[case_id, facts.profile] = replace(facts, columns=())
         self.truths[case_id, facts.profile] = truth_of(
             self.cases[case_id].record,
             include_ineffective=self._params.include_ineffective,
-            columns=facts.columns,
+            columns=columns,
             profile=facts.profile,
             stratum=self._note_traits(case_id).stratum or "",
             fault_s=self._params.fault_s,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from dataclasses import asdict, fields
 from operator import attrgetter
 from pathlib import Path
@@ -56,8 +57,8 @@ class PairStore:
         document = self._read(method, key)
         if document is None:
             return None
-        suspects = tuple(Suspect(*row) for row in document.pop("suspects"))
-        metrics = tuple(MetricSuspect(*row) for row in document.pop("metrics"))
+        suspects = tuple(Suspect(*_interned(row)) for row in document.pop("suspects"))
+        metrics = tuple(MetricSuspect(*_interned(row)) for row in document.pop("metrics"))
         findings = _findings(document.pop("findings"))
         coverage = _coverage(document.pop("coverage", None))
         return PairResult(**document, suspects=suspects, metrics=metrics, findings=findings, coverage=coverage)
@@ -97,6 +98,11 @@ class PairStore:
         partial = folder / f".{key}.{os.getpid()}.partial"
         partial.write_bytes(_checksum(content) + b"\n" + content)
         partial.replace(folder / f"{key}.json")
+
+
+def _interned(row: list[Any]) -> list[Any]:
+    """Return the row with one copy of each name: thousands of rankings have the same few."""
+    return [sys.intern(value) if type(value) is str else value for value in row]
 
 
 def _findings(rows: list[dict[str, Any]] | None) -> tuple[Finding, ...] | None:

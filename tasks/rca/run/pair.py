@@ -31,7 +31,7 @@ TIE_TOLERANCE = 1e-9
 Named = TypeVar("Named")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Suspect:
     """One line of a ranking. ``metric``: what the method found worst about the service, if it says so: one of its
     metrics, or a count of its log lines or spans."""
