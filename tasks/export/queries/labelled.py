@@ -6,7 +6,8 @@ cAdvisor for pods and for Docker, kube-state-metrics, node_exporter 1, the clien
 dcgm-exporter 3 and 4, Istio, Envoy, ingress-nginx, nginx-prometheus-exporter, the router of the vLLM production stack,
 and the endpoint picker of the Gateway API inference extension (llm-d).
 
-Order is preference: for each service the first candidate that answers is used.
+Order is preference: for each service the first candidate that answers is used. Ray's figures of a node come before
+``process_*``, which on its endpoint are those of Ray's agent.
 """
 
 from __future__ import annotations
@@ -212,14 +213,14 @@ CANDIDATES: tuple[Candidate, ...] = (
     _pod(metrics.CPU_USAGE, "rate", "container_cpu_usage_seconds_total"),
     _docker(metrics.CPU_USAGE, "rate", "container_cpu_usage_seconds_total"),
     _cgroup(metrics.CPU_USAGE, "rate", "container_cpu_usage_seconds_total"),
-    _process(metrics.CPU_USAGE, "rate", "process_cpu_seconds_total"),
     _ray(metrics.CPU_USAGE, "ray_node_cpu_utilization", 1e-2, "ray_node_cpu_count"),
+    _process(metrics.CPU_USAGE, "rate", "process_cpu_seconds_total"),
     _node(metrics.CPU_USAGE, "rate", "node_cpu_seconds_total", 'mode!~"idle|iowait"'),
     _pod(metrics.MEMORY_WORKING_SET, "gauge", "container_memory_working_set_bytes"),
     _docker(metrics.MEMORY_WORKING_SET, "gauge", "container_memory_working_set_bytes"),
     _cgroup(metrics.MEMORY_WORKING_SET, "gauge", "container_memory_working_set_bytes"),
-    _process(metrics.MEMORY_WORKING_SET, "gauge", "process_resident_memory_bytes"),
     _ray(metrics.MEMORY_WORKING_SET, "ray_node_mem_used"),
+    _process(metrics.MEMORY_WORKING_SET, "gauge", "process_resident_memory_bytes"),
     _node(metrics.MEMORY_WORKING_SET, "gauge", "node_memory_MemTotal_bytes", minus="node_memory_MemAvailable_bytes"),
     _pod(metrics.MEMORY_RSS, "gauge", "container_memory_rss"),
     _docker(metrics.MEMORY_RSS, "gauge", "container_memory_rss"),
@@ -228,14 +229,14 @@ CANDIDATES: tuple[Candidate, ...] = (
     _pod(metrics.NETWORK_RECEIVE, "rate", _RECEIVED, each="interface"),
     _docker(metrics.NETWORK_RECEIVE, "rate", _RECEIVED, 'interface!="lo"'),
     _cgroup(metrics.NETWORK_RECEIVE, "rate", _RECEIVED),
-    _process(metrics.NETWORK_RECEIVE, "rate", "process_network_receive_bytes_total"),
     _ray(metrics.NETWORK_RECEIVE, "ray_node_network_receive_speed"),
+    _process(metrics.NETWORK_RECEIVE, "rate", "process_network_receive_bytes_total"),
     _node(metrics.NETWORK_RECEIVE, "rate", "node_network_receive_bytes_total", 'device!="lo"'),
     _pod(metrics.NETWORK_TRANSMIT, "rate", _SENT, each="interface"),
     _docker(metrics.NETWORK_TRANSMIT, "rate", _SENT, 'interface!="lo"'),
     _cgroup(metrics.NETWORK_TRANSMIT, "rate", _SENT),
-    _process(metrics.NETWORK_TRANSMIT, "rate", "process_network_transmit_bytes_total"),
     _ray(metrics.NETWORK_TRANSMIT, "ray_node_network_send_speed"),
+    _process(metrics.NETWORK_TRANSMIT, "rate", "process_network_transmit_bytes_total"),
     _node(metrics.NETWORK_TRANSMIT, "rate", "node_network_transmit_bytes_total", 'device!="lo"'),
     _pod(metrics.CPU_THROTTLED, "rate", "container_cpu_cfs_throttled_seconds_total"),
     _docker(metrics.CPU_THROTTLED, "rate", "container_cpu_cfs_throttled_seconds_total"),
