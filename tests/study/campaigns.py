@@ -62,9 +62,9 @@ RANKERS: Mapping[str, Ranker] = {
 }
 
 
-def write_study(root: Path, variants: tuple[str, ...] = ()) -> None:
+def write_study(root: Path, variants: tuple[str, ...] = (), times: tuple[str, ...] = (), older: str = "") -> None:
     """Below ``root``: ``dev`` (the first two cases) and ``new`` (all) with cases, and ``place/<campaign>`` with the
-    scores; in those of ``variants`` the sharp method is blunt."""
+    scores; in those of ``variants``, of ``times`` and in the folder ``older`` the sharp method is blunt."""
     for campaign, names in (("dev", list(CASES)[:2]), ("new", list(CASES))):
         for seed, name in enumerate(names):
             _case(root / campaign / "cases", name, seed)
@@ -73,6 +73,10 @@ def write_study(root: Path, variants: tuple[str, ...] = ()) -> None:
         write_scores(root / campaign / "cases", place / "scores", RANKERS, families=families, beyond=(METHOD, "baro"))
         for variant in variants:
             write_scores(root / campaign / "cases", place / folder_of(variant), {METHOD: blunt})
+        for time in times:
+            write_scores(root / campaign / "cases", place / folder_of(time, "time"), {METHOD: blunt, "baro": blunt})
+        if older:
+            write_scores(root / campaign / "cases", root / older / campaign, {METHOD: blunt})
 
 
 def _case(cases: Path, name: str, seed: int) -> None:

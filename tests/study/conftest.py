@@ -18,6 +18,12 @@ unseen: ["n*"]
 methods: [{", ".join(name for name in RANKERS if name != YARDSTICK)}]
 variants:
   no eyes: {{parameters: {{direction: up}}}}
+times:
+  10 s late: {{offset_s: 10}}
+timed: [nsigma, baro]
+versions:
+  first: {{seen: ["dev"], scores: older}}
+  second: {{seen: [dev, new]}}
 template: page.md.j2
 page: out/page.md
 figures: out/img
@@ -36,7 +42,7 @@ TEMPLATE = """# Title
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two scored campaigns, a study file and its template."""
     root = tmp_path_factory.mktemp("study")
-    write_study(root, variants=("no eyes",))
+    write_study(root, variants=("no eyes",), times=("10 s late",), older="older")
     (root / "study.yaml").write_text(STUDY)
     (root / "page.md.j2").write_text(TEMPLATE)
     return root

@@ -24,6 +24,14 @@ def test_all_are_scored_alike_whatever_the_parameters_ask(study: Study) -> None:
     assert (variant.methods, variant.method_parameters) == (("nsigma",), {"nsigma": {"direction": "up"}})
 
 
+def test_another_time_changes_what_is_told_and_nothing_else(study: Study) -> None:
+    told, usual = study.time_params(BASE, "10 s late"), study.score_params(BASE)
+    assert (told.methods, told.inject_time, told.inject_time_error_s) == (("nsigma", "baro"), "known", 10)
+    assert usual.inject_time_error_s == 0
+    same = {"methods": usual.methods, "inject_time_error_s": 0.0}
+    assert told.model_copy(update=same) == usual
+
+
 def test_an_entry_may_be_left_out(root: Path, tmp_path: Path) -> None:
     file = root / f"{tmp_path.name}.yaml"
     file.write_text(STUDY + "without: [mmbaro, tracerca@paper]\n")
@@ -42,6 +50,7 @@ def test_by_default_the_24_are_scored_under_each_profile_and_the_others_once() -
 
 def test_the_folder_of_a_variant_is_a_plain_name() -> None:
     assert folder_of("No past, 10 s off!") == "variant-no-past-10-s-off"
+    assert folder_of("10 s late", "time") == "time-10-s-late"
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,12 @@ def test_the_folder_of_a_variant_is_a_plain_name() -> None:
         (("direction: up", "direction: sideways"), "variants.no eyes: score.method_parameters.nsigma.direction"),
         (("methods: [nsigma", "methods: [nsigmo"), "unknown method 'nsigmo'"),
         (("page: out/page.md\n", ""), "page: missing"),
+        (
+            ("timed: [nsigma, baro]", "timed: [nsigma, bareo]"),
+            "timed: 'bareo' is not one of methods; did you mean 'baro'?",
+        ),
+        (("scores: older", "scores: nowhere"), "versions.first.scores: nowhere does not exist"),
+        (("offset_s: 10", "offset_s: 601"), "times.10 s late.offset_s"),
         (("variants:", "without: [barro]\nvariants:"), "without: 'barro' is not one of methods; did you mean 'baro'?"),
     ],
 )

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tasks.rca.method import Finding
 from tasks.study.data import StudyData
 from tasks.study.tables import Tables, table
 
@@ -115,3 +118,39 @@ def test_strata_sum_up_to_all_scored_cases(t: Tables) -> None:
 
 def test_what_is_left_out_is_said(t: Tables) -> None:
     assert t.without == "none"
+
+
+def test_other_times_stand_beside_the_true_one(t: Tables) -> None:
+    found = rows(t.times("unseen"))
+    assert list(found) == ["AC@1", "nsigma", "baro"]
+    assert found["AC@1"] == ["true time", "10 s late"]
+    assert found["nsigma"] == [".80 [.38, .96] (4 of 5)", str(t.ac1("baro", "unseen"))]
+    said = rows(t.times_of_sets("unseen"))
+    assert list(said) == ["nsigma", "true time", "10 s late"]
+    assert said["10 s late"][1] == "–"  # no root is named
+    assert said["10 s late"][2] == "1.00 [.34, 1.00] (2 of 2)"
+
+
+def test_versions_say_what_they_had_seen(t: Tables) -> None:
+    lines = [line.strip("| ").split(" | ") for line in t.versions().splitlines()[2:]]
+    assert [line[:3] for line in lines] == [
+        ["first", "`dev`", "seen"],
+        ["first", "`new`", "**not seen**"],
+        ["second", "`dev`", "seen"],
+        ["second", "`new`", "seen"],
+    ]
+    assert lines[1][3] == str(t.ac1("baro", "unseen"))
+    assert lines[3][3] == str(t.ac1("nsigma", "unseen"))
+
+
+def test_the_load_is_named_or_not(t: Tables) -> None:
+    assert rows(t.workload("unseen"))["nsigma"] == ["–", ".00 [.00, .66] (0 of 2)"]
+    told = [
+        replace(o, case=replace(o.case, load_changed=True), findings=(Finding(None, "workload", 0.01),))
+        if o.case.case_id == "f-quiet" and o.method == "nsigma"
+        else o
+        for o in t.data.outcomes
+    ]
+    after = Tables(replace(t.data, outcomes=tuple(told)))
+    assert rows(after.workload("unseen"))["nsigma"] == ["1.00 [.21, 1.00] (1 of 1)", ".00 [.00, .79] (0 of 1)"]
+    assert rows(after.negatives("unseen")) == rows(t.negatives("unseen")), "the load is no false root"

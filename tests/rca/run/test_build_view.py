@@ -115,6 +115,15 @@ def test_windows_cut_every_signal(tmp_path: Path) -> None:
         assert times.between(start, end, inclusive="left").all()
 
 
+@pytest.mark.parametrize("error_s", [-10, 3.5])
+def test_a_wrong_inject_time_is_told_and_cuts_the_windows(tmp_path: Path, error_s: float) -> None:
+    case = synthetic_case(tmp_path)
+    told = pd.Timestamp(case.record.injection_time) + pd.Timedelta(seconds=error_s)
+    view = build_view(case, score_params(inject_time_error_s=error_s, baseline_s=8))
+    assert view.inject_time == told
+    assert view.metrics.index[0] >= told - pd.Timedelta("8s")
+
+
 def test_a_detected_inject_time_cuts_the_windows(tmp_path: Path) -> None:
     case = synthetic_case(tmp_path, baseline_s=30, fault_s=20, recovery_s=10)
     view = build_view(case, score_params(inject_time="detected", baseline_s=8, fault_s=5))
