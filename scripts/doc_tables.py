@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tasks.actions.catalogue import ACTIONS, list_actions, table
+from tasks.export.queries.labelled import CANDIDATES
 from tasks.export.queries.metrics import SPECS
 from tasks.export.queries.promql import MetricSpec
 from tasks.export.sources.placement import Units
@@ -46,11 +47,16 @@ def with_actions(page: str) -> str:
     return with_table(page, treatments, "kind", "first", "second", "third", "never cured by")
 
 
+def with_series(page: str) -> str:
+    return with_table(page, series, "metric", "series, the first that a service has")
+
+
 PAGES: dict[str, Callable[[str], str]] = {
     "docs/telemetry.md": with_metrics,
     "docs/methods.md": with_methods,
     "docs/faults.md": with_faults,
     "docs/remediate.md": with_actions,
+    "docs/attach.md": with_series,
 }
 
 
@@ -60,6 +66,17 @@ def metrics() -> Iterator[tuple[str, ...]]:
         spec = SPECS[metric.name]
         sources = _sources(spec, "processes"), _sources(spec, "pods")
         yield f"`{metric}`", metric.unit, metric.profile, _names(metric.roles), *sources
+
+
+def series() -> Iterator[tuple[str, ...]]:
+    """Yield a row per metric with the names that fill it on a stack of others, by exporter."""
+    for metric in METRICS.values():
+        found: dict[str, dict[str, None]] = {}
+        for candidate in CANDIDATES:
+            if candidate.metric is metric:
+                found.setdefault(candidate.family, {})[f"`{candidate.series}`"] = None
+        if found:
+            yield f"`{metric}`", "; ".join(f"{family}: {', '.join(names)}" for family, names in found.items())
 
 
 def methods() -> Iterator[tuple[str, ...]]:
