@@ -193,7 +193,11 @@ def simulated(replicas: int, folder: Path) -> Case:
 
 def measure(size: int, folder: Path) -> list[object]:
     """Return a row of the table."""
-    case = simulated(size, folder / "simulated")
+    return of_case(simulated(size, folder / "simulated"), folder)
+
+
+def of_case(case: Case, folder: Path) -> list[object]:
+    """Diagnose a case that is put into a Prometheus of its own."""
     text = openmetrics(case, time.time() - 2 * STEP_S)
     rows = [line for line in text.splitlines() if not line.startswith("#")]
     params = folder / "params.yaml"
@@ -206,6 +210,7 @@ def measure(size: int, folder: Path) -> list[object]:
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     answer = json.loads(done.stdout) if done.returncode in (0, 4) else {}
     roots = [f"{f['service']}: {f['kind']}" for a in answer.get("answers", ())[:1] for f in a["findings"] or ()]
+    first = [s["service"] for a in answer.get("answers", ())[:1] for s in a["suspects"][:1]]
     return [
         len(case.record.stack.services),
         len({line.partition(" ")[0] for line in rows}),
@@ -213,7 +218,7 @@ def measure(size: int, folder: Path) -> list[object]:
         f"{wall_s:.1f}",
         f"{cpu_s:.1f}",
         f"{after.ru_maxrss / 1024:.0f}",
-        ", ".join(roots) or done.stderr.strip()[-200:] or answer.get("text", "nothing"),
+        ", ".join(roots) or done.stderr.strip()[-200:] or answer.get("text") or f"nothing (first suspect {first[0]})",
     ]
 
 

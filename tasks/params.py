@@ -298,15 +298,15 @@ class DiagnoseParams(Frozen):
     """How `rcarena diagnose` looks at a live stack.
 
     ``since_s``: how far back it looks for a change. ``baseline_s``, ``after_s``: how much telemetry it takes before and
-    after the change. ``keep``, ``keep_days``: an incident beyond either, not labelled, is removed. ``every_s``: of
-    `--watch`. ``join_s``: alerts so close to each other are one storm. ``token_file``: the bearer token that a sender
-    of alerts must have.
+    after the change; ``baseline_s`` None: 60 samples, five minutes at least. ``keep``, ``keep_days``: an incident
+    beyond either, not labelled, is removed. ``every_s``: of `--watch`. ``join_s``: alerts so close to each other are
+    one storm. ``token_file``: the bearer token that a sender of alerts must have.
     """
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("peerwise", "nsigma", "baro")
     profile: Profile = "llm"
     since_s: Seconds = 1800
-    baseline_s: Seconds = 300
+    baseline_s: Seconds | None = None
     after_s: Seconds = 180
     keep: Annotated[int, Field(ge=1, le=100_000)] = 200
     keep_days: Annotated[float, Field(gt=0, le=3650)] = 90
@@ -314,6 +314,10 @@ class DiagnoseParams(Frozen):
     join_s: Annotated[float, Field(ge=0, le=3600)] = 30
     token_file: Path | None = None
     notify: Annotated[tuple[NotifyParams, ...], Field(max_length=16)] = ()
+
+    def baseline_at(self, step_s: float) -> float:
+        """Return the seconds before the change that metrics with a sample every ``step_s`` need."""
+        return self.baseline_s or max(300.0, 60 * step_s)
 
 
 class ReportParams(Frozen):

@@ -166,7 +166,9 @@ def _given(at: datetime, end: datetime, params: Params) -> Window:
     if at >= end:
         raise ParamsError([f"--at: {clock(at)} is not before {clock(end)}, the end of the telemetry"])
     own = params.diagnose
-    return Window(at - timedelta(seconds=own.baseline_s), at, min(end, at + timedelta(seconds=own.after_s)))
+    return Window(
+        at - timedelta(seconds=own.baseline_at(params.export.step_s)), at, min(end, at + timedelta(seconds=own.after_s))
+    )
 
 
 def _around(
@@ -176,11 +178,12 @@ def _around(
     reaches into no other change, unless it is short."""
     own = params.diagnose
     changes = [moment.to_pydatetime().astimezone(UTC) for moment in detection.changes]
+    before = timedelta(seconds=own.baseline_at(params.export.step_s))
     windows = []
     for i, change in enumerate(changes):
         if not_before is not None and change <= not_before:
             continue
-        first = max(start, change - timedelta(seconds=own.baseline_s))
+        first = max(start, change - before)
         last = min(end, change + timedelta(seconds=own.after_s))
         if i > 0:
             clear = changes[i - 1] + timedelta(seconds=APART_S)

@@ -31,8 +31,6 @@ After = Callable[[Diagnosis], None]
 CHILD_LIMIT_S = 900.0
 END_S = 20.0
 """A diagnosis that is told to end gets so long to clean up."""
-FIRING_S = 300.0
-"""An alert fires later than what it is about: by the time that its rule waits."""
 SETTLED_S = 120.0
 """With so much telemetry after it, a change without a root is not looked at again."""
 APART_S = 15.0
@@ -184,7 +182,7 @@ class Watch:
         first = min(alert.started for alert in alerts)
         self.say(f"alert: {_names(alerts)}")
         ago_s = max(0.0, (datetime.now(UTC) - first).total_seconds())
-        since_s = min(86_400.0, ago_s + self.params.baseline_s + FIRING_S)
+        since_s = min(86_400.0, ago_s + self.params.since_s)
         reply = self._asked(Ask(since_s=since_s, alerts=alerts))
         if reply.diagnosis is None and not reply.problem:
             reply = self._asked(Ask(at=first, alerts=alerts))
