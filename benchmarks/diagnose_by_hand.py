@@ -26,16 +26,16 @@ from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.workspace import Workspace
 
-QUIET_S = 75.0
+QUIET_S = 60.0
 """Load without a fault before each try."""
-FAULT_S = 40.0
+FAULT_S = 35.0
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--workspace", type=Path, required=True, help="of a local stack that is up")
     options.add_argument("--params", type=Path, default=Path("params.yaml"), help="what diagnose is given")
-    options.add_argument("--diagnose-workspace", type=Path, help="where incidents go; default: --workspace")
+    options.add_argument("--attached", type=Path, help="parameters that attach to the same stack: asked as well")
     options.add_argument("--tries", type=int, default=10)
     options.add_argument("--kinds", nargs="+", choices=sorted(FAULTS), default=list(FAULTS))
     options.add_argument("--seed", type=int, default=1)
@@ -51,7 +51,9 @@ def main() -> None:
         target = rng.choice(replicas)
         rows.append(attempt(runtime, given, kind, target, meanwhile=number % 2 == 0))
         print(*rows[-1], sep=" | ", flush=True)
-    print("\n| fault | on | diagnosed | named | right service | seconds |\n|---|---|---|---|---|---|")
+    head = ["fault", "on", "diagnosed", "named", "right service", "seconds"]
+    head += ["as a stranger: named", "right service", "seconds"] if given.attached else []
+    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |")
 
@@ -60,60 +62,58 @@ def attempt(
     runtime: StackRuntime, given: argparse.Namespace, kind: str, target: str, meanwhile: bool
 ) -> tuple[object, ...]:
     """Break, diagnose during the fault or after it, undo."""
-    with load(runtime, QUIET_S + 2 * FAULT_S + 60):
+    with load(runtime, QUIET_S + 2 * FAULT_S + 300):
         time.sleep(QUIET_S)
         began = time.time()
         with FAULTS[kind](LocalTarget.of(runtime, target)):
             time.sleep(FAULT_S)
-            found = diagnose(given) if meanwhile else None
-        if found is None:
+            cells = diagnosed(runtime, given, target) if meanwhile else []
+        if not meanwhile:
             time.sleep(10)
-            found = diagnose(given)
-    wait_for_replicas(runtime)
-    answer, seconds = found
-    roots = [
-        (f["service"], f["kind"])
-        for a in answer.get("answers", ())[:1]
-        for f in a["findings"] or ()
-        if f["role"] == "root"
-    ]
-    when = "during" if meanwhile else "after"
-    named = ", ".join(f"{service}: {of}" for service, of in roots) or answer.get("text", "nothing")
-    right = (
-        "yes"
-        if {service for service, _ in roots} == {target}
-        else "first"
-        if roots[:1] and roots[0][0] == target
-        else ("among others" if target in {service for service, _ in roots} else "no")
-    )
-    print(f"  change {answer.get('change')}, fault at {time.strftime('%H:%M:%S', time.gmtime(began))}", flush=True)
-    return kind, target, when, named, right, f"{seconds:.1f}"
+            cells = diagnosed(runtime, given, target)
+    time.sleep(15)
+    print(f"  fault at {time.strftime('%H:%M:%S', time.gmtime(began))}", flush=True)
+    return kind, target, "during" if meanwhile else "after", *cells
 
 
-def diagnose(given: argparse.Namespace) -> tuple[dict, float]:
-    place = given.diagnose_workspace or given.workspace
+def diagnosed(runtime: StackRuntime, given: argparse.Namespace, target: str) -> list[str]:
+    """Return what is named, whether it is right, and the seconds: by the parameters of the stack, then as a stranger."""
+    cells = diagnose(runtime, ["--params", str(given.params), "--workspace", str(given.workspace)], target)
+    if given.attached is not None:
+        place = given.workspace / "stranger"
+        cells += diagnose(runtime, ["--params", str(given.attached), "--workspace", str(place)], target)
+    return cells
+
+
+def diagnose(runtime: StackRuntime, options: list[str], target: str) -> list[str]:
     began = time.monotonic()
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tasks.cli",
-            "diagnose",
-            "--json",
-            "--since",
-            "150s",
-            "--params",
-            str(given.params),
-            "--workspace",
-            str(place),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.monotonic() - began
+    command = [
+        "nsenter",
+        "--target",
+        str(runtime.supervisor.pid),
+        "--net",
+        sys.executable,
+        "-m",
+        "tasks.cli",
+        "diagnose",
+    ]
+    done = subprocess.run([*command, "--json", "--since", "150s", *options], capture_output=True, text=True)
+    seconds = f"{time.monotonic() - began:.0f}"
     if done.returncode not in (0, 4):
-        return {"text": done.stderr.strip()[-200:]}, seconds
-    return json.loads(done.stdout), seconds
+        return [done.stderr.strip()[-200:], "no", seconds]
+    answer = json.loads(done.stdout)
+    roots = [
+        (finding["service"] or "no service", finding["kind"])
+        for of_method in answer.get("answers", ())[:1]
+        for finding in of_method["findings"] or ()
+        if finding["role"] == "root"
+    ]
+    print(f"  change {answer.get('change')}, {seconds} s", flush=True)
+    number = target.rpartition("-")[2]
+    hits = [service.endswith(f"-{number}") for service, _ in roots]
+    right = "no" if not any(hits) else "yes" if all(hits) else "first" if hits[0] else "among others"
+    said = ", ".join(f"{service}: {kind}" for service, kind in roots)
+    return [said or answer.get("text", "nothing significant")[:40], right, seconds]
 
 
 @contextmanager
@@ -143,10 +143,6 @@ def load(runtime: StackRuntime, duration_s: float) -> Iterator[None]:
             process.terminate()
             process.wait()
             print(f"  {log.read_text().splitlines()[-1][-120:]}", flush=True)
-
-
-def wait_for_replicas(runtime: StackRuntime) -> None:
-    time.sleep(15)
 
 
 def _joined(service: ServiceRuntime, *command: str) -> subprocess.Popen[bytes]:
