@@ -77,7 +77,7 @@ def attempt(
 
 
 def diagnosed(runtime: StackRuntime, given: argparse.Namespace, target: str) -> list[str]:
-    """Return what is named, whether it is right, and the seconds: by the parameters of the stack, then as a stranger."""
+    """Return what is named, whether it is right, and the seconds: by the stack's parameters, then as a stranger."""
     cells = diagnose(runtime, ["--params", str(given.params), "--workspace", str(given.workspace)], target)
     if given.attached is not None:
         place = given.workspace / "stranger"

@@ -26,8 +26,9 @@ from tests.diagnose.conftest import TWO_ROOTS
 from tests.export.emulators import Request, Response, json_response, serving
 from tests.score.processes import InThisProcess
 
+OVER_S = 60
 LEFT_S = 14
-"""The recorded case goes on for so long: its fault is on."""
+"""The recorded case ended so long ago; the stack is looked at so long before its end, while its fault is on."""
 
 
 def live(url: str, folder: Path, **diagnose_section: Any) -> LiveRecording:
@@ -39,10 +40,10 @@ def live(url: str, folder: Path, **diagnose_section: Any) -> LiveRecording:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, float]]:
-    """A Prometheus in which the recorded case is under way, with an alert; and when the case ends."""
+    """A Prometheus with the recorded case, and an alert in it; and when the case ended."""
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed")
-    end_s = int(time.time()) + LEFT_S
+    end_s = int(time.time()) - OVER_S
     more = "# TYPE ALERTS gauge\n"
     for at in range(end_s - 25, end_s):
         more += f'ALERTS{{alertname="Slow",alertstate="firing",service="ray-head"}} 1 {at}\n'
@@ -54,6 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, floa
 def found(server: tuple[str, float], tmp_path_factory: pytest.TempPathFactory) -> Diagnosis:
     folder = tmp_path_factory.mktemp("live")
     recording = live(server[0], folder)
+    recording._ahead_s = server[1] - LEFT_S - time.time() + recording.sources.settle_s
     params = recording._params
     question = Question(("peerwise", "nsigma"), since_s=60)
     answer = diagnose(recording, question, params, folder / "incidents", open_pool=InThisProcess)
