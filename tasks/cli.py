@@ -41,6 +41,7 @@ from tasks.commands.performance import performance
 from tasks.commands.plan import plan
 from tasks.commands.preflight import preflight
 from tasks.commands.record import record
+from tasks.commands.remediate import remediate
 from tasks.commands.report import report
 from tasks.commands.score import score
 from tasks.commands.step import step_app
@@ -93,6 +94,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "load": load,
     "score": score,
     "report": report,
+    "remediate": remediate,
     "record": record,
     "diagnose": diagnose,
     "label": label,

@@ -337,6 +337,67 @@ class GateParams(Frozen):
     methods: tuple[str, ...] = ()
 
 
+class GuardParams(Frozen):
+    """When an action is allowed.
+
+    ``significance``: p value of the root, at most. ``margin``: its score must be ahead of the next by this share.
+    ``max_out``, ``max_out_share``: replicas out at a time, and as a share of all. ``headroom``: what is left must carry
+    the offered load times this. ``cooldown``: restart times between two actions on a target. ``attempts``: actions
+    per incident. ``breaker``: actions on the stack within ``breaker_window_s``; one more, and a person must look.
+    """
+
+    significance: Annotated[float, Field(gt=0, le=1)] = 0.01
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.1
+    max_out: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_out_share: Annotated[float, Field(gt=0, le=1)] = 1 / 3
+    headroom: Annotated[float, Field(ge=1, le=10)] = 1.1
+    cooldown: Annotated[float, Field(ge=0, le=100)] = 1.5
+    restart_s: Seconds = 90
+    attempts: Annotated[int, Field(ge=1, le=20)] = 2
+    breaker: Annotated[int, Field(ge=1, le=1000)] = 4
+    breaker_window_s: Seconds = 600
+
+
+class SloParams(Frozen):
+    """What users are promised, and when that is broken or kept again.
+
+    A request is bad if it fails or is slower than ``slack`` times what the ``quantile`` of the baseline took, to its
+    first token or per token after that. The alarm goes off when bad requests of the last ``window_s`` are more than
+    the baseline's share explains (``alarm_p``). It is over at the first ``steady_s`` in which they are not.
+    """
+
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
+    slack: Annotated[float, Field(ge=1, le=10)] = 1.2
+    window_s: Seconds = 20
+    alarm_p: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
+    steady_s: Seconds = 10
+    check_s: Seconds = 2
+
+
+class RemediateParams(Frozen):
+    """The experiment with actions: each case of the campaign under each policy.
+
+    ``policies``: see docs/remediate.md. ``evidence_s``: telemetry that must lie between the alarm and the diagnosis.
+    ``diagnose_again_s``: until the next diagnosis, while the alarm goes on.
+    """
+
+    policies: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "none",
+        "platform",
+        "restart-random",
+        "restart:nsigma",
+        "restart:baro",
+        "restart:peerwise",
+        "table:peerwise",
+        "oracle",
+    )
+    evidence_s: Annotated[float, Field(ge=0, le=3600)] = 0
+    diagnose_again_s: Seconds = 30
+    health_timeout_s: Seconds = 40
+    slo: SloParams = SloParams()
+    guards: GuardParams = GuardParams()
+
+
 class Params(Frozen):
     """All parameters of a campaign."""
 
@@ -349,6 +410,7 @@ class Params(Frozen):
     report: ReportParams
     gate: GateParams = GateParams()
     diagnose: DiagnoseParams = DiagnoseParams()
+    remediate: RemediateParams = RemediateParams()
 
     @model_validator(mode="after")
     def _gated_methods_are_scored(self) -> Params:

@@ -79,6 +79,11 @@ class Workspace:
         return self.root / "report"
 
     @property
+    def remediation(self) -> Path:
+        """Episodes and tables of the experiment with actions."""
+        return self.root / "remediation"
+
+    @property
     def stack(self) -> Path:
         return self.live / "stack"
 

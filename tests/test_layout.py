@@ -24,6 +24,7 @@ STAGES = (
     "datasets",
     "rca",
     "score",
+    "remediate",
     "html",
     "report",
     "dataset_table",

@@ -16,6 +16,9 @@ from tasks.text import suggest
 WORKLOAD = "workload"
 """The kind of a finding that blames the load and no service."""
 
+UNKNOWN = "unknown"
+"""The kind of a root whose evidence fits no kind."""
+
 
 @dataclass(frozen=True)
 class ActionKind:
@@ -71,7 +74,7 @@ def action_problems(action: ActionKind) -> list[str]:
         f"it must say its {name}" for name in ("summary", "undo", "needs", "roles") if not getattr(action, name)
     ]
     problems += [] if action.cures else ["it must name a kind that it cures"]
-    known = {*FAULT_KINDS.names(), WORKLOAD}
+    known = {*FAULT_KINDS.names(), WORKLOAD, UNKNOWN}
     named = {*action.cures, *action.never}
     problems += [f"unknown kind '{each}'; {suggest(each, known)}" for each in sorted(named - known)]
     problems += [f"it cannot both cure {each} and never cure it" for each in sorted(action.cures.keys() & action.never)]

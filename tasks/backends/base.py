@@ -18,6 +18,8 @@ from tasks.traffic import TokenLimits
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tasks.actions.executor import ActionExecutor
     from tasks.case import Case, Stack
     from tasks.export.base import TelemetrySources
@@ -113,6 +115,55 @@ class Attachment:
     auth: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Patient(ABC):
+    """A stack under a case's load and faults, as somebody who may act on it sees it. Times are seconds after the start
+    of the load; ``fault_s``, ``recovery_s`` and ``end_s``: when the faults begin, when they end by themselves, and when
+    the recording ends."""
+
+    fault_s: float
+    recovery_s: float
+    end_s: float
+    touched: bool = False
+    """An action was carried out."""
+
+    @property
+    @abstractmethod
+    def now_s(self) -> float: ...
+
+    @abstractmethod
+    def advance(self, until_s: float) -> None:
+        """Let time pass."""
+
+    @abstractmethod
+    def requests(self) -> pd.DataFrame:
+        """Return what is known now of the requests that were due: ``scheduled``, ``first_token``, ``last_token`` (s;
+        NaN: not yet, or never), ``failed`` (it has ended without an answer), ``output_tokens``."""
+
+    @abstractmethod
+    def recording(self, directory: Path) -> Case:
+        """Publish the telemetry until now as a case below ``directory``."""
+
+    @abstractmethod
+    def act(self, action: str, target: str) -> float:
+        """Carry out an action; return about how long (s) its target serves nothing.
+
+        Raises:
+            RCArenaError: it cannot be carried out.
+        """
+
+    @abstractmethod
+    def unresponsive(self) -> Sequence[str]:
+        """Return the services that do not answer the platform's health check now."""
+
+    def another(self) -> Patient | None:
+        """Return the same case as it is now, to go another way; None where time cannot be copied."""
+        return None
+
+    @abstractmethod
+    def load_share(self) -> float:
+        """Return the offered load as a share of what all replicas could carry."""
+
+
 class LiveStack(ABC):
     """A stack that is up, as one attempt at a case sees it."""
 
@@ -192,6 +243,10 @@ class Backend(ABC, Generic[P]):
             RCArenaError: the case cannot be made.
         """
         raise self._lacks("make_case", "make_case")
+
+    def admit(self, order: CaseOrder) -> Patient:
+        """Return the ordered case at its start, for somebody who may act on it. Raises RCArenaError."""
+        raise self._lacks("remediate", "admit")
 
     @classmethod
     def makes_cases(cls) -> bool:

@@ -46,6 +46,10 @@ def test_a_kind_of_a_group_is_treated_as_the_group():
     assert cures_of("pod-kill") == cures_of("process-kill")
 
 
+def test_what_is_not_understood_is_only_ejected():
+    assert {place: action.name for place, action in cures_of("unknown").items()} == {1: "eject"}
+
+
 def test_the_first_choice_after_a_kill_is_to_wait():
     assert 1 not in cures_of("process-kill")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.actions.catalogue import WORKLOAD, ActionKind, register
+from tasks.actions.catalogue import UNKNOWN, WORKLOAD, ActionKind, register
 from tasks.actions.executor import ActionExecutor
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.local.repair import Readmit, ejected_file
@@ -47,6 +47,7 @@ register(
             "gpu-memory": 2,
             "process-freeze": 3,
             "engine-stall": 3,
+            UNKNOWN: 1,  # it has a way back, and helps whatever is wrong with one replica
         },
         never=frozenset({WORKLOAD}),
         executors={"local": LocalEject},

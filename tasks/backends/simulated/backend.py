@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.backends import register
-from tasks.backends.base import Answer, Backend, CaseOrder, MissingSeries, Say
+from tasks.backends.base import ActionSupport, Answer, Backend, CaseOrder, MissingSeries, Say
 from tasks.backends.simulated.params import SimulatedDeployParams
 from tasks.deploy.errors import StackNotRunningError
 from tasks.errors import ParamsError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.backends.base import LiveStack, Runtime
+    from tasks.backends.base import LiveStack, Patient, Runtime
     from tasks.case import Case
     from tasks.inject.executor import FaultSupport
 
@@ -49,6 +49,13 @@ class SimulatedBackend(Backend[SimulatedDeployParams]):
         return None
 
     @classmethod
+    def actions(cls) -> ActionSupport:
+        from tasks.backends.simulated.patient import RENEWS
+
+        no_stack = "its cases are computed; `rcarena remediate` acts in them"
+        return ActionSupport(refused=dict.fromkeys(RENEWS, no_stack))
+
+    @classmethod
     def faults(cls) -> FaultSupport:
         from tasks.backends.simulated.faults import SUPPORT
 
@@ -58,6 +65,11 @@ class SimulatedBackend(Backend[SimulatedDeployParams]):
         from tasks.backends.simulated.maker import make_case
 
         return make_case(self.deploy, order, cases)
+
+    def admit(self, order: CaseOrder) -> Patient:
+        from tasks.backends.simulated.patient import admit
+
+        return admit(self.deploy, order)
 
     @classmethod
     def calibrate(cls, cases: Sequence[Case], base: str | None, name: str) -> Answer:

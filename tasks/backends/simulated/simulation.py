@@ -20,7 +20,7 @@ from tasks.backends.simulated.params import (
     SimulatedDeployParams,
 )
 from tasks.backends.simulated.placement import Place, on_the_first_node_of, placement
-from tasks.backends.simulated.world import Effect, Timeline
+from tasks.backends.simulated.world import Effect, Timeline, World
 from tasks.injection import PlannedInjection
 from tasks.load.prompts import POOL_WORDS
 from tasks.load.schedule import Schedule, draw_schedule
@@ -172,8 +172,13 @@ class Simulation:
         way = self._way
         return Arrivals(way.there()[-1], way.prompt_tokens, way.output_tokens, self._group, way.gave_up)
 
-    def outcome(self) -> Outcome:
-        """Return what has happened until now."""
+    @property
+    def world(self) -> World:
+        """The state of the services now."""
+        return self._timeline.at(self.now)
+
+    def known(self) -> tuple[Paths, Served]:
+        """Return what has become of the requests until now; later times are NaN."""
         until_s = self.now if self.now < self.end_s else np.inf
         served = self._fleet.served
         known = {each.name: getattr(served, each.name).copy() for each in fields(Served)}
@@ -190,14 +195,19 @@ class Simulation:
                     times[times > until_s] = np.nan
             for times in (paths.first_token, paths.last_token):
                 times[times > until_s] = np.nan
+        return paths, Served(**known)
+
+    def outcome(self) -> Outcome:
+        """Return what has happened until now."""
+        paths, served = self.known()
         return Outcome(
             self.times,
-            until_s,
+            self.now if self.now < self.end_s else np.inf,
             tuple(self._faults),
             tuple(self._actions),
             self._timeline,
             paths,
-            Served(**known),
+            served,
             self._fleet.states(),
         )
 

@@ -1,0 +1,208 @@
+"""What must hold before an action: pure functions of proposal, diagnosis, state of the stack, and parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.actions.catalogue import UNKNOWN, find_action
+from tasks.params import GuardParams
+from tasks.stack import Role
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A root cause that a method names; its kind ("": it names none) and p value."""
+
+    service: str | None
+    kind: str = ""
+    significance: float | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a method says at ``at_s``. ``scores``: service and score, worst first. ``roots``: None where the method
+    names no roots, empty where it says that there is none."""
+
+    method: str
+    at_s: float
+    scores: tuple[tuple[str, float], ...]
+    roots: tuple[Suspicion, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An action that a policy wants. ``kind``: the fault that it is to cure, as diagnosed; "": not said."""
+
+    action: str
+    target: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An action that was carried out. ``back_s``: from when its target serves again."""
+
+    proposal: Proposal
+    at_s: float
+    back_s: float
+
+
+@dataclass(frozen=True)
+class StackState:
+    """``out``: replicas that serve nothing now, by whatever cause. ``load_share``: offered load as a share of what all
+    replicas can carry. ``taken``: actions of this incident; ``earlier``: times of those of other incidents."""
+
+    now_s: float
+    roles: Mapping[str, Role]
+    out: frozenset[str]
+    load_share: float
+    taken: tuple[Taken, ...] = ()
+    earlier: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    guard: str
+    reason: str
+
+
+Guard = Callable[[Proposal, Diagnosis | None, StackState, GuardParams], str | None]
+"""Returns why the proposal is refused, else None."""
+
+
+def significant(proposal: Proposal, diagnosis: Diagnosis | None, _: StackState, params: GuardParams) -> str | None:
+    """The target is a root that the diagnosis is sure of."""
+    root = _root(proposal, diagnosis)
+    if root is None:
+        return f"{proposal.target} is no root of the diagnosis"
+    if root.significance is None or not root.significance <= params.significance:
+        return f"p = {_shown(root.significance)} of {proposal.target} is above {params.significance:g}"
+    return None
+
+
+def ahead(proposal: Proposal, diagnosis: Diagnosis | None, _: StackState, params: GuardParams) -> str | None:
+    """The target's score is ahead of every service that is no root, by a margin."""
+    if diagnosis is None:
+        return "there is no diagnosis"
+    scores = dict(diagnosis.scores)
+    own = scores.get(proposal.target)
+    if own is None:
+        return f"{proposal.target} is not ranked"
+    roots = {root.service for root in diagnosis.roots or ()} | {proposal.target}
+    others = [score for service, score in scores.items() if service not in roots]
+    if others and own - max(others) < params.margin * abs(own):
+        return f"{proposal.target} is not {params.margin:.0%} ahead of the next ({own:.3g}, {max(others):.3g})"
+    return None
+
+
+def curable(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """The table says that the action can cure the kind."""
+    if not proposal.kind:
+        return "the kind of fault is not said"
+    if not find_action(proposal.action).can_cure(proposal.kind):
+        return f"{proposal.action} cannot cure {proposal.kind}"
+    return None
+
+
+def own_evidence(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, _: GuardParams) -> str | None:
+    """Gateway and head wait for all replicas: an action on them needs a root and a kind that are their own."""
+    if state.roles.get(proposal.target) == "replica":
+        return None
+    root = _root(proposal, diagnosis)
+    if root is None or not root.kind or root.kind == UNKNOWN:
+        return f"{proposal.target} serves all, and no evidence of its own names it"
+    return None
+
+
+def few_out(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """At most so many replicas, and such a share of them, are out."""
+    if not _takes_out(proposal, state):
+        return None
+    out = state.out | {proposal.target}
+    replicas = [name for name, role in state.roles.items() if role == "replica"]
+    limit = min(params.max_out, math.floor(params.max_out_share * len(replicas) + 1e-9))
+    if len(out) > limit:
+        return f"{len(out)} replicas would be out, more than {limit}"
+    if len(replicas) - len(out) < 1:
+        return "no replica would be left"
+    return None
+
+
+def capacity(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """What is left carries the offered load."""
+    if not _takes_out(proposal, state):
+        return None
+    replicas = sum(role == "replica" for role in state.roles.values())
+    left = 1 - len(state.out | {proposal.target}) / replicas
+    if left < params.headroom * state.load_share:
+        return f"{left:.0%} of the replicas cannot carry a load of {state.load_share:.0%} times {params.headroom:g}"
+    return None
+
+
+def cooled_down(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """The last action on the target has had its time."""
+    wait_s = params.cooldown * params.restart_s
+    last = max((each.at_s for each in state.taken if each.proposal.target == proposal.target), default=None)
+    if last is not None and state.now_s - last < wait_s:
+        return f"the last action on {proposal.target} was {state.now_s - last:.0f} s ago, less than {wait_s:.0f} s"
+    return None
+
+
+def attempts_left(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """The budget of the incident is not used up."""
+    if len(state.taken) >= params.attempts:
+        return f"{params.attempts} actions did not end it: a person must look"
+    return None
+
+
+def unbroken(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """The circuit breaker of the stack is closed."""
+    since = state.now_s - params.breaker_window_s
+    recent = sum(at > since for at in (*state.earlier, *(each.at_s for each in state.taken)))
+    if recent >= params.breaker:
+        return f"{recent} actions on this stack within {params.breaker_window_s:g} s: a person must look"
+    return None
+
+
+SAFETY: Mapping[str, Guard] = {
+    "few-out": few_out,
+    "capacity": capacity,
+    "cool-down": cooled_down,
+    "attempts": attempts_left,
+    "breaker": unbroken,
+}
+"""Guards that need no diagnosis."""
+GUARDS: Mapping[str, Guard] = {
+    "significant": significant,
+    "ahead": ahead,
+    "own-evidence": own_evidence,
+    "curable": curable,
+    **SAFETY,
+}
+
+
+def refusals(
+    proposal: Proposal,
+    diagnosis: Diagnosis | None,
+    state: StackState,
+    params: GuardParams,
+    guards: Mapping[str, Guard] = GUARDS,
+) -> Sequence[Refusal]:
+    """Return what every guard has against the proposal; empty when it may be carried out."""
+    found = ((name, guard(proposal, diagnosis, state, params)) for name, guard in guards.items())
+    return [Refusal(name, reason) for name, reason in found if reason is not None]
+
+
+def _root(proposal: Proposal, diagnosis: Diagnosis | None) -> Suspicion | None:
+    roots = (diagnosis.roots or ()) if diagnosis is not None else ()
+    return next((root for root in roots if root.service == proposal.target), None)
+
+
+def _takes_out(proposal: Proposal, state: StackState) -> bool:
+    return state.roles.get(proposal.target) == "replica" and find_action(proposal.action).capacity
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2g}"

@@ -1,0 +1,142 @@
+"""Who decides on actions. A policy sees a situation and proposes at most one action; guards may refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tasks.actions.catalogue import cures_of, find_action
+from tasks.rca.method import METHODS
+from tasks.remediate.guards import GUARDS, SAFETY, Diagnosis, Guard, Proposal, StackState
+from tasks.text import suggest
+
+
+@dataclass(frozen=True)
+class Situation:
+    """``alarm``: the SLO is broken. ``truth``: service -> kind, for the oracle only. ``silent_s``: service -> for how
+    long it has not answered the platform's health check."""
+
+    alarm: bool
+    state: StackState
+    diagnosis: Diagnosis | None
+    silent_s: Mapping[str, float]
+    truth: Mapping[str, str]
+    rng: np.random.Generator = field(repr=False)
+    health_timeout_s: float = 40
+
+
+Propose = Callable[[Situation], Proposal | None]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """``method``: whose diagnosis it needs. ``early``: it acts without an alarm."""
+
+    name: str
+    summary: str
+    propose: Propose
+    guards: Mapping[str, Guard]
+    method: str | None = None
+    early: bool = False
+
+
+def _nothing(_: Situation) -> None:
+    return None
+
+
+def _platform(situation: Situation) -> Proposal | None:
+    """Restart what has not answered for the time-out, once until it is back."""
+    busy = {each.proposal.target for each in situation.state.taken if each.back_s > situation.state.now_s}
+    for service, silent_s in sorted(situation.silent_s.items()):
+        if silent_s >= situation.health_timeout_s and service not in busy:
+            return Proposal("restart", service)
+    return None
+
+
+def _random(situation: Situation) -> Proposal | None:
+    replicas = sorted(name for name, role in situation.state.roles.items() if role == "replica")
+    return Proposal("restart", str(situation.rng.choice(replicas))) if situation.alarm and replicas else None
+
+
+def _restart_first(situation: Situation) -> Proposal | None:
+    if not situation.alarm or situation.diagnosis is None or not situation.diagnosis.scores:
+        return None
+    return Proposal("restart", situation.diagnosis.scores[0][0])
+
+
+def _by_table(situation: Situation) -> Proposal | None:
+    """The first action for the kind of the surest root that fits its role and was not tried; wait where the table says
+    so, and propose nothing for a cause that is no service."""
+    if not situation.alarm or situation.diagnosis is None:
+        return None
+    tried = {(each.proposal.action, each.proposal.target) for each in situation.state.taken}
+    for root in situation.diagnosis.roots or ():
+        if root.service is None or not root.kind:
+            continue
+        if (action := first_choice(root.kind, root.service, situation.state, tried)) is not None:
+            return Proposal(action, root.service, root.kind)
+    return None
+
+
+def _oracle(situation: Situation) -> Proposal | None:
+    if not situation.alarm:
+        return None
+    tried = {(each.proposal.action, each.proposal.target) for each in situation.state.taken}
+    for service, kind in situation.truth.items():
+        if any(target == service for _, target in tried):
+            continue
+        if (action := first_choice(kind, service, situation.state, tried)) is not None:
+            return Proposal(action, service, kind)
+    return None
+
+
+def first_choice(kind: str, service: str, state: StackState, tried: set[tuple[str, str]]) -> str | None:
+    """Return the preferred action for a kind on a service that its role allows and that was not tried; None: wait, or
+    nothing is left to try."""
+    role = state.roles[service]
+    for place, action in sorted(cures_of(kind).items()):
+        if place != 1 and 1 not in cures_of(kind):
+            return None
+        if role in find_action(action.name).roles and (action.name, service) not in tried:
+            return action.name
+    return None
+
+
+FIXED: Mapping[str, Policy] = {
+    each.name: each
+    for each in (
+        Policy("none", "nobody acts", _nothing, {}),
+        Policy("platform", "restarts what does not answer its health check", _platform, {}, early=True),
+        Policy("restart-random", "restarts a random replica", _random, SAFETY),
+        Policy("oracle", "the first action of the table for the true kind, on the true service", _oracle, {}),
+    )
+}
+FAMILIES: Mapping[str, Callable[[str], Policy]] = {
+    "restart": lambda method: Policy(
+        f"restart:{method}", f"restarts the first of {method}", _restart_first, SAFETY, method
+    ),
+    "table": lambda method: Policy(
+        f"table:{method}", f"the table's action for the surest root of {method}", _by_table, GUARDS, method
+    ),
+}
+
+
+def policy_problem(name: str) -> str:
+    """Return why there is no such policy; empty if there is."""
+    family, colon, method = name.partition(":")
+    allowed = [*FIXED, *(f"{each}:METHOD" for each in FAMILIES)]
+    if not colon:
+        return "" if name in FIXED else f"unknown policy '{name}'; {suggest(name, allowed)}"
+    if family not in FAMILIES:
+        return f"unknown policy '{name}'; {suggest(name, allowed)}"
+    return METHODS.problem(method)
+
+
+def find_policy(name: str) -> Policy:
+    """Return the policy called ``name``. Raises KeyError when ``policy_problem`` has something to say."""
+    if problem := policy_problem(name):
+        raise KeyError(problem)
+    family, colon, method = name.partition(":")
+    return FAMILIES[family](method) if colon else FIXED[name]

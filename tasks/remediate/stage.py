@@ -1,0 +1,87 @@
+"""Writes and reads the files of the experiment below ``remediation``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.params import ScoreParams
+from tasks.remediate.tables import episodes, harm, refused, summary
+from tasks.system.durable import write_durably
+
+EPISODES, TIMELINES, TABLES = "episodes.parquet", "timelines.json", "tables.json"
+
+Tables = dict[str, list[dict[str, Any]]]
+
+
+def publish(rows: Sequence[Mapping[str, Any]], directory: Path, score: ScoreParams) -> Tables:
+    """Write the episodes, their timelines and the tables; return the tables as JSON data."""
+    directory.mkdir(parents=True, exist_ok=True)
+    table = episodes(rows)
+    table.to_parquet(directory / EPISODES, index=False)
+    write_durably(directory / TIMELINES, json.dumps(list(rows), indent=1).encode())
+    found = {
+        "summary": summary(table, samples=score.bootstrap_samples, confidence=score.confidence, seed=score.seed),
+        "harm": harm(table, score.confidence),
+        "refused": refused(rows),
+    }
+    tables: Tables = {name: json.loads(each.to_json(orient="records")) for name, each in found.items()}
+    write_durably(directory / TABLES, json.dumps(tables, indent=1).encode())
+    return tables
+
+
+def read_tables(directory: Path) -> Tables | None:
+    """Return the tables; None where no experiment was run."""
+    try:
+        found: Tables = json.loads((directory / TABLES).read_bytes())
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def read_timelines(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of the episodes with what was done and refused; empty where no experiment was run."""
+    try:
+        rows: list[dict[str, Any]] = json.loads((directory / TIMELINES).read_bytes())
+    except FileNotFoundError:
+        return []
+    return rows
+
+
+def read_episodes(directory: Path) -> pd.DataFrame:
+    """Return the table of episodes. Raises FileNotFoundError."""
+    return pd.read_parquet(directory / EPISODES)
+
+
+def text(tables: Tables) -> str:
+    """Return the tables for people."""
+    lines = [
+        f"{'kind':<22} {'policy':<18} {'cases':>5} {'bad s':>8} {'ratio':>6} {'interval':>13} {'p (Holm)':>8} "
+        f"{'MTTM s':>7} {'acted':>5} {'wrong':>7} {'gain':>6}"
+    ]
+    for row in tables["summary"]:
+        interval = f"{_number(row['ratio_low'], '.2f')}–{_number(row['ratio_high'], '.2f')}"
+        lines.append(
+            f"{row['kind']:<22} {row['policy']:<18} {row['cases']:>5} {row['bad_request_s']:>8.1f} "
+            f"{row['ratio']:>6.2f} {interval:>13} {_number(row['p_holm'], '.1g'):>8} {row['mttm_s']:>7.0f} "
+            f"{row['acted']:>5} {row['wrong']:>3}/{row['actions']:<3} {_number(row['gain'], '.2f'):>6}"
+        )
+    for row in tables["harm"]:
+        lines.append(
+            f"{row['scenario']}, {row['policy']}: {row['acted']} of {row['cases']} cases acted on, "
+            f"{row['alarms']} alarms, {row['bad_request_s']:.1f} bad request-seconds"
+        )
+    for row in tables["refused"]:
+        lines.append(
+            f"{row['policy']}: {row['guard']} refused {row['proposals']} proposals in {row['cases']} cases "
+            f"({row['would_be_wrong']} on a healthy service)"
+        )
+    return "\n".join(lines)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
