@@ -130,7 +130,7 @@ def policy_problem(name: str) -> str:
     if not colon:
         return "" if name in FIXED else f"unknown policy '{name}'; {suggest(name, allowed)}"
     if family not in FAMILIES:
-        return f"unknown policy '{name}'; {suggest(name, allowed)}"
+        return f"unknown policy '{name}'; {suggest(f'{family}:METHOD', allowed)}"
     return METHODS.problem(method)
 
 

@@ -1,0 +1,113 @@
+"""The paired experiment on a small simulated fleet: all policies see one past, and what is finished is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.actions.catalogue import list_actions
+from tasks.backends import backend_of
+from tasks.backends.simulated.patient import LIVES_IN, RENEWS
+from tasks.errors import ParamsError, RCArenaError
+from tasks.params import Params
+from tasks.remediate import experiment
+from tasks.remediate.experiment import remediate_problems, run_experiment
+from tasks.remediate.stage import publish, read_tables, text
+from tasks.remediate.tables import episodes, survival
+from tasks.workspace import Workspace
+from tests.remediate.campaign import params
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Params, list[dict]]:
+    workspace, asked = Workspace(tmp_path_factory.mktemp("remediate")), params()
+    return workspace, asked, run_experiment(asked, workspace, 1, lambda line: None)
+
+
+def test_every_policy_has_every_case(done: tuple[Workspace, Params, list[dict]]):
+    table = episodes(done[2])
+    assert set(table.groupby("case_id")["policy"].nunique()) == {4}
+    alarms = table[~table["policy"].eq("platform")].groupby("case_id")["detect_s"].nunique(dropna=False)
+    assert set(alarms) == {1}
+    assert set(table.groupby("case_id")["requests"].nunique()) == {1}
+
+
+def test_an_oracle_spares_users_what_nobody_does(done: tuple[Workspace, Params, list[dict]]):
+    table = episodes(done[2]).query("kind == 'accelerator-throttle'").set_index("policy")
+    assert table.loc["none", "detect_s"] > 0
+    assert table.loc["oracle", "bad_request_s"] < 0.6 * table.loc["none", "bad_request_s"]
+    assert table.loc["oracle", "wrong"] == 0
+    assert table.loc["none", "actions"] == 0
+    assert table.loc["oracle", "act_s"] >= table.loc["none", "detect_s"]
+
+
+def test_nothing_is_acted_on_where_nothing_is_broken(done: tuple[Workspace, Params, list[dict]]):
+    table = episodes(done[2]).query("kind == 'none'")
+    assert len(table) == 4
+    assert table["actions"].sum() == 0
+
+
+def test_what_is_finished_is_not_done_again(
+    done: tuple[Workspace, Params, list[dict]], monkeypatch: pytest.MonkeyPatch
+):
+    workspace, asked, rows = done
+    monkeypatch.setattr(experiment, "run_case", lambda *_: pytest.fail("it was done again"))
+    assert run_experiment(asked, workspace, 1, lambda line: None) == rows
+
+
+def test_the_tables_are_what_the_episodes_say(done: tuple[Workspace, Params, list[dict]]):
+    workspace, asked, rows = done
+    tables = publish(rows, workspace.remediation, asked.score)
+    assert read_tables(workspace.remediation) == tables
+    assert json.loads((workspace.remediation / "tables.json").read_text()) == tables
+    none = next(row for row in tables["summary"] if row["policy"] == "none")
+    assert (none["ratio"], none["gain"]) == (1.0, 0.0)
+    assert "oracle" in text(tables)
+    assert {row["policy"] for row in tables["harm"]} == set(asked.remediate.policies)
+    part = episodes(rows).query("policy == 'oracle' and kind != 'none'")
+    assert survival(part)[0] == (0.0, 1.0)
+
+
+def test_no_experiment_has_no_tables(tmp_path: Path):
+    assert read_tables(tmp_path) is None
+
+
+def test_bad_parameters_are_named():
+    asked = params(policies=("table:peerwize", "none", "none"))
+    first, second = remediate_problems(asked)
+    assert first.startswith("remediate.policies[0]: unknown method 'peerwize'; did you mean 'peerwise'?")
+    assert second == "remediate.policies: 'none' is given twice"
+    assert remediate_problems(params(policies=("oracle",))) == [
+        "remediate.policies: 'none' is missing; every other policy is compared with it"
+    ]
+
+
+def test_a_backend_without_patients_says_so():
+    asked = Params.model_validate(params().model_dump(mode="json") | {"deploy": {"backend": "local", "replicas": 3}})
+    with pytest.raises(ParamsError, match="`remediate` needs simulated"):
+        backend_of(asked, Workspace(Path())).admit(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("action", [each for each in list_actions() if each.name in RENEWS], ids=lambda each: each.name)
+def test_the_table_of_cures_agrees_with_where_faults_live(action):
+    """What an action renews it cures; what it does not, only an ejection makes harmless."""
+    if action.name in ("eject", "scale-out", "roll-back"):
+        return
+    for kind, place in LIVES_IN.items():
+        if kind == "kv-cache-squeeze":
+            continue
+        assert action.can_cure(kind) == (place in RENEWS[action.name]), (action.name, kind)
+
+
+def test_an_action_that_is_not_known_is_refused():
+    asked = params()
+    from tasks.campaign.plan import plan_campaign
+    from tests.remediate.campaign import order_of
+
+    patient = backend_of(asked, Workspace(Path())).admit(order_of(asked, plan_campaign(asked)[0]))
+    with pytest.raises(RCArenaError, match="has no pray; allowed: eject,"):
+        patient.act("pray", "ray-replicas-0")
+    with pytest.raises(RCArenaError, match="it is no replica"):
+        patient.act("eject", "ray-head")
