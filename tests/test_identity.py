@@ -19,6 +19,7 @@ from tasks.params import (
     GateParams,
     InjectParams,
     LoadParams,
+    RemediateParams,
     ReportParams,
     ScoreParams,
 )
@@ -36,6 +37,7 @@ SECTIONS: list[type[BaseModel]] = [
     ScoreParams,
     ReportParams,
     GateParams,
+    RemediateParams,
 ]
 PARAMETERS = {kind.name: kind.parameters for kind in list_fault_kinds()}
 MODELS = [pytest.param(each, id=each.__name__) for each in SECTIONS]

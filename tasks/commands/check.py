@@ -18,9 +18,11 @@ def check_params(params: Params, source: str) -> None:
     from tasks.export.masking import pattern_problem  # pyarrow
     from tasks.load.check import load_problems  # numpy
     from tasks.rca.registry import validate_methods
+    from tasks.remediate.policies import remediate_problems
     from tasks.score.campaign import validate_score_params  # pandas: who only plans (an Airflow worker) has none
 
     problems = [*validate_inject_params(params), *validate_score_params(params.score)]
+    problems += remediate_problems(params.remediate)
     problems += find(params.deploy.backend).injection_problems(params.deploy, params.inject.cases())
     found = deploy_problems(params.deploy)
     limits = TokenLimits() if found else find(params.deploy.backend).token_limits(params.deploy)

@@ -27,7 +27,7 @@ from tasks.injection import NO_FAULT, ROOT
 from tasks.params import Params
 from tasks.remediate.guards import Diagnosis
 from tasks.remediate.loop import Diagnose, Episode, Loop, baseline_slo, diagnoser, is_wrong, verdict
-from tasks.remediate.policies import find_policy, policy_problem
+from tasks.remediate.policies import find_policy, remediate_problems
 from tasks.remediate.slo import Slo
 from tasks.system.durable import write_durably
 from tasks.workspace import Workspace
@@ -38,20 +38,6 @@ Say = Callable[[str], None]
 Row = dict[str, Any]
 
 
-def remediate_problems(params: Params) -> list[str]:
-    """Return the problems of the section ``remediate``, one line each, with the key."""
-    names = params.remediate.policies
-    problems = [
-        f"remediate.policies[{i}]: {problem}" for i, name in enumerate(names) if (problem := policy_problem(name))
-    ]
-    problems += [
-        f"remediate.policies: '{name}' is given twice" for name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    if "none" not in names:
-        problems.append("remediate.policies: 'none' is missing; every other policy is compared with it")
-    return problems
-
-
 def run_experiment(params: Params, workspace: Workspace, workers: int, say: Say, limit: int | None = None) -> list[Row]:
     """Run what is unfinished, and return a row per case and policy; ``limit``: only so many cases.
 
@@ -59,7 +45,7 @@ def run_experiment(params: Params, workspace: Workspace, workers: int, say: Say,
         ParamsError: the parameters cannot be used.
         RCArenaError: a case cannot be carried out.
     """
-    if problems := remediate_problems(params):
+    if problems := remediate_problems(params.remediate):
         raise ParamsError(problems)
     plans = plan_campaign(params)[:limit]
     directory = workspace.remediation / "episodes"

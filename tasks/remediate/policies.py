@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tasks.actions.catalogue import cures_of, find_action
+from tasks.params import RemediateParams
 from tasks.rca.method import METHODS
 from tasks.remediate.guards import GUARDS, SAFETY, Diagnosis, Guard, Proposal, StackState
 from tasks.text import suggest
@@ -140,3 +141,16 @@ def find_policy(name: str) -> Policy:
         raise KeyError(problem)
     family, colon, method = name.partition(":")
     return FAMILIES[family](method) if colon else FIXED[name]
+
+
+def remediate_problems(params: RemediateParams) -> list[str]:
+    """Return the problems of the section ``remediate``, one line each, with the key."""
+    names = params.policies
+    problems = [
+        f"remediate.policies[{i}]: {problem}" for i, name in enumerate(names) if (problem := policy_problem(name))
+    ]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    problems += [f"remediate.policies: '{name}' is given twice" for name in twice]
+    if "none" not in names:
+        problems.append("remediate.policies: 'none' is missing; every other policy is compared with it")
+    return problems

@@ -13,7 +13,8 @@ from tasks.backends.simulated.patient import LIVES_IN, RENEWS
 from tasks.errors import ParamsError, RCArenaError
 from tasks.params import Params
 from tasks.remediate import experiment
-from tasks.remediate.experiment import remediate_problems, run_experiment
+from tasks.remediate.experiment import run_experiment
+from tasks.remediate.policies import remediate_problems
 from tasks.remediate.stage import publish, read_tables, text
 from tasks.remediate.tables import episodes, survival
 from tasks.workspace import Workspace
@@ -76,10 +77,10 @@ def test_no_experiment_has_no_tables(tmp_path: Path):
 
 def test_bad_parameters_are_named():
     asked = params(policies=("table:peerwize", "none", "none"))
-    first, second = remediate_problems(asked)
+    first, second = remediate_problems(asked.remediate)
     assert first.startswith("remediate.policies[0]: unknown method 'peerwize'; did you mean 'peerwise'?")
     assert second == "remediate.policies: 'none' is given twice"
-    assert remediate_problems(params(policies=("oracle",))) == [
+    assert remediate_problems(params(policies=("oracle",)).remediate) == [
         "remediate.policies: 'none' is missing; every other policy is compared with it"
     ]
 
