@@ -18,8 +18,8 @@ from tasks.backends.base import CaseOrder, Patient
 from tasks.backends.simulated.calibration import Calibration, read_calibration
 from tasks.backends.simulated.faults import restart_s
 from tasks.backends.simulated.maker import publish_until_now
-from tasks.backends.simulated.simulation import Simulation
 from tasks.backends.simulated.params import FIRST_REPLICA, SimulatedDeployParams
+from tasks.backends.simulated.simulation import Simulation
 from tasks.backends.simulated.world import Effect, World
 from tasks.case import Case
 from tasks.errors import RCArenaError
