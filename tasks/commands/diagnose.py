@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -86,8 +87,7 @@ def diagnose(
         found = answer(recording, question, checked, place.incidents, (lambda _: None) if as_json else console.say)
     prune(place.incidents, checked.diagnose.keep, checked.diagnose.keep_days)
     if isinstance(found, NoChange):
-        text = f'{{"named": false, "text": "{found.text}"}}' if as_json else found.text
-        console.show(text)
+        console.show(json.dumps({"named": False, "text": found.text}) if as_json else found.text)
         raise typer.Exit(EXIT_NOTHING)
     console.show(found.model_dump_json(indent=1) if as_json else found.text())
     raise typer.Exit(0 if found.named else EXIT_NOTHING)

@@ -76,7 +76,8 @@ def events_of_prometheus(context: ExportContext) -> tuple[tuple[Event, ...], tup
     scope = f'namespace="{namespace}"' if namespace else ""
     found: list[Event] = []
     problems: list[str] = []
-    questions = [f"ALERTS{{{','.join(filter(None, ['alertstate=' + chr(34) + 'firing' + chr(34), scope]))}}}"]
+    firing = ",".join(filter(None, ('alertstate="firing"', scope)))
+    questions = [f"ALERTS{{{firing}}}"]
     if namespace:
         questions += [
             f'{{__name__=~"kube_(deployment|statefulset)_status_observed_generation",{scope}}}',

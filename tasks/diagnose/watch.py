@@ -145,7 +145,6 @@ class Watch:
             self._diagnose(alerts, last_try=True)
         elif self.look and time.monotonic() >= self._next_look:
             self.glance()
-        incidents.prune(self.folder, self.params.keep, self.params.keep_days)
 
     def answer(self, alerts: tuple[Alert, ...]) -> None:
         """Answer alerts with one diagnosis; those that the last diagnosis explains join it."""

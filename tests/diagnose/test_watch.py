@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,12 +14,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from benchmarks.diagnose import attached, openmetrics, prometheus
 from tasks.diagnose import incidents
 from tasks.diagnose.alerts import MOST_REMEMBERED, MOST_WAITING, OWN_ALERT, Inbox, Receiver, address_of
 from tasks.diagnose.diagnosis import Alert, Diagnosis, MethodAnswer
@@ -26,7 +31,9 @@ from tasks.diagnose.watch import AGAIN_S, Ask, ChildProcess, Reply, Watch
 from tasks.errors import ParamsError
 from tasks.params import DiagnoseParams, NotifyParams
 from tasks.rca.method import Evidence, Finding
+from tests.command import ROOT
 from tests.export.emulators import Request, Response, serving
+from tests.synthetic import synthetic_case
 from tests.waiting import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -452,3 +459,67 @@ def test_alertmanager_end_to_end(tmp_path: Path, alertmanager: Any) -> None:
         time.sleep(0.5)
         assert all(each.name != OWN_ALERT for each in loop.inbox.wait(0))
     assert not [line for line in said if line.startswith("notify")]
+
+
+def _params(folder: Path, document: dict[str, Any], **section: Any) -> Path:
+    file = folder / "attached.yaml"
+    file.write_text(yaml.safe_dump({**document, "diagnose": {"methods": ["nsigma"], "join_s": 0.5, **section}}))
+    return file
+
+
+@contextmanager
+def watching(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """``rcarena diagnose`` in a process of its own; what it says is in ``log``."""
+    command = [sys.executable, "-u", "-m", "tasks.cli", "diagnose", *arguments]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_from_an_alert_to_a_notice_by_processes(tmp_path: Path, alertmanager: Any) -> None:
+    """Alertmanager fires, a process diagnoses what Prometheus holds, the answer comes back, Ctrl-C ends it all."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed")
+    case = synthetic_case(tmp_path / "cases", baseline_s=300, fault_s=400, recovery_s=1, strength=20)
+    began = int(time.time()) - 60
+    told_file, log = tmp_path / "told.jsonl", tmp_path / "watch.log"
+    with prometheus(tmp_path, openmetrics(case, began + 401)) as url:
+        told_file_section = [{"kind": "file", "path": str(told_file)}]
+        params = _params(tmp_path, attached(case, url, 1), notify=told_file_section)
+        arguments = ["--alerts", "0", "--params", str(params), "--workspace", str(tmp_path / "w")]
+        with watching(*arguments, log=log) as process:
+            until(lambda: "alerts are taken at http" in log.read_text(), log.read_text)
+            hook = re.findall(r"http://\S+/alerts", log.read_text())[0]
+            fired = [{"labels": {"alertname": "Slow"}, "startsAt": datetime.fromtimestamp(began + 20, UTC).isoformat()}]
+            address = alertmanager(hook)
+            body = json.dumps(fired).encode()
+            assert post(f"{address}/api/v2/alerts", body, **{"Content-Type": "application/json"}) == 200
+            until(told_file.exists, log.read_text, seconds=300)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+    line = json.loads(told_file.read_text())
+    assert (line["named"], line["alerts"]) == (True, ["Slow"])
+    assert "ray-replicas-1 is the first suspect of nsigma" in line["headline"]
+    assert abs(datetime.fromisoformat(line["change"]).timestamp() - began) < 20
+    assert log.read_text().rstrip().endswith("watch: ended")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_watch_lives_on_without_prometheus(tmp_path: Path) -> None:
+    case, log = synthetic_case(tmp_path / "cases"), tmp_path / "watch.log"
+    params = _params(tmp_path, attached(case, "http://127.0.0.1:1", 1), every_s=1)
+    with watching("--watch", "--params", str(params), "--workspace", str(tmp_path / "w"), log=log) as process:
+        until(lambda: "no answer after retries" in log.read_text(), log.read_text, seconds=300)
+        time.sleep(3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert log.read_text().count("no answer after retries") == 1
