@@ -17,7 +17,7 @@ from tasks.score.errors import ScoreError
 from tasks.score.files import ScoreFiles, read_score_files
 from tasks.score.findings import read_findings
 from tasks.score.sets import SetMatch, roots_named
-from tasks.study.plan import Split, Study
+from tasks.study.plan import Campaign, Split, Study
 from tasks.study.run import scores_of
 
 log = logging.getLogger(__name__)
@@ -164,6 +164,7 @@ def read_data(study: Study, place: Path) -> StudyData:
     versions: dict[str, list[Outcome]] = {label: [] for label in study.params.versions}
     for campaign in study.campaigns:
         records = [read_case(path).record for path in sorted(campaign.cases.iterdir()) if is_finished(path)]
+        _check_reality(campaign, records)
         files = _scores(scores_of(place, campaign), records)
         strata = {} if files.cases is None else dict(zip(files.cases["case_id"], files.cases["stratum"], strict=True))
         of_campaign = [
@@ -197,6 +198,16 @@ def read_data(study: Study, place: Path) -> StudyData:
             for label, version in study.params.versions.items()
         },
     )
+
+
+def _check_reality(campaign: Campaign, records: Iterable[CaseRecord]) -> None:
+    """Simulated cases stand in no table beside recorded ones."""
+    for record in records:
+        if record.stack.simulated != (campaign.split == "simulated"):
+            what = "is simulated" if record.stack.simulated else "is recorded"
+            raise ScoreError(
+                f"{campaign.cases}: {record.case_id} {what}; it cannot be among the {campaign.split} cases"
+            )
 
 
 def _scores(folder: Path, records: Iterable[CaseRecord]) -> ScoreFiles:

@@ -19,7 +19,7 @@ from tasks.score.campaign import validate_score_params
 from tasks.text import suggest
 from tasks.validation import Frozen, Plain, validation_problems
 
-Split = Literal["development", "unseen"]
+Split = Literal["development", "unseen", "simulated"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -59,16 +59,17 @@ class StudyParams(Frozen):
     """Paths are relative to the study file.
 
     ``method``: the one that is compared with all others; ``development``, ``unseen``: patterns of campaign folders
-    that it was, and was not, made on; ``methods``: entries of ``score.methods``, default: every installed method under
-    ``profile``, those of the paper under every profile; ``without``: entries to be left out; ``variants``: of the
-    compared method, by label; ``times``: other inject times, by label, under which ``timed`` (entries; default: the
-    compared method) are scored, too; ``versions``: of the compared method, by label, oldest first; ``template``: the
-    page with its tables to be filled in.
+    that it was, and was not, made on; ``simulated``: of simulated campaigns, a split of their own; ``methods``: entries
+    of ``score.methods``, default: every installed method under ``profile``, those of the paper under every profile;
+    ``without``: entries to be left out; ``variants``: of the compared method, by label; ``times``: other inject times,
+    by label, under which ``timed`` (entries; default: the compared method) are scored, too; ``versions``: of the
+    compared method, by label, oldest first; ``template``: the page with its tables to be filled in.
     """
 
     method: str
     development: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    simulated: tuple[str, ...] = ()
     profile: Profile = "llm"
     methods: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
@@ -179,6 +180,7 @@ def _campaigns(file: Path, params: StudyParams) -> tuple[Campaign, ...]:
     patterns: tuple[tuple[Split, Sequence[str]], ...] = (
         ("development", params.development),
         ("unseen", params.unseen),
+        ("simulated", params.simulated),
     )
     for split, of_split in patterns:
         for pattern in of_split:
@@ -201,8 +203,8 @@ def _matches(place: Path, pattern: str) -> list[Path]:
 
 def _problems(study: Study, base: ScoreParams) -> list[str]:
     if not study.campaigns:
-        patterns = ", ".join((*study.params.development, *study.params.unseen)) or "none given"
-        return [f"development, unseen: no campaign with a finished case ({patterns})"]
+        patterns = (*study.params.development, *study.params.unseen, *study.params.simulated)
+        return [f"development, unseen: no campaign with a finished case ({', '.join(patterns) or 'none given'})"]
     names = [campaign.name for campaign in study.campaigns]
     twice = sorted({name for name in names if names.count(name) > 1})
     problems = [f"development, unseen: two campaigns are called '{name}'" for name in twice]

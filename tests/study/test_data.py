@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,10 @@ def test_variants_and_splits_stay_apart(data: StudyData) -> None:
 def test_a_campaign_without_scores_is_named(study: Study, tmp_path: Path) -> None:
     with pytest.raises(ScoreError, match=r"dev/scores: no scores; run the same command without --as-is"):
         read_data(study, tmp_path)
+
+
+def test_simulated_cases_stand_beside_no_recorded_ones(study: Study, root: Path) -> None:
+    dev = next(campaign for campaign in study.campaigns if campaign.name == "dev")
+    wrong = replace(study, campaigns=(replace(dev, split="simulated"),))
+    with pytest.raises(ScoreError, match="a-single is recorded; it cannot be among simulated cases"):
+        read_data(wrong, root / "place")

@@ -122,7 +122,7 @@ def detect_changes(case: Case, params: ScoreParams) -> Detection:
     from tasks.rca.features.change_point import Detection, detect_change
 
     samples = _visible_metrics(case.metrics, params)
-    if samples.empty:
+    if samples.empty and case.requests.empty and case.spans.empty:
         return Detection(None, 0.0)
     metrics, step_ns = widen(samples, samples["time"].min())
     seen = Telemetry(
