@@ -259,6 +259,11 @@ class Backend(ABC, Generic[P]):
         return []
 
     @classmethod
+    def campaign_problems(cls, deploy: P) -> list[str]:
+        """Return what ``deploy`` lacks for recording cases, one line each, naming the key; other commands need less."""
+        return []
+
+    @classmethod
     def injection_problems(cls, deploy: P, cases: Sequence[AskedCase]) -> list[str]:
         """Return why injections must not be carried out there, one line each, naming the key."""
         return []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.backends import backend_of, stacks_of
+from tasks.backends import backend_of, find, stacks_of
 from tasks.backends.base import Backend, Say
 from tasks.campaign.claims import Claims
 from tasks.campaign.errors import CampaignError
@@ -23,7 +23,7 @@ from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import CaseError, is_finished, read_case, validate_case
 from tasks.console import Console
 from tasks.deploy.errors import DeployError
-from tasks.errors import EXIT_USAGE, RCArenaError
+from tasks.errors import EXIT_USAGE, ParamsError, RCArenaError
 from tasks.identity import differences
 from tasks.inject.errors import FaultError
 from tasks.inject.recover import recover, residue
@@ -85,6 +85,7 @@ def collect(
         IncompleteError: cases failed, or were not tried.
         FaultError: every case is there, but faults may be left on a lost stack.
         DeployError: the stack cannot be brought up in the first place.
+        ParamsError: the backend needs more for a campaign than it was given.
         PluginError: an exporter of another package cannot be used.
     """
     from tasks.export.base import EXPORTERS  # pandas
@@ -99,6 +100,8 @@ def collect(
         resolved.write_text(params.dump(), encoding="utf-8")
         _settle(workspace, plans, console)
         pending = [plan for plan in plans if not is_finished(workspace.cases / plan.case_id)]
+        if pending and (problems := find(params.deploy.backend).campaign_problems(params.deploy)):
+            raise ParamsError(problems)
         by_processes = places if pending and len(places) > 1 else ()
         for each in workspace.on_disk():
             if each not in by_processes:

@@ -26,6 +26,16 @@ class AttachedBackend(Backend[AttachedDeployParams]):
     parameters = AttachedDeployParams
 
     @classmethod
+    def campaign_problems(cls, deploy: AttachedDeployParams) -> list[str]:
+        """Load is sent only where its owner says where to."""
+        given = {"gateway_url": deploy.gateway_url, "model": deploy.model}
+        return [
+            f"deploy.{key}: is not set, so the stack can only be read; a campaign needs it"
+            for key, value in given.items()
+            if not value
+        ]
+
+    @classmethod
     def injection_problems(cls, deploy: AttachedDeployParams, cases: Sequence[AskedCase]) -> list[str]:
         """Faults need the owner's leave, and act on one replica at a time."""
         if cases and (not deploy.allow_faults or deploy.faults is None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.backends.attached.backend import AttachedBackend
 from tasks.backends.attached.checks import open_requests
 from tasks.backends.attached.runtime import AttachedRuntime
 from tasks.backends.base import LiveStack
@@ -15,7 +16,6 @@ from tasks.export.sources.http import HttpAccess
 STEADY_LATENCY_S = 30.0
 """Nothing is known of how fast a stranger's engines are."""
 RETRIES = 2
-TOO_FEW = "deploy.{key}: is not set, so the stack can only be read; `{what}` needs it"
 
 
 class AttachedStack(LiveStack):
@@ -27,10 +27,9 @@ class AttachedStack(LiveStack):
         """Its servers are reached from everywhere."""
 
     def unsteady(self) -> str | None:
-        """Raises ParamsError: load was not asked for (no ``gateway_url``, no ``model``)."""
-        for key, value in (("gateway_url", self._deploy.gateway_url), ("model", self._deploy.model)):
-            if not value:
-                raise ParamsError([TOO_FEW.format(key=key, what="rcarena campaign")])
+        """Return why a case must not start now. Sends a completion. Raises ParamsError: load was not asked for."""
+        if problems := AttachedBackend.campaign_problems(self._deploy):
+            raise ParamsError(problems)
         try:
             found = open_requests(self.sources(), self.describe(), self._deploy.scrape_interval_s)
         except ExportError as error:

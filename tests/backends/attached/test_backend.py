@@ -74,7 +74,7 @@ def command(tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
-def _prometheus(request: Request, skew_s: float = 0) -> Response:
+def prometheus(request: Request, skew_s: float = 0) -> Response:
     """Two engines and no router."""
     if request.path == "/api/v1/query" and request.one("query") == "time()":
         now = time.time() + skew_s
@@ -92,7 +92,7 @@ def _prometheus(request: Request, skew_s: float = 0) -> Response:
 
 
 def test_it_is_attached_looked_at_and_forgotten(command: Callable[..., Any], tmp_path: Path) -> None:
-    with serving(_prometheus) as url:
+    with serving(prometheus) as url:
         done = command(url, "deploy", "up")
         assert done.exit_code == 0, done.output
         assert "services: 2 of 3 have series; none of router" in done.output
@@ -107,19 +107,19 @@ def test_it_is_attached_looked_at_and_forgotten(command: Callable[..., Any], tmp
 
 def _slow(request: Request) -> Response:
     time.sleep(1)
-    return _prometheus(request)
+    return prometheus(request)
 
 
 def _empty(request: Request) -> Response:
     if request.path == "/api/v1/query":
-        return _prometheus(request)
+        return prometheus(request)
     return json_response({"status": "success", "data": []})
 
 
 def _foreign(request: Request) -> Response:
     if "__name__" in request.path:
         return json_response({"status": "success", "data": ["go_goroutines"]})
-    return _prometheus(request)
+    return prometheus(request)
 
 
 def _without_labels(request: Request) -> Response:
@@ -127,7 +127,7 @@ def _without_labels(request: Request) -> Response:
         return json_response({"status": "success", "data": {"resultType": "vector", "result": []}})
     if request.path == "/api/v1/query_range":
         return json_response({"status": "success", "data": {"resultType": "matrix", "result": []}})
-    return _prometheus(request)
+    return prometheus(request)
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_a_wrong_endpoint_is_one_line(command: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(("skew_s", "text"), [(0.5, "against ours"), (-40, "40.0 s behind"), (7, "7.0 s ahead of")])
 def test_another_clock_is_told(command: Callable[..., Any], skew_s: float, text: str) -> None:
-    with serving(lambda request: _prometheus(request, skew_s)) as url:
+    with serving(lambda request: prometheus(request, skew_s)) as url:
         done = command(url, "deploy", "up")
     assert done.exit_code == 0
     assert any("clock: " in line and text in line for line in done.output.splitlines())
 
 
 def test_without_leave_nothing_is_broken(command: Callable[..., Any]) -> None:
-    with serving(_prometheus) as url:
+    with serving(prometheus) as url:
         command(url, "deploy", "up")
         done = command(url, "inject", "cpu-stress", "vllm-0", "--duration", "3")
     assert done.exit_code == 2

@@ -15,6 +15,8 @@ from tasks.backends import backend_of
 from tasks.backends.attached.params import AttachedDeployParams
 from tasks.backends.attached.runtime import AttachedRuntime
 from tasks.inject.errors import InjectionError
+from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API
+from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL, SERVICE_LABEL
 from tasks.inject.recover import residue
 from tasks.kube.manifest import stack_labels
 from tasks.params import validated
@@ -135,12 +137,17 @@ def test_what_cannot_be_told_apart_or_measured_is_refused(stack: ClusterStack, m
 
 @pytest.mark.usefixtures("label")
 def test_one_replica_at_a_time(stack: ClusterStack) -> None:
+    """A fault acts on engine-0 already."""
     ours = attach(stack, allowed(stack, "engine-0", "engine-1"))
-    with once("first", "network-delay", "engine-0", {"delay_ms": 500}, duration_s=30).start(ours):
-        stack.cluster.wait_for(lambda: bool(stack.chaos()))
+    stack.mesh.asleep = True
+    labels = {**stack_labels(stack.runtime.namespace), INJECTION_LABEL: "first", SERVICE_LABEL: "engine-0"}
+    metadata = {"name": "first", "namespace": stack.runtime.namespace, "labels": labels}
+    stack.cluster.put({"apiVersion": CHAOS_API, "kind": "NetworkChaos", "metadata": metadata, "spec": {}})
+    try:
         with pytest.raises(InjectionError, match="a fault acts on engine-0 already: one replica at a time"):
             once("second", "network-delay", "engine-1", {"delay_ms": 500}, duration_s=6).start(ours)
-    assert stack.chaos() == []
+    finally:
+        stack.heal()
 
 
 def test_parameters_that_ask_for_more_are_refused(stack: ClusterStack, tmp_path: Path) -> None:
