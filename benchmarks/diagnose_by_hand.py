@@ -26,9 +26,9 @@ from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.workspace import Workspace
 
-QUIET_S = 60.0
+QUIET_S = 50.0
 """Load without a fault before each try."""
-FAULT_S = 35.0
+FAULT_S = 30.0
 
 
 def main() -> None:
@@ -46,11 +46,12 @@ def main() -> None:
     rng = random.Random(given.seed)
     replicas = [service.name for service in runtime.services if service.role == "replica"]
     rows = []
-    for number in range(given.tries):
-        kind = given.kinds[number % len(given.kinds)]
-        target = rng.choice(replicas)
-        rows.append(attempt(runtime, given, kind, target, meanwhile=number % 2 == 0))
-        print(*rows[-1], sep=" | ", flush=True)
+    with load(runtime, 240.0 * given.tries):
+        for number in range(given.tries):
+            kind = given.kinds[number % len(given.kinds)]
+            target = rng.choice(replicas)
+            rows.append(attempt(runtime, given, kind, target, meanwhile=number % 2 == 0))
+            print(*rows[-1], sep=" | ", flush=True)
     head = ["fault", "on", "diagnosed", "named", "right service", "seconds"]
     head += ["as a stranger: named", "right service", "seconds"] if given.attached else []
     print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
@@ -62,16 +63,14 @@ def attempt(
     runtime: StackRuntime, given: argparse.Namespace, kind: str, target: str, meanwhile: bool
 ) -> tuple[object, ...]:
     """Break, diagnose during the fault or after it, undo."""
-    with load(runtime, QUIET_S + 2 * FAULT_S + 300):
-        time.sleep(QUIET_S)
-        began = time.time()
-        with FAULTS[kind](LocalTarget.of(runtime, target)):
-            time.sleep(FAULT_S)
-            cells = diagnosed(runtime, given, target) if meanwhile else []
-        if not meanwhile:
-            time.sleep(10)
-            cells = diagnosed(runtime, given, target)
-    time.sleep(15)
+    time.sleep(QUIET_S)
+    began = time.time()
+    with FAULTS[kind](LocalTarget.of(runtime, target)):
+        time.sleep(FAULT_S)
+        cells = diagnosed(runtime, given, target) if meanwhile else []
+    if not meanwhile:
+        time.sleep(10)
+        cells = diagnosed(runtime, given, target)
     print(f"  fault at {time.strftime('%H:%M:%S', time.gmtime(began))}", flush=True)
     return kind, target, "during" if meanwhile else "after", *cells
 
@@ -97,7 +96,7 @@ def diagnose(runtime: StackRuntime, options: list[str], target: str) -> list[str
         "tasks.cli",
         "diagnose",
     ]
-    done = subprocess.run([*command, "--json", "--since", "150s", *options], capture_output=True, text=True)
+    done = subprocess.run([*command, "--json", "--since", "100s", *options], capture_output=True, text=True)
     seconds = f"{time.monotonic() - began:.0f}"
     if done.returncode not in (0, 4):
         return [done.stderr.strip()[-200:], "no", seconds]
