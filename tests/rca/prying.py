@@ -57,7 +57,7 @@ def _case_files(folder: str | Path, depth: int = 4) -> Iterator[str]:
         for entry in os.scandir(folder):
             with suppress(OSError):
                 if entry.name == "case.json":
-                    yield Path(entry.path).read_text()
+                    yield Path(entry.path).read_text(errors="replace")
                 elif depth and entry.name not in _DULL and entry.is_dir(follow_symlinks=False):
                     yield from _case_files(entry.path, depth - 1)
 
