@@ -125,21 +125,21 @@ def test_a_journal_of_a_backend_that_is_not_installed_is_named_and_kept_as_it_is
     place = Workspace(tmp_path)
     path = journal_path(place.journal, "case-0")
     path.parent.mkdir()
-    content = a_journal(state="active").model_dump_json().replace('"backend":"local"', '"backend":"attached"')
+    content = a_journal(state="active").model_dump_json().replace('"backend":"local"', '"backend":"elsewhere"')
     path.write_text(content)
-    with pytest.raises(ForeignJournalError, match=r"case-0\.json: unknown backend 'attached'; .*local"):
+    with pytest.raises(ForeignJournalError, match=r"case-0\.json: unknown backend 'elsewhere'; .*local"):
         read_journal(path)
-    with pytest.raises(FaultError, match="unknown backend 'attached'"):
+    with pytest.raises(FaultError, match="unknown backend 'elsewhere'"):
         recover(place)
-    assert any("unknown backend 'attached'" in line for line in residue(place))
+    assert any("unknown backend 'elsewhere'" in line for line in residue(place))
     assert [(each.name, each.read_text()) for each in place.journal.iterdir()] == [("case-0.json", content)]
 
 
 def test_a_published_stack_of_a_backend_that_is_not_installed_is_a_trace(tmp_path: Path):
     place = Workspace(tmp_path)
     place.stack.mkdir()
-    (place.stack / "runtime.json").write_text('{"backend": "attached"}')
+    (place.stack / "runtime.json").write_text('{"backend": "elsewhere"}')
     (trace,) = residue(place)
-    assert trace.startswith("cannot look for residue: unknown backend 'attached'; allowed: ")
-    with pytest.raises(FaultError, match="unknown backend 'attached'"):
+    assert trace.startswith("cannot look for residue: unknown backend 'elsewhere'; allowed: ")
+    with pytest.raises(FaultError, match="unknown backend 'elsewhere'"):
         recover(place)

@@ -76,7 +76,7 @@ def _scopes(variant: Variant, context: ExportContext) -> Sequence[LabelScope | N
 
 
 def _by_service(
-    client: PrometheusClient, variant: Variant, context: ExportContext, scope: LabelScope | None
+    client: PrometheusClient, variant: Variant, context: ExportContext, scope: LabelScope | None = None
 ) -> Iterator[list[Series]]:
     """Yield the variant's figures for each service, chunk by chunk of the grid."""
     queries = variant.queries(context.params.rate_window_s, context.sources.namespace, scope)
