@@ -4,7 +4,7 @@ Starts a real Airflow with the emulated pod API and runs a simulated campaign pe
 pods of 100 cases) and 24:1 (24 pods). Prints, per campaign: pods, seconds of the run, seconds from the first pod of
 cases to the last, CPU seconds of Airflow itself (without pods) and per case, bytes that go through XCom, rows and bytes
 that the database grows by. ``--by-hand`` measures a campaign of live cases as well, whose steps are played: a run of
-``case`` with seven pods for each.
+``case`` with six pods for each.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def ray_nodes(workers: int) -> Iterator[RayNodes]:
         (folder / "ray").mkdir()
         environment.setenv("RAY_TMPDIR", str(folder))
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
-        cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
+        cluster = Cluster(initialize_head=True, head_node_args=head)  # at exit, too, if it does not come up
         try:
             nodes = RayNodes(cluster)
             for _ in range(workers):
