@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from tasks.case import Case, CaseRecord
 from tasks.metrics import METRICS
-from tasks.report.fleet_map import FLEET_SERVICES, FleetMap, fleet_map, siblings_of
+from tasks.report.fleet_map import FLEET_SERVICES, MAX_SIGMAS, FleetMap, fleet_map, siblings_of
 from tasks.report.latency import PHASES, phase_of, seconds_since
 from tasks.score.files import number
 
 MAX_POINTS = 240
 MAX_LINES = 7
 MAX_PANELS = 20
-MAX_SIGMAS = 1000.0
 BAND_QUANTILES = (0.05, 0.5, 0.95)
 GAPS_NAMED = 3
 KEY_METRICS = tuple(metric.name for metric in METRICS.values() if metric.key)

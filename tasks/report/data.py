@@ -349,7 +349,7 @@ def summarise_case(
     suspects = [group.service for group in first_named(results)][:MAX_LINES]
     signals = case_signals(case, origin, suspects) if detailed else None
     is_fleet = len(record.service_names) >= FLEET_SERVICES
-    told_apart = (signals.drawn if signals else record.targets) if is_fleet else None
+    told_apart = record.targets if is_fleet else None
     return CaseSummary(
         case_id=record.case_id,
         fault=record.labels_of(counted).fault,

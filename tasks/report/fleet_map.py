@@ -15,6 +15,8 @@ FLEET_SERVICES = 100
 """Services from which on a stack is a fleet: too many for a line or a name each."""
 MAP_ROWS = 120
 SINGLE_ROWS = 20
+MAX_SIGMAS = 1000.0
+"""Change (standard deviations) that stands for any beyond it: a metric that never moved before has no scale."""
 CLIP_SIGMAS = 12.0
 """Deviation (standard deviations) of the darkest colour."""
 CHANGED_SIGMAS = 3.0
@@ -68,10 +70,9 @@ def fleet_map(
     """Return the map of the metric that changed most on the targets (without any: on the first suspect, else on the
     most changed service), of those that half of the siblings have; None if there is none.
 
-    ``series``: (metric, service) x points; ``sigmas``: change by metric and service, the largest value stands for any
-    change beyond it and counts only where nothing smaller is there; ``order``: metrics, the first of equally changed
-    ones is taken; ``key``: metrics that come before others if they changed by ``CHANGED_SIGMAS``; ``seconds``: of the
-    points.
+    ``series``: (metric, service) x points; ``sigmas``: change by metric and service, at most ``MAX_SIGMAS``, which
+    counts only where nothing smaller is there; ``order``: metrics, the first of equally changed ones is taken; ``key``:
+    metrics that come before others if they changed by ``CHANGED_SIGMAS``; ``seconds``: of the points.
     """
     wanted = record.targets or tuple(suspects[:1])
     metric = _metric(sigmas, order, key, wanted, siblings_of(record.stack.services, (*wanted, *suspects)))
@@ -116,7 +117,7 @@ def _metric(
 ) -> str | None:
     common = sigmas.reindex(columns=list(siblings)).notna().mean(axis=1) >= _LEAST_SHARE
     changed = (sigmas.reindex(columns=list(wanted)) if wanted else sigmas)[common].max(axis=1).dropna()
-    bounded = changed[changed < sigmas.max(axis=None)]
+    bounded = changed[changed < MAX_SIGMAS]
     chosen = bounded if len(bounded) else changed
     of_key = chosen[chosen.index.isin(key) & (chosen >= CHANGED_SIGMAS)]
     chosen = of_key if len(of_key) else chosen

@@ -8,6 +8,7 @@ import pytest
 from tasks.case import Case
 from tasks.report import case_metrics
 from tasks.report.case_metrics import KEY_METRICS, case_signals, drawn_services, metric_order, phase_medians, time_grid
+from tasks.report.fleet_map import MAX_SIGMAS
 from tests.copies import copied
 from tests.synthetic import T0, synthetic_case
 
@@ -85,7 +86,7 @@ def test_medians_and_change(with_metrics: Callable[[pd.DataFrame], Case]) -> Non
     assert shift.sigmas == pytest.approx(6.0)
 
 
-@pytest.mark.parametrize(("during", "sigmas"), [(0.0, 0.0), (5.0, case_metrics.MAX_SIGMAS)])
+@pytest.mark.parametrize(("during", "sigmas"), [(0.0, 0.0), (5.0, MAX_SIGMAS)])
 def test_change_from_a_constant_zero(during: float, sigmas: float, tmp_path: Path) -> None:
     record = synthetic_case(tmp_path).record
     metrics = long({("errors", "ray-head"): {0: 0.0, 1: 0.0, 30: during, 31: during}})

@@ -96,7 +96,7 @@ def test_the_metric_that_changed_most_a_key_metric_first(sigmas: list[float], ch
     services = fleet(3, 0)
     names = ["key", "other", "third"]
     index = pd.MultiIndex.from_product([names, [f"small-{i}" for i in range(3)]], names=["metric", "service"])
-    table = pd.DataFrame({f"small-{i}": sigmas if i else [1000.0, 1.0, 1.0] for i in range(3)}, index=names)
+    table = pd.DataFrame({f"small-{i}": sigmas if i else [1.0, 1.0, 1.0] for i in range(3)}, index=names)
     record: Any = SimpleNamespace(targets=("small-1",), stack=SimpleNamespace(services=services))
     series = pd.DataFrame(np.ones((9, len(SECONDS))), index=index)
     found = fleet_map(record, series, table, names, ("key",), SECONDS, ())
@@ -173,7 +173,7 @@ def test_the_page_of_a_fleet_names_few_services(large: Case, tmp_path: Path) -> 
     assert figure is not None
     assert len(figure["services"]) <= 7
     assert "others" in figure["requests"]["services"]
-    assert len(figure["requests"]["services"]) <= 8
+    assert set(figure["requests"]["services"]) <= {"others", "ray-replicas-1"}
     assert len(figure["fleet"]["tenths"]) == len(figure["fleet"]["rows"])
     assert all("middle" in panel for panel in figure["panels"] if "low" in panel)
 

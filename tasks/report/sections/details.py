@@ -12,9 +12,9 @@ from tasks.html.formatting import PREFIXED_UNITS, quantity
 from tasks.html.rounding import json_numbers
 from tasks.html.shell import figure_data
 from tasks.injection import Interval
-from tasks.report.case_metrics import MAX_SIGMAS, CaseSignals, Panel, Shift
+from tasks.report.case_metrics import CaseSignals, Panel, Shift
 from tasks.report.data import CaseSummary, ReportData
-from tasks.report.fleet_map import CLIP_SIGMAS, FleetMap
+from tasks.report.fleet_map import CLIP_SIGMAS, MAX_SIGMAS, FleetMap
 from tasks.report.latency import LatencyScatter
 from tasks.report.section import rendered, section
 
