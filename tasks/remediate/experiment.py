@@ -7,19 +7,24 @@ that all see the same arrivals, the same noise and the same first diagnosis. A f
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import math
+import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from tasks.backends import backend_of
-from tasks.backends.base import CaseOrder, Patient
+from tasks.backends.base import Patient
+from tasks.campaign.attempt import order_of
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.errors import ParamsError
 from tasks.identity import digest
@@ -34,6 +39,7 @@ from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+_PR_SET_PDEATHSIG = 1
 Say = Callable[[str], None]
 Row = dict[str, Any]
 
@@ -72,34 +78,33 @@ def _each(
         for plan in plans:
             yield plan, run_case(params, workspace, plan)
         return
-    with ProcessPoolExecutor(workers) as pool:
-        running: dict[Future[list[Row]], CasePlan] = {
-            pool.submit(run_case, params, workspace, plan): plan for plan in plans
-        }
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks of other threads
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    running = {pool.submit(run_case, params, workspace, plan): plan for plan in plans}
+    try:
         for finished in as_completed(running):
             yield running[finished], finished.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a worker ends with its case, or with this process
+
+
+def _start_worker(parent_pid: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
 
 
 def run_case(params: Params, workspace: Workspace, plan: CasePlan) -> list[Row]:
     """Carry out one case under every policy, in an order drawn by its seed, and return a row for each."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    order = CaseOrder(
-        case_id=plan.case_id,
-        campaign=params.campaign.name,
-        scenario=plan.scenario,
-        seed=plan.seed,
-        injections=plan.injections,
-        load=plan.load,
-        windows=params.campaign.windows,
-        export=params.export,
-        parameters=plan.parameters,
-    )
-    return _Case(params, workspace, plan, order).run()
+    return _Case(params, workspace, plan).run()
 
 
 class _Case:
-    def __init__(self, params: Params, workspace: Workspace, plan: CasePlan, order: CaseOrder) -> None:
-        self._params, self._plan, self._order = params, plan, order
+    def __init__(self, params: Params, workspace: Workspace, plan: CasePlan) -> None:
+        self._params, self._plan, self._order = params, plan, order_of(params, plan)
         self._backend = backend_of(params, workspace)
         self._truth = {each.target: each.kind for each in plan.injections if each.role == ROOT}
         self._timeout_s = plan.load.request_timeout_s

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.backends.base import CaseOrder
-from tasks.campaign.plan import CasePlan
 from tasks.params import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,17 +22,3 @@ def params(policies: tuple[str, ...] = ("none", "platform", "table:peerwise", "o
     slo = {"alarm_p": 1e-4}
     document["remediate"] = {"policies": list(policies), "slo": slo, "guards": {"restart_s": 30}}
     return Params.model_validate(document)
-
-
-def order_of(asked: Params, plan: CasePlan) -> CaseOrder:
-    return CaseOrder(
-        plan.case_id,
-        asked.campaign.name,
-        plan.scenario,
-        plan.seed,
-        plan.injections,
-        plan.load,
-        asked.campaign.windows,
-        asked.export,
-        plan.parameters,
-    )

@@ -10,6 +10,8 @@ import pytest
 from tasks.actions.catalogue import list_actions
 from tasks.backends import backend_of
 from tasks.backends.simulated.patient import LIVES_IN, RENEWS
+from tasks.campaign.attempt import order_of
+from tasks.campaign.plan import plan_campaign
 from tasks.errors import ParamsError, RCArenaError
 from tasks.params import Params
 from tasks.remediate import experiment
@@ -104,9 +106,6 @@ def test_the_table_of_cures_agrees_with_where_faults_live(action):
 
 def test_an_action_that_is_not_known_is_refused():
     asked = params()
-    from tasks.campaign.plan import plan_campaign
-    from tests.remediate.campaign import order_of
-
     patient = backend_of(asked, Workspace(Path())).admit(order_of(asked, plan_campaign(asked)[0]))
     with pytest.raises(RCArenaError, match="has no pray; allowed: eject,"):
         patient.act("pray", "ray-replicas-0")

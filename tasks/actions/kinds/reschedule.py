@@ -21,10 +21,10 @@ class LocalReschedule(ActionExecutor[LocalTarget]):
 
     def steps(self) -> tuple[UndoStepBase[Any], ...]:
         return (
-            EndService(processes=running(self.target)),
+            NewLink(token=self.action_id),
             RestoreQuota(cores=self.target.service.cpu_cores),
             LiftMemoryLimit(),
-            NewLink(token=self.action_id),
+            EndService(processes=running(self.target)),  # last: it is started again at once, in what is there then
         )
 
 

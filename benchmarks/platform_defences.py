@@ -1,0 +1,107 @@
+"""How long the serving stack's own defences take to notice a fault of a replica, on the real local stack (root).
+
+``python benchmarks/platform_defences.py WORKSPACE [--seconds 70] [KIND …]``, with the stack of WORKSPACE up: for each
+kind it breaks one replica, sends a request every half a second, and prints when Ray Serve's controller wrote of that replica
+that it fails its health check or that it is restarted, how many of the requests failed or took more than three times
+the usual, and when users had their first one. NGINX has one upstream in this stack, and of a group with one server it
+ignores ``max_fails``, so its passive checks have no column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import re
+import statistics
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tasks.backends import running
+from tasks.deploy.local.namespaces import join_network
+from tasks.inject.catalogue import resolve_parameters
+from tasks.inject.start import LEAD_S, start_injection
+from tasks.injection import InjectionSpec
+from tasks.workspace import Workspace
+
+KINDS = ("process-freeze", "engine-stall", "network-partition", "accelerator-throttle", "network-delay", "process-kill")
+TARGET = "ray-replicas-1"
+NOTICED = re.compile(r"failed health check|marking it unhealthy|Didn't receive health check")
+TIMEOUT_S = 10.0
+
+
+def ask(url: str, model: str) -> tuple[float, float, bool]:
+    """Send one request; return when, how long it took, and whether it was answered."""
+    message = {"role": "user", "content": "w1 w2 w3 w4"}
+    body = json.dumps({"model": model, "messages": [message], "max_tokens": 8, "ignore_eos": True}).encode()
+    request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    began = time.time()
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            answer.read()
+            return began, time.time() - began, True
+    except OSError:
+        return began, time.time() - began, False
+
+
+def controller_lines(stack: Path, since: float) -> list[tuple[float, str]]:
+    """Return what Serve's controller logged since then of replicas that fail."""
+    found = []
+    for log in stack.rglob("controller_*.log"):
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            stamp = re.search(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})", line)
+            if stamp is None or not NOTICED.search(line):
+                continue
+            at = datetime.strptime(stamp[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+            if at >= since:
+                found.append((at, line.split(" -- ")[-1][:110]))
+    return sorted(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("kinds", nargs="*", metavar="KIND")
+    parser.add_argument("--seconds", type=float, default=70)
+    asked = parser.parse_args()
+    place = Workspace(asked.workspace)
+    runtime = running(place.stack)
+    join_network(runtime.supervisor.pid)  # type: ignore[attr-defined]
+    usual = statistics.median(ask(runtime.gateway_url, runtime.model)[1] for _ in range(12))
+    print(f"usual latency {usual:.2f} s; a request counts as slow from {3 * usual:.2f} s on")
+    for kind in asked.kinds or KINDS:
+        parameters = resolve_parameters(kind, {}, runtime.backend).model_dump(mode="json")
+        planned = InjectionSpec(kind=kind, target=TARGET).planned(asked.seconds, parameters)
+        start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
+        name = f"defence-{time.time_ns()}"
+        with (
+            concurrent.futures.ThreadPoolExecutor(64) as pool,
+            start_injection(runtime, place, planned, injection_id=name, window_start=start) as injection,
+        ):
+            sent = []
+            while time.time() < start.timestamp() + asked.seconds:
+                sent.append(pool.submit(ask, runtime.gateway_url, runtime.model))
+                time.sleep(0.5)
+            injection.stop()
+            answers = [each.result() for each in sent]
+        after = [each for each in answers if each[0] >= start.timestamp()]
+        failed = sum(not answered for _, _, answered in after)
+        slow = sum(answered and took > 3 * usual for _, took, answered in after)
+        first_bad = min((at for at, took, ok in after if not ok or took > 3 * usual), default=None)
+        noticed = controller_lines(place.stack, start.timestamp())
+        print(
+            f"{kind:<22} users: {_after(first_bad, start)}; {failed} failed, {slow} slow of {len(after)}; "
+            f"Ray Serve: {_after(noticed[0][0] if noticed else None, start)} {noticed[0][1] if noticed else ''}",
+            flush=True,
+        )
+        time.sleep(20)
+
+
+def _after(at: float | None, start: datetime) -> str:
+    return "never" if at is None else f"after {at - start.timestamp():.0f} s"
+
+
+if __name__ == "__main__":
+    main()
