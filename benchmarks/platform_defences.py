@@ -1,10 +1,10 @@
 """How long the serving stack's own defences take to notice a fault of a replica, on the real local stack (root).
 
 ``python benchmarks/platform_defences.py WORKSPACE [--seconds 70] [KIND …]``, with the stack of WORKSPACE up: for each
-kind it breaks one replica, sends a request every half a second, and prints when Ray Serve's controller wrote of that replica
-that it fails its health check or that it is restarted, how many of the requests failed or took more than three times
-the usual, and when users had their first one. NGINX has one upstream in this stack, and of a group with one server it
-ignores ``max_fails``, so its passive checks have no column.
+kind it breaks one replica, sends a request every half a second, and prints when Ray Serve's controller wrote that the
+replica fails its health check, how many of the requests failed or took more than three times the usual, and when users
+had their first one. NGINX has one upstream in this stack, and of a group with one server it ignores ``max_fails``: its
+passive checks have no column.
 """
 
 from __future__ import annotations

@@ -79,6 +79,11 @@ def undo_action(workspace: Workspace, action: str, target: str) -> list[str]:
 
 def lasting(workspace: Workspace) -> list[Journal]:
     """Return the journals of the actions that last or were cut off, oldest first."""
+    return [journal for journal in actions_of(workspace) if journal.open]
+
+
+def actions_of(workspace: Workspace) -> list[Journal]:
+    """Return the journals of all actions on this workspace's stack, oldest first."""
     found = []
     for path in journal_files(workspace.journal):
         try:
@@ -86,7 +91,7 @@ def lasting(workspace: Workspace) -> list[Journal]:
         except JournalError as error:
             log.warning("%s", error)
             continue
-        if journal.what == "action" and journal.open:
+        if journal.what == "action":
             found.append(journal)
     return sorted(found, key=lambda journal: journal.start_at)
 

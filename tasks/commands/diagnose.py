@@ -46,6 +46,10 @@ def diagnose(
         str | None,
         typer.Option("--alerts", metavar="[HOST:]PORT", help="Receive the webhooks of Alertmanager there, at /alerts."),
     ] = None,
+    remediate: Annotated[
+        bool, typer.Option("--remediate", help="Say which action the diagnosis asks for, and what is against it.")
+    ] = False,
+    act: Annotated[bool, typer.Option("--act", help="With --remediate: carry it out if no guard refuses.")] = False,
     as_json: AsJson = False,
     after: Annotated[str | None, typer.Option("--after", hidden=True)] = None,
     alerts_of: Annotated[Path | None, typer.Option("--alerts-of", hidden=True)] = None,
@@ -59,10 +63,14 @@ def diagnose(
     """
     if at is not None and since is not None:
         raise ParamsError(["--at and --since: give one of them"])
+    if act and not remediate:
+        raise ParamsError(["--act: only with --remediate"])
+    if act and case is not None:
+        raise ParamsError(["--act: not with CASE, which is over"])
     if watch or alerts is not None:
         if case is not None or at is not None or since is not None or as_json:
             raise ParamsError(["--watch, --alerts: not with CASE, --at, --since or --json"])
-        _watch(watch, alerts, method or [], stack, params, workspace)
+        _watch(watch, alerts, method or [], (remediate, act), stack, params, workspace)
         return
     from tasks.console import Console
     from tasks.diagnose.diagnose import NoChange, Question
@@ -90,24 +98,36 @@ def diagnose(
         console.show(json.dumps({"named": False, "text": found.text}) if as_json else found.text)
         raise typer.Exit(EXIT_NOTHING)
     console.show(found.model_dump_json(indent=1) if as_json else found.text())
+    if remediate:
+        from tasks.diagnose.remedy import Remedy
+
+        Remedy(checked.remediate, one_stack(checked, place, stack), console.say, act)(found)
     raise typer.Exit(0 if found.named else EXIT_NOTHING)
 
 
 def _watch(
-    look: bool, address: str | None, methods: Sequence[str], stack: int | None, params: Path, workspace: Path
+    look: bool,
+    address: str | None,
+    methods: Sequence[str],
+    remedy: tuple[bool, bool],
+    stack: int | None,
+    params: Path,
+    workspace: Path,
 ) -> None:
-    """Watch until Ctrl-C, which ends well."""
+    """Watch until Ctrl-C, which ends well. ``remedy``: whether remedies are named, and carried out."""
     from tasks.console import Console
     from tasks.diagnose.alerts import Inbox, Receiver
+    from tasks.diagnose.remedy import Remedy
     from tasks.diagnose.watch import ChildProcess, Watch
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
-    one_stack(checked, place, stack)
+    of_stack = one_stack(checked, place, stack)
+    after = (Remedy(checked.remediate, of_stack, console.say, remedy[1]),) if remedy[0] else ()
     options = ["--params", str(params), "--workspace", str(place.root)]
     options += [] if stack is None else ["--stack", str(stack)]
     options += [word for method in methods for word in ("--method", method)]
     inbox = Inbox()
-    loop = Watch(ChildProcess(options), checked.diagnose, place.incidents, console.say, inbox, look)
+    loop = Watch(ChildProcess(options), checked.diagnose, place.incidents, console.say, inbox, look, after)
     with ExitStack() as open_things:
         if address is not None:
             receiver = open_things.enter_context(Receiver(address, inbox, checked.diagnose.token_file))

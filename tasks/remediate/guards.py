@@ -52,12 +52,12 @@ class Taken:
 @dataclass(frozen=True)
 class StackState:
     """``out``: replicas that serve nothing now, by whatever cause. ``load_share``: offered load as a share of what all
-    replicas can carry. ``taken``: actions of this incident; ``earlier``: times of those of other incidents."""
+    replicas can carry, None: not known. ``taken``: actions of this incident; ``earlier``: times of others'."""
 
     now_s: float
     roles: Mapping[str, Role]
     out: frozenset[str]
-    load_share: float
+    load_share: float | None
     taken: tuple[Taken, ...] = ()
     earlier: tuple[float, ...] = ()
 
@@ -134,6 +134,8 @@ def capacity(proposal: Proposal, _: Diagnosis | None, state: StackState, params:
     """What is left carries the offered load."""
     if not _takes_out(proposal, state):
         return None
+    if state.load_share is None:
+        return "how much of its capacity the stack needs is not known"
     replicas = sum(role == "replica" for role in state.roles.values())
     left = 1 - len(state.out | {proposal.target}) / replicas
     if left < params.headroom * state.load_share:

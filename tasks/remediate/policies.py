@@ -68,15 +68,17 @@ def _restart_first(situation: Situation) -> Proposal | None:
 
 
 def _by_table(situation: Situation) -> Proposal | None:
-    """The first action for the kind of the surest root that fits its role and was not tried; wait where the table says
-    so, and propose nothing for a cause that is no service."""
-    if not situation.alarm or situation.diagnosis is None:
-        return None
-    tried = {(each.proposal.action, each.proposal.target) for each in situation.state.taken}
-    for root in situation.diagnosis.roots or ():
+    return by_table(situation.diagnosis, situation.state) if situation.alarm else None
+
+
+def by_table(diagnosis: Diagnosis | None, state: StackState) -> Proposal | None:
+    """Return the first action for the kind of the surest root that fits its role and was not tried. None: the table
+    says wait, or no root is a service of a known kind."""
+    tried = {(each.proposal.action, each.proposal.target) for each in state.taken}
+    for root in (diagnosis.roots or ()) if diagnosis is not None else ():
         if root.service is None or not root.kind:
             continue
-        if (action := first_choice(root.kind, root.service, situation.state, tried)) is not None:
+        if (action := first_choice(root.kind, root.service, state, tried)) is not None:
             return Proposal(action, root.service, root.kind)
     return None
 

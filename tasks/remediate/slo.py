@@ -50,9 +50,9 @@ def promised(baseline: pd.DataFrame, params: SloParams) -> Slo:
         raise ValueError("no request of the baseline was served")
     first = (served["first_token"] - served["scheduled"]).to_numpy()
     per_token = _per_token(served)
-    limits = [params.slack * float(np.quantile(each, params.quantile)) for each in (first, per_token)]
-    judged = judge(baseline, Slo(*limits, 0.0), np.inf, 0.0)
-    return Slo(*limits, max(float(judged.bad.mean()), 1 / len(baseline)))
+    of_first, of_token = (params.slack * float(np.quantile(each, params.quantile)) for each in (first, per_token))
+    judged = judge(baseline, Slo(of_first, of_token, 0.0), np.inf, 0.0)
+    return Slo(of_first, of_token, max(float(judged.bad.mean()), 1 / len(baseline)))
 
 
 def judge(requests: pd.DataFrame, slo: Slo, now_s: float, timeout_s: float) -> Judged:
