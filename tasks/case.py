@@ -157,6 +157,12 @@ class Stack(Record):
     versions: dict[str, str] = Field(default={})
     services: tuple[Service, ...] = Field(min_length=1)
 
+    @property
+    def nearest_users(self) -> str:
+        """The service whose latency users see: the gateway, else what stands nearest to them."""
+        order = ("gateway", "head", "service", "replica")
+        return min(self.services, key=lambda service: order.index(service.role)).name
+
 
 class LoadRecord(Record):
     """The load as asked for and as it left: a generator that fell behind says so in ``verdict``.

@@ -33,7 +33,6 @@ from tasks.injection import Injection
 from tasks.load.run import load_record, read_run, start_generator
 from tasks.load.spec import LoadSpec
 from tasks.params import Params
-from tasks.stack import GATEWAY
 from tasks.system.durable import write_durably
 from tasks.system.file_lock import FileLock
 from tasks.workspace import Workspace
@@ -179,7 +178,7 @@ class Attempt:
                     case_id=self.plan.case_id,
                     campaign=self.params.campaign.name,
                     stack=stack,
-                    front_end=GATEWAY,
+                    front_end=stack.nearest_users,
                     load=load_record(requests, self.plan.load, run.oddities),
                     phases=schedule.phases,
                     injections=injections,

@@ -179,7 +179,7 @@ class LiveRecording(Recording):
             kind="incident",
             campaign=self._params.campaign.name,
             stack=self.stack,
-            front_end=front_end_of(self.stack),
+            front_end=self.stack.nearest_users,
             phases=window.phases,
             completeness={**completeness, "requests": Completeness(status="missing", reason=NO_LOAD)},
             sampling=Sampling(step_s=export.step_s, rate_window_s=export.rate_window_s),
@@ -252,12 +252,6 @@ def _earlier(detection: Detection, lag_s: float) -> Detection:
     lag = pd.Timedelta(seconds=lag_s)
     time = None if detection.time is None else detection.time - lag
     return replace(detection, time=time, changes=tuple(each - lag for each in detection.changes))
-
-
-def front_end_of(stack: Stack) -> str:
-    """Return the service whose latency users see: the gateway, else what stands nearest to them."""
-    order = ("gateway", "head", "service", "replica")
-    return min(stack.services, key=lambda service: order.index(service.role)).name
 
 
 def _cut(table: pd.DataFrame, time_column: str | None, window: Window) -> pd.DataFrame:

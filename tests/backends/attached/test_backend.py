@@ -84,9 +84,12 @@ def prometheus(request: Request, skew_s: float = 0) -> Response:
         found = [{**each, "metric": {**each["metric"], "namespace": "serving"}} for each in result]
         return json_response({"status": "success", "data": {"resultType": "vector", "result": found}})
     if request.path == "/api/v1/query_range":
-        at = float(request.one("end"))
-        values = [{"metric": {"pod": pod}, "values": [[at, "1"]]} for pod in ("vllm-b", "vllm-a")]
-        return json_response({"status": "success", "data": {"resultType": "matrix", "result": values}})
+        start, end, step = (float(request.one(name)) for name in ("start", "end", "step"))
+        value = "1" if request.one("query").startswith("count") else "0"  # nobody has an open request
+        values = [[start + i * step, value] for i in range(int((end - start) / step + 1e-6) + 1)]
+        labels = [{"pod": pod, "namespace": "serving"} for pod in ("vllm-b", "vllm-a")]
+        found = [{"metric": each, "values": values} for each in labels]
+        return json_response({"status": "success", "data": {"resultType": "matrix", "result": found}})
     names = ["vllm:num_requests_running", "up"] if "__name__" in request.path else ["pod", "namespace"]
     return json_response({"status": "success", "data": names})
 

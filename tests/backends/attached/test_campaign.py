@@ -43,6 +43,7 @@ def document(url: str, **deploy: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_case_without_a_fault_is_recorded(gateway: str, tmp_path: Path) -> None:
     with serving(prometheus) as url:
         file = tmp_path / "params.yaml"
