@@ -95,7 +95,7 @@ OLD = Path(__file__).parent / "old_journals"
 @pytest.mark.parametrize("name", ["local", "kubernetes"])
 def test_a_journal_of_an_earlier_version_says_what_it_said(name: str):
     path = OLD / f"{name}.json"
-    wanted = {"role": "root", "outcome": None} | json.loads(path.read_bytes())
+    wanted = {"role": "root", "outcome": None, "what": "fault", "finishes": False} | json.loads(path.read_bytes())
     if name == "local":
         wanted["target"] |= {"directory": None, "prometheus_url": ""}
     assert json.loads(read_journal(path).model_dump_json()) == wanted
