@@ -96,7 +96,18 @@ def main() -> None:
             f"Ray Serve: {_after(noticed[0][0] if noticed else None, start)} {noticed[0][1] if noticed else ''}",
             flush=True,
         )
-        time.sleep(20)
+        _settle(runtime.prometheus_url, sum(each.role == "replica" for each in runtime.services))
+
+
+def _settle(prometheus_url: str, replicas: int) -> None:
+    """Wait until every replica is healthy again, at most three minutes."""
+    from tasks.backends.local.stack import HEALTHY_REPLICAS
+    from tasks.backends.prometheus import instant_value
+
+    end = time.time() + 180
+    time.sleep(8)
+    while time.time() < end and instant_value(prometheus_url, HEALTHY_REPLICAS) < replicas:
+        time.sleep(2)
 
 
 def _after(at: float | None, start: datetime) -> str:
