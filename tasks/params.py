@@ -343,7 +343,8 @@ class GuardParams(Frozen):
     ``significance``: p value of the root, at most. ``margin``: its score must be ahead of the next by this share.
     ``max_out``, ``max_out_share``: replicas out at a time, and as a share of all. ``headroom``: what is left must carry
     the offered load times this. ``cooldown``: restart times between two actions on a target. ``attempts``: actions
-    per incident. ``breaker``: actions on the stack within ``breaker_window_s``; one more, and a person must look.
+    per incident, and per target within ``breaker_window_s``. ``breaker``: actions on the stack within that; one more,
+    and a person must look. ``max_age_s``: how long ago the telemetry of the diagnosis may end.
     """
 
     significance: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -356,6 +357,7 @@ class GuardParams(Frozen):
     attempts: Annotated[int, Field(ge=1, le=20)] = 2
     breaker: Annotated[int, Field(ge=1, le=1000)] = 4
     breaker_window_s: Seconds = 600
+    max_age_s: Seconds = 120
 
 
 class SloParams(Frozen):

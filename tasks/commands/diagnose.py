@@ -67,6 +67,8 @@ def diagnose(
         raise ParamsError(["--act: only with --remediate"])
     if act and case is not None:
         raise ParamsError(["--act: not with CASE, which is over"])
+    if act and at is not None:
+        raise ParamsError(["--act: not with --at, which may be over"])
     if watch or alerts is not None:
         if case is not None or at is not None or since is not None or as_json:
             raise ParamsError(["--watch, --alerts: not with CASE, --at, --since or --json"])

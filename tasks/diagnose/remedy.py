@@ -9,6 +9,7 @@ import pandas as pd
 
 from tasks import metrics
 from tasks.actions.act import act, actions_of, lasting, refusal
+from tasks.actions.catalogue import find_action
 from tasks.actions.errors import ActionError
 from tasks.backends import UnknownBackendError, published
 from tasks.case import Case, read_case
@@ -17,7 +18,7 @@ from tasks.errors import RCArenaError
 from tasks.params import RemediateParams
 from tasks.remediate import guards
 from tasks.remediate.guards import Proposal, StackState, Suspicion, Taken, refusals
-from tasks.remediate.policies import by_table
+from tasks.remediate.policies import Possible, by_table
 from tasks.stack import Role
 from tasks.workspace import Workspace
 
@@ -41,7 +42,7 @@ class Remedy:
             self._say(f"remedy: nothing is done: {error}")
             return
         seen = as_guards_see(diagnosis)
-        proposal = by_table(seen, state)
+        proposal = by_table(seen, state, self._possible()) or by_table(seen, state)
         if proposal is None:
             self._say("remedy: nothing to do: no service is named with a kind that an action is for")
             return
@@ -57,9 +58,27 @@ class Remedy:
         else:
             self._say(f"remedy: would {what}; nothing is done without --act")
 
+    def _possible(self) -> Possible | None:
+        """Return what the running stack can carry out; None where none runs here, and all is only said."""
+        try:
+            runtime = published(self._place.stack)
+        except UnknownBackendError:
+            return None
+        if runtime is None:
+            return None
+        backend = runtime.backend
+
+        def possible(action: str, role: Role) -> bool:
+            found = find_action(action)
+            return found.executor(backend) is not None and role in found.roles_on(backend)
+
+        return possible
+
     def _do(self, proposal: Proposal, what: str, incident: str) -> None:
         runtime = published(self._place.stack)
-        assert runtime is not None
+        if runtime is None:
+            self._say(f"remedy: {what} is not done: the stack has ended")
+            return
         try:
             journal = act(runtime, self._place, proposal.action, proposal.target, incident)
         except ActionError as error:
@@ -83,15 +102,21 @@ class Remedy:
         """Return the state of the stack by the recording and by the journals of its actions."""
         roles: Mapping[str, Role] = {service.name: service.role for service in case.record.stack.services}
         now_s = time.time()
-        taken, earlier = [], []
+        taken: list[Taken] = []
+        earlier: list[Taken] = []
         for journal in actions_of(self._place):
             at_s = journal.start_at.timestamp()
-            if journal.injection_id.startswith(f"{diagnosis.incident}."):
-                taken.append(Taken(Proposal(journal.kind, journal.target.name), at_s, at_s))
-            else:
-                earlier.append(at_s)
-        out = {journal.target.name for journal in lasting(self._place)}
-        return StackState(now_s, roles, frozenset(out), load_share(case), tuple(taken), tuple(earlier))
+            back_s = at_s + self._params.guards.restart_s
+            ours = journal.injection_id.startswith(f"{diagnosis.incident}.")
+            (taken if ours else earlier).append(Taken(Proposal(journal.kind, journal.target.name), at_s, back_s))
+        out = {journal.target.name for journal in lasting(self._place)} | silent(case)
+        out |= {
+            each.proposal.target
+            for each in (*taken, *earlier)
+            if each.back_s > now_s and find_action(each.proposal.action).capacity
+        }
+        replicas = {name for name, role in roles.items() if role == "replica"}
+        return StackState(now_s, roles, frozenset(out & replicas), load_share(case), tuple(taken), tuple(earlier))
 
 
 def as_guards_see(diagnosis: Diagnosis) -> guards.Diagnosis | None:
@@ -106,6 +131,16 @@ def as_guards_see(diagnosis: Diagnosis) -> guards.Diagnosis | None:
         tuple((each.service, each.score) for each in speaker.suspects),
         tuple(Suspicion(each.service, each.kind, each.significance) for each in roots),
     )
+
+
+def silent(case: Case) -> set[str]:
+    """Return the replicas whose engine reported nothing in the last minute of the recording while another's did: they
+    are down, or their telemetry is lost, and nobody knows."""
+    rows = case.metrics[case.metrics["metric"] == metrics.REQUESTS_RUNNING.name]
+    if rows.empty:
+        return set()
+    recent = set(rows.loc[rows["time"] >= rows["time"].max() - pd.Timedelta(seconds=RECENT_S), "service"])
+    return {service.name for service in case.record.stack.services if service.role == "replica"} - recent
 
 
 def load_share(case: Case) -> float | None:

@@ -52,14 +52,19 @@ class Taken:
 @dataclass(frozen=True)
 class StackState:
     """``out``: replicas that serve nothing now, by whatever cause. ``load_share``: offered load as a share of what all
-    replicas can carry, None: not known. ``taken``: actions of this incident; ``earlier``: times of others'."""
+    replicas can carry, None: not known. ``taken``: actions of this incident; ``earlier``: those of others."""
 
     now_s: float
     roles: Mapping[str, Role]
     out: frozenset[str]
     load_share: float | None
     taken: tuple[Taken, ...] = ()
-    earlier: tuple[float, ...] = ()
+    earlier: tuple[Taken, ...] = ()
+
+    def on(self, target: str, since_s: float) -> list[Taken]:
+        """Return the actions on a target that are of this incident or not older than ``since_s``."""
+        others = (each for each in self.earlier if each.at_s > since_s)
+        return [each for each in (*others, *self.taken) if each.proposal.target == target]
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,13 @@ def curable(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, 
     return None
 
 
+def fresh(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """The diagnosis is of now: what has ended needs no action."""
+    if diagnosis is not None and (age_s := state.now_s - diagnosis.at_s) > params.max_age_s:
+        return f"the diagnosis looks at what was {age_s:.0f} s ago, more than {params.max_age_s:g} s"
+    return None
+
+
 def own_evidence(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, _: GuardParams) -> str | None:
     """Gateway and head wait for all replicas: an action on them needs a root and a kind that are their own."""
     if state.roles.get(proposal.target) == "replica":
@@ -146,15 +158,17 @@ def capacity(proposal: Proposal, _: Diagnosis | None, state: StackState, params:
 def cooled_down(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
     """The last action on the target has had its time."""
     wait_s = params.cooldown * params.restart_s
-    last = max((each.at_s for each in state.taken if each.proposal.target == proposal.target), default=None)
+    last = max((each.at_s for each in state.on(proposal.target, state.now_s - wait_s)), default=None)
     if last is not None and state.now_s - last < wait_s:
         return f"the last action on {proposal.target} was {state.now_s - last:.0f} s ago, less than {wait_s:.0f} s"
     return None
 
 
 def attempts_left(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
-    """The budget of the incident is not used up."""
-    if len(state.taken) >= params.attempts:
+    """The budget of the incident is not used up, nor that of the target: an incident may be found again by another
+    name."""
+    on_target = state.on(proposal.target, state.now_s - params.breaker_window_s)
+    if max(len(state.taken), len(on_target)) >= params.attempts:
         return f"{params.attempts} actions did not end it: a person must look"
     return None
 
@@ -162,7 +176,7 @@ def attempts_left(proposal: Proposal, _: Diagnosis | None, state: StackState, pa
 def unbroken(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
     """The circuit breaker of the stack is closed."""
     since = state.now_s - params.breaker_window_s
-    recent = sum(at > since for at in (*state.earlier, *(each.at_s for each in state.taken)))
+    recent = sum(each.at_s > since for each in (*state.earlier, *state.taken))
     if recent >= params.breaker:
         return f"{recent} actions on this stack within {params.breaker_window_s:g} s: a person must look"
     return None
@@ -179,6 +193,7 @@ SAFETY: Mapping[str, Guard] = {
 GUARDS: Mapping[str, Guard] = {
     "significant": significant,
     "ahead": ahead,
+    "fresh": fresh,
     "own-evidence": own_evidence,
     "curable": curable,
     **SAFETY,

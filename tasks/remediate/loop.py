@@ -198,7 +198,7 @@ def baseline_slo(patient: Patient, params: RemediateParams) -> Slo:
     """Let the baseline pass, and return the SLO that it sets. Raises RCArenaError: nothing was served."""
     patient.advance(patient.fault_s)
     try:
-        return promised(patient.requests(), params.slo)
+        return promised(patient.requests(), params.slo, patient.now_s)
     except ValueError as error:
         raise RCArenaError(f"no SLO: {error}") from error
 

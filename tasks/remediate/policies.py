@@ -11,6 +11,7 @@ from tasks.actions.catalogue import cures_of, find_action
 from tasks.params import RemediateParams
 from tasks.rca.method import METHODS
 from tasks.remediate.guards import GUARDS, SAFETY, Diagnosis, Guard, Proposal, StackState
+from tasks.stack import Role
 from tasks.text import suggest
 
 
@@ -29,6 +30,8 @@ class Situation:
 
 
 Propose = Callable[[Situation], Proposal | None]
+Possible = Callable[[str, Role], bool]
+"""Says whether a stack can carry out an action on a service of this role."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,14 @@ def _by_table(situation: Situation) -> Proposal | None:
     return by_table(situation.diagnosis, situation.state) if situation.alarm else None
 
 
-def by_table(diagnosis: Diagnosis | None, state: StackState) -> Proposal | None:
+def by_table(diagnosis: Diagnosis | None, state: StackState, possible: Possible | None = None) -> Proposal | None:
     """Return the first action for the kind of the surest root that fits its role and was not tried. None: the table
-    says wait, or no root is a service of a known kind."""
+    says wait, or no root is a service of a known kind. ``possible``: what the stack can carry out, default all."""
     tried = {(each.proposal.action, each.proposal.target) for each in state.taken}
     for root in (diagnosis.roots or ()) if diagnosis is not None else ():
         if root.service is None or not root.kind:
             continue
-        if (action := first_choice(root.kind, root.service, state, tried)) is not None:
+        if (action := first_choice(root.kind, root.service, state, tried, possible)) is not None:
             return Proposal(action, root.service, root.kind)
     return None
 
@@ -95,14 +98,17 @@ def _oracle(situation: Situation) -> Proposal | None:
     return None
 
 
-def first_choice(kind: str, service: str, state: StackState, tried: set[tuple[str, str]]) -> str | None:
-    """Return the preferred action for a kind on a service that its role allows and that was not tried; None: wait, or
-    nothing is left to try."""
+def first_choice(
+    kind: str, service: str, state: StackState, tried: set[tuple[str, str]], possible: Possible | None = None
+) -> str | None:
+    """Return the preferred action for a kind on a service that its role allows, that is possible and was not tried;
+    None: wait, or nothing is left to try."""
     role = state.roles[service]
     for place, action in sorted(cures_of(kind).items()):
         if place != 1 and 1 not in cures_of(kind):
             return None
-        if role in find_action(action.name).roles and (action.name, service) not in tried:
+        fits = role in find_action(action.name).roles and (possible is None or possible(action.name, role))
+        if fits and (action.name, service) not in tried:
             return action.name
     return None
 

@@ -39,8 +39,8 @@ class Judged:
         return int(inside.sum()), int((inside & self.bad).sum())
 
 
-def promised(baseline: pd.DataFrame, params: SloParams) -> Slo:
-    """Return the SLO that the served requests of the baseline set (``Patient.requests``).
+def promised(baseline: pd.DataFrame, params: SloParams, now_s: float) -> Slo:
+    """Return the SLO that the served requests of the baseline set (``Patient.requests``), looked at ``now_s``.
 
     Raises:
         ValueError: none was served.
@@ -51,7 +51,7 @@ def promised(baseline: pd.DataFrame, params: SloParams) -> Slo:
     first = (served["first_token"] - served["scheduled"]).to_numpy()
     per_token = _per_token(served)
     of_first, of_token = (params.slack * float(np.quantile(each, params.quantile)) for each in (first, per_token))
-    judged = judge(baseline, Slo(of_first, of_token, 0.0), np.inf, 0.0)
+    judged = judge(baseline, Slo(of_first, of_token, 0.0), now_s, 0.0)
     return Slo(of_first, of_token, max(float(judged.bad.mean()), 1 / len(baseline)))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ def sure(diagnosis: Diagnosis, kind: str = "cpu-stress", significance: float = 1
     answer = MethodAnswer(
         method="peerwise", status="ok", suspects=suspects, findings=(Finding(TARGET, kind, significance),)
     )
-    return diagnosis.model_copy(update={"answers": (answer,)})
+    return diagnosis.model_copy(update={"answers": (answer,), "end": datetime.now(UTC)})
 
 
 def said(diagnosis: Diagnosis, place: Path, carry_out: bool = False) -> list[str]:
@@ -42,7 +44,7 @@ def possible(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     class Done:
         open = True
 
-    monkeypatch.setattr(remedy, "published", lambda _: object())
+    monkeypatch.setattr(remedy, "published", lambda _: SimpleNamespace(backend="local"))
     monkeypatch.setattr(remedy, "load_share", lambda _: 0.3)
     monkeypatch.setattr(remedy, "refusal", lambda *_: None)
     monkeypatch.setattr(remedy, "act", lambda _, __, *rest: asked.append(rest) or Done())
@@ -66,6 +68,39 @@ def test_guards_refuse_with_their_reasons(diagnosis: Diagnosis, tmp_path: Path, 
     first, *reasons = said(sure(diagnosis, significance=0.04), tmp_path, carry_out=True)
     assert first == f"remedy: eject {TARGET} (cpu-stress) is refused"
     assert reasons == [f"  significant: p = 0.04 of {TARGET} is above 0.01"]
+    assert possible == []
+
+
+def test_an_incident_that_may_be_over_is_left_alone(
+    diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]]
+):
+    old = sure(diagnosis).model_copy(update={"end": datetime.now(UTC) - timedelta(minutes=10)})
+    assert any(line.startswith("  fresh: ") for line in said(old, tmp_path, carry_out=True))
+    assert possible == []
+
+
+def test_the_next_action_of_the_table_where_the_stack_lacks_the_first(
+    diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remedy, "published", lambda _: SimpleNamespace(backend="kubernetes"))
+    assert said(sure(diagnosis), tmp_path)[0].startswith(f"remedy: would restart {TARGET} (cpu-stress)")
+
+
+def test_what_was_done_to_a_target_counts_whatever_the_incident_is_called(
+    diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+):
+    done = SimpleNamespace(
+        start_at=datetime.now(UTC) - timedelta(seconds=30),
+        injection_id="incident-of-before.eject",
+        kind="eject",
+        target=SimpleNamespace(name=TARGET),
+    )
+    monkeypatch.setattr(remedy, "actions_of", lambda _: [done])
+    lines = said(sure(diagnosis), tmp_path, carry_out=True)
+    assert any(line.startswith("  cool-down: ") for line in lines)
+    monkeypatch.setattr(done.target, "name", "ray-replicas-0")
+    lines = said(sure(diagnosis), tmp_path, carry_out=True)
+    assert any(line.startswith("  few-out: ") for line in lines), "it is not back yet"
     assert possible == []
 
 

@@ -28,6 +28,7 @@ SURE = Diagnosis("peerwise", 60, ((TARGET, 8.0), (REPLICAS[1], 1.0)), (Suspicion
 CALM = StackState(60, ROLES, frozenset(), 0.3)
 EJECT = Proposal("eject", TARGET, "cpu-stress")
 PARAMS = GuardParams()
+OTHER = Taken(Proposal("eject", REPLICAS[3]), 59.0, 60.0)
 KINDS = [*table(), "unknown", ""]
 
 proposals = st.builds(
@@ -60,7 +61,7 @@ states = st.builds(
     st.frozensets(st.sampled_from(REPLICAS)),
     st.floats(0, 1.5),
     st.lists(takens, max_size=3).map(tuple),
-    st.lists(st.floats(0, 1000), max_size=6).map(tuple),
+    st.lists(takens, max_size=6).map(tuple),
 )
 params = st.builds(
     GuardParams,
@@ -95,7 +96,9 @@ def test_what_is_allowed_is_safe(
         assert len(out) <= params.max_out_share * len(REPLICAS) + 1e-6
         assert 1 - len(out) / len(REPLICAS) >= state.load_share
     assert len(state.taken) < params.attempts
-    assert all(state.now_s - each.at_s >= 135 for each in state.taken if each.proposal.target == proposal.target)
+    on_target = [each for each in (*state.taken, *state.earlier) if each.proposal.target == proposal.target]
+    assert all(state.now_s - each.at_s >= 135 for each in on_target)
+    assert state.now_s - diagnosis.at_s <= params.max_age_s
 
 
 @settings(max_examples=100)
@@ -132,7 +135,10 @@ def test_a_sure_root_in_a_calm_stack_may_be_acted_on():
         ("capacity", {"state": dataclasses.replace(CALM, load_share=0.7)}),
         ("cool-down", {"state": dataclasses.replace(CALM, taken=(Taken(EJECT, 10, 20),))}),
         ("attempts", {"state": dataclasses.replace(CALM, taken=(Taken(Proposal("eject", REPLICAS[1]), 10, 20),) * 2)}),
-        ("breaker", {"state": dataclasses.replace(CALM, earlier=(1.0, 2.0, 3.0, 4.0))}),
+        ("cool-down", {"state": dataclasses.replace(CALM, earlier=(Taken(EJECT, 10, 20),))}),
+        ("attempts", {"state": dataclasses.replace(CALM, earlier=(Taken(EJECT, 10, 20),) * 2)}),
+        ("fresh", {"state": dataclasses.replace(CALM, now_s=SURE.at_s + PARAMS.max_age_s + 1)}),
+        ("breaker", {"state": dataclasses.replace(CALM, earlier=(OTHER,) * 4)}),
     ],
 )
 def test_each_guard_refuses(guard: str, change: dict):
@@ -151,7 +157,7 @@ def test_a_restore_takes_nothing_out():
 
 
 def test_every_refusal_says_why():
-    nothing = dataclasses.replace(CALM, out=frozenset(REPLICAS), load_share=2.0, earlier=(59.0,) * 9)
+    nothing = dataclasses.replace(CALM, out=frozenset(REPLICAS), load_share=2.0, earlier=(OTHER,) * 9)
     found = refusals(Proposal("restart", "ray-head", "workload"), None, nothing, PARAMS)
     assert {each.guard for each in found} <= set(GUARDS)
     assert all(each.reason for each in found)

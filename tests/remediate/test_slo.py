@@ -29,7 +29,7 @@ def requests(
 
 def test_the_baseline_sets_the_promise():
     at = np.arange(200) * 0.1
-    slo = promised(requests(list(at), list(at + 0.2), list(at + 0.7)), PARAMS)
+    slo = promised(requests(list(at), list(at + 0.2), list(at + 0.7)), PARAMS, np.inf)
     assert slo.first_token_s == pytest.approx(0.24)
     assert slo.per_token_s == pytest.approx(0.06)
     assert slo.bad_share == pytest.approx(1 / 200)
@@ -37,7 +37,7 @@ def test_the_baseline_sets_the_promise():
 
 def test_a_baseline_without_an_answer_promises_nothing():
     with pytest.raises(ValueError, match="no request"):
-        promised(requests([0.0], [np.nan], [np.nan], [True]), PARAMS)
+        promised(requests([0.0], [np.nan], [np.nan], [True]), PARAMS, np.inf)
 
 
 @pytest.mark.parametrize(
