@@ -67,7 +67,9 @@ def run_experiment(params: Params, workspace: Workspace, workers: int, say: Say,
 
 def _key(params: Params) -> str:
     """Identify what an episode depends on beside its case."""
-    score = params.score.model_dump(mode="json", include={"method_parameters", "profile", "seed", "inject_time_error_s"})
+    score = params.score.model_dump(
+        mode="json", include={"method_parameters", "profile", "seed", "inject_time_error_s"}
+    )
     return digest({"remediate": params.remediate.model_dump(mode="json"), "score": score})[:8]
 
 
