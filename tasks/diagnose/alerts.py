@@ -6,6 +6,7 @@ repetitions of an alert are recognised by its fingerprint and start.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import logging
@@ -48,7 +49,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[Alert] = queue.Queue(MOST_WAITING)
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
         self.dropped = 0
 
@@ -57,12 +58,14 @@ class Inbox:
         taken = 0
         for each in _Webhook.model_validate_json(document).alerts:
             name = each.labels.get("alertname", "an alert")
-            if each.status == "firing" and name != OWN_ALERT and self._is_new(each):
+            key = _key(each)
+            if each.status == "firing" and name != OWN_ALERT and self._is_new(key):
                 try:
                     self._waiting.put_nowait(Alert(name=name, started=each.startsAt, labels=each.labels))
                     taken += 1
                 except queue.Full:
                     self.dropped += 1
+                    self._forget(key)
         return taken
 
     def wait(self, timeout_s: float) -> tuple[Alert, ...]:
@@ -83,8 +86,7 @@ class Inbox:
             found += more
         return found
 
-    def _is_new(self, alert: _Alert) -> bool:
-        key = f"{alert.fingerprint or json.dumps(alert.labels, sort_keys=True)} {alert.startsAt.isoformat()}"
+    def _is_new(self, key: bytes) -> bool:
         with self._lock:
             if key in self._known:
                 return False
@@ -92,6 +94,16 @@ class Inbox:
             while len(self._known) > MOST_REMEMBERED:
                 self._known.popitem(last=False)
         return True
+
+    def _forget(self, key: bytes) -> None:
+        """Forget an alert that was dropped: when it comes again, it is new."""
+        with self._lock:
+            self._known.pop(key, None)
+
+
+def _key(alert: _Alert) -> bytes:
+    text = f"{alert.fingerprint or json.dumps(alert.labels, sort_keys=True)} {alert.startsAt.isoformat()}"
+    return hashlib.sha256(text.encode()).digest()
 
 
 class Receiver:
@@ -134,6 +146,14 @@ def address_of(text: str) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
+def _length(text: str) -> int | None:
+    """Return the number of bytes that a header announces, None if it is none."""
+    try:
+        return int(text) if text.isdecimal() else None
+    except ValueError:  # more digits than int() takes
+        return None
+
+
 def _handler(inbox: Inbox, token_file: Path | None) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT_S
@@ -142,18 +162,21 @@ def _handler(inbox: Inbox, token_file: Path | None) -> type[BaseHTTPRequestHandl
             self._answer(200 if self.path == "/health" else 404, {})
 
         def do_POST(self) -> None:
-            length = self.headers.get("Content-Length", "")
+            given = self.headers.get("Content-Length")
+            length = _length(given or "")
             if self.path != "/alerts":
                 self._answer(404, {"error": "post to /alerts"})
             elif not self._allowed():
                 self._answer(401, {"error": "the bearer token is missing or wrong"})
-            elif not length.isdecimal():
+            elif given is None:
                 self._answer(411, {"error": "Content-Length is needed"})
-            elif int(length) > MOST_BYTES:
+            elif length is None:
+                self._answer(400, {"error": "Content-Length is no number"})
+            elif length > MOST_BYTES:
                 self._answer(413, {"error": f"at most {MOST_BYTES} bytes"})
             else:
                 try:
-                    self._answer(202, {"taken": inbox.put(self.rfile.read(int(length)))})
+                    self._answer(202, {"taken": inbox.put(self.rfile.read(length))})
                 except ValidationError as error:
                     self._answer(400, {"error": f"no webhook of Alertmanager: {error.errors()[0]['msg']}"})
 

@@ -187,7 +187,8 @@ class Watch:
             reply = self._asked(Ask(at=first, alerts=alerts))
         found = reply.diagnosis
         if (found is None or not found.named) and not last_try:
-            self._again = (time.monotonic() + AGAIN_S, alerts)
+            soonest, waiting = self._again or (time.monotonic() + AGAIN_S, ())
+            self._again = (soonest, (*waiting, *alerts))
             if found is not None:
                 incidents.remove(self.folder, found.incident)
             return

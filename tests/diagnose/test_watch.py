@@ -111,7 +111,20 @@ def test_the_inbox_is_bounded() -> None:
         inbox.put(webhook(f"a{i}"))
     assert len(inbox.wait(0)) == MOST_WAITING
     assert inbox.dropped == MOST_REMEMBERED + 10 - MOST_WAITING
+    for i in range(MOST_REMEMBERED + 10):
+        inbox.put(webhook(f"b{i}"))
+        inbox.wait(0)
     assert len(inbox._known) == MOST_REMEMBERED
+
+
+def test_an_alert_that_was_dropped_is_taken_when_it_comes_again() -> None:
+    inbox = Inbox()
+    for i in range(MOST_WAITING):
+        inbox.put(webhook(f"a{i}"))
+    assert inbox.put(webhook("late")) == 0
+    assert len(inbox.wait(0)) == MOST_WAITING
+    assert inbox.put(webhook("late")) == 1
+    assert inbox.put(webhook("late", "a0")) == 0
 
 
 def test_a_storm_is_one_diagnosis(tmp_path: Path) -> None:
@@ -166,6 +179,16 @@ def test_an_alert_without_a_root_is_looked_at_once_more(tmp_path: Path, monkeypa
     assert len(asked.asks) == 2
     assert "nothing significant" in said[-1]
     assert nothing.case.exists()
+
+
+def test_alerts_that_wait_for_a_second_look_share_it(tmp_path: Path) -> None:
+    asked = Asked(Reply(diagnosis(tmp_path, root=None)))
+    loop, _ = watch(tmp_path, asked)
+    loop.answer((alert("A"),))
+    assert loop._again is not None
+    soonest = loop._again[0]
+    loop.answer((alert("B"),))
+    assert loop._again == (soonest, (alert("A"), alert("B")))
 
 
 def test_a_look_keeps_only_what_names_a_root(tmp_path: Path) -> None:
@@ -283,6 +306,17 @@ def test_the_receiver_takes_webhooks_and_nothing_else(receiver: tuple[Receiver, 
     with urllib.request.urlopen(server.url.replace("/alerts", "/health"), timeout=10) as answer:
         assert answer.status == 200
     assert [each.name for each in inbox.wait(0)] == ["A"]
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "ten", "-1", "1.5", "\u00b2"])
+def test_a_length_that_is_none_is_refused(
+    length: str, receiver: tuple[Receiver, Inbox], capfd: pytest.CaptureFixture[str]
+) -> None:
+    server, inbox = receiver
+    assert post(server.url, b"", **{"Content-Length": length}) == 400
+    assert post(server.url, webhook("A")) == 202
+    assert len(inbox.wait(0)) == 1
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_receiver_asks_for_its_token(tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ def _target(runtime: AttachedRuntime, service: str) -> AttachedTarget:
     running = (pod for pod in alive if (pod.get("status") or {}).get("phase") == "Running")
     names = sorted((str(pod["metadata"]["name"]) for pod in running), key=in_order)
     known = {name: value for value, name in runtime.known.get(entry.name, {}).items()}
+    if known and service not in known:
+        raise InjectionRefusedError([f"{service}: its pod was not known when the stack was attached: attach it again"])
     index = entry.names.index(service)
     name = known.get(service) or (names[index] if index < len(names) else None)
     if name not in names:

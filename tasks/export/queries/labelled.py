@@ -25,7 +25,6 @@ from tasks.stack import Role
 Kind = Literal["gauge", "rate", "mean", "p50", "p90", "held"]
 """``mean`` and quantiles are of a histogram. ``held``: a gauge that Ray exports only while it is set."""
 
-HOLD_S = 30
 ANY: frozenset[Role] = ALL_ROLES | {"service"}
 BEHIND_A_GATEWAY = GATEWAY | HEAD
 MIB = 2.0**20
@@ -92,7 +91,7 @@ class Candidate:
             case "gauge":
                 value = self._selector() + (f" - {self._selector(name=self.minus)}" if self.minus else "")
             case "held":
-                value = f"last_over_time({self._selector()}[{HOLD_S}s])"
+                value = f"last_over_time({self._selector()}[$hold])"
             case "rate":
                 value = f"rate({self._selector()}[$window])"
             case "mean":

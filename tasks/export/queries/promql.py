@@ -13,6 +13,9 @@ from tasks.stack import ALL_ROLES, Role
 Combine = Literal["sum", "mean", "max", "min"]
 Accelerator = Literal["any", "gpu", "none"]
 
+LEAST_HOLD_S = 30.0
+"""A gauge that is exported only while it is set holds for so long, or for the rate window: two scrapes or more."""
+
 _SERIES = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)\{")
 
 
@@ -31,9 +34,9 @@ class Variant:
 
     Args:
         source: named in the column ``source``.
-        promql: ``$window`` stands for the rate window, ``$window_s`` for its length in seconds, ``$scope`` for the
-            matchers of the stack's series, ``$by`` for the labels that tell services apart; every name of a series is
-            followed by ``{``.
+        promql: ``$window`` stands for the rate window, ``$window_s`` for its length in seconds, ``$hold`` for how
+            long a gauge holds, ``$scope`` for the matchers of the stack's series, ``$by`` for the labels that tell
+            services apart; every name of a series is followed by ``{``.
         join: identifies the service of a series: by its label ``service`` where services are processes, else its pod.
         combine: how the values of a service's units (pods, GPUs) are combined.
         divisor: PromQL; ``promql`` is divided by it, service by service.
@@ -119,5 +122,6 @@ class MetricSpec:
 
 def _filled(promql: str, window_s: float, namespace: str | None = None, scope: str = "") -> str:
     text = promql.replace("$window_s", f"{window_s:g}").replace("$window", f"{round(window_s * 1000)}ms")
+    text = text.replace("$hold", f"{round(max(LEAST_HOLD_S, window_s) * 1000)}ms")
     scope = f'namespace="{namespace}"' if namespace else scope
     return text.replace("$scope", scope) if scope else text.replace("$scope,", "").replace("$scope", "")

@@ -13,6 +13,7 @@ from tasks.backends import backend_of
 from tasks.export.exporter import read_metrics
 from tasks.export.grid import TimeGrid
 from tasks.export.queries.labelled import CANDIDATES, LABELLED
+from tasks.export.queries.promql import LabelScope
 from tasks.export.sources.labelled import SeriesOwner, assign
 from tasks.params import validated
 from tasks.stack import Role
@@ -146,6 +147,15 @@ def test_the_table_asks_for_known_names_only_once() -> None:
     rows = [(each.metric, each.series, each.kind, each.matchers, each.roles) for each in CANDIDATES]
     assert len(rows) == len(set(rows))
     assert {variant.join for variants in LABELLED.values() for variant in variants} == {"labels"}
+
+
+@pytest.mark.parametrize(("window_s", "hold"), [(5, "30000ms"), (60, "60000ms"), (90.5, "90500ms")])
+def test_a_gauge_of_ray_holds_for_two_scrapes(window_s: float, hold: str) -> None:
+    """The rate window is never shorter than two scrapes."""
+    held = [each for each in CANDIDATES if each.kind == "held"]
+    asked = [query for each in held for query in each.variants[0].queries(window_s, None, LabelScope(("pod",)))]
+    assert len(asked) == len(held) > 5
+    assert all(f"[{hold}]" in query and "$" not in query for query in asked)
 
 
 def _read(url: str, tmp_path: Path, services: list[dict[str, Any]]) -> Any:

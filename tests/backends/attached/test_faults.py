@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from tasks.backends import backend_of
+from tasks.backends.attached.faults import SUPPORT
 from tasks.backends.attached.params import AttachedDeployParams
 from tasks.backends.attached.runtime import AttachedRuntime
-from tasks.inject.errors import InjectionError
+from tasks.inject.errors import InjectionError, InjectionRefusedError
 from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API
 from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL, SERVICE_LABEL
 from tasks.inject.recover import residue
@@ -133,6 +134,18 @@ def test_what_cannot_be_told_apart_or_measured_is_refused(stack: ClusterStack, m
     asked = allowed(stack, "engine-1")
     asked["deploy"]["prometheus"]["auth"] = {"bearer": {"env": "TOKEN"}}
     assert "a Prometheus that asks for no credentials" in _refused(stack, asked)
+
+
+@pytest.mark.usefixtures("label")
+def test_a_replica_that_was_not_seen_is_not_guessed(stack: ClusterStack) -> None:
+    """Only the second pod had series when the stack was attached: it is engine-0, and nobody knows engine-1."""
+    ours = attach(stack, allowed(stack, "engine-0", "engine-1"))
+    pods = stack.cluster.objects("v1", "Pod", stack.runtime.namespace, "app=ray-replicas-0")
+    second = sorted(str(pod["metadata"]["name"]) for pod in pods)[1]
+    runtime: Any = ours.runtime.model_copy(update={"known": {"engine": {second: "engine-0"}}})
+    with pytest.raises(InjectionRefusedError, match="engine-1: its pod was not known when the stack was attached"):
+        SUPPORT.target(runtime, "engine-1")
+    assert SUPPORT.target(runtime, "engine-0").pod == second
 
 
 @pytest.mark.usefixtures("label")
