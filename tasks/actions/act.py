@@ -63,12 +63,14 @@ def undo_action(workspace: Workspace, action: str, target: str) -> list[str]:
     """Undo this action on ``target`` wherever it lasts; return what was done.
 
     Raises:
-        ActionError: it could not be undone.
+        ActionError: it could not be undone, or was cut off and has no way back.
     """
     done = []
     for journal in lasting(workspace):
         if (journal.kind, journal.target.name) != (action, target):
             continue
+        if journal.finishes:
+            raise ActionError(f"{action} of {target} has no way back; `rcarena inject --recover` finishes it")
         path = journal_path(workspace.journal.resolve(), journal.injection_id)
         try:
             done.append(recover_journal(path, by="undo") or f"{journal.phrase}: was undone")
@@ -146,19 +148,28 @@ def _executor(runtime: Runtime, kind: ActionKind, target: str, action_id: str) -
 def _once(runtime: Runtime, kind: ActionKind, target: str, path: Path) -> Journal:
     """Find the action done, or do it; the caller holds its lock."""
     if path.exists():
-        known = read_journal(path)
+        known = _known(path)
         if known.state == "active":
             return known
         if known.open:  # a process before this one was killed
             recover_journal(path, by="the next try")
             known = read_journal(path)
-        if known.finishes:
+        if known.finishes and known.began:
             return known
     executor = _executor(runtime, kind, target, path.stem)
     refused = executor.refusal()
     if refused:
         raise ActionRefusedError(f"{kind.name} of {target}: {refused}")
     return _carry_out(executor, _journal(executor, kind, path), path)
+
+
+def _known(path: Path) -> Journal:
+    """Return the journal of an earlier try; the timer of an action that lasts is ended, so that it goes on lasting."""
+    with journal_lock(path, LOCK_S):  # no timer is amid its undo
+        known = read_journal(path)
+        if known.state == "active" and not end_marked(DEAD_MAN_MARKER, path):
+            raise FaultError("it lasts, but its timer does not end and will undo it")
+    return known
 
 
 def _journal(executor: ActionExecutor[Any], kind: ActionKind, path: Path) -> Journal:
@@ -183,9 +194,9 @@ def _carry_out(executor: ActionExecutor[Any], journal: Journal, path: Path) -> J
     """Act, and end the timer when the state before or the state after is reached."""
     with journal_lock(path, LOCK_S):
         write_journal(path, journal)
-        start_dead_man(path, journal)
         journal.state = "applying"
         journal.applied_at = datetime.now(UTC)
+        start_dead_man(path, journal)  # remembers it as begun: should the file be lost, it finishes the action
         write_journal(path, journal)
         left = _begin(executor, journal, path) if executor.lasts else undo(path, journal, by="the action")
     if left:

@@ -94,6 +94,11 @@ class Journal(BaseModel):
         return phrase(self.kind, self.target.name)
 
     @property
+    def began(self) -> bool:
+        """False for an action without a way back that was cut off before it acted: it stays undone."""
+        return not self.finishes or self.applied_at is not None
+
+    @property
     def closing(self) -> str:
         """What running the undo steps does."""
         return "finished" if self.finishes else "undone"

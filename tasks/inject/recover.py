@@ -41,7 +41,7 @@ def undo(path: Path, journal: Journal, by: str) -> list[str]:
     Returns what is left of the fault, and the journal if it cannot be written and so stays open. A journal whose
     directory was deleted does not count as open.
     """
-    steps = () if journal.finishes and journal.state == "planned" else journal.undo  # what never began stays undone
+    steps = journal.undo if journal.began else ()
     journal.state = "undoing"
     _record(path, journal)
     left: list[str] = []
@@ -113,14 +113,14 @@ def recover_journal(
         done = f"{journal.injection_id}: {journal.phrase}"
         if journal.open:
             if not journal.reason or journal.state == "failed":
-                journal.reason = f"cut short and {journal.closing} by {by}"
+                journal.reason = f"cut short and {journal.closing} by {by}" if journal.began else "did not begin"
             left = undo(path, journal, by)
             if left or not with_force:
                 raise FaultError(f"{done} is not {journal.closing}: {'; '.join(left) or 'its processes do not die'}")
             if journal.unconfirmed:
                 raise FaultError(f"{done} is removed, but {'; '.join(journal.unconfirmed)}")
     end_marked(DEAD_MAN_MARKER, path)
-    return f"{done}: {journal.closing}"
+    return f"{done}: {journal.closing if journal.began else 'did not begin'}"
 
 
 def recover(workspace: Workspace) -> list[str]:

@@ -36,6 +36,11 @@ def test_a_restart_is_a_new_pod_once(stack: ClusterStack):
     assert residue(stack.workspace) == []
 
 
+def test_a_head_is_not_restarted(stack: ClusterStack):
+    with pytest.raises(ActionRefusedError, match=r"restart cannot act on 'ray-head' \(role head\)"):
+        act(stack.runtime, stack.workspace, "restart", "ray-head", "case-1")
+
+
 @pytest.mark.parametrize(
     ("action", "why"),
     [("eject", "Serve cannot take one out"), ("reschedule", "to cordon a node"), ("restore", "agent")],

@@ -7,16 +7,17 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from tasks.actions import act as module
 from tasks.actions.act import act, lasting, refusal, undo_action
-from tasks.actions.errors import ActionRefusedError
+from tasks.actions.errors import ActionError, ActionRefusedError
 from tasks.inject.executors.local.network import egress_residue
 from tasks.inject.executors.local.repair import ejected_file
-from tasks.inject.journal import journal_path, read_journal
-from tasks.inject.recover import recover, recover_fully, residue
+from tasks.inject.journal import Journal, journal_path, read_journal
+from tasks.inject.recover import recover, recover_fully, recover_journal, residue
 from tasks.system.marked_processes import DEAD_MAN_MARKER, marked_processes
 from tests.inject.ministack import CORES, MiniStack, fetch
 from tests.inject.once import once
@@ -76,6 +77,8 @@ def test_a_restart_ends_a_freeze(clean: MiniStack):
 def test_eject_lasts_until_it_is_undone(clean: MiniStack):
     act(clean.runtime, clean.workspace, "eject", REPLICA, "bad")
     assert act(clean.runtime, clean.workspace, "eject", REPLICA, "bad").state == "active"
+    with pytest.raises(ActionRefusedError, match="it is ejected already"):  # the undo of either would undo both
+        act(clean.runtime, clean.workspace, "eject", REPLICA, "another case")
     assert is_ejected(clean)
     assert not is_ejected(clean, "ray-replicas-1")
     assert [each.phrase for each in lasting(clean.workspace)] == [f"eject on {REPLICA}"]
@@ -141,6 +144,64 @@ def test_what_cannot_be_done_is_refused_in_one_line(clean: MiniStack, action: st
         act(clean.runtime, clean.workspace, action, target, "x")
     assert refusal(clean.runtime, action, target)
     assert refusal(clean.runtime, "restart", REPLICA) is None
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def cut_off(stack: MiniStack, action: str, case_id: str) -> Path:
+    with pytest.raises(Killed):
+        act(stack.runtime, stack.workspace, action, REPLICA, case_id)
+    return journal_path(stack.workspace.journal.resolve(), f"{case_id}.{REPLICA}.{action}")
+
+
+def test_what_did_not_begin_is_not_taken_for_done(clean: MiniStack, monkeypatch: pytest.MonkeyPatch):
+    before, remembered = pids(clean), []
+
+    def killed_beside_the_timer(_: Path, journal: Journal) -> None:
+        remembered.append((journal.state, journal.began))
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "start_dead_man", killed_beside_the_timer)
+        path = cut_off(clean, "restart", "planned")
+    assert read_journal(path).state == "planned"
+    assert remembered == [("applying", True)]
+    assert recover_journal(path) == f"planned.{REPLICA}.restart: restart on {REPLICA}: did not begin"
+    assert read_journal(path).reason == "did not begin"
+    assert pids(clean) == before
+    assert act(clean.runtime, clean.workspace, "restart", REPLICA, "planned").began
+    until(lambda: serves(clean), "it does not come back")
+    assert not pids(clean) & before
+
+
+def test_what_was_cut_off_and_has_no_way_back_is_not_undone(clean: MiniStack, monkeypatch: pytest.MonkeyPatch):
+    before = pids(clean)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "undo", killed)
+        path = cut_off(clean, "restart", "begun")
+    with pytest.raises(ActionError, match="has no way back; `rcarena inject --recover` finishes it"):
+        undo_action(clean.workspace, "restart", REPLICA)
+    assert pids(clean) == before
+    assert recover_journal(path) == f"begun.{REPLICA}.restart: restart on {REPLICA}: finished"
+    until(lambda: serves(clean), "it does not come back")
+    assert not pids(clean) & before
+
+
+def test_the_next_try_ends_the_timer_of_what_lasts(clean: MiniStack, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "end_marked", killed)
+        path = cut_off(clean, "eject", "timed")
+    assert marked_processes(DEAD_MAN_MARKER, path)
+    assert act(clean.runtime, clean.workspace, "eject", REPLICA, "timed").state == "active"
+    assert not marked_processes(DEAD_MAN_MARKER, path)
+    assert is_ejected(clean)
+    undo_action(clean.workspace, "eject", REPLICA)
 
 
 def _act(stack: MiniStack, action: str, case_id: str) -> None:

@@ -15,7 +15,10 @@ class LocalEject(ActionExecutor[LocalTarget]):
     lasts = True
 
     def refusal(self) -> str | None:
-        return "this stack was started by a version that cannot eject" if ejected_file(self.target) is None else None
+        file = ejected_file(self.target)
+        if file is None:
+            return "this stack was started by a version that cannot eject"
+        return "it is ejected already" if file.exists() else None
 
     def steps(self) -> tuple[Readmit]:
         return (Readmit(),)

@@ -42,8 +42,9 @@ class LocalRestart(ActionExecutor[LocalTarget]):
 
 
 class PodRestart(ActionExecutor[KubernetesTarget]):
-    """Deletes the service's pods; their controller makes new ones."""
+    """Deletes the service's pods; their controller makes new ones. (Whether replicas survive a new head is unknown.)"""
 
+    roles = frozenset({"gateway", "replica"})
     grace_s = 5.0
 
     def refusal(self) -> str | None:
@@ -61,7 +62,7 @@ register(
         name="restart",
         summary="ends the service's processes (pods); the platform starts it again where it was",
         undo="none: requests under way are lost",
-        needs="it runs; a head only where its replicas survive that (local: never)",
+        needs="it runs; no head (local, Kubernetes): its replicas may not survive that",
         cures={
             "process-freeze": 1,
             "engine-stall": 1,
