@@ -207,11 +207,13 @@ class Sampling(Record):
 
 
 class Label(Record):
-    """The statement of a person on what an incident was. ``roots``: empty if it had none; ``note``: in their words."""
+    """The statement of a person on what an incident was. ``roots``: empty if it had none; ``note``: in their words.
+    ``change``: when it had been found to begin, before anybody gave another time; None: not known."""
 
     labelled: AwareDatetime
     roots: tuple[Injection, ...] = ()
     note: str = ""
+    change: AwareDatetime | None = None
 
 
 CaseKind = Literal["experiment", "incident"]

@@ -94,7 +94,8 @@ def diagnose(
     busy = DiagnoseError(f"another diagnosis is under way in {place.root}")
     with FileLock(place.root / ".diagnose.lock", busy, timeout_s=WAIT_S):
         recording = _recording(case, checked, one_stack(checked, place, stack))
-        found = answer(recording, question, checked, place.incidents, (lambda _: None) if as_json else console.say)
+        say = (lambda _: None) if as_json else console.say
+        found = answer(recording, question, checked, place.incidents, say, also=(place.cases,))
     prune(place.incidents, checked.diagnose.keep, checked.diagnose.keep_days)
     if isinstance(found, NoChange):
         console.show(json.dumps({"named": False, "text": found.text}) if as_json else found.text)

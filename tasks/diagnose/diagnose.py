@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -74,8 +74,9 @@ def diagnose(
     folder: Path,
     say: Say = log.info,
     open_pool: OpenPool = LocalPool,
+    also: Sequence[Path] = (),
 ) -> Diagnosis | NoChange:
-    """Diagnose an incident and keep it in ``folder``.
+    """Diagnose an incident and keep it in ``folder``, under a name that is taken neither there nor in ``also``.
 
     Of several changes the latest counts at which a root is named, else the latest.
 
@@ -99,7 +100,8 @@ def diagnose(
     kept: Diagnosis | None = None
     with closing(open_pool(Limits(score.timeout_s, score.memory_mb, (str(folder.absolute()),)))) as pool:
         for number, window in enumerate(windows[:CANDIDATES]):
-            found = _diagnose_window(recording, window, question, score, folder, say, pool, number)
+            name = incidents.name_of(window.change, (folder, *also))
+            found = _diagnose_window(recording, window, question, score, folder, say, pool, number, name)
             if kept is None:
                 kept = found
             elif found.named:
@@ -133,9 +135,9 @@ def _diagnose_window(
     say: Say,
     pool: PairPool,
     number: int,
+    name: str,
 ) -> Diagnosis:
     """Record the incident of one window and let the methods rank."""
-    name = incidents.name_of(window.change)
     say(f"export: {clock(window.start)} to {clock(window.end)}")
     case = recording.record(name, window, folder)
     say(f"rank: {', '.join(question.methods)}")

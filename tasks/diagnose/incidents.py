@@ -6,9 +6,11 @@ its campaign and is never removed.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,9 +23,17 @@ from tasks.system.durable import write_durably
 log = logging.getLogger(__name__)
 
 
-def name_of(change: datetime) -> str:
-    """Return the name of an incident: when it began, to the second."""
-    return f"incident-{change.astimezone(UTC):%Y%m%d-%H%M%S}"
+def name_of(change: datetime, folders: Sequence[Path] = ()) -> str:
+    """Return the name of an incident: when it began, to the second; with a number if it is taken in ``folders``."""
+    name = f"incident-{change.astimezone(UTC):%Y%m%d-%H%M%S}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(each for each in names if not any(_is_taken(folder, each) for folder in folders))
+
+
+def _is_taken(folder: Path, incident: str) -> bool:
+    return any(
+        path.exists() for path in (folder / incident, page_file(folder, incident), answers_file(folder, incident))
+    )
 
 
 def answers_file(folder: Path, incident: str) -> Path:

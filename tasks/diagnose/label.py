@@ -23,7 +23,7 @@ def label(
 ) -> Case:
     """Say which (service, kind) were the roots of an incident, none if ``roots`` is empty, and publish it in ``cases``.
 
-    Earlier labels stay in the history; the last one counts. ``at``: when it began, if not at the change.
+    Earlier labels stay in the history; the last one counts. ``at``: when it began, if not at the change that was found.
 
     Raises:
         ParamsError: it is no incident, or a service, a kind or the time cannot be.
@@ -32,9 +32,15 @@ def label(
     record = case.record
     if problems := _problems(record, roots, at):
         raise ParamsError(problems)
-    begin = at or record.phases[-1].start
+    there = cases / record.case_id
+    if there.exists() and there.resolve() != case.path.resolve():
+        raise ParamsError(
+            [f"{case.path}: {there} is there already; correct that one with `rcarena label {there}`, or move it away"]
+        )
+    change = next((each.change for each in record.labels if each.change), record.phases[-1].start)
+    begin = at or change
     injections = tuple(_labelled(record, service, kind, begin) for service, kind in roots)
-    said = Label(labelled=datetime.now(UTC), roots=injections, note=note)
+    said = Label(labelled=datetime.now(UTC), roots=injections, note=note, change=change)
     labelled = record.model_copy(
         update={
             "injections": injections,

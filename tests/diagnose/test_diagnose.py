@@ -25,6 +25,7 @@ from tasks.rca.run.pair import Suspect
 from tests.command import ROOT, rcarena_here
 from tests.copies import copied
 from tests.diagnose.conftest import TWO_ROOTS
+from tests.score.processes import InThisProcess
 from tests.synthetic import T0, synthetic_case
 
 
@@ -72,6 +73,28 @@ def test_the_text_names_what_a_person_needs(diagnosis: Diagnosis) -> None:
     assert "ROOT  ray-head: network-delay" in text
     assert "calls over its link are late" in text
     assert text.index("ROOT") < text.index("rank  peerwise") < text.index("page: ")
+
+
+def test_an_incident_of_somebody_else_is_never_touched(tmp_path: Path, params: Params) -> None:
+    """It is diagnosed again, from its own folder too: every answer gets a name of its own."""
+    folder, labelled = tmp_path / "incidents", tmp_path / "cases"
+    at = T0 + timedelta(seconds=25)
+
+    def again(recording: CaseRecording) -> Diagnosis:
+        question = Question(("nsigma",), at=at)
+        found = diagnose(recording, question, params, folder, open_pool=InThisProcess, also=(labelled,))
+        assert isinstance(found, Diagnosis)
+        return found
+
+    first = again(CaseRecording(synthetic_case(tmp_path / "elsewhere")))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    second = again(CaseRecording(read_case(first.case)))
+    assert (first.incident, second.incident) == (incidents.name_of(at), f"{incidents.name_of(at)}-2")
+    (labelled / f"{incidents.name_of(at)}-3").mkdir(parents=True)
+    assert again(CaseRecording(read_case(first.case))).incident == f"{incidents.name_of(at)}-4"
+    incidents.remove(folder, second.incident)
+    assert {path: path.read_bytes() for path in before} == before
+    assert validate_case(first.case) == []
 
 
 def test_a_fault_free_case_has_nothing_significant(tmp_path: Path, params: Params) -> None:

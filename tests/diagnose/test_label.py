@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.campaign.collect import set_aside
-from tasks.case import Case, read_case, validate_case
+from tasks.case import Case, CaseRecord, read_case, validate_case
 from tasks.console import Console
 from tasks.diagnose.label import label
 from tasks.diagnose.recording import CaseRecording, Window
@@ -58,6 +59,7 @@ def test_the_last_label_counts_and_earlier_ones_are_kept(incident: Case, workspa
     assert second.record.targets == ("ray-replicas-1",)
     assert second.record.phases[1].start == later
     third = label(second, [], workspace.cases)
+    assert third.record.phases[1].start == CHANGE
     assert third.record.roots == ()
     assert [[root.target for root in each.roots] for each in third.record.labels] == [
         ["ray-head"],
@@ -68,12 +70,32 @@ def test_the_last_label_counts_and_earlier_ones_are_kept(incident: Case, workspa
     assert not third.record.undisturbed
 
 
+def test_a_label_without_the_change_is_read(incident: Case, workspace: Workspace) -> None:
+    """An earlier version kept no change: the last time counts."""
+    later = CHANGE + timedelta(seconds=5)
+    first = label(incident, [("ray-head", "network-delay")], workspace.cases, at=later)
+    file = first.path / "case.json"
+    document = json.loads(file.read_text())
+    del document["labels"][0]["change"]
+    old = Case(first.path, CaseRecord.model_validate_json(json.dumps(document)))
+    assert label(old, [], workspace.cases).record.phases[1].start == later
+
+
+def test_another_incident_of_that_name_is_not_published_over(incident: Case, workspace: Workspace) -> None:
+    copy = shutil.copytree(incident.path, workspace.root / "copy" / "incident-1")
+    first = label(incident, [("ray-head", "network-delay")], workspace.cases)
+    with pytest.raises(ParamsError, match="incident-1 is there already; correct that one with `rcarena label"):
+        label(read_case(copy), [], workspace.cases)
+    assert read_case(first.path).record == first.record
+    assert validate_case(copy) == []
+
+
 def test_scores_take_no_incident_without_a_label(incident: Case, workspace: Workspace, params: Params) -> None:
     shutil.copytree(incident.path, workspace.cases / "incident-1")
     score = params.score.model_copy(update={"methods": ("nsigma",), "bootstrap_samples": 100})
     with pytest.raises(ScoreError, match="no finished case to score"):
         score_campaign(workspace.cases, score, workspace.scores)
-    label(incident, [("ray-replicas-1", "cpu-stress")], workspace.cases)
+    label(read_case(workspace.cases / "incident-1"), [("ray-replicas-1", "cpu-stress")], workspace.cases)
     result = score_campaign(workspace.cases, score, workspace.scores, open_pool=InThisProcess)
     assert [truth.case for truth in result.truths] == ["incident-1"]
     assert "labelled by people, confirmed by no probe: incident-1" in result.notes
