@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ def rcarena(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def rcarena_here(*arguments: str) -> Result:
     """In this process: quicker, for what needs no process of its own."""
+    exports = logging.getLogger("tasks.export")
+    level = exports.level
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.chdir(ROOT):
@@ -31,6 +34,7 @@ def rcarena_here(*arguments: str) -> Result:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        exports.setLevel(level)
 
 
 def params_with_score(folder: Path, **score: object) -> Path:

@@ -104,7 +104,7 @@ class Remedy:
         now_s = time.time()
         taken: list[Taken] = []
         earlier: list[Taken] = []
-        for journal in actions_of(self._place):
+        for journal in (each for each in actions_of(self._place) if each.began):
             at_s = journal.start_at.timestamp()
             back_s = at_s + self._params.guards.restart_s
             ours = journal.injection_id.startswith(f"{diagnosis.incident}.")

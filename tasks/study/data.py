@@ -17,7 +17,7 @@ from tasks.score.errors import ScoreError
 from tasks.score.files import ScoreFiles, read_score_files
 from tasks.score.findings import read_findings
 from tasks.score.sets import SetMatch, roots_named
-from tasks.study.plan import Campaign, Split, Study
+from tasks.study.plan import COMPUTED, Campaign, Split, Study
 from tasks.study.run import scores_of
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ def read_data(study: Study, place: Path) -> StudyData:
 def _check_reality(campaign: Campaign, records: Iterable[CaseRecord]) -> None:
     """Simulated cases stand in no table beside recorded ones."""
     for record in records:
-        if record.stack.simulated != (campaign.split == "simulated"):
+        if record.stack.simulated != (campaign.split == COMPUTED):
             what = "is simulated" if record.stack.simulated else "is recorded"
             raise ScoreError(
                 f"{campaign.cases}: {record.case_id} {what}; it cannot be among the {campaign.split} cases"

@@ -21,6 +21,8 @@ from tasks.validation import Frozen, Plain, validation_problems
 
 Split = Literal["development", "unseen", "simulated"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+COMPUTED: Split = "simulated"
+"""The split of campaigns whose cases were computed; no other has such cases."""
 
 
 class VariantParams(Frozen):

@@ -90,6 +90,7 @@ def test_what_was_done_to_a_target_counts_whatever_the_incident_is_called(
     diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ):
     done = SimpleNamespace(
+        began=True,
         start_at=datetime.now(UTC) - timedelta(seconds=30),
         injection_id="incident-of-before.eject",
         kind="eject",

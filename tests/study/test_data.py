@@ -66,5 +66,5 @@ def test_a_campaign_without_scores_is_named(study: Study, tmp_path: Path) -> Non
 def test_simulated_cases_stand_beside_no_recorded_ones(study: Study, root: Path) -> None:
     dev = next(campaign for campaign in study.campaigns if campaign.name == "dev")
     wrong = replace(study, campaigns=(replace(dev, split="simulated"),))
-    with pytest.raises(ScoreError, match="a-single is recorded; it cannot be among simulated cases"):
+    with pytest.raises(ScoreError, match="a-single is recorded; it cannot be among the simulated cases"):
         read_data(wrong, root / "place")

