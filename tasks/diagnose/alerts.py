@@ -6,6 +6,7 @@ repetitions of an alert are recognised by its fingerprint and start.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -174,6 +175,8 @@ def _handler(inbox: Inbox, token_file: Path | None) -> type[BaseHTTPRequestHandl
                 self._answer(400, {"error": "Content-Length is no number"})
             elif length > MOST_BYTES:
                 self._answer(413, {"error": f"at most {MOST_BYTES} bytes"})
+                with contextlib.suppress(OSError):  # who still sends would not see the answer
+                    self.rfile.read(min(length, 2 * MOST_BYTES))
             else:
                 try:
                     self._answer(202, {"taken": inbox.put(self.rfile.read(length))})
