@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -27,11 +27,13 @@ from tasks.case import (
     Sampling,
     SignalName,
     Stack,
+    as_signal,
 )
 from tasks.diagnose.errors import DiagnoseError
 from tasks.diagnose.timeline import Event, events_of_case, events_of_prometheus
 from tasks.export.base import ExportContext, TelemetrySources, export_errors_of
 from tasks.export.exporter import export_case
+from tasks.export.masking import masked
 from tasks.export.queries.metrics import METRIC_MAP_VERSION, explain_missing, missing_metrics
 from tasks.export.sources.http import NO_ACCESS
 from tasks.export.sources.prometheus import PrometheusClient
@@ -201,10 +203,12 @@ class LiveRecording(Recording):
 
 
 class CaseRecording(Recording):
-    """A finished case of any kind. What was injected into it is left out."""
+    """A finished case of any kind. What was injected into it is left out. ``mask``: patterns of what log
+    lines must not show."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, mask: Sequence[str] = ()) -> None:
         self._case = case
+        self._mask = mask
         self.stack = case.record.stack
 
     @cached_property
@@ -230,7 +234,7 @@ class CaseRecording(Recording):
                 if table.empty:
                     completeness[signal] = Completeness(status="missing", reason=NO_ROW)
                 else:
-                    writer.write(signal, table)
+                    writer.write(signal, masked(signal, as_signal(signal, table), self._mask))
             return writer.finish(
                 old.model_copy(
                     update={

@@ -5,9 +5,12 @@ Patterns are those of RE2 (no look-around), which Arrow applies to whole columns
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,20 +18,44 @@ from tasks.case import SIGNALS, SignalName, as_signal
 
 MASK: Final = "(masked)"
 
-_QUOTED = r"""'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?"""
+_KEY: Final = (
+    r"(?:(?:prompt|generated|input|output|reasoning|delta|raw|user|system|full|negative)_)?"
+    r"(?:prompts?|messages|contents?|texts?|inputs?|outputs?|completions?)"
+)
+_IDS: Final = r"(?:(?:prompt|generated|input|output)_(?:token_)?ids|token_ids)"
+_SEPARATOR: Final = r"""\\*['"]?\s*[:=]\s*"""
+_QUOTED: Final = (
+    r"""'(?:[^'\\]|\\+[^'\\]|\\(?:\\\\)*')*(?:'|\\.*)?|"(?:[^"\\]|\\+[^"\\]|\\(?:\\\\)*")*(?:"|\\.*)?"""
+    r"""|\\'(?:[^'\\]|\\+[^'\\]|\\{3}(?:\\{4})*')*(?:\\'|['\\].*)?"""
+    r"""|\\"(?:[^"\\]|\\+[^"\\]|\\{3}(?:\\{4})*")*(?:\\"|["\\].*)?"""
+    r"""|\\\\+['"].*"""
+)
+"""Text in quotes, as it is or escaped once. Where backslashes leave open whether a quote ends it, and where it is
+escaped more often, it reaches to the end: rather too much is hidden than too little."""
+_STRINGS: Final = r"""\[\s*(?:(?:'[^'\\]*'|"[^"\\]*")\s*,?\s*)*\]"""
+_FIGURES: Final = r"""[()\d\s,.'"-]"""
+_NUMBERS: Final = (
+    r"(?:tensor\(|array\((?:'\w',\s*)?)?"
+    rf"(?:\[(?:{_FIGURES}|\[(?:{_FIGURES}|\[{_FIGURES}*\])*\])*\]|\[(?:{_FIGURES}|[\[\]])*|\(\s*\d{_FIGURES}*)"
+)
+_IN_QUERY: Final = r"""(?is)([?&](?:prompt|text|input|inputs|query|q|messages))(=)[^\s&'"#\\]*"""
 PROMPTS_IN_LOGS: Final = (
-    rf"""(?i)\b(prompt|prompts|messages|prompt_text|generated_text|output_text)(['"]?\s*[:=]\s*)(?:{_QUOTED}|\[.*\])""",
-    r"""(?i)\b(prompt_token_ids|output_token_ids)(['"]?\s*[:=]\s*)\[[^\]]*\]?""",
-    rf"""(['"]content['"])(\s*:\s*)(?:{_QUOTED})""",
+    rf"(?is)\b({_KEY})({_SEPARATOR})(?:[bru]?(?:{_QUOTED})|{_STRINGS}|[\[{{].*|\(\s*\\*['\"\[{{].*)",
+    rf"(?is)\b({_IDS})({_SEPARATOR}){_NUMBERS}",
+    _IN_QUERY,
 )
 """Places where engines and servers print what a user asked and what was answered, such as vLLM's ``Received request
-…: prompt: '…'``. Key and separator stay."""
-PROMPTS_IN_SPANS: Final = (
-    r'"((?:gen_ai\.(?:prompt|completion|content|input|output|system_instructions)|llm\.(?:prompts|completions|input|output)'
-    r'|traceloop\.entity\.(?:input|output)|input\.value|output\.value)[^"]*)"(\s*:\s*)"(?:[^"\\]|\\.)*"',
+…: prompt: '…'`` and ``Generated response …: output: '…'``, and SGLang's ``text='…'``. Key and separator stay. A list
+or an object that holds more than plain texts is hidden with all that follows it."""
+_ATTRIBUTE: Final = (
+    r"gen_ai\.(?:prompt|completion|content|input|output|system_instructions|tool\.call\.(?:arguments|result))"
+    r"|llm\.(?:prompts|completions|input|output)|traceloop\.entity\.(?:input|output)|input\.value|output\.value"
 )
+PROMPTS_IN_SPANS: Final = rf'"((?:{_ATTRIBUTE})[^"]*)"(\s*:\s*)"(?:[^"\\]|\\.)*"?'
 """Attributes in which tracing libraries keep prompts and answers, by the names of OpenTelemetry, OpenInference and
 OpenLLMetry."""
+_NESTED: Final = rf'"(?:{_ATTRIBUTE})[^"]*"\s*:\s*[\[{{]'
+_ATTRIBUTE_NAME: Final = re.compile(_ATTRIBUTE)
 
 
 def pattern_problem(pattern: str) -> str:
@@ -51,10 +78,35 @@ def masked(signal: SignalName, table: pa.Table, patterns: Sequence[str]) -> pa.T
         return _with(signal, table, "message", text)
     if signal == "spans":
         text = table["attributes"]
-        for pattern in PROMPTS_IN_SPANS:
-            text = pc.replace_substring_regex(text, pattern=pattern, replacement=rf'"\1"\2"{MASK}"')
+        text = pc.replace_substring_regex(text, pattern=PROMPTS_IN_SPANS, replacement=rf'"\1"\2"{MASK}"')
+        text = pc.replace_substring_regex(text, pattern=_IN_QUERY, replacement=rf"\1\2{MASK}")
+        nested = pc.match_substring_regex(text, pattern=_NESTED)
+        if pc.any(nested).as_py():
+            pairs = zip(text.to_pylist(), nested.to_pylist(), strict=True)
+            values = [_without_nested(each) if hit else each for each, hit in pairs]
+            text = pa.chunked_array([pa.array(values, SIGNALS[signal].field("attributes").type)])
         return _with(signal, table, "attributes", text)
     return table
+
+
+def _without_nested(attributes: str) -> str:
+    """Return attributes (JSON) with lists and objects of prompts masked; none of them if they are no JSON."""
+    try:
+        found = orjson.loads(attributes)
+    except orjson.JSONDecodeError:
+        return "{}"
+    return json.dumps(_hidden(found), ensure_ascii=False, separators=(",", ":"))
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_hidden(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: MASK if isinstance(each, list | dict) and _ATTRIBUTE_NAME.match(name) else _hidden(each)
+        for name, each in value.items()
+    }
 
 
 def _with(signal: SignalName, table: pa.Table, column: str, values: pa.ChunkedArray) -> pa.Table:

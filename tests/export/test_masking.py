@@ -1,0 +1,122 @@
+"""Prompts and answers are in no log line and no span of a case, however an engine prints them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tasks.case import SIGNALS, Case, as_signal
+from tasks.diagnose.recording import CaseRecording, Window
+from tasks.export.masking import MASK, masked
+from tests.synthetic import T0, synthetic_case
+
+SECRET = "s3cret"
+TEXTS = (
+    SECRET,
+    f"a {SECRET}",
+    f'it\'s "{SECRET}"',
+    f"line\nline {SECRET}]",
+    f"back\\slash\\ {SECRET}\\",
+    f"[1] {{x}} {SECRET} 'q' \\\"",
+    f"prompt: '{SECRET}'",
+)
+FORMS = (
+    "Received request cmpl-1: prompt: {repr}, params: None",
+    "Generated response chatcmpl-1: output: {repr}, output_token_ids: [77, 77], finish_reason: stop",
+    "Finish: obj=Input(rid='1', text={repr}, input_ids=[77, 77]), out={{'text': {repr}, 'output_ids': [77]}}",
+    "obj=GenerateReqInput(text=[{repr}, {repr}], input_ids=[[77], [77, 77]], stream=False)",
+    "messages=[{{'role': 'user', 'content': {repr}}},\n {{'role': 'x', 'content': {repr}}}]",
+    '{{"content": [{{"type": "text", "text": {json}}}], "n": 1}}',
+    '{{"prompt": {json}, "input": {{"deep": {json}}}}}',
+    "ChatMessage(content={repr}) output_ids=tensor([[77, 77]])",
+    "Input: b{repr} text=({repr},)",
+)
+
+
+def hidden(*lines: str) -> list[str]:
+    rows = pd.DataFrame([{"time": pd.Timestamp(T0), "service": "vllm-0", "message": line} for line in lines])
+    return [str(each) for each in masked("logs", as_signal("logs", rows), ())["message"].to_pylist()]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_log_line_holds_what_was_asked_or_answered(form: str, text: str) -> None:
+    line = form.format(repr=repr(text), json=json.dumps(text))
+    lines = [line, json.dumps({"msg": line}), json.dumps({"log": json.dumps({"msg": line})}), repr(line), f"x\n{line}"]
+    lines += [line[:end] for end in range(0, len(line), 9)]
+    found = hidden(*lines)
+    for before, after in zip(lines, found, strict=True):
+        assert SECRET not in after, before
+        assert "77" not in after, before
+    assert hidden(*found) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("prompt: 'x', params: y", f"prompt: {MASK}, params: y"),
+        (
+            "output: 'x', output_token_ids: [1, 2], reason: stop",
+            f"output: {MASK}, output_token_ids: {MASK}, reason: stop",
+        ),
+        ('{"msg":"{\\"prompt\\": \\"x\\"}"}', f'{{"msg":"{{\\"prompt\\": {MASK}}}"}}'),
+        ("prompts=['a', \"b\"], n=2", f"prompts={MASK}, n=2"),
+        ("POST /generate?n=1&prompt=a%20b HTTP/1.1", f"POST /generate?n=1&prompt={MASK} HTTP/1.1"),
+    ],
+)
+def test_the_rest_of_a_line_stays(line: str, expected: str) -> None:
+    assert hidden(line) == [expected]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "CUDA out of memory",
+        "Avg prompt throughput: 5.1 tokens/s",
+        "context: 'a' gpu_ids: [0, 1]",
+        "message: 'no answer'",
+    ],
+)
+def test_other_lines_stay(line: str) -> None:
+    assert hidden(line) == [line]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("form", [lambda s: s, lambda s: [s], lambda s: [{"a": [s]}, [s]], lambda s: {"content": s}])
+@pytest.mark.parametrize("name", ["gen_ai.prompt.0.content", "llm.prompts", "input.value", "gen_ai.output.messages"])
+def test_no_attribute_of_a_span_holds_it(name: str, form: Any, text: str) -> None:
+    attributes = {"a": 1, name: form(text), "deep": {name: form(text)}, "http.url": f"/x?prompt={SECRET}&n=1", "z": "é"}
+    (found,) = hidden_spans(json.dumps(attributes))
+    assert SECRET not in found
+    kept = json.loads(found)
+    assert (kept["a"], kept["z"], kept[name]) == (1, "é", MASK)
+
+
+def hidden_spans(*attributes: str) -> list[str]:
+    table = pa.table({"attributes": attributes})
+    full = pa.Table.from_arrays(
+        [table["attributes"] if f.name == "attributes" else _filled(f, len(attributes)) for f in SIGNALS["spans"]],
+        schema=SIGNALS["spans"],
+    )
+    return [str(each) for each in masked("spans", full, ())["attributes"].to_pylist()]
+
+
+def _filled(field: pa.Field, rows: int) -> pa.Array:
+    return pa.nulls(rows, field.type)
+
+
+def test_an_incident_of_a_case_holds_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = synthetic_case(tmp_path / "cases", kind=None, baseline_s=60)
+    logs = pd.DataFrame([{"time": pd.Timestamp(case.record.phases[0].start), "service": case.record.front_end}])
+    tables = {"logs": logs.assign(message=f"prompt: '{SECRET}' key-{SECRET}")}
+    original = Case.table
+    monkeypatch.setattr(Case, "table", lambda self, signal: tables.get(signal, original(self, signal)))
+    start, end = CaseRecording(case).span(0)
+    found = CaseRecording(case, (f"key-{SECRET}",)).record("incident-1", Window(start, start, end), tmp_path / "out")
+    monkeypatch.undo()
+    assert found.logs["message"].tolist() == [f"prompt: {MASK} {MASK}"]
