@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from tasks.diagnose.alerts import OWN_ALERT
 from tasks.diagnose.diagnosis import Diagnosis, who
 from tasks.diagnose.recording import clock
 from tasks.errors import RCArenaError
+from tasks.export.sources.http import SecretSource, SourceError
 from tasks.params import NotifyParams
 from tasks.text import some
 
@@ -33,7 +37,9 @@ def notify(target: NotifyParams, diagnosis: Diagnosis) -> None:
     except urllib3.exceptions.HTTPError as error:
         raise NotifyError(f"{target.kind}: does not answer ({type(error).__name__})") from None
     except OSError as error:
-        raise NotifyError(f"{target.kind}: {error.filename or ''}: {error.strerror or error}") from None
+        raise NotifyError(f"{target.kind}: {error.filename or ''}: {error.strerror or type(error).__name__}") from None
+    except ValueError as error:  # an address or a header that cannot be sent: its message may hold the secret
+        raise NotifyError(f"{target.kind}: cannot be sent ({type(error).__name__})") from None
 
 
 def summary(diagnosis: Diagnosis) -> str:
@@ -47,7 +53,7 @@ def summary(diagnosis: Diagnosis) -> str:
 
 
 def _slack(target: NotifyParams, diagnosis: Diagnosis) -> None:
-    _post(target, "", {"text": summary(diagnosis)})
+    _post(target, "", {"text": html.escape(summary(diagnosis), quote=False)})
 
 
 def _grafana(target: NotifyParams, diagnosis: Diagnosis) -> None:
@@ -103,15 +109,27 @@ def _post(target: NotifyParams, path: str, document: Any) -> None:
     headers = {"Content-Type": "application/json"}
     if target.token_file:
         headers["Authorization"] = f"Bearer {_secret(target.token_file, target.kind)}"
-    with urllib3.PoolManager(timeout=TIMEOUT_S, retries=urllib3.Retry(2, backoff_factor=0.5)) as pool:
+    retries = urllib3.Retry(2, redirect=0, raise_on_redirect=False, backoff_factor=0.5)
+    with _quiet_urllib3(), urllib3.PoolManager(timeout=TIMEOUT_S, retries=retries) as pool:
         answer = pool.request("POST", url.rstrip("/") + path, body=json.dumps(document), headers=headers)
         if not 200 <= answer.status < 300:
             raise NotifyError(f"{target.kind}: HTTP {answer.status}")
 
 
+@contextmanager
+def _quiet_urllib3() -> Iterator[None]:
+    """urllib3 logs the path of each try, which is the secret of a webhook."""
+    logger = logging.getLogger("urllib3")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _secret(file: Path | None, kind: str) -> str:
-    assert file is not None
-    text = file.read_text(encoding="utf-8").strip()
-    if not text:
-        raise NotifyError(f"{kind}: {file} is empty")
-    return text
+    try:
+        return SecretSource(file=file).read("secret")
+    except SourceError as error:
+        raise NotifyError(f"{kind}: {error}") from None

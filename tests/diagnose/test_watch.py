@@ -557,3 +557,32 @@ def test_the_watch_lives_on_without_prometheus(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert log.read_text().count("no answer after retries") == 1
+
+
+def test_no_log_line_holds_a_secret_url(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("http://127.0.0.1:1/S3CRET")
+    with caplog.at_level("DEBUG"), pytest.raises(NotifyError):
+        notify(NotifyParams(kind="slack", url_file=secret), diagnosis(tmp_path))
+    assert "S3CRET" not in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"S3CRET\nS3CRET", b"S3CRET\xff", "S3CRETé".encode(), b"S3CRET\x00", b" "])
+def test_an_odd_token_is_one_line_without_it(content: bytes, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    with pytest.raises(NotifyError) as odd:
+        notify(NotifyParams(kind="grafana", url="http://127.0.0.1:1", token_file=token), diagnosis(tmp_path))
+    assert "S3CRET" not in str(odd.value)
+    with pytest.raises(NotifyError) as odd:
+        notify(NotifyParams(kind="slack", url_file=token), diagnosis(tmp_path))
+    assert "S3CRET" not in str(odd.value)
+    assert "\n" not in str(odd.value)
+
+
+def test_no_alert_calls_a_whole_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr("tasks.diagnose.notify._post", lambda target, path, document: sent.append(document))
+    calling = diagnosis(tmp_path).model_copy(update={"alerts": (alert("<!channel> & more"),)})
+    notify(NotifyParams(kind="slack", url="http://x"), calling)
+    assert "&lt;!channel&gt; &amp; more" in sent[0]["text"]
