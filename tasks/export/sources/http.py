@@ -167,11 +167,20 @@ class HttpClient:
         self._access = access
         self._retries = retries
         self._backoff_s = backoff_s
+        secret = [*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, "X-Scope-OrgID", *access.further]
         self._pool = urllib3.PoolManager(
             num_pools=1,
             maxsize=1,
             timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
-            retries=urllib3.Retry(connect=0, read=0, other=0, status=0, redirect=2, raise_on_status=False),
+            retries=urllib3.Retry(
+                connect=0,
+                read=0,
+                other=0,
+                status=0,
+                redirect=2,
+                raise_on_status=False,
+                remove_headers_on_redirect=secret,
+            ),
             headers={"Accept-Encoding": "identity", "User-Agent": "rcarena-export"},
             **access.certificates(),
         )

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.case import METRICS
-from tasks.export.sources.http import HttpAccess, RefusedError, SecretSource, SourceError
+from tasks.export.sources.http import HttpAccess, HttpClient, RefusedError, SecretSource, SourceError
 from tasks.export.sources.matrix import Series
 from tasks.export.sources.prometheus import PrometheusClient, TimeGrid, metrics_table
 from tests.export.emulators import PrometheusEmulator, Request, Response, json_response, serving
@@ -609,3 +609,19 @@ def test_a_real_prometheus_behind_a_frontend_that_moves_times(
     )
     if not moved_ms:
         np.testing.assert_array_equal(row, direct)
+
+
+def test_secret_headers_follow_no_redirect_to_another_host(tmp_path: Any) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("S3CRET")
+    got: list[Request] = []
+
+    def there(request: Request) -> Response:
+        got.append(request)
+        return Response(b"{}")
+
+    access = HttpAccess(tenant="S3CRET", further={"X-Api-Key": SecretSource(file=secret)})
+    with serving(there) as other, serving(lambda _: Response(b"", 302, {"Location": other})) as url:
+        HttpClient(url, access=access, retries=0).request("/", {})
+    assert got
+    assert "S3CRET" not in str(dict(got[0].headers))
