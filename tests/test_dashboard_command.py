@@ -87,3 +87,22 @@ def test_a_refusal_is_one_line(run: Any, response: Response, problem: str) -> No
     assert done.exit_code == 1
     assert problem in done.stderr
     assert run("--annotate", "grafana:3000").exit_code == 2
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"5", b"\xff"])
+def test_a_server_that_is_no_grafana_is_one_line_without_the_password(run: Any, body: bytes) -> None:
+    with serving(lambda _: Response(body)) as url:
+        done = run("--annotate", url.replace("://", "://bob:s3cret@"))
+    assert done.exit_code == 1
+    assert "answers no annotations" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "s3cret" not in done.output
+    for wrong in (
+        "http://bob:s3cret@127.0.0.1:1",
+        "bob:s3cret@grafana:3000",
+        "http://bob:s3cret@[x",
+        "ftp://a:s3cret@b",
+    ):
+        done = run("--annotate", wrong)
+        assert done.exit_code in (1, 2), done.output
+        assert "s3cret" not in done.output

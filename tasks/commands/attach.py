@@ -66,6 +66,8 @@ def attach(
     auth: dict[str, Any] = {}
     if bearer_file or bearer_env:
         auth["bearer"] = _secret(bearer_file, bearer_env)
+    if user and not (password_file or password_env):
+        raise ParamsError(["--user: needs --password-file or --password-env"])
     if user:
         auth["basic"] = {"user": user, "password": _secret(password_file, password_env)}
     if service_account:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import typer
 
@@ -60,7 +62,7 @@ def dashboard(
     checked = checked_params(params)
     place = one_stack(checked, workspace_at(workspace), stack)
     if annotate is not None and not annotate.startswith(("http://", "https://")):
-        raise ParamsError([f"--annotate: must be a URL (got {annotate})"])
+        raise ParamsError([f"--annotate: must be a URL (got {_without_login(annotate)})"])
     live = backend_of(checked, place).live()
     live.enter()
     sources = live.sources()
@@ -82,7 +84,7 @@ def dashboard(
     typer.echo(f"{panels} panels")
     if annotate is not None:
         count = _annotate(annotate, token_file, read_cases(place.cases) if place.cases.is_dir() else ())
-        typer.echo(f"{annotate}: {count} injections marked")
+        typer.echo(f"{_without_login(annotate)}: {count} injections marked")
 
 
 def _annotate(url: str, token_file: Path | None, cases: Iterable[Case]) -> int:
@@ -95,14 +97,17 @@ def _annotate(url: str, token_file: Path | None, cases: Iterable[Case]) -> int:
     from tasks.export.sources.http import HttpAccess, SecretSource
 
     access = HttpAccess(token=SecretSource(file=token_file) if token_file else None)
-    headers = {"Content-Type": "application/json", **access.headers()}
-    place = f"{url.rstrip('/')}/api/annotations"
+    headers = {"Content-Type": "application/json", **_login(url), **access.headers()}
+    place = f"{_without_login(url).rstrip('/')}/api/annotations"
     marked = 0
     with urllib3.PoolManager(timeout=TIMEOUT_S, retries=urllib3.Retry(2, backoff_factor=0.5)) as pool:
         for case in cases:
             record = case.record
             found = _ask(pool, "GET", place, headers, access, fields=[("tags", TAG), ("tags", record.case_id)])
-            known = {(each.get("time"), each.get("text")) for each in json.loads(found) or ()}
+            try:
+                known = {(each.get("time"), each.get("text")) for each in json.loads(found) or ()}
+            except (ValueError, TypeError, AttributeError):
+                raise GrafanaError(f"{place}: answers no annotations: is this Grafana?") from None
             for each in record.injections:
                 times = each.observed or each.planned
                 start, end = (round(moment.timestamp() * 1000) for moment in (times.start, times.end))
@@ -114,12 +119,27 @@ def _annotate(url: str, token_file: Path | None, cases: Iterable[Case]) -> int:
     return marked
 
 
+def _without_login(url: str) -> str:
+    """Return a URL for messages, without ``user:password@``, query and fragment."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url.rpartition("@")[2]
+    return f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
+
+
+def _login(url: str) -> dict[str, str]:
+    import urllib3
+
+    login, at, _ = url.partition("://")[2].rpartition("@")
+    return urllib3.util.make_headers(basic_auth=unquote(login)) if at else {}
+
+
 def _ask(pool: Any, method: str, url: str, headers: dict[str, str], access: Any, **what: Any) -> bytes:
     import urllib3
 
     try:
         answer = pool.request(method, url, headers=headers, **what)
-    except urllib3.exceptions.HTTPError as error:
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise GrafanaError(f"{url}: does not answer ({type(error).__name__})") from None
     if answer.status in (401, 403):
         raise GrafanaError(f"{url}: HTTP {answer.status}: {access.refusal}")

@@ -65,6 +65,8 @@ def diagnose(
         raise ParamsError(["--at and --since: give one of them"])
     if act and not remediate:
         raise ParamsError(["--act: only with --remediate"])
+    if remediate and as_json:
+        raise ParamsError(["--remediate: not with --json, whose answer is the diagnosis alone"])
     if act and case is not None:
         raise ParamsError(["--act: not with CASE, which is over"])
     if act and at is not None:
@@ -120,10 +122,12 @@ def _watch(
     """Watch until Ctrl-C, which ends well. ``remedy``: whether remedies are named, and carried out."""
     from tasks.console import Console
     from tasks.diagnose.alerts import Inbox, Receiver
+    from tasks.diagnose.diagnose import check_methods
     from tasks.diagnose.remedy import Remedy
     from tasks.diagnose.watch import ChildProcess, Watch
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
+    check_methods(tuple(methods or checked.diagnose.methods), checked)
     of_stack = one_stack(checked, place, stack)
     after = (Remedy(checked.remediate, of_stack, console.say, remedy[1]),) if remedy[0] else ()
     options = ["--params", str(params), "--workspace", str(place.root)]
@@ -149,7 +153,7 @@ def _recording(case: str | None, params: Params, place: Workspace) -> Recording:
     if case is not None:
         from tasks.case import read_case
 
-        return CaseRecording(read_case(case_folder(case, place)))
+        return CaseRecording(read_case(case_folder(case, place)), params.export.mask)
     from tasks.backends import backend_of
 
     live = backend_of(params, place).live()
@@ -170,9 +174,9 @@ def moment(text: str, option: str) -> datetime:
     """Return a time. Raises ParamsError, which names ``option``."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ParamsError([f"{option}: '{text}' is no time; write it as 2026-11-29T21:30:00"]) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def seconds(text: str, option: str) -> float:

@@ -14,7 +14,7 @@ from tasks.case import Case, read_case
 from tasks.diagnose import incidents
 from tasks.diagnose.diagnosis import SUSPECTS, Alert, Diagnosis, MethodAnswer
 from tasks.diagnose.page import write_page
-from tasks.diagnose.recording import Recording, Window, clock
+from tasks.diagnose.recording import CaseRecording, Recording, Window, clock
 from tasks.errors import ParamsError
 from tasks.params import Params, ScoreParams
 from tasks.rca.features.change_point import Detection
@@ -90,6 +90,8 @@ def diagnose(
     score = _score_params(params, question.methods)
     start, end = recording.span(question.since_s or params.diagnose.since_s)
     if question.at is not None:
+        if isinstance(recording, CaseRecording) and question.at <= start:
+            raise ParamsError([f"--at: {question.at.isoformat()} is not after {clock(start)}, the start of the case"])
         windows = [_given(question.at, end, params)]
     else:
         say(f"look for a change from {clock(start)} to {clock(end)}")
@@ -118,10 +120,15 @@ def diagnose(
     return kept
 
 
-def _score_params(params: Params, methods: tuple[str, ...]) -> ScoreParams:
-    """Return what the run layer needs. Raises ParamsError: an unknown method."""
+def check_methods(methods: tuple[str, ...], params: Params) -> None:
+    """Raises ParamsError: an unknown method."""
     if problems := validate_methods(methods, params.diagnose.profile):
         raise ParamsError([problem.replace("score.methods", "--method") for problem in problems])
+
+
+def _score_params(params: Params, methods: tuple[str, ...]) -> ScoreParams:
+    """Return what the run layer needs. Raises ParamsError: an unknown method."""
+    check_methods(methods, params)
     changes = {"methods": methods, "profile": params.diagnose.profile, "inject_time": "known"}
     return params.score.model_copy(update={**changes, "baseline_s": None, "fault_s": None})
 
@@ -168,9 +175,11 @@ def _given(at: datetime, end: datetime, params: Params) -> Window:
     if at >= end:
         raise ParamsError([f"--at: {clock(at)} is not before {clock(end)}, the end of the telemetry"])
     own = params.diagnose
-    return Window(
-        at - timedelta(seconds=own.baseline_at(params.export.step_s)), at, min(end, at + timedelta(seconds=own.after_s))
-    )
+    try:
+        first = at - timedelta(seconds=own.baseline_at(params.export.step_s))
+    except OverflowError:
+        raise ParamsError([f"--at: {at.isoformat()} is too early"]) from None
+    return Window(first, at, min(end, at + timedelta(seconds=own.after_s)))
 
 
 def _around(

@@ -13,7 +13,7 @@ import pytest
 from tasks.case import Case, read_case, validate_case
 from tasks.commands.diagnose import moment, seconds
 from tasks.diagnose import incidents
-from tasks.diagnose.diagnose import NoChange, Question, _around, diagnose
+from tasks.diagnose.diagnose import NoChange, Question, _around, _given, diagnose
 from tasks.diagnose.diagnosis import Diagnosis, MethodAnswer
 from tasks.diagnose.errors import DiagnoseError
 from tasks.diagnose.recording import CaseRecording, Window
@@ -205,6 +205,12 @@ def test_the_command_ends_with_4_where_nothing_changed(tmp_path: Path) -> None:
         (["--at", "2026-11-29T10:00:00", "--since", "5m"], "--at and --since: give one of them"),
         ([str(TWO_ROOTS), "--method", "peerwize"], "unknown method 'peerwize'; did you mean 'peerwise'?"),
         ([], "no stack runs in"),
+        ([str(TWO_ROOTS), "--at", "0001-01-01"], "--at: 0001-01-01T00:00:00+00:00 is not after"),
+        (["--at", "0001-01-01T00:00:00+09:00"], "--at: '0001-01-01T00:00:00+09:00' is no time"),
+        ([str(TWO_ROOTS), "--at", "2020-01-01"], "the start of the case"),
+        (["--json", "--remediate"], "--remediate: not with --json"),
+        (["--watch", "--method", "pearwise"], "unknown method 'pearwise'"),
+        (["--alerts", "0", "--method", "pearwise"], "unknown method 'pearwise'"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], problem: str, tmp_path: Path) -> None:
@@ -227,3 +233,8 @@ def test_params_of_the_section_are_checked(tmp_path: Path) -> None:
     result = rcarena_here("params", "check", "--params", str(file))
     assert "diagnose.methods[0]: unknown method 'peerwize'" in result.output
     assert "export.mask[0]: Invalid regular expression" in result.output
+
+
+def test_a_time_without_a_baseline_is_refused(params: Params) -> None:
+    with pytest.raises(ParamsError, match="--at: 0001-01-01T00:00:00\\+00:00 is too early"):
+        _given(datetime(1, 1, 1, tzinfo=UTC), datetime.now(UTC), params)

@@ -182,3 +182,9 @@ def test_refused_credentials_are_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         "HTTP 401: the bearer token in $PROMETHEUS_TOKEN is refused: expired, or without the right to read"
     )
     assert "hunter2" not in done.output
+
+
+def test_a_user_without_a_password_is_one_line(tmp_path: Path) -> None:
+    done = rcarena_here("attach", "-n", "ns", "--user", "bob", "--out", str(tmp_path / "a.yaml"))
+    assert done.exit_code == 2
+    assert done.output.strip() == "rcarena: --user: needs --password-file or --password-env"
