@@ -148,7 +148,7 @@ def test_a_stack_is_recognised_by_its_series_alone(
         (("--kubernetes",), "--namespace: is needed with --kubernetes"),
         (("--prometheus", "localhost:9090"), "--prometheus: "),
         (("--prometheus", "http://p:9090", "--bearer-file", "/t", "--bearer-env", "T"), "give either file or env"),
-        (("--prometheus", "http://p:9090", "--user", "me"), "give either file or env"),
+        (("--prometheus", "http://p:9090", "--user", "me"), "--user: needs --password-file or --password-env"),
     ],
 )
 def test_wrong_options_are_named(words: tuple[str, ...], problem: str, tmp_path: Path) -> None:
