@@ -144,7 +144,7 @@ def link_gateway(spans: pd.DataFrame, gateway: str | None) -> pd.DataFrame:
 def _last_begun_before(spans: pd.DataFrame, parents: pd.DataFrame, by: list[str]) -> pd.Series:
     """Return the span id of the parent with equal ``by`` columns that began last before each span; indexed like
     ``spans``."""
-    texts = {name: "string" for name in by}  # also where there are no rows: merge_asof wants equal types
+    texts = dict.fromkeys(by, "string")  # also where there are no rows: merge_asof wants equal types
     left = spans[by].astype(texts).assign(at=spans["start"].astype("int64") + CLOCK_SLACK_NS, row=spans.index)
     right = parents[by].astype(texts).assign(at=parents["start"].astype("int64"), found=parents["span_id"])
     joined = pd.merge_asof(left.sort_values("at"), right.sort_values("at"), on="at", by=by)
