@@ -379,10 +379,12 @@ class SloParams(Frozen):
 class RemediateParams(Frozen):
     """The experiment with actions: each case of the campaign under each policy.
 
+    ``enabled``: it is a stage of this campaign, run by DVC and kept by a recording; the command runs it in any case.
     ``policies``: see docs/remediate.md. ``evidence_s``: telemetry that must lie between the alarm and the diagnosis.
     ``diagnose_again_s``: until the next diagnosis, while the alarm goes on.
     """
 
+    enabled: bool = False
     policies: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "none",
         "platform",
@@ -428,6 +430,16 @@ class Params(Frozen):
             raise ValueError(
                 f"campaign.cases_per_pod: must be 1 with the backend {self.deploy.backend}, where a case takes several "
                 f"pods (got {size})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _actions_have_a_patient(self) -> Params:
+        if self.remediate.enabled and not find(self.deploy.backend).admits():
+            able = [name for name, each in BACKENDS.all().items() if each.admits()]
+            raise ValueError(
+                f"remediate.enabled: needs the backend {' or '.join(able)}; {self.deploy.backend} cannot run the "
+                "experiment with actions"
             )
         return self
 

@@ -16,7 +16,7 @@ ATTEMPT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}"
 class Workspace:
     """The directory of one campaign.
 
-    ``cases`` (raw telemetry), ``scores`` and ``report`` are results and are versioned by DVC; ``stack``, ``journal``
+    ``cases`` (raw telemetry), ``scores``, ``remediation`` and ``report`` are results and are versioned by DVC; ``stack``, ``journal``
     and ``runs`` are the live state of one stack. ``stack_index`` says of which, where the campaign has several.
     """
 
@@ -80,8 +80,13 @@ class Workspace:
 
     @property
     def remediation(self) -> Path:
-        """Episodes and tables of the experiment with actions."""
+        """Tables of the experiment with actions."""
         return self.root / "remediation"
+
+    @property
+    def episodes(self) -> Path:
+        """Finished runs of the experiment with actions, so that one that was stopped goes on there. May be deleted."""
+        return self.root / "episodes"
 
     @property
     def stack(self) -> Path:

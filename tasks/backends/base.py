@@ -254,6 +254,11 @@ class Backend(ABC, Generic[P]):
         return cls._defines("make_case")
 
     @classmethod
+    def admits(cls) -> bool:
+        """Return whether it implements ``admit``."""
+        return cls._defines("admit")
+
+    @classmethod
     def problems(cls, deploy: P) -> list[str]:
         """Return problems of ``deploy`` across fields, one line each, naming the key."""
         return []

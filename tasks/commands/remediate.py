@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, workspace_at
+from tasks.commands.options import AsJson, ParamsFile, WorkspaceDir, checked_params, planned_cases, workspace_at
+from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -17,6 +18,12 @@ def remediate(
     limit: Annotated[
         int | None, typer.Option("--cases", min=1, help="Only so many cases of the campaign; the order is random.")
     ] = None,
+    case: Annotated[
+        list[str] | None, typer.Option("--case", metavar="ID", help="Only run this case; tables are left as they are.")
+    ] = None,
+    if_enabled: Annotated[
+        bool, typer.Option("--if-enabled", help="Do nothing unless `remediate.enabled` is true.")
+    ] = False,
     as_json: AsJson = False,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -24,10 +31,21 @@ def remediate(
     """Run each case of the campaign under each policy of `remediate`, and say what each policy spares users."""
     from tasks.console import Console
     from tasks.remediate.experiment import run_experiment
-    from tasks.remediate.stage import publish, text
+    from tasks.remediate.stage import publish, publish_nothing, text
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
-    rows = run_experiment(checked, place, workers, (lambda line: None) if as_json else console.say, limit)
+    if if_enabled and not checked.remediate.enabled:
+        publish_nothing(place.remediation)
+        console.say("remediate: nothing to do, remediate.enabled is false")
+        return
+    say = (lambda line: None) if as_json else console.say
+    if case:
+        if limit is not None:
+            raise ParamsError(["--case and --cases: give one of them"])
+        planned_cases(checked, case)
+        run_experiment(checked, place, workers, say, cases=case)
+        return
+    rows = run_experiment(checked, place, workers, say, limit)
     found = publish(rows, place.remediation, checked.score)
     if as_json:
         typer.echo(json.dumps(found, indent=1))

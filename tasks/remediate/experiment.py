@@ -2,7 +2,7 @@
 
 A backend whose time can be copied carries a case to its first alarm once; from there each policy goes its own way, so
 that all see the same arrivals, the same noise and the same first diagnosis. A finished case is a file below
-``remediation/episodes`` of the workspace and is not done again.
+``episodes`` of the workspace and is not done again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
@@ -44,8 +44,11 @@ Say = Callable[[str], None]
 Row = dict[str, Any]
 
 
-def run_experiment(params: Params, workspace: Workspace, workers: int, say: Say, limit: int | None = None) -> list[Row]:
-    """Run what is unfinished, and return a row per case and policy; ``limit``: only so many cases.
+def run_experiment(
+    params: Params, workspace: Workspace, workers: int, say: Say, limit: int | None = None, cases: Collection[str] = ()
+) -> list[Row]:
+    """Run what is unfinished, and return a row per case and policy; ``limit``: only so many cases; ``cases``: only
+    these, where any are given.
 
     Raises:
         ParamsError: the parameters cannot be used.
@@ -53,8 +56,8 @@ def run_experiment(params: Params, workspace: Workspace, workers: int, say: Say,
     """
     if problems := remediate_problems(params.remediate):
         raise ParamsError(problems)
-    plans = plan_campaign(params)[:limit]
-    directory = workspace.remediation / "episodes"
+    plans = [plan for plan in plan_campaign(params) if not cases or plan.case_id in cases][:limit]
+    directory = workspace.episodes
     directory.mkdir(parents=True, exist_ok=True)
     files = {plan.case_id: directory / f"{plan.case_id}-{_key(params)}.json" for plan in plans}
     todo = [plan for plan in plans if not files[plan.case_id].exists()]
@@ -70,7 +73,8 @@ def _key(params: Params) -> str:
     score = params.score.model_dump(
         mode="json", include={"method_parameters", "profile", "seed", "inject_time_error_s"}
     )
-    return digest({"remediate": params.remediate.model_dump(mode="json"), "score": score})[:8]
+    remediate = params.remediate.model_dump(mode="json", exclude={"enabled"})
+    return digest({"remediate": remediate, "score": score})[:8]
 
 
 def _each(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,20 @@ def publish(rows: Sequence[Mapping[str, Any]], directory: Path, score: ScorePara
     return tables
 
 
+def publish_nothing(directory: Path) -> None:
+    """Leave a folder that says that no experiment is asked for; DVC cannot version one that is missing."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    write_durably(directory / TABLES, b"{}")
+
+
 def read_tables(directory: Path) -> Tables | None:
     """Return the tables; None where no experiment was run."""
     try:
         found: Tables = json.loads((directory / TABLES).read_bytes())
     except FileNotFoundError:
         return None
-    return found
+    return found or None
 
 
 def read_timelines(directory: Path) -> list[dict[str, Any]]:
