@@ -16,8 +16,9 @@ ATTEMPT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}"
 class Workspace:
     """The directory of one campaign.
 
-    ``cases`` (raw telemetry), ``scores``, ``remediation`` and ``report`` are results and are versioned by DVC; ``stack``, ``journal``
-    and ``runs`` are the live state of one stack. ``stack_index`` says of which, where the campaign has several.
+    ``cases`` (raw telemetry), ``scores``, ``remediation`` and ``report`` are results and are versioned by DVC;
+    ``stack``, ``journal`` and ``runs`` are the live state of one stack. ``stack_index`` says of which, where the
+    campaign has several.
     """
 
     root: Path
