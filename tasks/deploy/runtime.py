@@ -1,4 +1,4 @@
-"""The published state of a running stack, on either backend: load, inject and export read it."""
+"""The published state of a running stack, on any backend: load, inject and export read it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,10 @@ class State(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ServiceState(State):
-    name: str
-    role: Role
+class Published(State):
+    """A state of a stack that is kept in its directory."""
 
-
-S = TypeVar("S", bound=ServiceState)
-
-
-class StackState(State, Generic[S]):
-    services: tuple[S, ...]
-    gateway_url: str
-    prometheus_url: str
-    model: str
     directory: Path
-    versions: dict[str, str] = {}
-
-    def service(self, name: str) -> S:
-        """Return a service by name. Raises KeyError for an unknown one."""
-        for service in self.services:
-            if service.name == name:
-                return service
-        raise KeyError(name)
 
     def write(self) -> None:
         """Write ``directory/runtime.json`` atomically."""
@@ -51,3 +33,26 @@ class StackState(State, Generic[S]):
             return cls.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
         except (OSError, ValidationError):
             return None
+
+
+class ServiceState(State):
+    name: str
+    role: Role
+
+
+S = TypeVar("S", bound=ServiceState)
+
+
+class StackState(Published, Generic[S]):
+    services: tuple[S, ...]
+    gateway_url: str
+    prometheus_url: str
+    model: str
+    versions: dict[str, str] = {}
+
+    def service(self, name: str) -> S:
+        """Return a service by name. Raises KeyError for an unknown one."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)

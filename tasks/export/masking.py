@@ -43,10 +43,31 @@ PROMPTS_IN_LOGS: Final = (
     rf"(?is)\b({_KEY})({_SEPARATOR})(?:[bru]?(?:{_QUOTED})|{_STRINGS}|[\[{{].*|\(\s*\\*['\"\[{{].*)",
     rf"(?is)\b({_IDS})({_SEPARATOR}){_NUMBERS}",
     _IN_QUERY,
+    rf"(?is)\b(stop|bad_words)({_SEPARATOR})(?:{_QUOTED}|{_STRINGS}|\[.*)",
+    rf"(?is)\b(structured_outputs|guided_decoding|response_format|extra_args|tools)({_SEPARATOR})(?:\w+\(|\\*['\"\[{{]).*",
+    r"(?is)(<\|\w+\|>|<(?:start_of_turn|\w*bos\w*)>|\[/?INST\])().*",
 )
 """Places where engines and servers print what a user asked and what was answered, such as vLLM's ``Received request
 …: prompt: '…'`` and ``Generated response …: output: '…'``, and SGLang's ``text='…'``. Key and separator stay. A list
-or an object that holds more than plain texts is hidden with all that follows it."""
+or an object that holds more than plain texts is hidden with all that follows it, and so is all that follows the first
+marker of a chat template."""
+
+_PLAIN_KEY: Final = (
+    rf"\b{_KEY}(?:\s?(?:\[\w{{0,8}}\]|\([^()\n]{{0,40}}\)|\#?\d{{1,9}}|text|string))?"
+    r"""\\*['"]?\s*(?:[:=]>?|->)\s*"""
+)
+_OVER: Final = (
+    r"""\s*(?:\Z|[.,]\s*\Z|[)\]}&|;>]|\\*['"]|[,.]?\s*\\*['"]?[\w.-]+\\*['"]?\s*[:=]|,?\s*\\*['"]?[{\[]|HTTP/)"""
+)
+_SAFE: Final = (
+    r"(?:\(masked\)|none|null|true|false"
+    r"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?(?:\s?(?:%|tokens?|chars|bytes|[kmg]i?b|[mu]?s\b))?)"
+)
+_PLAIN: Final = re.compile(rf"(?ais)({_PLAIN_KEY})(?!\\*['\"]?{_SAFE}{_OVER})\S.*")
+_MAY_BE_PLAIN: Final = rf"(?is){_PLAIN_KEY}\S"
+"""Text without quotes (``prompt: hello``). Nothing says where it ends, so all of the line after the key is hidden,
+unless that is a number, None or a mask and then the end, a bracket or a further key."""
+
 _ATTRIBUTE: Final = (
     r"gen_ai\.(?:prompt|completion|content|input|output|system_instructions|tool\.call\.(?:arguments|result))"
     r"|llm\.(?:prompts|completions|input|output)|traceloop\.entity\.(?:input|output)|input\.value|output\.value"
@@ -73,6 +94,7 @@ def masked(signal: SignalName, table: pa.Table, patterns: Sequence[str]) -> pa.T
         text = table["message"]
         for pattern in PROMPTS_IN_LOGS:
             text = pc.replace_substring_regex(text, pattern=pattern, replacement=rf"\1\2{MASK}")
+        text = _without_plain(text)
         for pattern in patterns:
             text = pc.replace_substring_regex(text, pattern=pattern, replacement=MASK)
         return _with(signal, table, "message", text)
@@ -87,6 +109,17 @@ def masked(signal: SignalName, table: pa.Table, patterns: Sequence[str]) -> pa.T
             text = pa.chunked_array([pa.array(values, SIGNALS[signal].field("attributes").type)])
         return _with(signal, table, "attributes", text)
     return table
+
+
+def _without_plain(messages: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return log lines without prompts that stand in no quotes."""
+    suspect = pc.fill_null(pc.match_substring_regex(messages, pattern=_MAY_BE_PLAIN), False)
+    if not pc.any(suspect).as_py():
+        return messages
+    pairs = zip(messages.to_pylist(), suspect.to_pylist(), strict=True)
+    return pa.chunked_array(
+        [pa.array([_PLAIN.sub(rf"\1{MASK}", each) if hit else each for each, hit in pairs], messages.type)]
+    )
 
 
 def _without_nested(attributes: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.case import SIGNALS, Case, as_signal
 from tasks.diagnose.recording import CaseRecording, Window
@@ -66,6 +68,17 @@ def test_no_log_line_holds_what_was_asked_or_answered(form: str, text: str) -> N
         ),
         ('{"msg":"{\\"prompt\\": \\"x\\"}"}', f'{{"msg":"{{\\"prompt\\": {MASK}}}"}}'),
         ("prompts=['a', \"b\"], n=2", f"prompts={MASK}, n=2"),
+        ("prompt: hello, params: y", f"prompt: {MASK}"),
+        ("Prompt[0]: hello", f"Prompt[0]: {MASK}"),
+        ("x\ncontent = a\nb: c", f"x\ncontent = {MASK}"),
+        ("prompt: 'Hello', she said", f"prompt: {MASK}"),
+        ("a <|im_start|>user\nhello", f"a <|im_start|>{MASK}"),
+        (
+            "Received request c-1: params: SamplingParams(n=1, stop=['a b'], seed=3, bad_words=[], extra_args=None).",
+            f"Received request c-1: params: SamplingParams(n=1, stop={MASK}, seed=3, bad_words={MASK}, "
+            "extra_args=None).",
+        ),
+        ("Input prompt: hello", f"Input prompt: {MASK}"),
         ("POST /generate?n=1&prompt=a%20b HTTP/1.1", f"POST /generate?n=1&prompt={MASK} HTTP/1.1"),
     ],
 )
@@ -80,10 +93,35 @@ def test_the_rest_of_a_line_stays(line: str, expected: str) -> None:
         "Avg prompt throughput: 5.1 tokens/s",
         "context: 'a' gpu_ids: [0, 1]",
         "message: 'no answer'",
+        "prompt: None, prompt_token_ids: None, prompt_embeds shape: None.",
+        "prompts: 3, output: 12.5 tokens",
+        '{"content": null, "n": 2}',
+        "POST /v1/chat/completions 200 12.5ms",
+        "The prompt (5000 tokens) is too long",
     ],
 )
 def test_other_lines_stay(line: str) -> None:
     assert hidden(line) == [line]
+
+
+WORDS = st.lists(
+    st.sampled_from(["hello", "a: b", "it's", '"q"', "5", "None", "(x)", "[1]", "é\n", "{y}", "\\"]), max_size=5
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    start=st.sampled_from(["", "5", "None", "'tis", "3 tokens of"]),
+    words=WORDS,
+    key=st.sampled_from(["prompt", "user_prompt", "Output", "text", "messages"]),
+)
+@pytest.mark.parametrize("form", ["{key}: {text}", "{key}={text}", "x {key} -> {text}", "Received r-1: {key}: {text}"])
+def test_text_without_quotes_is_hidden(form: str, start: str, words: list[str], key: str) -> None:
+    line = form.format(key=key, text=" ".join([start, "so", *words, SECRET, *words]))
+    after, cut = found = hidden(line, line[: len(line) // 2])
+    assert SECRET not in after + cut, line
+    assert after.endswith(MASK)
+    assert hidden(*found) == found
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -113,10 +151,10 @@ def _filled(field: pa.Field, rows: int) -> pa.Array:
 def test_an_incident_of_a_case_holds_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = synthetic_case(tmp_path / "cases", kind=None, baseline_s=60)
     logs = pd.DataFrame([{"time": pd.Timestamp(case.record.phases[0].start), "service": case.record.front_end}])
-    tables = {"logs": logs.assign(message=f"prompt: '{SECRET}' key-{SECRET}")}
+    tables = {"logs": logs.assign(message=f"prompt: '{SECRET}', id=key-{SECRET}")}
     original = Case.table
     monkeypatch.setattr(Case, "table", lambda self, signal: tables.get(signal, original(self, signal)))
     start, end = CaseRecording(case).span(0)
     found = CaseRecording(case, (f"key-{SECRET}",)).record("incident-1", Window(start, start, end), tmp_path / "out")
     monkeypatch.undo()
-    assert found.logs["message"].tolist() == [f"prompt: {MASK} {MASK}"]
+    assert found.logs["message"].tolist() == [f"prompt: {MASK}, id={MASK}"]

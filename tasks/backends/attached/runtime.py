@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from tasks.backends.attached.params import AttachedDeployParams
-from tasks.deploy.runtime import ServiceState, State
-from tasks.system.durable import write_durably
-from tasks.workspace import RUNTIME_FILE
+from tasks.deploy.runtime import Published, ServiceState
 
 
-class AttachedRuntime(State):
+class AttachedRuntime(Published):
     """A stack as it was attached. It holds no secret: only where secrets are.
 
     ``known``: name of an entry of ``deploy.services`` -> value of its label ``each`` -> service, so that a replica
@@ -23,7 +20,6 @@ class AttachedRuntime(State):
 
     backend: Literal["attached"] = "attached"
     deploy: AttachedDeployParams
-    directory: Path
     known: dict[str, dict[str, str]] = Field(default={})
     attached_at: datetime | None = None
 
@@ -52,16 +48,3 @@ class AttachedRuntime(State):
     @property
     def versions(self) -> dict[str, str]:
         return self.deploy.versions
-
-    def write(self) -> None:
-        """Write ``directory/runtime.json`` atomically."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        write_durably(self.directory / RUNTIME_FILE, self.model_dump_json(indent=1).encode())
-
-    @classmethod
-    def read(cls, directory: Path) -> Self | None:
-        """Return the stack that was attached last; None when there is none."""
-        try:
-            return cls.model_validate_json((directory / RUNTIME_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
-            return None
