@@ -160,8 +160,11 @@ class Patient(ABC):
         return None
 
     @abstractmethod
-    def load_share(self) -> float:
-        """Return the offered load as a share of what all replicas could carry."""
+    def load_share(self) -> float | None:
+        """Return the offered load as a share of what all replicas could carry; None: not known."""
+
+    def release(self) -> None:  # noqa: B027 (without a stack there is nothing to release)
+        """End faults, actions that last, and the load; called once, whatever happened. Raises RCArenaError."""
 
 
 class LiveStack(ABC):
@@ -191,6 +194,14 @@ class LiveStack(ABC):
                 return f"a completion failed: {problem}"
             if taken_s > limit_s:
                 return f"a completion took {taken_s:.1f} s"
+        return None
+
+    def unresponsive(self) -> Sequence[str]:
+        """Return the services that do not answer a health check now; none where nobody asks them."""
+        return ()
+
+    def load_share(self) -> float | None:
+        """Return the present load as a share of what all replicas could carry; None: not known."""
         return None
 
     @abstractmethod

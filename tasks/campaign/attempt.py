@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,6 +65,11 @@ class Attempt:
         self.stack: LiveStack = backend_of(params, workspace).live()
         self.stack.enter()
 
+    @property
+    def requests_file(self) -> Path:
+        """The rows of the load generator, as far as requests have ended."""
+        return self.directory / REQUESTS_FILE
+
     def prepare(self) -> None:
         """Remove what faults left, wait for a steady stack, make the attempt's directory.
 
@@ -98,9 +104,7 @@ class Attempt:
             start_at=schedule.load_start.timestamp(),
             fault_start_s=(schedule.fault_start - schedule.load_start).total_seconds(),
         )
-        return start_generator(
-            spec, self.directory / REQUESTS_FILE, nice=LOAD_NICENESS, log_file=self.directory / "load.log"
-        )
+        return start_generator(spec, self.requests_file, nice=LOAD_NICENESS, log_file=self.directory / "load.log")
 
     def await_load(self, generator: subprocess.Popen[bytes], schedule: Schedule) -> None:
         """Wait for the end of the load. Raises AttemptError when the generator fails or does not end in time."""
@@ -162,8 +166,8 @@ class Attempt:
             raise AttemptError(f"{self.plan.case_id}: the load of this attempt did not finish")
         self.say("export")
         with CaseWriter(self.workspace.cases, self.plan.case_id) as writer:
-            run = read_run(self.directory / REQUESTS_FILE)
-            requests = _scheduled_from(schedule.baseline_start, run.requests)
+            run = read_run(self.requests_file)
+            requests = scheduled_from(schedule.baseline_start, run.requests)
             writer.write("requests", requests)
             stack = self.stack.describe().model_copy(update={"index": self.workspace.stack_index})
             window = (schedule.baseline_start, schedule.end)
@@ -274,8 +278,8 @@ def wait_until_steady(stack: LiveStack, say: Say) -> None:
         time.sleep(1)
 
 
-def _scheduled_from(start: datetime, requests: pa.Table) -> pa.Table:
-    """Leave out the requests of the warm-up."""
+def scheduled_from(start: datetime, requests: pa.Table) -> pa.Table:
+    """Leave out the requests before ``start``, those of the warm-up."""
     return requests.filter(pc.greater_equal(requests["scheduled"], pa.scalar(start, TIMESTAMP)))
 
 

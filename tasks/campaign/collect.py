@@ -116,7 +116,7 @@ def collect(
         elif pending and backend_of(params, workspace).makes_cases():
             done = _make_cases(params, workspace, pending, console, workers)
         elif pending:
-            with _stack(params, workspace, console, keep_stack) as backend:
+            with leased_stack(params, workspace, console.say, keep_stack) as backend:
                 done = _record_cases(backend, resolved, pending, console)
     collected = Collected(kept, _ids(done.recorded), _ids(done.failed), _ids(done.not_tried))
     if done.failed or done.not_tried:
@@ -196,7 +196,7 @@ def collect_on(params: Params, place: Workspace, console: Console, *, keep_stack
     with stack_in_use(place) as held:
         try:
             recover(place)
-            with _stack(params, place, console, keep_stack) as backend:
+            with leased_stack(params, place, console.say, keep_stack) as backend:
                 _record_claimed(backend, resolved, list(plan_campaign(params)), claims, held, console)
         except _StackLostError as error:
             claims.lose(name, some(str(error).splitlines(), 1))
@@ -337,23 +337,23 @@ def campaign_lock(workspace: Workspace) -> FileLock:
 
 
 @contextlib.contextmanager
-def _stack(params: Params, workspace: Workspace, console: Console, keep: bool) -> Iterator[Backend]:
+def leased_stack(params: Params, workspace: Workspace, say: Say, keep: bool) -> Iterator[Backend]:
     """Bring the stack up and lease it: should this process be killed, the stack ends, too. Take it down at the end."""
     backend = backend_of(params, workspace)
     try:
         try:
-            backend.up(console.say)
+            backend.up(say)
         except DeployError:
-            console.say("collect: the stack does not come up; no case was tried")
+            say("the stack does not come up; no case was tried")
             raise
         with _lease(backend):
             yield backend
     finally:
         if keep:
             backend.drop_lease()
-            console.say("stack: kept up; end it with `rcarena deploy down`")
+            say("stack: kept up; end it with `rcarena deploy down`")
         else:
-            console.say("stack: taking it down")
+            say("stack: taking it down")
             take_down(backend)
 
 

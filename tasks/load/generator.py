@@ -41,7 +41,7 @@ ODDITIES = "oddities"
 _NS = 1_000_000_000
 _LEAD_NS = 50_000_000
 _TICK_S = 0.1
-_FLUSH_EVERY_TICKS = 10
+_REPORT_EVERY_TICKS = 10
 
 LINGER_NS = 500_000_000
 """A response may stay open this long behind its last event; then the connection is dropped."""
@@ -222,14 +222,16 @@ class Generator:
             self._abandon("timeout", now - self._timeout_ns)
             for exchange in self._pool.lingering(now - LINGER_NS):
                 self._give_up(exchange, "stream ended early")
-            if self._ticks % _FLUSH_EVERY_TICKS == 0:
-                self._flush()
+            self._flush()
+            if self._ticks % _REPORT_EVERY_TICKS == 0:
                 self._report()
 
     def _flush(self) -> None:
-        self._file.write(b"".join(self._rows))
-        self._file.flush()
-        self._rows.clear()
+        """Write what has ended: somebody may decide by it while the run goes on."""
+        if self._rows:
+            self._file.write(b"".join(self._rows))
+            self._file.flush()
+            self._rows.clear()
 
     def _report(self) -> None:
         if self._on_progress is not None:

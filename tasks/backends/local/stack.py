@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from tasks.backends.base import LiveStack
-from tasks.backends.prometheus import instant_value
+from tasks.backends.prometheus import instant_labels, instant_value
 from tasks.case import Limits, Service, Stack
 from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.local.layout import Layout
@@ -13,7 +15,12 @@ from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.export.base import TelemetrySources
 from tasks.stack import GATEWAY, HEAD
 
+log = logging.getLogger(__name__)
+
 STEADY_LATENCY_S = 2.0
+DOES_NOT_ANSWER = 'up{job="ray"} == 0'
+"""Prometheus fetches the metrics of each service of Ray; its scrapes are a health check from outside."""
+CPU_OF_REPLICAS = 'sum(rate(container_cpu_usage_seconds_total{service=~"ray-replicas-.*"}[15s]))'
 HEALTHY_REPLICAS = "count(last_over_time(ray_serve_deployment_replica_healthy[15s]) == 1)"
 OPEN_REQUESTS = 'sum({__name__=~"ray_vllm_num_requests_(running|waiting)"})'
 """Ray exports a gauge only while it is being set: an idle engine has none, hence 0."""
@@ -41,6 +48,24 @@ class LocalStack(LiveStack):
         if open_requests > 0:
             return f"{open_requests:g} requests still open"
         return self.slow_or_failing(self._params.replicas, STEADY_LATENCY_S)
+
+    def unresponsive(self) -> list[str]:
+        try:
+            return instant_labels(self.runtime.prometheus_url, DOES_NOT_ANSWER, "service")
+        except (OSError, ValueError) as error:
+            log.warning("Prometheus does not answer: %s", error)
+            return []
+
+    def load_share(self) -> float | None:
+        """Return the share of their CPU quota that the replicas use, since they compute on the CPU."""
+        quotas = [each.cpu_cores for each in self.runtime.services if each.role == "replica"]
+        known = [cores for cores in quotas if cores]
+        try:
+            used = instant_value(self.runtime.prometheus_url, CPU_OF_REPLICAS)
+        except (OSError, ValueError) as error:
+            log.warning("Prometheus does not answer: %s", error)
+            return None
+        return used / sum(known) if used > 0 and len(known) == len(quotas) else None
 
     def describe(self) -> Stack:
         model = self._params.model

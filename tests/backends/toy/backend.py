@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import BaseModel, Field, ValidationError
 
 from tasks.backends import RUNTIME_FILE, register
-from tasks.backends.base import Answer, Backend, LiveStack, MissingSeries, Say
+from tasks.backends.base import ActionSupport, Answer, Backend, LiveStack, MissingSeries, Say
 from tasks.deploy.errors import DeployError, StackNotRunningError
 from tasks.stack import GATEWAY, Role, StackParams
 from tasks.system.durable import write_durably
@@ -108,6 +108,12 @@ class ToyBackend(Backend[ToyDeployParams]):
 
         return SUPPORT
 
+    @classmethod
+    def actions(cls) -> ActionSupport:
+        from tests.backends.toy.faults import ToyEject
+
+        return ActionSupport(executors={"eject": ToyEject})
+
     def up(self, say: Say) -> None:
         if self.is_up():
             say("toy: already up")
@@ -117,6 +123,7 @@ class ToyBackend(Backend[ToyDeployParams]):
         for service in self.deploy.roles():
             (directory / "logs" / service).mkdir(parents=True)
         (directory / "delays").mkdir()
+        (directory / "ejected").mkdir()
         command = [sys.executable, "-m", "tests.backends.toy.server", str(directory), str(self.deploy.answer_ms)]
         with (directory / "server.log").open("wb") as log:
             server = subprocess.Popen(

@@ -1,4 +1,5 @@
-"""How the toy backend carries faults out: a file with the milliseconds that a service waits."""
+"""How the toy backend carries faults and actions out: a file with the milliseconds that a service waits, and one that
+makes the gateway pass over it."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
 
+from tasks.actions.executor import ActionExecutor
 from tasks.inject.executor import FaultExecutor, FaultSupport, FaultTarget, UndoStepBase
 from tasks.inject.probe import Gauge, Probe
 from tasks.system.process import ProcessId
@@ -37,6 +39,10 @@ class ToyTarget(FaultTarget):
         return self.directory / "delays" / self.service
 
     @property
+    def ejected_file(self) -> Path:
+        return self.directory / "ejected" / self.service
+
+    @property
     def stack_alive(self) -> bool:
         return self.server.alive
 
@@ -56,6 +62,26 @@ class RemoveDelay(UndoStepBase[ToyTarget]):
 
     def left(self, target: ToyTarget) -> list[str]:
         return [f"{target.name}: it waits"] if target.delay_file.exists() else []
+
+
+class Readmit(UndoStepBase[ToyTarget]):
+    step: Literal["readmit"] = "readmit"
+
+    def undo(self, target: ToyTarget) -> None:
+        target.ejected_file.unlink(missing_ok=True)
+
+    def left(self, target: ToyTarget) -> list[str]:
+        return [f"{target.name}: it is ejected"] if target.ejected_file.exists() else []
+
+
+class ToyEject(ActionExecutor[ToyTarget]):
+    lasts = True
+
+    def steps(self) -> tuple[Readmit]:
+        return (Readmit(),)
+
+    def begin(self) -> None:
+        self.target.ejected_file.touch()
 
 
 class ToyDelay(FaultExecutor[ToyTarget, Any]):
@@ -85,24 +111,28 @@ class ToyDelay(FaultExecutor[ToyTarget, Any]):
         return "a rise by half of the delay"
 
 
+STEPS = (RemoveDelay(), Readmit())
+
+
 def _targets(runtime: ToyRuntime) -> list[ToyTarget]:
     return [ToyTarget.of(runtime, each.name) for each in runtime.services]
 
 
 def residue(runtime: ToyRuntime) -> list[str]:
-    return [line for target in _targets(runtime) for line in RemoveDelay().left(target)]
+    return [line for target in _targets(runtime) for step in STEPS for line in step.left(target)]
 
 
 def sweep(runtime: ToyRuntime) -> tuple[list[str], list[str]]:
     done = residue(runtime)
     for target in _targets(runtime):
-        RemoveDelay().undo(target)
+        for step in STEPS:
+            step.undo(target)
     return [f"{line}: undone" for line in done], residue(runtime)
 
 
 SUPPORT = FaultSupport(
     target_model=ToyTarget,
-    steps=TypeAdapter(tuple[RemoveDelay, ...]),
+    steps=TypeAdapter(tuple[RemoveDelay | Readmit, ...]),
     target=ToyTarget.of,
     residue=residue,
     sweep=sweep,

@@ -21,6 +21,12 @@ def wait(service: str) -> None:
         time.sleep(float((DIRECTORY / "delays" / service).read_text()) / 1e3)
 
 
+def chosen() -> str:
+    """The next replica that is not ejected, or the next of all."""
+    some = [next(REPLICAS) for _ in SERVICES[2:]]
+    return next((each for each in some if not (DIRECTORY / "ejected" / each).exists()), some[0])
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -30,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        tokens, replica = int(asked["max_tokens"]), next(REPLICAS)
+        tokens, replica = int(asked["max_tokens"]), chosen()
         for service in (GATEWAY, replica):
             wait(service)
             with (DIRECTORY / "logs" / service / "service.log").open("a") as log:

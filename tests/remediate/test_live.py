@@ -1,0 +1,80 @@
+"""The loop's view of a stack of real processes: the toy, in processes that find it by its entry point."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.inject.journal import read_journal
+from tests.command import ROOT
+from tests.plugin_packages import install
+from tests.remediate.live_toy import TARGET
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    site = tmp_path_factory.mktemp("site")
+    install(site, "rcarena-toy", {"rcarena.backends": {"toy": "tests.backends.toy"}})
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+
+
+def command(place: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "tests.remediate.live_toy", str(place), *words]
+
+
+def rcarena(environment: dict[str, str], place: Path, *words: str) -> str:
+    argv = [sys.executable, "-m", "tasks.cli", *words, "--workspace", str(place)]
+    done = subprocess.run(argv, env=environment, cwd=place.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_run_sees_the_fault_acts_and_leaves_nothing(environment: dict[str, str], tmp_path: Path):
+    place = tmp_path / "w"
+    done = subprocess.run(command(place), env=environment, cwd=tmp_path, capture_output=True, text=True)
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = json.loads(done.stdout)
+        said = found.pop("said")
+        assert found == {
+            "baseline": [24, 0],
+            "recording": ["incident", 0, [], True],
+            "out": True,
+            "served": True,
+            "residue": [],
+            "stack": True,
+        }
+        assert any(line.startswith(f"eject of {TARGET} at ") for line in said)
+        states = {read_journal(file).kind: read_journal(file) for file in (place / "journal").glob("*.json")}
+        assert {kind: each.state for kind, each in states.items()} == {
+            "network-delay": "recovered",
+            "eject": "recovered",
+        }
+    finally:
+        rcarena(environment, place, "deploy", "down")
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_no_fault_and_recover_readmits(environment: dict[str, str], tmp_path: Path):
+    place = tmp_path / "w"
+    with subprocess.Popen(
+        command(place, "acted"), env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "acted\n"
+        running.kill()
+    try:
+        until(lambda: not (place / "stack" / "delays" / TARGET).exists(), "the fault outlives its owner")
+        assert (place / "stack" / "ejected" / TARGET).exists()
+        rcarena(environment, place, "inject", "--recover")
+        assert not (place / "stack" / "ejected" / TARGET).exists()
+    finally:
+        rcarena(environment, place, "deploy", "down")
