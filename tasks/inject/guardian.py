@@ -317,7 +317,7 @@ class Guardian:
                 self._next_outcome = time.monotonic() + self._outcome.interval_s
                 self._outcome_samples += self._outcome.tick()
             pause = min(deadline - time.monotonic(), probe.interval_s)
-            if pause <= 0 or self._wait(pause):
+            if self._wait(max(pause, 0)) or pause <= 0:  # a slow probe leaves no pause, but its owner may have ended
                 return
 
     def _wait(self, seconds: float) -> bool:

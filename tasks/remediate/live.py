@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from tasks import __version__
 from tasks.actions.act import act, lasting, undo_action
@@ -26,7 +27,7 @@ from tasks.campaign.collect import campaign_lock, leased_stack
 from tasks.campaign.errors import AttemptError
 from tasks.campaign.phases import Schedule, publish_schedule
 from tasks.campaign.plan import CasePlan
-from tasks.case import Case, CaseRecord, CaseWriter, Completeness, Phase, Sampling
+from tasks.case import REQUESTS, Case, CaseRecord, CaseWriter, Completeness, Phase, Sampling
 from tasks.deploy.errors import StackNotRunningError
 from tasks.export.exporter import export_case
 from tasks.export.queries.metrics import METRIC_MAP_VERSION
@@ -151,7 +152,7 @@ class LivePatient(Patient):
         count = int(np.searchsorted(self._due, self.now_s, side="right"))
         columns = {name: np.full(count, np.nan) for name in ("first_token", "last_token")}
         lost = np.zeros(count, dtype=bool)
-        rows = self._rows()
+        rows = self._answered().to_pandas()
         if len(rows):
             number = rows["request_id"].str.rpartition("-")[2].astype(int).to_numpy()
             rows = rows[number < count]
@@ -173,7 +174,7 @@ class LivePatient(Patient):
         end = datetime.fromtimestamp(int(time.time() - sources.settle_s), UTC)
         export = self._params.export
         with CaseWriter(directory, self._run) as writer:
-            requests = scheduled_from(start, read_run(self._attempt.requests_file).requests)
+            requests = scheduled_from(start, self._answered())
             writer.write("requests", requests)
             completeness = export_case(writer, sources, (start, end), export, stack)
             completeness["requests"] = Completeness(status="complete" if requests.num_rows else "missing")
@@ -219,9 +220,9 @@ class LivePatient(Patient):
         """Undo actions that last, end faults and load. Raises FaultError, ActionError: something is left."""
         self._held.close()
 
-    def _rows(self) -> pd.DataFrame:
+    def _answered(self) -> pa.Table:
         file = self._attempt.requests_file
-        return read_run(file).requests.to_pandas() if file.exists() else pd.DataFrame()
+        return read_run(file).requests if file.exists() else REQUESTS.empty_table()
 
     def _end(self, injection: ActiveInjection) -> None:
         """End a fault, and say when its effect was not seen: such a run says little."""

@@ -24,6 +24,7 @@ DELAY_MS = 3000
 PARAMS = {
     "campaign": {
         "name": "toy",
+        "seed": 3,
         "repetitions": 1,
         "fault_free_cases": 0,
         "windows": {"warmup_s": 1, "baseline_s": 2, "fault_s": 300, "recovery_s": 1},
@@ -65,6 +66,7 @@ def main() -> None:
         patient = admit(params, place, plan, said.append)
         assert isinstance(patient, LivePatient)
         patient.advance(patient.fault_s)
+        wait_for(patient, "no request is answered", lambda: answered_since(patient, 0) > 0)
         baseline = patient.requests()
         wait_for(patient, "no request is late", lambda: late(patient) >= 2)
         with tempfile.TemporaryDirectory() as directory:
@@ -79,7 +81,7 @@ def main() -> None:
         served = patient.requests()
         patient.release()
         found = {
-            "baseline": [len(baseline), int(baseline["failed"].sum())],
+            "baseline": [len(baseline) >= 24, int(baseline["failed"].sum())],
             "recording": [record.kind, len(record.injections), problems, rows > 0],
             "out": out_s > 200,
             "served": bool((served["first_token"].dropna() <= served["last_token"].dropna()).all()),

@@ -22,9 +22,13 @@ def wait(service: str) -> None:
 
 
 def chosen() -> str:
-    """The next replica that is not ejected, or the next of all."""
-    some = [next(REPLICAS) for _ in SERVICES[2:]]
-    return next((each for each in some if not (DIRECTORY / "ejected" / each).exists()), some[0])
+    """The next replica that is not ejected; the next of all where none is left."""
+    first = each = next(REPLICAS)
+    for _ in SERVICES[3:]:
+        if not (DIRECTORY / "ejected" / each).exists():
+            return each
+        each = next(REPLICAS)
+    return each if not (DIRECTORY / "ejected" / each).exists() else first
 
 
 class Handler(BaseHTTPRequestHandler):
