@@ -21,6 +21,13 @@ def campaign(
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
     collect(checked, place, console, keep_stack=keep_stack)
     result = score_workspace(checked, place, console)
-    page = write_report(place.cases, place.scores, place.report, title=checked.report.title, params=checked)
+    page = write_report(
+        place.cases,
+        place.scores,
+        place.report,
+        title=checked.report.title,
+        params=checked,
+        recovery_dir=place.remediation,
+    )
     console.say("report: written")
     console.show("\n".join(["", result.text(), "", f"report: {page}"]))

@@ -30,7 +30,13 @@ def report(
     if absent := [each for each in asked_for if not is_finished(place.cases / each)]:
         raise ParamsError([f"--case: no finished case '{each}' in {place.cases}" for each in absent])
     page = write_report(
-        place.cases, place.scores, place.report, title=checked.report.title, params=checked, asked_for=asked_for
+        place.cases,
+        place.scores,
+        place.report,
+        title=checked.report.title,
+        params=checked,
+        asked_for=asked_for,
+        recovery_dir=place.remediation,
     )
     console.say("report: written")
     console.show(f"report: {page}")

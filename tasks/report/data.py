@@ -23,6 +23,7 @@ from tasks.report.case_choice import LIMITS, Limits, choose
 from tasks.report.case_metrics import MAX_LINES, CaseSignals, case_signals
 from tasks.report.fleet_map import FLEET_SERVICES
 from tasks.report.latency import LatencyScatter, RequestSummary, latency_scatter, summarise_requests
+from tasks.report.recovery import Recovery, read_recovery
 from tasks.report.scoreboard import MethodResult, Scoreboard, read_scoreboard
 from tasks.report.standings import FirstNamed, Standing, first_named, standings
 from tasks.score.accuracy import LEADING_SCORE, SCORE_LABELS
@@ -120,7 +121,8 @@ class Fact:
 class ReportData:
     """Content of the report. ``listed``: the cases in the tables of cases, all unless there are very many;
     ``detailed``: those of them with a section of their own. ``roles``: by service; ``level``: significance level, None
-    if unknown; ``simulated``: some case is computed and was never run."""
+    if unknown; ``simulated``: some case is computed and was never run. ``recovery``: the experiment with actions,
+    None if there was none."""
 
     title: str
     campaigns: tuple[str, ...]
@@ -138,6 +140,7 @@ class ReportData:
     roles: Mapping[str, str]
     level: float | None
     simulated: bool = False
+    recovery: Recovery | None = None
 
 
 def report_data(
@@ -148,16 +151,18 @@ def report_data(
     params: Params | None = None,
     asked_for: Collection[str] = (),
     limits: Limits = LIMITS,
+    recovery_dir: Path | None = None,
 ) -> ReportData:
     """Return the report's content; cases by fault, then target. An unreadable case becomes a notice, not an error.
 
     ``params``: the resolved parameters of the campaign, if known. ``asked_for``: cases that are shown whatever the
-    ``limits`` of the page.
+    ``limits`` of the page. ``recovery_dir``: where the results of the experiment with actions may be.
 
     Raises:
         ScoreError: a file of ``scores_dir`` exists but is not what the score stage writes.
     """
     scoreboard = read_scoreboard(scores_dir)
+    recovery = read_recovery(recovery_dir)
     include_ineffective = params is not None and params.score.include_ineffective
     summaries: list[CaseSummary] = []
     facts = _Facts()
@@ -183,7 +188,9 @@ def report_data(
         campaigns=tuple(sorted(facts.campaigns)),
         facts=facts.shown(),
         verdicts=Counter(summary.verdict for summary in summaries),
-        notices=(*_case_notices(summaries, unfinished, unreadable), *_score_notices(summaries, scoreboard)),
+        notices=()
+        if recovery and not (paths or scoreboard)
+        else (*_case_notices(summaries, unfinished, unreadable), *_score_notices(summaries, scoreboard)),
         scoreboard=scoreboard,
         cases=tuple(summaries),
         listed=tuple(summary for summary in summaries if summary.case_id in shown.listed),
@@ -194,7 +201,8 @@ def report_data(
         interval=f"{params.score.confidence:.0%} interval".replace("%", " %") if params else "interval",
         roles=facts.roles,
         level=1 - params.score.confidence if params else None,
-        simulated=facts.simulated,
+        simulated=facts.simulated or (recovery is not None and recovery.simulated),
+        recovery=recovery,
     )
 
 

@@ -45,18 +45,22 @@ def write_report(
     title: str,
     params: Params | None = None,
     asked_for: Collection[str] = (),
+    recovery_dir: Path | None = None,
 ) -> Path:
     """Write ``out_dir/index.html`` from the finished cases and, where they exist, their scores; return its path.
 
     ``params``: the resolved parameters of the campaign, shown in the footer. ``asked_for``: cases whose details are
-    shown, however many cases there are.
+    shown, however many cases there are. ``recovery_dir``: where the results of the experiment with actions may be.
 
     Deterministic and atomic.
 
     Raises:
         ScoreError: a file of ``scores_dir`` exists but is not what the score stage writes.
     """
-    html = render(report_data(cases_dir, scores_dir, title=title, params=params, asked_for=asked_for))
+    found = report_data(
+        cases_dir, scores_dir, title=title, params=params, asked_for=asked_for, recovery_dir=recovery_dir
+    )
+    html = render(found)
     file = out_dir / PAGE_FILE
     shell.write(html, file)
     log.info("report of %d cases: %s (%.1f MB)", html.count('<details class="case"'), file, len(html) / 1e6)
