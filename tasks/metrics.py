@@ -30,6 +30,7 @@ Source = Literal[
     "sglang",
     "tgi",
     "process",
+    "prometheus",
     "node",
     "envoy",
     "nginx",
@@ -112,7 +113,9 @@ MEMORY_RSS = _metric("memory_rss", "bytes", "saturation", ALL_ROLES)
 MEMORY_LIMIT = _metric("memory_limit", "bytes", "saturation", ALL_ROLES)
 MEMORY_LIMIT_HITS = _metric("memory_limit_hits", "events/s", "saturation", ALL_ROLES)
 NETWORK_DROPPED = _metric("network_dropped", "packets/s", "saturation", ALL_ROLES)
+NETWORK_RETRANSMITS = _metric("network_retransmits", "segments/s", "errors", frozenset())
 PROCESSES = _metric("processes", "processes", "saturation", ALL_ROLES)
+SCRAPE_SUCCESS = _metric("scrape_success", "ratio", "errors", frozenset())
 RESTARTS_RATE = _metric("restarts_rate", "restarts/s", "saturation", ALL_ROLES)
 PODS_RUNNING = _metric("pods_running", "pods", "saturation", ALL_ROLES)
 PODS_READY = _metric("pods_ready", "pods", "saturation", ALL_ROLES)

@@ -22,12 +22,19 @@ from tasks.export.queries.series_names import RAY_VLLM_PREFIXES, VLLM_PREFIX, vl
 from tasks.metrics import ALL_ROLES, GATEWAY, HEAD, REPLICA, Metric, Source
 from tasks.stack import Role
 
-Kind = Literal["gauge", "rate", "mean", "p50", "p90", "held"]
-"""``mean`` and quantiles are of a histogram. ``held``: a gauge that Ray exports only while it is set."""
+Kind = Literal["gauge", "rate", "mean", "p50", "p90", "held", "up", "listens"]
+"""``mean`` and quantiles are of a histogram. ``held``: a gauge that Ray exports only while it is set. ``up``: whether
+the target of the series answers Prometheus. ``listens``: the same, nothing where it takes time not to answer: a process
+that is gone refuses at once."""
 
 ANY: frozenset[Role] = ALL_ROLES | {"service"}
 BEHIND_A_GATEWAY = GATEWAY | HEAD
 MIB = 2.0**20
+KNOWN = "1h"
+"""A target is known by its series for so long after it last answered."""
+REFUSES_S = 0.5
+"""Nothing listens where a scrape fails sooner."""
+EXPORTERS = '{__name__=~"[a-z_]*exporter_build_info|cadvisor_version_info"}'
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Candidate:
             twice does not double a value.
         unit: a label that tells the units of a service apart, such as its GPUs, which ``combine`` combines.
         minus, times: the name of a gauge that is subtracted, that it is multiplied by.
+        own: series of exporters are left out, which tell of the exporter and not of the service beside it.
     """
 
     metric: Metric
@@ -59,6 +67,7 @@ class Candidate:
     minus: str = ""
     times: str = ""
     optional: bool = False
+    own: bool = False
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -96,12 +105,24 @@ class Candidate:
                 value = f"rate({self._selector()}[$window])"
             case "mean":
                 value = f"rate({self._selector('_sum')}[$window])"
+            case "up" | "listens":
+                value = self._up()
             case "p50" | "p90":
                 return f"sum by (le, $by) (rate({self._selector('_bucket')}[$window]))"
+        if self.own:
+            value = f"({value} unless on (instance) {EXPORTERS})"
         inner = f"max by ($by, {self.each}) ({value})" if self.each else value
         by = f"$by, {self.unit}" if self.unit else "$by"
         whole = f"{'max' if self.combine == 'max' else 'sum'} by ({by}) ({inner})"
         return f"{whole} * sum by ($by) ({self._selector(name=self.times)})" if self.times else whole
+
+    def _up(self) -> str:
+        """Targets that had the series: ``up`` tells of exporters, too."""
+        value, targets = self._selector(name="up"), f"on (job, instance) last_over_time({self._selector()}[{KNOWN}])"
+        if self.kind == "listens":
+            soon = f"on (job, instance) {self._selector(name='scrape_duration_seconds')} < {REFUSES_S}"
+            value = f"({value} == 1 or {value} and {soon})"
+        return f"{value} and {targets}"
 
     def _divisor(self) -> str:
         return f"sum by ($by) (rate({self._selector('_count')}[$window]))" if self.kind == "mean" else ""
@@ -162,7 +183,15 @@ def _node(metric: Metric, kind: Kind, series: str, matchers: str = "", minus: st
 
 
 def _process(metric: Metric, kind: Kind, series: str) -> Candidate:
-    return Candidate(metric, "client library", "process", kind, series, ANY)
+    return Candidate(metric, "client library", "process", kind, series, ANY, own=True)
+
+
+def _target(metric: Metric, kind: Kind, series: str) -> Candidate:
+    """Return whether an engine answers Prometheus, told by a series that it exports itself."""
+    return Candidate(metric, "Prometheus", "prometheus", kind, series, REPLICA, combine="max", optional=True)
+
+
+_ENGINES = ("vllm:num_requests_running", "sglang:num_running_reqs", "tgi_queue_size")
 
 
 def _dcgm(
@@ -248,6 +277,9 @@ CANDIDATES: tuple[Candidate, ...] = (
     _cgroup(metrics.CPU_THROTTLED, "rate", "container_cpu_cfs_throttled_seconds_total"),
     _cgroup(metrics.MEMORY_LIMIT_HITS, "rate", "container_memory_failcnt"),
     _cgroup(metrics.PROCESSES, "gauge", "container_processes"),
+    *(_target(metrics.PROCESSES, "listens", series) for series in _ENGINES),
+    *(_target(metrics.SCRAPE_SUCCESS, "up", series) for series in _ENGINES),
+    _node(metrics.NETWORK_RETRANSMITS, "rate", "node_netstat_Tcp_RetransSegs"),
     _kube(metrics.CPU_LIMIT, "gauge", "kube_pod_container_resource_limits", 'resource="cpu"'),
     _kube(metrics.MEMORY_LIMIT, "gauge", "kube_pod_container_resource_limits", 'resource="memory"'),
     _kube(metrics.RESTARTS_RATE, "rate", "kube_pod_container_status_restarts_total"),

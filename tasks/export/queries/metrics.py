@@ -126,6 +126,8 @@ METRIC_MAP: tuple[MetricSpec, ...] = (
         metrics.NETWORK_DROPPED,
         _network("container_network_receive_packets_dropped_total", "container_network_transmit_packets_dropped_total"),
     ),
+    _spec(metrics.NETWORK_RETRANSMITS),
+    _spec(metrics.SCRAPE_SUCCESS),
     _spec(metrics.CPU_LIMIT, kube_limit("cpu")),
     _spec(metrics.MEMORY_LIMIT, kube_limit("memory")),
     _spec(metrics.RESTARTS_RATE, kube_restarts()),

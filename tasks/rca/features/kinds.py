@@ -34,7 +34,8 @@ class Kind:
 
 
 _LIMITS = ("clock", "power_limit", "quota", "power_violation", "thermal_violation")
-_SLOWED = ("step", "link", "silent", "cpu_throttled", *_LIMITS)
+_SLOWED = ("step", "link", "resent", "silent", "cpu_throttled", *_LIMITS)
+_LATE = ("link", "resent", "silent")
 
 RULES: tuple[Rule, ...] = (
     # its processes ended and others took their place
@@ -43,6 +44,8 @@ RULES: tuple[Rule, ...] = (
     Rule("process-freeze", (("stopped",),), (), EVERYTHING),
     # processes run, and nothing leaves them
     Rule("network-partition", (("mute",),), (), EVERYTHING),
+    # it is there, for it refuses nothing, and does not answer
+    Rule("process-freeze", (("unheard",),), (), EVERYTHING),
     # memory grew beyond what siblings and load explain; filling it takes CPU
     Rule("memory-stress", (("memory",),), (), ("memory", "cpu", *_SLOWED)),
     # the clock or the limit fell, and steps slowed with it (a limit counts only as far as they did)
@@ -54,13 +57,13 @@ RULES: tuple[Rule, ...] = (
     # more CPU than the work explains
     Rule("cpu-stress", (("cpu",),), (), ("cpu", *_SLOWED)),
     # the link carries as much as it can, all the time
-    Rule("network-bandwidth", (("link",), ("capped",)), ("step",), ("link", "silent")),
+    Rule("network-bandwidth", (("link", "resent"), ("capped",)), ("step",), _LATE),
     # every call is late by about as much
-    Rule("network-delay", (("link",), ("every_call",)), ("step",), ("link", "silent")),
+    Rule("network-delay", (("link",), ("every_call",)), ("step",), _LATE),
     # some calls are late, others are not
-    Rule("network-loss", (("link",),), ("step",), ("link", "silent")),
+    Rule("network-loss", (("link", "resent"),), ("step",), _LATE),
     # it is alive and connected, and no token comes
-    Rule("engine-stall", (("silent",),), ("cpu",), ("silent", "step", "link")),
+    Rule("engine-stall", (("silent",),), ("cpu",), ("silent", "step", *_LATE)),
 )
 
 

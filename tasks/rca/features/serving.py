@@ -9,6 +9,7 @@ sample. Derived columns and what they show:
 * **cpu_beyond_load**, **step_beyond_load**: CPU, and time per generated token, over what the load explains at most:
   twice the work may cost twice the CPU, twice the batch twice the time per step. Less of either explains nothing.
 * **stopped**, **mute**, **silent** (shares): steps at which the service used no CPU, sent nothing, completed nothing.
+* **unheard** (share): scrapes of Prometheus that it did not answer.
 * **cut** (share): the front end went away and took requests with it that it had accepted.
 * **vanished** (log ratio): how far memory or processes fell below their usual level: processes ended.
 * **quota** (cores): CPU over its share of the quota, where a CPU quota stands in for an accelerator's limit.
@@ -56,7 +57,7 @@ DERIVED = frozenset(
             "cpu_beyond_load",
             "step_beyond_load",
         ),
-        *("cut", "stopped", "mute", "done", "silent", "vanished", "quota", "gpu_clock_busy"),
+        *("cut", "stopped", "mute", "unheard", "done", "silent", "vanished", "quota", "gpu_clock_busy"),
     }
 )
 """Columns that are not a metric as it was recorded."""
@@ -108,7 +109,9 @@ _RAW = {
     vocabulary.ACCELERATOR_UTILIZATION.name: "utilization",
     vocabulary.NETWORK_TRANSMIT.name: "transmit",
     vocabulary.NETWORK_RECEIVE.name: "receive",
+    vocabulary.NETWORK_RETRANSMITS.name: "retransmits",
     vocabulary.PROCESSES.name: "processes",
+    vocabulary.SCRAPE_SUCCESS.name: "scraped",
     vocabulary.RESTARTS_RATE.name: "restarts",
     vocabulary.PODS_READY.name: "ready",
     vocabulary.INTER_TOKEN_LATENCY_MEAN.name: "step",
@@ -350,6 +353,8 @@ def _derived(view: CaseView, columns: Mapping[str, np.ndarray], before: np.ndarr
         if of in normal:
             used = columns[of]
             derived[name] = np.where(np.isnan(used) | ~(normal[of] > 0), np.nan, used <= share * normal[of])
+    if "scraped" in columns:
+        derived["unheard"] = 1.0 - columns["scraped"]
     # tokens tell of the engine while its exporter answers; completed calls tell when it does not
     done = [_relative(columns[name], before, smooth) for name in ("tokens", "completed") if name in columns]
     if done:

@@ -214,7 +214,7 @@ def _explained(case: _Case) -> dict[str, np.ndarray]:
         for name in z:
             if BY_NAME[name].needs_effect:
                 z[name] = np.fmin(z[name], 2 * np.fmax(step, 0.0))
-    halted = [name for name in ("stopped", "mute", "vanished") if name in z]
+    halted = [name for name in ("stopped", "mute", "unheard", "vanished") if name in z]
     if halted:
         halts = np.fmax.reduce([z[name] for name in halted]) >= SHOWS
         for service in _below(case.serving.callees, np.flatnonzero(halts)):
@@ -368,6 +368,9 @@ def _signals_of(case: _Case, service: int) -> dict[str, float]:
     if signals.get("link", 0.0) >= SHOWS:
         active = _active(case.tables["link"][:, service], case.before)
         signals["every_call"] = SHOWS if any(_alike(gap, active, case.before) for gap in case.gaps[service]) else 0.0
+        signals["capped"] = SHOWS if _capped(case, service, active) else 0.0
+    elif signals.get("resent", 0.0) >= SHOWS:
+        active = _active(case.tables["resent"][:, service], case.before)
         signals["capped"] = SHOWS if _capped(case, service, active) else 0.0
     return signals
 

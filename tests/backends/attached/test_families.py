@@ -112,6 +112,37 @@ def test_what_an_exporter_says_of_other_pods_is_theirs(start_prometheus: Callabl
     assert power["value"].to_list() == pytest.approx([400] * len(power))
 
 
+def test_an_engine_that_is_gone_refuses_and_one_that_hangs_does_not(
+    start_prometheus: Callable[..., str], tmp_path: Path
+) -> None:
+    """Both answer no more after a while; the node exporter beside them does, and its process is not theirs."""
+    lines: dict[str, list[str]] = {}
+    for unit, slow in (("gone", 0.001), ("hung", 4.0)):
+        engine, node = f'job="vllm",instance="{unit}:8000"', f'job="node",instance="{unit}:9100"'
+        for i in range(families.SAMPLES):
+            at, up = families.T0 + i * families.STEP_S, i < 18
+            told = {f"up{{{engine}}}": int(up), f"scrape_duration_seconds{{{engine}}}": 0.1 if up else slow}
+            told |= {f"up{{{node}}}": 1, f"node_exporter_build_info{{{node}}}": 1}
+            told |= {f"process_cpu_seconds_total{{{node}}}": 9 * i, f"node_netstat_Tcp_RetransSegs{{{node}}}": 10 * i}
+            if up:
+                told |= {f"vllm:num_requests_running{{{engine}}}": 1}
+                told |= {f"process_cpu_seconds_total{{{engine}}}": families.STEP_S * i}
+            for series, value in told.items():
+                lines.setdefault(series.partition("{")[0], []).append(f"{series} {value} {at}")
+    url = start_prometheus("".join(f"# TYPE {name} unknown\n" + "\n".join(of) + "\n" for name, of in lines.items()))
+    services = [
+        {"name": unit, "role": "replica", "labels": [{"instance": f"{unit}:{port}"} for port in (8000, 9100)]}
+        for unit in ("gone", "hung")
+    ]
+    rows = _read(url, tmp_path, services)
+    by_metric = rows.dropna().sort_values("time").groupby(["service", "metric"], observed=True)["value"]
+    last = by_metric.last()
+    assert {unit: last[unit, "scrape_success"] for unit in ("gone", "hung")} == {"gone": 0, "hung": 0}
+    assert {unit: last[unit, "processes"] for unit in ("gone", "hung")} == {"gone": 0, "hung": 1}
+    assert by_metric.first()["gone", "cpu_usage"] == pytest.approx(1)
+    assert last["hung", "network_retransmits"] == pytest.approx(2)
+
+
 def test_replicas_are_told_apart_by_a_label(start_prometheus: Callable[..., str], tmp_path: Path) -> None:
     pods = {"vllm-a": 1.0, "vllm-b": 2.0, "other": 5.0}
     samples = [(families.VLLM, {"namespace": "serving", "pod": pod}, factor) for pod, factor in pods.items()]
