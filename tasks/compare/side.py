@@ -179,18 +179,15 @@ def _failures(rankings: pd.DataFrame) -> dict[str, dict[str, int]]:
 def healthy_requests(case: Case) -> HealthyRequests:
     requests = case.requests
     fault_free = case.record.undisturbed
-    inside = pd.Series(data=False, index=requests.index)
+    scheduled = pd.DatetimeIndex(requests["scheduled"])
+    inside = np.zeros(len(requests), dtype=bool)
     for phase in case.record.phases:
         if fault_free or phase.name == "baseline":
-            inside |= (requests["scheduled"] >= phase.start) & (requests["scheduled"] < phase.end)
-    outcomes = observed(requests[inside])
-    answered = outcomes[~outcomes["failed"]]
-    return HealthyRequests(
-        fault_free=fault_free,
-        latency_s=answered["latency_s"].to_numpy(dtype=float),
-        ttft_s=answered["ttft_s"].dropna().to_numpy(dtype=float),
-        failed=int(outcomes["failed"].sum()),
-    )
+            inside |= (scheduled >= phase.start) & (scheduled < phase.end)
+    seen = observed(requests)
+    failed = seen["failed"].to_numpy(bool)
+    latency_s, ttft_s = (seen[name].to_numpy(float)[inside & ~failed] for name in ("latency_s", "ttft_s"))
+    return HealthyRequests(fault_free, latency_s, ttft_s[~np.isnan(ttft_s)], failed=int(failed[inside].sum()))
 
 
 def _versions(cases: list[Case]) -> dict[str, str]:

@@ -52,21 +52,19 @@ class RequestSummary:
 
 def summarise_requests(case: Case) -> RequestSummary | None:
     """Summarise the requests of a case; None when it has none (its ``completeness`` says why)."""
-    outcomes = case.requests.join(observed(case.requests))
-    if outcomes.empty:
+    requests = case.requests
+    if requests.empty:
         return None
+    seen = observed(requests)
+    failed, latency_s = seen["failed"].to_numpy(bool), seen["latency_s"].to_numpy(float)
+    scheduled = pd.DatetimeIndex(requests["scheduled"])
     phases: dict[str, PhaseLatency] = {}
     for phase in case.record.phases:
-        inside = outcomes[(outcomes["scheduled"] >= phase.start) & (outcomes["scheduled"] < phase.end)]
-        answered = inside.loc[~inside["failed"], "latency_s"]
-        p50, p95 = (float(q) for q in answered.quantile([0.5, 0.95]))
-        phases[phase.name] = PhaseLatency(
-            answered=len(answered),
-            failed=int(inside["failed"].sum()),
-            p50=None if np.isnan(p50) else p50,
-            p95=None if np.isnan(p95) else p95,
-        )
-    return RequestSummary(total=len(outcomes), failed=int(outcomes["failed"].sum()), phases=phases)
+        inside = (scheduled >= phase.start) & (scheduled < phase.end)
+        answered = latency_s[inside & ~failed]
+        p50, p95 = map(float, np.quantile(answered, [0.5, 0.95])) if answered.size else (None, None)
+        phases[phase.name] = PhaseLatency(answered.size, int(failed[inside].sum()), p50, p95)
+    return RequestSummary(total=len(requests), failed=int(failed.sum()), phases=phases)
 
 
 def serving_replica(case: Case) -> pd.Series:

@@ -127,64 +127,68 @@ def in_order(truths: Sequence[Truth], methods: Sequence[Method], pairs: Iterable
 
 def ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
     """One row per suspect; a pair without suspects has one row whose service is null."""
-    rows: list[tuple[object, ...]] = []
-    for pair in pairs:
-        truth, result = pair.truth, pair.result
-        head = (
-            truth.case,
-            truth.fault,
-            truth.target,
-            "+".join(truth.services),
-            truth.excluded,
-            truth.metrics.excluded,
-            pair.method.name,
-            pair.method.family,
-            pair.method.reference,
-            pair.method.beyond,
-            result.status,
-            result.message,
-        )
-        for s in result.suspects:
-            rows.append((*head, s.rank, s.service, s.metric, s.score, s.tied, s.service in truth.services))
-        if not result.suspects:
-            rows.append((*head, None, None, None, np.nan, None, None))
-    return RANKING_TABLE.of(rows)
+    return RANKING_TABLE.of(row for pair in pairs for row in _ranking_rows(pair))
+
+
+def _ranking_rows(pair: Scored) -> Iterator[tuple[object, ...]]:
+    truth, result = pair.truth, pair.result
+    head = (
+        truth.case,
+        truth.fault,
+        truth.target,
+        "+".join(truth.services),
+        truth.excluded,
+        truth.metrics.excluded,
+        pair.method.name,
+        pair.method.family,
+        pair.method.reference,
+        pair.method.beyond,
+        result.status,
+        result.message,
+    )
+    for s in result.suspects:
+        yield (*head, s.rank, s.service, s.metric, s.score, s.tied, s.service in truth.services)
+    if not result.suspects:
+        yield (*head, None, None, None, np.nan, None, None)
 
 
 def metric_ranking_table(pairs: Sequence[Scored]) -> pd.DataFrame:
     """One row per metric that a method named: the first ``METRICS_KEPT`` and every correct one."""
-    rows = []
-    for pair in pairs:
-        correct = frozenset().union(*pair.truth.metrics.causes)
-        for s in pair.result.metrics:
-            named = s.service, s.metric
-            rows.append((pair.truth.case, pair.method.name, s.rank, *named, s.score, s.tied, named in correct))
-    return METRIC_RANKING_TABLE.of(rows)
+    return METRIC_RANKING_TABLE.of(row for pair in pairs for row in _metric_rows(pair))
+
+
+def _metric_rows(pair: Scored) -> Iterator[tuple[object, ...]]:
+    correct = frozenset().union(*pair.truth.metrics.causes)
+    for s in pair.result.metrics:
+        named = s.service, s.metric
+        yield (pair.truth.case, pair.method.name, s.rank, *named, s.score, s.tied, named in correct)
 
 
 def finding_table(pairs: Sequence[Scored]) -> pd.DataFrame:
     """One row per finding of the pairs whose method says how many roots there are; a pair in which it says that there
     is none has one row without ``finding``."""
-    rows: list[tuple[object, ...]] = []
-    for pair in pairs:
-        head = pair.truth.case, pair.method.name
-        for i, f in enumerate(pair.result.findings or (), 1):
-            onset = np.nan if f.onset_s is None else f.onset_s
-            rows.append((*head, i, f.role, f.service, f.kind, f.significance, onset))
-        if pair.result.findings == ():
-            rows.append((*head, None, None, None, None, np.nan, np.nan))
-    return FINDING_TABLE.of(rows)
+    return FINDING_TABLE.of(row for pair in pairs for row in _finding_rows(pair))
+
+
+def _finding_rows(pair: Scored) -> Iterator[tuple[object, ...]]:
+    head = pair.truth.case, pair.method.name
+    for i, f in enumerate(pair.result.findings or (), 1):
+        onset = np.nan if f.onset_s is None else f.onset_s
+        yield (*head, i, f.role, f.service, f.kind, f.significance, onset)
+    if pair.result.findings == ():
+        yield (*head, None, None, None, None, np.nan, np.nan)
 
 
 def evidence_table(pairs: Sequence[Scored]) -> pd.DataFrame:
     """One row per piece of evidence; ``finding`` is that of the finding table."""
-    rows: list[tuple[object, ...]] = []
-    for pair in pairs:
-        for i, f in enumerate(pair.result.findings or (), 1):
-            for e in f.evidence:
-                numbers = (np.nan if value is None else value for value in (e.before, e.during, e.siblings))
-                rows.append((pair.truth.case, pair.method.name, i, e.signal, e.sentence, e.unit, *numbers))
-    return EVIDENCE_TABLE.of(rows)
+    return EVIDENCE_TABLE.of(row for pair in pairs for row in _evidence_rows(pair))
+
+
+def _evidence_rows(pair: Scored) -> Iterator[tuple[object, ...]]:
+    for i, f in enumerate(pair.result.findings or (), 1):
+        for e in f.evidence:
+            numbers = (np.nan if value is None else value for value in (e.before, e.during, e.siblings))
+            yield (pair.truth.case, pair.method.name, i, e.signal, e.sentence, e.unit, *numbers)
 
 
 def coverage_table(pairs: Sequence[Scored]) -> pd.DataFrame:

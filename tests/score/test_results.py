@@ -4,9 +4,12 @@ from types import SimpleNamespace
 from typing import cast
 
 import pandas as pd
+import pytest
 
 from tasks.rca.registry import get_method
 from tasks.rca.run.pair import PairResult
+from tasks.score import files
+from tasks.score.files import RANKING_TABLE
 from tasks.score.results import TABLE_WIDTH, ScoreResult, ScoreTable, method_costs
 from tasks.score.tables import Scored
 from tasks.score.truth import MetricTruth, Truth
@@ -52,3 +55,17 @@ def test_failures_that_differ_in_numbers_only_are_one_note() -> None:
         "failed: m on 2 of 3 cases: error: 9 metrics, 3 rows (and the like)",
         "failed: m on 1 of 3 cases: timeout: took longer than 1 s",
     ]
+
+
+def test_a_table_made_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(case: int) -> tuple[object, ...]:
+        nobody = case % 2 == 0
+        found = (None, None, None, float("nan"), None, None) if nobody else (1, "ray-head", None, 0.5, False, True)
+        status = "error" if nobody else "ok"
+        return (f"case-{case}", "f", "t", "t", "", "", "m", "metric", False, False, status, "", *found)
+
+    rows = [row(case) for case in range(7)]
+    whole = RANKING_TABLE.of(rows)
+    monkeypatch.setattr(files, "_ROWS_AT_ONCE", 3)
+    pd.testing.assert_frame_equal(RANKING_TABLE.of(iter(rows)), whole)
+    pd.testing.assert_frame_equal(RANKING_TABLE.of([]), whole[:0])
