@@ -85,6 +85,7 @@ def install(checkout: Path, wheels: str, **settings: str) -> tuple[str, str]:
     return done.stdout, (checkout / ".setup/serve.log").read_text()
 
 
+@pytest.mark.slow
 def test_uv_installs_with_the_settings_of_pip(checkout: Path) -> None:
     others = f"{(checkout / 'a').as_uri()} {(checkout / 'b').as_uri()}"
     _, log = install(checkout, "with-uv", PIP_EXTRA_INDEX_URL=others)

@@ -95,6 +95,7 @@ def test_its_parameters_are_checked(rcarena: Rcarena) -> None:
         assert [line.split("params.yaml: ")[1] for line in done.stderr.splitlines()] == problems
 
 
+@pytest.mark.slow
 def test_every_command_works_on_it_or_says_what_it_lacks(rcarena: Rcarena, tmp_path: Path) -> None:
     place = tmp_path / "w"
     assert succeeded(rcarena("preflight")) == "a toy runs everywhere\n"

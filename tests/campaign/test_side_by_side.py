@@ -154,6 +154,7 @@ def test_ctrl_c_takes_every_stack_down(make_campaign: MakeCampaign) -> None:
     campaign.assert_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_the_others_go_on_when_a_stack_does_not_come_up(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     broken = campaign.workspace.on(1)
@@ -166,6 +167,7 @@ def test_the_others_go_on_when_a_stack_does_not_come_up(make_campaign: MakeCampa
     assert campaign.assert_whole() == {0}
 
 
+@pytest.mark.slow
 def test_what_may_be_left_of_a_fault_on_a_lost_stack_is_named_and_is_no_success(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     broken = campaign.workspace.on(1)

@@ -20,7 +20,7 @@ from tests.score.processes import contents
 from tests.score.ray_nodes import STORE_BYTES, RayNodes, ray_nodes
 from tests.synthetic import synthetic_case
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 CASES = 4
 METHODS = ["random", "nsigma", "baro"]
@@ -80,21 +80,18 @@ def test_a_node_that_is_lost_in_the_middle_loses_nothing(nodes: RayNodes, tmp_pa
     nodes.add()
 
 
-@pytest.mark.slow
 def test_two_nodes_give_the_bytes_of_one_machine(nodes: RayNodes, tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     assert campaign.on(nodes, lambda: None) == campaign.expected
     assert campaign.lost == 0
 
 
-@pytest.mark.slow
 def test_workers_that_are_killed_in_the_middle_lose_nothing(nodes: RayNodes, tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     assert campaign.on(nodes, kill_actors) == campaign.expected
     assert campaign.lost >= 1
 
 
-@pytest.mark.slow
 def test_views_that_do_not_fit_the_object_stores_lose_nothing(nodes: RayNodes) -> None:
     """Six views, of which two do not fit into the store of a node beside each other."""
     rows = STORE_BYTES * 6 // 10 // 8 // 2

@@ -169,7 +169,7 @@ _REFUSALS = {
 
 
 @pytest.mark.parametrize("refusal", _REFUSALS)
-@pytest.mark.parametrize("granted", [500, 64, 7])
+@pytest.mark.parametrize("granted", [500, 64, pytest.param(7, marks=pytest.mark.slow)])
 def test_however_the_page_size_is_refused_no_line_is_lost(refusal: str, granted: int) -> None:
     """Three lines share each nanosecond."""
     entries = [(T0 * NS + i // 3, f"line {i}") for i in range(500)]
