@@ -54,7 +54,8 @@ WITNESSES: tuple[Witness, ...] = (
     Witness("envoy", "envoy_http_downstream_rq_total", "gateway"),
 )
 CONTAINER_SERIES = "container_memory_working_set_bytes"
-NODE_SERIES = "node_memory_MemAvailable_bytes"
+NODE_SERIES = ("node_memory_MemAvailable_bytes", "DCGM_FI_DEV_GPU_UTIL")
+"""Of exporters that tell of a whole machine."""
 BY_NAME: tuple[tuple[str, Role], ...] = (
     (r"nginx|gateway|proxy|router|ingress|envoy|haproxy|traefik", "gateway"),
     (r"(^|-)head($|-)|(^|-)epp($|-)|scheduler", "head"),
@@ -76,7 +77,7 @@ def look_at_series(client: PrometheusClient, names: frozenset[str]) -> Finding:
                 components += _components(client, witness)
     components += _named_containers(client, names, components)
     containers = _containers(client, names)
-    nodes = _last(client, NODE_SERIES) if NODE_SERIES in names else []
+    nodes = [labels for series in NODE_SERIES if series in names for labels in _last(client, series)]
     components = [_with_neighbours(component, containers, nodes) for component in components]
     remarks = [] if any(each.role == "replica" for each in components) else ["no engine is scraped"]
     order = ("gateway", "head", "replica", "service")
@@ -189,7 +190,7 @@ def _named_containers(client: PrometheusClient, names: frozenset[str], known: Se
 
 
 def _with_neighbours(component: Component, containers: Sequence[Labels], nodes: Sequence[Labels]) -> Component:
-    """Add the labels by which cAdvisor (Docker) and node exporters name units that are known by their address."""
+    """Add the labels by which cAdvisor (Docker), node exporters and DCGM name units that are known by their address."""
     if component.each == "ReplicaId":  # Ray Serve's own series name it otherwise
         return replace(component, alternatives={unit: [{"replica": unit}] for unit in component.units})
     if component.each != "instance":
@@ -198,8 +199,8 @@ def _with_neighbours(component: Component, containers: Sequence[Labels], nodes: 
     for unit in component.units:
         host = unit.rpartition(":")[0] or unit
         docker = [each for each in containers if each.get("name") and _is_container(each, host)]
-        beside = [each for each in nodes if each.get("instance", "").rpartition(":")[0] == host]
-        labels = [{"name": each["name"]} for each in docker] or [{"instance": each["instance"]} for each in beside]
+        beside = {each["instance"]: None for each in nodes if each.get("instance", "").rpartition(":")[0] == host}
+        labels = [{"name": each["name"]} for each in docker] or [{"instance": instance} for instance in beside]
         if labels:
             found[unit] = labels
     return replace(component, alternatives=found) if found else component

@@ -88,6 +88,8 @@ BARE = [
     (families.VLLM, {"job": "vllm", "instance": "gpu2:8000", "model_name": "llama"}, 2.0),
     (families.NODE, {"job": "node", "instance": "gpu1:9100"}, 1.0),
     (families.NODE, {"job": "node", "instance": "gpu2:9100"}, 1.0),
+    (families.DCGM, {"job": "dcgm", "instance": "gpu1:9400"}, 1.0),
+    (families.DCGM, {"job": "dcgm", "instance": "gpu2:9400"}, 2.0),
     (families.NODE, {"job": "node", "instance": "db:9100"}, 1.0),
     (families.NGINX, {"job": "nginx", "instance": "edge:9113"}, 1.0),
 ]
@@ -115,7 +117,12 @@ LABELLED = [
 @pytest.mark.parametrize(
     ("series", "kind", "services", "filled"),
     [
-        (BARE, "bare processes", {"nginx": "gateway", "vllm-0": "replica", "vllm-1": "replica"}, {"cpu_usage": 2}),
+        (
+            BARE,
+            "bare processes",
+            {"nginx": "gateway", "vllm-0": "replica", "vllm-1": "replica"},
+            {"cpu_usage": 2, "gpu_power": 2},
+        ),
         (COMPOSE, "Docker Compose", {"app-nginx-1": "gateway", "vllm": "replica"}, {"cpu_usage": 2}),
         (RAY, "Ray Serve", {f"vllm-{i}": "replica" for i in range(3)}, {"requests_running": 3}),
         (
