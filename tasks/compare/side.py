@@ -122,15 +122,22 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
 
 
 def _scores(rankings: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    found: dict[str, dict[str, dict[str, float]]] = {}
     counted = rankings[rankings["excluded"] == ""]
-    for (method, case), rows in counted.groupby(["method", "case_id"], sort=False):
-        ok = rows["status"].iloc[0] == "ok"
-        right = rows.loc[rows["correct"].fillna(value=False).astype(bool), "rank"]
-        ranks = [int(rank) for rank in right] if ok else []
-        values = ranking_scores(ranks, len(str(rows["truth"].iloc[0]).split("+")))
+    right = counted["correct"].fillna(value=False).astype(bool) & (counted["status"] == "ok")
+    truths: dict[tuple[str, str], int] = {}
+    ranks: dict[tuple[str, str], list[int]] = {}
+    columns = (counted[name] for name in ("method", "case_id", "truth", "rank"))
+    for method, case, truth, rank, is_right in zip(*columns, right, strict=True):
+        pair = str(method), str(case)
+        truths.setdefault(pair, len(str(truth).split("+")))
+        of_pair = ranks.setdefault(pair, [])
+        if is_right:
+            of_pair.append(int(rank))
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (method, case), of_pair in ranks.items():
+        values = ranking_scores(of_pair, truths[method, case])
         for score in COMPARED_SCORES:
-            found.setdefault(str(method), {}).setdefault(score, {})[str(case)] = values[score]
+            found.setdefault(method, {}).setdefault(score, {})[case] = values[score]
     return found
 
 
