@@ -186,11 +186,11 @@ def _failures(rankings: pd.DataFrame) -> dict[str, dict[str, int]]:
 def healthy_requests(case: Case) -> HealthyRequests:
     requests = case.requests
     fault_free = case.record.undisturbed
-    scheduled = pd.DatetimeIndex(requests["scheduled"])
+    scheduled = requests["scheduled"]
     inside = np.zeros(len(requests), dtype=bool)
     for phase in case.record.phases:
         if fault_free or phase.name == "baseline":
-            inside |= (scheduled >= phase.start) & (scheduled < phase.end)
+            inside |= ((scheduled >= phase.start) & (scheduled < phase.end)).to_numpy(bool)
     seen = observed(requests)
     failed = seen["failed"].to_numpy(bool)
     latency_s, ttft_s = (seen[name].to_numpy(float)[inside & ~failed] for name in ("latency_s", "ttft_s"))

@@ -57,10 +57,10 @@ def summarise_requests(case: Case) -> RequestSummary | None:
         return None
     seen = observed(requests)
     failed, latency_s = seen["failed"].to_numpy(bool), seen["latency_s"].to_numpy(float)
-    scheduled = pd.DatetimeIndex(requests["scheduled"])
+    scheduled = requests["scheduled"]
     phases: dict[str, PhaseLatency] = {}
     for phase in case.record.phases:
-        inside = (scheduled >= phase.start) & (scheduled < phase.end)
+        inside = ((scheduled >= phase.start) & (scheduled < phase.end)).to_numpy(bool)
         answered = latency_s[inside & ~failed]
         p50, p95 = map(float, np.quantile(answered, [0.5, 0.95])) if answered.size else (None, None)
         phases[phase.name] = PhaseLatency(answered.size, int(failed[inside].sum()), p50, p95)
