@@ -84,7 +84,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_only_what_changed_runs_again_and_campaigns_compare(repository: Path) -> None:
-    assert repro(repository) == {"collect", "score", "report"}
+    assert repro(repository) == {"collect", "score", "remediate", "report"}
     with opened(repository) as repo:
         assert "nsigma" in json.dumps(repo.metrics.show())
     commit(repository, "campaign one")
@@ -93,7 +93,7 @@ def test_only_what_changed_runs_again_and_campaigns_compare(repository: Path) ->
 
     params = repository / "params.yaml"
     params.write_text(params.read_text().replace("profile: paper", "profile: llm"))
-    assert repro(repository) == {"score", "report"}
+    assert repro(repository) == {"score", "remediate", "report"}
     assert (repository / "workspace/scores/metrics.json").exists()
     with opened(repository) as repo:
         assert "workspace/scores/metrics.json" in repo.metrics.diff(a_rev="HEAD")["diff"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from rcarena_dags.form import campaign_form, document
+from rcarena_dags.form import campaign_form, document, remediation_document
 from rcarena_dags.pods import LABEL, delete_pods, earlier_attempts, labels_of, remove_pods
 from rcarena_dags.settings import settings, use_repository
 
@@ -69,9 +69,28 @@ def case_ids(form: Mapping[str, Any]) -> list[str]:
 def case_batches(form: Mapping[str, Any]) -> list[list[str]]:
     """Return the cases that are computed, in batches of a pod each. Raises AirflowFailException as ``case_ids``."""
     params, cases = _planned(form)
+    return _batches(params, cases, 1)
+
+
+def episode_batches(form: Mapping[str, Any]) -> list[list[str]]:
+    """Return the cases of the experiment with actions, in batches of a pod each; a case has a run per policy.
+
+    Raises:
+        AirflowFailException: parameters that cannot be used, or a backend whose cases are not computed.
+    """
+    params, cases = _planned(form, remediation_document)
+    found = _batches(params, cases, len(params.remediate.policies))
+    if not found:
+        raise AirflowFailException(
+            f"deploy.backend: {params.deploy.backend} needs a stack for its cases; this DAG acts on computed ones only"
+        )
+    return found
+
+
+def _batches(params: Params, cases: list[str], runs: int) -> list[list[str]]:
     from tasks.campaign.batches import batches
 
-    found = batches(params, cases)
+    found = batches(params, cases, runs)
     if len(found) > MOST_CASES:
         raise AirflowFailException(
             f"{len(cases)} cases in {len(found)} pods: one run can have {MOST_CASES} (core.max_map_length); a larger "
@@ -80,8 +99,8 @@ def case_batches(form: Mapping[str, Any]) -> list[list[str]]:
     return found
 
 
-def _planned(form: Mapping[str, Any]) -> tuple[Params, list[str]]:
-    params = _checked(form)
+def _planned(form: Mapping[str, Any], means: Document | None = None) -> tuple[Params, list[str]]:
+    params = _checked(form, means)
     from tasks.campaign.plan import plan_campaign
 
     cases = [plan.case_id for plan in plan_campaign(params)]
@@ -95,13 +114,17 @@ def method_names(form: Mapping[str, Any]) -> list[str]:
     return list(_checked(form).score.methods)
 
 
-def _checked(form: Mapping[str, Any]) -> Params:
+Document = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Returns the parameters that a form means."""
+
+
+def _checked(form: Mapping[str, Any], means: Document | None = None) -> Params:
     use_repository()
     from tasks.errors import ParamsError
     from tasks.params import validated
 
     try:
-        return validated(document(form), "the form")
+        return validated((means or document)(form), "the form")
     except ParamsError as error:
         raise AirflowFailException(str(error)) from error
 

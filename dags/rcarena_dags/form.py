@@ -18,8 +18,11 @@ from rcarena_dags.settings import settings, use_repository
 
 WORD = r"^[a-z][a-z0-9_-]*$"
 SERVICE = r"^[a-z0-9][a-z0-9-]*$"
+POLICY = r"^[a-z][a-z0-9-]*(:[A-Za-z0-9_.@-]+)?$"
 AS_IN_PARAMS = "params"
 """The preset that changes nothing."""
+RECOVERY = "recovery"
+"""The preset of the experiment with actions."""
 
 FAULT = {
     "type": "object",
@@ -280,6 +283,47 @@ def diagnose_document(form: Mapping[str, Any]) -> dict[str, Any]:
     return overridden(_preset(form), {"deploy": form["endpoints"] or {}, **methods})
 
 
+def remediation_form() -> dict[str, Param]:
+    """Return the form of the experiment with actions: a campaign, the policies, the evidence that they wait for."""
+    own = campaign_form()
+    for key in ("keep_stack", "may_miss", "dry_run", "profile", "methods", "tensor_parallel", "pipeline_parallel"):
+        del own[key]
+    return {
+        **own,
+        "name": name("recovery"),
+        "preset": Param(
+            RECOVERY if RECOVERY in presets() else AS_IN_PARAMS,
+            type="string",
+            enum=presets(),
+            description="Which campaign: a file of dags/presets, put on top of params.yaml; its cases are computed.",
+        ),
+        "policies": optional(
+            "array",
+            items={"type": "string", "pattern": POLICY},
+            minItems=1,
+            description="Who decides on actions, such as none, platform, table:peerwise, oracle (none must be there); "
+            "empty: those of the preset.",
+        ),
+        "evidence_s": optional(
+            "number", "Seconds of telemetry between alarm and diagnosis.", **bounds("remediate.evidence_s")
+        ),
+        "record": Param(
+            False,
+            type="boolean",
+            description="Version the results with the campaign of the same folder, which must have been run there.",
+        ),
+    }
+
+
+def remediation_document(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the experiment that ``form`` asks for. Raises ParamsError as ``document``."""
+    asked = document(form)
+    from tasks.params import overridden
+
+    chosen = _given({key: form[key] for key in ("policies", "evidence_s")})
+    return overridden(asked, {"remediate": {"enabled": True, **chosen}})
+
+
 def _preset(form: Mapping[str, Any]) -> dict[str, Any]:
     from tasks.params import overridden, read_document
 
@@ -319,7 +363,7 @@ def _narrowed(document: dict[str, Any], targets: set[str]) -> dict[str, Any]:
 
 def overrides(form: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the filled fields of ``form`` say, by section of the parameters."""
-    parallelism = {"tensor": form["tensor_parallel"], "pipeline": form["pipeline_parallel"]}
+    parallelism = {"tensor": form.get("tensor_parallel"), "pipeline": form.get("pipeline_parallel")}
     others = None if form["faults"] is None else []
     of_campaign = ("name", "seed", "repetitions", "fault_free_cases", "windows", "cases_per_pod")
     sections: dict[str, dict[str, Any]] = {
@@ -327,7 +371,7 @@ def overrides(form: Mapping[str, Any]) -> dict[str, Any]:
         "deploy": {"replicas": form["replicas"], "parallelism": _given(parallelism) or None},
         "load": {"rate": form["load_rate"]},
         "inject": {"faults": form["faults"], "concurrent": others, "scenarios": others},
-        "score": {key: form[key] for key in ("profile", "methods")},
+        "score": {key: form.get(key) for key in ("profile", "methods")},
     }
     return {section: given for section, values in sections.items() if (given := _given(values))}
 

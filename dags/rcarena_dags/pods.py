@@ -66,6 +66,7 @@ def _steps(chosen: Settings) -> dict[str, Step]:
         "export": Step("export", 60, cpu="1", memory="4Gi"),
         "verify": Step("inject", 20, memory="2Gi", retries=1),
         "make": Step("export", 240, cpu="1", memory="4Gi", long=True),
+        "episodes": Step("export", 240, cpu="1", memory="4Gi", long=True),
         "score-cheap": Step("score", 120, cpu="1", memory="4Gi", long=True),
         "score-moderate": Step("score", 240, cpu="2", memory="8Gi", long=True),
         "score-expensive": Step("score", 720, cpu="4", memory="16Gi", long=True),
@@ -161,6 +162,15 @@ class MakePod(StepPod):
 
     def __init__(self, *, batch: Sequence[str], arguments: Sequence[str], **kwargs: Any) -> None:
         super().__init__(step="make", arguments=["step", "make", *batch, *arguments], **kwargs)
+        self.batch = f"{len(batch)} cases from {batch[0]}"
+
+
+class EpisodePod(StepPod):
+    """A batch of cases of the experiment with actions, under every policy; to be mapped over batches."""
+
+    def __init__(self, *, batch: Sequence[str], arguments: Sequence[str], **kwargs: Any) -> None:
+        chosen = [word for case in batch for word in ("--case", case)]
+        super().__init__(step="episodes", arguments=["remediate", *chosen, *arguments], **kwargs)
         self.batch = f"{len(batch)} cases from {batch[0]}"
 
 

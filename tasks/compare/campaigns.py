@@ -47,7 +47,7 @@ class Campaigns:
             name, identity = commit.trailers.get(NAME, ""), commit.trailers.get(CAMPAIGN, "")
             tip: str | None = commit.sha
         else:
-            name, identity = self.params.campaign.name, campaign_id(self.workspace.cases, self.params)
+            name, identity = self.params.campaign.name, campaign_id(self.workspace, self.params)
             tip = self.git.resolve(f"refs/heads/{self.branch}")
         found = last_recorded(self.git, tip, name, other_than=identity)
         return None if found is None else self._side(found)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.compare.errors import CompareError
+from tasks.compare.recovery import RecoveryChange, recovery_changes
 from tasks.compare.side import Estimate, HealthyRequests, Side
 from tasks.compare.statistics import Difference, Dominance, Resampling, difference, dominance
 from tasks.injection import FAULT_FREE
@@ -116,6 +117,7 @@ class Comparison:
     versions: tuple[ValueChange, ...]
     parameters: tuple[ValueChange, ...]
     failures: tuple[ValueChange, ...]
+    recovery: tuple[RecoveryChange, ...] = ()
 
     def score(self, method: str, score: str) -> ScoreChange | None:
         return next((change for change in self.scores if (change.method, change.score) == (method, score)), None)
@@ -152,6 +154,7 @@ def compare(a: Side, b: Side, how: Resampling) -> Comparison:
         versions=value_changes(a.versions, b.versions),
         parameters=value_changes(a.parameters, b.parameters),
         failures=value_changes(*(_failure_texts(side) for side in (a, b))),
+        recovery=recovery_changes(a.recovery, b.recovery, how),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tasks.case import Case, CaseError, mixed, read_cases
 from tasks.compare.errors import CompareError
+from tasks.compare.recovery import Recovered, read_recovered
 from tasks.identity import canonical, leaves
 from tasks.injection import Injection
 from tasks.params import Params
@@ -62,7 +63,8 @@ class Side:
     """``scores``: method -> score -> case id -> value, service level, scored cases only; ``estimates``: method ->
     score; ``sets``: method -> case id -> F1 of the roots that it names, only of methods that say how many there are;
     ``said``: the same methods -> score of sets, or ``false_alarms``; ``references``: reference methods (not compared);
-    ``failures``: method -> status and reason -> cases; ``parameters``: dotted key -> value."""
+    ``failures``: method -> status and reason -> cases; ``parameters``: dotted key -> value; ``recovery``: policy ->
+    what it did, empty without the experiment."""
 
     label: str
     simulated: bool
@@ -80,6 +82,7 @@ class Side:
     injections: Mapping[str, tuple[Injection, ...]]
     versions: Mapping[str, str]
     parameters: Mapping[str, str]
+    recovery: Mapping[str, Recovered] = field(default_factory=dict)
 
     @property
     def scored(self) -> int:
@@ -118,6 +121,7 @@ def read_side(folder: Path, params_text: str, label: str, commit: str | None = N
         injections={case.record.case_id: case.record.injections for case in cases},
         versions=_versions(cases),
         parameters=flat_parameters(params_text),
+        recovery=read_recovered(folder / "remediation"),
     )
 
 

@@ -19,6 +19,7 @@ from tasks.compare.compare import (
     SetChange,
     ValueChange,
 )
+from tasks.compare.recovery import RecoveryChange
 from tasks.compare.regression import Verdict, line
 from tasks.compare.side import FALSE_ALARMS, SAID_SCORES, Estimate, Side
 from tasks.compare.statistics import Difference, Dominance
@@ -47,6 +48,8 @@ def blocks(comparison: Comparison) -> Iterator[Block]:
     yield _latency(comparison)
     if comparison.sets:
         yield _sets(comparison.sets)
+    if comparison.recovery:
+        yield _recovery(comparison.recovery)
     yield _effects(comparison.effects)
     yield _values("Failures of methods", "method", comparison.failures)
     yield _values("Versions", "what", comparison.versions)
@@ -147,8 +150,47 @@ def _latency(comparison: Comparison) -> Block:
     return Block("The stack's own latency", columns, tuple(rows), tuple(marks), note)
 
 
+def _recovery(changes: Sequence[RecoveryChange]) -> Block:
+    rows = []
+    for change in changes:
+        sides = (change.a, change.b)
+        rows.append(
+            (
+                change.policy,
+                *(ABSENT if side is None else _number(side.mean_bad_request_s, ".1f") for side in sides),
+                _times(*change.ratio) if change.ratio else ABSENT,
+                _p(change.logarithms) if change.logarithms else ABSENT,
+                *(ABSENT if side is None else _number(side.mttm_s, ".0f") for side in sides),
+                _seconds(change.time_s),
+                *(ABSENT if side is None else f"{side.wrong} of {side.actions}" for side in sides),
+                *(ABSENT if side is None else f"{side.acted} of {side.calm}" for side in sides),
+            )
+        )
+    columns = (
+        *("policy", "bad request-s A", "bad request-s B", "B / A", "p", "MTTM A (s)", "MTTM B (s)", "B − A (s)"),
+        *("wrong actions A", "wrong actions B", "acted without a fault A", "acted without a fault B"),
+    )
+    marks = tuple(_mark(change.logarithms, more_is_worse=True) for change in changes)
+    note = "faults that set off the alarm where nobody acts; MTTM: a case that is not mitigated counts as its window"
+    return Block("Recovery", columns, tuple(rows), marks, note)
+
+
+def _number(value: float | None, form: str) -> str:
+    return ABSENT if value is None else format(value, form)
+
+
+def _seconds(change: Difference | None) -> str:
+    if change is None:
+        return ABSENT
+    interval = "" if change.low is None or change.high is None else f" [{change.low:+.0f}, {change.high:+.0f}]"
+    return f"{change.value:+.0f}{interval}".replace("-", "−")
+
+
 def _ratio(change: LatencyChange) -> str:
-    ratio, low, high = change.ratio
+    return _times(*change.ratio)
+
+
+def _times(ratio: float, low: float | None, high: float | None) -> str:
     return f"× {ratio:.2f}" if low is None or high is None else f"× {ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
@@ -239,10 +281,31 @@ def document(comparison: Comparison, verdict: Verdict | None) -> dict[str, Any]:
         "cliffs_delta": [asdict(change) for change in comparison.dominance],
         "failed_requests": [asdict(change) for change in comparison.failed_requests],
         "effects": [asdict(change) for change in comparison.effects],
+        "recovery": [_recovery_document(change) for change in comparison.recovery],
         "failures": [asdict(change) for change in comparison.failures],
         "versions": [asdict(change) for change in comparison.versions],
         "parameters": [asdict(change) for change in comparison.parameters],
     } | ({} if verdict is None else {"gate": _gate(verdict)})
+
+
+def _recovery_document(change: RecoveryChange) -> dict[str, Any]:
+    sides = {
+        name: None
+        if side is None
+        else {
+            "cases": len(side.bad_request_s),
+            "bad_request_s": side.mean_bad_request_s,
+            "mttm_s": side.mttm_s,
+            "actions": side.actions,
+            "wrong": side.wrong,
+            "calm": side.calm,
+            "acted": side.acted,
+        }
+        for name, side in (("a", change.a), ("b", change.b))
+    }
+    changes = {"logarithms": change.logarithms, "time_s": change.time_s}
+    found = {name: asdict(each) if each else None for name, each in changes.items()}
+    return {"policy": change.policy, **sides, "ratio": change.ratio, **found}
 
 
 def _side(side: Side) -> dict[str, Any]:

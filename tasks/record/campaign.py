@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.case import MANIFEST_FILE, Case, finished_cases, read_case, validate_case
 from tasks.identity import differing, digest
 from tasks.params import Params
 from tasks.record.errors import RecordError
+from tasks.remediate.stage import TABLES, read_tables
 from tasks.text import some
+from tasks.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,29 @@ class CheckedCases:
         return len(self.cases) + len(self.missing)
 
 
-def campaign_id(cases_dir: Path, params: Params) -> str:
-    """Return the id of a campaign, a digest of its telemetry and scoring parameters.
+def campaign_id(place: Workspace, params: Params) -> str:
+    """Return the id of a campaign, a digest of its telemetry, its scoring parameters and what actions did, if any.
 
     Hashes the manifests of cases, which contain the checksums of all their files.
 
     Raises:
         RecordError: there is no finished case.
     """
-    manifests = {
-        path.name: hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest() for path in finished_cases(cases_dir)
-    }
+    manifests = {path.name: _sha256(path / MANIFEST_FILE) for path in finished_cases(place.cases)}
     if not manifests:
-        raise RecordError(f"{cases_dir}: no finished case to record; collect some first")
-    what = {
+        raise RecordError(f"{place.cases}: no finished case to record; collect some first")
+    what: dict[str, Any] = {
         "campaign": params.campaign.name,
         "cases": manifests,
         "score": differing(params.score),
     }
+    if read_tables(place.remediation) is not None:
+        what["remediation"] = _sha256(place.remediation / TABLES)
     return digest(what)[:16]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def check_cases(cases_dir: Path, params: Params, *, allow_missing: bool) -> CheckedCases:

@@ -22,7 +22,7 @@ from tasks.system.durable import owner_only
 log = logging.getLogger(__name__)
 
 PARAMS_FILE, LOCK_FILE, PIPELINE_FILE = "params.yaml", "dvc.lock", "dvc.yaml"
-LIVE_STAGE = "collect"
+LIVE_STAGE, ACTION_STAGE = "collect", "remediate"
 OFFLINE_STAGES = ("score", "report")
 _RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 _LAST_LINES = 6

@@ -1,7 +1,7 @@
 """Fetches the data of a recorded campaign from DVC's cache or remote, without touching a working tree.
 
-Only the inputs of a comparison are fetched: record and requests of each case, and the scores. They are cached by the
-hash of the campaign's description.
+Only the inputs of a comparison are fetched: record and requests of each case, the scores, what actions did. They are
+cached by the hash of the campaign's description.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tasks.case import MANIFEST_FILE, RECORD_FILE
 from tasks.record.dvc_cli import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, read_settings, require_dvc
 from tasks.record.errors import RecordError
 from tasks.record.git import Git
+from tasks.remediate.stage import EPISODES
 from tasks.score.files import METRICS_FILE, TABLES
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -27,11 +28,12 @@ log = logging.getLogger(__name__)
 CASE_FILES = (RECORD_FILE, "requests.parquet", MANIFEST_FILE)
 SCORE_FILES = tuple(table.file for table in TABLES if table.first)
 _PARALLEL = 8
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 def fetch(git: Git, commit: str, store: Path) -> Path:
-    """Return a folder with ``cases/<id>/``, ``scores/`` and ``params.yaml`` of the campaign recorded by ``commit``.
+    """Return a folder with ``cases/<id>/``, ``scores/``, ``remediation/`` if there were actions, and ``params.yaml`` of
+    the campaign recorded by ``commit``.
 
     Raises:
         RecordError: the commit records no campaign, or its data is neither in the cache nor in the remote.
@@ -102,6 +104,9 @@ def _wanted(files: Any) -> Iterator[tuple[str, str]]:
     """Yield (path in the repository, path in the folder) of each file to fetch."""
     for name in SCORE_FILES:
         yield f"/{DEFAULT_WORKSPACE}/scores/{name}", f"scores/{name}"
+    episodes = f"/{DEFAULT_WORKSPACE}/remediation/{EPISODES}"
+    if files.exists(episodes):
+        yield episodes, f"remediation/{EPISODES}"
     cases = f"/{DEFAULT_WORKSPACE}/cases"
     for found in files.find(cases):
         case, _, name = found.removeprefix(f"{cases}/").rpartition("/")

@@ -60,7 +60,14 @@ def stale_report_reason(place: Workspace, params: Params) -> str | None:
         return f"the folder holds {some(found) or 'nothing'}, not {PAGE_FILE} alone"
     derived = place.root / ".derived" / "report"
     try:
-        page = write_report(place.cases, place.scores, derived, title=params.report.title, params=params)
+        page = write_report(
+            place.cases,
+            place.scores,
+            derived,
+            title=params.report.title,
+            params=params,
+            recovery_dir=place.remediation,
+        )
         same = _same(page, place.report / PAGE_FILE)
     finally:
         shutil.rmtree(derived.parent, ignore_errors=True)

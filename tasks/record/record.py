@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks.params import Params
 from tasks.record.campaign import CheckedCases, campaign_id, check_cases
-from tasks.record.dvc_cli import LIVE_STAGE, LOCK_FILE, OFFLINE_STAGES, PARAMS_FILE, DvcSettings, read_settings
+from tasks.record.dvc_cli import LOCK_FILE, OFFLINE_STAGES, PARAMS_FILE, DvcSettings, read_settings
 from tasks.record.errors import RecordError
 from tasks.record.git import Commit, Git, GitError, open_repository
 from tasks.record.history import CASES, DATA, PUSHED, find_campaign
@@ -131,7 +131,7 @@ class _Recording:
         self.ref = f"refs/heads/{options.branch}"
 
     def run(self) -> Recorded:
-        identity = campaign_id(self.workspace.cases, self.params)
+        identity = campaign_id(self.workspace, self.params)
         tip = self._tip()
         found = find_campaign(self.git, tip, identity)
         scores = self._metrics_of_workspace()
@@ -229,7 +229,7 @@ class _Recording:
         for stage, doubt in doubts.items():
             self.say(f"record: {stage} runs again: {doubt}")
         trusted = [stage for stage in OFFLINE_STAGES if stage not in doubts]
-        staging.dvc.commit(LIVE_STAGE, *trusted)
+        staging.dvc.commit(*staging.recorded_stages, *trusted)
         before = self._metrics_of_workspace()
         ran = staging.dvc.reproduce(*OFFLINE_STAGES)
         unexpected = [stage for stage in ran if stage not in doubts]

@@ -16,9 +16,19 @@ from pathlib import Path
 import yaml
 
 from tasks.case import finished_cases
-from tasks.record.dvc_cli import LIVE_STAGE, LOCK_FILE, OFFLINE_STAGES, PARAMS_FILE, PIPELINE_FILE, Dvc, DvcSettings
+from tasks.record.dvc_cli import (
+    ACTION_STAGE,
+    LIVE_STAGE,
+    LOCK_FILE,
+    OFFLINE_STAGES,
+    PARAMS_FILE,
+    PIPELINE_FILE,
+    Dvc,
+    DvcSettings,
+)
 from tasks.record.errors import RecordError
 from tasks.record.git import Git
+from tasks.remediate.stage import publish_nothing, read_tables
 from tasks.system.file_lock import FileLock
 from tasks.workspace import DEFAULT_WORKSPACE, Workspace
 
@@ -36,6 +46,12 @@ class Staging:
     @property
     def workspace(self) -> Workspace:
         return Workspace(self.tree / DEFAULT_WORKSPACE)
+
+    @property
+    def recorded_stages(self) -> tuple[str, ...]:
+        """The stages that are not run again; a pipeline of an older version has no actions."""
+        stages = yaml.safe_load((self.tree / PIPELINE_FILE).read_text(encoding="utf-8"))["stages"]
+        return tuple(stage for stage in (LIVE_STAGE, ACTION_STAGE) if stage in stages)
 
     def content(self, paths: Iterator[str] | tuple[str, ...]) -> dict[str, bytes]:
         return {path: (self.tree / path).read_bytes() for path in paths}
@@ -76,7 +92,7 @@ def _check_pipeline(file: Path) -> None:
 
 
 def take_outputs(workspace: Workspace, staging: Staging, params_text: str) -> None:
-    """Link the finished cases, scores and report into the copy, consistent with each other.
+    """Link the finished cases, scores, results of actions and report into the copy, consistent with each other.
 
     Raises:
         RecordError: cases or scores are being written.
@@ -95,6 +111,10 @@ def take_outputs(workspace: Workspace, staging: Staging, params_text: str) -> No
         for source, target in ((workspace.scores, place.scores), (workspace.report, place.report)):
             if source.is_dir():
                 _link_tree(source, target)
+        if read_tables(workspace.remediation) is None:
+            publish_nothing(place.remediation)
+        else:
+            _link_tree(workspace.remediation, place.remediation)
     workspace.pairs.mkdir(exist_ok=True)
     place.pairs.symlink_to(workspace.pairs, target_is_directory=True)
 

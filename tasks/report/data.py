@@ -142,6 +142,11 @@ class ReportData:
     simulated: bool = False
     recovery: Recovery | None = None
 
+    @property
+    def only_recovery(self) -> bool:
+        """There is nothing but the experiment with actions: no case, no scores."""
+        return self.recovery is not None and not self.cases and self.scoreboard is None
+
 
 def report_data(
     cases_dir: Path,

@@ -28,8 +28,8 @@ BAD_LEVELS = (0.0, 0.02, 0.1, 0.3)
 """Shares of bad requests above which a bin of a timeline is darker."""
 SLI = "sli.parquet"
 MARKS = {
-    "alarm": "M0-5L5 4H-5z",
-    "diagnosis": "M0-5L5 0 0 5-5 0z",
+    "alarm": "M0-7L6.5 5H-6.5z",
+    "diagnosis": "M0-7L7 0 0 7-7 0z",
     "action": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0",
     "wrong": "M-4-4L4 4M-4 4L4-4",
 }

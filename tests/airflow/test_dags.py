@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,11 +45,15 @@ from tasks.params import Params, validated
 from tests.kubernetes.pod_security import restricted_problems
 
 ROOT = Path(__file__).parents[2]
-DAGS = ("campaign", "case", "diagnose", "nightly", "smoke")
+DAGS = ("campaign", "case", "diagnose", "nightly", "remediation", "smoke")
 RUN_ID = "manual__2026-11-22T18:00:00+00:00_AbC"
 MOMENT = datetime(2026, 11, 22, 18, tzinfo=UTC)
 FAULTS = [{"kind": "cpu-stress", "targets": ["ray-replicas-0"], "ladder": {"workers": [1, 2]}}]
-MAPPED: dict[str, dict[str, Any]] = {"score": {"method": "nsigma"}, "make": {"batch": ["case-0123456789ab"]}}
+MAPPED: dict[str, dict[str, Any]] = {
+    "score": {"method": "nsigma"},
+    "make": {"batch": ["case-0123456789ab"]},
+    "episodes": {"batch": ["case-0123456789ab"]},
+}
 """What tasks that are mapped are mapped over."""
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
@@ -105,7 +110,7 @@ print(json.dumps(sorted(heavy & set(sys.modules))))
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-def test_there_are_five_dags_and_each_survives_serialization(dags: dict[str, DAG]) -> None:
+def test_there_are_six_dags_and_each_survives_serialization(dags: dict[str, DAG]) -> None:
     assert sorted(dags) == sorted(DAGS)
     for dag in dags.values():
         assert json.dumps(DagSerialization.to_dict(dag))
@@ -617,6 +622,33 @@ def test_a_diagnosis_looks_at_the_window_and_the_endpoints_of_the_form(dags: dic
     for field, value in {"since": "soon", "at": "yesterday", "endpoints": "here", "preset": "none"}.items():
         with pytest.raises(ParamValidationError, match=field):
             form(diagnose, **{field: value})
+
+
+def test_the_experiment_with_actions_goes_in_batches_and_ends_with_a_report(dags: dict[str, DAG]) -> None:
+    remediation = dags["remediation"]
+    chain = ["batches", "configure", "episodes", "tables", "report", "record"]
+    for earlier, later in pairwise(chain):
+        assert later in remediation.get_task(earlier).downstream_task_ids
+    small: dict[str, Any] = {"policies": ["none", "oracle"], "repetitions": 1, "fault_free_cases": 0}
+    filled = form(remediation, name="night", evidence_s=15, **small)
+    configure = rendered(remediation, "configure", filled)
+    params = validated(json.loads(configure.arguments[configure.arguments.index("--override") + 1]), "the form")
+    assert (params.remediate.enabled, params.remediate.policies) == (True, ("none", "oracle"))
+    assert (params.remediate.evidence_s, params.deploy.backend, params.campaign.name) == (15, "simulated", "night")
+    found = campaign_tasks.episode_batches(filled)
+    cases = [case for batch in found for case in batch]
+    assert len(cases) == len(set(cases)) == 25 + 12
+    assert len(campaign_tasks.episode_batches(form(remediation, **small | {"policies": None}))) > len(found)
+    place = "--params /workspace/night/remediation.yaml --workspace /workspace/night"
+    pod = rendered(remediation, "episodes", filled, batch=["case-0", "case-1"])
+    assert words(pod) == f"remediate --case case-0 --case case-1 {place}"
+    assert words(rendered(remediation, "tables", filled)) == f"remediate {place}"
+    assert words(rendered(remediation, "report", filled)) == f"report {place}"
+    with pytest.raises(AirflowFailException, match=r"local (needs a stack for its cases|cannot run the experiment)"):
+        campaign_tasks.episode_batches(form(remediation, preset="params"))
+    for field, value in {"policies": ["No Policy"], "evidence_s": -1, "methods": ["nsigma"]}.items():
+        with pytest.raises((ParamValidationError, KeyError, ValueError), match=field):
+            form(remediation, **{field: value})
 
 
 # -- the form

@@ -52,7 +52,7 @@ def pushed(lock: str, store: Path) -> bool:
 
 
 def _outputs(workspace: Path) -> Iterator[Path]:
-    for name in ("cases", "scores", "report"):
+    for name in ("cases", "scores", "remediation", "report"):
         yield from (file for file in (workspace / name).rglob("*") if file.is_file())
 
 

@@ -16,7 +16,9 @@ from tasks.score.symptoms import STRATA
 
 
 @section(link="Cases", title="Cases", order=70)
-def render(report: ReportData) -> Markup:
+def render(report: ReportData) -> Markup | None:
+    if report.only_recovery:
+        return None
     table = report.scoreboard.files.cases if report.scoreboard else None
     traits = case_traits(table, [case.case_id for case in report.cases])
     return rendered("cases.html.j2", report, traits=traits, counts=trait_counts(traits))

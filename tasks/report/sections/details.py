@@ -25,7 +25,9 @@ _TIME_DIGITS = 6
 
 
 @section(link="Case by case", title="Case by case", order=80)
-def render(report: ReportData) -> Markup:
+def render(report: ReportData) -> Markup | None:
+    if report.only_recovery:
+        return None
     limits = {
         "MAX_SIGMAS": MAX_SIGMAS,
         "RANKS_SHOWN": RANKS_SHOWN,

@@ -30,6 +30,7 @@ from tasks.report.recovery import (
 from tasks.report.section import rendered, section
 
 _SHOWN = ("summary", "harm", "refused")
+AXIS_WIDTH = 230.0
 _MOST_TICKS = 5
 
 
@@ -162,14 +163,14 @@ def policy_figure(recovery: Recovery, policies: Sequence[str]) -> DotPlot | None
         if (row := rows[policy])["actions"]
     ]
     groups = [
-        Group("bad request-seconds, ratio to none", ratios, _axis(ratios, 1.5)),
+        Group("bad request-s, ratio to none", ratios, _axis(ratios, 1.5)),
         Group("mean time to mitigate (s)", times, _axis(times, 1.0)),
         Group("share of wrong actions", wrong),
     ]
     described = (
         "Each policy's bad request-seconds against none, time to mitigate and wrong actions; see the table below"
     )
-    return dot_plot("Policies", described, shown, [group for group in groups if group.dots])
+    return dot_plot("Policies", described, shown, [group for group in groups if group.dots], axis_width=AXIS_WIDTH)
 
 
 def _axis(dots: Sequence[Dot], least: float) -> tuple[float, ...]:

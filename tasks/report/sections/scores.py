@@ -14,7 +14,9 @@ METHODS_UNFOLDED = 8
 
 
 @section(link="Scores", title="Scores", order=10)
-def render(report: ReportData) -> Markup:
+def render(report: ReportData) -> Markup | None:
+    if report.only_recovery:
+        return None
     board = report.scoreboard
     return rendered(
         "scores.html.j2",

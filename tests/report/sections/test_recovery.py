@@ -52,6 +52,7 @@ def test_a_page_of_an_experiment_alone(place: Path, tmp_path: Path) -> None:
     found = page(tmp_path / "cases", place, tmp_path / "out")
     assert "nothing to show yet" not in found.words
     assert "Simulated: these cases were computed" in found.words
+    assert found.count("section") == 1
 
 
 def test_policies_by_what_they_leave_the_oracle_last(recovery: Recovery) -> None:
@@ -63,7 +64,7 @@ def test_policies_by_what_they_leave_the_oracle_last(recovery: Recovery) -> None
     assert "table:peerwise leaves" in statement(recovery)
     figure = policy_figure(recovery, policies_of(recovery))
     assert figure is not None
-    assert figure.facets[0].title == "bad request-seconds, ratio to none"
+    assert figure.facets[0].title == "bad request-s, ratio to none"
     assert all(0 <= mark.x <= figure.axis_width for facet in figure.facets for mark in facet.marks)
 
 
