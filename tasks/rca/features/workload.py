@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from tasks.rca.features.rows import row_of
 from tasks.rca.features.serving import SMOOTH_S
@@ -115,4 +115,4 @@ def _averaged(samples: Sequence[np.ndarray]) -> list[Demand]:
 
 
 def _p(change: float, error: float) -> float:
-    return float(2 * norm.sf(abs(change) / error)) if error > 0 else float(change == 0)
+    return float(2 * ndtr(-abs(change) / error)) if error > 0 else float(change == 0)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from tasks.rca.features.evidence import BY_NAME, INTERNAL, LINK, SIGNALS, Signal
 from tasks.rca.features.kinds import SHOWS, Kind, kinds_of
@@ -315,7 +315,7 @@ def _roots(case: _Case) -> list[_Root]:
     table = np.stack(list(groups.values()))
     best = _best(case)
     tests = np.count_nonzero(~np.isnan(table), axis=0)
-    p = np.minimum(1.0, student.sf(best, TAIL) * np.maximum(tests, 1))
+    p = np.minimum(1.0, stdtr(TAIL, -best) * np.maximum(tests, 1))
     corrected = holm(p)
     found = []
     named = (corrected <= ALPHA) & (best >= SHOWS) & ~_slight(groups, best)
