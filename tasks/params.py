@@ -342,7 +342,8 @@ class GuardParams(Frozen):
 
     ``significance``: p value of the root, at most. ``margin``: its score must be ahead of the next by this share.
     ``max_out``, ``max_out_share``: replicas out at a time, and as a share of all. ``headroom``: what is left must carry
-    the offered load times this. ``cooldown``: restart times between two actions on a target. ``attempts``: actions
+    the offered load times this. ``cooldown``: restart times until the next action on a target that was restarted;
+    ``settle_s``: until that on one that was not, so that telemetry shows what it did. ``attempts``: actions
     per incident, and per target within ``breaker_window_s``. ``breaker``: actions on the stack within that; one more,
     and a person must look. ``max_age_s``: how long ago the telemetry of the diagnosis may end.
     """
@@ -354,6 +355,7 @@ class GuardParams(Frozen):
     headroom: Annotated[float, Field(ge=1, le=10)] = 1.1
     cooldown: Annotated[float, Field(ge=0, le=100)] = 1.5
     restart_s: Seconds = 90
+    settle_s: Seconds = 30
     attempts: Annotated[int, Field(ge=1, le=20)] = 2
     breaker: Annotated[int, Field(ge=1, le=1000)] = 4
     breaker_window_s: Seconds = 600
@@ -364,8 +366,9 @@ class SloParams(Frozen):
     """What users are promised, and when that is broken or kept again.
 
     A request is bad if it fails or is slower than ``slack`` times what the ``quantile`` of the baseline took, to its
-    first token or per token after that. The alarm goes off when bad requests of the last ``window_s`` are more than
-    the baseline's share explains (``alarm_p``). It is over at the first ``steady_s`` in which they are not.
+    first token or per token after that. The alarm goes off when there are more bad requests in the last ``window_s``,
+    or in four times that, than the baseline explains (``alarm_p``). It is over at the first ``steady_s`` in which there
+    are not.
     """
 
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99

@@ -26,7 +26,7 @@ class ActionKind:
 
     ``summary``: what it changes. ``undo``, ``needs``: texts on the way back and on what must hold before. ``cures``:
     kind of fault -> preference among the actions that end its harm, 1 first. ``never``: kinds that it cannot cure.
-    ``capacity``: its target serves nothing while it acts or lasts.
+    ``capacity``: its target serves nothing while it acts or lasts. ``restarts``: its target ends and starts again.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ActionKind:
     executors: Mapping[str, type[ActionExecutor[Any]]]
     roles: frozenset[Role] = ALL_ROLES
     capacity: bool = True
+    restarts: bool = False
 
     @property
     def backends(self) -> tuple[str, ...]:

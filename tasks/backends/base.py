@@ -120,11 +120,11 @@ class Patient(ABC):
     of the load; ``fault_s``, ``recovery_s`` and ``end_s``: when the faults begin, when they end by themselves, and when
     the recording ends."""
 
+    copies: ClassVar[bool] = False
+    """Its time can be copied (``another``)."""
     fault_s: float
     recovery_s: float
     end_s: float
-    touched: bool = False
-    """An action was carried out."""
 
     @property
     @abstractmethod
@@ -145,7 +145,7 @@ class Patient(ABC):
 
     @abstractmethod
     def act(self, action: str, target: str) -> float:
-        """Carry out an action; return about how long (s) its target serves nothing.
+        """Carry out an action; return about how long (s) its target serves nothing, infinite: until it is taken back.
 
         Raises:
             RCArenaError: it cannot be carried out.
@@ -155,9 +155,12 @@ class Patient(ABC):
     def unresponsive(self) -> Sequence[str]:
         """Return the services that do not answer the platform's health check now."""
 
-    def another(self) -> Patient | None:
-        """Return the same case as it is now, to go another way; None where time cannot be copied."""
-        return None
+    def release(self) -> None:  # noqa: B027 (a computed case leaves nothing behind)
+        """Leave the stack as it was found: faults ended, actions taken back, the load stopped."""
+
+    def another(self) -> Patient:
+        """Return the same case as it is now, to go another way. Raises NotImplementedError: time cannot be copied."""
+        raise NotImplementedError
 
     @abstractmethod
     def load_share(self) -> float | None:

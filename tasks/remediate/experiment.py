@@ -1,8 +1,8 @@
 """The paired experiment: each case of a campaign under each policy.
 
-A backend whose time can be copied carries a case to its first alarm once; from there each policy goes its own way, so
-that all see the same arrivals, the same noise and the same first diagnosis. A finished case is a file below
-``episodes`` of the workspace and is not done again.
+On a backend whose time can be copied, policies share one world until they act differently: all see the same arrivals,
+the same noise and the same first diagnosis. Elsewhere each policy has a run of its own, in an order drawn per case. A
+finished run is a file below ``episodes`` of the workspace and is not done again.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ import logging
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tasks.backends import backend_of
-from tasks.backends.base import Patient
 from tasks.campaign.attempt import order_of
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.errors import ParamsError
 from tasks.identity import digest
 from tasks.injection import NO_FAULT, ROOT
 from tasks.params import Params
-from tasks.remediate.guards import Diagnosis
-from tasks.remediate.loop import Diagnose, Episode, Loop, baseline_slo, diagnoser, is_wrong, verdict
+from tasks.remediate.diagnosis import Diagnoser
+from tasks.remediate.forged import Truth
+from tasks.remediate.loop import Loop, Setting, World, baseline_slo, is_wrong, run_loops, sli_series, verdict
 from tasks.remediate.policies import find_policy, remediate_problems
 from tasks.remediate.slo import Slo
 from tasks.system.durable import write_durably
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 Say = Callable[[str], None]
 Row = dict[str, Any]
+SLI_STEP_S = 5.0
 
 
 def run_experiment(
@@ -57,39 +60,53 @@ def run_experiment(
     if problems := remediate_problems(params.remediate):
         raise ParamsError(problems)
     plans = [plan for plan in plan_campaign(params) if not cases or plan.case_id in cases][:limit]
-    directory = workspace.episodes
-    directory.mkdir(parents=True, exist_ok=True)
-    files = {plan.case_id: directory / f"{plan.case_id}-{_key(params)}.json" for plan in plans}
-    todo = [plan for plan in plans if not files[plan.case_id].exists()]
-    say(f"{len(plans)} cases under {len(params.remediate.policies)} policies; {len(todo)} to do")
-    for done, (plan, rows) in enumerate(_each(params, workspace, todo, workers), 1):
-        write_durably(files[plan.case_id], json.dumps(rows, indent=1).encode())
+    workspace.episodes.mkdir(parents=True, exist_ok=True)
+    key, names = _key(params), params.remediate.policies
+    files = {(plan.case_id, name): _file(workspace, plan, key, name) for plan in plans for name in names}
+    missing = [(plan, [name for name in names if not files[plan.case_id, name].exists()]) for plan in plans]
+    todo = [(plan, left) for plan, left in missing if left]
+    say(f"{len(plans)} cases under {len(names)} policies; {len(todo)} cases to do")
+    for done, plan in enumerate(_each(params, workspace, todo, workers), 1):
         say(f"{done} of {len(todo)}: {plan.label}")
-    return [row for plan in plans for row in json.loads(files[plan.case_id].read_bytes())]
+    return [json.loads(file.read_bytes()) for file in files.values()]
+
+
+def finished_rows(params: Params, workspace: Workspace) -> list[Row]:
+    """Return the rows of the cases that have run under every policy."""
+    key, names = _key(params), params.remediate.policies
+    of_cases = [[_file(workspace, plan, key, name) for name in names] for plan in plan_campaign(params)]
+    whole = [files for files in of_cases if all(file.exists() for file in files)]
+    return [json.loads(file.read_bytes()) for files in whole for file in files]
+
+
+def _file(workspace: Workspace, plan: CasePlan, key: str, policy: str) -> Path:
+    return workspace.episodes / f"{plan.case_id}-{key}-{re.sub('[^a-z0-9]+', '-', policy)}.json"
 
 
 def _key(params: Params) -> str:
-    """Identify what an episode depends on beside its case."""
+    """Identify what an episode depends on beside its case and its policy."""
     score = params.score.model_dump(
         mode="json", include={"method_parameters", "profile", "seed", "inject_time_error_s"}
     )
-    remediate = params.remediate.model_dump(mode="json", exclude={"enabled"})
+    remediate = params.remediate.model_dump(mode="json", exclude={"enabled", "policies"})
     return digest({"remediate": remediate, "score": score})[:8]
 
 
 def _each(
-    params: Params, workspace: Workspace, plans: Sequence[CasePlan], workers: int
-) -> Iterable[tuple[CasePlan, list[Row]]]:
+    params: Params, workspace: Workspace, todo: Sequence[tuple[CasePlan, Sequence[str]]], workers: int
+) -> Iterator[CasePlan]:
     if workers <= 1:
-        for plan in plans:
-            yield plan, run_case(params, workspace, plan)
+        for plan, names in todo:
+            run_case(params, workspace, plan, names)
+            yield plan
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of other threads
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
-    running = {pool.submit(run_case, params, workspace, plan): plan for plan in plans}
+    running = {pool.submit(run_case, params, workspace, plan, names): plan for plan, names in todo}
     try:
         for finished in as_completed(running):
-            yield running[finished], finished.result()
+            finished.result()
+            yield running[finished]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a worker ends with its case, or with this process
 
@@ -102,88 +119,88 @@ def _start_worker(parent_pid: int) -> None:
         os._exit(1)
 
 
-def run_case(params: Params, workspace: Workspace, plan: CasePlan) -> list[Row]:
-    """Carry out one case under every policy, in an order drawn by its seed, and return a row for each."""
+def run_case(params: Params, workspace: Workspace, plan: CasePlan, names: Sequence[str]) -> None:
+    """Carry out one case under these policies, in an order drawn by its seed, and keep a row for each."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    return _Case(params, workspace, plan).run()
+    key = _key(params)
+    for row in _Case(params, workspace, plan).run(names):
+        write_durably(_file(workspace, plan, key, row["policy"]), json.dumps(row, indent=1).encode())
 
 
 class _Case:
     def __init__(self, params: Params, workspace: Workspace, plan: CasePlan) -> None:
         self._params, self._plan, self._order = params, plan, order_of(params, plan)
         self._backend = backend_of(params, workspace)
-        self._truth = {each.target: each.kind for each in plan.injections if each.role == ROOT}
-        self._timeout_s = plan.load.request_timeout_s
-        self._diagnose = diagnoser(params.score)
-        names = list(params.remediate.policies)
-        shuffled = [names[i] for i in np.random.default_rng(plan.seed).permutation(len(names))]
-        self._policies = [find_policy(name) for name in shuffled]
+        truth: dict[str, list[str]] = {}
+        for each in plan.injections:
+            if each.role == ROOT:
+                truth.setdefault(each.target, []).append(each.kind)
+        self._truth: Truth = truth
+        self._diagnose = Diagnoser(params.score)
 
-    def run(self) -> list[Row]:
-        start = self._backend.admit(self._order)
-        slo = baseline_slo(start, self._params.remediate)
-        at_fault = start.another()
-        if at_fault is None:
-            return [self._row(policy.name, *self._afresh(policy.name)) for policy in self._policies]
-        watch = self._loop(start, "none", slo, self._diagnose)
-        watch.run(until_alarm=True)
-        first = _Once(self._diagnose)
-        rows = []
-        for policy in self._policies:
-            patient = (at_fault if policy.early else start).another()
-            assert patient is not None
-            loop = self._loop(patient, policy.name, slo, first, None if policy.early else watch.episode.another())
-            if not policy.early and watch.episode.alarm_s is not None:
-                loop.step(sounding=True)
-            episode = loop.run()
-            rows.append(self._row(policy.name, patient, episode, slo))
-        return rows
-
-    def _afresh(self, policy: str) -> tuple[Patient, Episode, Slo]:
-        """Carry the whole case out: time cannot be copied."""
+    def run(self, names: Sequence[str]) -> Iterator[Row]:
+        """Yield the rows of these policies, as they end."""
+        shuffled = [names[i] for i in np.random.default_rng(self._plan.seed).permutation(len(names))]
         patient = self._backend.admit(self._order)
-        slo = baseline_slo(patient, self._params.remediate)
-        return patient, self._loop(patient, policy, slo, self._diagnose).run(), slo
+        groups = [shuffled] if patient.copies else [[name] for name in shuffled]
+        for number, group in enumerate(groups):
+            if number:
+                patient = self._backend.admit(self._order)
+            try:
+                setting = self._setting(baseline_slo(patient, self._params.remediate))
+                loops = [Loop(find_policy(name), setting, self._plan.seed) for name in group]
+                for world in run_loops(patient, loops, setting):
+                    yield from self._rows(world, setting)
+            finally:
+                patient.release()
 
-    def _loop(
-        self, patient: Patient, policy: str, slo: Slo, diagnose: Diagnose, episode: Episode | None = None
-    ) -> Loop:
-        return Loop(
-            patient,
-            find_policy(policy),
+    def _setting(self, slo: Slo) -> Setting:
+        return Setting(
             self._params.remediate,
             self._params.deploy.roles(),
             self._truth,
             slo,
-            diagnose,
-            self._timeout_s,
-            self._plan.seed,
-            episode,
+            self._plan.load.request_timeout_s,
+            self._diagnose,
         )
 
-    def _row(self, policy: str, patient: Patient, episode: Episode, slo: Slo) -> Row:
-        judged = verdict(patient, episode, slo, self._params.remediate, self._timeout_s)
-        kinds = sorted(set(self._truth.values()))
-        fault_s = patient.fault_s
+    def _rows(self, world: World, setting: Setting) -> Iterator[Row]:
+        patient, judged = world.patient, verdict(world, setting)
+        fault_s, horizon_s = patient.fault_s, patient.recovery_s - patient.fault_s
         since = _since(fault_s)
-        return {
+        series = sli_series(patient.requests(), judged.judged, fault_s, patient.recovery_s, SLI_STEP_S)
+        of_world = {
             "case_id": self._plan.case_id,
+            "block": self._plan.case_id,
+            "seed": self._plan.seed,
+            "backend": self._params.deploy.backend,
             "scenario": self._plan.scenario or "",
-            "kind": "+".join(kinds) or NO_FAULT,
+            "kind": "+".join(sorted({kind for kinds in self._truth.values() for kind in kinds})) or NO_FAULT,
             "target": "+".join(self._truth) or NO_FAULT,
-            "policy": policy,
-            "detect_s": since(episode.alarm_s),
-            "localise_s": since(episode.diagnosed_s),
-            "act_s": since(episode.taken[0].at_s if episode.taken else None),
+            "detect_s": since(world.watch.alarm_s),
+            "onset_s": since(world.watch.onset_s),
             "mitigate_s": since(judged.mitigated_s) if self._truth else None,
-            "horizon_s": patient.recovery_s - fault_s,
+            "horizon_s": horizon_s,
             "bad_request_s": judged.bad_request_s,
             "bad": judged.bad,
             "requests": judged.requests,
+            "slo": asdict(setting.slo),
+            "sli": series,
+        }
+        for loop in world.loops:
+            yield {**of_world, **self._of_policy(loop, since)}
+
+    def _of_policy(self, loop: Loop, since: Callable[[float | None], float | None]) -> Row:
+        episode, policy = loop.episode, loop.policy
+        waits_s = self._params.remediate.evidence_s if policy.evidence_s is None else policy.evidence_s
+        return {
+            "policy": policy.name,
+            "evidence_s": waits_s if policy.method else None,
+            "localise_s": since(episode.diagnosed_s),
+            "act_s": since(episode.taken[0].at_s if episode.taken else None),
             "named": episode.named or "",
             "actions": len(episode.taken),
             "wrong": sum(is_wrong(each, self._truth) for each in episode.taken),
-            "slo": asdict(slo),
             "taken": [
                 {**asdict(each.proposal), "at_s": since(each.at_s), "wrong": is_wrong(each, self._truth)}
                 for each in episode.taken
@@ -198,22 +215,6 @@ class _Case:
             ],
             "failures": episode.failures,
         }
-
-
-class _Once:
-    """Diagnoses a patient once per method, moment and actions taken: policies that did nothing yet see the same."""
-
-    def __init__(self, diagnose: Diagnose) -> None:
-        self._diagnose = diagnose
-        self._known: dict[tuple[str, float], Diagnosis | None] = {}
-
-    def __call__(self, patient: Patient, method: str) -> Diagnosis | None:
-        if patient.touched:
-            return self._diagnose(patient, method)
-        key = (method, patient.now_s)
-        if key not in self._known:
-            self._known[key] = self._diagnose(patient, method)
-        return self._known[key]
 
 
 def _since(fault_s: float) -> Callable[[float | None], float | None]:

@@ -156,11 +156,13 @@ def capacity(proposal: Proposal, _: Diagnosis | None, state: StackState, params:
 
 
 def cooled_down(proposal: Proposal, _: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
-    """The last action on the target has had its time."""
-    wait_s = params.cooldown * params.restart_s
-    last = max((each.at_s for each in state.on(proposal.target, state.now_s - wait_s)), default=None)
-    if last is not None and state.now_s - last < wait_s:
-        return f"the last action on {proposal.target} was {state.now_s - last:.0f} s ago, less than {wait_s:.0f} s"
+    """The last action on the target has had its time: a service that it ended to start again, any other to show in the
+    telemetry."""
+    after_restart_s = params.cooldown * params.restart_s
+    for each in state.on(proposal.target, state.now_s - max(after_restart_s, params.settle_s)):
+        wait_s = after_restart_s if find_action(each.proposal.action).restarts else params.settle_s
+        if (ago_s := state.now_s - each.at_s) < wait_s:
+            return f"the last action on {proposal.target} was {ago_s:.0f} s ago, less than {wait_s:.0f} s"
     return None
 
 

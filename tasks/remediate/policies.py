@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tasks.actions.catalogue import cures_of, find_action
 from tasks.params import RemediateParams
 from tasks.rca.method import METHODS
+from tasks.remediate.forged import FORGERIES, Forge, Truth
 from tasks.remediate.guards import GUARDS, SAFETY, Diagnosis, Guard, Proposal, StackState
 from tasks.stack import Role
 from tasks.text import suggest
@@ -17,14 +18,14 @@ from tasks.text import suggest
 
 @dataclass(frozen=True)
 class Situation:
-    """``alarm``: the SLO is broken. ``truth``: service -> kind, for the oracle only. ``silent_s``: service -> for how
-    long it has not answered the platform's health check."""
+    """``alarm``: the SLO is broken. ``truth``: service -> kinds of its faults, for the oracle only. ``silent_s``: of
+    each service that does not answer the platform's health check, for how long."""
 
     alarm: bool
     state: StackState
     diagnosis: Diagnosis | None
     silent_s: Mapping[str, float]
-    truth: Mapping[str, str]
+    truth: Truth
     rng: np.random.Generator = field(repr=False)
     health_timeout_s: float = 40
 
@@ -36,14 +37,22 @@ Possible = Callable[[str, Role], bool]
 
 @dataclass(frozen=True)
 class Policy:
-    """``method``: whose diagnosis it needs. ``early``: it acts without an alarm."""
+    """``method``: whose diagnosis it needs; ``forge``: or what it is told instead. ``evidence_s``: telemetry that it
+    waits for after the alarm, None: as the parameters say. ``early``: it acts without an alarm."""
 
     name: str
     summary: str
     propose: Propose
     guards: Mapping[str, Guard]
     method: str | None = None
+    forge: Forge | None = None
+    evidence_s: float | None = None
     early: bool = False
+
+    @property
+    def compared(self) -> bool:
+        """It is one of the policies that are compared with each other: neither forged nor a variant."""
+        return self.forge is None and self.evidence_s is None
 
 
 def _nothing(_: Situation) -> None:
@@ -87,14 +96,19 @@ def by_table(diagnosis: Diagnosis | None, state: StackState, possible: Possible 
 
 
 def _oracle(situation: Situation) -> Proposal | None:
+    """For each fault once the best action for it, none on a replica that gets no more requests."""
     if not situation.alarm:
         return None
-    tried = {(each.proposal.action, each.proposal.target) for each in situation.state.taken}
-    for service, kind in situation.truth.items():
-        if any(target == service for _, target in tried):
+    taken = [each.proposal for each in situation.state.taken]
+    tried = {(each.action, each.target) for each in taken}
+    for service, kinds in situation.truth.items():
+        if ("eject", service) in tried:
             continue
-        if (action := first_choice(kind, service, situation.state, tried)) is not None:
-            return Proposal(action, service, kind)
+        for kind in kinds:
+            if any((each.target, each.kind) == (service, kind) for each in taken):
+                continue
+            if (action := first_choice(kind, service, situation.state, tried)) is not None:
+                return Proposal(action, service, kind)
     return None
 
 
@@ -132,14 +146,24 @@ FAMILIES: Mapping[str, Callable[[str], Policy]] = {
 }
 
 
+FORGED = "forged"
+"""The family of policies that act by the table on a diagnosis that is wrong on purpose."""
+
+
 def policy_problem(name: str) -> str:
     """Return why there is no such policy; empty if there is."""
-    family, colon, method = name.partition(":")
-    allowed = [*FIXED, *(f"{each}:METHOD" for each in FAMILIES)]
+    plain, at, wait = name.partition("@")
+    family, colon, method = plain.partition(":")
+    allowed = [*FIXED, *(f"{each}:METHOD" for each in FAMILIES), *(f"{FORGED}:{each}" for each in FORGERIES)]
+    if family == FORGED and colon and not at:
+        known = [f"{FORGED}:{each}" for each in FORGERIES]
+        return "" if method in FORGERIES else f"unknown policy '{name}'; {suggest(name, known)}"
     if not colon:
         return "" if name in FIXED else f"unknown policy '{name}'; {suggest(name, allowed)}"
     if family not in FAMILIES:
         return f"unknown policy '{name}'; {suggest(f'{family}:METHOD', allowed)}"
+    if at and not wait.isdecimal():
+        return f"unknown policy '{name}': after @ comes for how many seconds it waits, as in '{plain}@30'"
     return METHODS.problem(method)
 
 
@@ -147,8 +171,14 @@ def find_policy(name: str) -> Policy:
     """Return the policy called ``name``. Raises KeyError when ``policy_problem`` has something to say."""
     if problem := policy_problem(name):
         raise KeyError(problem)
-    family, colon, method = name.partition(":")
-    return FAMILIES[family](method) if colon else FIXED[name]
+    plain, at, wait = name.partition("@")
+    family, colon, method = plain.partition(":")
+    if not colon:
+        return FIXED[name]
+    if family == FORGED:
+        forgery = FORGERIES[method]
+        return Policy(name, forgery.summary, _by_table, GUARDS, forge=forgery.make)
+    return replace(FAMILIES[family](method), name=name, evidence_s=float(wait) if at else None)
 
 
 def remediate_problems(params: RemediateParams) -> list[str]:

@@ -11,6 +11,9 @@ from tasks.params import SloParams
 
 MIN_BAD = 3
 """Fewer bad requests are no alarm, however rare they are otherwise."""
+LONG = 4
+"""Length of the long window in short ones."""
+GRAVE = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,15 @@ class Judged:
     bad: np.ndarray
     excess_s: np.ndarray
 
-    def share(self, since_s: float, until_s: float) -> tuple[int, int]:
-        """Return how many were decided in (since, until], and how many of them are bad."""
+    def due(self, since_s: float) -> Judged:
+        """Return those that were due from ``since_s`` on."""
+        kept = self.scheduled >= since_s
+        return Judged(self.scheduled[kept], self.decided[kept], self.bad[kept], self.excess_s[kept])
+
+    def share(self, since_s: float, until_s: float, which: np.ndarray | None = None) -> tuple[int, int]:
+        """Return how many were decided in (since, until], and how many of them are bad, or are among ``which``."""
         inside = (self.decided > since_s) & (self.decided <= until_s)
-        return int(inside.sum()), int((inside & self.bad).sum())
+        return int(inside.sum()), int((inside & (self.bad if which is None else which)).sum())
 
 
 def promised(baseline: pd.DataFrame, params: SloParams, now_s: float) -> Slo:
@@ -71,17 +79,45 @@ def judge(requests: pd.DataFrame, slo: Slo, now_s: float, timeout_s: float) -> J
     bad = failed | (late_first > 0) | (late_last > 0)
     at = np.where(late_first > 0, due_first, np.where(late_last > 0, due_last, last))
     at = np.where(failed & np.isnan(at), due_first, at)
-    excess_s = np.where(failed, np.maximum(late_first + late_last, timeout_s), late_first + late_last)
+    excess_s = np.where(failed, timeout_s, late_first + late_last)
     known = bad | ~np.isnan(last)
     return Judged(scheduled[known], np.minimum(at, now_s)[known], bad[known], excess_s[known])
 
 
 def alarm(judged: Judged, slo: Slo, now_s: float, params: SloParams) -> bool:
-    """Return whether more requests of the last window are bad than the baseline's share explains (binomial test)."""
+    """Return whether more requests are bad than the baseline explains (binomial tests): of the last window, or of one
+    ``LONG`` times as long, which sees what is rare, if the last has a bad one, too. Requests that hang, later than
+    ``GRAVE`` times the limit, have a test of their own: a baseline without any has at most ``1 / GRAVE`` of its share
+    there, if its tail is no heavier than that of a Pareto distribution of index 1.
+
+    Source: Beyer et al., "The Site Reliability Workbook", 2018, chapter 5 (several windows, a short one to end it).
+    """
     from scipy.stats import binom
 
-    decided, bad = judged.share(now_s - params.window_s, now_s)
-    return bad >= MIN_BAD and bool(binom.sf(bad - 1, decided, slo.bad_share) <= params.alarm_p)
+    grave = judged.excess_s >= GRAVE * slo.first_token_s
+    tests = [
+        (judged.share(now_s - each * params.window_s, now_s, which), share)
+        for each in (1, LONG)
+        for which, share in ((judged.bad, slo.bad_share), (grave, slo.bad_share / GRAVE))
+    ]
+    goes_on = tests[0][0][1] > 0
+    limit = params.alarm_p / len(tests)
+    return goes_on and any(bad >= MIN_BAD and binom.sf(bad - 1, of, share) <= limit for (of, bad), share in tests)
+
+
+def onset(judged: Judged, slo: Slo, now_s: float, params: SloParams) -> float:
+    """Return when the bad requests of an alarm at ``now_s`` began: the due time of a request from which on the share of
+    bad ones is that of the alarm's window rather than the baseline's, most probably.
+
+    Source: Page, "Continuous Inspection Schemes", Biometrika, 1954 (the last minimum of the cumulative sum of log
+    likelihood ratios).
+    """
+    decided, bad = max((judged.share(now_s - each * params.window_s, now_s) for each in (1, LONG)), key=_share)
+    now_share = min(max(bad / max(decided, 1), 2 * slo.bad_share), 0.99)
+    order = np.argsort(judged.scheduled, kind="stable")
+    of_bad, of_good = np.log(now_share / slo.bad_share), np.log((1 - now_share) / (1 - min(slo.bad_share, 0.98)))
+    tail = np.cumsum(np.where(judged.bad[order], of_bad, of_good)[::-1])[::-1]
+    return float(judged.scheduled[order][int(np.argmax(tail))])
 
 
 def calm(judged: Judged, slo: Slo, since_s: float, until_s: float) -> bool:
@@ -99,6 +135,10 @@ def mitigated_at(judged: Judged, slo: Slo, since_s: float, until_s: float, param
             return start
         start += 1.0
     return None
+
+
+def _share(counts: tuple[int, int]) -> float:
+    return counts[1] / max(counts[0], 1)
 
 
 def _kept(decided: int, bad: int, slo: Slo) -> bool:

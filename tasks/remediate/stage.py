@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from tasks.params import ScoreParams
-from tasks.remediate.tables import episodes, harm, refused, summary
+from tasks.remediate.tables import episodes, harm, prevented, refused, sli, summary, windows
 from tasks.system.durable import write_durably
 
-EPISODES, TIMELINES, TABLES = "episodes.parquet", "timelines.json", "tables.json"
+EPISODES, SLI, TIMELINES, TABLES = "episodes.parquet", "sli.parquet", "timelines.json", "tables.json"
 
 Tables = dict[str, list[dict[str, Any]]]
 
@@ -24,11 +24,16 @@ def publish(rows: Sequence[Mapping[str, Any]], directory: Path, score: ScorePara
     directory.mkdir(parents=True, exist_ok=True)
     table = episodes(rows)
     table.to_parquet(directory / EPISODES, index=False)
-    write_durably(directory / TIMELINES, json.dumps(list(rows), indent=1).encode())
+    sli(rows).to_parquet(directory / SLI, index=False)
+    told = [{name: value for name, value in row.items() if name != "sli"} for row in rows]
+    write_durably(directory / TIMELINES, json.dumps(told, indent=1).encode())
+    asked = {"samples": score.bootstrap_samples, "confidence": score.confidence, "seed": score.seed}
     found = {
-        "summary": summary(table, samples=score.bootstrap_samples, confidence=score.confidence, seed=score.seed),
+        "summary": summary(table, **asked),
+        "windows": windows(table, **asked),
         "harm": harm(table, score.confidence),
         "refused": refused(rows),
+        "prevented": prevented(rows),
     }
     tables: Tables = {name: json.loads(each.to_json(orient="records")) for name, each in found.items()}
     write_durably(directory / TABLES, json.dumps(tables, indent=1).encode())
@@ -65,6 +70,11 @@ def read_episodes(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(directory / EPISODES)
 
 
+def read_sli(directory: Path) -> pd.DataFrame:
+    """Return the SLI of every run in steps. Raises FileNotFoundError."""
+    return pd.read_parquet(directory / SLI)
+
+
 def text(tables: Tables) -> str:
     """Return the tables for people."""
     lines = [
@@ -87,6 +97,17 @@ def text(tables: Tables) -> str:
         lines.append(
             f"{row['policy']}: {row['guard']} refused {row['proposals']} proposals in {row['cases']} cases "
             f"({row['would_be_wrong']} on a healthy service)"
+        )
+    for row in tables.get("windows", []):
+        lines.append(
+            f"{row['base']}, {row['evidence_s']:.0f} s of evidence: ratio {row['ratio']:.2f}, "
+            f"MTTM {row['mttm_s']:.0f} s, {row['wrong']} of {row['actions']} actions wrong"
+        )
+    for row in tables.get("prevented", []):
+        guards = ", ".join(f"{name} {count}" for name, count in row["guards"].items()) or "none"
+        lines.append(
+            f"{row['policy']}: acted in {row['acted']} of {row['cases']} cases, {row['wrong']} wrong actions; "
+            f"refused by: {guards}"
         )
     return "\n".join(lines)
 

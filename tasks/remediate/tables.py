@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.injection import NO_FAULT
+from tasks.remediate.policies import FORGED
 from tasks.score.comparison import holm
 from tasks.score.intervals import wilson_interval
 
@@ -17,15 +18,21 @@ NONE, ORACLE = "none", "oracle"
 ALL_KINDS = "all faults"
 EPISODE_COLUMNS = {
     "case_id": "string",
+    "block": "string",
+    "seed": "int64",
+    "backend": "string",
     "scenario": "string",
     "kind": "string",
     "target": "string",
     "policy": "string",
+    "evidence_s": "float64",
     "detect_s": "float64",
+    "onset_s": "float64",
     "localise_s": "float64",
     "act_s": "float64",
     "mitigate_s": "float64",
     "horizon_s": "float64",
+    "censored": "bool",
     "bad_request_s": "float64",
     "bad": "int64",
     "requests": "int64",
@@ -36,9 +43,22 @@ EPISODE_COLUMNS = {
 
 
 def episodes(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row per case and policy; times are seconds after the begin of the faults, NaN: it did not happen."""
-    table = pd.DataFrame([{name: row[name] for name in EPISODE_COLUMNS} for row in rows], columns=list(EPISODE_COLUMNS))
-    return table.astype(EPISODE_COLUMNS)
+    """Return a row per case and policy; times are seconds after the begin of the faults, NaN: it did not happen.
+
+    ``block``: rows with the same one are paired. ``evidence_s``: for how long after the alarm the policy waits before
+    it diagnoses; NaN: it does not. ``onset_s``: when the alarm says that bad requests began. ``censored``: users had no
+    relief until ``horizon_s``."""
+    table = pd.DataFrame(list(rows), columns=list(EPISODE_COLUMNS))
+    return table.assign(censored=table["mitigate_s"].isna()).astype(EPISODE_COLUMNS)
+
+
+def sli(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the SLI of every run in steps: ``case_id``, ``policy``, ``at_s`` (after the begin of the faults),
+    ``requests``, ``bad``, ``first_token_p95_s``."""
+    parts = [pd.DataFrame(row["sli"]).assign(case_id=row["case_id"], policy=row["policy"]) for row in rows]
+    columns = {"case_id": "string", "policy": "string", "at_s": "float64", "requests": "int64", "bad": "int64"}
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*columns, "first_token_p95_s"])
+    return table.astype({**columns, "first_token_p95_s": "float64"})[[*columns, "first_token_p95_s"]]
 
 
 def refused(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -57,19 +77,75 @@ def refused(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ).reset_index()
 
 
-def summary(table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.95, seed: int = 42) -> pd.DataFrame:
+def prevented(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return what became of diagnoses that were wrong on purpose: ``policy``, ``cases`` in which it proposed anything,
+    ``acted``, ``actions``, ``wrong``, ``guards`` (guard -> cases in which it refused a proposal) and
+    ``bad_request_ratio`` (geometric mean against ``none``)."""
+    none = {row["case_id"]: row["bad_request_s"] for row in rows if row["policy"] == NONE}
+    found = []
+    for name in sorted({row["policy"] for row in rows if row["policy"].startswith(f"{FORGED}:")}):
+        own = [row for row in rows if row["policy"] == name and (row["taken"] or row["refused"])]
+        guards: dict[str, int] = {}
+        for row in own:
+            for guard in {each for refusal in row["refused"] for each in refusal["guards"]}:
+                guards[guard] = guards.get(guard, 0) + 1
+        changes = [np.log1p(row["bad_request_s"]) - np.log1p(none[row["case_id"]]) for row in own]
+        found.append(
+            {
+                "backend": own[0]["backend"] if own else "",
+                "policy": name,
+                "cases": len(own),
+                "acted": sum(row["actions"] > 0 for row in own),
+                "actions": sum(row["actions"] for row in own),
+                "wrong": sum(row["wrong"] for row in own),
+                "guards": dict(sorted(guards.items())),
+                "bad_request_ratio": float(np.exp(np.mean(changes))) if own else np.nan,
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def windows(table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.95, seed: int = 42) -> pd.DataFrame:
+    """Return the curve over the length of the evidence: rows like those of ``summary`` over all faults, with ``base``
+    (the policy) and ``evidence_s``, of every policy that was also run with another wait than the usual."""
+    bases = sorted({name.partition("@")[0] for name in table["policy"].unique() if "@" in name})
+    parts = [
+        summary(
+            table[table["policy"].str.partition("@")[0].eq(base) | table["policy"].eq(NONE)],
+            samples=samples,
+            confidence=confidence,
+            seed=seed,
+            variants=True,
+        ).assign(base=base)
+        for base in bases
+    ]
+    if not parts:
+        return pd.DataFrame()
+    waits = table.groupby("policy")["evidence_s"].first()
+    found = pd.concat(parts, ignore_index=True)
+    found = found[(found["kind"] == ALL_KINDS) & (found["policy"] != NONE)]
+    return found.assign(evidence_s=found["policy"].map(waits)).sort_values(["base", "evidence_s"], ignore_index=True)
+
+
+def summary(
+    table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.95, seed: int = 42, variants: bool = False
+) -> pd.DataFrame:
     """Return a row per kind (and ``all faults``) and policy, of the cases in which the alarm sounded under ``none``.
+    Policies that wait longer than usual (``variants``: they are wanted) or act on forged diagnoses are left out.
 
     ``ratio``: geometric mean over cases of bad request-seconds against ``none`` (one is added to both), with the bounds
     of a bootstrap over targets; ``mttm_s``: mean time to mitigation restricted to the horizon (all cases are censored
-    there, so it is the area under the Kaplan-Meier curve); ``p_holm``: Wilcoxon's signed rank test of bad
-    request-seconds, corrected over policies; ``wrong_low``, ``wrong_high``: Wilson's interval of the share of wrong
+    there, so it is the area under the Kaplan-Meier curve), ``rmst_ratio``: of that to ``none``, with bounds;
+    ``p_holm``: Wilcoxon's signed rank test of bad request-seconds, corrected over policies; ``wrong_low``, ``wrong_high``: Wilson's interval of the share of wrong
     actions; ``gain``: share of what the oracle spares.
 
     Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Royston and Parmar, "Restricted mean
     survival time", BMC Medical Research Methodology, 2013; Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.
     """
-    faulty = table[table["kind"] != NO_FAULT]
+    compared = ~table["policy"].str.startswith(f"{FORGED}:")
+    if not variants:
+        compared &= ~table["policy"].str.contains("@")
+    faulty = table[compared & (table["kind"] != NO_FAULT)]
     alarmed = set(faulty.loc[(faulty["policy"] == NONE) & faulty["detect_s"].notna(), "case_id"])
     faulty = faulty[faulty["case_id"].isin(alarmed)]
     kinds = [ALL_KINDS, *sorted(faulty["kind"].unique())] if len(faulty) else []
@@ -85,11 +161,13 @@ def harm(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     policy."""
     calm = table[table["kind"] == NO_FAULT]
     rows = []
-    for (scenario, policy), part in calm.groupby(["scenario", "policy"]):
+    calm = calm[~calm["policy"].str.contains(f"@|{FORGED}:")]
+    for (backend, scenario, policy), part in calm.groupby(["backend", "scenario", "policy"]):
         acted = int((part["actions"] > 0).sum())
         low, high = wilson_interval(acted, len(part), confidence)
         rows.append(
             {
+                "backend": backend,
                 "scenario": scenario or "fault-free",
                 "policy": policy,
                 "cases": len(part),
@@ -113,8 +191,13 @@ def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, see
     wide = part.pivot(index="case_id", columns="policy", values="bad_request_s")
     targets = part.drop_duplicates("case_id").set_index("case_id")["target"].loc[wide.index].to_numpy()
     policies = [NONE, *sorted(set(wide.columns) - {NONE})]
+    until = part.assign(mitigate_s=part["mitigate_s"].fillna(part["horizon_s"]))
+    until = until.pivot(index="case_id", columns="policy", values="mitigate_s")
     ratios = np.log(wide[policies].to_numpy() + 1) - np.log(wide[[NONE]].to_numpy() + 1)
     low, high = _cluster_bounds(ratios, targets, samples, confidence, f"{seed}|{kind}")
+    time_low, time_high = _ratio_bounds(
+        until[policies].to_numpy(), until[NONE].to_numpy(), targets, samples, confidence, f"{seed}|{kind}|time"
+    )
     tested = [i for i, policy in enumerate(policies) if policy != NONE]
     corrected = dict(zip(tested, holm(np.array([_wilcoxon(ratios[:, i]) for i in tested])), strict=True))
     best = wide[NONE].sum() - wide[ORACLE].sum() if ORACLE in wide else np.nan
@@ -125,6 +208,7 @@ def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, see
         wrong_low, wrong_high = wilson_interval(wrong, actions, confidence) if actions else (np.nan, np.nan)
         rows.append(
             {
+                "backend": own["backend"].iloc[0],
                 "kind": kind,
                 "policy": policy,
                 "cases": len(own),
@@ -133,7 +217,10 @@ def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, see
                 "ratio_low": float(np.exp(low[i])),
                 "ratio_high": float(np.exp(high[i])),
                 "p_holm": float(corrected.get(i, np.nan)),
-                "mttm_s": float(own["mitigate_s"].fillna(own["horizon_s"]).mean()),
+                "mttm_s": float(until[policy].mean()),
+                "rmst_ratio": float(until[policy].mean() / until[NONE].mean()),
+                "rmst_low": float(time_low[i]),
+                "rmst_high": float(time_high[i]),
                 "mitigated": int(own["mitigate_s"].notna().sum()),
                 "detect_s": float(own["detect_s"].median()),
                 "localise_s": float(own["localise_s"].median()),
@@ -148,21 +235,31 @@ def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, see
     return rows
 
 
+def _drawn(clusters: np.ndarray, samples: int, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cluster of each case, (cases,), and how often each cluster is drawn, (samples, clusters)."""
+    names, index = np.unique(clusters, return_inverse=True)
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"remediate|{label}".encode()).digest(), "little"))
+    return index, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples)
+
+
 def _cluster_bounds(
     values: np.ndarray, clusters: np.ndarray, samples: int, confidence: float, label: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the mean of each column of ``values`` (cases, columns); whole clusters are drawn."""
-    names, index = np.unique(clusters, return_inverse=True)
-    if len(names) < 2:
-        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, index, values)
-    sizes = np.bincount(index, minlength=len(names))
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"remediate|{label}".encode()).digest(), "little"))
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples)
-    means = drawn @ sums / (drawn @ sizes)[:, None]
+    return _ratio_bounds(values, np.ones(len(values)), clusters, samples, confidence, label)
+
+
+def _ratio_bounds(
+    above: np.ndarray, below: np.ndarray, clusters: np.ndarray, samples: int, confidence: float, label: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of the sum of each column of ``above`` (cases, columns) over that of ``below`` (cases,)."""
+    index, drawn = _drawn(clusters, samples, label)
+    if drawn.shape[1] < 2:
+        return np.full(above.shape[1], np.nan), np.full(above.shape[1], np.nan)
+    sums, under = np.zeros((drawn.shape[1], above.shape[1])), np.bincount(index, weights=below)
+    np.add.at(sums, index, above)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(drawn @ sums / (drawn @ under)[:, None], [tail, 1 - tail], axis=0)
     return low, high
 
 

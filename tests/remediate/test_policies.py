@@ -21,7 +21,7 @@ def situation(kind: str = "cpu-stress", service: str = REPLICAS[1], *, alarm: bo
         state=StackState(100, ROLES, frozenset(), 0.2, taken),
         diagnosis=Diagnosis("m", 100, ((service, 9.0), (REPLICAS[0], 1.0)), (Suspicion(service, kind, 1e-5),)),
         silent_s=more.pop("silent_s", {}),
-        truth={service: kind},
+        truth={service: (kind,)},
         rng=np.random.default_rng(3),
     )
 

@@ -51,6 +51,7 @@ register(
         },
         never=frozenset({WORKLOAD}),
         executors={"local": LocalReschedule},
+        restarts=True,
     ),
     __name__,
 )

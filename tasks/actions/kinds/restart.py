@@ -84,6 +84,7 @@ register(
             }
         ),
         executors={"local": LocalRestart, "kubernetes": PodRestart},
+        restarts=True,
     ),
     __name__,
 )

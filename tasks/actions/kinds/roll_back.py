@@ -25,6 +25,7 @@ register(
             }
         ),
         executors={},
+        restarts=True,
     ),
     __name__,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,8 @@ PLACING_S = 5.0
 class SimulatedPatient(Patient):
     """A simulated case. Its times stand still until it is advanced."""
 
+    copies: ClassVar[bool] = True
+
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         times = simulation.times
@@ -66,9 +68,7 @@ class SimulatedPatient(Patient):
 
     def another(self) -> SimulatedPatient:
         """Return the same case as it is now, to go another way."""
-        copied = SimulatedPatient(copy.deepcopy(self._simulation))
-        copied.touched = self.touched
-        return copied
+        return SimulatedPatient(copy.deepcopy(self._simulation))
 
     @property
     def now_s(self) -> float:
@@ -103,12 +103,11 @@ class SimulatedPatient(Patient):
         if target not in simulation.names:
             raise RCArenaError(f"unknown service '{target}'")
         service = simulation.names.index(target)
-        self.touched = True
         if action == "eject":
             if service < FIRST_REPLICA:
                 raise RCArenaError(f"eject cannot act on '{target}': it is no replica")
             simulation.add(Effect(service, now, np.inf, _ejected))
-            return self.end_s - now
+            return np.inf
         if action == "scale-out":
             raise RCArenaError("the fleet has no spare replica")
         simulation.cure(target, {kind for kind, place in LIVES_IN.items() if place in RENEWS[action]})

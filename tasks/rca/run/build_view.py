@@ -28,7 +28,7 @@ class NoChangeDetected(ValueError):  # noqa: N818 (nothing is wrong: a recording
     """The inject time is to be detected, and the recording shows no change: there is no view to build."""
 
 
-def build_view(case: Case, params: ScoreParams) -> CaseView:
+def build_view(case: Case, params: ScoreParams, inject_time: pd.Timestamp | None = None) -> CaseView:
     """Build the view of ``case`` under the profile and windows of ``params``.
 
     Visible is [inject time - ``baseline_s``, inject time + ``fault_s``), each side unbounded if not set. Everything
@@ -36,8 +36,8 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     call does not know when the fault will end. ``fault_s`` leaves the recovery out.
 
     With ``params.inject_time`` ``detected`` the inject time is where :mod:`tasks.rca.features.change_point` sees the
-    recording change, and nothing in the view depends on the true one. ``params.inject_time_error_s`` makes either wrong
-    by so much.
+    recording change, and nothing in the view depends on the true one; an ``inject_time`` that is given, by an alarm, is
+    taken instead. ``params.inject_time_error_s`` makes any of them wrong by so much.
 
     Raises:
         NoChangeDetected: the inject time is to be detected and there is no change.
@@ -46,11 +46,12 @@ def build_view(case: Case, params: ScoreParams) -> CaseView:
     counted = record.counted(include_ineffective=params.include_ineffective)
     roles = {service.name: service.role for service in record.stack.services}
     samples = _visible_metrics(case.metrics, params)
-    inject_time = (
-        _detected_inject_time(case, params)
-        if params.inject_time == "detected"
-        else pd.Timestamp(record.injection_time_of(counted)).tz_convert("UTC").as_unit("ns")
-    )
+    if inject_time is None:
+        inject_time = (
+            _detected_inject_time(case, params)
+            if params.inject_time == "detected"
+            else pd.Timestamp(record.injection_time_of(counted)).tz_convert("UTC").as_unit("ns")
+        )
     inject_time += pd.Timedelta(seconds=params.inject_time_error_s)
     window = _Window(
         inject_time - pd.Timedelta(seconds=params.baseline_s) if params.baseline_s else None,
