@@ -122,6 +122,8 @@ class Patient(ABC):
 
     copies: ClassVar[bool] = False
     """Its time can be copied (``another``)."""
+    begin_s: float
+    """When its recordings begin."""
     fault_s: float
     recovery_s: float
     end_s: float
@@ -154,9 +156,6 @@ class Patient(ABC):
     @abstractmethod
     def unresponsive(self) -> Sequence[str]:
         """Return the services that do not answer the platform's health check now."""
-
-    def release(self) -> None:  # noqa: B027 (a computed case leaves nothing behind)
-        """Leave the stack as it was found: faults ended, actions taken back, the load stopped."""
 
     def another(self) -> Patient:
         """Return the same case as it is now, to go another way. Raises NotImplementedError: time cannot be copied."""

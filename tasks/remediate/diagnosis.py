@@ -68,10 +68,10 @@ class Diagnoser:
 
 def _moment_of(case: Case, patient: Patient, at_s: float) -> pd.Timestamp | None:
     """Return the time of day of a moment of the patient; None where the recording has no phase to tell it by."""
-    begun = case.record.phase("fault")
+    begun = case.record.phase("baseline")
     if begun is None:
         return None
-    return pd.Timestamp(begun.start + timedelta(seconds=at_s - patient.fault_s)).tz_convert("UTC").as_unit("ns")
+    return pd.Timestamp(begun.start + timedelta(seconds=at_s - patient.begin_s)).tz_convert("UTC").as_unit("ns")
 
 
 def as_diagnosis(method: str, result: PairResult, at_s: float) -> Diagnosis:

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from tasks.backends import backend_of
-from tasks.campaign.attempt import order_of
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.errors import ParamsError
 from tasks.identity import digest
@@ -33,6 +32,7 @@ from tasks.injection import NO_FAULT, ROOT
 from tasks.params import Params
 from tasks.remediate.diagnosis import Diagnoser
 from tasks.remediate.forged import Truth
+from tasks.remediate.live import admit
 from tasks.remediate.loop import Loop, Setting, World, baseline_slo, is_wrong, run_loops, sli_series, verdict
 from tasks.remediate.policies import find_policy, remediate_problems
 from tasks.remediate.slo import Slo
@@ -63,10 +63,12 @@ def run_experiment(
     workspace.episodes.mkdir(parents=True, exist_ok=True)
     key, names = _key(params), params.remediate.policies
     files = {(plan.case_id, name): _file(workspace, plan, key, name) for plan in plans for name in names}
+    if not backend_of(params, workspace).makes_cases():
+        workers = 1  # there is one stack
     missing = [(plan, [name for name in names if not files[plan.case_id, name].exists()]) for plan in plans]
     todo = [(plan, left) for plan, left in missing if left]
     say(f"{len(plans)} cases under {len(names)} policies; {len(todo)} cases to do")
-    for done, plan in enumerate(_each(params, workspace, todo, workers), 1):
+    for done, plan in enumerate(_each(params, workspace, todo, workers, say), 1):
         say(f"{done} of {len(todo)}: {plan.label}")
     return [json.loads(file.read_bytes()) for file in files.values()]
 
@@ -93,11 +95,11 @@ def _key(params: Params) -> str:
 
 
 def _each(
-    params: Params, workspace: Workspace, todo: Sequence[tuple[CasePlan, Sequence[str]]], workers: int
+    params: Params, workspace: Workspace, todo: Sequence[tuple[CasePlan, Sequence[str]]], workers: int, say: Say
 ) -> Iterator[CasePlan]:
     if workers <= 1:
         for plan, names in todo:
-            run_case(params, workspace, plan, names)
+            run_case(params, workspace, plan, names, say)
             yield plan
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of other threads
@@ -119,18 +121,17 @@ def _start_worker(parent_pid: int) -> None:
         os._exit(1)
 
 
-def run_case(params: Params, workspace: Workspace, plan: CasePlan, names: Sequence[str]) -> None:
+def run_case(params: Params, workspace: Workspace, plan: CasePlan, names: Sequence[str], say: Say = log.info) -> None:
     """Carry out one case under these policies, in an order drawn by its seed, and keep a row for each."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     key = _key(params)
-    for row in _Case(params, workspace, plan).run(names):
+    for row in _Case(params, workspace, plan, say).run(names):
         write_durably(_file(workspace, plan, key, row["policy"]), json.dumps(row, indent=1).encode())
 
 
 class _Case:
-    def __init__(self, params: Params, workspace: Workspace, plan: CasePlan) -> None:
-        self._params, self._plan, self._order = params, plan, order_of(params, plan)
-        self._backend = backend_of(params, workspace)
+    def __init__(self, params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> None:
+        self._params, self._workspace, self._plan, self._say = params, workspace, plan, say
         truth: dict[str, list[str]] = {}
         for each in plan.injections:
             if each.role == ROOT:
@@ -141,11 +142,11 @@ class _Case:
     def run(self, names: Sequence[str]) -> Iterator[Row]:
         """Yield the rows of these policies, as they end."""
         shuffled = [names[i] for i in np.random.default_rng(self._plan.seed).permutation(len(names))]
-        patient = self._backend.admit(self._order)
+        patient = admit(self._params, self._workspace, self._plan, self._say)
         groups = [shuffled] if patient.copies else [[name] for name in shuffled]
         for number, group in enumerate(groups):
             if number:
-                patient = self._backend.admit(self._order)
+                patient = admit(self._params, self._workspace, self._plan, self._say)
             try:
                 setting = self._setting(baseline_slo(patient, self._params.remediate))
                 loops = [Loop(find_policy(name), setting, self._plan.seed) for name in group]

@@ -7,6 +7,7 @@ the link, a setting), or until the end of the fault window.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,7 @@ class LivePatient(Patient):
     def __init__(self, params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> None:
         self._params, self._workspace, self._plan, self._say = params, workspace, plan, say
         windows = params.campaign.windows
+        self.begin_s: float = windows.warmup_s
         self.fault_s = windows.warmup_s + windows.baseline_s
         self.recovery_s = self.fault_s + windows.fault_s
         self.end_s = self.recovery_s + windows.recovery_s
@@ -197,11 +199,10 @@ class LivePatient(Patient):
     def act(self, action: str, target: str) -> float:
         now_s = self.now_s
         journal = act(self._attempt.stack.runtime, self._workspace, action, target, self._run)
-        self.touched = True
         took_s = self.now_s - now_s
         self._say(f"{action} of {target} at {now_s - self.fault_s:.1f} s of the fault, took {took_s:.1f} s")
         if journal.open:
-            return self.end_s - now_s
+            return math.inf
         return self._params.remediate.guards.restart_s if find_action(action).capacity else 0.0
 
     def unresponsive(self) -> Sequence[str]:

@@ -136,8 +136,8 @@ def summary(
     ``ratio``: geometric mean over cases of bad request-seconds against ``none`` (one is added to both), with the bounds
     of a bootstrap over targets; ``mttm_s``: mean time to mitigation restricted to the horizon (all cases are censored
     there, so it is the area under the Kaplan-Meier curve), ``rmst_ratio``: of that to ``none``, with bounds;
-    ``p_holm``: Wilcoxon's signed rank test of bad request-seconds, corrected over policies; ``wrong_low``, ``wrong_high``: Wilson's interval of the share of wrong
-    actions; ``gain``: share of what the oracle spares.
+    ``p_holm``: Wilcoxon's signed rank test of bad request-seconds, corrected over policies; ``wrong_low``,
+    ``wrong_high``: Wilson's interval of the share of wrong actions; ``gain``: share of what the oracle spares.
 
     Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Royston and Parmar, "Restricted mean
     survival time", BMC Medical Research Methodology, 2013; Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.

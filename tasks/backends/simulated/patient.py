@@ -64,7 +64,7 @@ class SimulatedPatient(Patient):
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         times = simulation.times
-        self.fault_s, self.recovery_s, self.end_s = times.fault, times.recovery, times.end
+        self.begin_s, self.fault_s, self.recovery_s, self.end_s = times.baseline, times.fault, times.recovery, times.end
 
     def another(self) -> SimulatedPatient:
         """Return the same case as it is now, to go another way."""
