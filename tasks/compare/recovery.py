@@ -77,10 +77,11 @@ def read_recovered(directory: Path) -> dict[str, Recovered]:
 
 
 def _recovered(runs: pd.DataFrame, calm: pd.DataFrame) -> Recovered:
-    by_case = runs.set_index("case_id")
+    cases = runs["case_id"].tolist()
+    times = runs["mitigate_s"].fillna(runs["horizon_s"])
     return Recovered(
-        bad_request_s=by_case["bad_request_s"].to_dict(),
-        mitigate_s=by_case["mitigate_s"].fillna(by_case["horizon_s"]).to_dict(),
+        bad_request_s=dict(zip(cases, runs["bad_request_s"].tolist(), strict=True)),
+        mitigate_s=dict(zip(cases, times.tolist(), strict=True)),
         actions=int(runs["actions"].sum()),
         wrong=int(runs["wrong"].sum()),
         calm=len(calm),

@@ -12,6 +12,7 @@ from tasks.errors import RCArenaError
 from tasks.score.sets import roots_named
 from tasks.study.data import StudyData
 from tasks.study.drawing import case_svg
+from tasks.study.recovery import RecoveryTables
 from tasks.study.tables import Failure, Tables
 from tasks.system.durable import write_durably
 
@@ -25,8 +26,9 @@ class PageError(RCArenaError):
 def write_page(data: StudyData) -> Path:
     """Write the page of the study and its figures; return the page.
 
-    The template is Markdown with Jinja: ``t`` has the tables (:class:`tasks.study.tables.Tables`), ``figures(split)``
-    draws the first failures of the compared method. Same scores, same bytes.
+    The template is Markdown with Jinja: ``t`` has the tables (:class:`tasks.study.tables.Tables`), ``recovery`` those
+    of experiments with actions (:class:`tasks.study.recovery.RecoveryTables`), ``figures(split)`` draws the first
+    failures of the compared method. Same scores, same bytes.
 
     Raises:
         PageError: the template is wrong.
@@ -41,8 +43,11 @@ def write_page(data: StudyData) -> Path:
         keep_trailing_newline=True,
     )
     tables = Tables(data)
+    recovery = RecoveryTables({label: data.study.path(folder) for label, folder in params.recovery.items()})
     try:
-        text = environment.get_template(template.name).render(t=tables, figures=_figures(data, tables, page))
+        text = environment.get_template(template.name).render(
+            t=tables, recovery=recovery, figures=_figures(data, tables, page)
+        )
     except (jinja2.TemplateError, TypeError, KeyError) as error:
         line = getattr(error, "lineno", None)
         raise PageError(f"{template}{f':{line}' if line else ''}: {type(error).__name__}: {error}") from error

@@ -15,6 +15,7 @@ from tasks.errors import ParamsError
 from tasks.metrics import PROFILES, Profile
 from tasks.params import ScoreParams, read_document
 from tasks.rca.registry import list_methods
+from tasks.remediate.stage import read_tables
 from tasks.score.campaign import validate_score_params
 from tasks.text import suggest
 from tasks.validation import Frozen, Plain, validation_problems
@@ -65,7 +66,8 @@ class StudyParams(Frozen):
     of ``score.methods``, default: every installed method under ``profile``, those of the paper under every profile;
     ``without``: entries to be left out; ``variants``: of the compared method, by label; ``times``: other inject times,
     by label, under which ``timed`` (entries; default: the compared method) are scored, too; ``versions``: of the
-    compared method, by label, oldest first; ``template``: the page with its tables to be filled in.
+    compared method, by label, oldest first; ``recovery``: folders with results of `rcarena remediate`, by label, for
+    the tables ``recovery`` of the template; ``template``: the page with its tables to be filled in.
     """
 
     method: str
@@ -80,6 +82,7 @@ class StudyParams(Frozen):
     timed: tuple[str, ...] = ()
     versions: dict[str, VersionParams] = Field(default={})
     goals: Goals = Goals()
+    recovery: dict[str, str] = Field(default={})
     template: str
     page: str
     figures: str
@@ -226,6 +229,9 @@ def _problems(study: Study, base: ScoreParams) -> list[str]:
     for label, version in study.params.versions.items():
         if version.scores is not None and not study.path(version.scores).is_dir():
             problems.append(f"versions.{label}.scores: {version.scores} does not exist")
+    for label, folder in study.params.recovery.items():
+        if read_tables(study.path(folder)) is None:
+            problems.append(f"recovery.{label}: {folder} has no results of `rcarena remediate`")
     for label in study.params.variants:
         of_variant = validate_score_params(study.variant_params(base, label))
         problems += [f"variants.{label}: {problem}" for problem in of_variant]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 DAGS = ROOT / "dags"
 
 NEED_AIRFLOW = ["test_dags.py", "test_end_to_end.py", "test_orchestration_faults.py", "test_nightly.py"]
-NEED_AIRFLOW += ["test_several_stacks.py", "test_made_cases.py"]
+NEED_AIRFLOW += ["test_several_stacks.py", "test_made_cases.py", "test_remediation.py"]
 NEED_TASKS = ["test_pod_api.py", "test_presets.py"]
 collect_ignore = NEED_TASKS if importlib.util.find_spec("airflow") else NEED_AIRFLOW
 
@@ -40,7 +40,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     started = LocalAirflow(tmp_path_factory.mktemp("airflow"), free_port())
     try:
         started.start()
-        started.unpause("campaign", "case", "nightly")
+        started.unpause("campaign", "case", "nightly", "remediation")
         yield started
     finally:
         started.stop()

@@ -90,7 +90,8 @@ class Campaign:
 
     def report(self) -> None:
         place, title = self.workspace, self.params.report.title
-        write_report(place.cases, place.scores, place.report, title=title, params=self.params)
+        recovery = place.remediation
+        write_report(place.cases, place.scores, place.report, title=title, params=self.params, recovery_dir=recovery)
 
 
 def finished_campaign(directory: Path, text: str | None = None, *, seed: int = 0, **case: Any) -> Campaign:

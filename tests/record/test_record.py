@@ -17,6 +17,7 @@ from tasks.cli import app
 from tasks.record.record import Recorded
 from tests.record.campaigns import Campaign, change_requests, git, results_repository, set_remote, spoil_rankings
 from tests.record.conftest import copied
+from tests.remediate.runs import experiment, written
 
 pytestmark = [
     pytest.mark.skipif(not Path(sys.executable).with_name("dvc").exists(), reason="DVC is not in this environment"),
@@ -26,7 +27,8 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Night:
-    """A recorded campaign; ``before``, ``after``: what belongs to the user, before and after recording."""
+    """A recorded campaign with results of actions; ``before``, ``after``: what belongs to the user, before and after
+    recording."""
 
     repository: Path
     store: Path
@@ -41,6 +43,8 @@ def night(finished: Campaign, tmp_path_factory: pytest.TempPathFactory) -> Night
     folder = tmp_path_factory.mktemp("night")
     repository = results_repository(folder / "repository", remote=folder / "store")
     campaign = copied(finished, folder)
+    written(experiment(), campaign.workspace.remediation)
+    campaign.report()
     before = _state(repository)
     return Night(repository, folder / "store", campaign, campaign.record(repository), before, _state(repository))
 
@@ -64,8 +68,9 @@ def test_one_commit_that_says_what_was_measured(night: Night) -> None:
         f"RCArena-Campaign: {recorded.campaign_id}",
     ):
         assert text in message
-    assert {path.name for path in night.campaign.workspace.root.iterdir()} <= {
-        *("cases", "scores", "report", "pairs", "compared", ".record.lock", ".campaign.lock", ".scores.lock")
+    results = {"cases", "scores", "remediation", "report"}
+    assert {path.name for path in night.campaign.workspace.root.iterdir()} <= results | {
+        *("pairs", "compared", ".record.lock", ".campaign.lock", ".scores.lock")
     }
     again = night.campaign.record(night.repository)
     assert (again.new, again.commit, again.differs) == (False, recorded.commit, False)
@@ -78,7 +83,7 @@ def test_a_clone_has_everything_and_nothing_to_do(night: Night, tmp_path: Path) 
     set_remote(clone, night.store)
     assert (clone / "params.yaml").read_text() == night.campaign.text
     _dvc(clone, "pull")
-    for name in ("cases", "scores", "report"):
+    for name in ("cases", "scores", "remediation", "report"):
         assert _contents(clone / "workspace" / name) == _contents(night.campaign.workspace.root / name)
     assert "up to date" in _dvc(clone, "repro")
 
@@ -113,6 +118,7 @@ def test_the_gate_against_data_that_only_the_remote_has(night: Night, campaign: 
     assert green.exit_code == 0, green.output
     assert "no regression against synthetic" in green.output
     assert "nsigma" in green.output
+    assert "table:peerwise" in green.output
     assert (tmp_path / "page.html").stat().st_size > 500_000
     assert not cache.exists()
 

@@ -1,0 +1,134 @@
+"""The tables of recovery experiments as Markdown, from the files that `rcarena remediate` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.remediate.stage import read_tables
+from tasks.remediate.tables import ALL_KINDS, NONE, ORACLE
+from tasks.study.figures import Share, short
+from tasks.study.tables import table
+
+Row = Mapping[str, Any]
+_ABSENT = "–"
+
+
+class RecoveryTables:
+    """``folders``: label -> folder with the results of an experiment."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._tables = {label: found for label, folder in folders.items() if (found := read_tables(folder)) is not None}
+
+    def __contains__(self, label: str) -> bool:
+        """Say whether there is an experiment of this label."""
+        return label in self._tables
+
+    def rows(self, label: str, name: str) -> Sequence[Row]:
+        """Return one of the tables that an experiment wrote; empty if it did not."""
+        return self._tables[label].get(name, [])
+
+    def row(self, label: str, policy: str, kind: str = ALL_KINDS) -> Row:
+        """Return the summary of one policy. Raises KeyError: there is none."""
+        for row in self.rows(label, "summary"):
+            if (row["policy"], row["kind"]) == (policy, kind):
+                return row
+        raise KeyError(f"{label}: no policy {policy} on {kind}")
+
+    def cases(self, label: str) -> int:
+        """Return in how many cases with a fault the alarm sounded where nobody acts."""
+        return int(self.row(label, NONE)["cases"])
+
+    def ratio(self, label: str, policy: str, kind: str = ALL_KINDS) -> str:
+        """Return bad request-seconds against none with their interval: ``.70 [.55, .86]``."""
+        return _ratio(self.row(label, policy, kind))
+
+    def wrong(self, label: str, policy: str, kind: str = ALL_KINDS) -> str:
+        """Return the share of wrong actions with its interval and count."""
+        return _wrong(self.row(label, policy, kind))
+
+    def mttm(self, label: str, policy: str, kind: str = ALL_KINDS) -> str:
+        """Return the mean time to mitigate and what it is of that without actions: ``80 s (.73)``."""
+        return _time(self.row(label, policy, kind), self.row(label, NONE, kind))
+
+    def policies(self, label: str) -> str:
+        """Every policy over all faults, what it leaves: ``none`` first, the oracle last."""
+        none = self.row(label, NONE)
+        rows = [row for row in self.rows(label, "summary") if row["kind"] == ALL_KINDS]
+        place = {NONE: 0, ORACLE: 2}
+        rows.sort(key=lambda row: (place.get(row["policy"], 1), row["ratio"] is None, row["ratio"]))
+        cells = (
+            (
+                f"`{row['policy']}`",
+                _number(row["bad_request_s"], ".1f"),
+                _ratio(row) if row["policy"] != NONE else "1",
+                _number(row["p_holm"], ".1g"),
+                _time(row, none),
+                f"{row['acted']} of {row['cases']}",
+                _wrong(row),
+                _number(row["gain"], ".2f"),
+            )
+            for row in rows
+        )
+        head = ("policy", "bad request-seconds", "ratio to `none`", "p (Holm)", "MTTM (of that without)", "acted on")
+        return table((*head, "wrong actions", "share of the oracle's gain"), cells)
+
+    def kinds(self, label: str, *policies: str) -> str:
+        """Ratio, time and wrong actions of some policies on each kind."""
+        kinds = list(dict.fromkeys(row["kind"] for row in self.rows(label, "summary") if row["kind"] != ALL_KINDS))
+        head = ["kind", "cases"]
+        for policy in policies:
+            head += [f"`{policy}`: ratio", "MTTM", "wrong"]
+        return table(head, (self._of_kind(label, kind, policies) for kind in sorted(kinds)))
+
+    def _of_kind(self, label: str, kind: str, policies: Iterable[str]) -> list[object]:
+        cells: list[object] = [f"`{kind}`", self.row(label, NONE, kind)["cases"]]
+        for policy in policies:
+            row = self.row(label, policy, kind)
+            cells += [_ratio(row), _time(row, self.row(label, NONE, kind)), f"{row['wrong']} of {row['actions']}"]
+        return cells
+
+    def harm(self, label: str) -> str:
+        """How often each policy acts where nothing is broken."""
+        cells = (
+            (f"`{row['policy']}`", row["scenario"], row["alarms"], Share(row["acted"], row["cases"]))
+            for row in self.rows(label, "harm")
+        )
+        return table(("policy", "cases of", "with an alarm", "acted on"), cells)
+
+    def plain(self, label: str, name: str, *columns: str) -> str:
+        """Return another table as it was written, all of its columns or only these."""
+        rows = self.rows(label, name)
+        shown = columns or tuple(dict.fromkeys(key for row in rows for key in row))
+        head = [each.replace("_", " ") for each in shown]
+        return table(head, ([_cell(row.get(key)) for key in shown] for row in rows))
+
+
+def _ratio(row: Row) -> str:
+    if row["ratio"] is None:
+        return _ABSENT
+    if row["ratio_low"] is None or row["ratio_high"] is None:
+        return short(row["ratio"])
+    return f"{short(row['ratio'])} [{short(row['ratio_low'])}, {short(row['ratio_high'])}]"
+
+
+def _time(row: Row, none: Row) -> str:
+    if row["mttm_s"] is None:
+        return _ABSENT
+    of_none = f" ({short(row['mttm_s'] / none['mttm_s'])})" if none["mttm_s"] and row["policy"] != NONE else ""
+    return f"{row['mttm_s']:.0f} s{of_none}"
+
+
+def _wrong(row: Row) -> str:
+    return str(Share(row["wrong"], row["actions"]))
+
+
+def _number(value: float | None, form: str) -> str:
+    return _ABSENT if value is None else format(value, form)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return _ABSENT
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
