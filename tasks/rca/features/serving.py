@@ -8,7 +8,8 @@ sample. Derived columns and what they show:
   answerer does not. The first gap is that between the load's clients and the front end.
 * **cpu_beyond_load**, **step_beyond_load**: CPU, and time per generated token, over what the load explains at most:
   twice the work may cost twice the CPU, twice the batch twice the time per step. Less of either explains nothing.
-* **stopped**, **mute**, **silent** (shares): steps at which the service used no CPU, sent nothing, completed nothing.
+* **stopped**, **mute**, **silent** (shares): steps at which the service used no CPU, sent nothing, completed nothing
+  although it may have been **asked** (1 requests are in it, 0 none is, NaN not known): who has nothing to do is idle.
 * **unheard** (share): scrapes of Prometheus that it did not answer.
 * **cut** (share): the front end went away and took requests with it that it had accepted.
 * **vanished** (log ratio): how far memory or processes fell below their usual level: processes ended.
@@ -57,7 +58,7 @@ DERIVED = frozenset(
             "cpu_beyond_load",
             "step_beyond_load",
         ),
-        *("cut", "stopped", "mute", "unheard", "done", "silent", "vanished", "quota", "gpu_clock_busy"),
+        *("cut", "stopped", "mute", "unheard", "done", "asked", "silent", "vanished", "quota", "gpu_clock_busy"),
     }
 )
 """Columns that are not a metric as it was recorded."""
@@ -77,11 +78,17 @@ class Serving:
         return self.columns.get(name)
 
 
-def serving_columns(view: CaseView, before: np.ndarray) -> Serving:
-    """Return the columns of ``view``. ``before``: (rows,) bool, the rows that say what is normal.
+@dataclass(frozen=True)
+class Recorded:
+    """What of :class:`Serving` does not depend on which rows are normal."""
 
-    O(services x metrics x rows + spans log spans).
-    """
+    columns: Mapping[str, np.ndarray]
+    callees: Mapping[int, tuple[int, ...]]
+
+
+def recorded_columns(view: CaseView) -> Recorded:
+    """Return the metrics by service and what spans and requests tell. O(services x metrics x rows + spans log
+    spans)."""
     columns = metric_tables(view)
     callees: dict[int, tuple[int, ...]] = _declared_callees(view)
     if len(view.spans) and len(view.metrics):
@@ -95,9 +102,17 @@ def serving_columns(view: CaseView, before: np.ndarray) -> Serving:
     elif "latency" in columns and "processing" in columns:
         columns["gap"] = columns["latency"] - columns["processing"]
         columns |= _clients(view, None)
+    return Recorded(columns, callees)
+
+
+def serving_columns(view: CaseView, before: np.ndarray, recorded: Recorded | None = None) -> Serving:
+    """Return the columns of ``view``. ``before``: (rows,) bool, the rows that say what is normal; ``recorded``: of the
+    same view, if it is known already. O(services x metrics x rows)."""
+    recorded = recorded or recorded_columns(view)
+    columns = dict(recorded.columns)
     coverage = _coverage(view, columns, before)
     columns |= _derived(view, columns, before)
-    return Serving(view.services, columns, coverage, callees)
+    return Serving(view.services, columns, coverage, recorded.callees)
 
 
 _RAW = {
@@ -359,8 +374,11 @@ def _derived(view: CaseView, columns: Mapping[str, np.ndarray], before: np.ndarr
     done = [_relative(columns[name], before, smooth) for name in ("tokens", "completed") if name in columns]
     if done:
         relative = np.where(np.isnan(done[0]), done[-1], done[0])
+        relative = np.where(_heard(columns, smooth), relative, np.nan)
         derived["done"] = relative
-        derived["silent"] = np.where(np.isnan(relative), np.nan, relative <= SILENT_SHARE)
+        asked = _asked(columns, relative.shape)
+        derived["asked"] = asked
+        derived["silent"] = np.where(np.isnan(relative), np.nan, (relative <= SILENT_SHARE) & (asked != 0))
     if "gpu_clock" in columns:
         derived["gpu_clock_busy"] = np.where(_busy(columns), columns["gpu_clock"], np.nan)
     level = [columns[name] for name in ("memory", "working_set") if name in columns][:1]
@@ -384,6 +402,25 @@ def _relative(table: np.ndarray, before: np.ndarray, smooth: int) -> np.ndarray:
     usual = _mean(table[before])
     with np.errstate(all="ignore"):
         return np.where(usual > 0, _moving_mean(table, smooth) / usual, np.nan)
+
+
+def _heard(columns: Mapping[str, np.ndarray], smooth: int) -> np.ndarray:
+    """Return (rows, services) whether any metric of the inside of a service came in the last rows: of one of which
+    nothing is heard nobody can say that it completes nothing."""
+    inside = [np.isfinite(columns[name]) for of in EVIDENCE.values() for name in of if name in columns]
+    return _moving_mean(np.logical_or.reduce(inside).astype(float), smooth) > 0 if inside else np.array(True)
+
+
+def _asked(columns: Mapping[str, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Return (rows, services) whether requests are in a service: 1 yes, 0 no, NaN not known.
+
+    A stalled engine counts no running or waiting requests, as an idle one does. That none is there is said by the door
+    in front of it (``ongoing``) while no call begins.
+    """
+    work = [columns[name] for name in ("ongoing", "running", "waiting", "started") if name in columns]
+    some = np.nan_to_num(np.fmax.reduce(work)) > 0 if work else np.zeros(shape, dtype=bool)
+    none = np.isfinite(columns["ongoing"]) if "ongoing" in columns else np.zeros(shape, dtype=bool)
+    return np.where(some, 1.0, np.where(none, 0.0, np.nan))
 
 
 def _busy(columns: Mapping[str, np.ndarray]) -> np.ndarray:

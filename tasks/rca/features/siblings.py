@@ -11,6 +11,7 @@ fault.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,24 +59,32 @@ def _of_one_group(change: np.ndarray, reference: Reference) -> np.ndarray:
 
 def quantile(values: np.ndarray, level: float) -> np.ndarray:
     """Return the quantile over the last axis, NaN left out; NaN where nothing is known."""
+    return quantiles(values, (level,))[0]
+
+
+def quantiles(values: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, ...]:
+    """Return quantiles over the last axis, as :func:`quantile`; the values are sorted once."""
     ordered = np.sort(values, axis=-1)  # NaN last
-    count = np.count_nonzero(~np.isnan(values), axis=-1)
-    rank = level * np.maximum(count - 1, 0)
-    below = np.floor(rank).astype(int)
-    above = np.ceil(rank).astype(int)
-    low = np.take_along_axis(ordered, below[..., None], axis=-1)[..., 0]
-    high = np.take_along_axis(ordered, above[..., None], axis=-1)[..., 0]
-    with np.errstate(invalid="ignore"):
-        return low + (high - low) * (rank - below)
+    most = np.maximum(np.count_nonzero(~np.isnan(values), axis=-1) - 1, 0)
+    found = []
+    for level in levels:
+        below = np.floor(level * most).astype(int)
+        above = np.ceil(level * most).astype(int)
+        low = np.take_along_axis(ordered, below[..., None], axis=-1)[..., 0]
+        high = np.take_along_axis(ordered, above[..., None], axis=-1)[..., 0]
+        with np.errstate(invalid="ignore"):
+            found.append(low + (high - low) * (level * most - below))
+    return tuple(found)
 
 
 def adjacent_changes(values: np.ndarray, width: int) -> np.ndarray:
     """Return the changes of the mean between all adjacent windows of ``width`` rows: (..., rows, services) ->
     (..., windows, services); NaN where a window has no sample."""
     known = ~np.isnan(values)
-    start = [(0, 0)] * (values.ndim - 2) + [(1, 0), (0, 0)]
-    total = np.cumsum(np.pad(np.where(known, values, 0.0), start), axis=-2)
-    count = np.cumsum(np.pad(known.astype(float), start), axis=-2)
+    shape = (*values.shape[:-2], values.shape[-2] + 1, values.shape[-1])
+    total, count = np.zeros(shape), np.zeros(shape)
+    np.cumsum(np.where(known, values, 0.0), axis=-2, out=total[..., 1:, :])
+    np.cumsum(known, axis=-2, out=count[..., 1:, :], dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (total[..., width:, :] - total[..., :-width, :]) / (count[..., width:, :] - count[..., :-width, :])
     return mean[..., width:, :] - mean[..., :-width, :]
@@ -154,9 +163,10 @@ class Judge:
         error = sampling_error(now, max(1.0, OBSERVATION_S / self.step_s))
         alone = np.sqrt((floor if self.floors else _RESOLUTION) ** 2 + noise**2 + error**2)
         best: Change | None = None
-        for level in (1.0,) if once else LEVELS:
-            moved = quantile(now.T, level)
-            moved = moved - quantile(normal.T, level) if self.history else _against_siblings(moved, self.group)
+        levels = (1.0,) if once else LEVELS
+        usual = quantiles(np.ascontiguousarray(normal.T), levels)
+        for level, during in enumerate(quantiles(np.ascontiguousarray(now.T), levels)):
+            moved = during - usual[level] if self.history else _against_siblings(during, self.group)
             shared = shared_part(moved, self.group, self.reference if self.history else "none")
             z = (moved - shared) / np.hypot(alone, SHARED_ERROR * shared)
             new = Change(z, moved - shared, shared, alone)

@@ -23,7 +23,7 @@ from scipy.special import stdtr
 from tasks.rca.features.evidence import BY_NAME, INTERNAL, LINK, SIGNALS, Signal
 from tasks.rca.features.kinds import SHOWS, Kind, kinds_of
 from tasks.rca.features.links import blame_links
-from tasks.rca.features.serving import DERIVED, SMOOTH_S, Serving, serving_columns
+from tasks.rca.features.serving import DERIVED, SMOOTH_S, Recorded, Serving, recorded_columns, serving_columns
 from tasks.rca.features.siblings import Change, Judge, Reference, quantile
 from tasks.rca.features.workload import Demand, changed_demand
 from tasks.rca.method import (
@@ -45,7 +45,8 @@ LEAST_ROWS = 3
 SUSTAIN = 3
 """An onset is the first of so many rows whose mean is past half of the change."""
 RELOCATE_S = 12.0
-"""The change is looked for up to so many seconds from the given inject time."""
+"""The change is looked for up to so many seconds from the given inject time, or as far as a rate looks back if that is
+further: so late may a detector be that sees rates."""
 HINTS = 2.0
 """From so many noises on a service helps to find the time of the change."""
 RELOCATE_ROWS = 3
@@ -67,6 +68,7 @@ RATIO = 100.0
 """A ratio beyond this says no more than the two numbers."""
 ALIKE = 0.35
 """Calls are late alike if the middle half of their gaps spreads by at most this share of the typical rise."""
+INSIDE = tuple(signal for signal in SIGNALS if signal.group in INTERNAL)
 FOLLOWS_LOAD = (
     Signal(
         "cpu", "cpu", ("cpu",), "log", BY_NAME["cpu"].floor, "uses CPU", offset=0.02, metric="cpu_usage", unit="cores"
@@ -87,9 +89,10 @@ PILES_UP = ("memory-stress", "process-kill", "cpu-stress")
 @dataclass(frozen=True)
 class _Case:
     """What is known of a case once the change is located. ``z``: signal -> (services,) strength, NaN unknown.
-    ``gaps``: of :class:`tasks.rca.features.links.Links`."""
+    ``gaps``: of :class:`tasks.rca.features.links.Links`. ``looks``: how many times of the change were tried."""
 
     view: CaseView
+    recorded: Recorded
     before: np.ndarray
     serving: Serving
     judge: Judge
@@ -97,6 +100,7 @@ class _Case:
     tables: Mapping[str, np.ndarray]
     z: Mapping[str, np.ndarray]
     gaps: Mapping[int, Sequence[np.ndarray]]
+    looks: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,16 +138,10 @@ def peerwise(
     distance to peers), PRISM (arXiv 2601.21359, 2026: only internal evidence names a root), Holm (1979).
     Deviations: none.
     """
-    before = np.asarray(view.metrics.index < view.inject_time)
-    _require(before)
+    before = _split_in_reach(view)
     groups = np.unique([view.roles[service] for service in view.services], return_inverse=True)[1]
     judge = Judge(groups, reference, history, floors, view.step_s or 1.0)
-    case = _clearer(_examine(view, before, judge, derived), derived)
-    early = _early(case)
-    if early is not None:
-        other = _examine(view, early, judge, derived)
-        if _strength(other) >= max(SHOWS, CLEARER * _strength(case)):
-            case = _clearer(other, derived)
+    case = _earlier(_clearer(_examine(view, recorded_columns(view), before, judge, derived), derived), before, derived)
     roots = _roots(case)
     return Ranking(
         services=_service_scores(case, roots),
@@ -158,36 +156,74 @@ def _clearer(case: _Case, derived: bool) -> _Case:
     moved = _relocated(case)
     if moved is None:
         return case
-    other = _examine(case.view, moved, case.judge, derived)
+    others = 1 + 2 * _reach(case.view) // _window(case.before)
+    other = replace(_examine(case.view, case.recorded, moved, case.judge, derived), looks=case.looks * others)
     return other if _strength(other) >= CLEARER * _strength(case) else case
 
 
-def _early(case: _Case) -> np.ndarray | None:
-    """Return (rows,) bool, the rows that are before the change even if the time is as much too late as it may be, where
-    nothing shows at that time: what is called normal may hold a part of the fault."""
-    rows = int(np.count_nonzero(case.before)) - int(RELOCATE_S / (case.view.step_s or 1.0))
-    if _strength(case) >= SHOWS or rows < 2 * LEAST_ROWS or not case.judge.history:
-        return None
-    return np.arange(len(case.before)) < rows
+def _earlier(case: _Case, given: np.ndarray, derived: bool) -> _Case:
+    """Return the case at the time that is as much too early as it may be, if there is evidence, clearer than before,
+    that changed before the given time: what was called normal holds a part of the fault, or the first of two."""
+    rows = int(np.count_nonzero(given)) - _reach(case.view)
+    if rows < 2 * LEAST_ROWS or not case.judge.history:
+        return case
+    early = np.arange(len(given)) < rows
+    inside = _examine(case.view, case.recorded, early, case.judge, derived, INSIDE)
+    best = _best(inside)
+    clearer = (best >= SHOWS) & (best >= CLEARER * _best(case))
+    began = [_began(inside, service, rows) for service in np.flatnonzero(clearer).tolist()]
+    if min(began, default=len(given)) > np.count_nonzero(given) - RELOCATE_ROWS:
+        return case
+    other = _examine(case.view, case.recorded, early, case.judge, derived)
+    return _clearer(replace(other, looks=1 + case.looks), derived)
+
+
+def _began(case: _Case, service: int, first: int) -> int:
+    """Return the row, from ``first`` on, in which the strongest series of a service changed."""
+    names = [name for name in case.z if BY_NAME[name].group in INTERNAL]
+    name = max(names, key=lambda each: float(np.nan_to_num(case.z[each][service])))
+    values = case.tables[name][:, service]
+    if BY_NAME[name].once:
+        return first + int(np.argmax(np.nan_to_num(values[first:], nan=-np.inf)))
+    return _split(values, first, len(values) - LEAST_ROWS)
 
 
 def _strength(case: _Case) -> float:
     return float(_best(case).max(initial=0.0))
 
 
-def _require(before: np.ndarray) -> None:
-    if before.sum() < LEAST_ROWS or (~before).sum() < LEAST_ROWS:
+def _reach(view: CaseView) -> int:
+    """Return how many rows the change may be away from the given time."""
+    return int(max(RELOCATE_S, view.context.rate_window_s or 0.0) / (view.step_s or 1.0))
+
+
+def _split_in_reach(view: CaseView) -> np.ndarray:
+    """Return (rows,) bool, the rows before the inject time. One so close to an edge of the recording that nothing can
+    be compared is taken as far inside as that takes, if it may be off by so much."""
+    index = pd.DatetimeIndex(view.metrics.index)
+    given = int(np.count_nonzero(index < view.inject_time))
+    split = min(max(given, LEAST_ROWS), len(index) - LEAST_ROWS)
+    off = abs((index[split] - view.inject_time).total_seconds()) if split >= LEAST_ROWS else np.inf
+    if split != given and off > _reach(view) * (view.step_s or 1.0):
         raise MethodError(f"fewer than {LEAST_ROWS} metric rows before, or after, the inject time")
+    return np.arange(len(index)) < split
 
 
-def _examine(view: CaseView, before: np.ndarray, judge: Judge, derived: bool) -> _Case:
-    """Measure the change of every signal of every service."""
-    serving = serving_columns(view, before)
+def _examine(
+    view: CaseView,
+    recorded: Recorded,
+    before: np.ndarray,
+    judge: Judge,
+    derived: bool,
+    signals: Sequence[Signal] = SIGNALS,
+) -> _Case:
+    """Measure the change of each of ``signals``, and of the links, of every service."""
+    serving = serving_columns(view, before, recorded)
     if not derived:
         serving = replace(serving, columns={n: t for n, t in serving.columns.items() if n not in DERIVED})
     changes: dict[str, Change] = {}
     tables: dict[str, np.ndarray] = {}
-    for signal in SIGNALS:
+    for signal in signals:
         table = next((serving.columns[name] for name in signal.columns if name in serving.columns), None)
         if table is not None:
             tables[signal.name] = signal.scaled(table)
@@ -201,7 +237,7 @@ def _examine(view: CaseView, before: np.ndarray, judge: Judge, derived: bool) ->
     if links is not None:
         changes[LINK.name], tables[LINK.name] = links.change, links.values
     strengths = {name: change.z for name, change in changes.items()}
-    case = _Case(view, before, serving, judge, changes, tables, strengths, links.gaps if links else {})
+    case = _Case(view, recorded, before, serving, judge, changes, tables, strengths, links.gaps if links else {})
     return replace(case, z=_explained(case))
 
 
@@ -232,6 +268,7 @@ def _explained(case: _Case) -> dict[str, np.ndarray]:
         for service in range(len(case.view.services)):
             if case.judge.siblings(service) == 1 and (case.serving.callees.get(service) or not asked):
                 z["silent"][service] = np.nan
+        z["silent"] = np.minimum(z["silent"], _beyond_chance(case))
     return z
 
 
@@ -259,10 +296,41 @@ def _still_asked(case: _Case) -> bool:
     return bool(now >= UNANSWERED * usual)
 
 
+def _beyond_chance(case: _Case) -> np.ndarray:
+    """Return (services,) how far the silence of each is from that of one to whom by chance no request was sent, in
+    noises; infinite if requests are known to be in it, or nobody counts them.
+
+    Its usual requests, as far as its siblings still have work, are expected of a Poisson process; the square root of
+    such a count has a standard deviation of a half whatever the mean (Anscombe, Biometrika 35, 1948).
+    """
+    columns = case.serving.columns
+    counted = columns.get("started")
+    if counted is None and "request_rate" in columns:
+        counted = columns["request_rate"] * (case.view.step_s or 1.0)
+    silent = (np.nan_to_num(columns["silent"]) > 0) & ~case.before[:, None]
+    bound = np.full(silent.shape[1], np.inf)
+    if counted is None:
+        return bound
+    known = np.isfinite(counted[case.before])
+    usual = np.where(known, counted[case.before], 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    certain = np.count_nonzero(silent & (columns["asked"] > 0), axis=0) >= SUSTAIN
+    for service in np.flatnonzero(silent.any(axis=0) & ~certain & known.any(axis=0)).tolist():
+        beside = np.flatnonzero(case.judge.group == case.judge.group[service])
+        beside = beside[beside != service]
+        if len(beside):
+            busy = quantile(columns["done"][silent[:, service]][:, beside], 0.5)
+            bound[service] = 2 * np.sqrt(usual[service] * np.nansum(busy))
+    return bound
+
+
+def _window(before: np.ndarray) -> int:
+    """Return the rows of the windows that noise is measured between: a change of fewer rows has more of it."""
+    return max(LEAST_ROWS, int(np.count_nonzero(before)) // 3)
+
+
 def _relocated(case: _Case) -> np.ndarray | None:
     """Return (rows,) bool, the rows before the change if it is not where the inject time says; None if it is."""
-    step_s = case.view.step_s or 1.0
-    reach = int(RELOCATE_S / step_s)
+    reach = _reach(case.view)
     if reach < RELOCATE_ROWS or not case.judge.history:
         return None
     given = int(np.count_nonzero(case.before))
@@ -271,10 +339,11 @@ def _relocated(case: _Case) -> np.ndarray | None:
         return None
     table = np.stack([np.nan_to_num(case.z[name]) for name in internal])
     best = table.max(axis=0)
+    last = min(len(case.before) - _window(case.before), given + reach)
     splits = []
     for service in np.flatnonzero(best >= max(HINTS, 0.5 * best.max())).tolist():
         values = case.tables[internal[int(np.argmax(table[:, service]))]][:, service]
-        splits.append(_split(values, max(LEAST_ROWS, given - reach), min(len(values) - LEAST_ROWS, given + reach)))
+        splits.append(_split(values, max(LEAST_ROWS, given - reach), max(given, last)))
     if not splits or abs(min(splits) - given) < RELOCATE_ROWS:
         return None
     return np.arange(len(case.before)) < min(splits)
@@ -315,7 +384,7 @@ def _roots(case: _Case) -> list[_Root]:
     table = np.stack(list(groups.values()))
     best = _best(case)
     tests = np.count_nonzero(~np.isnan(table), axis=0)
-    p = np.minimum(1.0, stdtr(TAIL, -best) * np.maximum(tests, 1))
+    p = np.minimum(1.0, stdtr(TAIL, -best) * np.maximum(tests, 1) * case.looks)
     corrected = holm(p)
     found = []
     named = (corrected <= ALPHA) & (best >= SHOWS) & ~_slight(groups, best)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.rca.method import Coverage, Ranking
+from tasks.rca.context import Context
+from tasks.rca.method import Coverage, MethodError, Ranking
 from tasks.rca.multi_source.peerwise import holm, peerwise
 from tasks.rca.view import CaseView
-from tests.rca.serving_views import BEFORE, Break, becomes, lost, serving_view, times, with_calls
+from tests.rca.serving_views import BEFORE, ROWS, Break, becomes, lost, serving_view, times, with_calls
 
 
 def judge(view: CaseView, **parameters: object) -> Ranking:
@@ -345,3 +346,67 @@ def test_the_median_of_two_faults_among_three_is_the_fault() -> None:
 def test_holm() -> None:
     """Sorted .01, .02, .04 times 3, 2, 1; none below one before it."""
     assert holm(np.array([0.02, 0.01, 0.04])) == pytest.approx([0.04, 0.03, 0.04])
+
+
+NO_WORK = {"generation_tokens_rate": becomes(0.0), "requests_running": becomes(0.0)}
+
+
+@pytest.mark.parametrize(("inside", "roots"), [(0.0, set()), (4.0, {("r1", "engine-stall")})])
+def test_who_is_asked_nothing_is_idle_and_who_holds_requests_stalls(inside: float, roots: set[tuple[str, str]]) -> None:
+    """The engine counts nothing in both; the door in front of it tells."""
+    broken = {("r1", metric): how for metric, how in (NO_WORK | {"serve_ongoing_requests": becomes(inside)}).items()}
+    assert named(judge(serving_view(broken, extra={"serve_ongoing_requests": 1.0}))) == roots
+
+
+@pytest.mark.parametrize(("siblings", "roots"), [(0.05, set()), (1.0, {("r1", "engine-stall")})])
+def test_silence_may_be_chance_where_hardly_anything_is_asked(siblings: float, roots: set[tuple[str, str]]) -> None:
+    """Nobody counts what waits: a third of very few requests may well be none."""
+    broken = {("r1", metric): becomes(0.0) for metric in ("generation_tokens_rate", "requests_running")}
+    load = lambda t: np.where(t >= BEFORE, siblings, 1.0)  # noqa: E731
+    assert named(judge(serving_view(broken, load=load, extra={"request_rate": 0.3}))) == roots
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_telemetry_that_ends_altogether_is_no_stall(replicas: int) -> None:
+    view = with_calls(serving_view(replicas=replicas))
+    end = view.inject_time + pd.Timedelta(seconds=2)
+    view.metrics.loc[view.metrics.index >= end] = np.nan
+    view = replace(view, spans=view.spans[(view.spans["start"] < end).to_numpy()])
+    assert named(judge(view)) == set()
+    assert named(judge(replace(view, requests=view.requests.iloc[:0]))) == set()
+
+
+def test_a_first_root_before_a_late_time_comes_first() -> None:
+    """Told the time at which the second begins: the first is not taken for normal."""
+    view = serving_view(
+        {("r2", metric): how for metric, how in FAULTS["accelerator-throttle"].items()}
+        | {("r0", metric): how for metric, how in later(FAULTS["cpu-stress"], 10).items()}
+    )
+    ranking = judge(replace(view, inject_time=view.inject_time + pd.Timedelta(seconds=10)))
+    assert top(ranking) == "r2"
+    assert named(ranking) == {("r2", "accelerator-throttle"), ("r0", "cpu-stress")}
+
+
+def test_the_change_is_looked_for_as_far_as_a_rate_looks_back() -> None:
+    view = serving_view({("r1", metric): how for metric, how in FAULTS["accelerator-throttle"].items()})
+    late = replace(view, inject_time=view.inject_time + pd.Timedelta(seconds=19))
+    onsets = [
+        (judge(replace(late, context=Context(rate_window_s=window))).findings or ())[0].onset_s for window in (5, 24)
+    ]
+    assert onsets[1] == pytest.approx(-19, abs=2)
+    assert onsets[0] > -14
+
+
+@pytest.mark.parametrize("rows", [1, ROWS - 1])
+def test_a_time_at_the_edge_of_the_recording(rows: int) -> None:
+    view = serving_view({("r1", metric): how for metric, how in FAULTS["accelerator-throttle"].items()})
+    at = view.metrics.index[rows]
+    near = view.metrics.index[abs(np.arange(ROWS) - rows) < 20]
+    ranking = judge(replace(view, metrics=view.metrics.loc[near], inject_time=at))
+    assert len(ranking.services) == len(view.services)
+
+
+def test_a_time_far_outside_the_recording_is_an_error() -> None:
+    view = serving_view()
+    with pytest.raises(MethodError, match="fewer than 3 metric rows"):
+        judge(replace(view, inject_time=view.metrics.index[-1] + pd.Timedelta(minutes=1)))
