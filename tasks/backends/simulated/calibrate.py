@@ -14,6 +14,7 @@ import pandas as pd
 
 from tasks import metrics
 from tasks.backends.simulated.calibration import (
+    HANDOVER_AT,
     Calibration,
     EngineModel,
     HostModel,
@@ -36,14 +37,12 @@ NOISY: tuple[Metric, ...] = (
     metrics.NETWORK_RECEIVE,
     metrics.NETWORK_TRANSMIT,
 )
-WALKS_FROM = 0.6
-"""Memory whose lag-one correlation within windows is above this is taken as a walk."""
 LARGEST = float(np.log(20))
 """Residuals are cut off here: a value next to zero has no logarithm worth keeping."""
 FINE = 100
 """Parts of a rate window in which an engine counts as working or not."""
-WINDOWS, WINDOW_LENGTH = 32, 16
-"""So many windows of residuals are kept per role, so many steps long each."""
+WINDOWS, LEAST_WINDOWS = 20, 8
+"""So many windows of residuals are kept per role at most; all as long as the shortest of the longest few."""
 
 
 class CalibrationError(RCArenaError):
@@ -192,17 +191,12 @@ def fit_host(samples: pd.DataFrame, base: HostModel) -> tuple[HostModel, float]:
 
 
 def _residuals(samples: pd.DataFrame, expected: Mapping[str, np.ndarray]) -> Residuals | None:
-    """Return what the work does not explain in windows spread evenly over all that are long enough."""
+    """Return what the work does not explain, in windows of cases spread evenly over all that are long enough."""
     names = tuple(metric.name for metric in NOISY if metric.name in samples)
     memory = (metrics.MEMORY_RSS.name, metrics.MEMORY_WORKING_SET.name)
-    walks = tuple(name for name in names if name in memory and _lag_one(samples, name) > WALKS_FROM)
     columns = []
     for name in names:
         values = samples[name].to_numpy(dtype=float)
-        if name in walks:
-            column = pd.Series(np.log(np.maximum(values, 1.0))).groupby(samples["window"]).diff().fillna(0.0).to_numpy()
-            columns.append(np.where(np.isnan(values), np.nan, column))
-            continue
         level = samples.groupby("window")[name].transform("median").to_numpy() if name in memory else 0.0
         law = expected.get(name, np.zeros(len(values)) + level)
         known = (values > 0) & (law > 0)
@@ -210,22 +204,13 @@ def _residuals(samples: pd.DataFrame, expected: Mapping[str, np.ndarray]) -> Res
         columns.append(np.where(np.isnan(values), np.nan, np.clip(logs, -LARGEST, LARGEST)))
     table = np.column_stack(columns) if columns else np.zeros((len(samples), 0))
     windows = [table[own] for _, own in sorted(samples.groupby("window").indices.items())]
-    windows = [own[:WINDOW_LENGTH] for own in windows if len(own) >= WINDOW_LENGTH]
-    windows = [own for own in windows if np.isfinite(own).all()]
+    windows = [own for own in windows if len(own) > 1 and np.isfinite(own).all()]
     if not windows or not names:
         return None
+    length = sorted(map(len, windows), reverse=True)[:LEAST_WINDOWS][-1]
+    windows = [own[:length] for own in windows if len(own) >= length]
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(WINDOWS, len(windows))).round().astype(int))
-    return Residuals.of(names, walks, float(samples["step_s"].iloc[0]), np.stack([windows[i] for i in chosen]))
-
-
-def _lag_one(samples: pd.DataFrame, name: str) -> float:
-    """Return the median correlation of successive values within windows, 0 where nothing changes."""
-    found = []
-    for _, own in samples.groupby("window")[name]:
-        values = own.to_numpy(dtype=float)
-        if len(values) > 5 and min(np.ptp(values[1:]), np.ptp(values[:-1])) > 0:
-            found.append(float(np.corrcoef(values[1:], values[:-1])[0, 1]))
-    return float(np.median(found)) if found else 0.0
+    return Residuals.of(names, float(samples["step_s"].iloc[0]), np.stack([windows[i] for i in chosen]))
 
 
 def _shared(decode: pd.DataFrame) -> float | None:
@@ -327,7 +312,7 @@ def _engine(calls: pd.DataFrame, step: StepLaw, base: EngineModel) -> EngineMode
     )
 
 
-def _handover(calls: pd.DataFrame, base: EngineModel) -> dict[str, float]:
+def _handover(calls: pd.DataFrame, base: EngineModel) -> dict[str, Any]:
     """Return the time between an engine's front end and its core: of the time to first token what neither the queue nor
     the prefill explains."""
     handover = (calls["ttft_s"] - calls["queue_s"] - calls["prefill_s"]).dropna()
@@ -337,6 +322,9 @@ def _handover(calls: pd.DataFrame, base: EngineModel) -> dict[str, float]:
     return {
         "handover_s": float(handover.median()),
         "handover_sigma": float(np.std(np.log(handover))),
+        "handover_quantiles": tuple(
+            float(round(each, 3)) for each in handover.quantile(HANDOVER_AT) / handover.median()
+        ),
         "queue_s": float(calls["queue_s"].median()),
     }
 
@@ -351,12 +339,13 @@ def _proxy(before: pd.Series, after: pd.Series, base: ProxyModel) -> ProxyModel:
 
 
 class _Window:
-    """The baseline of one case."""
+    """The healthy part of one case: its baseline, or all of a case without an injection."""
 
     def __init__(self, case: Case) -> None:
         phase = case.record.phase("baseline")
         assert phase is not None
         self._case, self._start, self._end = case, pd.Timestamp(phase.start), pd.Timestamp(phase.end)
+        self._healthy_until = self._end if case.record.injections else pd.Timestamp(case.record.phases[-1].end)
 
     def calls(self) -> pd.DataFrame:
         """Return a row per request that ended in the baseline, with the times between its spans in seconds."""
@@ -417,7 +406,8 @@ class _Window:
         services = [service.name for service in record.stack.services if service.role == role]
         samples = self._case.metrics
         first = self._start + pd.Timedelta(seconds=window_s)
-        inside = (samples["time"] >= first) & (samples["time"] < self._end) & samples["service"].isin(services)
+        inside = (samples["time"] >= first) & (samples["time"] < self._healthy_until)
+        inside &= samples["service"].isin(services)
         wide = samples[inside].pivot_table(
             index=["service", "time"], columns="metric", values="value", observed=True, aggfunc="mean"
         )

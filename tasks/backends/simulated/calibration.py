@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64decode, b64encode
+from bisect import bisect_right
 from functools import cache, cached_property
 from importlib import resources
+from math import erf, exp, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +27,16 @@ if TYPE_CHECKING:  # the DAGs plan without numpy
 Positive = Annotated[float, Field(gt=0)]
 Nonnegative = Annotated[float, Field(ge=0)]
 FOLDER = resources.files(__package__) / "calibrations"
+
+
+HANDOVER_AT = (0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
+"""Shares at which the quantiles of the hand-over are kept: its tail moves means."""
+
+
+def _interpolated(x: float, at: tuple[float, ...], values: tuple[float, ...]) -> float:
+    right = min(max(bisect_right(at, x), 1), len(at) - 1)
+    share = (x - at[right - 1]) / (at[right] - at[right - 1])
+    return values[right - 1] + share * (values[right] - values[right - 1])
 
 
 class StepLaw(Frozen):
@@ -51,7 +63,9 @@ class StepLaw(Frozen):
 class EngineModel(Frozen):
     """An engine. ``before_s``, ``after_s``: median time of a request in the replica before and after the engine;
     ``request_sigma``: spread (of the logarithm) of such times. ``handover_s``, ``handover_sigma``: between the engine's
-    front end and its core, where a request starts to queue; ``queue_s``: shortest wait in that queue. ``report_s``: how
+    front end and its core, where a request starts to queue; ``queue_s``: shortest wait in that queue.
+    ``handover_quantiles``: ``handover_s`` is multiplied by what has these quantiles, at ``HANDOVER_AT``; without them
+    by what has a normal logarithm. ``report_s``: how
     often it hands its metrics to what is scraped (0: it is scraped itself). ``restart_s``: time from a kill until it
     serves again.
     """
@@ -66,8 +80,22 @@ class EngineModel(Frozen):
     handover_s: Nonnegative = 0
     handover_sigma: Nonnegative = 0
     queue_s: Nonnegative = 0
+    handover_quantiles: tuple[Positive, ...] = ()
     report_s: Nonnegative = 0
     restart_s: Positive
+
+    @model_validator(mode="after")
+    def _quantiles_ascend(self) -> EngineModel:
+        known = self.handover_quantiles
+        if known and (len(known) != len(HANDOVER_AT) or list(known) != sorted(known)):
+            raise ValueError(f"handover_quantiles: {len(HANDOVER_AT)} ascending numbers (got {len(known)})")
+        return self
+
+    def handover_factor(self, drawn: float) -> float:
+        """Return what the hand-over is multiplied by for a number drawn from a standard normal distribution."""
+        if not self.handover_quantiles:
+            return exp(self.handover_sigma * drawn)
+        return _interpolated((1 + erf(drawn / sqrt(2))) / 2, HANDOVER_AT, self.handover_quantiles)
 
 
 class ProxyModel(Frozen):
@@ -81,23 +109,22 @@ class ProxyModel(Frozen):
 
 class Residuals(Frozen):
     """What the work does not explain, in ``windows`` recorded windows of ``length`` times ``step_s`` apart: the
-    logarithm of value / expected for each of ``metrics``; for ``walks`` its change, because they come back to no mean.
+    logarithm of value / expected for each of ``metrics``; of memory, of value / median of the window.
 
     ``values``: little-endian float16, (windows, length, metrics), packed by zlib and base64.
     """
 
     metrics: tuple[str, ...]
-    walks: tuple[str, ...] = ()
     step_s: Positive
     windows: Annotated[int, Field(ge=1)]
     length: Annotated[int, Field(ge=2)]
     values: str
 
     @classmethod
-    def of(cls, metrics: tuple[str, ...], walks: tuple[str, ...], step_s: float, table: np.ndarray) -> Residuals:
+    def of(cls, metrics: tuple[str, ...], step_s: float, table: np.ndarray) -> Residuals:
         packed = b64encode(zlib.compress(table.astype("<f2").tobytes(), 9)).decode()
         windows, length = table.shape[:2]
-        return cls(metrics=metrics, walks=walks, step_s=step_s, windows=windows, length=length, values=packed)
+        return cls(metrics=metrics, step_s=step_s, windows=windows, length=length, values=packed)
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -122,8 +149,11 @@ class Residuals(Frozen):
 class HostModel(Frozen):
     """Host metrics of a service of one role: a part that is always there and parts that follow the work.
 
-    ``stall_s``, ``handover_stall_s``: mean extra wait of a request for the CPU per busy process beside the service,
-    before the engine and between its front end and core. ``residuals``: what the work does not explain, as recorded;
+    ``memory_per_ongoing``: bytes that each request in the service beyond ``memory_ongoing_free`` takes and never gives
+    back; ``memory_fresh``: memory after a restart, as a part of that before. ``stall_s``, ``handover_stall_s``: mean
+    extra wait of a request for the CPU, before the engine and between its front end and core, when one process beside
+    the service is busy; of more it is that times their number to the power of ``FaultResponse.stall_power``.
+    ``residuals``: what the work does not explain, as recorded;
     without them ``noise``: metric -> its spread (of the logarithm), ``noise_tau_s``: its correlation time.
     """
 
@@ -143,6 +173,9 @@ class HostModel(Frozen):
     transmit_per_token: Nonnegative = 0
     processes: Annotated[int, Field(ge=1)]
     working_set_factor: Positive = 1.015
+    memory_per_ongoing: Nonnegative = 0
+    memory_ongoing_free: Nonnegative = 0
+    memory_fresh: Positive = 1
     stall_s: Nonnegative = 0
     handover_stall_s: Nonnegative = 0
     residuals: Residuals | None = None
@@ -177,6 +210,10 @@ class FaultResponse(Frozen):
     """What the rest of a stack makes of a fault. ``call_trips``, ``own_trips``: how many one-way ways of a service's
     link a request waits for, as its caller sees it and in the service's own span. ``probe_deadline_s``: the router
     passes over a replica that answers later. ``retransmit_s``: first wait before a lost packet is sent again.
+    ``acknowledged_stall``: part of the head's wait for its CPU that shows in the spans of replicas, whose streams it
+    acknowledges. ``stress_throttled``: throttled time per second of what a stressor wants beyond the quota, as a part
+    of all; ``memory_throttled``: the same beside a memory stressor per used quota. ``unhealthy_after_s``: so long a
+    replica may answer nobody before it counts as unhealthy. ``stressor_bytes``: memory of a stressor's process.
     ``missed_scrapes``: share of the scrapes that fail without a fault, for twins.
     """
 
@@ -187,7 +224,12 @@ class FaultResponse(Frozen):
     retransmit_s: Positive
     throttled_threads: Nonnegative
     stress_throttled: Nonnegative
+    memory_throttled: Nonnegative = 0
     memory_step_factor: Annotated[float, Field(ge=1)] = 1
+    stall_power: Positive = 1
+    acknowledged_stall: Annotated[float, Field(ge=0, le=1)] = 0
+    unhealthy_after_s: Nonnegative = 30
+    stressor_bytes: Nonnegative = 0
     missed_scrapes: Annotated[float, Field(ge=0, lt=1)] = 0
 
     @property

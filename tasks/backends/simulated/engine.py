@@ -22,6 +22,8 @@ from tasks.backends.simulated.world import Timeline
 
 NOBODY = -1
 """No request in a seat; no replica for a request."""
+PASSED_OVER = 0.5
+"""How likely a replica behind a slow link is passed over: Ray Serve waits longer after each late answer."""
 GIVE_UP_CHECK_S = 1.0
 """How often requests whose client has gone are taken out."""
 
@@ -84,21 +86,20 @@ COUNTERS = ("generated", "prompted", "preemptions", "accepted", "finished", "wor
 @dataclass(frozen=True)
 class States:
     """The engines at ``at_s`` (s after the start of the load). ``gauges`` and ``counters``: name -> (times, replicas);
-    counters start again when a replica is killed. ``head_ongoing``, ``head_queued``: (times,)."""
+    counters start again when a replica is killed. ``head_queued``: (times,)."""
 
     at_s: np.ndarray
     gauges: dict[str, np.ndarray]
     counters: dict[str, np.ndarray]
-    head_ongoing: np.ndarray
     head_queued: np.ndarray
 
 
 class Router:
     """Chooses a replica of a group.
 
-    ``power-of-two``: of two at random the one with fewer requests, as Ray Serve does (Mitzenmacher, "The Power of Two
-    Choices in Randomized Load Balancing", 2001); ``round-robin``; ``least-loaded``. It passes over replicas that do
-    not answer, and half of the time over one that answers late.
+    ``power-of-two``: of two different ones at random that with fewer requests, as Ray Serve does (Mitzenmacher, "The
+    Power of Two Choices in Randomized Load Balancing", 2001); ``round-robin``; ``least-loaded``. It passes over
+    replicas that do not answer, and sometimes over one that answers late.
     """
 
     def __init__(self, policy: str, groups: Sequence[Group], rng: np.random.Generator) -> None:
@@ -106,14 +107,17 @@ class Router:
         self._next = [0] * len(groups)
 
     def choose(self, group: int, load: np.ndarray, reachable: np.ndarray, late: np.ndarray) -> int:
-        """Return the replica, or ``NOBODY`` when none of the group answers."""
+        """Return the replica, or ``NOBODY`` when none of the group answers. ``late``: how likely each is passed over
+        when the other of two is not late."""
         of = self._groups[group]
         if self._policy == "power-of-two":
             for _ in range(8):
-                a, b = (of.first + int(self._rng.random() * of.count) for _ in range(2))
+                first, step = (self._rng.random() for _ in range(2))
+                a = of.first + int(first * of.count)
+                b = of.first + (a - of.first + 1 + int(step * (of.count - 1))) % of.count
                 if reachable[a] and reachable[b]:
-                    if late[a] != late[b] and self._rng.random() < 0.5:
-                        return b if late[a] else a
+                    if late[a] != late[b] and self._rng.random() < abs(late[a] - late[b]):
+                        return b if late[a] > late[b] else a
                     return a if load[a] <= load[b] else b
                 if reachable[a] or reachable[b]:
                     return a if reachable[a] else b
@@ -177,7 +181,7 @@ class Fleet:
         self._step = self._taken = 0
         self._every = max(1, round(sample_s / calibration.dt_s))
         self._kept: list[tuple[np.ndarray, ...]] = []
-        self._head: list[tuple[int, int]] = []
+        self._head: list[int] = []
         self._times: list[float] = []
         self.change(timeline, arrivals)
 
@@ -232,18 +236,17 @@ class Fleet:
             waiting[r] = len(self._queues[r])
         counters = tuple(counter.copy() for counter in self._counters.values())
         self._times.append(at_s)
-        self._kept.append((self._occupied.copy(), waiting, self._tokens.sum(axis=1), *counters))
-        self._head.append((int(self._load.sum()) + len(self._held), len(self._held)))
+        self._kept.append((self._occupied.copy(), waiting, self._tokens.sum(axis=1), self._load.copy(), *counters))
+        self._head.append(len(self._held))
 
     def states(self) -> States:
         """Return the states that were kept until now."""
         columns = [np.stack(column) for column in zip(*self._kept, strict=True)]
-        ongoing, queued = np.array(self._head).T
+        queued = np.array(self._head)
         return States(
             np.array(self._times),
-            dict(zip(("running", "waiting", "kv_tokens"), columns[:3], strict=True)),
-            dict(zip(COUNTERS, columns[3:], strict=True)),
-            ongoing,
+            dict(zip(("running", "waiting", "kv_tokens", "accepted_now"), columns[:4], strict=True)),
+            dict(zip(COUNTERS, columns[4:], strict=True)),
             queued,
         )
 
@@ -254,7 +257,10 @@ class Fleet:
         down = world.down[of]
         self._reachable = ~(world.unreachable[of] | world.ejected[of])
         deadline_s = self._calibration.response.probe_deadline_s
-        self._late = world.delay_s[of] + world.stall_s[of] > deadline_s
+        stall_s = np.maximum(world.stall_s[of] + world.handover_stall_s[of], 1e-9)
+        self._late = np.maximum.reduce(
+            [PASSED_OVER * (world.delay_s[of] > deadline_s), np.exp(-deadline_s / stall_s), world.link_use[of] ** 2]
+        )
         self._moves = ~(down | world.frozen[of] | world.stalled[of])
         self._compute = world.compute[of] * (1 - world.intruder[of])
         self._host, self._stall_s = world.host[of], world.stall_s[of]
@@ -277,7 +283,7 @@ class Fleet:
         drawn, stalls = self._waits.standard_normal(2), self._waits.exponential(1.0, 2)
         host = self._host[r]
         wait = engine.before_s * np.exp(engine.request_sigma * drawn[0]) / host + self._stall_s[r] * stalls[0]
-        handover = engine.handover_s * np.exp(engine.handover_sigma * drawn[1]) / host
+        handover = engine.handover_s * engine.handover_factor(float(drawn[1])) / host
         handover += self._handover_stall_s[r] * stalls[1]
         self._load[r] += 1
         self._counters["accepted"][r] += 1

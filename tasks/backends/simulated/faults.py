@@ -119,10 +119,12 @@ def _cpu_stress(parameters: Parameters) -> Apply:
         crowd = (1 + wanted) / max(1.0, host.cores or 1.0)
         if crowd > 1:
             world.host[service] /= crowd
-            world.stall_s[service] += host.stall_s * (crowd - 1)
-            world.handover_stall_s[service] += host.handover_stall_s * (crowd - 1)
+            busy = (crowd - 1) ** calibration.response.stall_power
+            world.stall_s[service] += host.stall_s * busy
+            world.handover_stall_s[service] += host.handover_stall_s * busy
         world.stress_cores[service] += wanted
         world.extra_processes[service] += int(parameters["workers"]) + 1
+        world.extra_memory[service] += int(parameters["workers"]) * calibration.response.stressor_bytes
 
     return apply
 
@@ -157,8 +159,9 @@ def _loss(parameters: Parameters) -> Apply:
 
 @_fault("network-bandwidth", Shown(metrics.LATENCY_P90, "rise", 0.2))
 def _bandwidth(parameters: Parameters) -> Apply:
-    def apply(world: World, service: int, _: Calibration) -> None:
+    def apply(world: World, service: int, calibration: Calibration) -> None:
         world.rate[service] = min(world.rate[service], float(parameters["rate_kbit"]) * 1000 / 8)
+        world.link_use[service] = min(1.0, calibration.host_of(service).transmit_idle / world.rate[service])
 
     return apply
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -11,23 +11,25 @@ import numpy as np
 from tasks import metrics
 from tasks.backends.simulated.calibration import Calibration, GpuModel, HostModel, Residuals
 from tasks.backends.simulated.faults import clock_within
-from tasks.backends.simulated.world import Timeline
+from tasks.backends.simulated.world import Timeline, World
 from tasks.metrics import Metric
 
 Columns = dict[Metric, np.ndarray]
-BLOCK_S = 8.0
-"""Length of the blocks of residuals: longer than the window of a rate, so that what it smooths stays smooth."""
+MOMENTS = 5
+"""A rate is the mean over so many moments of its window of what faults change."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What services of one role did in the rate window before each time, per second: (times, services) each."""
+    """What services of one role did in the rate window before each time, per second: (times, services) each.
+    ``most_ongoing``: the most requests that were in the service at a time until then."""
 
     requests: np.ndarray
     tokens: np.ndarray
     work: np.ndarray
     busy: np.ndarray
     kv_tokens: np.ndarray
+    most_ongoing: np.ndarray
 
 
 def host_columns(
@@ -36,18 +38,25 @@ def host_columns(
     timeline: Timeline,
     services: slice,
     at_s: np.ndarray,
+    window_s: float,
     work: Work,
     seed: Sequence[int],
 ) -> Columns:
-    """Return the host metrics of services of one role, (times, services) each."""
+    """Return the host metrics of services of one role, (times, services) each; rates over ``window_s``."""
 
     def of(name: str) -> np.ndarray:
         return timeline.matrix(name, at_s)[:, services]
 
+    def mean_of(state: Callable[[World], np.ndarray]) -> np.ndarray:
+        values = np.stack([state(world)[services].astype(float) for world in timeline.worlds])
+        moments = [values[timeline.index(at_s - window_s * i / MOMENTS)] for i in range(MOMENTS)]
+        return np.mean(moments, axis=0)
+
     noise = _Noise(host, work.requests.shape, at_s, seed)
     alive = ~of("down")
-    moves = alive & ~of("frozen")
-    stress, quota = of("stress_cores") * moves, of("quota")
+    moves = mean_of(lambda world: ~(world.down | world.frozen))
+    stress = mean_of(lambda world: world.stress_cores * ~(world.down | world.frozen))
+    quota = of("quota")
     cores = host.cores or np.inf
     own = host.cpu_idle + host.cpu_per_request * work.requests + host.cpu_per_token * work.tokens
     own = own + host.cpu_per_work_s * work.work
@@ -56,19 +65,26 @@ def host_columns(
     beyond = np.where(wanted > 0, np.clip(1 - cores * quota / np.maximum(wanted, 1e-9), 0, 1), 0)
     throttled = host.throttled_per_work_s * work.work * noise.factor(metrics.CPU_THROTTLED)
     throttled += calibration.response.throttled_threads * work.busy * (1 - quota)
-    throttled += calibration.response.stress_throttled * stress * beyond
+    throttled += calibration.response.stress_throttled * np.where(stress > 0, beyond, 0)
+    throttled += calibration.response.memory_throttled * (of("extra_memory") > 0) * np.minimum(own / cores, 1)
+    fresh = np.where(timeline.restarted(at_s)[:, services], host.memory_fresh, 1.0)
     resident, working_set = (
-        (size * noise.factor(metric) + host.memory_per_kv_token * work.kv_tokens + of("extra_memory"))
+        (
+            size * fresh * noise.factor(metric)
+            + host.memory_per_kv_token * work.kv_tokens
+            + host.memory_per_ongoing * np.maximum(work.most_ongoing - host.memory_ongoing_free, 0)
+            + of("extra_memory")
+        )
         * np.where(alive, 1, 0.02)
         for metric, size in (
             (metrics.MEMORY_RSS, host.memory_bytes),
             (metrics.MEMORY_WORKING_SET, host.memory_bytes * host.working_set_factor),
         )
     )
-    open_link = moves & ~of("cut")
+    open_link = mean_of(lambda world: ~world.unreachable)
     received = host.receive_idle + host.receive_per_request * work.requests + host.receive_per_token * work.tokens
     sent = host.transmit_idle + host.transmit_per_request * work.requests + host.transmit_per_token * work.tokens
-    received *= noise.factor(metrics.NETWORK_RECEIVE) * np.where(open_link, 1, 0.15)
+    received *= noise.factor(metrics.NETWORK_RECEIVE) * (0.15 + 0.85 * open_link)
     sent = np.minimum(sent * noise.factor(metrics.NETWORK_TRANSMIT), of("rate")) * open_link
     zero = np.zeros_like(used)
     return {
@@ -76,7 +92,7 @@ def host_columns(
         metrics.MEMORY_WORKING_SET: working_set,
         metrics.NETWORK_RECEIVE: received,
         metrics.NETWORK_TRANSMIT: sent,
-        metrics.CPU_THROTTLED: np.where(moves, throttled, 0),
+        metrics.CPU_THROTTLED: throttled * moves,
         metrics.MEMORY_RSS: resident,
         metrics.MEMORY_LIMIT_HITS: zero,
         metrics.PROCESSES: np.where(alive, host.processes + of("extra_processes"), 1.0),
@@ -144,10 +160,9 @@ def own_stream(seed: Sequence[int], metric: Metric) -> np.random.Generator:
 class _Noise:
     """What the work does not explain of the metrics of services of one role.
 
-    With recorded residuals: a moving block bootstrap (Künsch, "The Jackknife and the Bootstrap for General Stationary
-    Observations", 1989). Each service has a recorded window of its own, whose blocks follow each other in random order:
-    level and size of the noise are those of a service, not of a moment. A block is taken for all metrics at once, so
-    that they stay as correlated as they were recorded. Without: independent autoregressive series of first order.
+    With recorded residuals each service has a recorded window of its own, which is played from a random moment on,
+    forwards and backwards in turns: it stays as smooth as it was recorded and drifts as far, and all metrics at once
+    stay as correlated. Without: independent autoregressive series of first order.
     """
 
     def __init__(self, host: HostModel, shape: tuple[int, ...], at_s: np.ndarray, seed: Sequence[int]) -> None:
@@ -155,15 +170,14 @@ class _Noise:
         self._step_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else 1.0
         if host.residuals is not None:
             self._at = np.round((at_s - at_s[0]) / host.residuals.step_s).astype(int)
-            self._window, self._row = self._blocks(host.residuals)
+            self._window, self._row = self._played(host.residuals)
 
     def factor(self, metric: Metric) -> np.ndarray:
         """Return value / expected, (times, services)."""
         residuals = self._host.residuals
         if residuals is not None and metric.name in residuals.metrics:
             table = residuals.table[:, :, residuals.metrics.index(metric.name)]
-            drawn = table[self._window, self._row]
-            return np.exp((np.cumsum(drawn, axis=0) if metric.name in residuals.walks else drawn)[self._at])
+            return np.exp(table[self._window, self._row])
         sigma = self._host.noise.get(metric.name, 0.0)
         if metric is metrics.MEMORY_WORKING_SET:
             return self.factor(metrics.MEMORY_RSS)
@@ -176,12 +190,10 @@ class _Noise:
         shocks[1:] *= np.sqrt(1 - keep**2)
         return np.exp(sigma * lfilter([1.0], [1.0, -keep], shocks, axis=0))
 
-    def _blocks(self, residuals: Residuals) -> tuple[np.ndarray, np.ndarray]:
-        """Return the window of each service, and the row of it at each recorded step, (steps, services)."""
-        services = self._shape[1]
-        size = min(residuals.length, max(1, round(BLOCK_S / residuals.step_s)))
-        count = int(self._at[-1]) // size + 1
-        drawn = np.random.default_rng([*self._seed, 1]).random((count + 1, services))
-        start = (drawn[1:] * (residuals.length - size + 1)).astype(np.int32)
-        rows = (start[:, None, :] + np.arange(size, dtype=np.int32)[None, :, None]).reshape(-1, services)
-        return (drawn[0] * residuals.windows).astype(int), rows
+    def _played(self, residuals: Residuals) -> tuple[np.ndarray, np.ndarray]:
+        """Return the window of each service, and the row of it at each time, (times, services)."""
+        window, start, back = np.random.default_rng([*self._seed, 1]).random((3, self._shape[1]))
+        turn = max(1, 2 * (residuals.length - 1))
+        begin = np.floor(start * (residuals.length - 1)) + np.where(back < 0.5, residuals.length - 1, 0)
+        rows = (begin.astype(int) + self._at[:, None]) % turn
+        return (window * residuals.windows).astype(int), np.minimum(rows, turn - rows)

@@ -81,6 +81,14 @@ class Links:
         out[came[self._timeline.series("down", service)[worlds]]] = np.nan
         return out
 
+    def stalls(self, service: int, at_s: np.ndarray) -> np.ndarray:
+        """Return how long what comes at ``at_s`` would wait for the CPU of ``service``."""
+        stall_s = self._timeline.series("stall_s", service)
+        if not stall_s.any():
+            return np.zeros(len(at_s))
+        worlds = self._timeline.index(np.where(np.isnan(at_s), -np.inf, at_s))
+        return np.random.default_rng([self._seed, service, 5]).exponential(1.0, len(at_s)) * stall_s[worlds]
+
     def proxied(self, service: int, model: ProxyModel, at_s: np.ndarray, *, answer: bool = False) -> np.ndarray:
         """Return when requests, or answers, that come to a gateway or head at ``at_s`` leave it."""
         median_s = model.after_s if answer else model.before_s

@@ -319,12 +319,14 @@ class _Way:
             left = links.limited(service, left, self._size(service), model.host_replica.transmit_idle)
             out[own] = left[own]
         back = links.proxied(HEAD_INDEX, model.head, out, answer=True)
-        back += links.waits(HEAD_INDEX, back, own_trips, 1)
+        acknowledged = links.waits(HEAD_INDEX, back, own_trips, 1)
+        back += acknowledged
+        stalled = links.stalls(HEAD_INDEX, out) * self._calibration.response.acknowledged_stall
         back = links.limited(HEAD_INDEX, back, self._size(HEAD_INDEX), model.host_head.transmit_idle)
         last = links.proxied(GATEWAY_INDEX, model.gateway, back, answer=True)
         last += links.waits(GATEWAY_INDEX, last, 1, 1)
         return (
-            out,
+            np.minimum(out + acknowledged + stalled, np.where(np.isnan(back), np.inf, back)),
             back,
             links.limited(GATEWAY_INDEX, last, self._size(GATEWAY_INDEX), model.host_gateway.transmit_idle),
         )

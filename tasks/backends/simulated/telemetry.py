@@ -69,7 +69,9 @@ class Telemetry:
     def _answers(self, *causes: str) -> Answers:
         """Return which targets answer: those that are scraped and for which none of ``causes`` is true."""
         worlds = self._outcome.timeline.worlds
-        able = [world.scraped & ~np.logical_or.reduce([getattr(world, cause) for cause in causes]) for world in worlds]
+        able = [
+            world.scraped & ~np.logical_or.reduce([getattr(world, cause) >= 1 for cause in causes]) for world in worlds
+        ]
         return Answers(self._outcome.timeline.times, np.stack(able))
 
     def _schedule(self, targets: int, purpose: int) -> ScrapeSchedule:
@@ -86,7 +88,7 @@ class Telemetry:
 
     @cached_property
     def _engine_scrapes(self) -> Scrapes:
-        return self._scrapes(slice(FIRST_REPLICA, None), ENGINES, "cut", "frozen", "down")
+        return self._scrapes(slice(FIRST_REPLICA, None), ENGINES, "cut", "frozen", "down", "link_use")
 
     @cached_property
     def _head_scrapes(self) -> Scrapes:
@@ -110,7 +112,7 @@ class Telemetry:
             metrics.PROMPT_TOKENS_RATE: scrapes.rate(states.counters["prompted"]),
             metrics.PREEMPTIONS_RATE: scrapes.rate(states.counters["preemptions"]),
             metrics.REQUEST_RATE: scrapes.rate(states.counters["finished"]),
-            metrics.SERVE_ONGOING_REQUESTS: scrapes.gauge(states.gauges["running"] + states.gauges["waiting"]),
+            metrics.SERVE_ONGOING_REQUESTS: scrapes.gauge(states.gauges["accepted_now"]),
             metrics.ERROR_RATE: self._lost_rate(),
         }
         for metric, values in columns.items():
@@ -131,14 +133,16 @@ class Telemetry:
         """The head's and the gateway's own metrics."""
         states, scrapes, paths = self._outcome.states, self._head_scrapes, self._outcome.paths
         worlds = self._outcome.timeline
-        healthy = np.stack([~world.unreachable[FIRST_REPLICA:] for world in worlds.worlds]).sum(axis=1)
-        healthy = healthy[worlds.index(states.at_s)][:, None]
+        down = worlds.matrix("down", states.at_s)[:, FIRST_REPLICA:]
+        silent = worlds.silent_for(states.at_s)[:, FIRST_REPLICA:] > self._calibration.response.unhealthy_after_s
+        healthy = np.count_nonzero(~(down | silent), axis=1)[:, None]
         finished = np.sort(paths.back_at_gateway[~np.isnan(paths.back_at_gateway)])
         done = np.searchsorted(finished, states.at_s)[:, None]
         gave_up = np.sort(paths.gave_up[np.isnan(paths.last_token) & ~np.isnan(paths.at_head)])
         failed = np.searchsorted(gave_up, states.at_s)[:, None]
         head = np.array([HEAD_INDEX])
-        yield Block(metrics.SERVE_ONGOING_REQUESTS, head, scrapes.gauge(states.head_ongoing[:, None]))
+        ongoing = self._ongoing(paths.at_head, paths.back_at_gateway)[:, None]
+        yield Block(metrics.SERVE_ONGOING_REQUESTS, head, scrapes.gauge(ongoing))
         yield Block(metrics.SERVE_QUEUED_REQUESTS, head, scrapes.gauge(states.head_queued[:, None]))
         yield Block(metrics.SERVE_HEALTHY_REPLICAS, head, scrapes.gauge(healthy))
         yield Block(metrics.REQUEST_RATE, head, scrapes.rate(done))
@@ -180,12 +184,10 @@ class Telemetry:
         yield from self._latencies(replica)
 
     def _shortest_queue(self, replica: np.ndarray) -> np.ndarray:
-        """Return what each request waits at least between the queue and a seat, longer while the CPU is shared."""
-        engine, served = self._calibration.engine, self._outcome.served
-        worlds = self._outcome.timeline.index(np.where(np.isnan(served.queued_s), -np.inf, served.queued_s))
-        host = np.stack([world.host for world in self._outcome.timeline.worlds])[worlds, np.maximum(replica, 0)]
+        """Return what each request waits at least between the queue and a seat."""
+        engine = self._calibration.engine
         drawn = np.random.default_rng([self._seed, 2]).standard_normal(len(replica))
-        return engine.queue_s * np.exp(engine.handover_sigma * drawn) / host
+        return engine.queue_s * np.exp(engine.handover_sigma * drawn)
 
     def _latencies(self, replica: np.ndarray) -> Iterator[Block]:
         """Latency of each service as its caller sees it: a quantile over the calls that ended in the window."""
@@ -222,12 +224,13 @@ class Telemetry:
         services, at_s = slice(begin, end), self._grid_s
         seed = (self._seed, begin)
         scrapes = self._scrapes(services, 3 + begin, "gone", *(["cut"] if self._calibration.gpu else []))
-        work = self._work(begin, end, scrapes)
-        host = self._calibration.host_of(begin)
-        columns = host_columns(host, self._calibration, self._outcome.timeline, services, at_s, work, seed)
+        host, timeline = self._calibration.host_of(begin), self._outcome.timeline
+        work = self._work(begin, end, at_s)
+        columns = host_columns(host, self._calibration, timeline, services, at_s, self._window_s, work, seed)
         if begin >= FIRST_REPLICA:
             if self._calibration.gpu is None:
-                share = columns[metrics.CPU_USAGE] / (host.cores or 1.0)
+                quota = timeline.matrix("quota", at_s)[:, services]
+                share = columns[metrics.CPU_USAGE] / (host.cores or 1.0) / quota
                 columns = {**columns, metrics.ACCELERATOR_UTILIZATION: share}
             else:
                 at_work = scrapes.gauge(
@@ -239,11 +242,21 @@ class Telemetry:
         for metric, values in columns.items():
             yield Block(metric, np.arange(begin, end), np.where(scrapes.seen, values, np.nan))
 
-    def _work(self, begin: int, end: int, scrapes: Scrapes) -> Work:
-        """Return what the services did; gateway and head do it for all requests."""
+    def _ongoing(self, since_s: np.ndarray, until_s: np.ndarray) -> np.ndarray:
+        """Return how many requests were between two points of their way at the time of each recorded state; one that
+        does not come to the second until its client gives up."""
+        paths = self._outcome.paths
+        came = ~np.isnan(since_s)
+        begun = np.sort(since_s[came])
+        ended = np.sort(np.where(np.isnan(until_s), paths.gave_up, np.minimum(until_s, paths.gave_up))[came])
+        at_s = self._outcome.states.at_s
+        return np.searchsorted(begun, at_s, side="right") - np.searchsorted(ended, at_s, side="right")
+
+    def _work(self, begin: int, end: int, at_s: np.ndarray) -> Work:
+        """Return what the services did until ``at_s``; gateway and head do it for all requests."""
         states, shape = self._outcome.states, (self._grid.steps, end - begin)
-        position = np.clip(np.searchsorted(states.at_s, self._grid_s, side="right") - 1, 0, None)
-        before = np.clip(np.searchsorted(states.at_s, self._grid_s - self._window_s, side="right") - 1, 0, None)
+        position = np.clip(np.searchsorted(states.at_s, at_s, side="right") - 1, 0, None)
+        before = np.clip(np.searchsorted(states.at_s, at_s - self._window_s, side="right") - 1, 0, None)
 
         def rate(values: np.ndarray) -> np.ndarray:
             grown = values[position] - values[before]
@@ -258,6 +271,7 @@ class Telemetry:
                 rate(counters["work_s"]),
                 rate(counters["busy_s"]),
                 states.gauges["kv_tokens"][position][:, own],
+                np.maximum.accumulate(states.gauges["accepted_now"][:, own])[position],
             )
         paths = self._outcome.paths
         done = paths.last_token if begin == GATEWAY_INDEX else paths.back_at_gateway
@@ -268,7 +282,9 @@ class Telemetry:
         requests, tokens = rate(number[:, None].astype(float)), rate(total[number][:, None])
         anyone = (states.gauges["running"] > 0).any(axis=1)
         work = np.cumsum(anyone * np.diff(states.at_s, prepend=states.at_s[0]))
-        return Work(requests, tokens, rate(work[:, None]), zero, zero)
+        since = paths.sent if begin == GATEWAY_INDEX else paths.at_head
+        most = np.maximum.accumulate(self._ongoing(since, done))[position][:, None]
+        return Work(requests, tokens, rate(work[:, None]), zero, zero, most)
 
 
 @dataclass(frozen=True)

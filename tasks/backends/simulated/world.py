@@ -16,12 +16,12 @@ class World:
 
     ``compute``: speed of the engine's device; ``host``: speed of the CPU beside it; ``stall_s``, ``handover_stall_s``:
     mean extra wait of a request before the engine and within it; ``delay_s``, ``jitter_s``, ``loss``, ``rate``: of what
-    it sends (bytes per second); ``cut``, ``frozen``, ``stalled``, ``down``: nothing in or out, no process runs, the
-    engine makes no step, no process is there; ``gone``: nor is its machine; ``kv_share``: part of the KV cache that is
-    left; ``quota``: part of its CPU quota that is left; ``stress_cores``, ``extra_memory``, ``extra_processes``: of
-    what runs beside it; ``clock_cap``, ``power_cap``: MHz and W; ``intruder``: share of the GPU's time that another
-    process takes; ``gpu_memory``: bytes that it holds; ``scraped``: its metrics are read; ``ejected``: the router gives
-    it no more requests.
+    it sends (bytes per second); ``link_use``: part of a limited rate that other traffic takes; ``cut``, ``frozen``,
+    ``stalled``, ``down``: nothing in or out, no process runs, the engine makes no step, no process is there; ``gone``:
+    nor is its machine; ``kv_share``: part of the KV cache that is left; ``quota``: part of its CPU quota that is left;
+    ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``clock_cap``, ``power_cap``: MHz
+    and W; ``intruder``: share of the GPU's time that another process takes; ``gpu_memory``: bytes that it holds;
+    ``scraped``: its metrics are read; ``ejected``: the router gives it no more requests.
     """
 
     compute: np.ndarray
@@ -32,6 +32,7 @@ class World:
     jitter_s: np.ndarray
     loss: np.ndarray
     rate: np.ndarray
+    link_use: np.ndarray
     cut: np.ndarray
     frozen: np.ndarray
     stalled: np.ndarray
@@ -111,6 +112,21 @@ class Timeline:
 
     def at(self, at_s: float) -> World:
         return self.worlds[int(self.index(np.array([at_s]))[0])]
+
+    def restarted(self, at_s: np.ndarray) -> np.ndarray:
+        """Return whether each service runs again after it was down, shape (times, services)."""
+        down = np.stack([world.down for world in self.worlds])
+        return (np.logical_or.accumulate(down) & ~down)[self.index(at_s)]
+
+    def silent_for(self, at_s: np.ndarray) -> np.ndarray:
+        """Return for how long (s) each service has answered nobody, 0 where it does, shape (times, services)."""
+        silent = np.stack([world.unreachable for world in self.worlds])
+        since = np.full(silent.shape, np.inf)
+        for i, (now, begins) in enumerate(zip(silent, self.times, strict=True)):
+            before = since[i - 1] if i else since[0]
+            since[i] = np.where(now, np.minimum(before, begins), np.inf)
+        which = self.index(at_s)
+        return np.where(silent[which], at_s[:, None] - np.where(silent[which], since[which], 0), 0)
 
     def series(self, name: str, service: int) -> np.ndarray:
         """Return the value of a field of one service in each world."""

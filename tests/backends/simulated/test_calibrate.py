@@ -10,7 +10,7 @@ import pytest
 
 from tasks import metrics
 from tasks.backends.simulated.calibrate import CalibrationError, calibrate, fit_host, fit_step
-from tasks.backends.simulated.calibration import read_calibration, shipped
+from tasks.backends.simulated.calibration import HANDOVER_AT, read_calibration, shipped
 from tasks.backends.simulated.hosts import _Noise
 from tasks.backends.simulated.twin import make_twin
 from tasks.case import Case
@@ -101,19 +101,28 @@ def residual_samples(windows: int = 6, steps: int = 20) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def test_residuals_are_kept_and_drawn_in_blocks_for_all_metrics_at_once() -> None:
+def test_residuals_are_kept_and_played_for_all_metrics_at_once() -> None:
     host, _ = fit_host(residual_samples(), read_calibration("local-toy").host_replica)
     assert host.residuals is not None
-    assert host.residuals.walks == ("memory_rss",)
-    assert host.residuals.table.shape == (6, 16, 3)
+    assert host.residuals.table.shape == (6, 20, 3)
     noise = _Noise(host, (60, 40), np.arange(60.0), (5,))
     cpu, memory, received = (np.log(noise.factor(metrics.METRICS[name])) for name in host.residuals.metrics)
-    recorded = host.residuals.table[:, :, 0]
+    recorded, levels = host.residuals.table[:, :, 0], host.residuals.table[:, :, 1]
     assert np.std(cpu) == pytest.approx(np.std(recorded), rel=0.15)
     assert np.corrcoef(cpu.ravel(), received.ravel())[0, 1] > 0.8
-    assert np.corrcoef(memory[1:].ravel(), memory[:-1].ravel())[0, 1] > 0.95
+    assert np.abs(np.diff(memory, axis=0)).max() <= np.abs(np.diff(levels, axis=1)).max() + 1e-9
+    assert levels.min() - 1e-9 <= memory.min() < memory.max() <= levels.max() + 1e-9
     longer = _Noise(host, (90, 40), np.arange(90.0), (5,)).factor(metrics.METRICS["cpu_usage"])
     np.testing.assert_array_equal(np.log(longer[:60]), cpu)
+
+
+def test_the_hand_over_has_the_quantiles_that_were_recorded() -> None:
+    engine = read_calibration("local-toy").engine
+    drawn = np.random.default_rng(1).standard_normal(20_000)
+    factors = np.array([engine.handover_factor(float(each)) for each in drawn])
+    shares = (0.1, 0.5, 0.9, 0.98)
+    kept = [engine.handover_quantiles[HANDOVER_AT.index(share)] for share in shares]
+    np.testing.assert_allclose(np.quantile(factors, shares), kept, rtol=0.1)
 
 
 def test_an_unreadable_table_of_residuals_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.backends.simulated.calibration import Calibration, EngineModel, StepLaw, read_calibration
-from tasks.backends.simulated.engine import Arrivals, Fleet, Group, States
+from tasks.backends.simulated.engine import Arrivals, Fleet, Group, Router, States
 from tasks.backends.simulated.links import Links
 from tasks.backends.simulated.params import FIRST_REPLICA
 from tasks.backends.simulated.world import Effect, Timeline, World
@@ -202,3 +202,30 @@ def test_power_of_two_balances_better_than_chance() -> None:
     run.advance(10.0)
     counts = np.bincount(run.served.replica, minlength=4)
     assert counts.min() > 0.7 * counts.max()
+
+
+def test_power_of_two_takes_two_different_replicas_and_passes_over_the_late_one() -> None:
+    group = Group(0, 3, read_calibration("local-toy").engine)
+    router = Router("power-of-two", [group], np.random.default_rng(1))
+    load, reachable, late = np.array([0, 5, 9]), np.ones(3, dtype=bool), np.zeros(3)
+    chosen = [router.choose(0, load, reachable, late) for _ in range(600)]
+    assert set(chosen) == {0, 1}
+    assert np.mean(np.equal(chosen, 0)) == pytest.approx(2 / 3, abs=0.06)
+    late[0] = 1.0
+    assert 0 not in {router.choose(0, load, reachable, late) for _ in range(200)}
+
+
+def test_the_timeline_knows_who_is_silent_since_when_and_who_was_restarted() -> None:
+    def freeze(world: World, service: int, _: Calibration) -> None:
+        world.frozen[service] = True
+
+    def down(world: World, service: int, _: Calibration) -> None:
+        world.down[service] = True
+
+    effects = [Effect(2, 10, 20, freeze), Effect(2, 15, 25, down), Effect(3, 30, 40, down)]
+    timeline = Timeline(effects, 4, read_calibration("local-toy"))
+    at_s = np.array([5.0, 12.0, 24.0, 26.0, 35.0, 50.0])
+    np.testing.assert_allclose(timeline.silent_for(at_s)[:, 2], [0, 2, 14, 0, 0, 0])
+    np.testing.assert_allclose(timeline.silent_for(at_s)[:, 3], [0, 0, 0, 0, 5, 0])
+    np.testing.assert_array_equal(timeline.restarted(at_s)[:, 2], [False, False, False, True, True, True])
+    np.testing.assert_array_equal(timeline.restarted(at_s)[:, 3], [False] * 5 + [True])
