@@ -23,6 +23,7 @@ from tasks.text import two_decimals
 
 TABLE_WIDTH = 120
 _CASES_NAMED = 3
+_ROOTS_NAMED = 20
 _SET_COLUMNS = {
     "set_f1": "set F1",
     "service_f1": "services F1",
@@ -104,8 +105,7 @@ class ScoreResult:
         """Return what is not in the scores, and why, and which methods are beyond the paper's, one line each."""
         beyond = self.rankings.loc[self.rankings["beyond"], "method"].drop_duplicates()
         lines = [f"beyond the 24 of arXiv 2603.02057: {', '.join(beyond)}"] if len(beyond) else []
-        lines += [f"not scored: {truth.case}: {truth.excluded}" for truth in self.truths if truth.excluded]
-        lines += [f"not counted: {note}" for truth in self.truths for note in truth.notes]
+        lines += _left_out(self.truths)
         if incidents := [truth.case for truth in self.truths if truth.incident]:
             lines.append(f"labelled by people, confirmed by no probe: {_some(incidents)}")
         if not self.metric_rankings.empty:
@@ -363,6 +363,20 @@ def _timing(pair: Scored) -> dict[str, Any]:
         "grown_mb": round(pair.result.grown_mb, 1),
         "traceback": pair.result.traceback,
     }
+
+
+def _left_out(truths: Sequence[Truth]) -> list[str]:
+    """Return which cases are not scored and which roots are not counted, and why; of thousands, how many."""
+    cases: dict[str, list[str]] = {}
+    for truth in truths:
+        if truth.excluded:
+            cases.setdefault(truth.excluded, []).append(truth.case)
+    roots = [note for truth in truths for note in truth.notes]
+    lines = [f"not scored: {_some(names)}: {reason}" for reason, names in cases.items()]
+    lines += [f"not counted: {note}" for note in roots[:_ROOTS_NAMED]]
+    if len(roots) > _ROOTS_NAMED:
+        lines.append(f"not counted: {len(roots) - _ROOTS_NAMED} more, which the report names")
+    return lines
 
 
 def _some(cases: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,7 +11,7 @@ from tasks.rca.registry import get_method
 from tasks.rca.run.pair import PairResult
 from tasks.score import files
 from tasks.score.files import RANKING_TABLE
-from tasks.score.results import TABLE_WIDTH, ScoreResult, ScoreTable, method_costs
+from tasks.score.results import TABLE_WIDTH, ScoreResult, ScoreTable, _left_out, method_costs
 from tasks.score.tables import Scored
 from tasks.score.truth import MetricTruth, Truth
 
@@ -69,3 +70,12 @@ def test_a_table_made_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(files, "_ROWS_AT_ONCE", 3)
     pd.testing.assert_frame_equal(RANKING_TABLE.of(iter(rows)), whole)
     pd.testing.assert_frame_equal(RANKING_TABLE.of([]), whole[:0])
+
+
+def test_thousands_of_cases_without_a_fault_are_one_line() -> None:
+    truths = [replace(TRUTH, case=f"c{i}", excluded="fault-free", notes=(f"c{i}: no effect",)) for i in range(1000)]
+    notes = _left_out(truths)
+    assert notes[0] == "not scored: 1000 cases (c0, c1, c2, …): fault-free"
+    assert notes[1] == "not counted: c0: no effect"
+    assert notes[-1] == "not counted: 980 more, which the report names"
+    assert len(notes) == 22
