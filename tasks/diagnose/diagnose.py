@@ -36,6 +36,8 @@ APART_S = 10.0
 """Telemetry of one change leaves out so much after the change before it."""
 YOUNG_STEPS = 6
 """A change with fewer sampling steps after it is judged only if no other names a root."""
+LEAST_STEPS = 3
+"""A change with fewer sampling steps before it, in all, cannot be judged."""
 LEAST_SIDE_S = 20.0
 """A change is judged by at least so much on each side, if there is as much."""
 
@@ -190,9 +192,10 @@ def _around(
     own = params.diagnose
     changes = [moment.to_pydatetime().astimezone(UTC) for moment in detection.changes]
     before = timedelta(seconds=own.baseline_at(params.export.step_s))
+    least = timedelta(seconds=LEAST_STEPS * params.export.step_s)
     windows = []
     for i, change in enumerate(changes):
-        if not_before is not None and change <= not_before:
+        if (not_before is not None and change <= not_before) or change < start + least:
             continue
         first = max(start, change - before)
         last = min(end, change + timedelta(seconds=own.after_s))

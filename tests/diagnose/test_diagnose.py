@@ -131,6 +131,9 @@ def test_a_window_reaches_into_no_other_change(params: Params) -> None:
     assert [(w.change - T0).total_seconds() for w in young] == [500, 100, 600]
     later = _around(Detection(changes[0], 1.0, changes), start, end, T0 + timedelta(seconds=500), params)
     assert [w.change - T0 for w in later] == [timedelta(seconds=600)]
+    first = tuple(pd.Timestamp(T0) + pd.Timedelta(seconds=each) for each in (-4, 2, 500))
+    within = _around(Detection(first[0], 1.0, first), start, end, None, params)
+    assert [w.change - T0 for w in within] == [timedelta(seconds=500)]
 
 
 def _answered(*answers: MethodAnswer) -> Diagnosis:
