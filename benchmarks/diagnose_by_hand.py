@@ -137,14 +137,14 @@ def main() -> None:
     given = options.parse_args()
     stack = strangers(given) if given.strangers else deployed(given)
     rng = random.Random(given.seed)
-    rows = []
+    rows: list[tuple[object, ...]] = []
     with load(stack, 240.0 * given.tries):
         for number in range(given.tries):
             kind = given.kinds[number % len(given.kinds)]
             target = rng.choice(stack.replicas)
             rows.append(attempt(stack, given.quiet, kind, target, meanwhile=number % 2 == 0))
             print(*rows[-1], sep=" | ", flush=True)
-            if kind == "kill -9" and given.strangers:
+            if kind == "kill -9" and given.strangers and number + 1 < given.tries:
                 await_answers(stack, len(stack.replicas))
     head = ["fault", "on", "diagnosed", "named", "right service", "seconds"]
     head += ["as a stranger: named", "right service", "seconds"] if given.attached else []
@@ -169,7 +169,7 @@ def attempt(stack: Standing, quiet_s: float, kind: str, target: Victim, meanwhil
     """Break, diagnose during the fault or after it, undo."""
     time.sleep(quiet_s)
     began = time.time()
-    since_s = quiet_s + FAULT_S + 20
+    since_s = quiet_s + FAULT_S + (5 if meanwhile else 15)
     with FAULTS[kind](target):
         time.sleep(FAULT_S)
         cells = diagnosed(stack, target, since_s) if meanwhile else []
