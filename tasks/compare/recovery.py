@@ -12,8 +12,8 @@ import pandas as pd
 
 from tasks.compare.statistics import Difference, Resampling, difference
 from tasks.injection import NO_FAULT
+from tasks.remediate.names import NONE
 from tasks.remediate.stage import read_episodes
-from tasks.remediate.tables import NONE
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tasks.params import RemediateParams
 from tasks.rca.method import METHODS
 from tasks.remediate.forged import FORGERIES, Forge, Truth
 from tasks.remediate.guards import GUARDS, SAFETY, Diagnosis, Guard, Proposal, StackState
+from tasks.remediate.names import FORGED
 from tasks.stack import Role
 from tasks.text import suggest
 
@@ -144,10 +145,6 @@ FAMILIES: Mapping[str, Callable[[str], Policy]] = {
         f"table:{method}", f"the table's action for the surest root of {method}", _by_table, GUARDS, method
     ),
 }
-
-
-FORGED = "forged"
-"""The family of policies that act by the table on a diagnosis that is wrong on purpose."""
 
 
 def policy_problem(name: str) -> str:

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from tasks.injection import NO_FAULT
-from tasks.remediate.policies import FORGED
+from tasks.remediate.names import FORGED, NONE, ORACLE
 from tasks.score.comparison import holm
 from tasks.score.intervals import wilson_interval
 
-NONE, ORACLE = "none", "oracle"
 ALL_KINDS = "all faults"
 EPISODE_COLUMNS = {
     "case_id": "string",

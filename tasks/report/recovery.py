@@ -15,8 +15,9 @@ import pandas as pd
 
 from tasks.backends import BACKENDS, find
 from tasks.injection import NO_FAULT
-from tasks.remediate.stage import read_tables, read_timelines
-from tasks.remediate.tables import ALL_KINDS, NONE, ORACLE, survival
+from tasks.remediate.names import NONE, ORACLE
+from tasks.remediate.stage import read_sli, read_tables, read_timelines
+from tasks.remediate.tables import ALL_KINDS, survival
 
 CURVES = 8
 """Styles of curves; more policies share them."""
@@ -26,7 +27,6 @@ TITLE_HEIGHT, AXIS_HEIGHT = 24.0, 26.0
 LANE_LABEL, LANE_WIDTH, LANE_HEIGHT, LANE_VALUE = 150.0, 640.0, 22.0, 90.0
 BAD_LEVELS = (0.0, 0.02, 0.1, 0.3)
 """Shares of bad requests above which a bin of a timeline is darker."""
-SLI = "sli.parquet"
 MARKS = {
     "alarm": "M0-7L6.5 5H-6.5z",
     "diagnosis": "M0-7L7 0 0 7-7 0z",
@@ -72,8 +72,11 @@ def read_recovery(directory: Path | None) -> Recovery | None:
     tables = read_tables(directory) if directory is not None else None
     if directory is None or tables is None:
         return None
-    sli = directory / SLI
-    return Recovery(tables, read_timelines(directory), pd.read_parquet(sli) if sli.is_file() else None)
+    try:
+        sli = read_sli(directory)
+    except FileNotFoundError:
+        sli = None
+    return Recovery(tables, read_timelines(directory), sli)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.remediate.names import NONE, ORACLE
 from tasks.remediate.stage import read_tables
-from tasks.remediate.tables import ALL_KINDS, NONE, ORACLE
+from tasks.remediate.tables import ALL_KINDS
 from tasks.study.figures import Share, short
 from tasks.study.tables import table
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tasks.injection import NO_FAULT
 from tasks.remediate.stage import publish
 from tests.remediate.campaign import params
@@ -29,14 +27,28 @@ def run(
     on: str | None = None,
     scenario: str = "",
 ) -> Run:
-    """One run; ``action``: what was done 10 s after the alarm, ``on`` the target unless somebody else is named."""
+    """One run; ``action``: what was done 10 s after the alarm, ``on`` the target unless somebody else is named. Half of
+    the requests are bad until it is mitigated."""
     faulty = kind != NO_FAULT
     named = (on or target) if policy.startswith("table:") else ""
     wrong = bool(action) and (not faulty or (on or target) != target)
     taken = [{"action": action, "target": on or target, "kind": kind, "at_s": 20.0, "wrong": wrong}] if action else []
     refusal = {"action": "restart", "target": "ray-replicas-0", "kind": "", "at_s": 30.0, "guards": {"few-out": "2"}}
+    calm_s = 0.0 if not faulty else HORIZON_S if mitigate_s is None else mitigate_s
+    steps = [float(at_s) for at_s in range(-30, int(HORIZON_S), 5)]
     return {
         "case_id": case_id,
+        "block": case_id,
+        "seed": 1,
+        "backend": "simulated",
+        "evidence_s": 10.0 if policy.startswith(("table:", "restart:")) else None,
+        "onset_s": detect_s,
+        "sli": {
+            "at_s": steps,
+            "requests": [10] * len(steps),
+            "bad": [5 * (0 <= at_s < calm_s) for at_s in steps],
+            "first_token_p95_s": [0.1] * len(steps),
+        },
         "scenario": scenario,
         "kind": kind,
         "target": target if faulty else NO_FAULT,
@@ -82,19 +94,6 @@ def experiment(better: float = 1.0) -> list[Run]:
 
 
 def written(runs: Sequence[Run], directory: Path) -> Path:
-    """Publish the runs, and their SLI: half of the requests are bad until a run is mitigated."""
+    """Publish the runs."""
     publish(runs, directory, params().score)
-    bins = [
-        (each["case_id"], each["policy"], float(at_s), 10, 5 * (0 <= at_s < _until(each)))
-        for each in runs
-        for at_s in range(-30, int(HORIZON_S), 5)
-    ]
-    table = pd.DataFrame(bins, columns=["case_id", "policy", "at_s", "requests", "bad"])
-    table.to_parquet(directory / "sli.parquet", index=False)
     return directory
-
-
-def _until(each: Run) -> float:
-    if each["kind"] == NO_FAULT:
-        return 0.0
-    return HORIZON_S if each["mitigate_s"] is None else float(each["mitigate_s"])

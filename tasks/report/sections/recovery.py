@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from tasks.html.dot_plot import Dot, DotPlot, Group, dot_plot
 from tasks.injection import NO_FAULT
-from tasks.remediate.tables import ALL_KINDS, NONE, ORACLE
+from tasks.remediate.names import NONE, ORACLE
+from tasks.remediate.tables import ALL_KINDS
 from tasks.report.data import ReportData
 from tasks.report.recovery import (
     BAD_LEVELS,
@@ -29,7 +30,7 @@ from tasks.report.recovery import (
 )
 from tasks.report.section import rendered, section
 
-_SHOWN = ("summary", "harm", "refused")
+_SHOWN = ("summary", "harm", "refused", "windows")
 AXIS_WIDTH = 230.0
 _MOST_TICKS = 5
 
@@ -48,6 +49,8 @@ def render(report: ReportData) -> Markup | None:
         figure=policy_figure(recovery, policies),
         survival=survival_plot(recovery, policies),
         cases=timelines(recovery, policies),
+        windows=recovery.tables.get("windows", ()),
+        windows_figure=windows_figure(recovery),
         harm=recovery.tables.get("harm", ()),
         refused=recovery.tables.get("refused", ()),
         others=other_tables(recovery),
@@ -131,7 +134,17 @@ def policy_tables(recovery: Recovery, policies: Sequence[str]) -> tuple[PolicyTa
 def policy_figure(recovery: Recovery, policies: Sequence[str]) -> DotPlot | None:
     """Lay out ratio, mean time to mitigate and share of wrong actions of each policy, over all faults."""
     rows = {row["policy"]: row for row in recovery.tables.get("summary", ()) if row["kind"] == ALL_KINDS}
-    shown = [policy for policy in policies if policy in rows]
+    return _figure("Policies", {policy: rows[policy] for policy in policies if policy in rows})
+
+
+def windows_figure(recovery: Recovery) -> DotPlot | None:
+    """Lay out the same by how long a policy waits for evidence before it diagnoses."""
+    rows = recovery.tables.get("windows", ())
+    return _figure("Evidence", {f"{row['base']} {row['evidence_s']:g} s": row for row in rows})
+
+
+def _figure(label: str, rows: Mapping[str, Row]) -> DotPlot | None:
+    shown = list(rows)
     if len(shown) < 2:
         return None
     ratios = [
@@ -170,7 +183,7 @@ def policy_figure(recovery: Recovery, policies: Sequence[str]) -> DotPlot | None
     described = (
         "Each policy's bad request-seconds against none, time to mitigate and wrong actions; see the table below"
     )
-    return dot_plot("Policies", described, shown, [group for group in groups if group.dots], axis_width=AXIS_WIDTH)
+    return dot_plot(label, described, shown, [group for group in groups if group.dots], axis_width=AXIS_WIDTH)
 
 
 def _axis(dots: Sequence[Dot], least: float) -> tuple[float, ...]:
@@ -203,15 +216,14 @@ def other_tables(recovery: Recovery) -> tuple[OtherTable, ...]:
     return tuple(found)
 
 
-_TITLES = {
-    "prevented": "What the guards stopped when the diagnosis was wrong on purpose",
-    "windows": "How long to wait for evidence",
-}
+_TITLES = {"prevented": "What the guards stopped when the diagnosis was wrong on purpose"}
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(each)}" for name, each in value.items()) or "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tasks.remediate.stage import SLI
 from tasks.report.page import write_report
-from tasks.report.recovery import SLI, Recovery, read_recovery, styles, survival_plot, timelines
+from tasks.report.recovery import Recovery, read_recovery, styles, survival_plot, timelines
 from tasks.report.sections.recovery import other_tables, policies_of, policy_figure, policy_tables, statement
 from tests.remediate.campaign import params
 from tests.remediate.runs import experiment, run, written
