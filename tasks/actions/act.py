@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,19 +43,34 @@ ACT_S = 30.0
 LOCK_S = 60.0
 
 
-def act(runtime: Runtime, workspace: Workspace, action: str, target: str, case_id: str) -> Journal:
+Objection = Callable[[], str | None]
+"""Returns why an action must not be carried out now, else None."""
+
+
+def act(
+    runtime: Runtime,
+    workspace: Workspace,
+    action: str,
+    target: str,
+    case_id: str,
+    objection: Objection = lambda: None,
+) -> Journal:
     """Carry out an action once: a second call with the same case, target and action finds it done.
 
+    One action at a time is begun on a stack. ``objection`` is asked when it is this one's turn, so that of two that
+    were allowed at the same moment the second sees the first.
+
     Raises:
-        ActionRefusedError: the stack cannot carry it out, or it would be of no use. Nothing was done.
+        ActionRefusedError: the stack cannot carry it out, it would be of no use, or there is an objection. Nothing was
+            done.
         ActionError: it failed. An action that lasts is undone; of another, what is left is named.
     """
     kind = _checked(runtime, action, target)
     path = _path(workspace, action, target, case_id)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with journal_lock(path.with_name(f"{path.stem}.once{path.suffix}"), LOCK_S):
-            return _once(runtime, kind, target, path)
+        with journal_lock(path.with_name("actions"), LOCK_S):
+            return _once(runtime, kind, target, path, objection)
     except (FaultError, JournalError, OSError) as error:
         raise ActionError(f"{action} of {target}: {error}") from error
 
@@ -145,8 +161,8 @@ def _executor(runtime: Runtime, kind: ActionKind, target: str, action_id: str) -
     return executor(faults_on(runtime.backend).target(runtime, target), action_id)
 
 
-def _once(runtime: Runtime, kind: ActionKind, target: str, path: Path) -> Journal:
-    """Find the action done, or do it; the caller holds its lock."""
+def _once(runtime: Runtime, kind: ActionKind, target: str, path: Path, objection: Objection) -> Journal:
+    """Find the action done, or do it; the caller holds the lock of the stack's actions."""
     if path.exists():
         known = _known(path)
         if known.state == "active":
@@ -157,7 +173,7 @@ def _once(runtime: Runtime, kind: ActionKind, target: str, path: Path) -> Journa
         if known.finishes and known.began:
             return known
     executor = _executor(runtime, kind, target, path.stem)
-    refused = executor.refusal()
+    refused = objection() or executor.refusal()
     if refused:
         raise ActionRefusedError(f"{kind.name} of {target}: {refused}")
     return _carry_out(executor, _journal(executor, kind, path), path)

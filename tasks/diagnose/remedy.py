@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from tasks import metrics
-from tasks.actions.act import act, actions_of, lasting, refusal
+from tasks.actions.act import Objection, act, actions_of, lasting, refusal
 from tasks.actions.catalogue import find_action
 from tasks.actions.errors import ActionError
 from tasks.backends import UnknownBackendError, published
@@ -54,7 +54,7 @@ class Remedy:
             for line in found:
                 self._say(f"  {line}")
         elif self._carry_out:
-            self._do(proposal, what, diagnosis.incident)
+            self._do(proposal, what, diagnosis.incident, lambda: self._objection(proposal, diagnosis, case))
         else:
             self._say(f"remedy: would {what}; nothing is done without --act")
 
@@ -74,13 +74,18 @@ class Remedy:
 
         return possible
 
-    def _do(self, proposal: Proposal, what: str, incident: str) -> None:
+    def _objection(self, proposal: Proposal, diagnosis: Diagnosis, case: Case) -> str | None:
+        """Return what the guards have against it after the actions that others have begun meanwhile."""
+        found = refusals(proposal, as_guards_see(diagnosis), self._state(diagnosis, case), self._params.guards)
+        return "; ".join(f"{each.guard}: {each.reason}" for each in found) or None
+
+    def _do(self, proposal: Proposal, what: str, incident: str, objection: Objection) -> None:
         runtime = published(self._place.stack)
         if runtime is None:
             self._say(f"remedy: {what} is not done: the stack has ended")
             return
         try:
-            journal = act(runtime, self._place, proposal.action, proposal.target, incident)
+            journal = act(runtime, self._place, proposal.action, proposal.target, incident, objection)
         except ActionError as error:
             self._say(f"remedy: {what} failed: {error}")
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -144,6 +145,32 @@ def test_what_cannot_be_done_is_refused_in_one_line(clean: MiniStack, action: st
         act(clean.runtime, clean.workspace, action, target, "x")
     assert refusal(clean.runtime, action, target)
     assert refusal(clean.runtime, "restart", REPLICA) is None
+
+
+def test_of_two_at_the_same_moment_the_second_sees_the_first(clean: MiniStack):
+    """Both are allowed by what they have seen; one is left where at most one may be out."""
+    together, answers = threading.Barrier(2), []
+
+    def try_to(target: str) -> None:
+        assert lasting(clean.workspace) == []
+        together.wait(60)
+        try:
+            answers.append(act(clean.runtime, clean.workspace, "eject", target, "both", one_is_out).state)
+        except ActionRefusedError as error:
+            answers.append(str(error))
+
+    def one_is_out() -> str | None:
+        return "one is out already" if lasting(clean.workspace) else None
+
+    remediators = [threading.Thread(target=try_to, args=(name,)) for name in (REPLICA, "ray-replicas-1")]
+    for each in remediators:
+        each.start()
+    for each in remediators:
+        each.join()
+    done, refused = sorted(answers)
+    assert (done, refused.endswith("one is out already")) == ("active", True)
+    (journal,) = lasting(clean.workspace)
+    undo_action(clean.workspace, "eject", journal.target.name)
 
 
 class Killed(BaseException):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.actions import act as actions
+from tasks.actions.errors import ActionError
 from tasks.diagnose import remedy
 from tasks.diagnose.diagnosis import Diagnosis, MethodAnswer
 from tasks.diagnose.remedy import Remedy, as_guards_see, load_share
@@ -47,7 +48,7 @@ def possible(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(remedy, "published", lambda _: SimpleNamespace(backend="local"))
     monkeypatch.setattr(remedy, "load_share", lambda _: 0.3)
     monkeypatch.setattr(remedy, "refusal", lambda *_: None)
-    monkeypatch.setattr(remedy, "act", lambda _, __, *rest: asked.append(rest) or Done())
+    monkeypatch.setattr(remedy, "act", lambda _, __, *rest: asked.append(rest[:3]) or Done())
     return asked
 
 
@@ -103,6 +104,26 @@ def test_what_was_done_to_a_target_counts_whatever_the_incident_is_called(
     lines = said(sure(diagnosis), tmp_path, carry_out=True)
     assert any(line.startswith("  few-out: ") for line in lines), "it is not back yet"
     assert possible == []
+
+
+def test_the_guards_are_asked_again_when_it_is_its_turn(
+    diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+):
+    other = SimpleNamespace(
+        began=True,
+        start_at=datetime.now(UTC),
+        injection_id="another.eject",
+        kind="eject",
+        target=SimpleNamespace(name="ray-replicas-0"),
+    )
+
+    def meanwhile(*asked: Any) -> None:
+        monkeypatch.setattr(remedy, "actions_of", lambda _: [other])
+        raise ActionError(asked[-1]())
+
+    monkeypatch.setattr(remedy, "act", meanwhile)
+    (line,) = said(sure(diagnosis), tmp_path, carry_out=True)
+    assert line.startswith(f"remedy: eject {TARGET} (cpu-stress) failed: few-out: 2 replicas would be out")
 
 
 def test_nothing_is_done_to_a_stack_that_is_not_ours(diagnosis: Diagnosis, tmp_path: Path):
