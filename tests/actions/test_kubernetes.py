@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tasks.actions.act import act
-from tasks.actions.errors import ActionRefusedError
+from tasks.actions.act import act, undo_action
+from tasks.actions.errors import ActionError, ActionRefusedError
 from tasks.inject.recover import residue
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
 from tests.waiting import until
@@ -41,9 +42,43 @@ def test_a_head_is_not_restarted(stack: ClusterStack):
         act(stack.runtime, stack.workspace, "restart", "ray-head", "case-1")
 
 
+def test_a_reschedule_needs_the_right_to_change_nodes(stack: ClusterStack):
+    with pytest.raises(ActionRefusedError, match="to cordon a node needs the right to change nodes"):
+        act(stack.runtime, stack.workspace, "reschedule", REPLICA, "no right")
+
+
+def test_a_rescheduled_service_comes_up_on_another_node_until_that_is_undone(stack: ClusterStack, tmp_path: Path):
+    by_hand = stack.runtime.model_copy(update={"cluster": stack.cluster.address(tmp_path)})  # an administrator
+    first = stack.target().pods()[0]["spec"]["nodeName"]
+    with pytest.raises(ActionRefusedError, match="there is no other node for it"):
+        act(by_hand, stack.workspace, "reschedule", REPLICA, "alone")
+    stack.cluster.add_node("node-1")
+    assert act(by_hand, stack.workspace, "reschedule", REPLICA, "case-1").state == "active"
+    until(lambda: [pod["spec"].get("nodeName") for pod in stack.target().pods()] == ["node-1"], "it does not move")
+    with pytest.raises(ActionRefusedError, match="there is no other node for it"):
+        act(by_hand, stack.workspace, "reschedule", REPLICA, "again")
+    assert undo_action(stack.workspace, "reschedule", REPLICA)
+    node = stack.cluster.get("v1", "Node", first)
+    assert node is not None
+    assert (node["spec"], node["metadata"]["annotations"]) == ({}, {})
+    assert residue(stack.workspace) == []
+
+
+def test_a_reschedule_that_fails_half_way_lets_pods_in_again(stack: ClusterStack, tmp_path: Path):
+    by_hand = stack.runtime.model_copy(update={"cluster": stack.cluster.address(tmp_path)})
+    before = stack.pod()
+    stack.cluster.add_node("node-2")
+    stack.cluster.misbehave(path="/pods/", method="DELETE", status=400, times=100)
+    with pytest.raises(ActionError, match="emulated trouble"):
+        act(by_hand, stack.workspace, "reschedule", REPLICA, "half")
+    stack.cluster.behave()
+    assert not any(node["spec"] for node in stack.cluster.objects("v1", "Node"))
+    assert stack.pod()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
 @pytest.mark.parametrize(
     ("action", "why"),
-    [("eject", "Serve cannot take one out"), ("reschedule", "to cordon a node"), ("restore", "agent")],
+    [("eject", "Serve cannot take one out"), ("restore", "agent")],
 )
 def test_what_a_cluster_cannot_show_is_refused_with_the_reason(stack: ClusterStack, action: str, why: str):
     with pytest.raises(ActionRefusedError, match=f"the kubernetes backend has no {action}: .*{why}"):

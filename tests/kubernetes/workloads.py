@@ -40,7 +40,8 @@ class Kubelet:
                 self._run(cluster, pod)
 
     def _schedule(self, cluster: EmulatedCluster, pod: Object, pods: list[Object]) -> None:
-        nodes, wanted = cluster.objects("v1", "Node"), _gpus(pod)
+        nodes = [each for each in cluster.objects("v1", "Node") if not each["spec"].get("unschedulable")]
+        wanted = _gpus(pod)
         selector = pod["spec"].get("nodeSelector") or {}
         for node in nodes:
             name = node["metadata"]["name"]

@@ -8,9 +8,13 @@ from tasks.actions.catalogue import WORKLOAD, ActionKind, register
 from tasks.actions.executor import ActionExecutor
 from tasks.actions.kinds.restart import running
 from tasks.inject.executor import UndoStepBase
+from tasks.inject.executors.kubernetes.repair import CORDONED_BY, DeletePods, Uncordon
+from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.inject.executors.local.repair import EndService, NewLink
 from tasks.inject.executors.local.target import LocalTarget
 from tasks.inject.executors.local.undo import LiftMemoryLimit, RestoreQuota
+
+GRACE_S = 5
 
 
 class LocalReschedule(ActionExecutor[LocalTarget]):
@@ -28,11 +32,51 @@ class LocalReschedule(ActionExecutor[LocalTarget]):
         )
 
 
+class PodReschedule(ActionExecutor[KubernetesTarget]):
+    """Cordons the nodes of the service's pods and deletes the pods: their controller makes new ones elsewhere. The
+    nodes stay cordoned until the action is undone. It needs credentials that may change nodes."""
+
+    roles = frozenset({"gateway", "replica"})
+    lasts = True
+
+    def refusal(self) -> str | None:
+        with translate_errors(self.target):
+            nodes = self._nodes()
+            if not nodes:
+                return "it has no pod on a node"
+            if not self.target.api().can_i("patch", "nodes", namespace=""):
+                return "to cordon a node needs the right to change nodes, which these credentials have not"
+            known = {str(node["metadata"]["name"]): node for node in self.target.api().list("v1", "Node")}
+            closed = {name for name, node in known.items() if node["spec"].get("unschedulable")}
+        if taken := sorted(closed & set(nodes)):
+            return f"node {', '.join(taken)} is cordoned already"
+        return None if known.keys() - closed - set(nodes) else "there is no other node for it"
+
+    def steps(self) -> tuple[Uncordon]:
+        return (Uncordon(nodes=self._nodes(), token=self.action_id),)
+
+    def begin(self) -> None:
+        pods = self.target.pods()
+        with translate_errors(self.target):
+            for name in self._nodes():
+                closed = {
+                    "metadata": {"annotations": {CORDONED_BY: self.action_id}},
+                    "spec": {"unschedulable": True},
+                }
+                self.target.api().merge_patch("v1", "Node", name, closed)
+        DeletePods(uids=tuple(str(pod["metadata"]["uid"]) for pod in pods), grace_s=GRACE_S).undo(self.target)
+
+    def _nodes(self) -> tuple[str, ...]:
+        return tuple(
+            sorted({str(pod["spec"]["nodeName"]) for pod in self.target.pods() if pod["spec"].get("nodeName")})
+        )
+
+
 register(
     ActionKind(
         name="reschedule",
         summary="starts the service again on a fresh node: new namespace, new link, default settings",
-        undo="none: requests under way are lost",
+        undo="none: requests under way are lost (a node that was cordoned is let in again)",
         needs="there is room on another node",
         cures={
             "gpu-contention": 3,
@@ -50,7 +94,7 @@ register(
             "kv-cache-squeeze": 3,
         },
         never=frozenset({WORKLOAD}),
-        executors={"local": LocalReschedule},
+        executors={"local": LocalReschedule, "kubernetes": PodReschedule},
         restarts=True,
     ),
     __name__,

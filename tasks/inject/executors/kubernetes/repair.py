@@ -33,4 +33,37 @@ class DeletePods(UndoStepBase[KubernetesTarget]):
         ]
 
 
-RepairStep = DeletePods
+CORDONED_BY = "rcarena/cordoned-by"
+"""Annotation of a node: the action that cordoned it, by which an undo knows that nobody else did."""
+
+
+class Uncordon(UndoStepBase[KubernetesTarget]):
+    """Let pods be scheduled on the nodes again that the action ``token`` cordoned."""
+
+    step: Literal["uncordon"] = "uncordon"
+    nodes: tuple[str, ...]
+    token: str
+
+    def undo(self, target: KubernetesTarget) -> None:
+        with translate_errors(target):
+            for name in self._cordoned(target):
+                free: dict[str, object] = {
+                    "metadata": {"annotations": {CORDONED_BY: None}},
+                    "spec": {"unschedulable": None},
+                }
+                target.api().merge_patch("v1", "Node", name, free)
+
+    def left(self, target: KubernetesTarget) -> list[str]:
+        with translate_errors(target):
+            return [f"{target.name}: node {name} is cordoned" for name in self._cordoned(target)]
+
+    def _cordoned(self, target: KubernetesTarget) -> list[str]:
+        found = [target.api().find("v1", "Node", name) for name in self.nodes]
+        return [
+            str(node["metadata"]["name"])
+            for node in found
+            if node is not None and (node["metadata"].get("annotations") or {}).get(CORDONED_BY) == self.token
+        ]
+
+
+RepairStep = DeletePods | Uncordon
