@@ -258,8 +258,10 @@ class Backend(ABC, Generic[P]):
         raise self._lacks("make_case", "make_case")
 
     def admit(self, order: CaseOrder) -> Patient:
-        """Return the ordered case at its start, for somebody who may act on it. Raises RCArenaError."""
-        raise self._lacks("remediate", "admit")
+        """Return the ordered case at its start, for somebody who may act on it; of a backend that makes cases.
+        Raises RCArenaError."""
+        able = [name for name, each in BACKENDS.all().items() if each.admits()]
+        raise ParamsError([f"deploy.backend: `remediate` needs {' or '.join(able)} (got {self.name})"])
 
     @classmethod
     def makes_cases(cls) -> bool:
@@ -268,7 +270,7 @@ class Backend(ABC, Generic[P]):
 
     @classmethod
     def admits(cls) -> bool:
-        """Return whether it implements ``admit``."""
+        """Return whether the experiment with actions can run there."""
         return cls._defines("admit")
 
     @classmethod

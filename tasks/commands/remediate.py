@@ -24,6 +24,7 @@ def remediate(
     if_enabled: Annotated[
         bool, typer.Option("--if-enabled", help="Do nothing unless `remediate.enabled` is true.")
     ] = False,
+    keep_stack: Annotated[bool, typer.Option("--keep-stack", help="Leave a real stack up at the end.")] = False,
     as_json: AsJson = False,
     params: ParamsFile = DEFAULT_PARAMS_FILE,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -43,9 +44,9 @@ def remediate(
         if limit is not None:
             raise ParamsError(["--case and --cases: give one of them"])
         planned_cases(checked, case)
-        run_experiment(checked, place, workers, say, cases=case)
+        run_experiment(checked, place, workers, say, cases=case, keep_stack=keep_stack)
         return
-    rows = run_experiment(checked, place, workers, say, limit)
+    rows = run_experiment(checked, place, workers, say, limit, keep_stack=keep_stack)
     found = publish(rows, place.remediation, checked.score)
     if as_json:
         typer.echo(json.dumps(found, indent=1))

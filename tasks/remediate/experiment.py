@@ -18,21 +18,21 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.backends import backend_of
 from tasks.campaign.plan import CasePlan, plan_campaign
-from tasks.errors import ParamsError
+from tasks.errors import ParamsError, RCArenaError
 from tasks.identity import digest
 from tasks.injection import NO_FAULT, ROOT
 from tasks.params import Params
 from tasks.remediate.diagnosis import Diagnoser
 from tasks.remediate.forged import Truth
-from tasks.remediate.live import admit
+from tasks.remediate.live import admit, is_live, ready
 from tasks.remediate.loop import Loop, Setting, World, baseline_slo, is_wrong, run_loops, sli_series, verdict
 from tasks.remediate.policies import find_policy, remediate_problems
 from tasks.remediate.slo import Slo
@@ -48,14 +48,21 @@ SLI_STEP_S = 5.0
 
 
 def run_experiment(
-    params: Params, workspace: Workspace, workers: int, say: Say, limit: int | None = None, cases: Collection[str] = ()
+    params: Params,
+    workspace: Workspace,
+    workers: int,
+    say: Say,
+    limit: int | None = None,
+    cases: Collection[str] = (),
+    keep_stack: bool = False,
 ) -> list[Row]:
     """Run what is unfinished, and return a row per case and policy; ``limit``: only so many cases; ``cases``: only
-    these, where any are given.
+    these, where any are given; ``keep_stack``: leave a real stack up. A run that fails on a real stack is said, and the
+    others go on.
 
     Raises:
         ParamsError: the parameters cannot be used.
-        RCArenaError: a case cannot be carried out.
+        RCArenaError: a case cannot be carried out, or runs on a real stack failed.
     """
     if problems := remediate_problems(params.remediate):
         raise ParamsError(problems)
@@ -63,13 +70,16 @@ def run_experiment(
     workspace.episodes.mkdir(parents=True, exist_ok=True)
     key, names = _key(params), params.remediate.policies
     files = {(plan.case_id, name): _file(workspace, plan, key, name) for plan in plans for name in names}
-    if not backend_of(params, workspace).makes_cases():
+    if is_live(params):
         workers = 1  # there is one stack
     missing = [(plan, [name for name in names if not files[plan.case_id, name].exists()]) for plan in plans]
     todo = [(plan, left) for plan, left in missing if left]
     say(f"{len(plans)} cases under {len(names)} policies; {len(todo)} cases to do")
-    for done, plan in enumerate(_each(params, workspace, todo, workers, say), 1):
-        say(f"{done} of {len(todo)}: {plan.label}")
+    with ready(params, workspace, say, keep_stack) if todo else nullcontext():
+        for done, plan in enumerate(_each(params, workspace, todo, workers, say), 1):
+            say(f"{done} of {len(todo)}: {plan.label}")
+    if failed := sum(not file.exists() for file in files.values()):
+        raise RCArenaError(f"{failed} of {len(files)} runs failed; the same command tries them again")
     return [json.loads(file.read_bytes()) for file in files.values()]
 
 
@@ -142,18 +152,26 @@ class _Case:
     def run(self, names: Sequence[str]) -> Iterator[Row]:
         """Yield the rows of these policies, as they end."""
         shuffled = [names[i] for i in np.random.default_rng(self._plan.seed).permutation(len(names))]
-        patient = admit(self._params, self._workspace, self._plan, self._say)
-        groups = [shuffled] if patient.copies else [[name] for name in shuffled]
-        for number, group in enumerate(groups):
-            if number:
-                patient = admit(self._params, self._workspace, self._plan, self._say)
+        if not is_live(self._params):
+            yield from self._carried_out(shuffled)
+            return
+        for name in shuffled:
+            self._say(f"{self._plan.label}: {name}")
             try:
-                setting = self._setting(baseline_slo(patient, self._params.remediate))
-                loops = [Loop(find_policy(name), setting, self._plan.seed) for name in group]
-                for world in run_loops(patient, loops, setting):
-                    yield from self._rows(world, setting)
-            finally:
-                patient.release()
+                yield from self._carried_out([name])
+            except RCArenaError as error:
+                self._say(f"{self._plan.label}: {name} failed: {error}")
+
+    def _carried_out(self, names: Sequence[str]) -> Iterator[Row]:
+        """Carry the case out once, under these policies: several need a patient that can be copied."""
+        patient = admit(self._params, self._workspace, self._plan, self._say)
+        try:
+            setting = self._setting(baseline_slo(patient, self._params.remediate))
+            loops = [Loop(find_policy(name), setting, self._plan.seed) for name in names]
+            for world in run_loops(patient, loops, setting):
+                yield from self._rows(world, setting)
+        finally:
+            patient.release()
 
     def _setting(self, slo: Slo) -> Setting:
         return Setting(

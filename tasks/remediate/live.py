@@ -21,7 +21,7 @@ import pyarrow as pa
 from tasks import __version__
 from tasks.actions.act import act, lasting, undo_action
 from tasks.actions.catalogue import find_action
-from tasks.backends import backend_of
+from tasks.backends import backend_of, find
 from tasks.backends.base import Patient, Say
 from tasks.campaign.attempt import Attempt, experiment_lock, order_of, scheduled_from, stop_load
 from tasks.campaign.collect import campaign_lock, leased_stack
@@ -49,6 +49,12 @@ RATE_S = 20.0
 NAME = "remediate"
 
 
+def is_live(params: Params) -> bool:
+    """Return whether the experiment runs on a real stack, one run at a time."""
+    backend = find(params.deploy.backend)
+    return backend.admits() and not backend.makes_cases()
+
+
 @contextlib.contextmanager
 def ready(params: Params, workspace: Workspace, say: Say, keep_stack: bool) -> Iterator[None]:
     """Hold a leased stack up, for backends that have one; without ``keep_stack`` it ends with the block.
@@ -58,7 +64,7 @@ def ready(params: Params, workspace: Workspace, say: Say, keep_stack: bool) -> I
         DeployError: the stack does not come up.
         FaultError: faults or actions of an earlier run cannot be undone.
     """
-    if backend_of(params, workspace).makes_cases():
+    if not is_live(params):
         yield
         return
     with campaign_lock(workspace):
@@ -73,7 +79,7 @@ def admit(params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> Pat
     A stack that does not become steady is replaced once. Raises RCArenaError.
     """
     backend = backend_of(params, workspace)
-    if backend.makes_cases():
+    if not is_live(params):
         return backend.admit(order_of(params, plan))
     try:
         return LivePatient(params, workspace, plan, say)

@@ -89,7 +89,7 @@ def test_bad_parameters_are_named():
 
 def test_a_backend_without_patients_says_so():
     asked = Params.model_validate(params().model_dump(mode="json") | {"deploy": {"backend": "local", "replicas": 3}})
-    with pytest.raises(ParamsError, match="`remediate` needs simulated"):
+    with pytest.raises(ParamsError, match="`remediate` needs local or simulated"):
         backend_of(asked, Workspace(Path())).admit(None)  # type: ignore[arg-type]
 
 

@@ -56,6 +56,10 @@ class LocalBackend(Backend[LocalDeployParams]):
     def actions(cls) -> ActionSupport:
         return ActionSupport(refused=REFUSED_ACTIONS)
 
+    @classmethod
+    def admits(cls) -> bool:
+        return True
+
     def up(self, say: Say) -> None:
         from tasks.deploy.local import lifecycle
 

@@ -114,6 +114,10 @@ class ToyBackend(Backend[ToyDeployParams]):
 
         return ActionSupport(executors={"eject": ToyEject})
 
+    @classmethod
+    def admits(cls) -> bool:
+        return True
+
     def up(self, say: Say) -> None:
         if self.is_up():
             say("toy: already up")
