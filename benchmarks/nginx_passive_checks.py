@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import http.client
 import os
 import shutil
 import signal
@@ -134,7 +135,7 @@ def ask(at: float, timeout_s: float) -> tuple[float, bool]:
         with urllib.request.urlopen("http://127.0.0.1:8080/", timeout=timeout_s) as answer:
             whole = len(answer.read()) == 48
         return time.time() - at, whole
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return time.time() - at, False
 
 
