@@ -160,7 +160,8 @@ def measure(kind: str, seconds: float, timeout_s: float, read_timeout_s: float) 
         failed = sum(not whole for _, whole in after)
         late = sum(whole and took > SLOW_S for took, whole in after)
         lines = (directory / "error.log").read_text(errors="replace").splitlines()
-        noticed = [_seconds(line) - broken for line in lines if TAKEN_OUT in line]
+        taken_out = (_seconds(line) - broken for line in lines if TAKEN_OUT in line)
+        noticed = [each for each in taken_out if each > -1]  # whole seconds; servers start long before
         first = f"after {max(0.0, noticed[0]):.0f} s, {len(noticed)} times" if noticed else "never"
         return f"| `{kind}` | {first} | {failed} | {late} | {len(after)} |"
     finally:
