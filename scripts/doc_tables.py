@@ -74,7 +74,7 @@ def series() -> Iterator[tuple[str, ...]]:
         found: dict[str, dict[str, None]] = {}
         for candidate in CANDIDATES:
             if candidate.metric is metric:
-                found.setdefault(candidate.family, {})[f"`{candidate.series}`"] = None
+                found.setdefault(candidate.family, {})[candidate.told] = None
         if found:
             yield f"`{metric}`", "; ".join(f"{family}: {', '.join(names)}" for family, names in found.items())
 

@@ -217,7 +217,7 @@ def _names(candidate: Candidate) -> tuple[str, ...]:
 def _series_of(metric: str, source: str, names: frozenset[str]) -> str:
     found = [each for each in CANDIDATES if each.metric.name == metric and each.source == source]
     there = next((each for each in found if names.issuperset(_names(each))), None)
-    return source if there is None else there.series
+    return source if there is None else there.told.replace("`", "")
 
 
 def _facts(component: Component) -> dict[str, Any]:

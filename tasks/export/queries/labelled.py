@@ -70,6 +70,12 @@ class Candidate:
     own: bool = False
 
     @property
+    def told(self) -> str:
+        """What it reads, for people (Markdown)."""
+        of_targets = self.kind in ("up", "listens")
+        return f"`up` of targets with `{self.series}`" if of_targets else f"`{self.series}`"
+
+    @property
     def variants(self) -> tuple[Variant, ...]:
         """Return the queries. A ``service`` (neither gateway, head nor replica) is never expected to have a metric."""
         expected = self.roles & self.metric.roles
