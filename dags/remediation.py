@@ -44,7 +44,10 @@ def remediation() -> None:
     configure = Pod(
         task_id="configure",
         step="configure",
-        arguments=["params", "resolve", "--override", "{{ document(params) | tojson }}", "--out", FILE],
+        arguments=[
+            *("params", "resolve", "--override", "{{ document(params) | tojson }}", "--out", FILE),
+            *("--workspace", FOLDER),
+        ],
     )
     episodes = EpisodePod.partial(
         task_id="episodes", labels=LABELS, arguments=PLACE, map_index_template="{{ task.batch }}"

@@ -382,7 +382,7 @@ class SloParams(Frozen):
 class RemediateParams(Frozen):
     """The experiment with actions: each case of the campaign under each policy.
 
-    ``enabled``: it is a stage of this campaign, run by DVC and kept by a recording; the command runs it in any case.
+    ``enabled``: DVC runs it as a stage of this campaign; the command runs it in any case.
     ``policies``: see docs/remediate.md. ``evidence_s``: telemetry that must lie between the alarm and the diagnosis.
     ``diagnose_again_s``: until the next diagnosis, while the alarm goes on.
     """

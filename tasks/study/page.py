@@ -43,7 +43,9 @@ def write_page(data: StudyData) -> Path:
         keep_trailing_newline=True,
     )
     tables = Tables(data)
-    recovery = RecoveryTables({label: data.study.path(folder) for label, folder in params.recovery.items()})
+    recovery = RecoveryTables(
+        {label: data.study.path(folder) for label, folder in params.recovery.items()}, params.goals
+    )
     try:
         text = environment.get_template(template.name).render(
             t=tables, recovery=recovery, figures=_figures(data, tables, page)

@@ -50,12 +50,15 @@ class VersionParams(Frozen):
 
 
 class Goals(Frozen):
-    """What the method is meant to reach on unseen cases."""
+    """What the method is meant to reach on unseen cases; ``recovery_ratio``: what acting on it leaves of the time to
+    mitigate and of bad request-seconds."""
 
     single_ac1: Annotated[float, Field(ge=0, le=1)] = 0.95
     pair_f1: Annotated[float, Field(ge=0, le=1)] = 0.9
     kind_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
     false_alarms: Annotated[float, Field(ge=0, le=1)] = 0.05
+    recovery_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    wrong_actions: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
 class StudyParams(Frozen):

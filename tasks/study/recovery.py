@@ -10,6 +10,7 @@ from tasks.remediate.names import NONE, ORACLE
 from tasks.remediate.stage import read_tables
 from tasks.remediate.tables import ALL_KINDS
 from tasks.study.figures import Share, short
+from tasks.study.plan import Goals
 from tasks.study.tables import table
 
 Row = Mapping[str, Any]
@@ -19,7 +20,8 @@ _ABSENT = "–"
 class RecoveryTables:
     """``folders``: label -> folder with the results of an experiment."""
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
+    def __init__(self, folders: Mapping[str, Path], goals: Goals | None = None) -> None:
+        self._goals = goals or Goals()
         self._tables = {label: found for label, folder in folders.items() if (found := read_tables(folder)) is not None}
 
     def __contains__(self, label: str) -> bool:
@@ -50,12 +52,23 @@ class RecoveryTables:
         return _wrong(self.row(label, policy, kind))
 
     def mttm(self, label: str, policy: str, kind: str = ALL_KINDS) -> str:
-        """Return the mean time to mitigate and what it is of that without actions: ``80 s (.73)``."""
-        return _time(self.row(label, policy, kind), self.row(label, NONE, kind))
+        """Return the mean time to mitigate and what it is of that without actions."""
+        return _time(self.row(label, policy, kind))
+
+    def goals(self, label: str, policy: str) -> str:
+        """What acting was to reach, and what it does. Met surely: the whole interval does."""
+        row, most, wrong = self.row(label, policy), self._goals.recovery_ratio, self._goals.wrong_actions
+        share = row["wrong"] / row["actions"] if row["actions"] else None
+        figures = (
+            ("bad request-seconds, of those without", most, _ratio(row), row["ratio"], row["ratio_high"]),
+            ("MTTM, of that without", most, _time(row), row["rmst_ratio"], row["rmst_high"]),
+            ("wrong actions", wrong, _wrong(row), share, row["wrong_high"]),
+        )
+        cells = ((name, f"≤ {short(goal)}", said, _met(value, high, goal)) for name, goal, said, value, high in figures)
+        return table(("goal", "", "reached", "met"), cells)
 
     def policies(self, label: str) -> str:
         """Every policy over all faults, what it leaves: ``none`` first, the oracle last."""
-        none = self.row(label, NONE)
         rows = [row for row in self.rows(label, "summary") if row["kind"] == ALL_KINDS]
         place = {NONE: 0, ORACLE: 2}
         rows.sort(key=lambda row: (place.get(row["policy"], 1), row["ratio"] is None, row["ratio"]))
@@ -65,7 +78,7 @@ class RecoveryTables:
                 _number(row["bad_request_s"], ".1f"),
                 _ratio(row) if row["policy"] != NONE else "1",
                 _number(row["p_holm"], ".1g"),
-                _time(row, none),
+                _time(row),
                 f"{row['acted']} of {row['cases']}",
                 _wrong(row),
                 _number(row["gain"], ".2f"),
@@ -87,7 +100,7 @@ class RecoveryTables:
         cells: list[object] = [f"`{kind}`", self.row(label, NONE, kind)["cases"]]
         for policy in policies:
             row = self.row(label, policy, kind)
-            cells += [_ratio(row), _time(row, self.row(label, NONE, kind)), f"{row['wrong']} of {row['actions']}"]
+            cells += [_ratio(row), _time(row), f"{row['wrong']} of {row['actions']}"]
         return cells
 
     def harm(self, label: str) -> str:
@@ -114,11 +127,23 @@ def _ratio(row: Row) -> str:
     return f"{short(row['ratio'])} [{short(row['ratio_low'])}, {short(row['ratio_high'])}]"
 
 
-def _time(row: Row, none: Row) -> str:
+def _time(row: Row) -> str:
+    """``80 s (.73 [.60, .85])``: the mean time to mitigate, and its ratio to that without actions."""
     if row["mttm_s"] is None:
         return _ABSENT
-    of_none = f" ({short(row['mttm_s'] / none['mttm_s'])})" if none["mttm_s"] and row["policy"] != NONE else ""
-    return f"{row['mttm_s']:.0f} s{of_none}"
+    time = f"{row['mttm_s']:.0f} s"
+    if row["policy"] == NONE or row["rmst_ratio"] is None:
+        return time
+    interval = "" if row["rmst_low"] is None else f" [{short(row['rmst_low'])}, {short(row['rmst_high'])}]"
+    return f"{time} ({short(row['rmst_ratio'])}{interval})"
+
+
+def _met(value: float | None, high: float | None, goal: float) -> str:
+    if value is None:
+        return _ABSENT
+    if value > goal:
+        return "**no**"
+    return "surely" if high is not None and high <= goal else "yes, its interval not"
 
 
 def _wrong(row: Row) -> str:
@@ -132,4 +157,6 @@ def _number(value: float | None, form: str) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return _ABSENT
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(each)}" for name, each in value.items()) or _ABSENT
     return f"{value:.3g}" if isinstance(value, float) else str(value)
