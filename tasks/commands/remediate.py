@@ -36,7 +36,8 @@ def remediate(
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
     if if_enabled and not checked.remediate.enabled:
-        publish_nothing(place.remediation)
+        if not case:
+            publish_nothing(place.remediation)
         console.say("remediate: nothing to do, remediate.enabled is false")
         return
     say = (lambda line: None) if as_json else console.say

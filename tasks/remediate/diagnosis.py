@@ -17,6 +17,7 @@ from tasks.rca.run.build_view import NoChangeDetected, build_view
 from tasks.rca.run.pair import PairResult, run_pair
 from tasks.rca.view import CaseView
 from tasks.remediate.guards import Diagnosis, Suspicion
+from tasks.system.scratch import scratch_directory
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,10 @@ class Diagnoser:
         return self._said[method]
 
     def _diagnose(self, patient: Patient, method: str, onset_s: float) -> Diagnosis | None:
-        entry = entry_of(method, self._score.profile)
+        entry, at_s = entry_of(method, self._score.profile), patient.now_s
         if entry.profile not in self._views:
-            with tempfile.TemporaryDirectory() as directory:
-                self._views[entry.profile] = self._view(patient, Path(directory), entry.profile, onset_s)
+            with scratch_directory("remediate", Path(tempfile.gettempdir())) as directory:
+                self._views[entry.profile] = self._view(patient, directory, entry.profile, onset_s)
         view = self._views[entry.profile]
         if view is None:
             return None
@@ -54,7 +55,7 @@ class Diagnoser:
         if result.status != "ok" or not result.suspects:
             log.warning("%s: %s %s", method, result.status, result.message)
             return None
-        return as_diagnosis(method, result, patient.now_s)
+        return as_diagnosis(method, result, at_s)
 
     def _view(self, patient: Patient, directory: Path, profile: str, onset_s: float) -> CaseView | None:
         case = patient.recording(directory)

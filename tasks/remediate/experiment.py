@@ -28,13 +28,15 @@ import numpy as np
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.errors import ParamsError, RCArenaError
 from tasks.identity import digest
+from tasks.imports import code_digest
 from tasks.injection import NO_FAULT, ROOT
 from tasks.params import Params
+from tasks.rca.registry import get_method
 from tasks.remediate.diagnosis import Diagnoser
 from tasks.remediate.forged import Truth
 from tasks.remediate.live import admit, is_live, ready
 from tasks.remediate.loop import Loop, Setting, World, baseline_slo, is_wrong, run_loops, sli_series, verdict
-from tasks.remediate.policies import find_policy, remediate_problems
+from tasks.remediate.policies import Policy, find_policy, remediate_problems
 from tasks.remediate.slo import Slo
 from tasks.system.durable import write_durably
 from tasks.workspace import Workspace
@@ -80,7 +82,10 @@ def run_experiment(
             say(f"{done} of {len(todo)}: {plan.label}")
     if failed := sum(not file.exists() for file in files.values()):
         raise RCArenaError(f"{failed} of {len(files)} runs failed; the same command tries them again")
-    return [json.loads(file.read_bytes()) for file in files.values()]
+    rows: list[Row] = [json.loads(file.read_bytes()) for file in files.values()]
+    if other := sorted({row["policy"] for row in rows if row.get("code", "") != _code(find_policy(row["policy"]))}):
+        say(f"{', '.join(other)}: by another version of the method; without {workspace.episodes} they are done again")
+    return rows
 
 
 def finished_rows(params: Params, workspace: Workspace) -> list[Row]:
@@ -104,6 +109,11 @@ def _key(params: Params) -> str:
     return digest({"remediate": remediate, "score": score})[:8]
 
 
+def _code(policy: Policy) -> str:
+    """Return a digest of the code of its method; empty: it has none."""
+    return code_digest(get_method(policy.method).module)[:12] if policy.method else ""
+
+
 def _each(
     params: Params, workspace: Workspace, todo: Sequence[tuple[CasePlan, Sequence[str]]], workers: int, say: Say
 ) -> Iterator[CasePlan]:
@@ -112,6 +122,7 @@ def _each(
             run_case(params, workspace, plan, names, say)
             yield plan
         return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the workers, which read it as they start
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of other threads
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
     running = {pool.submit(run_case, params, workspace, plan, names): plan for plan, names in todo}
@@ -133,7 +144,6 @@ def _start_worker(parent_pid: int) -> None:
 
 def run_case(params: Params, workspace: Workspace, plan: CasePlan, names: Sequence[str], say: Say = log.info) -> None:
     """Carry out one case under these policies, in an order drawn by its seed, and keep a row for each."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     key = _key(params)
     for row in _Case(params, workspace, plan, say).run(names):
         write_durably(_file(workspace, plan, key, row["policy"]), json.dumps(row, indent=1).encode())
@@ -215,6 +225,7 @@ class _Case:
         return {
             "policy": policy.name,
             "evidence_s": waits_s if policy.method else None,
+            "code": _code(policy),
             "localise_s": since(episode.diagnosed_s),
             "act_s": since(episode.taken[0].at_s if episode.taken else None),
             "named": episode.named or "",

@@ -107,6 +107,7 @@ class LivePatient(Patient):
         self.recovery_s = self.fault_s + windows.fault_s
         self.end_s = self.recovery_s + windows.recovery_s
         self._share: float | None = None
+        self._acted = 0
         self._held = contextlib.ExitStack()
         try:
             self._begin()
@@ -204,7 +205,8 @@ class LivePatient(Patient):
 
     def act(self, action: str, target: str) -> float:
         now_s = self.now_s
-        journal = act(self._attempt.stack.runtime, self._workspace, action, target, self._run)
+        self._acted += 1  # an action may be repeated in a run; `act` does it once per id, target and action
+        journal = act(self._attempt.stack.runtime, self._workspace, action, target, f"{self._run}.{self._acted}")
         took_s = self.now_s - now_s
         self._say(f"{action} of {target} at {now_s - self.fault_s:.1f} s of the fault, took {took_s:.1f} s")
         if journal.open:

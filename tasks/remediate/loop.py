@@ -165,7 +165,7 @@ class Loop:
         self._next_look_s = now_s + self._params.diagnose_again_s
         named = self._named()
         if named is not None and self.episode.diagnosed_s is None:
-            self.episode.diagnosed_s, self.episode.named = now_s, named
+            self.episode.diagnosed_s, self.episode.named = patient.now_s, named  # on a real stack a method takes time
 
     def _named(self) -> str | None:
         if self._diagnosis is None:

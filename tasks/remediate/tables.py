@@ -118,7 +118,7 @@ def windows(table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.9
         ).assign(base=base)
         for base in bases
     ]
-    if not parts:
+    if not any(len(part) for part in parts):
         return pd.DataFrame()
     waits = table.groupby("policy")["evidence_s"].first()
     found = pd.concat(parts, ignore_index=True)

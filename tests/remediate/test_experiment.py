@@ -60,6 +60,18 @@ def test_what_is_finished_is_not_done_again(
     assert run_experiment(asked, workspace, 1, lambda line: None) == rows
 
 
+def test_runs_by_another_version_of_a_method_are_named(done: tuple[Workspace, Params, list[dict]]):
+    workspace, asked, rows = done
+    said: list[str] = []
+    file = next(workspace.episodes.glob("*-table-peerwise.json"))
+    now = file.read_bytes()
+    file.write_text(json.dumps(json.loads(now) | {"code": "of yesterday"}))
+    run_experiment(asked, workspace, 1, said.append)
+    file.write_bytes(now)
+    assert said[1].startswith("table:peerwise: by another version of the method;")
+    assert run_experiment(asked, workspace, 1, lambda line: None) == rows
+
+
 def test_the_tables_are_what_the_episodes_say(done: tuple[Workspace, Params, list[dict]]):
     workspace, asked, rows = done
     tables = publish(rows, workspace.remediation, asked.score)

@@ -12,7 +12,9 @@ from tasks.errors import ParamsError
 from tasks.params import Params, validated
 from tasks.remediate import experiment
 from tasks.remediate.stage import publish_nothing, read_tables, read_timelines
+from tasks.remediate.tables import episodes, windows
 from tests.remediate.campaign import params
+from tests.remediate.runs import run
 
 
 def written(place: Path, asked: Params) -> Path:
@@ -49,7 +51,7 @@ def test_a_case_is_run_alone_and_leaves_the_tables(
     monkeypatch.setattr(experiment, "run_experiment", only_this)
     case_id = next(iter(experiment.plan_campaign(asked))).case_id
     remediate(case=[case_id], params=written(tmp_path, asked), workspace=tmp_path)
-    assert ran == [(asked, {"cases": [case_id]})]
+    assert ran == [(asked, {"cases": [case_id], "keep_stack": False})]
     assert not (tmp_path / "remediation").exists()
     with pytest.raises(ParamsError, match="unknown case 'case-0'"):
         remediate(case=["case-0"], params=tmp_path / "params.yaml", workspace=tmp_path)
@@ -62,3 +64,15 @@ def test_only_a_backend_that_can_be_acted_on_has_the_stage():
     asked["deploy"] = {"backend": "kubernetes", "model": "toy-cpu", "replicas": 3}
     with pytest.raises(ParamsError, match=r"remediate.enabled: needs the backend .*simulated.*; kubernetes cannot"):
         validated(asked, "here")
+
+
+def test_where_no_alarm_sounds_there_is_no_curve():
+    rows = [run("case-1", "cpu-stress", name, detect_s=None) for name in ("none", "table:peerwise", "table:peerwise@9")]
+    assert windows(episodes(rows)).empty
+
+
+def test_one_case_of_a_stage_that_is_off_leaves_the_tables(tmp_path: Path):
+    (tmp_path / "remediation").mkdir()
+    (tmp_path / "remediation" / "tables.json").write_text('{"kept": []}')
+    remediate(if_enabled=True, case=["case-1"], params=written(tmp_path, params()), workspace=tmp_path)
+    assert read_tables(tmp_path / "remediation") == {"kept": []}
