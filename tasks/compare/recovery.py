@@ -12,7 +12,7 @@ import pandas as pd
 
 from tasks.compare.statistics import Difference, Resampling, difference
 from tasks.injection import NO_FAULT
-from tasks.remediate.names import NONE
+from tasks.remediate.names import NONE, is_variant
 from tasks.remediate.stage import read_episodes
 
 
@@ -73,6 +73,7 @@ def read_recovered(directory: Path) -> dict[str, Recovered]:
     return {
         str(policy): _recovered(runs[compared[runs.index]], runs[~faulty[runs.index]])
         for policy, runs in table.groupby("policy", sort=False)
+        if not is_variant(str(policy))
     }
 
 

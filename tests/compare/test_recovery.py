@@ -13,7 +13,7 @@ from tasks.compare.recovery import read_recovered
 from tasks.compare.side import Side, read_side
 from tasks.compare.statistics import Resampling
 from tasks.compare.tables import blocks, document
-from tests.remediate.runs import experiment, written
+from tests.remediate.runs import experiment, run, written
 from tests.report.scores import truth_at, write_scores
 from tests.synthetic import synthetic_case
 
@@ -40,6 +40,12 @@ def test_what_a_policy_did_is_of_faults_with_an_alarm(sides: tuple[Side, Side]) 
     assert sides[1].recovery["none"].mttm_s == 100
     random = sides[1].recovery["restart-random"]
     assert (random.actions, random.wrong, random.calm, random.acted) == (4, 4, 2, 1)
+
+
+def test_what_is_compared_with_its_own_kind_only_is_left_out(tmp_path: Path) -> None:
+    policies = ("none", "table:peerwise", "table:peerwise@30", "forged:any-root")
+    found = read_recovered(written([run("case-0", "cpu-stress", name) for name in policies], tmp_path))
+    assert list(found) == ["none", "table:peerwise"]
 
 
 def test_a_policy_that_leaves_less_is_better(sides: tuple[Side, Side]) -> None:
