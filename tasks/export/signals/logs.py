@@ -9,13 +9,15 @@ from tasks.export.sources.log_lines import LogWindow, log_files, read_log
 @exporter("logs", "logs")
 def export_logs(context: ExportContext, sink: Sink) -> list[str]:
     """Write every log file of every service. A service that wrote nothing in the window is not a problem; one without a
-    log file is, unless all logs are in Loki.
+    log file is, unless all logs are in Loki. A stack of others has Loki or nothing.
 
     Raises:
         ExportError: a log file cannot be read.
     """
     if not context.sources.log_dirs and context.sources.loki_url:
         return []
+    if context.sources.units == "labelled":
+        return ["no logs are given (deploy.loki)"]
     window = LogWindow.of(context.start, context.end, context.sources.log_timezone)
     problems = []
     for service in context.roles:
