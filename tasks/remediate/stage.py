@@ -27,7 +27,7 @@ def publish(rows: Sequence[Mapping[str, Any]], directory: Path, score: ScorePara
     sli(rows).to_parquet(directory / SLI, index=False)
     told = [{name: value for name, value in row.items() if name != "sli"} for row in rows]
     write_durably(directory / TIMELINES, json.dumps(told, indent=1).encode())
-    asked = {"samples": score.bootstrap_samples, "confidence": score.confidence, "seed": score.seed}
+    asked: dict[str, Any] = {"samples": score.bootstrap_samples, "confidence": score.confidence, "seed": score.seed}
     found = {
         "summary": summary(table, **asked),
         "windows": windows(table, **asked),
