@@ -50,11 +50,6 @@ class Policy:
     evidence_s: float | None = None
     early: bool = False
 
-    @property
-    def compared(self) -> bool:
-        """It is one of the policies that are compared with each other: neither forged nor a variant."""
-        return self.forge is None and self.evidence_s is None
-
 
 def _nothing(_: Situation) -> None:
     return None

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.injection import NO_FAULT
-from tasks.remediate.names import FORGED, NONE, ORACLE
+from tasks.remediate.names import FORGED, NONE, ORACLE, is_variant
 from tasks.score.comparison import holm
 from tasks.score.intervals import wilson_interval
 
@@ -141,10 +141,8 @@ def summary(
     Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Royston and Parmar, "Restricted mean
     survival time", BMC Medical Research Methodology, 2013; Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.
     """
-    compared = ~table["policy"].str.startswith(f"{FORGED}:")
-    if not variants:
-        compared &= ~table["policy"].str.contains("@")
-    faulty = table[compared & (table["kind"] != NO_FAULT)]
+    other = table["policy"].map(lambda name: is_variant(name.partition("@")[0] if variants else name)).astype(bool)
+    faulty = table[~other & (table["kind"] != NO_FAULT)]
     alarmed = set(faulty.loc[(faulty["policy"] == NONE) & faulty["detect_s"].notna(), "case_id"])
     faulty = faulty[faulty["case_id"].isin(alarmed)]
     kinds = [ALL_KINDS, *sorted(faulty["kind"].unique())] if len(faulty) else []
@@ -160,7 +158,7 @@ def harm(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     policy."""
     calm = table[table["kind"] == NO_FAULT]
     rows = []
-    calm = calm[~calm["policy"].str.contains(f"@|{FORGED}:")]
+    calm = calm[~calm["policy"].map(is_variant).astype(bool)]
     for (backend, scenario, policy), part in calm.groupby(["backend", "scenario", "policy"]):
         acted = int((part["actions"] > 0).sum())
         low, high = wilson_interval(acted, len(part), confidence)

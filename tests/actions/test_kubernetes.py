@@ -52,6 +52,11 @@ def test_a_rescheduled_service_comes_up_on_another_node_until_that_is_undone(sta
     first = stack.target().pods()[0]["spec"]["nodeName"]
     with pytest.raises(ActionRefusedError, match="there is no other node for it"):
         act(by_hand, stack.workspace, "reschedule", REPLICA, "alone")
+    taints = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
+    stack.cluster.put(stack.cluster.add_node("control") | {"spec": {"taints": taints}})
+    with pytest.raises(ActionRefusedError, match="there is no other node for it"):
+        act(by_hand, stack.workspace, "reschedule", REPLICA, "barred")
+    stack.cluster.delete("v1", "Node", "control")
     stack.cluster.add_node("node-1")
     assert act(by_hand, stack.workspace, "reschedule", REPLICA, "case-1").state == "active"
     until(lambda: [pod["spec"].get("nodeName") for pod in stack.target().pods()] == ["node-1"], "it does not move")

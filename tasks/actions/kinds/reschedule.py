@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.actions.catalogue import WORKLOAD, ActionKind, register
@@ -48,9 +49,10 @@ class PodReschedule(ActionExecutor[KubernetesTarget]):
                 return "to cordon a node needs the right to change nodes, which these credentials have not"
             known = {str(node["metadata"]["name"]): node for node in self.target.api().list("v1", "Node")}
             closed = {name for name, node in known.items() if node["spec"].get("unschedulable")}
+            barred = {name for name, node in known.items() if any(_bars(node, pod) for pod in self.target.pods())}
         if taken := sorted(closed & set(nodes)):
             return f"node {', '.join(taken)} is cordoned already"
-        return None if known.keys() - closed - set(nodes) else "there is no other node for it"
+        return None if known.keys() - closed - barred - set(nodes) else "there is no other node for it"
 
     def steps(self) -> tuple[Uncordon]:
         return (Uncordon(nodes=self._nodes(), token=self.action_id),)
@@ -70,6 +72,21 @@ class PodReschedule(ActionExecutor[KubernetesTarget]):
         return tuple(
             sorted({str(pod["spec"]["nodeName"]) for pod in self.target.pods() if pod["spec"].get("nodeName")})
         )
+
+
+def _bars(node: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+    """Return whether a taint of the node (a control plane's, a node's that is not ready) keeps such pods away."""
+
+    def tolerated(taint: Mapping[str, str]) -> bool:
+        return any(
+            each.get("effect", taint["effect"]) == taint["effect"]
+            and each.get("key", taint["key"]) == taint["key"]
+            and (each.get("operator") == "Exists" or each.get("value", "") == taint.get("value", ""))
+            for each in pod["spec"].get("tolerations", ())
+        )
+
+    taints = (each for each in node["spec"].get("taints", ()) if each["effect"] != "PreferNoSchedule")
+    return not all(tolerated(each) for each in taints)
 
 
 register(
