@@ -61,9 +61,9 @@ def test_every_panel_has_its_place_and_its_queries(stack: str) -> None:
 
 def test_a_metric_without_series_has_no_panel() -> None:
     board = _board("attached", {"vllm:num_requests_running"})
-    (running,) = [panel for panel in board["panels"] if panel["type"] != "row"]
-    assert running["title"] == "requests_running"
-    assert [(each["expr"], each["legendFormat"]) for each in running["targets"]] == [
+    panels = {panel["title"]: panel for panel in board["panels"] if panel["type"] != "row"}
+    assert set(panels) == {"requests_running", "scrape_success"}
+    assert [(each["expr"], each["legendFormat"]) for each in panels["requests_running"]["targets"]] == [
         ('sum by (namespace, pod) (vllm:num_requests_running{namespace="serving",pod=~"vllm-.*"})', "{{pod}}"),
         ('sum by (instance) (vllm:num_requests_running{instance="edge:9113"})', "{{instance}}"),
     ]
