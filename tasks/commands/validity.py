@@ -13,6 +13,10 @@ def validity(
     simulated: Annotated[
         Path, typer.Argument(metavar="SIMULATED", help="Workspace of their twins: `rcarena calibrate --twins`.")
     ],
+    fitted: Annotated[
+        list[str] | None,
+        typer.Option("--fitted", metavar="CAMPAIGN", help="A campaign that the calibration was fitted to; repeatable."),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--page", metavar="FILE", help="Markdown file to write the tables to.")
     ] = None,
@@ -25,7 +29,7 @@ def validity(
     from tasks.compare.validity import validity as compare
     from tasks.system.durable import write_durably
 
-    text = markdown(compare(recorded, simulated))
+    text = markdown(compare(recorded, simulated, fitted or ()))
     if page is not None:
         write_durably(page, text.encode())
     typer.echo(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tasks.compare.errors import CompareError
 from tasks.compare.side import read_side
 from tasks.metrics import METRICS, Metric
 from tasks.score.accuracy import LEADING_SCORE
+from tasks.text import suggest
 
 SHOWN: tuple[Metric, ...] = (
     metrics.CPU_USAGE,
@@ -40,6 +41,8 @@ FLOOR = 1e-9
 AGREED_TAU = 0.7
 SAMPLES, CONFIDENCE = 2000, 0.95
 """Bootstrap samples of cases for the interval of Kendall's tau."""
+SPLITS = 300
+"""Random halves of the cases, for what two sets of recorded cases agree in."""
 BAND = (0.1, 0.9)
 """Quantiles of the bands of effects over cases."""
 
@@ -76,26 +79,46 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How alike methods rank on ``cases`` of both sides. ``tau``: Kendall's tau-b of their mean scores with the ends of
+    its interval (bootstrap over cases), None when fewer than three methods are scored on both. ``halves``: its mean
+    between random halves of the cases: both recorded, one recorded and the other simulated."""
+
+    what: str
+    cases: int
+    tau: tuple[float, float, float] | None
+    halves: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class Validity:
-    """``tau``: Kendall's tau-b of the methods' mean scores on both sides with the ends of its interval (bootstrap over
-    cases), None when fewer than three are scored on both. ``scores``: method -> (recorded, simulated). ``verdicts``:
-    twins with the same verdict, and all."""
+    """``agreements``: of all cases first, then of those that the calibration was fitted to and of the others, then
+    without each kind of fault. ``scores``: method -> (recorded, simulated). ``verdicts``: twins with the same verdict,
+    and all."""
 
     cases: int
     effects: tuple[Effect, ...]
     bands: tuple[Band, ...]
     scores: Mapping[str, tuple[float, float]]
-    scored: int
-    tau: tuple[float, float, float] | None
+    agreements: tuple[Agreement, ...]
     verdicts: tuple[int, int]
+
+    @property
+    def scored(self) -> int:
+        return self.agreements[0].cases
+
+    @property
+    def tau(self) -> tuple[float, float, float] | None:
+        return self.agreements[0].tau
 
     @property
     def agreeing(self) -> int:
         return sum(effect.agrees for effect in self.effects)
 
 
-def validity(recorded: Sequence[Path], simulated: Path) -> Validity:
-    """Compare workspaces of recorded cases with that of their simulated twins, which have the same ids.
+def validity(recorded: Sequence[Path], simulated: Path, fitted: Collection[str] = ()) -> Validity:
+    """Compare workspaces of recorded cases with that of their simulated twins, which have the same ids. ``fitted``:
+    names of the campaigns that the calibration was fitted to.
 
     Raises:
         CompareError: no case has a twin, or the sides are not what they should be.
@@ -113,6 +136,10 @@ def validity(recorded: Sequence[Path], simulated: Path) -> Validity:
         )
     if any(a.record.stack.simulated or not b.record.stack.simulated for a, b in pairs):
         raise CompareError(f"{_names(recorded)} must hold recorded cases and {simulated} their simulated twins")
+    campaigns = {a.record.campaign for a, _ in pairs}
+    for name in fitted:
+        if name not in campaigns:
+            raise CompareError(f"no recorded case is of a campaign '{name}'; {suggest(name, sorted(campaigns))}")
     verdicts = [
         (one.verdict, other.verdict)
         for a, b in pairs
@@ -125,8 +152,7 @@ def validity(recorded: Sequence[Path], simulated: Path) -> Validity:
         effects=tuple(_effects(changes)),
         bands=tuple(_bands(changes)),
         scores=table.means(),
-        scored=table.values.shape[2],
-        tau=table.tau(),
+        agreements=tuple(_agreements(table, {a.record.case_id: a for a, _ in pairs}, fitted)),
         verdicts=(sum(one == other for one, other in verdicts), len(verdicts)),
     )
 
@@ -194,12 +220,31 @@ def _changes(case: Case) -> dict[str, float]:
     return changes
 
 
+def _agreements(table: Scores, cases: Mapping[str, Case], fitted: Collection[str]) -> Iterator[Agreement]:
+    known = [cases[case_id].record for case_id in table.cases]
+    kinds = [{injection.kind for injection in record.injections} for record in known]
+    parts: dict[str, list[bool]] = {"all": [True] * len(known)}
+    if fitted:
+        parts["fitted to"] = [record.campaign in fitted for record in known]
+        parts["held out"] = [record.campaign not in fitted for record in known]
+    for kind in sorted(set().union(*kinds)):
+        parts[f"without {kind}"] = [kind not in own for own in kinds]
+    for what, mask in parts.items():
+        part = table.part(np.array(mask, dtype=bool))
+        yield Agreement(what, len(part.cases), part.tau(), part.halves())
+
+
 @dataclass(frozen=True)
 class Scores:
     """``values``: the leading score of ``methods``, shape (2, methods, cases): recorded, simulated."""
 
     methods: tuple[str, ...]
     values: np.ndarray
+    cases: tuple[str, ...] = ()
+
+    def part(self, mask: np.ndarray) -> Scores:
+        """Return those of some cases."""
+        return Scores(self.methods, self.values[:, :, mask], tuple(np.array(self.cases)[mask]))
 
     def means(self) -> dict[str, tuple[float, float]]:
         if not self.values.shape[2]:
@@ -213,10 +258,26 @@ class Scores:
         if len(self.methods) < 3 or not cases:
             return None
         tau = _tau(*self.values.mean(axis=2))
+        if not np.isfinite(tau):
+            return None
         rng = np.random.default_rng(0)
         samples = [_tau(*self.values[:, :, rng.integers(cases, size=cases)].mean(axis=2)) for _ in range(SAMPLES)]
         ends = np.nanquantile(samples, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-        return (tau, float(ends[0]), float(ends[1])) if np.isfinite(tau) else None
+        return tau, float(ends[0]), float(ends[1])
+
+    def halves(self) -> tuple[float, float] | None:
+        """Return the mean of Kendall's tau-b between random halves of the cases: both recorded, and one simulated. As
+        far below 1 as the first is, it is not the simulation's fault."""
+        cases = self.values.shape[2]
+        if len(self.methods) < 3 or cases < 4:
+            return None
+        rng, found = np.random.default_rng(1), []
+        for _ in range(SPLITS):
+            order = rng.permutation(cases)
+            one, other = (self.values[:, :, half].mean(axis=2) for half in (order[: cases // 2], order[cases // 2 :]))
+            found.append((_tau(one[0], other[0]), _tau(one[0], other[1])))
+        both = np.nanmean(found, axis=0)
+        return float(both[0]), float(both[1])
 
 
 def _score_table(recorded: Sequence[Path], simulated: Path, cases: set[str]) -> Scores:
@@ -236,7 +297,7 @@ def _score_table(recorded: Sequence[Path], simulated: Path, cases: set[str]) -> 
     shared = cases.intersection(*(side[method].keys() for side in sides for method in methods)) if methods else set()
     order = sorted(shared)
     values = [[[side[method][case] for case in order] for method in methods] for side in sides]
-    return Scores(methods, np.array(values, dtype=float).reshape(2, len(methods), len(order)))
+    return Scores(methods, np.array(values, dtype=float).reshape(2, len(methods), len(order)), tuple(order))
 
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float:
@@ -287,20 +348,32 @@ def _ranking(found: Validity) -> list[str]:
     """Return the lines of the ranking of the methods."""
     if not found.scores:
         return []
-    tau = "not defined"
-    if found.tau is not None:
-        tau = f"{found.tau[0]:.2f} [{found.tau[1]:.2f}, {found.tau[2]:.2f}]"
     lines = [
         "## Ranking of the methods",
         "",
         f"Kendall's tau-b of the mean Avg@5 of {len(found.scores)} methods on {found.scored} cases with a root: "
-        f"**{tau}** ({CONFIDENCE:.0%} interval, bootstrap over cases; asked for: {AGREED_TAU:g} or more).",
+        f"**{_tau_text(found.tau)}** ({CONFIDENCE:.0%} interval, bootstrap over cases; asked for: {AGREED_TAU:g} or "
+        f"more). Halves: the mean over {SPLITS} random splits of the cases, both halves recorded, and one simulated; "
+        "what two recorded halves do not agree in is chance.",
+        "",
+        "| cases | scored | tau | halves: both recorded | recorded and simulated |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {each.what} | {each.cases} | {_tau_text(each.tau)} | "
+            + (" | ".join(f"{half:.2f}" for half in each.halves) if each.halves else "– | –")
+            + " |"
+            for each in found.agreements
+        ),
         "",
         "| method | recorded | simulated |",
         "|---|---|---|",
     ]
     ordered = sorted(found.scores.items(), key=lambda item: -item[1][0])
     return [*lines, *(f"| {method} | {one:.2f} | {other:.2f} |" for method, (one, other) in ordered), ""]
+
+
+def _tau_text(tau: tuple[float, float, float] | None) -> str:
+    return "not defined" if tau is None else f"{tau[0]:.2f} [{tau[1]:.2f}, {tau[2]:.2f}]"
 
 
 def _ratio(effect: float) -> str:

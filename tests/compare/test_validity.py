@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from tasks.case import read_cases
 from tasks.compare.errors import CompareError
-from tasks.compare.validity import SILENT, Effect, Scores, markdown, validity
+from tasks.compare.validity import SILENT, Effect, Scores, _agreements, markdown, validity
 from tasks.system.durable import write_durably
 from tests.backends.simulated.cases import fault, toy_case
 
@@ -59,6 +60,30 @@ def test_tau_is_that_of_kendall_and_its_interval_holds_it() -> None:
     assert low <= tau <= high
     assert high - low > 0.1
     assert Scores(("a",), np.zeros((2, 1, 3))).tau() is None
+
+
+def test_halves_of_equal_sides_agree_alike_and_a_reversed_side_does_not() -> None:
+    rng = np.random.default_rng(2)
+    recorded = np.linspace(0, 1, 6)[:, None] + 0.1 * rng.standard_normal((6, 40))
+    same = Scores(tuple("abcdef"), np.stack([recorded, recorded])).halves()
+    assert same is not None
+    assert same[0] == pytest.approx(same[1])
+    assert same[0] > 0.95
+    reversed_side = Scores(tuple("abcdef"), np.stack([recorded, recorded[::-1]])).halves()
+    assert reversed_side is not None
+    assert reversed_side[1] < -0.95
+
+
+def test_the_table_leaves_out_each_kind_and_tells_held_out_cases(tmp_path: Path) -> None:
+    recorded, simulated = workspaces(tmp_path)
+    found = validity([recorded], simulated, ["simulated-tests"])
+    assert [each.what for each in found.agreements] == ["all", "fitted to", "held out"]
+    cases = {case.record.case_id: case for case in read_cases(recorded / "cases")}
+    scores = Scores(("a", "b", "c"), np.zeros((2, 3, 1)), tuple(cases))
+    parts = {each.what: each.cases for each in _agreements(scores, cases, ["another"])}
+    assert parts == {"all": 1, "fitted to": 0, "held out": 1, "without network-delay": 0}
+    with pytest.raises(CompareError, match="no recorded case is of a campaign 'simulated-test'"):
+        validity([recorded], simulated, ["simulated-test"])
 
 
 def test_no_twin_is_an_error(tmp_path: Path) -> None:
