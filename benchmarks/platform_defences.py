@@ -1,10 +1,10 @@
 """How long the serving stack's own defences take to notice a fault of a replica, on the real local stack (root).
 
 ``python benchmarks/platform_defences.py WORKSPACE [--seconds 70] [KIND …]``, with the stack of WORKSPACE up: for each
-kind it breaks one replica, sends a request every half a second, and prints when Ray Serve's controller wrote that the
-replica fails its health check, how many of the requests failed or took more than three times the usual, and when users
-had their first one. NGINX has one upstream in this stack, and of a group with one server it ignores ``max_fails``: its
-passive checks have no column.
+kind it breaks one replica, sends a request every half a second, and prints a row: when users had their first request
+that failed or took more than three times the usual, how many there were, and when Ray Serve's controller wrote that the
+replica fails its health check. NGINX has one upstream in this stack, and of a group with one server it ignores
+``max_fails``: its passive checks are measured by ``benchmarks/nginx_passive_checks.py``.
 """
 
 from __future__ import annotations
@@ -70,8 +70,15 @@ def main() -> None:
     runtime = running(place.stack)
     join_network(runtime.supervisor.pid)  # type: ignore[attr-defined]
     usual = statistics.median(ask(runtime.gateway_url, runtime.model)[1] for _ in range(12))
-    print(f"usual latency {usual:.2f} s; a request counts as slow from {3 * usual:.2f} s on")
-    for kind in asked.kinds or KINDS:
+    print(f"usual latency {usual:.2f} s; a request counts as slow from {3 * usual:.2f} s on\n")
+    print(
+        "| fault of one replica | users notice | failed, slow of sent | Ray Serve notices |\n|---|---|---|---|",
+        flush=True,
+    )
+    replicas = sum(each.role == "replica" for each in runtime.services)
+    for number, kind in enumerate(asked.kinds or KINDS):
+        if number:
+            _settle(runtime.prometheus_url, replicas)
         parameters = resolve_parameters(kind, {}, runtime.backend).model_dump(mode="json")
         planned = InjectionSpec(kind=kind, target=TARGET).planned(asked.seconds, parameters)
         start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
@@ -91,12 +98,8 @@ def main() -> None:
         slow = sum(answered and took > 3 * usual for _, took, answered in after)
         first_bad = min((at for at, took, ok in after if not ok or took > 3 * usual), default=None)
         noticed = controller_lines(place.stack, start.timestamp())
-        print(
-            f"{kind:<22} users: {_after(first_bad, start)}; {failed} failed, {slow} slow of {len(after)}; "
-            f"Ray Serve: {_after(noticed[0][0] if noticed else None, start)} {noticed[0][1] if noticed else ''}",
-            flush=True,
-        )
-        _settle(runtime.prometheus_url, sum(each.role == "replica" for each in runtime.services))
+        serve = _after(noticed[0][0] if noticed else None, start) + (f" ({noticed[0][1]})" if noticed else "")
+        print(f"| `{kind}` | {_after(first_bad, start)} | {failed}, {slow} of {len(after)} | {serve} |", flush=True)
 
 
 def _settle(prometheus_url: str, replicas: int) -> None:

@@ -43,24 +43,21 @@ def rcarena(environment: dict[str, str], place: Path, *words: str) -> str:
 def test_a_run_sees_the_fault_acts_and_leaves_nothing(environment: dict[str, str], tmp_path: Path):
     place = tmp_path / "w"
     done = subprocess.run(command(place), env=environment, cwd=tmp_path, capture_output=True, text=True)
-    try:
-        assert done.returncode == 0, done.stdout + done.stderr
-        found = json.loads(done.stdout)
-        said = found.pop("said")
-        assert found == {
-            "baseline": [True, 0],
-            "recording": ["incident", 0, [], True],
-            "out": True,
-            "served": True,
-            "residue": [],
-            "stack": True,
-        }
-        assert any(line.startswith(f"eject of {TARGET} at ") for line in said)
-        journals = [json.loads(file.read_bytes()) for file in (place / "journal").glob("*.json")]
-        states = {each["kind"]: each["state"] for each in journals}
-        assert states == {"network-delay": "recovered", "eject": "recovered"}
-    finally:
-        rcarena(environment, place, "deploy", "down")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    said = found.pop("said")
+    assert found == {
+        "baseline": [True, 0],
+        "recording": ["incident", 0, [], True],
+        "out": True,
+        "served": True,
+        "residue": [],
+    }
+    assert any(line.startswith(f"eject of {TARGET} at ") for line in said)
+    journals = [json.loads(file.read_bytes()) for file in (place / "journal").glob("*.json")]
+    states = {each["kind"]: each["state"] for each in journals}
+    assert states == {"network-delay": "recovered", "eject": "recovered"}
+    assert not (place / "stack").exists()
 
 
 @pytest.mark.slow
