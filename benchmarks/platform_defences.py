@@ -1,6 +1,6 @@
 """How long the serving stack's own defences take to notice a fault of a replica, on the real local stack (root).
 
-``python benchmarks/platform_defences.py WORKSPACE [--seconds 70] [KIND …]``, with the stack of WORKSPACE up: for each
+``python benchmarks/platform_defences.py [--seconds 70] WORKSPACE [KIND …]``, with the stack of WORKSPACE up: for each
 kind it breaks one replica, sends a request every half a second, and prints a row: when users had their first request
 that failed or took more than three times the usual, how many there were, and when Ray Serve's controller wrote that the
 replica fails its health check. NGINX has one upstream in this stack, and of a group with one server it ignores

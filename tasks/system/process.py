@@ -95,6 +95,15 @@ def start_ticks(pid: int, proc: Path = PROC) -> int | None:
     return None if stat is None or stat.state in "ZX" else stat.start_ticks
 
 
+def age_s(pid: int, proc: Path = PROC) -> float | None:
+    """Return for how long (s) ``pid`` has run, None when it does not."""
+    ticks = start_ticks(pid, proc)
+    if ticks is None:
+        return None
+    up_s = float((proc / "uptime").read_text(encoding="ascii").split()[0])
+    return up_s - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def process_state(pid: int) -> str | None:
     """Return the state letter of ``pid``, None when it is gone."""
     stat = read_stat(pid)

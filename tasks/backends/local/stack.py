@@ -14,6 +14,7 @@ from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.export.base import TelemetrySources
 from tasks.stack import GATEWAY, HEAD
+from tasks.system.process import age_s
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,9 @@ STEADY_LATENCY_S = 2.0
 DOES_NOT_ANSWER = 'up{job="ray"} == 0'
 """Prometheus fetches the metrics of each service of Ray; its scrapes are a health check from outside."""
 CPU_OF_REPLICAS = 'sum(rate(container_cpu_usage_seconds_total{service=~"ray-replicas-.*"}[15s]))'
-HEALTHY_REPLICAS = "count(last_over_time(ray_serve_deployment_replica_healthy[15s]) == 1)"
+HEALTH_MEMORY_S = 15
+HEALTHY_REPLICAS = f"count(last_over_time(ray_serve_deployment_replica_healthy[{HEALTH_MEMORY_S}s]) == 1)"
+"""It counts a replica for so long after its end."""
 OPEN_REQUESTS = 'sum({__name__=~"ray_vllm_num_requests_(running|waiting)"})'
 """Ray exports a gauge only while it is being set: an idle engine has none, hence 0."""
 
@@ -38,6 +41,8 @@ class LocalStack(LiveStack):
     def unsteady(self) -> str | None:
         if not self.runtime.alive:
             raise StackNotRunningError("the stack has died")
+        if new := self._just_started():
+            return new
         try:
             replicas = instant_value(self.runtime.prometheus_url, HEALTHY_REPLICAS)
             open_requests = instant_value(self.runtime.prometheus_url, OPEN_REQUESTS)
@@ -48,6 +53,18 @@ class LocalStack(LiveStack):
         if open_requests > 0:
             return f"{open_requests:g} requests still open"
         return self.slow_or_failing(self._params.replicas, STEADY_LATENCY_S)
+
+    def _just_started(self) -> str | None:
+        """Return which replica has no process, or none as old as what Serve's health is remembered for."""
+        for service in self.runtime.services:
+            if service.role != "replica":
+                continue
+            ages = [age for pid in service.cgroup.pids() if (age := age_s(pid)) is not None]
+            if not ages:
+                return f"{service.name} has no process"
+            if max(ages) < HEALTH_MEMORY_S:
+                return f"{service.name} was started {max(ages):.0f} s ago"
+        return None
 
     def unresponsive(self) -> list[str]:
         try:
