@@ -344,7 +344,8 @@ class GuardParams(Frozen):
     ``max_out``, ``max_out_share``: replicas out at a time, and as a share of all. ``headroom``: what is left must carry
     the offered load times this. ``cooldown``: restart times until the next action on a target that was restarted;
     ``settle_s``: until that on one that was not, so that telemetry shows what it did. ``attempts``: actions
-    per incident, and per target within ``breaker_window_s``. ``breaker``: actions on the stack within that; one more,
+    per incident, and per target within ``breaker_window_s``. ``front_share``: of the requests must be bad before the
+    gateway or the head is acted on. ``breaker``: actions on the stack within that; one more,
     and a person must look. ``max_age_s``: how long ago the telemetry of the diagnosis may end.
     """
 
@@ -356,6 +357,7 @@ class GuardParams(Frozen):
     cooldown: Annotated[float, Field(ge=0, le=100)] = 1.5
     restart_s: Seconds = 90
     settle_s: Seconds = 30
+    front_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     attempts: Annotated[int, Field(ge=1, le=20)] = 2
     breaker: Annotated[int, Field(ge=1, le=1000)] = 4
     breaker_window_s: Seconds = 600

@@ -221,19 +221,20 @@ class _Case:
 
     def _of_policy(self, loop: Loop, since: Callable[[float | None], float | None]) -> Row:
         episode, policy = loop.episode, loop.policy
+        taken = [each for each in episode.taken if not each.failed]
         waits_s = self._params.remediate.evidence_s if policy.evidence_s is None else policy.evidence_s
         return {
             "policy": policy.name,
             "evidence_s": waits_s if policy.method else None,
             "code": _code(policy),
             "localise_s": since(episode.diagnosed_s),
-            "act_s": since(episode.taken[0].at_s if episode.taken else None),
+            "act_s": since(taken[0].at_s if taken else None),
             "named": episode.named or "",
-            "actions": len(episode.taken),
-            "wrong": sum(is_wrong(each, self._truth) for each in episode.taken),
+            "actions": len(taken),
+            "wrong": sum(is_wrong(each, self._truth) for each in taken),
             "taken": [
                 {**asdict(each.proposal), "at_s": since(each.at_s), "wrong": is_wrong(each, self._truth)}
-                for each in episode.taken
+                for each in taken
             ],
             "refused": [
                 {

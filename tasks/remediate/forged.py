@@ -70,7 +70,7 @@ def _close(truth: Truth, roles: Mapping[str, Role], now_s: float, rng: np.random
 
 
 def _gateway(truth: Truth, roles: Mapping[str, Role], now_s: float, rng: np.random.Generator) -> Diagnosis:
-    return _of(roles, [(_with_role(roles, "gateway"), UNKNOWN)], now_s)
+    return _of(roles, [(_with_role(roles, "gateway"), "process-freeze")], now_s)
 
 
 def _head(truth: Truth, roles: Mapping[str, Role], now_s: float, rng: np.random.Generator) -> Diagnosis:
@@ -108,7 +108,7 @@ def _sure(truth: Truth, roles: Mapping[str, Role], now_s: float, rng: np.random.
 FORGERIES: Mapping[str, Forgery] = {
     "unsure": Forgery("a healthy replica, p = 0.2", _unsure),
     "close": Forgery("a healthy replica, 2 % ahead of all others", _close),
-    "gateway": Forgery("the gateway, without a kind", _gateway),
+    "gateway": Forgery("the gateway, sure, frozen", _gateway),
     "head": Forgery("the head, without a kind", _head),
     "old": Forgery("the true replica, by telemetry of ten minutes ago", _old),
     "load": Forgery("a healthy replica, of the kind workload", _load),

@@ -42,17 +42,19 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Taken:
-    """An action that was carried out. ``back_s``: from when its target serves again."""
+    """An action that was carried out, or tried in vain (``failed``). ``back_s``: from when its target serves again."""
 
     proposal: Proposal
     at_s: float
     back_s: float
+    failed: bool = False
 
 
 @dataclass(frozen=True)
 class StackState:
     """``out``: replicas that serve nothing now, by whatever cause. ``load_share``: offered load as a share of what all
-    replicas can carry, None: not known. ``taken``: actions of this incident; ``earlier``: those of others."""
+    replicas can carry, ``bad_share``: of the requests of the last minute or so; None: not known. ``taken``: actions of
+    this incident; ``earlier``: those of others."""
 
     now_s: float
     roles: Mapping[str, Role]
@@ -60,6 +62,7 @@ class StackState:
     load_share: float | None
     taken: tuple[Taken, ...] = ()
     earlier: tuple[Taken, ...] = ()
+    bad_share: float | None = None
 
     def on(self, target: str, since_s: float) -> list[Taken]:
         """Return the actions on a target that are of this incident or not older than ``since_s``."""
@@ -118,13 +121,16 @@ def fresh(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, pa
     return None
 
 
-def own_evidence(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, _: GuardParams) -> str | None:
-    """Gateway and head wait for all replicas: an action on them needs a root and a kind that are their own."""
+def own_evidence(proposal: Proposal, diagnosis: Diagnosis | None, state: StackState, params: GuardParams) -> str | None:
+    """Gateway and head wait for all replicas, and all users for them: an action on them needs a root and a kind that
+    are their own, and as many bad requests as a fault of what serves all makes."""
     if state.roles.get(proposal.target) == "replica":
         return None
     root = _root(proposal, diagnosis)
     if root is None or not root.kind or root.kind == UNKNOWN:
         return f"{proposal.target} serves all, and no evidence of its own names it"
+    if state.bad_share is not None and state.bad_share < params.front_share:
+        return f"{proposal.target} serves all, but only {state.bad_share:.1%} of the requests are bad"
     return None
 
 

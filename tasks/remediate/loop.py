@@ -99,6 +99,11 @@ class Watch:
             return replace(seen, sounding=False)
         return seen
 
+    def bad_share(self, window_s: float) -> float | None:
+        """Return the share of bad requests among those decided in the last window; None: there are none."""
+        decided, bad = self.judged.share(self.now_s - window_s, self.now_s)
+        return bad / decided if decided else None
+
     def goes_on(self, since_s: float, setting: Setting) -> bool:
         """Return whether requests that were due after ``since_s`` alone are an alarm."""
         return alarm(self.judged.due(since_s), setting.slo, self.now_s, setting.params.slo)
@@ -122,19 +127,21 @@ class Loop:
             return None
         if sounding:
             self._look(patient, watch)
-        proposal = self.policy.propose(self._situation(patient, sounding))
+        proposal = self.policy.propose(self._situation(patient, watch, sounding))
         if proposal is None:
             return None
-        state = self._state(patient)
+        state = self._state(patient, watch)
         found = tuple(refusals(proposal, self._diagnosis, state, self._params.guards, self.policy.guards))
         if not found:
             return proposal
         self._refuse(Refused(state.now_s, proposal, found))
         return None
 
-    def done(self, proposal: Proposal, at_s: float, out_s: float) -> None:
-        """Take note of an action that was carried out."""
-        self.episode.taken.append(Taken(proposal, at_s, at_s + out_s))
+    def done(self, proposal: Proposal, at_s: float, out_s: float, failure: str | None = None) -> None:
+        """Take note of an action that was carried out, or of why it was not."""
+        self.episode.taken.append(Taken(proposal, at_s, at_s + out_s, failed=failure is not None))
+        if failure is not None:
+            self.episode.failures.append(failure)
         self._next_look_s = max(self._next_look_s, at_s + self._params.diagnose_again_s)
 
     def _has_not_helped(self, watch: Watch) -> bool:
@@ -182,7 +189,7 @@ class Loop:
         ):
             self.episode.refused.append(refused)
 
-    def _state(self, patient: Patient) -> StackState:
+    def _state(self, patient: Patient, watch: Watch) -> StackState:
         now_s = patient.now_s
         out = {each.proposal.target for each in self.episode.taken if each.back_s > now_s}
         out |= set(patient.unresponsive())
@@ -192,15 +199,16 @@ class Loop:
             out=frozenset(name for name in out if self._setting.roles.get(name) == "replica"),
             load_share=patient.load_share(),
             taken=tuple(self.episode.taken),
+            bad_share=watch.bad_share(self._params.slo.window_s),
         )
 
-    def _situation(self, patient: Patient, sounding: bool) -> Situation:
+    def _situation(self, patient: Patient, watch: Watch, sounding: bool) -> Situation:
         now_s = patient.now_s
         silent = set(patient.unresponsive())
         self._silent_since = {name: self._silent_since.get(name, now_s) for name in silent}
         return Situation(
             alarm=sounding,
-            state=self._state(patient),
+            state=self._state(patient, watch),
             diagnosis=self._diagnosis,
             silent_s={name: now_s - since for name, since in self._silent_since.items()},
             truth=self._setting.truth,
@@ -265,9 +273,7 @@ def _act(patient: Patient, group: Sequence[tuple[Loop, Proposal]]) -> None:
         failure = f"{proposal.action} of {proposal.target}: {error}"
         log.info("%s: %s", first.policy.name, failure)
     for loop, wish in group:
-        loop.done(wish, now_s, out_s)
-        if failure is not None:
-            loop.episode.failures.append(failure)
+        loop.done(wish, now_s, out_s, failure)
 
 
 def baseline_slo(patient: Patient, params: RemediateParams) -> Slo:

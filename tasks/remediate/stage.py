@@ -27,10 +27,10 @@ def publish(rows: Sequence[Mapping[str, Any]], directory: Path, score: ScorePara
     sli(rows).to_parquet(directory / SLI, index=False)
     told = [{name: value for name, value in row.items() if name != "sli"} for row in rows]
     write_durably(directory / TIMELINES, json.dumps(told, indent=1).encode())
-    asked: dict[str, Any] = {"samples": score.bootstrap_samples, "confidence": score.confidence, "seed": score.seed}
+    samples, confidence, seed = score.bootstrap_samples, score.confidence, score.seed
     found = {
-        "summary": summary(table, **asked),
-        "windows": windows(table, **asked),
+        "summary": summary(table, samples=samples, confidence=confidence, seed=seed),
+        "windows": windows(table, samples=samples, confidence=confidence, seed=seed),
         "harm": harm(table, score.confidence),
         "refused": refused(rows),
         "prevented": prevented(rows),

@@ -77,13 +77,13 @@ def refused(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def prevented(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return what became of diagnoses that were wrong on purpose: ``policy``, ``cases`` in which it proposed anything,
-    ``acted``, ``actions``, ``wrong``, ``guards`` (guard -> cases in which it refused a proposal) and
+    """Return what became of diagnoses that were wrong on purpose: ``policy``, ``cases`` with an alarm, ``acted``: those
+    in which it acted, ``actions``, ``wrong``, ``guards`` (guard -> cases in which it refused a proposal) and
     ``bad_request_ratio`` (geometric mean against ``none``)."""
     none = {row["case_id"]: row["bad_request_s"] for row in rows if row["policy"] == NONE}
     found = []
     for name in sorted({row["policy"] for row in rows if row["policy"].startswith(f"{FORGED}:")}):
-        own = [row for row in rows if row["policy"] == name and (row["taken"] or row["refused"])]
+        own = [row for row in rows if row["policy"] == name and row["detect_s"] is not None]
         guards: dict[str, int] = {}
         for row in own:
             for guard in {each for refusal in row["refused"] for each in refusal["guards"]}:

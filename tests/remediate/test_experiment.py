@@ -85,6 +85,16 @@ def test_the_tables_are_what_the_episodes_say(done: tuple[Workspace, Params, lis
     assert survival(part)[0] == (0.0, 1.0)
 
 
+def test_policies_that_share_a_world_fare_as_alone(done: tuple[Workspace, Params, list[dict]], tmp_path: Path):
+    _, asked, rows = done
+    plan = next(each for each in plan_campaign(asked) if each.injections)
+    Workspace(tmp_path).episodes.mkdir()
+    experiment.run_case(asked, Workspace(tmp_path), plan, ["oracle"], str)
+    (file,) = tmp_path.rglob("*-oracle.json")
+    alone = json.loads(file.read_bytes())
+    assert alone == next(row for row in rows if (row["case_id"], row["policy"]) == (plan.case_id, "oracle"))
+
+
 def test_no_experiment_has_no_tables(tmp_path: Path):
     assert read_tables(tmp_path) is None
 

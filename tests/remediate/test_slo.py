@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tasks.params import SloParams
-from tasks.remediate.slo import Slo, alarm, calm, judge, mitigated_at, promised
+from tasks.remediate.slo import Slo, alarm, calm, judge, mitigated_at, onset, promised
 
 PARAMS = SloParams()
 SLO = Slo(0.5, 0.1, 0.01)
@@ -87,3 +87,28 @@ def test_it_is_over_at_the_first_steady_window_that_keeps_the_promise():
     assert calm(judged, SLO, 80, 95)
     assert not calm(judged, SLO, 60, 70)
     assert mitigated_at(judge(stream(50, 100, 0.5), SLO, 100.0, 20.0), SLO, 55.0, 95.0, PARAMS) is None
+
+
+def test_what_is_rare_is_seen_by_the_long_window():
+    judged = judge(stream(20, 100, 0.05), SLO, 100.0, 20.0)
+    rare = Slo(0.5, 0.1, 0.012)
+    assert not alarm(judged, rare, 24.0, PARAMS)
+    assert alarm(judged, rare, 99.0, PARAMS)
+
+
+def test_a_few_requests_that_hang_are_an_alarm():
+    at = list(np.arange(0, 40, 0.1))
+    hung = [35.0 <= each < 35.4 for each in at]
+    first = [np.nan if each else t + 0.2 for t, each in zip(at, hung, strict=True)]
+    judged = judge(requests(at, first, [each + 0.7 for each in first]), SLO, 46.0, 20.0)
+    assert int(judged.bad.sum()) == 4
+    assert alarm(judged, SLO, 46.0, PARAMS)
+    late = [t + (0.6 if each else 0.2) for t, each in zip(at, hung, strict=True)]
+    assert not alarm(judge(requests(at, late, [each + 0.5 for each in late]), SLO, 46.0, 20.0), SLO, 46.0, PARAMS)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_the_onset_is_where_bad_requests_begin(share: float):
+    judged = judge(stream(60, 100, share), SLO, 75.0, 20.0)
+    assert alarm(judged, SLO, 75.0, PARAMS)
+    assert onset(judged, SLO, 75.0, PARAMS) == pytest.approx(60, abs=3)

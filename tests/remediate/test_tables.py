@@ -1,0 +1,128 @@
+"""The figures of the experiment on rows whose answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.remediate.tables import ALL_KINDS, episodes, harm, prevented, sli, summary, windows
+
+HORIZON_S = 100.0
+
+
+def row(case: int, policy: str, bad_request_s: float, mitigate_s: float | None = None, **more: Any) -> dict[str, Any]:
+    plain = {
+        "case_id": f"c{case}",
+        "block": f"c{case}",
+        "seed": case,
+        "backend": "simulated",
+        "scenario": "",
+        "kind": "cpu-stress",
+        "target": f"r{case % 5}",
+        "policy": policy,
+        "evidence_s": None,
+        "detect_s": 10.0,
+        "onset_s": 1.0,
+        "localise_s": None,
+        "act_s": None,
+        "mitigate_s": mitigate_s,
+        "horizon_s": HORIZON_S,
+        "bad_request_s": bad_request_s,
+        "bad": 5,
+        "requests": 100,
+        "named": "",
+        "actions": 0,
+        "wrong": 0,
+        "taken": [],
+        "refused": [],
+        "sli": {"at_s": [-5.0, 0.0], "requests": [3, 4], "bad": [0, 1], "first_token_p95_s": [0.1, None]},
+    }
+    return plain | more
+
+
+def of(rows: list[dict[str, Any]], policy: str, kind: str = ALL_KINDS) -> dict[str, Any]:
+    found = summary(episodes(rows), samples=200).set_index(["kind", "policy"])
+    return found.loc[(kind, policy)].to_dict()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(1, 500), st.floats(0, 1)), min_size=6, max_size=12),
+    st.floats(0.1, 3),
+)
+def test_a_ratio_that_is_the_same_in_every_case_is_that_ratio(cases: list[tuple[float, float]], factor: float):
+    rows = []
+    for i, (harm_s, early) in enumerate(cases):
+        rows += [row(i, "none", harm_s), row(i, "oracle", (harm_s + 1) * factor - 1, early * HORIZON_S)]
+    found = of(rows, "oracle")
+    assert found["ratio"] == pytest.approx(factor)
+    assert (found["ratio_low"], found["ratio_high"]) == pytest.approx((factor, factor))
+    assert 0 <= found["rmst_low"] <= found["rmst_ratio"] <= found["rmst_high"] <= 1
+    assert found["mttm_s"] == pytest.approx(np.mean([early for _, early in cases]) * HORIZON_S)
+    assert of(rows, "none")["gain"] == 0
+
+
+def test_what_is_not_mitigated_counts_until_the_horizon():
+    rows = [row(i, "none", 10) for i in range(4)] + [row(i, "oracle", 5, 20 if i else None) for i in range(4)]
+    found = of(rows, "oracle")
+    assert (found["mttm_s"], found["mitigated"]) == (40.0, 3)
+    assert found["rmst_ratio"] == pytest.approx(0.4)
+
+
+def test_the_gain_is_a_share_of_the_oracles():
+    rows = []
+    for i in range(5):
+        rows += [row(i, "none", 100), row(i, "oracle", 20), row(i, "table:peerwise", 40)]
+    assert of(rows, "table:peerwise")["gain"] == pytest.approx(0.75)
+
+
+def test_variants_and_forgeries_have_tables_of_their_own():
+    rows = []
+    for i in range(6):
+        rows += [
+            row(i, "none", 100),
+            row(i, "table:peerwise", 20, 20, evidence_s=0.0),
+            row(i, "table:peerwise@40", 60, 60, evidence_s=40.0),
+            row(
+                i,
+                "forged:sure",
+                110,
+                actions=1,
+                wrong=1,
+                taken=[{}],
+                refused=[{"guards": {"few-out": "", "ahead": ""}}],
+            ),
+            row(i, "forged:old", 100, refused=[{"guards": {"fresh": ""}}]),
+        ]
+    assert set(summary(episodes(rows), samples=200)["policy"]) == {"none", "table:peerwise"}
+    curve = windows(episodes(rows), samples=200)
+    assert curve["evidence_s"].tolist() == [0, 40]
+    assert curve["mttm_s"].tolist() == [20, 60]
+    stopped = prevented(rows).set_index("policy")
+    assert stopped.loc["forged:old", "acted"] == 0
+    assert stopped.loc["forged:sure", "guards"] == {"ahead": 6, "few-out": 6}
+    assert stopped.loc["forged:sure", "wrong"] == 6
+    assert stopped.loc["forged:sure", "bad_request_ratio"] == pytest.approx(111 / 101)
+
+
+def test_only_cases_with_an_alarm_count():
+    rows = [row(i, policy, 10, detect_s=None if i else 5.0) for i in range(4) for policy in ("none", "oracle")]
+    assert of(rows, "none")["cases"] == 1
+
+
+def test_harm_is_counted_where_nothing_is_broken():
+    rows = [row(i, policy, 1, kind="none", actions=int(i == 0)) for i in range(4) for policy in ("none", "oracle")]
+    found = harm(episodes(rows)).set_index("policy")
+    assert (found.loc["oracle", "cases"], found.loc["oracle", "acted"]) == (4, 1)
+    assert 0 < found.loc["oracle", "acted_low"] < 0.25 < found.loc["oracle", "acted_high"]
+
+
+def test_the_series_has_a_row_per_run_and_step():
+    found = sli([row(0, "none", 1), row(0, "oracle", 1)])
+    assert len(found) == 4
+    assert found["bad"].sum() == 2
+    assert sli([]).empty
