@@ -98,13 +98,14 @@ def test_what_is_rare_is_seen_by_the_long_window():
 
 def test_a_few_requests_that_hang_are_an_alarm():
     at = list(np.arange(0, 40, 0.1))
-    hung = [35.0 <= each < 35.4 for each in at]
+    rare = Slo(0.5, 0.1, 0.001)
+    hung = [34.95 <= each < 35.45 for each in at]
     first = [np.nan if each else t + 0.2 for t, each in zip(at, hung, strict=True)]
-    judged = judge(requests(at, first, [each + 0.7 for each in first]), SLO, 46.0, 20.0)
-    assert int(judged.bad.sum()) == 4
-    assert alarm(judged, SLO, 46.0, PARAMS)
+    judged = judge(requests(at, first, [each + 0.7 for each in first]), rare, 46.0, 20.0)
+    assert int(judged.bad.sum()) == 5
+    assert alarm(judged, rare, 46.0, PARAMS)
     late = [t + (0.6 if each else 0.2) for t, each in zip(at, hung, strict=True)]
-    assert not alarm(judge(requests(at, late, [each + 0.5 for each in late]), SLO, 46.0, 20.0), SLO, 46.0, PARAMS)
+    assert not alarm(judge(requests(at, late, [each + 0.5 for each in late]), rare, 46.0, 20.0), rare, 46.0, PARAMS)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
