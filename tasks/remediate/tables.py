@@ -15,6 +15,8 @@ from tasks.score.comparison import holm
 from tasks.score.intervals import wilson_interval
 
 ALL_KINDS = "all faults"
+MIN_CLUSTERS = 4
+"""Of fewer targets a bootstrap says no more than how their means lie; there are no bounds."""
 EPISODE_COLUMNS = {
     "case_id": "string",
     "block": "string",
@@ -251,7 +253,7 @@ def _ratio_bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the sum of each column of ``above`` (cases, columns) over that of ``below`` (cases,)."""
     index, drawn = _drawn(clusters, samples, label)
-    if drawn.shape[1] < 2:
+    if drawn.shape[1] < MIN_CLUSTERS:
         return np.full(above.shape[1], np.nan), np.full(above.shape[1], np.nan)
     sums, under = np.zeros((drawn.shape[1], above.shape[1])), np.bincount(index, weights=below)
     np.add.at(sums, index, above)

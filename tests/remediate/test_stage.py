@@ -12,7 +12,7 @@ from tasks.errors import ParamsError
 from tasks.params import Params, validated
 from tasks.remediate import experiment
 from tasks.remediate.stage import publish_nothing, read_tables, read_timelines
-from tasks.remediate.tables import episodes, windows
+from tasks.remediate.tables import episodes, summary, windows
 from tests.remediate.campaign import params
 from tests.remediate.runs import run
 
@@ -76,3 +76,14 @@ def test_one_case_of_a_stage_that_is_off_leaves_the_tables(tmp_path: Path):
     (tmp_path / "remediation" / "tables.json").write_text('{"kept": []}')
     remediate(if_enabled=True, case=["case-1"], params=written(tmp_path, params()), workspace=tmp_path)
     assert read_tables(tmp_path / "remediation") == {"kept": []}
+
+
+@pytest.mark.parametrize(("targets", "bounded"), [(3, False), (4, True)])
+def test_few_targets_have_no_bounds(targets: int, bounded: bool):
+    rows = [
+        run(f"case-{i}", "cpu-stress", name, target=f"ray-replicas-{i}", bad_request_s=20.0 - i * (name == "oracle"))
+        for i in range(targets)
+        for name in ("none", "oracle")
+    ]
+    found = summary(episodes(rows)).set_index(["kind", "policy"]).loc[("all faults", "oracle")]
+    assert found[["ratio_low", "rmst_high"]].notna().tolist() == [bounded, bounded]
