@@ -197,11 +197,10 @@ def _down(_: Parameters) -> Apply:
     return apply
 
 
-_GONE = Shown(metrics.CPU_USAGE, "fall", 0.5)
-for _kind in ("process-kill", "engine-kill", "pod-kill"):
-    _fault(_kind, _GONE, lasts_s=_until_restarted)(_down)
-_fault("service-restart", Shown(metrics.PROCESSES, "fall", quantile=0), lasts_s=_until_restarted)(_down)
-_fault("pod-failure", _GONE)(_down)
+_FEWER_PROCESSES = Shown(metrics.PROCESSES, "fall", quantile=0)
+for _kind in ("process-kill", "engine-kill", "pod-kill", "service-restart"):
+    _fault(_kind, _FEWER_PROCESSES, lasts_s=_until_restarted)(_down)
+_fault("pod-failure", Shown(metrics.CPU_USAGE, "fall", 0.5))(_down)
 
 
 def _lost(_: Parameters) -> Apply:

@@ -29,6 +29,7 @@ TOY_KINDS = (
     ("process-freeze", "ray-head"),
     ("process-freeze", "ray-replicas-2"),
     ("process-kill", "ray-replicas-0"),
+    ("process-kill", "nginx-proxy"),
     ("accelerator-throttle", "ray-replicas-1"),
 )
 
