@@ -103,6 +103,36 @@ class RecoveryTables:
             cells += [_ratio(row), _time(row), f"{row['wrong']} of {row['actions']}"]
         return cells
 
+    def pairs(self, label: str, *policies: str) -> str:
+        """Bad request-seconds of some policies on each kind, without intervals: for few pairs."""
+        kinds = sorted({row["kind"] for row in self.rows(label, "summary")} - {ALL_KINDS})
+        cells = (
+            (
+                f"`{kind}`",
+                row["cases"],
+                f"`{policy}`",
+                _number(row["bad_request_s"], ".1f"),
+                _ABSENT if row["ratio"] is None else short(row["ratio"]),
+                _number(row["detect_s"], ".0f"),
+                _number(row["localise_s"], ".0f"),
+                f"{row['wrong']} of {row['actions']}",
+            )
+            for kind in (*kinds, ALL_KINDS)
+            for policy in (NONE, *policies)
+            for row in [self.row(label, policy, kind)]
+        )
+        head = (
+            "kind",
+            "pairs",
+            "policy",
+            "bad request-seconds",
+            "ratio",
+            "alarm (s)",
+            "diagnosis (s)",
+            "wrong actions",
+        )
+        return table(head, cells)
+
     def harm(self, label: str) -> str:
         """How often each policy acts where nothing is broken."""
         cells = (

@@ -47,6 +47,9 @@ def test_tables(tables: RecoveryTables) -> None:
     assert kinds[2].endswith(" | 0 of 2 |")
     assert "| `restart-random` | surge | 1 | 1.00 [.21, 1.00] (1 of 1) |" in tables.harm("made-up")
     assert tables.plain("made-up", "refused", "guard", "would_be_wrong").splitlines()[0] == "| guard | would be wrong |"
+    pairs = tables.pairs("made-up", "table:peerwise").splitlines()
+    assert pairs[3] == "| `cpu-stress` | 2 | `table:peerwise` | 6.0 | .33 | 10 | 20 | 0 of 2 |"
+    assert pairs[-1].startswith("| `all faults` | 4 | `table:peerwise` | 6.5 | .35 |")
     goals = tables.goals("made-up", "table:peerwise").splitlines()
     assert goals[3] == "| MTTM, of that without | ≤ .50 | 40 s (.40 [.40, .40]) | surely |"
     assert goals[4] == "| wrong actions | ≤ .05 | .00 [.00, .49] (0 of 4) | yes, its interval not |"
