@@ -92,7 +92,7 @@ def test_what_was_done_to_a_target_counts_whatever_the_incident_is_called(
 ):
     done = SimpleNamespace(
         began=True,
-        start_at=datetime.now(UTC) - timedelta(seconds=30),
+        start_at=datetime.now(UTC) - timedelta(seconds=5),
         injection_id="incident-of-before.eject",
         kind="eject",
         target=SimpleNamespace(name=TARGET),
