@@ -6,6 +6,7 @@ import pytest
 
 from tasks.rca.method import Finding
 from tasks.study.data import StudyData
+from tasks.study.figures import kind_accuracy
 from tasks.study.tables import Tables, table
 
 
@@ -141,6 +142,16 @@ def test_versions_say_what_they_had_seen(t: Tables) -> None:
     ]
     assert lines[1][3] == str(t.ac1("baro", "unseen"))
     assert lines[3][3] == str(t.ac1("nsigma", "unseen"))
+
+
+def test_first_looks_are_by_the_newest_version_that_had_not_seen_the_campaign(t: Tables) -> None:
+    """Only the first version, which is ``baro`` here, had not seen ``new``; nothing counts for ``dev``."""
+    found = rows(t.first_looks())
+    assert found["kind right, of roots named"][1] == str(kind_accuracy(t.data.of("baro", "unseen")))
+    assert found["better than the best of the 24 (`tracerca@paper`)"][1] == "0 : 5 of 5, p (Holm) 0.25"
+    assert rows(t.tests_of_first_looks())["tracerca@paper"][:3] == ["5", "0", "5"]
+    again = replace(t.data, versions={"first": replace(t.data.versions["first"], seen=frozenset({"dev", "new"}))})
+    assert "one fault" not in Tables(again).first_looks()
 
 
 def test_the_load_is_named_or_not(t: Tables) -> None:
