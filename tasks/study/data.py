@@ -150,7 +150,7 @@ class StudyData:
 
 
 def read_data(study: Study, place: Path) -> StudyData:
-    """Read records and scores.
+    """Read records and scores. A campaign on which a variant, or another inject time, is not scored is left out there.
 
     Raises:
         ScoreError: a campaign is not scored, or its scores are not what the score stage writes.
@@ -175,10 +175,14 @@ def read_data(study: Study, place: Path) -> StudyData:
         for row in files.rankings.drop_duplicates("method").to_dict("records"):
             methods[row["method"]] = MethodFacts(row["method"], row["family"], row["beyond"], row["reference"])
         outcomes += _outcomes(of_campaign, files)
-        for label, found in variants.items():
-            found += _outcomes(of_campaign, _scores(scores_of(place, campaign, label), records))
-        for label, found in times.items():
-            found += _outcomes(of_campaign, _scores(scores_of(place, campaign, time=label), records))
+        others = [(found, scores_of(place, campaign, label)) for label, found in variants.items()]
+        others += [(found, scores_of(place, campaign, time=label)) for label, found in times.items()]
+        for found, folder in others:
+            of_other = read_score_files(folder)
+            if of_other is None:
+                log.warning("%s: no scores; the campaign is left out there", folder)
+            else:
+                found += _outcomes(of_campaign, of_other)
         for label, found in versions.items():
             kept = study.params.versions[label].scores
             recorded = None if kept is None else read_score_files(study.path(kept) / campaign.name)

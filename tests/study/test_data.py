@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from tasks.score.errors import ScoreError
 from tasks.study.data import StudyData, read_data
-from tasks.study.plan import Study
+from tasks.study.plan import Study, folder_of
 
 
 def test_cases_are_grouped_by_what_was_really_done(data: StudyData) -> None:
@@ -61,6 +62,14 @@ def test_variants_and_splits_stay_apart(data: StudyData) -> None:
 def test_a_campaign_without_scores_is_named(study: Study, tmp_path: Path) -> None:
     with pytest.raises(ScoreError, match=r"dev/scores: no scores; run the same command without --as-is"):
         read_data(study, tmp_path)
+
+
+def test_a_campaign_without_scores_of_a_variant_is_left_out_there(study: Study, root: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(root / "place", tmp_path / "place")
+    shutil.rmtree(place / "dev" / folder_of("no eyes"))
+    data = read_data(study, place)
+    assert {o.case.campaign for o in data.variants["no eyes"]} == {"new"}
+    assert {o.case.campaign for o in data.times["10 s late"]} == {"dev", "new"}
 
 
 def test_simulated_cases_stand_beside_no_recorded_ones(study: Study, root: Path) -> None:
