@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tasks.remediate.tables import ALL_KINDS, episodes, harm, prevented, sli, summary, windows
 
@@ -49,21 +47,17 @@ def of(rows: list[dict[str, Any]], policy: str, kind: str = ALL_KINDS) -> dict[s
     return found.loc[(kind, policy)].to_dict()
 
 
-@settings(max_examples=8, deadline=None)
-@given(
-    st.lists(st.tuples(st.floats(1, 500), st.floats(0, 1)), min_size=6, max_size=12),
-    st.floats(0.1, 3),
-)
-def test_a_ratio_that_is_the_same_in_every_case_is_that_ratio(cases: list[tuple[float, float]], factor: float):
-    rows = []
-    for i, (harm_s, early) in enumerate(cases):
-        rows += [row(i, "none", harm_s), row(i, "oracle", (harm_s + 1) * factor - 1, early * HORIZON_S)]
+@pytest.mark.parametrize("factor", [0.1, 1.0, 2.5])
+def test_a_ratio_that_is_the_same_in_every_case_is_that_ratio(factor: float):
+    rng, rows = np.random.default_rng(round(factor * 10)), []
+    harm_s, early = rng.uniform(1, 500, 9), rng.random(9)
+    for i in range(9):
+        rows += [row(i, "none", harm_s[i]), row(i, "oracle", (harm_s[i] + 1) * factor - 1, early[i] * HORIZON_S)]
     found = of(rows, "oracle")
     assert found["ratio"] == pytest.approx(factor)
     assert (found["ratio_low"], found["ratio_high"]) == pytest.approx((factor, factor))
-    assert -1e-9 <= found["rmst_low"] <= found["rmst_high"] <= 1 + 1e-9
-    assert found["mttm_s"] == pytest.approx(np.mean([early for _, early in cases]) * HORIZON_S)
-    assert of(rows, "none")["gain"] == 0
+    assert 0 <= found["rmst_low"] < found["rmst_high"] <= 1
+    assert found["mttm_s"] == pytest.approx(np.mean(early) * HORIZON_S)
 
 
 def test_what_is_not_mitigated_counts_until_the_horizon():
