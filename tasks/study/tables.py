@@ -358,7 +358,7 @@ class Tables:
         for campaign in self.data.study.campaigns:
             fresh = (
                 [outcome for outcome in version.outcomes if outcome.case.campaign == campaign.name]
-                for version in reversed(self.data.versions.values())
+                for version in reversed(list(self.data.versions.values()))
                 if campaign.name not in version.seen
             )
             found += next((outcomes for outcomes in fresh if outcomes), [])
