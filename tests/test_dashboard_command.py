@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Any:
 def test_files_are_written(run: Any, tmp_path: Path) -> None:
     done = run()
     assert done.exit_code == 0, done.output
-    assert "1 panels" in done.stdout
+    assert "2 panels" in done.stdout  # requests that run, and scrapes that succeed
     board = json.loads((tmp_path / "grafana/dashboards/attached.json").read_text())
     assert (board["uid"], board["title"]) == ("rcarena-attached", "RCArena: attached")
     for name in ("dashboards", "datasources"):

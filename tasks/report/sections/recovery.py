@@ -35,7 +35,7 @@ AXIS_WIDTH = 230.0
 _MOST_TICKS = 5
 
 
-@section(link="Recovery", title="Recovery: what does acting on the answer spare users?", order=65)
+@section(link="Recovery", title="Recovery: what does acting on the answer spare users?", order=67)
 def render(report: ReportData) -> Markup | None:
     recovery = report.recovery
     if recovery is None:
