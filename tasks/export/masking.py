@@ -19,9 +19,14 @@ from tasks.case import SIGNALS, SignalName, as_signal
 MASK: Final = "(masked)"
 
 _KEY: Final = (
-    r"(?:(?:prompt|generated|input|output|reasoning|delta|raw|user|system|full|negative)_)?"
-    r"(?:prompts?|messages|contents?|texts?|inputs?|outputs?|completions?)"
+    r"(?:(?:prompt|generated|input|output|reasoning|delta|raw|user|system|full|negative|chat|engine|encoder|decoder"
+    r"|rendered|formatted|request|response|model|assistant|text)_)?"
+    r"(?:prompts?|messages|contents?|texts?|inputs?|outputs?|completions?)(?:_\d{1,2})?"
 )
+_QUOTED_KEY: Final = (
+    r"stop|bad_words|reasoning|refusal|arguments|query|queries|documents?|questions?|instructions?|input_value"
+)
+"""What holds text of users only where it stands in quotes; ``input_value``: of pydantic's errors."""
 _IDS: Final = r"(?:(?:prompt|generated|input|output)_(?:token_)?ids|token_ids)"
 _SEPARATOR: Final = r"""\\*['"]?\s*[:=]\s*"""
 _QUOTED: Final = (
@@ -43,9 +48,9 @@ PROMPTS_IN_LOGS: Final = (
     rf"(?is)\b({_KEY})({_SEPARATOR})(?:[bru]?(?:{_QUOTED})|{_STRINGS}|[\[{{].*|\(\s*\\*['\"\[{{].*)",
     rf"(?is)\b({_IDS})({_SEPARATOR}){_NUMBERS}",
     _IN_QUERY,
-    rf"(?is)\b(stop|bad_words)({_SEPARATOR})(?:{_QUOTED}|{_STRINGS}|\[.*)",
+    rf"(?is)\b({_QUOTED_KEY})({_SEPARATOR})(?:[bru]?(?:{_QUOTED})|{_STRINGS}|[\[{{].*)",
     rf"(?is)\b(structured_outputs|guided_decoding|response_format|extra_args|tools)({_SEPARATOR})(?:\w+\(|\\*['\"\[{{]).*",
-    r"(?is)(<\|\w+\|>|<(?:start_of_turn|\w*bos\w*)>|\[/?INST\])().*",
+    r"(?is)(<[|｜][^<>|｜]{1,40}[|｜]>|<(?:start_of_turn|\w*bos\w*)>|\[/?INST\])().*",
 )
 """Places where engines and servers print what a user asked and what was answered, such as vLLM's ``Received request
 …: prompt: '…'`` and ``Generated response …: output: '…'``, and SGLang's ``text='…'``. Key and separator stay. A list
@@ -56,21 +61,24 @@ _PLAIN_KEY: Final = (
     rf"\b{_KEY}(?:\s?(?:\[\w{{0,8}}\]|\([^()\n]{{0,40}}\)|\#?\d{{1,9}}|text|string))?"
     r"""\\*['"]?\s*(?:[:=]>?|->)\s*"""
 )
+_FIELD: Final = r"""\\*['"]?[\w.-]+\\*['"]?\s*[:=]"""
 _OVER: Final = (
-    r"""\s*(?:\Z|[.,]\s*\Z|[)\]}&|;>]|\\*['"]|[,.]?\s*\\*['"]?[\w.-]+\\*['"]?\s*[:=]|,?\s*\\*['"]?[{\[]|HTTP/)"""
+    r"""(?:\s*[)\]}>]|\\*['"])*"""
+    rf"""(?:\s*(?:[.,]\s*)?\Z|\s*[,&|;]\s*(?:{_FIELD}|\\*['"]?[{{\[])|\s+[\w.-]+=|\s+HTTP/)"""
 )
 _SAFE: Final = (
     r"(?:\(masked\)|none|null|true|false"
-    r"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?(?:\s?(?:%|tokens?|chars|bytes|[kmg]i?b|[mu]?s\b))?)"
+    r"|[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?:\s?(?:%|tokens?|chars|bytes|[kmg]i?b|[mu]?s\b))?)"
 )
 _PLAIN: Final = re.compile(rf"(?ais)({_PLAIN_KEY})(?!\\*['\"]?{_SAFE}{_OVER})\S.*")
 _MAY_BE_PLAIN: Final = rf"(?is){_PLAIN_KEY}\S"
 """Text without quotes (``prompt: hello``). Nothing says where it ends, so all of the line after the key is hidden,
-unless that is a number, None or a mask and then the end, a bracket or a further key."""
+unless that is a number, None or a mask and then the end or a further key: ``prompt: 1) hello`` is text."""
 
 _ATTRIBUTE: Final = (
-    r"gen_ai\.(?:prompt|completion|content|input|output|system_instructions|tool\.call\.(?:arguments|result))"
-    r"|llm\.(?:prompts|completions|input|output)|traceloop\.entity\.(?:input|output)|input\.value|output\.value"
+    r"gen_ai\.(?:prompt|completion|content|input|output|system_instructions|tool\.(?:call\.(?:arguments|result)|definitions)"
+    r"|request\.stop_sequences|retrieval)|embedding\.(?:text|embeddings)|retrieval\.documents"
+    r"|reranker\.(?:query|input|output)|llm\.(?:prompts|prompt_template|completions|input|output)|traceloop\.entity\.(?:input|output)|input\.value|output\.value"
 )
 PROMPTS_IN_SPANS: Final = rf'"((?:{_ATTRIBUTE})[^"]*)"(\s*:\s*)"(?:[^"\\]|\\.)*"?'
 """Attributes in which tracing libraries keep prompts and answers, by the names of OpenTelemetry, OpenInference and

@@ -37,6 +37,7 @@ FORMS = (
     '{{"prompt": {json}, "input": {{"deep": {json}}}}}',
     "ChatMessage(content={repr}) output_ids=tensor([[77, 77]])",
     "Input: b{repr} text=({repr},)",
+    "query={repr}, documents=[{repr}], text_1={repr}, arguments={repr} [type=missing, input_value={repr}, x=1]",
 )
 
 
@@ -79,6 +80,8 @@ def test_no_log_line_holds_what_was_asked_or_answered(form: str, text: str) -> N
             "extra_args=None).",
         ),
         ("Input prompt: hello", f"Input prompt: {MASK}"),
+        ("a <｜User｜>hello", f"a <｜User｜>{MASK}"),
+        ("engine_prompt: hello", f"engine_prompt: {MASK}"),
         ("POST /generate?n=1&prompt=a%20b HTTP/1.1", f"POST /generate?n=1&prompt={MASK} HTTP/1.1"),
     ],
 )
@@ -95,6 +98,7 @@ def test_the_rest_of_a_line_stays(line: str, expected: str) -> None:
         "message: 'no answer'",
         "prompt: None, prompt_token_ids: None, prompt_embeds shape: None.",
         "prompts: 3, output: 12.5 tokens",
+        "<R (inputs: 3), output: 5}, text=7 n=2 content: (masked)}], input=5&n=1>",
         '{"content": null, "n": 2}',
         "POST /v1/chat/completions 200 12.5ms",
         "The prompt (5000 tokens) is too long",
@@ -109,9 +113,11 @@ WORDS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    start=st.sampled_from(["", "5", "None", "'tis", "3 tokens of"]),
+    start=st.sampled_from(
+        ["", "5", "None", "'tis", "3 tokens of", "1)", "1) Title:", "1. Title:", '3"', "5 >", "None;", "2 [", '5 "']
+    ),
     words=WORDS,
     key=st.sampled_from(["prompt", "user_prompt", "Output", "text", "messages"]),
 )
@@ -126,7 +132,7 @@ def test_text_without_quotes_is_hidden(form: str, start: str, words: list[str], 
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("form", [lambda s: s, lambda s: [s], lambda s: [{"a": [s]}, [s]], lambda s: {"content": s}])
-@pytest.mark.parametrize("name", ["gen_ai.prompt.0.content", "llm.prompts", "input.value", "gen_ai.output.messages"])
+@pytest.mark.parametrize("name", ["gen_ai.prompt.0.content", "input.value", "reranker.query", "gen_ai.output.messages"])
 def test_no_attribute_of_a_span_holds_it(name: str, form: Any, text: str) -> None:
     attributes = {"a": 1, name: form(text), "deep": {name: form(text)}, "http.url": f"/x?prompt={SECRET}&n=1", "z": "é"}
     (found,) = hidden_spans(json.dumps(attributes))
