@@ -21,6 +21,9 @@ def remediate(
     case: Annotated[
         list[str] | None, typer.Option("--case", metavar="ID", help="Only run this case; tables are left as they are.")
     ] = None,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Run nothing: make the tables of the cases that have finished.")
+    ] = False,
     if_enabled: Annotated[
         bool, typer.Option("--if-enabled", help="Do nothing unless `remediate.enabled` is true.")
     ] = False,
@@ -31,7 +34,7 @@ def remediate(
 ) -> None:
     """Run each case of the campaign under each policy of `remediate`, and say what each policy spares users."""
     from tasks.console import Console
-    from tasks.remediate.experiment import run_experiment
+    from tasks.remediate.experiment import finished_rows, run_experiment
     from tasks.remediate.stage import publish, publish_nothing, text
 
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
@@ -47,7 +50,10 @@ def remediate(
         planned_cases(checked, case)
         run_experiment(checked, place, workers, say, cases=case, keep_stack=keep_stack)
         return
-    rows = run_experiment(checked, place, workers, say, limit, keep_stack=keep_stack)
+    if finished:
+        rows = finished_rows(checked, place)
+    else:
+        rows = run_experiment(checked, place, workers, say, limit, keep_stack=keep_stack)
     found = publish(rows, place.remediation, checked.score)
     if as_json:
         typer.echo(json.dumps(found, indent=1))

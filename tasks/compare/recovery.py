@@ -12,13 +12,14 @@ import pandas as pd
 
 from tasks.compare.statistics import Difference, Resampling, difference
 from tasks.injection import NO_FAULT
-from tasks.remediate.names import NONE, is_variant
+from tasks.remediate.names import is_variant
 from tasks.remediate.stage import read_episodes
+from tasks.remediate.tables import compared_cases
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What became of the faults of one campaign under one policy, where the alarm sounded under ``none``.
+    """What became of the faults of one campaign under one policy, of the ``compared_cases``.
 
     ``bad_request_s``, ``mitigate_s``: by case; a case that is not mitigated has its whole fault window. ``acted``: of
     the ``calm`` cases without a fault, those in which somebody acted.
@@ -68,8 +69,7 @@ def read_recovered(directory: Path) -> dict[str, Recovered]:
     except FileNotFoundError:
         return {}
     faulty = table["kind"] != NO_FAULT
-    alarmed = set(table.loc[faulty & (table["policy"] == NONE) & table["detect_s"].notna(), "case_id"])
-    compared = table["case_id"].isin(alarmed)
+    compared = table["case_id"].isin(compared_cases(table))
     return {
         str(policy): _recovered(runs[compared[runs.index]], runs[~faulty[runs.index]])
         for policy, runs in table.groupby("policy", sort=False)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 
 import pandas as pd
 
@@ -51,7 +56,9 @@ class Diagnoser:
         view = self._views[entry.profile]
         if view is None:
             return None
-        result = run_pair(entry.method, view, self._score.seed, entry.parameters(self._score.method_parameters))
+        parameters = entry.parameters(self._score.method_parameters)
+        with time_limit(self._score.timeout_s):
+            result = run_pair(entry.method, view, self._score.seed, parameters)
         if result.status != "ok" or not result.suspects:
             log.warning("%s: %s %s", method, result.status, result.message)
             return None
@@ -65,6 +72,26 @@ class Diagnoser:
         except NoChangeDetected as error:
             log.info("%s", error)
             return None
+
+
+@contextmanager
+def time_limit(limit_s: float) -> Iterator[None]:
+    """Let TimeoutError be raised inside after ``limit_s`` of wall time; only in the main thread, elsewhere there is no
+    limit. A method runs within the loop's process, so its memory is not limited."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(_: int, __: FrameType | None) -> None:
+        raise TimeoutError(f"no answer after {limit_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _moment_of(case: Case, patient: Patient, at_s: float) -> pd.Timestamp | None:

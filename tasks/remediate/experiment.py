@@ -97,7 +97,7 @@ def finished_rows(params: Params, workspace: Workspace) -> list[Row]:
 
 
 def _file(workspace: Workspace, plan: CasePlan, key: str, policy: str) -> Path:
-    return workspace.episodes / f"{plan.case_id}-{key}-{re.sub('[^a-z0-9]+', '-', policy)}.json"
+    return workspace.episodes / f"{plan.case_id}-{key}-{re.sub('[:@]', '.', policy)}.json"
 
 
 def _key(params: Params) -> str:

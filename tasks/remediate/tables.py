@@ -131,8 +131,8 @@ def windows(table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.9
 def summary(
     table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.95, seed: int = 42, variants: bool = False
 ) -> pd.DataFrame:
-    """Return a row per kind (and ``all faults``) and policy, of the cases in which the alarm sounded under ``none``.
-    Policies that wait longer than usual (``variants``: they are wanted) or act on forged diagnoses are left out.
+    """Return a row per kind (and ``all faults``) and policy, of the ``compared_cases``. Policies that wait longer than
+    usual (``variants``: they are wanted) or act on forged diagnoses are left out.
 
     ``ratio``: geometric mean over cases of bad request-seconds against ``none`` (one is added to both), with the bounds
     of a bootstrap over targets; ``mttm_s``: mean time to mitigation restricted to the horizon (all cases are censored
@@ -145,14 +145,23 @@ def summary(
     """
     other = table["policy"].map(lambda name: is_variant(name.partition("@")[0] if variants else name)).astype(bool)
     faulty = table[~other & (table["kind"] != NO_FAULT)]
-    alarmed = set(faulty.loc[(faulty["policy"] == NONE) & faulty["detect_s"].notna(), "case_id"])
-    faulty = faulty[faulty["case_id"].isin(alarmed)]
+    faulty = faulty[faulty["case_id"].isin(compared_cases(faulty))]
     kinds = [ALL_KINDS, *sorted(faulty["kind"].unique())] if len(faulty) else []
     rows = []
     for kind in kinds:
         of_kind = faulty if kind == ALL_KINDS else faulty[faulty["kind"] == kind]
         rows += _of_kind(kind, of_kind, samples, confidence, seed)
     return pd.DataFrame(rows)
+
+
+def compared_cases(table: pd.DataFrame) -> set[str]:
+    """Return the cases with a fault in which the alarm sounded under ``none``, and in every run there was an alarm or
+    an action: where each policy has a run of its own, one without either says nothing of the policy, and to judge by
+    ``none`` alone would choose its bad luck. Columns: of ``episodes``; variants of policies are not looked at."""
+    plain = table[(table["kind"] != NO_FAULT) & ~table["policy"].map(is_variant).astype(bool)]
+    alarmed = plain["detect_s"].notna()
+    unnoticed = ~alarmed & ~(plain["actions"] > 0)
+    return set(plain.loc[alarmed & (plain["policy"] == NONE), "case_id"]) - set(plain.loc[unnoticed, "case_id"])
 
 
 def harm(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:

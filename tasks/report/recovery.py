@@ -17,7 +17,7 @@ from tasks.backends import BACKENDS, find
 from tasks.injection import NO_FAULT
 from tasks.remediate.names import NONE, ORACLE
 from tasks.remediate.stage import read_sli, read_tables, read_timelines
-from tasks.remediate.tables import ALL_KINDS, survival
+from tasks.remediate.tables import ALL_KINDS, compared_cases, survival
 
 CURVES = 8
 """Styles of curves; more policies share them."""
@@ -57,14 +57,10 @@ class Recovery:
 
     @property
     def compared(self) -> list[Row]:
-        """The runs that the summary is of: of faults that set off the alarm where nobody acts."""
-        alarmed = {
-            run["case_id"]
-            for run in self.runs
-            if run["policy"] == NONE and run["kind"] != NO_FAULT and run["detect_s"] is not None
-        }
+        """The runs that the summary is of."""
+        cases = compared_cases(pd.DataFrame(list(self.runs))) if self.runs else set()
         policies = {row["policy"] for row in self.tables.get("summary", ())}
-        return [run for run in self.runs if run["case_id"] in alarmed and run["policy"] in policies]
+        return [run for run in self.runs if run["case_id"] in cases and run["policy"] in policies]
 
 
 def read_recovery(directory: Path | None) -> Recovery | None:

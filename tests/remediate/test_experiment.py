@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tasks.campaign.plan import plan_campaign
 from tasks.errors import ParamsError, RCArenaError
 from tasks.params import Params
 from tasks.remediate import experiment
+from tasks.remediate.diagnosis import time_limit
 from tasks.remediate.experiment import run_experiment
 from tasks.remediate.policies import remediate_problems
 from tasks.remediate.stage import publish, read_tables, text
@@ -63,7 +65,7 @@ def test_what_is_finished_is_not_done_again(
 def test_runs_by_another_version_of_a_method_are_named(done: tuple[Workspace, Params, list[dict]]):
     workspace, asked, rows = done
     said: list[str] = []
-    file = next(workspace.episodes.glob("*-table-peerwise.json"))
+    file = next(workspace.episodes.glob("*-table.peerwise.json"))
     now = file.read_bytes()
     file.write_text(json.dumps(json.loads(now) | {"code": "of yesterday"}))
     run_experiment(asked, workspace, 1, said.append)
@@ -93,6 +95,30 @@ def test_policies_that_share_a_world_fare_as_alone(done: tuple[Workspace, Params
     (file,) = tmp_path.rglob("*-oracle.json")
     alone = json.loads(file.read_bytes())
     assert alone == next(row for row in rows if (row["case_id"], row["policy"]) == (plan.case_id, "oracle"))
+
+
+def test_only_whole_cases_are_finished(done: tuple[Workspace, Params, list[dict]]):
+    workspace, asked, rows = done
+    more = Params.model_validate(
+        asked.model_dump(mode="json")
+        | {"remediate": asked.remediate.model_dump(mode="json") | {"policies": ["none", "restart-random"]}}
+    )
+    assert experiment.finished_rows(asked, workspace) == rows
+    assert experiment.finished_rows(more, workspace) == []
+
+
+def test_a_policy_and_a_method_of_like_names_have_files_of_their_own(done: tuple[Workspace, Params, list[dict]]):
+    workspace, asked, _ = done
+    plan = plan_campaign(asked)[0]
+    names = ("restart-random", "restart:random", "table:random@20", "table:random")
+    assert len({experiment._file(workspace, plan, "k", name) for name in names}) == len(names)
+
+
+def test_a_method_that_hangs_is_stopped():
+    with pytest.raises(TimeoutError, match=r"no answer after 0\.01 s"), time_limit(0.01):
+        threading.Event().wait(10)
+    with time_limit(0.5):
+        pass
 
 
 def test_no_experiment_has_no_tables(tmp_path: Path):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.remediate.tables import ALL_KINDS, episodes, harm, prevented, sli, summary, windows
+from tasks.remediate.tables import ALL_KINDS, compared_cases, episodes, harm, prevented, sli, summary, windows
 
 HORIZON_S = 100.0
 
@@ -106,6 +106,13 @@ def test_variants_and_forgeries_have_tables_of_their_own():
 def test_only_cases_with_an_alarm_count():
     rows = [row(i, policy, 10, detect_s=None if i else 5.0) for i in range(4) for policy in ("none", "oracle")]
     assert of(rows, "none")["cases"] == 1
+
+
+def test_a_case_in_which_one_run_noticed_nothing_says_nothing():
+    rows = [row(i, policy, 10) for i in range(4) for policy in ("none", "oracle", "platform")]
+    rows[4] |= {"detect_s": None}
+    rows[8] |= {"detect_s": None, "actions": 1}  # it acted before any alarm
+    assert compared_cases(episodes(rows)) == {"c0", "c2", "c3"}
 
 
 def test_harm_is_counted_where_nothing_is_broken():

@@ -52,6 +52,8 @@ RENEWS: dict[str, frozenset[Place]] = {
     "scale-out": frozenset(),
     "roll-back": frozenset({"processes"}),
 }
+OFFERED_S = 30.0
+"""The offered load is that of so long."""
 PLACING_S = 5.0
 """Extra time until a service starts on another node."""
 
@@ -126,7 +128,7 @@ class SimulatedPatient(Patient):
         load, step = simulation.order.load, simulation.calibration.engine.step
         seats = simulation.calibration.engine.max_num_seqs
         full_step_s = step.fixed_s + step.per_sequence_s * seats
-        tokens_per_s = load.rate * load.output_tokens.mean
+        tokens_per_s = simulation.offered(OFFERED_S) * load.output_tokens.mean
         capacity = len(simulation.names[FIRST_REPLICA:]) * seats / full_step_s
         return float(tokens_per_s / capacity)
 

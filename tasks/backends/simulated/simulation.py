@@ -177,6 +177,11 @@ class Simulation:
         """The state of the services now."""
         return self._timeline.at(self.now)
 
+    def offered(self, window_s: float) -> float:
+        """Return the requests per second that were due in the last ``window_s``."""
+        due = self._way.scheduled
+        return float(np.count_nonzero((due > self.now - window_s) & (due <= self.now))) / window_s
+
     def known(self) -> tuple[Paths, Served]:
         """Return what has become of the requests until now; later times are NaN."""
         until_s = self.now if self.now < self.end_s else np.inf
