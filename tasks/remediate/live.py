@@ -30,6 +30,7 @@ from tasks.campaign.phases import Schedule, publish_schedule
 from tasks.campaign.plan import CasePlan
 from tasks.case import REQUESTS, Case, CaseRecord, CaseWriter, Completeness, Phase, Sampling
 from tasks.deploy.errors import StackNotRunningError
+from tasks.errors import ParamsError
 from tasks.export.exporter import export_case
 from tasks.export.queries.metrics import METRIC_MAP_VERSION
 from tasks.inject.errors import FaultError
@@ -47,6 +48,7 @@ POLL_S = 0.2
 RATE_S = 20.0
 """The offered rate is counted over so long."""
 NAME = "remediate"
+PLATFORM = "platform"
 
 
 def is_live(params: Params) -> bool:
@@ -60,6 +62,7 @@ def ready(params: Params, workspace: Workspace, say: Say, keep_stack: bool) -> I
     """Hold a leased stack up, for backends that have one; without ``keep_stack`` it ends with the block.
 
     Raises:
+        ParamsError: a policy is none on a real stack.
         CampaignError: another campaign uses the workspace.
         DeployError: the stack does not come up.
         FaultError: faults or actions of an earlier run cannot be undone.
@@ -67,6 +70,13 @@ def ready(params: Params, workspace: Workspace, say: Say, keep_stack: bool) -> I
     if not is_live(params):
         yield
         return
+    if PLATFORM in params.remediate.policies:
+        raise ParamsError(
+            [
+                f"remediate.policies: '{PLATFORM}' must not be given with the backend {params.deploy.backend}: the "
+                "stack's own health checks are at work under every policy"
+            ]
+        )
     with campaign_lock(workspace):
         recover(workspace)
         with leased_stack(params, workspace, say, keep_stack):

@@ -18,6 +18,7 @@ from tasks.params import Params
 from tasks.remediate import experiment
 from tasks.remediate.diagnosis import time_limit
 from tasks.remediate.experiment import run_experiment
+from tasks.remediate.live import ready
 from tasks.remediate.policies import remediate_problems
 from tasks.remediate.stage import publish, read_tables, text
 from tasks.remediate.tables import episodes, survival
@@ -139,6 +140,14 @@ def test_a_backend_without_patients_says_so():
     asked = Params.model_validate(params().model_dump(mode="json") | {"deploy": {"backend": "local", "replicas": 3}})
     with pytest.raises(ParamsError, match="`remediate` needs local or simulated"):
         backend_of(asked, Workspace(Path())).admit(None)  # type: ignore[arg-type]
+
+
+def test_the_platform_is_no_policy_on_a_real_stack(tmp_path: Path):
+    asked = Params.model_validate(params().model_dump(mode="json") | {"deploy": {"backend": "local", "replicas": 3}})
+    assert "platform" in asked.remediate.policies
+    problem = "remediate.policies: 'platform' must not be given with the backend local"
+    with pytest.raises(ParamsError, match=problem), ready(asked, Workspace(tmp_path), print, keep_stack=False):
+        pytest.fail("it began")
 
 
 @pytest.mark.parametrize("action", [each for each in list_actions() if each.name in RENEWS], ids=lambda each: each.name)
