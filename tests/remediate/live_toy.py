@@ -35,6 +35,7 @@ PARAMS = {
     "export": {"rate_window_s": 1},
     "score": {"methods": ["random"], "profile": "paper"},
     "report": {},
+    "remediate": {"policies": ["none", "oracle"]},
 }
 
 
