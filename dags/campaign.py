@@ -30,8 +30,6 @@ FILE = f"{FOLDER}/params{{{{ '.dry-run' if params.dry_run else '' }}}}.yaml"
 PLACE = ["--params", FILE, "--workspace", FOLDER]
 LABELS = {f"{LABEL}/campaign": "{{ params.name }}", f"{LABEL}/run": "{{ token(run_id) }}"}
 DOWN = ["deploy", "{{ 'release' if params.keep_stack else 'down' }}"]
-RESULTS = ["--repository", settings().results, "--branch", settings().results_branch]
-PUBLISH = ["--git-remote", settings().results_git_remote] if settings().results_git_remote else []
 
 Pod = partial(StepPod, labels=LABELS)
 
@@ -124,7 +122,7 @@ def campaign() -> None:
     record = Pod(
         task_id="record",
         step="record",
-        arguments=["record", "--allow-missing", *RESULTS, *PUBLISH, *PLACE],
+        arguments=["record", "--allow-missing", *settings().results_options, *settings().publish_options, *PLACE],
         pre_execute=lambda context: skip_unless(context["params"]["record"], "record is off"),
     )
 

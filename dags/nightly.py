@@ -16,7 +16,6 @@ from rcarena_dags.settings import retries, settings
 
 FOLDER = f"{settings().mount}/{{{{ folder_of(params.name, dag_run.run_after) }}}}"
 PLACE = ["--params", f"{FOLDER}/params.yaml", "--workspace", FOLDER]
-RESULTS = ["--repository", settings().results, "--branch", settings().results_branch]
 
 
 @dag(
@@ -34,7 +33,7 @@ def nightly() -> None:
     compare = StepPod(
         task_id="compare",
         step="compare",
-        arguments=["compare", "--gate", *RESULTS, "--html", f"{FOLDER}/compare.html", *PLACE],
+        arguments=["compare", "--gate", *settings().results_options, "--html", f"{FOLDER}/compare.html", *PLACE],
         labels={f"{LABEL}/campaign": "{{ params.name }}", f"{LABEL}/run": "{{ token(run_id) }}"},
     )
     campaign >> compare

@@ -19,8 +19,6 @@ FOLDER = f"{settings().mount}/{{{{ params.workspace or params.name }}}}"
 FILE = f"{FOLDER}/remediation.yaml"
 PLACE = ["--params", FILE, "--workspace", FOLDER]
 LABELS = {f"{LABEL}/campaign": "{{ params.name }}", f"{LABEL}/run": "{{ token(run_id) }}"}
-RESULTS = ["--repository", settings().results, "--branch", settings().results_branch]
-PUBLISH = ["--git-remote", settings().results_git_remote] if settings().results_git_remote else []
 
 Pod = partial(StepPod, labels=LABELS)
 
@@ -57,7 +55,7 @@ def remediation() -> None:
     record = Pod(
         task_id="record",
         step="record",
-        arguments=["record", "--allow-missing", *RESULTS, *PUBLISH, *PLACE],
+        arguments=["record", "--allow-missing", *settings().results_options, *settings().publish_options, *PLACE],
         pre_execute=lambda context: skip_unless(context["params"]["record"], "record is off"),
     )
     batched >> configure >> episodes >> tables >> report >> record

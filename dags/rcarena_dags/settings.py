@@ -53,6 +53,16 @@ class Settings:
     notifier: str = "rcarena_dags.notify.LogNotifier"
     notifier_arguments: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def results_options(self) -> list[str]:
+        """Options of the commands that read or write the repository of results."""
+        return ["--repository", self.results, "--branch", self.results_branch]
+
+    @property
+    def publish_options(self) -> list[str]:
+        """Options of ``record`` that send what it recorded to the remote, where there is one."""
+        return ["--git-remote", self.results_git_remote] if self.results_git_remote else []
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read variables named ``RCARENA_`` and the field's name in capitals: text as it is, all else as JSON.
