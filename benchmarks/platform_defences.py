@@ -2,9 +2,14 @@
 
 ``python benchmarks/platform_defences.py [--seconds 70] WORKSPACE [KIND …]``, with the stack of WORKSPACE up: for each
 kind it breaks one replica, sends a request every half a second, and prints a row: when users had their first request
-that failed or took more than three times the usual, how many there were, and when Ray Serve's controller wrote that the
-replica fails its health check. NGINX has one upstream in this stack, and of a group with one server it ignores
-``max_fails``: its passive checks are measured by ``benchmarks/nginx_passive_checks.py``.
+that failed or took more than three times the usual, how many there were, when Ray Serve's controller wrote that the
+replica fails its health check, and when probes of Kubernetes would have said so, with how many of their checks failed.
+
+Probes are made by a stand-in for the kubelet (``benchmarks/kubelet_probes.py``) of what KubeRay has it probe for
+Ray 2.53 or newer: the health of the Ray node, which its agent answers at port 52365. KubeRay's readiness probe of a
+RayService also asks the Serve proxy of the pod; a replica of the local stack has none, so that half is left out. NGINX
+has one upstream in this stack, and of a group with one server it ignores ``max_fails``: its passive checks are measured
+by ``benchmarks/nginx_passive_checks.py``.
 """
 
 from __future__ import annotations
@@ -19,8 +24,17 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from benchmarks.kubelet_probes import (
+    KUBERAY_LIVENESS,
+    KUBERAY_SERVE_READINESS,
+    Probe,
+    Prober,
+    execute,
+    http_get,
+)
 from tasks.backends import running
 from tasks.deploy.local.namespaces import join_network
+from tasks.deploy.local.runtime import StackRuntime
 from tasks.inject.catalogue import resolve_parameters
 from tasks.inject.start import LEAD_S, start_injection
 from tasks.injection import InjectionSpec
@@ -30,6 +44,10 @@ KINDS = ("process-freeze", "engine-stall", "network-partition", "accelerator-thr
 TARGET = "ray-replicas-1"
 NOTICED = re.compile(r"failed health check|marking it unhealthy|Didn't receive health check")
 TIMEOUT_S = 10.0
+AGENT_PORT = 52365
+NODE_HEALTH = f"wget --tries 1 -T 2 -q -O- http://localhost:{AGENT_PORT}/api/local_raylet_healthz | grep -q success"
+CALM_S = 30.0
+"""So long the probes run before the first fault."""
 
 
 def ask(url: str, model: str) -> tuple[float, float, bool]:
@@ -68,13 +86,23 @@ def main() -> None:
     asked = parser.parse_args()
     place = Workspace(asked.workspace)
     runtime = running(place.stack)
-    join_network(runtime.supervisor.pid)  # type: ignore[attr-defined]
+    if not isinstance(runtime, StackRuntime):
+        parser.error(f"the stack in {place.root} is no local one")
+    join_network(runtime.supervisor.pid)
     usual = statistics.median(ask(runtime.gateway_url, runtime.model)[1] for _ in range(12))
     print(f"usual latency {usual:.2f} s; a request counts as slow from {3 * usual:.2f} s on\n")
-    print(
-        "| fault of one replica | users notice | failed, slow of sent | Ray Serve notices |\n|---|---|---|---|",
-        flush=True,
+    probers = start_probers(runtime)
+    calm = time.time()
+    time.sleep(CALM_S)
+    row(
+        "fault of one replica",
+        "users notice",
+        "failed, slow of sent",
+        "Ray Serve notices",
+        *(f"{name} fails" for name in probers),
     )
+    row(*["---"] * (4 + len(probers)))
+    row("none", "", "", "", *(_probed(each, calm, time.time()) for each in probers.values()))
     replicas = sum(each.role == "replica" for each in runtime.services)
     for number, kind in enumerate(asked.kinds or KINDS):
         if number:
@@ -99,7 +127,42 @@ def main() -> None:
         first_bad = min((at for at, took, ok in after if not ok or took > 3 * usual), default=None)
         noticed = controller_lines(place.stack, start.timestamp())
         serve = _after(noticed[0][0] if noticed else None, start) + (f" ({noticed[0][1]})" if noticed else "")
-        print(f"| `{kind}` | {_after(first_bad, start)} | {failed}, {slow} of {len(after)} | {serve} |", flush=True)
+        row(
+            f"`{kind}`",
+            _after(first_bad, start),
+            f"{failed}, {slow} of {len(after)}",
+            serve,
+            *(_probed(each, start.timestamp(), start.timestamp() + asked.seconds) for each in probers.values()),
+        )
+    for each in probers.values():
+        each.stop()
+
+
+def start_probers(runtime: StackRuntime) -> dict[str, Prober]:
+    """Start probing the target; it has long been up. An exec probe runs in its network and its cgroup."""
+    service = runtime.service(TARGET)
+    url = f"http://{service.address}:{AGENT_PORT}/api/healthz"
+    join = " && ".join(f"echo 0 > {file}" for file in service.cgroup.member_files())
+    inside = ["bash", "-c", f'{join} && exec "$@"', "bash", *runtime.enter_service(TARGET), "bash", "-c", NODE_HEALTH]
+    probers = {
+        "KubeRay's readiness probe": Prober(KUBERAY_SERVE_READINESS, execute(inside)),
+        "KubeRay's liveness probe": Prober(KUBERAY_LIVENESS, http_get(url)),
+        "a liveness probe by default": Prober(Probe(), http_get(url)),
+    }
+    for each in probers.values():
+        each.start()
+    return probers
+
+
+def row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def _probed(prober: Prober, since: float, until: float) -> str:
+    """Return when the verdict became failure, and how many checks of that time failed."""
+    noticed = prober.noticed(since, until)
+    failed, made = prober.failed(since, until)
+    return f"{'never' if noticed is None else f'after {noticed - since:.0f} s'} ({failed} of {made} checks)"
 
 
 def _settle(prometheus_url: str, replicas: int) -> None:
