@@ -16,6 +16,7 @@ import pandas as pd
 
 from tasks.backends.base import Patient
 from tasks.case import Case
+from tasks.export.base import ExportError
 from tasks.params import ScoreParams
 from tasks.rca.registry import entry_of
 from tasks.rca.run.build_view import NoChangeDetected, build_view
@@ -41,7 +42,7 @@ class Diagnoser:
         self._said: dict[str, Diagnosis | None] = {}
 
     def __call__(self, patient: Patient, method: str, onset_s: float) -> Diagnosis | None:
-        """Return what ``method`` says; None: it fails, or sees no change."""
+        """Return what ``method`` says; None: it fails, it sees no change, or telemetry cannot be read."""
         if self._moment is None or self._moment[0] is not patient or self._moment[1] != patient.now_s:
             self._moment, self._views, self._said = (patient, patient.now_s), {}, {}
         if method not in self._said:
@@ -65,7 +66,11 @@ class Diagnoser:
         return as_diagnosis(method, result, at_s)
 
     def _view(self, patient: Patient, directory: Path, profile: str, onset_s: float) -> CaseView | None:
-        case = patient.recording(directory)
+        try:
+            case = patient.recording(directory)
+        except ExportError as error:  # a source that is slow now may answer the next look
+            log.warning("no diagnosis: %s", error)
+            return None
         score = self._score.model_copy(update={"profile": profile})
         try:
             return build_view(case, score, inject_time=_moment_of(case, patient, onset_s))

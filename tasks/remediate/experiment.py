@@ -7,6 +7,7 @@ finished run is a file below ``episodes`` of the workspace and is not done again
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -16,15 +17,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tasks.backends.base import Patient
 from tasks.campaign.plan import CasePlan, plan_campaign
 from tasks.errors import ParamsError, RCArenaError
 from tasks.identity import digest
@@ -77,7 +78,7 @@ def run_experiment(
     missing = [(plan, [name for name in names if not files[plan.case_id, name].exists()]) for plan in plans]
     todo = [(plan, left) for plan, left in missing if left]
     say(f"{len(plans)} cases under {len(names)} policies; {len(todo)} cases to do")
-    with ready(params, workspace, say, keep_stack) if todo else nullcontext():
+    with ready(params, workspace, say, keep_stack) if todo else contextlib.nullcontext():
         for done, plan in enumerate(_each(params, workspace, todo, workers, say), 1):
             say(f"{done} of {len(todo)}: {plan.label}")
     if failed := sum(not file.exists() for file in files.values()):
@@ -145,8 +146,9 @@ def _start_worker(parent_pid: int) -> None:
 def run_case(params: Params, workspace: Workspace, plan: CasePlan, names: Sequence[str], say: Say = log.info) -> None:
     """Carry out one case under these policies, in an order drawn by its seed, and keep a row for each."""
     key = _key(params)
-    for row in _Case(params, workspace, plan, say).run(names):
-        write_durably(_file(workspace, plan, key, row["policy"]), json.dumps(row, indent=1).encode())
+    with contextlib.closing(_Case(params, workspace, plan, say).run(names)) as rows:  # nothing outlives a full disk
+        for row in rows:
+            write_durably(_file(workspace, plan, key, row["policy"]), json.dumps(row, indent=1).encode())
 
 
 class _Case:
@@ -159,7 +161,7 @@ class _Case:
         self._truth: Truth = truth
         self._diagnose = Diagnoser(params.score)
 
-    def run(self, names: Sequence[str]) -> Iterator[Row]:
+    def run(self, names: Sequence[str]) -> Generator[Row]:
         """Yield the rows of these policies, as they end."""
         shuffled = [names[i] for i in np.random.default_rng(self._plan.seed).permutation(len(names))]
         if not is_live(self._params):
@@ -174,14 +176,29 @@ class _Case:
 
     def _carried_out(self, names: Sequence[str]) -> Iterator[Row]:
         """Carry the case out once, under these policies: several need a patient that can be copied."""
-        patient = admit(self._params, self._workspace, self._plan, self._say)
-        try:
+        with self._admitted() as patient:
             setting = self._setting(baseline_slo(patient, self._params.remediate))
             loops = [Loop(find_policy(name), setting, self._plan.seed) for name in names]
             for world in run_loops(patient, loops, setting):
                 yield from self._rows(world, setting)
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[Patient]:
+        """Hold the patient. An interruption stays one, whatever could not be released: that is said."""
+        patient = admit(self._params, self._workspace, self._plan, self._say)
+        interrupted = False
+        try:
+            yield patient
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
         finally:
-            patient.release()
+            try:
+                patient.release()
+            except RCArenaError as error:
+                if not interrupted:
+                    raise
+                self._say(f"{self._plan.label}: left behind: {error}")
 
     def _setting(self, slo: Slo) -> Setting:
         return Setting(

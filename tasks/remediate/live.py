@@ -153,14 +153,15 @@ class LivePatient(Patient):
         return time.time() - self._start_ns / 1e9
 
     def advance(self, until_s: float) -> None:
-        """Wait; after the last request has ended there is nothing to wait for. Raises AttemptError,
+        """Wait; after the faults, when the last request has ended, there is nothing to wait for. Raises AttemptError,
         StackNotRunningError."""
         until_baseline_ends = self._share is None and self.now_s < self.fault_s <= until_s
         while (left_s := until_s - self.now_s) > 0:
             if (status := self._generator.poll()) is not None:
                 if status:
                     raise AttemptError(f"the load generator ended with exit status {status}")
-                return
+                if self.now_s >= self.recovery_s:
+                    return
             if not self._attempt.stack.runtime.alive:
                 raise StackNotRunningError("the stack has died")
             time.sleep(min(left_s, POLL_S))

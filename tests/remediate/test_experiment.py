@@ -13,10 +13,14 @@ from tasks.backends import backend_of
 from tasks.backends.simulated.patient import LIVES_IN, RENEWS
 from tasks.campaign.attempt import order_of
 from tasks.campaign.plan import plan_campaign
+from tasks.case import Case
+from tasks.deploy.errors import StackNotRunningError
 from tasks.errors import ParamsError, RCArenaError
+from tasks.export.base import ExportError
+from tasks.inject.errors import FaultError
 from tasks.params import Params
 from tasks.remediate import experiment
-from tasks.remediate.diagnosis import time_limit
+from tasks.remediate.diagnosis import Diagnoser, time_limit
 from tasks.remediate.experiment import run_experiment
 from tasks.remediate.live import ready
 from tasks.remediate.policies import remediate_problems
@@ -168,3 +172,69 @@ def test_an_action_that_is_not_known_is_refused():
         patient.act("pray", "ray-replicas-0")
     with pytest.raises(RCArenaError, match="it is no replica"):
         patient.act("eject", "ray-head")
+
+
+class Held:
+    """A patient that is lost as soon as it is looked at, and cannot be released."""
+
+    fault_s = 10.0
+
+    def __init__(self, loss: BaseException) -> None:
+        self.loss = loss
+
+    def advance(self, until_s: float) -> None:
+        raise self.loss
+
+    def release(self) -> None:
+        raise FaultError("the delay is still there")
+
+
+def of_one_run(monkeypatch: pytest.MonkeyPatch, loss: BaseException, place: Path) -> tuple[list[str], list[Path]]:
+    said: list[str] = []
+    asked, workspace = params(), Workspace(place)
+    monkeypatch.setattr(experiment, "is_live", lambda _: True)
+    monkeypatch.setattr(experiment, "admit", lambda *_: Held(loss))
+    try:
+        experiment.run_case(asked, workspace, plan_campaign(asked)[0], ["none", "oracle"], said.append)
+    except KeyboardInterrupt:
+        said.append("interrupted")
+    return said, list(place.rglob("*.json"))
+
+
+def test_an_interruption_ends_the_experiment_even_if_something_is_left(monkeypatch, tmp_path: Path):
+    said, written = of_one_run(monkeypatch, KeyboardInterrupt(), tmp_path)
+    assert [line.rpartition(": ")[2] for line in said[1:]] == ["the delay is still there", "interrupted"]
+    assert not written
+
+
+def test_a_run_that_fails_is_said_and_the_next_one_goes_on(monkeypatch, tmp_path: Path):
+    said, written = of_one_run(monkeypatch, StackNotRunningError("the stack has died"), tmp_path)
+    assert [line.partition("failed: ")[2] for line in said[1::2]] == ["the delay is still there"] * 2
+    assert not written
+
+
+def test_a_full_disk_leaves_no_patient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    asked = params(("none",))
+    plan = plan_campaign(asked)[0]
+    patient = backend_of(asked, Workspace(tmp_path)).admit(order_of(asked, plan))
+    released: list[bool] = []
+    monkeypatch.setattr(patient, "release", lambda: released.append(True))
+    monkeypatch.setattr(experiment, "admit", lambda *_: patient)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(experiment, "write_durably", full)
+    with pytest.raises(OSError, match="No space left"):
+        experiment.run_case(asked, Workspace(tmp_path), plan, ["none"])
+    assert released == [True]
+
+
+def test_telemetry_that_cannot_be_read_is_no_diagnosis():
+    class Dark:
+        now_s = 30.0
+
+        def recording(self, directory: Path) -> Case:
+            raise ExportError("prometheus: timed out")
+
+    assert Diagnoser(params().score)(Dark(), "nsigma", 20.0) is None
