@@ -6,6 +6,7 @@ back. There is one at a time, so that alerts which come meanwhile wait and share
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ from tasks.diagnose.diagnosis import Alert, Diagnosis
 from tasks.diagnose.notify import NotifyError, notify
 from tasks.errors import EXIT_NOTHING
 from tasks.params import DiagnoseParams
+
+log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 After = Callable[[Diagnosis], None]
@@ -165,6 +168,7 @@ class Watch:
         self._next_look = time.monotonic() + self.params.every_s
         reply = self._asked(Ask(not_before=self._not_before))
         found = reply.diagnosis
+        log.info("looked: %s", "no diagnosis" if found is None else found.headline)
         if found is None:
             return
         if found.named or (found.end - found.change).total_seconds() >= SETTLED_S:
@@ -186,6 +190,7 @@ class Watch:
         if reply.diagnosis is None and not reply.problem:
             reply = self._asked(Ask(at=first, alerts=alerts))
         found = reply.diagnosis
+        log.info("looked for an alert: %s", "no diagnosis" if found is None else found.headline)
         if (found is None or not found.named) and not last_try:
             soonest, waiting = self._again or (time.monotonic() + AGAIN_S, ())
             self._again = (soonest, (*waiting, *alerts))
