@@ -18,7 +18,13 @@ CASE = "case-5df9384ac027"
 
 
 def _prometheus(request: Request) -> Response:
-    return json_response({"status": "success", "data": ["vllm:num_requests_running", "up"]})
+    """Has two names of series, and answers for the requests that run only."""
+    if not request.path.endswith("/query_range"):
+        return json_response({"status": "success", "data": ["vllm:num_requests_running", "up"]})
+    (query,), (start,) = request.fields["query"], request.fields["start"]
+    answered = query.startswith("sum by (pod) (vllm:")
+    found = [{"metric": {"pod": "vllm-0"}, "values": [[float(start), "1"]]}] if answered else []
+    return json_response({"status": "success", "data": {"resultType": "matrix", "result": found}})
 
 
 @pytest.fixture
@@ -41,8 +47,9 @@ def run(tmp_path: Path) -> Any:
 def test_files_are_written(run: Any, tmp_path: Path) -> None:
     done = run()
     assert done.exit_code == 0, done.output
-    assert "2 panels" in done.stdout  # requests that run, and scrapes that succeed
+    assert "1 panels" in done.stdout
     board = json.loads((tmp_path / "grafana/dashboards/attached.json").read_text())
+    assert [panel["title"] for panel in board["panels"]] == ["saturation", "requests_running"]
     assert (board["uid"], board["title"]) == ("rcarena-attached", "RCArena: attached")
     for name in ("dashboards", "datasources"):
         assert yaml.safe_load((tmp_path / f"grafana/provisioning/{name}/rcarena.yaml").read_text())["apiVersion"] == 1
@@ -69,7 +76,7 @@ def test_injections_are_marked_once(run: Any, tmp_path: Path) -> None:
     assert "1 injections marked" in first.stdout
     assert "0 injections marked" in again.stdout
     (mark,) = marks
-    assert CASE in mark["tags"]
+    assert {CASE, "rcarena", "injection"} < set(mark["tags"])
     assert mark["time"] < mark["timeEnd"]
     assert seen == {"Bearer of-grafana"}
 

@@ -16,11 +16,11 @@ from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from tasks.case import Case
 
-LOOK_BACK_S = 600
+LOOK_BACK_S, LOOKS = 600, 60
 TIMEOUT_S = 10.0
 IN_GRAFANA = "/var/lib/grafana/dashboards/rcarena"
 
@@ -56,6 +56,8 @@ def dashboard(
     from tasks.export.base import ExportContext, ExportError
     from tasks.export.dashboard import dashboard as dashboard_of
     from tasks.export.dashboard import provisioning
+    from tasks.export.grid import TimeGrid
+    from tasks.export.sources.http import RefusedError
     from tasks.system.durable import write_durably
     from tasks.yaml_core import dump
 
@@ -70,9 +72,19 @@ def dashboard(
         raise ExportError("the stack has no Prometheus")
     now = datetime.now(UTC)
     window = (now - timedelta(seconds=LOOK_BACK_S), now)
-    names = ExportContext(sources, *window, checked.export, live.describe()).series_names
+    context = ExportContext(sources, *window, checked.export, live.describe())
+    grid = TimeGrid.aligned(*window, max(checked.export.step_s, LOOK_BACK_S / LOOKS))
     name = checked.campaign.name
-    document = dashboard_of(f"RCArena: {name}", f"rcarena-{name}"[:40], sources, checked.export, names)
+    with context.prometheus() as client:
+
+        def ask(expression: str) -> list[Mapping[str, str]]:
+            try:
+                return [series.labels for part in client.query_range(expression, grid) for series in part]
+            except RefusedError as error:
+                typer.echo(f"left out: {error}", err=True)
+                return []
+
+        document = dashboard_of(name, sources, checked.export, context.series_names, ask)
     files = {f"dashboards/{name}.json": json.dumps(document, indent=1)}
     provided = provisioning(folder, f"RCArena {name}", sources.prometheus_url, checked.deploy.slowest_scrape_s)
     files |= {f"provisioning/{path}": dump(content) for path, content in provided.items()}
@@ -111,7 +123,9 @@ def _annotate(url: str, token_file: Path | None, cases: Iterable[Case]) -> int:
             for each in record.injections:
                 times = each.observed or each.planned
                 start, end = (round(moment.timestamp() * 1000) for moment in (times.start, times.end))
-                body = injection_annotation(record.case_id, start, end, each.kind, each.target, str(each.verdict))
+                body = injection_annotation(
+                    record.campaign, record.case_id, start, end, each.kind, each.target, str(each.verdict)
+                )
                 if (body["time"], body["text"]) in known:
                     continue
                 _ask(pool, "POST", place, headers, access, body=json.dumps(body))

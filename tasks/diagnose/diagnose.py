@@ -154,6 +154,7 @@ def _diagnose_window(
     events, problems = recording.events(case, window)
     return Diagnosis(
         incident=name,
+        campaign=case.record.campaign,
         backend=recording.stack.backend,
         model=recording.stack.model,
         services=len(recording.stack.services),

@@ -56,6 +56,7 @@ class Diagnosis(Record):
     """``change``: when it began; ``detected`` False: somebody said so. ``missing``: what the methods could not see."""
 
     incident: str
+    campaign: str | None = None
     backend: str
     model: str | None = None
     services: int

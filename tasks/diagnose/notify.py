@@ -16,6 +16,7 @@ from tasks.diagnose.alerts import OWN_ALERT
 from tasks.diagnose.diagnosis import Diagnosis, who
 from tasks.diagnose.recording import clock
 from tasks.errors import RCArenaError
+from tasks.export.dashboard import TAG
 from tasks.export.sources.http import SecretSource, SourceError
 from tasks.params import NotifyParams
 from tasks.text import some
@@ -62,7 +63,7 @@ def _grafana(target: NotifyParams, diagnosis: Diagnosis) -> None:
     document = {
         "time": round(diagnosis.change.timestamp() * 1000),
         "timeEnd": round(diagnosis.end.timestamp() * 1000),
-        "tags": ["rcarena", "diagnosis", *roots],
+        "tags": [TAG, "diagnosis", *([diagnosis.campaign] if diagnosis.campaign else []), *roots],
         "text": summary(diagnosis),
     }
     _post(target, "/api/annotations", document)

@@ -6,13 +6,14 @@ Source: Grafana, "JSON model" (classic), "Provision Grafana", and "Annotations H
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks.export.base import TelemetrySources
 from tasks.export.queries.metrics import SPECS
 from tasks.export.queries.promql import LabelScope, Variant
-from tasks.export.sources.labelled import SeriesOwner, matchers
+from tasks.export.sources.labelled import EXPORTED, label_scopes
+from tasks.export.sources.placement import REGEX_MARK, LabelMatch
 from tasks.metrics import METRICS, GoldenSignal, Metric
 from tasks.params import ExportParams
 
@@ -24,6 +25,11 @@ UNITS = {
     "bytes/s": "Bps",
     "ratio": "percentunit",
     "requests/s": "reqps",
+    "packets/s": "pps",
+    "events/s": "cps",
+    "tokens/s": "count:tokens/s",
+    "cores": "suffix: cores",
+    "MHz": "suffix: MHz",
     "celsius": "celsius",
     "W": "watt",
 }
@@ -31,19 +37,25 @@ UNITS = {
 WIDTH, HEIGHT, PER_LINE = 8, 7, 3
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 TAG = "rcarena"
+LONGEST_UID = 40
 ANNOTATIONS = (("Injections", "injection", "red"), ("Diagnoses", "diagnosis", "purple"))
 """Name, tag and colour of what is marked in every panel."""
 LEGENDS = {"service": "{{service}}", "pod": "{{pod}}", "gpu": "{{pod}} {{UUID}}", "callee": "__auto"}
+SHARED_CROSSHAIR = 1
+
+Ask = Callable[[str], Collection[Mapping[str, str]]]
+"""The labels of each series that Prometheus answers to an expression."""
 
 
 def dashboard(
-    title: str, uid: str, sources: TelemetrySources, export: ExportParams, series: Collection[str]
+    campaign: str, sources: TelemetrySources, export: ExportParams, series: Collection[str], ask: Ask
 ) -> dict[str, Any]:
-    """Return the dashboard as JSON data in Grafana's classic model.
+    """Return the dashboard as JSON data in Grafana's classic model; that of a campaign's name replaces an earlier one.
 
     Args:
-        uid: identifies the dashboard: provisioning it again replaces it.
-        series: names of the series that Prometheus has; a metric that none of them fills gets no panel.
+        series: names of the series that Prometheus has.
+        ask: what is answered; a metric without an answer gets no panel. As in an export, a service is shown by the
+            first variant that answers for it.
     """
     panels: list[dict[str, Any]] = []
     top = 0
@@ -51,7 +63,7 @@ def dashboard(
         found = [
             (metric, targets)
             for metric in METRICS.values()
-            if metric.golden == signal and (targets := list(_targets(metric, sources, export, series)))
+            if metric.golden == signal and (targets := list(_targets(metric, sources, export, series, ask)))
         ]
         if not found:
             continue
@@ -70,16 +82,17 @@ def dashboard(
             panels.append(_panel(len(panels) + 1, metric, targets, grid))
         top += HEIGHT * -(-len(found) // PER_LINE)
     return {
-        "uid": uid,
-        "title": title,
+        "uid": f"{TAG}-{campaign}"[:LONGEST_UID],
+        "title": f"RCArena: {campaign}",
         "tags": [TAG],
         "schemaVersion": SCHEMA_VERSION,
         "editable": True,
         "timezone": "utc",
+        "graphTooltip": SHARED_CROSSHAIR,
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": [_datasource_variable()]},
-        "annotations": {"list": [_annotation(*each) for each in ANNOTATIONS]},
+        "annotations": {"list": [_annotation(*each, campaign) for each in ANNOTATIONS]},
         "panels": panels,
     }
 
@@ -119,28 +132,39 @@ def provisioning(folder: str, source_name: str, url: str, scrape_interval_s: flo
 
 
 def _targets(
-    metric: Metric, sources: TelemetrySources, export: ExportParams, series: Collection[str]
+    metric: Metric, sources: TelemetrySources, export: ExportParams, series: Collection[str], ask: Ask
 ) -> Iterator[dict[str, Any]]:
-    number = 0
-    asked: set[str] = set()
+    answered: set[tuple[str, ...]] = set()
+    queries: dict[tuple[LabelScope, str], list[str]] = {}
     for variant in SPECS[metric.name].variants_of(sources.units, sources.gpus):
         if not all(name in series for name in variant.series):
             continue
         for scope in _scopes(variant, sources):
             expression = expression_of(variant, export.rate_window_s, sources.namespace, scope)
-            if expression in asked:  # the same query for another role
+            units = {_unit(labels, scope) for labels in ask(expression)}
+            if units <= answered:
                 continue
-            asked.add(expression)
+            answered |= units
             legend = LEGENDS.get(variant.join) or " ".join(
-                f"{{{{{name}}}}}" for name in scope.by if name != "namespace"
+                f"{{{{{name}}}}}" for name in scope.by if name.removeprefix(EXPORTED) != "namespace"
             )
-            yield {
-                "refId": _letters(number),
-                "datasource": DATASOURCE,
-                "expr": expression,
-                "legendFormat": legend,
-            }
-            number += 1
+            queries.setdefault((scope, legend), []).append(expression)
+    for number, ((_, legend), found) in enumerate(queries.items()):
+        yield {
+            "refId": _letters(number),
+            "datasource": DATASOURCE,
+            "expr": found[0] if len(found) == 1 else " or ".join(f"({each})" for each in found),
+            "legendFormat": legend,
+        }
+
+
+def _unit(labels: Mapping[str, str], scope: LabelScope) -> tuple[str, ...]:
+    """Return what tells one service's series, or one pod's, from another's."""
+    if scope.by:
+        return tuple(labels.get(name, "") for name in scope.by)
+    return tuple(labels.get(f"{EXPORTED}{name}") or labels.get(name, "") for name in ("pod", "service")) + tuple(
+        value for name, value in sorted(labels.items()) if name.startswith("destination_")
+    )
 
 
 def expression_of(variant: Variant, window_s: float, namespace: str | None, scope: LabelScope) -> str:
@@ -153,15 +177,15 @@ def expression_of(variant: Variant, window_s: float, namespace: str | None, scop
 
 
 def _scopes(variant: Variant, sources: TelemetrySources) -> Sequence[LabelScope]:
+    """Return the labels of the owners as they are written: pods that come later are theirs, too."""
     if variant.join != "labels":
         return (LabelScope(()),)
-    return tuple(dict.fromkeys(_scope(owner) for owner in sources.owners))
-
-
-def _scope(owner: SeriesOwner) -> LabelScope:
-    """Return the labels of an owner as they are written: pods that come later are theirs, too."""
-    names = {*owner.labels, *([owner.each] if owner.each else [])}
-    return LabelScope(tuple(sorted(names)), matchers(owner.labels))
+    each = ({owner.each: f"{REGEX_MARK}.+"} if owner.each else {} for owner in sources.owners)
+    matches = (
+        LabelMatch(owner.services[0], {**any_value, **owner.labels})
+        for any_value, owner in zip(each, sources.owners, strict=True)
+    )
+    return label_scopes(matches, exported=True)
 
 
 def _letters(number: int) -> str:
@@ -195,23 +219,23 @@ def _datasource_variable() -> dict[str, Any]:
     return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "hide": 0}
 
 
-def _annotation(name: str, tag: str, colour: str) -> dict[str, Any]:
+def _annotation(name: str, tag: str, colour: str, campaign: str) -> dict[str, Any]:
     return {
         "name": name,
         "enable": True,
         "iconColor": colour,
         "datasource": {"type": "grafana", "uid": "-- Grafana --"},
-        "target": {"type": "tags", "tags": [TAG, tag], "limit": 100, "matchAny": False},
+        "target": {"type": "tags", "tags": [TAG, tag, campaign], "limit": 100, "matchAny": False},
     }
 
 
 def injection_annotation(
-    case_id: str, start_ms: int, end_ms: int, kind: str, target: str, verdict: str
+    campaign: str, case_id: str, start_ms: int, end_ms: int, kind: str, target: str, verdict: str
 ) -> dict[str, Any]:
     """Return the body of a request to Grafana's annotations for one injection; its tags find it again."""
     return {
         "time": start_ms,
         "timeEnd": end_ms,
-        "tags": [TAG, "injection", case_id, f"{target}: {kind}"],
+        "tags": [TAG, "injection", campaign, case_id, f"{target}: {kind}"],
         "text": f"{kind} on {target} ({verdict})",
     }

@@ -47,6 +47,7 @@ def diagnosis(
     name = incidents.name_of(change)
     found = Diagnosis(
         incident=name,
+        campaign="staging",
         backend="attached",
         services=3,
         metrics=10,
@@ -364,6 +365,8 @@ def test_a_chat_and_grafana_are_told(tmp_path: Path) -> None:
     ((slack, _),) = told("slack", tmp_path)
     assert slack.path == "/hook/S3CRET"
     ((grafana, _),) = told("grafana", tmp_path, token_file=token)
+    (body,) = grafana.fields  # the emulator reads a body as a form
+    assert json.loads(body)["tags"] == ["rcarena", "diagnosis", "staging", "ray-head: network-delay"]
     assert (grafana.path, grafana.headers["Authorization"]) == ("/api/annotations", "Bearer glsa_1")
 
 

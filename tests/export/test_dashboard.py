@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.export.base import TelemetrySources
-from tasks.export.dashboard import UNITS, dashboard, expression_of, injection_annotation, provisioning
+from tasks.export.dashboard import UNITS, Ask, dashboard, expression_of, injection_annotation, provisioning
 from tasks.export.queries.metrics import METRIC_MAP, SPECS
 from tasks.export.queries.promql import LabelScope
 from tasks.export.sources.labelled import SeriesOwner
@@ -29,8 +29,16 @@ STACKS = {
 }
 
 
-def _board(stack: str, series: Any = EVERYTHING) -> dict[str, Any]:
-    return dashboard("RCArena: x", "rcarena-x", STACKS[stack], EXPORT, series)
+LABELS = ("namespace", "pod", "instance", "service", "exported_namespace", "exported_pod")
+
+
+def _another(expression: str) -> list[dict[str, str]]:
+    """Answers every expression for a service of its own, so that none is left out."""
+    return [dict.fromkeys(LABELS, expression)]
+
+
+def _board(stack: str, series: Any = EVERYTHING, ask: Ask = _another) -> dict[str, Any]:
+    return dashboard("x", STACKS[stack], EXPORT, series, ask)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -54,13 +62,16 @@ def test_every_panel_has_its_place_and_its_queries(stack: str) -> None:
         assert all(target["expr"] and target["legendFormat"] for target in panel["targets"])
         assert "$" not in "".join(target["expr"] for target in panel["targets"])
     assert [each["target"]["tags"] for each in board["annotations"]["list"]] == [
-        ["rcarena", "injection"],
-        ["rcarena", "diagnosis"],
+        ["rcarena", "injection", "x"],
+        ["rcarena", "diagnosis", "x"],
     ]
+    assert (board["uid"], board["title"]) == ("rcarena-x", "RCArena: x")
 
 
 def test_a_metric_without_series_has_no_panel() -> None:
-    board = _board("attached", {"vllm:num_requests_running"})
+    board = _board(
+        "attached", {"vllm:num_requests_running"}, lambda text: [] if "exported_" in text else _another(text)
+    )
     panels = {panel["title"]: panel for panel in board["panels"] if panel["type"] != "row"}
     assert set(panels) == {"requests_running", "scrape_success"}
     assert [(each["expr"], each["legendFormat"]) for each in panels["requests_running"]["targets"]] == [
@@ -68,6 +79,39 @@ def test_a_metric_without_series_has_no_panel() -> None:
         ('sum by (instance) (vllm:num_requests_running{instance="edge:9113"})', "{{instance}}"),
     ]
     assert _board("attached", set())["panels"] == []
+    assert _board("attached", ask=lambda _: [])["panels"] == []
+
+
+@pytest.mark.parametrize(
+    ("pods_of_nodes", "shown"), [(("vllm-0", "head"), ("container_", "ray_node_")), (("vllm-0",), ("container_",))]
+)
+def test_the_first_variant_that_answers_for_a_service_shows_it(
+    pods_of_nodes: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    series = {"container_memory_working_set_bytes", "ray_node_mem_used"}
+
+    def ask(expression: str) -> list[dict[str, str]]:
+        if "by (namespace, pod)" not in expression and "by (namespace, pod, " not in expression:
+            return []
+        pods = pods_of_nodes if "ray_node_" in expression else ("vllm-0", "vllm-1")
+        return [{"namespace": "serving", "pod": pod} for pod in pods]
+
+    board = _board("attached", series, ask)
+    (panel,) = (each for each in board["panels"] if each["title"] == "memory_working_set")
+    (target,) = panel["targets"]
+    parts = target["expr"].split(" or ")
+    assert len(parts) == len(shown)
+    assert all(name in part for name, part in zip(shown, parts, strict=True))
+
+
+def test_owners_with_the_same_labels_share_a_query() -> None:
+    owners = (SeriesOwner(("a",), {"service": "a"}), SeriesOwner(("b-0", "b-1"), {"service": "~b-."}, "service"))
+    sources = TelemetrySources(prometheus_url="http://p", owners=owners)
+    board = dashboard("x", sources, EXPORT, {"vllm:num_requests_running"}, _another)
+    (panel,) = (each for each in board["panels"] if each["title"] == "requests_running")
+    assert [each["expr"] for each in panel["targets"]] == [
+        'sum by (service) (vllm:num_requests_running{service=~"a|b-."})'
+    ]
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -101,6 +145,6 @@ def test_provisioning_names_folder_and_source() -> None:
 
 
 def test_an_injection_is_found_again_by_its_tags() -> None:
-    body = injection_annotation("case-1", 1, 2, "network-delay", "vllm-0", "effective")
-    assert body["tags"] == ["rcarena", "injection", "case-1", "vllm-0: network-delay"]
+    body = injection_annotation("x", "case-1", 1, 2, "network-delay", "vllm-0", "effective")
+    assert body["tags"] == ["rcarena", "injection", "x", "case-1", "vllm-0: network-delay"]
     assert body["text"] == "network-delay on vllm-0 (effective)"
