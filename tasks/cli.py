@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
@@ -48,6 +47,7 @@ from tasks.commands.step import step_app
 from tasks.commands.study import study
 from tasks.commands.validate import validate
 from tasks.commands.validity import validity
+from tasks.console import outlive_readers
 
 app = typer.Typer(
     cls=Commands,
@@ -124,7 +124,7 @@ app.add_typer(step_app, name="step")
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log shows each line as it comes
+    outlive_readers()
     app()
 
 

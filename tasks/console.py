@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 Advance = Callable[[int], None]
 LOG_WIDTH = 200
 
 
-class _Printer(rich.console.Console):
-    """Falls silent when the reader of a pipe has gone: clean-up must not fail because nobody hears of it."""
+class _Pipe(io.FileIO):
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, sys.stdout.fileno())
-        os.close(silent)
+
+def outlive_readers() -> None:
+    """Let a command go on in silence, line by line, when who reads its output or errors has gone.
+
+    Clean-up must not fail because nobody hears of it.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        pipe = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+        lasting = io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
+        setattr(sys, name, lasting)
 
 
 class Console:
     """Prints lines and progress bars on standard output."""
 
     def __init__(self) -> None:
-        self._rich = _Printer(highlight=False, soft_wrap=True)
+        self._rich = rich.console.Console(highlight=False, soft_wrap=True)
         self._started = time.monotonic()
 
     def say(self, message: str) -> None:

@@ -25,3 +25,8 @@ def two_decimals(value: float) -> str:
     """Format a score or a share: ``0.25``; one that would vanish (chance among 1,000 services) by its first digit:
     ``0.001``."""
     return f"{value:.1g}" if 0 < abs(value) < 0.005 else f"{value:.2f}"
+
+
+def short_p(p: float) -> str:
+    """Format a p value for a cell of a table: ``0.012`` or ``< 0.0001``."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"

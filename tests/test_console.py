@@ -7,15 +7,17 @@ from pathlib import Path
 
 PROGRAM = """
 import sys, time, pathlib
-from tasks.console import Console
+from tasks.console import Console, outlive_readers
+outlive_readers()
 console = Console()
 sys.stdin.readline()
 try:
     for _ in range(3):
         console.say("nobody hears this")
+        print("nor this")
 finally:
     pathlib.Path(sys.argv[1]).touch()
-console.say("nor this")
+print("nor that", file=sys.stderr)
 pathlib.Path(sys.argv[2]).touch()
 """
 
@@ -25,7 +27,7 @@ def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path) -> None:
     cleaned, ended = tmp_path / "cleaned", tmp_path / "ended"
     reader, writer = os.pipe()
     command = [sys.executable, "-c", PROGRAM, str(cleaned), str(ended)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writer, text=True) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writer, stderr=writer, text=True) as child:
         os.close(writer)
         os.close(reader)
         assert child.stdin is not None
@@ -34,3 +36,12 @@ def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path) -> None:
         assert child.wait() == 0
     assert cleaned.exists()
     assert ended.exists()
+
+
+def test_a_command_whose_reader_has_gone_ends_in_silence() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tasks.cli", "methods"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

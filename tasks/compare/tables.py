@@ -27,6 +27,7 @@ from tasks.console import table_console
 from tasks.html.formatting import difference as signed
 from tasks.html.formatting import quantity, score
 from tasks.score.accuracy import COMPARED_SCORES, SCORE_LABELS
+from tasks.text import short_p
 
 NO_CHANGE = "nothing changed"
 
@@ -122,7 +123,7 @@ def _difference(change: Difference | None) -> tuple[str, str]:
 
 def _p(change: Difference) -> str:
     """Return the p value; a dash for a single case."""
-    return ABSENT if change.p is None or change.cases_a < 2 else f"{change.p:.3f}"
+    return ABSENT if change.p is None or change.cases_a < 2 else short_p(change.p)
 
 
 def _mark(change: Difference | None, *, more_is_worse: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tasks.text import two_decimals
+from tasks.text import short_p, two_decimals
 
 _PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
 _SMALL_PREFIX_UNITS = {"s"}
@@ -37,7 +37,8 @@ def seconds(value: float | None) -> str:
 
 def p_value(p: float) -> str:
     """Format a p value: ``= 0.012`` or ``< 0.0001``."""
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
+    shown = short_p(p)
+    return shown if shown.startswith("<") else f"= {shown}"
 
 
 def difference(value: float) -> str:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from tasks.html import formatting
 from tasks.system.durable import write_durably
+from tasks.text import short_p
 
 FIGURE_CLASS = 'class="figure-data"'
 """Marks the data of a figure; a page with a figure embeds the plotting library."""
@@ -34,6 +35,7 @@ def templates(package: str, *folders: str) -> jinja2.Environment:
     filters: dict[str, Callable[..., str]] = {
         "coordinate": lambda value: f"{value:.4g}",
         "p_value": formatting.p_value,
+        "short_p": short_p,
         "quantity": formatting.quantity,
         "score": formatting.score,
         "seconds": formatting.seconds,

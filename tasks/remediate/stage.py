@@ -13,6 +13,7 @@ import pandas as pd
 from tasks.params import ScoreParams
 from tasks.remediate.tables import episodes, harm, prevented, refused, sli, summary, windows
 from tasks.system.durable import write_durably
+from tasks.text import short_p
 
 EPISODES, SLI, TIMELINES, TABLES = "episodes.parquet", "sli.parquet", "timelines.json", "tables.json"
 
@@ -85,7 +86,7 @@ def text(tables: Tables) -> str:
         interval = f"{_number(row['ratio_low'], '.2f')}–{_number(row['ratio_high'], '.2f')}"
         lines.append(
             f"{row['kind']:<22} {row['policy']:<18} {row['cases']:>5} {row['bad_request_s']:>8.1f} "
-            f"{row['ratio']:>6.2f} {interval:>13} {_number(row['p_holm'], '.1g'):>8} {row['mttm_s']:>7.0f} "
+            f"{row['ratio']:>6.2f} {interval:>13} {_p(row['p_holm']):>8} {row['mttm_s']:>7.0f} "
             f"{row['acted']:>5} {row['wrong']:>3}/{row['actions']:<3} {_number(row['gain'], '.2f'):>6}"
         )
     for row in tables["harm"]:
@@ -110,6 +111,10 @@ def text(tables: Tables) -> str:
             f"refused by: {guards}"
         )
     return "\n".join(lines)
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else short_p(value)
 
 
 def _number(value: float | None, form: str) -> str:

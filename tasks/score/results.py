@@ -375,7 +375,7 @@ def _left_out(truths: Sequence[Truth]) -> list[str]:
     lines = [f"not scored: {_some(names)}: {reason}" for reason, names in cases.items()]
     lines += [f"not counted: {note}" for note in roots[:_ROOTS_NAMED]]
     if len(roots) > _ROOTS_NAMED:
-        lines.append(f"not counted: {len(roots) - _ROOTS_NAMED} more, which the report names")
+        lines.append(f"not counted: {len(roots) - _ROOTS_NAMED} more; the case.json of each says why")
     return lines
 
 

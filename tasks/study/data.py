@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from tasks.score.findings import read_findings
 from tasks.score.sets import SetMatch, roots_named
 from tasks.study.plan import COMPUTED, Campaign, Split, Study
 from tasks.study.run import scores_of
-
-log = logging.getLogger(__name__)
 
 Group = Literal["single", "disturbed", "concurrent", "cascade", "negative", "ineffective"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -113,6 +110,22 @@ class Version:
     outcomes: tuple[Outcome, ...]
 
 
+Condition = Literal["method", "variant", "time"]
+"""The methods as they are; a variant of the compared one; another inject time."""
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """``cases``: how many of all ``of`` a campaign are not scored; ``label``: of the variant or inject time."""
+
+    what: Condition
+    label: str
+    campaign: str
+    split: Split
+    cases: int
+    of: int
+
+
 @dataclass(frozen=True)
 class StudyData:
     """``variants``: by label, the outcomes of the compared method under other conditions. ``times``: by label, those of
@@ -125,6 +138,7 @@ class StudyData:
     variants: Mapping[str, tuple[Outcome, ...]]
     times: Mapping[str, tuple[Outcome, ...]]
     versions: Mapping[str, Version]
+    unscored: tuple[Unscored, ...] = ()
 
     @property
     def method(self) -> str:
@@ -150,7 +164,8 @@ class StudyData:
 
 
 def read_data(study: Study, place: Path) -> StudyData:
-    """Read records and scores. A campaign on which a variant, or another inject time, is not scored is left out there.
+    """Read records and scores. Cases on which a variant, or another inject time, is not scored are left out there, and
+    named in ``unscored``.
 
     Raises:
         ScoreError: a campaign is not scored, or its scores are not what the score stage writes.
@@ -162,10 +177,14 @@ def read_data(study: Study, place: Path) -> StudyData:
     variants: dict[str, list[Outcome]] = {label: [] for label in study.params.variants}
     times: dict[str, list[Outcome]] = {label: [] for label in study.params.times}
     versions: dict[str, list[Outcome]] = {label: [] for label in study.params.versions}
+    unscored: list[Unscored] = []
     for campaign in study.campaigns:
         records = [read_case(path).record for path in sorted(campaign.cases.iterdir()) if is_finished(path)]
         _check_reality(campaign, records)
-        files = _scores(scores_of(place, campaign), records)
+        files = read_score_files(folder := scores_of(place, campaign))
+        if files is None:
+            raise ScoreError(f"{folder}: no scores; run the same command without --as-is")
+        unscored += _unscored("method", "", campaign, records, files)
         strata = {} if files.cases is None else dict(zip(files.cases["case_id"], files.cases["stratum"], strict=True))
         of_campaign = [
             _study_case(record, campaign.name, campaign.split, campaign.cases, str(strata.get(record.case_id, "")))
@@ -175,14 +194,14 @@ def read_data(study: Study, place: Path) -> StudyData:
         for row in files.rankings.drop_duplicates("method").to_dict("records"):
             methods[row["method"]] = MethodFacts(row["method"], row["family"], row["beyond"], row["reference"])
         outcomes += _outcomes(of_campaign, files)
-        others = [(found, scores_of(place, campaign, label)) for label, found in variants.items()]
-        others += [(found, scores_of(place, campaign, time=label)) for label, found in times.items()]
-        for found, folder in others:
-            of_other = read_score_files(folder)
-            if of_other is None:
-                log.warning("%s: no scores; the campaign is left out there", folder)
-            else:
-                found += _outcomes(of_campaign, of_other)
+        for label, found in variants.items():
+            of_variant = read_score_files(scores_of(place, campaign, label))
+            found += _outcomes(of_campaign, of_variant) if of_variant else ()
+            unscored += _unscored("variant", label, campaign, records, of_variant)
+        for label, found in times.items():
+            of_time = read_score_files(scores_of(place, campaign, time=label))
+            found += _outcomes(of_campaign, of_time) if of_time else ()
+            unscored += _unscored("time", label, campaign, records, of_time)
         for label, found in versions.items():
             kept = study.params.versions[label].scores
             recorded = None if kept is None else read_score_files(study.path(kept) / campaign.name)
@@ -201,6 +220,7 @@ def read_data(study: Study, place: Path) -> StudyData:
             label: Version(frozenset(version.seen), tuple(versions[label]))
             for label, version in study.params.versions.items()
         },
+        tuple(unscored),
     )
 
 
@@ -214,14 +234,13 @@ def _check_reality(campaign: Campaign, records: Iterable[CaseRecord]) -> None:
             )
 
 
-def _scores(folder: Path, records: Iterable[CaseRecord]) -> ScoreFiles:
-    files = read_score_files(folder)
-    if files is None:
-        raise ScoreError(f"{folder}: no scores; run the same command without --as-is")
-    lacking = {record.case_id for record in records} - set(files.rankings["case_id"])
+def _unscored(
+    what: Condition, label: str, campaign: Campaign, records: Sequence[CaseRecord], files: ScoreFiles | None
+) -> Iterator[Unscored]:
+    scored = set() if files is None else set(files.rankings["case_id"])
+    lacking = sum(record.case_id not in scored for record in records)
     if lacking:
-        log.warning("%s: %d cases are not scored yet, such as %s", folder, len(lacking), min(lacking))
-    return files
+        yield Unscored(what, label, campaign.name, campaign.split, lacking, len(records))
 
 
 def _study_case(record: CaseRecord, campaign: str, split: Split, cases: Path, stratum: str) -> StudyCase:

@@ -12,6 +12,7 @@ from tasks.remediate.tables import ALL_KINDS
 from tasks.study.figures import Share, short
 from tasks.study.plan import Goals
 from tasks.study.tables import table
+from tasks.text import short_p
 
 Row = Mapping[str, Any]
 _ABSENT = "–"
@@ -77,7 +78,7 @@ class RecoveryTables:
                 f"`{row['policy']}`",
                 _number(row["bad_request_s"], ".1f"),
                 _ratio(row) if row["policy"] != NONE else "1",
-                _number(row["p_holm"], ".1g"),
+                _ABSENT if row["p_holm"] is None else short_p(row["p_holm"]),
                 _time(row),
                 f"{row['acted']} of {row['cases']}",
                 _wrong(row),

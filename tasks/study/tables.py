@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tasks.html.formatting import p_value
 from tasks.score.sets import roots_named
-from tasks.study.data import GROUPS, SCORED, Group, Outcome, StudyData
+from tasks.study.data import GROUPS, SCORED, Condition, Group, Outcome, StudyData
 from tasks.study.figures import (
     Mean,
     Paired,
@@ -23,6 +22,7 @@ from tasks.study.figures import (
     short,
 )
 from tasks.study.plan import SPLITS
+from tasks.text import short_p
 
 SIGNIFICANT = 0.05
 COMPARED_AT_MOST = 10
@@ -109,12 +109,22 @@ class Tables:
             counts = Counter(case.group for case in cases)
             kinds = ", ".join(sorted({kind for case in cases for kind in case.kinds}))
             rows.append((f"`{campaign.name}`", campaign.split, len(cases), *(counts[g] or "" for g in GROUPS), kinds))
-        return table(("campaign", "split", "cases", *GROUP_TITLES.values(), "kinds of roots"), rows)
+        head = ("campaign", "split", "cases", *GROUP_TITLES.values(), "kinds of roots")
+        return table(head, rows) + self._unscored("method")
 
     def leaders(self, split: str) -> list[str]:
         """Return the compared method and the best few of the others."""
         best = (*self.ranked("paper", split)[:LEADERS], *self.ranked("beyond", split)[:LEADERS])
         return list(dict.fromkeys((self.method, *best)))
+
+    def _unscored(self, what: Condition, split: str = "") -> str:
+        """Name below a table the cases that it leaves out because they are not scored; empty if there are none."""
+        found = [
+            f"{f'{each.label}: ' if each.label else ''}{each.cases} of {each.of} cases of `{each.campaign}`"
+            for each in self.data.unscored
+            if each.what == what and split in ("", each.split)
+        ]
+        return f"\n\n*Left out, as not scored: {'; '.join(found)}.*" if found else ""
 
     def overview(self, split: str) -> str:
         """AC@1 with intervals of the compared method, the best few of the 24 and the best few beyond."""
@@ -215,9 +225,10 @@ class Tables:
         return table(
             ("against", "cases", f"only `{self.method}` right", "only the other right", "p", "p (Holm)"),
             [
-                (f"`{p.other}`", p.n, p.wins, p.losses, _p(p.p), f"**{_p(p.p_holm)}**" if _sure(p) else _p(p.p_holm))
+                (f"`{p.other}`", p.n, p.wins, p.losses, short_p(p.p), f"**{corrected}**" if _sure(p) else corrected)
                 for p in pairs[:COMPARED_AT_MOST]
                 if p.n
+                for corrected in [short_p(p.p_holm)]
             ],
         )
 
@@ -237,7 +248,7 @@ class Tables:
             rows.append(self._variant_row(label, label, split, groups, f"{against.wins}:{against.losses}"))
         titles = (f"AC@1, {GROUP_TITLES[group]}" for group in groups)
         head = ("variant", *titles, "set F1", "kind right", "no fault: false roots", "cases lost : won")
-        return table(head, rows if whole else ())
+        return table(head, rows if whole else ()) + self._unscored("variant", split)
 
     def times(self, split: str) -> str:
         """AC@1 of the timed methods, told the true time, and under each other inject time."""
@@ -251,7 +262,7 @@ class Tables:
             for method in self.data.study.timed
             if self.data.of(method, split)
         ]
-        return table(("AC@1", "true time", *labels), rows if labels else ())
+        return table(("AC@1", "true time", *labels), rows if labels else ()) + self._unscored("time", split)
 
     def times_of_sets(self, split: str) -> str:
         """What the compared method says under each inject time beyond the first place."""
@@ -264,7 +275,7 @@ class Tables:
                 f1 = set_f1(found, f"{split}|{label}|time")
                 rows.append((label or "true time", f1, kind_accuracy(found), false_roots(quiet)[0], failed or ""))
         head = (f"`{self.method}`", "set F1", "kind right", "no fault: false roots", "no change found")
-        return table(head, rows if self.data.times else ())
+        return table(head, rows if self.data.times else ()) + self._unscored("time", split)
 
     def versions(self) -> str:
         """What each version of the compared method reaches on each campaign, and whether it was made on it."""
@@ -393,7 +404,7 @@ class Tables:
         rows.append(("cases without a fault in which it names one", f"< {short(goals.false_alarms)}", alarms, below))
         best = next((each for each in self._against(outcomes) if not self.data.methods[each.other].beyond), None)
         if best is not None and best.n:
-            said = f"{best.wins} : {best.losses} of {best.n}, p (Holm) {_p(best.p_holm)}"
+            said = f"{best.wins} : {best.losses} of {best.n}, p (Holm) {short_p(best.p_holm)}"
             better = _yes(_sure(best) and best.wins > best.losses)
             rows.append((f"better than the best of the 24 (`{best.other}`)", f"p ≤ {short(SIGNIFICANT)}", said, better))
         return table(("goal", "", "reached", "met"), rows)
@@ -467,10 +478,6 @@ def _error(outcome: Outcome, named: set[str]) -> str:
         if not missed and not extra and outcome.exact is False:
             errors.append("another kind")
     return "; ".join(errors)
-
-
-def _p(value: float) -> str:
-    return p_value(value).removeprefix("= ")
 
 
 def _sure(each: Paired) -> bool:

@@ -77,5 +77,5 @@ def test_thousands_of_cases_without_a_fault_are_one_line() -> None:
     notes = _left_out(truths)
     assert notes[0] == "not scored: 1000 cases (c0, c1, c2, …): fault-free"
     assert notes[1] == "not counted: c0: no effect"
-    assert notes[-1] == "not counted: 980 more, which the report names"
+    assert notes[-1] == "not counted: 980 more; the case.json of each says why"
     assert len(notes) == 22

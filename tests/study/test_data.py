@@ -9,6 +9,7 @@ import pytest
 from tasks.score.errors import ScoreError
 from tasks.study.data import StudyData, read_data
 from tasks.study.plan import Study, folder_of
+from tasks.study.tables import Tables
 
 
 def test_cases_are_grouped_by_what_was_really_done(data: StudyData) -> None:
@@ -69,6 +70,10 @@ def test_a_campaign_without_scores_of_a_variant_is_left_out_there(study: Study, 
     shutil.rmtree(place / "dev" / folder_of("no eyes"))
     data = read_data(study, place)
     assert {o.case.campaign for o in data.variants["no eyes"]} == {"new"}
+    assert (
+        Tables(data).ablations("development").endswith("\n\n*Left out, as not scored: no eyes: 2 of 2 cases of `dev`.*")
+    )
+    assert "Left out" not in Tables(data).ablations("unseen") + Tables(data).times("development")
     assert {o.case.campaign for o in data.times["10 s late"]} == {"dev", "new"}
 
 
