@@ -43,12 +43,15 @@ class ExportResult:
 
 
 def export_cases(cases: Iterable[Case], to: Path, progress: Callable[[int], None] = lambda steps: None) -> ExportResult:
-    """Write ``<to>/<service>_<fault>/<n>`` per case, ``n`` in the given order; a folder of that name is replaced."""
+    """Write ``<to>/<service>_<fault>/<n>`` per case, ``n`` in the given order; a folder of that name is replaced.
+
+    The folder names the one root. Its victims and disturbances are in ``rcarena.json`` only.
+    """
     written, skipped = [], []
     numbers: Counter[str] = Counter()
     for case in cases:
         effective = case.record.counted()
-        if len(case.record.injections) == 1 == len(effective):
+        if len(case.record.roots) == 1 == len(effective):
             short = _short_names(case.record.service_names)
             kind = effective[0].kind
             label = f"{short[effective[0].target]}_{FAULT_NAMES.get(kind, _plain(kind))}"
@@ -58,7 +61,7 @@ def export_cases(cases: Iterable[Case], to: Path, progress: Callable[[int], None
             written.append(folder)
         else:
             skipped.append(
-                f"{case.path.name}: {case.record.fault_label}: not one effective fault, which the layout needs"
+                f"{case.path.name}: {case.record.fault_label}: not one effective root, which the layout needs"
             )
         progress(1)
     return ExportResult(tuple(written), tuple(skipped))

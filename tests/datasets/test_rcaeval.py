@@ -455,7 +455,18 @@ def test_what_the_layout_cannot_hold_is_skipped_and_said(tmp_path: Path) -> None
         "ray-replicas-1_cpu/1", "ray-replicas-1_cpu/2",
     ]  # fmt: skip
     assert [line.split(":")[0] for line in result.skipped] == ["fault-free", "half", "weak"]
-    assert "cpu-stress+(network-delay): not one effective fault" in result.skipped[1]
+    assert "cpu-stress+(network-delay): not one effective root" in result.skipped[1]
+
+
+def test_a_disturbance_and_a_victim_come_back_and_name_no_folder(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "cases")
+    (root,) = case.record.injections
+    roles = {"disturbance": "ray-head", "victim": "nginx-proxy"}
+    others = [root.model_copy(update={"role": role, "target": target}) for role, target in roles.items()]
+    case = with_injections(case, (others[0], root, others[1]))
+    (back,) = exported([case], tmp_path)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["ray-replicas-1_cpu"]
+    assert_same(case, back)
 
 
 def test_exporting_again_gives_the_same_bytes(tmp_path: Path) -> None:
