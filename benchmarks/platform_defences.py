@@ -168,7 +168,7 @@ def _probed(prober: Prober, since: float, until: float) -> str:
 def _settle(prometheus_url: str, replicas: int) -> None:
     """Wait until every replica is healthy again, at most three minutes."""
     from tasks.backends.local.stack import HEALTHY_REPLICAS
-    from tasks.backends.prometheus import instant_value
+    from tasks.prometheus import instant_value
 
     end = time.time() + 180
     time.sleep(8)

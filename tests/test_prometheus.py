@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.backends.prometheus import instant_value
-from tasks.inject.errors import FaultError
-from tasks.inject.executors.prometheus import raw_samples
+from tasks.prometheus import PrometheusError, instant_labels, instant_value, raw_samples
 from tests.export.emulators import Response, serving
 
 
@@ -48,17 +46,23 @@ _ODD = {
 @pytest.mark.parametrize("odd", _ODD)
 def test_any_odd_answer_is_one_error(odd: str) -> None:
     with serving(lambda _: _ODD[odd]) as url:
-        with pytest.raises(ValueError):  # noqa: PT011 (whatever it says)
+        with pytest.raises(PrometheusError, match="Prometheus"):
             instant_value(url, "x")
-        with pytest.raises(FaultError, match="Prometheus"):
+        with pytest.raises(PrometheusError, match="Prometheus"):
             raw_samples(url, "x", 10)
 
 
 @pytest.mark.parametrize("document", [{"status": "error", "error": "boom"}, {"status": "error"}, "x", 5])
 @pytest.mark.parametrize("status", [200, 422])
 def test_errors_are_told(document: Any, status: int) -> None:
-    with serving(lambda _: _answers(document, status)) as url, pytest.raises(FaultError, match=r"boom|HTTP \d+"):
+    with serving(lambda _: _answers(document, status)) as url, pytest.raises(PrometheusError, match=r"boom|HTTP \d+"):
         raw_samples(url, "x", 10)
+
+
+def test_labels_in_order() -> None:
+    result = [{"metric": {"service": "b"}}, {"metric": {"service": "a"}}, {"metric": {}}]
+    with serving(lambda _: _data(result)) as url:
+        assert instant_labels(url, "x", "service") == ["", "a", "b"]
 
 
 def test_samples_in_order_and_each_once() -> None:

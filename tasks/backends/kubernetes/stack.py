@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from tasks.backends.base import LiveStack
-from tasks.backends.prometheus import instant_value
 from tasks.case import Limits, Service, Stack
 from tasks.deploy.errors import DeployError, StackNotRunningError
 from tasks.deploy.kubernetes import lifecycle
@@ -15,6 +14,7 @@ from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.kubernetes.runtime import KubernetesRuntime, ServiceRuntime
 from tasks.export.base import TelemetrySources
 from tasks.export.sources.placement import PodPlacement
+from tasks.prometheus import PrometheusError, instant_value
 from tasks.stack import GATEWAY, HEAD
 
 STEADY_LATENCY_S = 5.0
@@ -47,8 +47,8 @@ class KubernetesStack(LiveStack):
             )
         except DeployError as error:
             return str(error)
-        except (OSError, ValueError, KeyError) as error:
-            return f"Prometheus does not answer: {error}"
+        except PrometheusError as error:
+            return str(error)
         if open_requests > 0:
             return f"{open_requests:g} requests still open"
         return self.slow_or_failing(self._params.replicas, STEADY_LATENCY_S)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from tasks.backends.base import LiveStack
-from tasks.backends.prometheus import instant_labels, instant_value
 from tasks.case import Limits, Service, Stack
 from tasks.deploy.errors import StackNotRunningError
 from tasks.deploy.local.layout import Layout
@@ -13,6 +12,7 @@ from tasks.deploy.local.namespaces import join_network
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.export.base import TelemetrySources
+from tasks.prometheus import PrometheusError, instant_labels, instant_value
 from tasks.stack import GATEWAY, HEAD
 from tasks.system.process import age_s
 
@@ -46,8 +46,8 @@ class LocalStack(LiveStack):
         try:
             replicas = instant_value(self.runtime.prometheus_url, HEALTHY_REPLICAS)
             open_requests = instant_value(self.runtime.prometheus_url, OPEN_REQUESTS)
-        except (OSError, ValueError, KeyError) as error:
-            return f"Prometheus does not answer: {error}"
+        except PrometheusError as error:
+            return str(error)
         if replicas < self._params.replicas:
             return f"{replicas:g} of {self._params.replicas} replicas are healthy"
         if open_requests > 0:
@@ -69,8 +69,8 @@ class LocalStack(LiveStack):
     def unresponsive(self) -> list[str]:
         try:
             return instant_labels(self.runtime.prometheus_url, DOES_NOT_ANSWER, "service")
-        except (OSError, ValueError) as error:
-            log.warning("Prometheus does not answer: %s", error)
+        except PrometheusError as error:
+            log.warning("%s", error)
             return []
 
     def load_share(self) -> float | None:
@@ -79,8 +79,8 @@ class LocalStack(LiveStack):
         known = [cores for cores in quotas if cores]
         try:
             used = instant_value(self.runtime.prometheus_url, CPU_OF_REPLICAS)
-        except (OSError, ValueError) as error:
-            log.warning("Prometheus does not answer: %s", error)
+        except PrometheusError as error:
+            log.warning("%s", error)
             return None
         return used / sum(known) if used > 0 and len(known) == len(quotas) else None
 

@@ -12,9 +12,9 @@ from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.probes import LOOK_BACK_S, PrometheusMean, PrometheusProbe, PrometheusRate
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
-from tasks.inject.executors.prometheus import Series, raw_samples
 from tasks.inject.probe import Outcome, Probe, Sample, StepTime
 from tasks.kube.gpu_map import GpuState, NodeGpus, read_gpu_maps
+from tasks.prometheus import PrometheusError, Series, raw_samples
 
 
 def gpus_of(target: KubernetesTarget) -> dict[str, tuple[GpuState, ...]]:
@@ -51,7 +51,7 @@ def memory_free_mb(target: KubernetesTarget) -> float:
     Raises:
         FaultError: Prometheus does not know it.
     """
-    found = raw_samples(target.prometheus_url, dcgm("DCGM_FI_DEV_FB_FREE", target), LOOK_BACK_S)
+    found = target.prometheus_samples(dcgm("DCGM_FI_DEV_FB_FREE", target), LOOK_BACK_S)
     latest = [series.points[-1][1] for series in found if series.points]
     if not latest:
         raise FaultError(f"{target.name}: Prometheus has no DCGM_FI_DEV_FB_FREE of its GPU")
@@ -61,7 +61,7 @@ def memory_free_mb(target: KubernetesTarget) -> float:
 def sm_activity(target: KubernetesTarget) -> Probe:
     """Sample the share of the SMs' time with work, or utilisation on GPUs without profiling counters."""
     active = dcgm("DCGM_FI_PROF_SM_ACTIVE", target)
-    if raw_samples(target.prometheus_url, active, LOOK_BACK_S):
+    if target.prometheus_samples(active, LOOK_BACK_S):
         return PrometheusMean(target.prometheus_url, active, "SM activity of the GPU", "%", 100)
     return PrometheusMean(target.prometheus_url, dcgm("DCGM_FI_DEV_GPU_UTIL", target), "utilisation of the GPU", "%")
 
@@ -94,7 +94,7 @@ class PrometheusStepTime(StepTime):
     def tick(self) -> list[Sample]:
         try:
             steps, tokens, running = (_by_pod(raw_samples(self._url, each, LOOK_BACK_S)) for each in self._selectors)
-        except FaultError:
+        except PrometheusError:
             return []
         clock = time.monotonic() - time.time()
         found = [

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.target import LOOK_DEADLINE_S, KubernetesTarget
-from tasks.inject.executors.prometheus import Series, raw_samples
 from tasks.inject.probe import Gauge, Probe, Sample
 from tasks.kube.status import condition
+from tasks.prometheus import PrometheusError, Series, raw_samples
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class PrometheusProbe(Probe):
     def tick(self) -> list[Sample]:
         try:
             found = raw_samples(self._url, self._selector, LOOK_BACK_S)
-        except FaultError as error:
+        except PrometheusError as error:
             if not self._told:
                 log.warning("%s: %s", self.name, error)
             self._told = True
@@ -116,7 +116,7 @@ def working_set_mb(target: KubernetesTarget) -> float:
     Raises:
         FaultError: Prometheus does not know it.
     """
-    found = raw_samples(target.prometheus_url, f"container_memory_working_set_bytes{_container(target)}", LOOK_BACK_S)
+    found = target.prometheus_samples(f"container_memory_working_set_bytes{_container(target)}", LOOK_BACK_S)
     latest = [series.points[-1][1] for series in found if series.points]
     if not latest:
         raise FaultError(f"{target.name}: Prometheus has no working set of container {target.container}")

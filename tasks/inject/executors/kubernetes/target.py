@@ -13,6 +13,7 @@ from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultTarget
 from tasks.kube.address import ClusterAddress, find_cluster
 from tasks.kube.errors import ClusterError, NoClusterError
+from tasks.prometheus import PrometheusError, Series, raw_samples
 
 if TYPE_CHECKING:
     from tasks.kube.client import Cluster
@@ -101,6 +102,17 @@ class KubernetesTarget(FaultTarget):
             found = self.api(deadline_s).list("v1", "Pod", label_selector=self.selector)
         alive = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
         return sorted(alive, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def prometheus_samples(self, selector: str, seconds: float) -> list[Series]:
+        """Return the samples of the last ``seconds`` that the stack's Prometheus has.
+
+        Raises:
+            FaultError: it does not answer.
+        """
+        try:
+            return raw_samples(self.prometheus_url, selector, seconds)
+        except PrometheusError as error:
+            raise FaultError(str(error)) from error
 
     def identities(self, deadline_s: float = REQUEST_DEADLINE_S) -> frozenset[str]:
         """Return the ids of the service's running containers."""

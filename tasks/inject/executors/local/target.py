@@ -14,7 +14,7 @@ from tasks.deploy.local.runtime import ServiceRuntime, StackRuntime
 from tasks.engine import ENGINE_TITLE
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import FaultTarget
-from tasks.inject.executors.prometheus import Series, raw_samples
+from tasks.prometheus import PrometheusError, Series, raw_samples
 from tasks.system.process import ProcessId, boot_id, process_state, read_text, start_ticks
 
 TRACKER_PREFIX = "fault-"
@@ -106,7 +106,10 @@ class LocalTarget(FaultTarget):
         Raises:
             FaultError, OSError: it does not answer.
         """
-        return self.in_fabric_network(lambda: raw_samples(self.prometheus_url, selector, seconds))
+        try:
+            return self.in_fabric_network(lambda: raw_samples(self.prometheus_url, selector, seconds))
+        except PrometheusError as error:
+            raise FaultError(str(error)) from error
 
     def in_service_network(self, make: Callable[[], T]) -> T:
         """Call ``make`` in the service's network namespace.
