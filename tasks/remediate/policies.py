@@ -112,8 +112,9 @@ def first_choice(
     kind: str, service: str, state: StackState, tried: set[tuple[str, str]], possible: Possible | None = None
 ) -> str | None:
     """Return the preferred action for a kind on a service that its role allows, that is possible and was not tried;
-    None: wait, or nothing is left to try."""
-    role = state.roles[service]
+    None: wait, nothing is left to try, or the service is none of the stack's (it was added in the incident)."""
+    if (role := state.roles.get(service)) is None:
+        return None
     for place, action in sorted(cures_of(kind).items()):
         if place != 1 and 1 not in cures_of(kind):
             return None

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.actions.catalogue import list_actions
 from tasks.backends import backend_of
-from tasks.backends.simulated.patient import LIVES_IN, RENEWS
 from tasks.campaign.attempt import order_of
 from tasks.campaign.plan import plan_campaign
 from tasks.case import Case
@@ -152,17 +150,6 @@ def test_the_platform_is_no_policy_on_a_real_stack(tmp_path: Path):
     problem = "remediate.policies: 'platform' must not be given with the backend local"
     with pytest.raises(ParamsError, match=problem), ready(asked, Workspace(tmp_path), print, keep_stack=False):
         pytest.fail("it began")
-
-
-@pytest.mark.parametrize("action", [each for each in list_actions() if each.name in RENEWS], ids=lambda each: each.name)
-def test_the_table_of_cures_agrees_with_where_faults_live(action):
-    """What an action renews it cures; what it does not, only an ejection makes harmless."""
-    if action.name in ("eject", "scale-out", "roll-back"):
-        return
-    for kind, place in LIVES_IN.items():
-        if kind == "kv-cache-squeeze":
-            continue
-        assert action.can_cure(kind) == (place in RENEWS[action.name]), (action.name, kind)
 
 
 def test_an_action_that_is_not_known_is_refused():

@@ -46,6 +46,7 @@ register(
             "network-partition": 1,
             "kv-cache-squeeze": 1,
             "accelerator-throttle": 2,
+            "bad-rollout": 2,
             "gpu-contention": 2,
             "gpu-memory": 2,
             "process-freeze": 3,

@@ -14,6 +14,7 @@ register(
         never=frozenset(
             {
                 "accelerator-throttle",
+                "bad-rollout",
                 "engine-stall",
                 "network-bandwidth",
                 "network-delay",

@@ -73,6 +73,7 @@ register(
         never=frozenset(
             {
                 "accelerator-throttle",
+                "bad-rollout",
                 "gpu-contention",
                 "gpu-memory",
                 "network-bandwidth",

@@ -28,6 +28,7 @@ register(
         cures={"accelerator-throttle": 1},
         never=frozenset(
             {
+                "bad-rollout",
                 "cpu-stress",
                 "engine-stall",
                 "gpu-contention",

@@ -10,17 +10,22 @@ register(
         summary="brings back the version before the last rollout",
         undo="the rollout is made again",
         needs="a rollout ended shortly before the symptoms began",
-        cures={"service-restart": 1},
+        cures={"bad-rollout": 1},
         never=frozenset(
             {
                 "accelerator-throttle",
                 "cpu-stress",
+                "engine-stall",
                 "gpu-contention",
                 "gpu-memory",
+                "kv-cache-squeeze",
+                "memory-stress",
                 "network-bandwidth",
                 "network-delay",
                 "network-loss",
                 "network-partition",
+                "process-freeze",
+                "process-kill",
                 WORKLOAD,
             }
         ),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -103,8 +103,12 @@ class Router:
     """
 
     def __init__(self, policy: str, groups: Sequence[Group], rng: np.random.Generator) -> None:
-        self._policy, self._groups, self._rng = policy, groups, rng
+        self._policy, self._groups, self._rng = policy, list(groups), rng
         self._next = [0] * len(groups)
+
+    def resize(self, group: int, count: int) -> None:
+        """Choose among the first ``count`` replicas of a group from now on."""
+        self._groups[group] = replace(self._groups[group], count=count)
 
     def choose(self, group: int, load: np.ndarray, reachable: np.ndarray, late: np.ndarray) -> int:
         """Return the replica, or ``NOBODY`` when none of the group answers. ``late``: how likely each is passed over
@@ -152,7 +156,7 @@ class Fleet:
         self._engines = [group.engine for group in groups for _ in range(group.count)]
         self.replicas = len(self._engines)
         routing, self._noise_rng, self._waits = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
-        self._router = Router(policy, groups, routing)
+        self._router, self._last = Router(policy, groups, routing), groups[-1]
         law = [engine.step for engine in self._engines]
         self._fixed = np.array([each.fixed_s for each in law])
         self._per_sequence = np.array([each.per_sequence_s for each in law])
@@ -255,6 +259,8 @@ class Fleet:
         world = self._timeline.at(now)
         of = slice(FIRST_REPLICA, FIRST_REPLICA + self.replicas)
         down = world.down[of]
+        joined = np.flatnonzero(~world.absent[of][self._last.first :])
+        self._router.resize(-1, int(joined[-1]) + 1 if len(joined) else 0)
         self._reachable = ~(world.unreachable[of] | world.ejected[of])
         deadline_s = self._calibration.response.probe_deadline_s
         stall_s = np.maximum(world.stall_s[of] + world.handover_stall_s[of], 1e-9)
@@ -267,6 +273,7 @@ class Fleet:
         self._handover_stall_s = world.handover_stall_s[of]
         self._room = self._kv_tokens * world.kv_share[of]
         self._slowness = self._host_share / self._host + (1 - self._host_share) / self._compute
+        self._slowness *= world.step_factor[of]
         self._speed = np.minimum(1, self._host)
         for r in np.flatnonzero(down & ~self._killed):
             self._kill(int(r), now)

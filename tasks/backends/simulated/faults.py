@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # the DAGs plan without numpy
     from tasks.backends.simulated.world import Apply, World
 
 MIB = 2**20
+ROLLOUT = "bad-rollout"
+"""The kind that is a new version of its target."""
 LEAST_SHARE = 0.2
 """Of a quota that what always runs would use up, this part goes to the engine's steps all the same."""
 Parameters = Mapping[str, Any]
@@ -291,6 +293,16 @@ def _squeeze(parameters: Parameters) -> Apply:
 
     def apply(world: World, service: int, calibration: Calibration) -> None:
         world.kv_share[service] = min(world.kv_share[service], max(0.02, 1 - wanted / calibration.engine.kv_tokens))
+
+    return apply
+
+
+@_fault(ROLLOUT, Shown(metrics.INTER_TOKEN_LATENCY_MEAN, "rise"))
+def _bad_rollout(parameters: Parameters) -> Apply:
+    """It begins when the rollout has ended: that the service was loaded anew is not part of it."""
+
+    def apply(world: World, service: int, _: Calibration) -> None:
+        world.step_factor[service] *= float(parameters["step_factor"])
 
     return apply
 

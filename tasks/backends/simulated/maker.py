@@ -12,13 +12,13 @@ import pyarrow as pa
 from tasks import __version__
 from tasks.backends.base import CaseOrder
 from tasks.backends.simulated.calibration import read_calibration
-from tasks.backends.simulated.faults import FAULTS, Shown
+from tasks.backends.simulated.faults import FAULTS, ROLLOUT, Shown
 from tasks.backends.simulated.params import FIRST_REPLICA, SimulatedDeployParams
 from tasks.backends.simulated.placement import placement
 from tasks.backends.simulated.sampling import metric_rows
 from tasks.backends.simulated.simulation import Simulation
 from tasks.backends.simulated.telemetry import Block, Telemetry
-from tasks.backends.simulated.traces import identifiers, log_rows, span_rows
+from tasks.backends.simulated.traces import ADDED, NEW_VERSION, identifiers, log_rows, span_rows
 from tasks.backends.simulated.world import Effect
 from tasks.case import (
     CALLS,
@@ -75,6 +75,7 @@ class _Publisher:
         self._names, self._injections = simulation.names, simulation.injections
         self._placed = placement(self._deploy, self._calibration)
         self._until_s = min(self._outcome.until_s, simulation.times.end)
+        self._there = self._outcome.timeline.present(self._until_s)
         self._window = (self._at(simulation.times.baseline), self._at(self._until_s))
         self._grid = TimeGrid.aligned(*self._window, order.export.step_s)
         self._probed: dict[tuple[str, int], np.ndarray] = {}
@@ -198,12 +199,17 @@ class _Publisher:
             for planned in self._injections
             for shown in FAULTS[planned.kind].shown
         }
-        names = pa.array(self._names)
+        names = pa.array([self._names[i] for i in self._there])
         with Sink("metrics", writer.path("metrics")) as sink:
             for block in telemetry.blocks():
                 self._keep_probed(block, wanted)
                 for part in metric_rows(
-                    block.metric, block.values, block.services, self._grid.times_ns, names, ROWS_PER_GROUP
+                    block.metric,
+                    block.values,
+                    np.searchsorted(self._there, block.services),
+                    self._grid.times_ns,
+                    names,
+                    ROWS_PER_GROUP,
                 ):
                     sink.write(part)
         return sink.rows
@@ -227,14 +233,30 @@ class _Publisher:
             for each in (*outcome.effects, *outcome.actions)
             if each.restarts and each.start_s <= self._until_s
         ]
-        lines = log_rows(outcome.paths, outcome.served, self._names, self._ids, self._traced, restarts, self._until_s)
+        lines = log_rows(
+            outcome.paths,
+            outcome.served,
+            self._names,
+            self._ids,
+            self._traced,
+            restarts,
+            self._rollouts(),
+            self._until_s,
+        )
         lines = lines[(lines["time_s"] >= outcome.times.baseline) & (lines["time_s"] <= self._until_s)]
         return lines.assign(time=self._time(lines["time_s"].to_numpy())).drop(columns="time_s")
+
+    def _rollouts(self) -> list[tuple[float, int, str]]:
+        """Return when a service ran a new version, or was added."""
+        outcome = self._outcome
+        versions = [(each.start_s, each.service, NEW_VERSION) for each in outcome.effects if each.kind == ROLLOUT]
+        joined = [(each.end_s, each.service, ADDED) for each in outcome.absences]
+        return [each for each in (*versions, *joined) if each[0] <= self._until_s]
 
     def _topology(self) -> pd.DataFrame:
         names = self._names
         rows = [(CALLS, names[0], names[1])]
-        rows += [(CALLS, names[1], replica) for replica in names[FIRST_REPLICA:]]
+        rows += [(CALLS, names[1], names[i]) for i in self._there[FIRST_REPLICA:]]
         rows += [
             (RUNS_ON, service.name, node) for service in self._services() for node in self._placed[service.name].nodes
         ]
@@ -245,8 +267,10 @@ class _Publisher:
     def _services(self) -> tuple[Service, ...]:
         engine = self._calibration.engine
         services = []
-        for i, (name, role) in enumerate(self._deploy.roles().items()):
-            place = self._placed[name]
+        roles = self._deploy.roles()
+        for i in self._there:
+            name = self._names[i]
+            role, place = roles.get(name, "replica"), self._placed[name]
             limits = Limits(cpu_cores=self._calibration.host_of(i).cores)
             if role == "replica":
                 limits = limits.model_copy(update={"max_num_seqs": engine.max_num_seqs})

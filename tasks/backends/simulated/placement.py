@@ -17,10 +17,10 @@ class Place:
 
 def placement(deploy: SimulatedDeployParams, calibration: Calibration) -> dict[str, Place]:
     """Return the place of each service: replicas fill GPU nodes in order, and one may need several; gateway and head
-    have a node of their own. Without GPUs all share one machine."""
-    names = deploy.service_names()
+    have a node of their own, and so has each spare replica. Without GPUs all share one machine."""
+    names, spares = deploy.service_names(), deploy.spare_names()
     if calibration.gpu is None:
-        return dict.fromkeys(names, Place(("node-0",)))
+        return dict.fromkeys((*names, *spares), Place(("node-0",)))
     placed, used = dict.fromkeys(names[:FIRST_REPLICA], Place(("node-0",))), 0
     replicas = iter(names[FIRST_REPLICA:])
     for group in deploy.replica_groups:
@@ -29,6 +29,10 @@ def placement(deploy: SimulatedDeployParams, calibration: Calibration) -> dict[s
             nodes = tuple(dict.fromkeys(f"node-{1 + device // deploy.gpus_per_node}" for device in devices))
             placed[next(replicas)] = Place(nodes, tuple(f"GPU-simulated-{device}" for device in devices))
             used += group.devices
+    free = -(-used // deploy.gpus_per_node)
+    for i, spare in enumerate(spares):
+        device = f"GPU-simulated-{(free + i) * deploy.gpus_per_node}"
+        placed[spare] = Place((f"node-{1 + free + i}",), (device,))
     return placed
 
 

@@ -73,12 +73,14 @@ class Times:
 @dataclass(frozen=True)
 class Outcome:
     """What happened until ``until_s`` after the start of the load; times after that are NaN. ``effects``: those of the
-    simulation's injections, in their order; ``actions``: what was changed besides."""
+    simulation's injections, in their order; ``actions``: what was changed besides; ``absences``: when spare replicas
+    were not there."""
 
     times: Times
     until_s: float
     effects: Sequence[Effect]
     actions: Sequence[Effect]
+    absences: Sequence[Effect]
     timeline: Timeline
     paths: Paths
     served: Served
@@ -99,13 +101,14 @@ class Simulation:
 
     def __init__(self, deploy: SimulatedDeployParams, calibration: Calibration, order: CaseOrder) -> None:
         self.deploy, self.calibration, self.order = deploy, calibration, order
-        self.times, self.names = Times.of(order), deploy.service_names()
+        self.times, self.names = Times.of(order), (*deploy.service_names(), *deploy.spare_names())
         placed = placement(deploy, calibration)
         self.injections = tuple(each for planned in order.injections for each in _on_its_node(planned, placed))
         self._faults = [
             _effect(each, self.names.index(each.target), self.times, calibration) for each in self.injections
         ]
         self._actions: list[Effect] = []
+        self._absences = [Effect(self.names.index(spare), -np.inf, np.inf, _absent) for spare in deploy.spare_names()]
         seeds = [int(each.generate_state(1)[0]) for each in np.random.SeedSequence(order.seed).spawn(4)]
         drawn = draw_schedule(order.load, self.times.end, order.seed, POOL_WORDS, self.times.fault)
         self._timeline = self._new_timeline()
@@ -160,13 +163,32 @@ class Simulation:
         self._actions[self._actions.index(effect)] = replace(effect, end_s=max(self.now, effect.start_s))
         self._change()
 
+    def join(self, at_s: float) -> str | None:
+        """Let a spare replica serve from ``at_s`` on; return its name, None: there is no spare one now."""
+        for i, absence in enumerate(self._absences):
+            if absence.start_s <= self.now and np.isinf(absence.end_s):
+                self._absences[i] = replace(absence, end_s=at_s)
+                self._change()
+                return self.names[absence.service]
+        return None
+
+    def leave(self, spare: str, at_s: float) -> None:
+        """Take a spare replica that has joined away again at ``at_s``."""
+        self._absences.append(Effect(self.names.index(spare), at_s, np.inf, _absent))
+        self._change()
+
+    def faults_on(self, service: str) -> list[Effect]:
+        """Return what faults do to a service now."""
+        index = self.names.index(service)
+        return [each for each in self._faults if each.service == index and each.start_s <= self.now < each.end_s]
+
     def _change(self) -> None:
         self._timeline = self._new_timeline()
         self._links.change(self._timeline)
         self._fleet.change(self._timeline, self._arrivals())
 
     def _new_timeline(self) -> Timeline:
-        return Timeline([*self._faults, *self._actions], len(self.names), self.calibration)
+        return Timeline([*self._faults, *self._actions, *self._absences], len(self.names), self.calibration)
 
     def _arrivals(self) -> Arrivals:
         way = self._way
@@ -210,6 +232,7 @@ class Simulation:
             self.now if self.now < self.end_s else np.inf,
             tuple(self._faults),
             tuple(self._actions),
+            tuple(self._absences),
             self._timeline,
             paths,
             served,
@@ -245,11 +268,16 @@ def _effect(planned: PlannedInjection, service: int, times: Times, calibration: 
     return Effect(service, start, start + lasts_s, fault.effect(planned.parameters), planned.kind, restarts)
 
 
+def _absent(world: World, service: int, _: Calibration) -> None:
+    world.absent[service] = world.down[service] = True
+
+
 def _groups(deploy: SimulatedDeployParams, calibration: Calibration) -> list[Group]:
     groups, first = [], 0
     for group in deploy.replica_groups:
         groups.append(Group(first, group.replicas, _engine(group, calibration.engine)))
         first += group.replicas
+    groups[-1] = replace(groups[-1], count=groups[-1].count + deploy.spare_replicas)
     return groups
 
 

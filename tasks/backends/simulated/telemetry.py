@@ -52,10 +52,22 @@ class Telemetry:
         self._grid, self._start_ns, self._window_s = grid, start_ns, rate_window_s
         self._grid_s = (grid.times_ns - start_ns) / 1e9
         self._seed = seed
-        self._count = len(deploy.service_names())
+        self._count = len(outcome.timeline.worlds[0].absent)
 
     def blocks(self) -> Iterator[Block]:
-        """Yield every metric."""
+        """Yield every metric, without services that were never there; while one is not, it has no sample."""
+        if not self._outcome.absences:
+            yield from self._all_blocks()
+            return
+        absent = self._outcome.timeline.matrix("absent", self._grid_s)
+        for block in self._all_blocks():
+            own = absent[:, block.services]
+            there = ~own.all(axis=0)
+            if there.any():
+                values = np.where(own, np.nan, block.values)
+                yield Block(block.metric, block.services[there], values[:, there])
+
+    def _all_blocks(self) -> Iterator[Block]:
         yield from self._engine_gauges()
         yield from self._times_of_requests()
         yield from self._front()
@@ -99,9 +111,10 @@ class Telemetry:
     def _engine_gauges(self) -> Iterator[Block]:
         states, scrapes = self._outcome.states, self._engine_scrapes
         replicas = np.arange(FIRST_REPLICA, self._count)
+        groups = self._deploy.replica_groups
         room = np.repeat(
-            [self._calibration.engine.kv_tokens * group.devices for group in self._deploy.replica_groups],
-            [group.replicas for group in self._deploy.replica_groups],
+            [self._calibration.engine.kv_tokens * group.devices for group in groups],
+            [*(group.replicas for group in groups[:-1]), groups[-1].replicas + self._deploy.spare_replicas],
         )
         left = self._outcome.timeline.matrix("kv_share", self._grid_s)[:, FIRST_REPLICA:]
         columns = {

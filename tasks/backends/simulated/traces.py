@@ -27,6 +27,9 @@ OPERATIONS = (
     "llm_request",
 )
 
+NEW_VERSION = "Replica {} runs a new version."
+ADDED = "Replica {} was added."
+
 
 @lru_cache(maxsize=1)
 def identifiers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,10 +128,12 @@ def log_rows(
     ids: tuple[np.ndarray, np.ndarray, np.ndarray],
     traced: np.ndarray,
     restarts: Sequence[tuple[int, float, float]],
+    rollouts: Sequence[tuple[float, int, str]],
     end_s: float,
 ) -> pd.DataFrame:
-    """Return the lines that gateway, head and replicas write per request, and those of a restart: ``restarts`` has
-    (service, killed, serves again). Columns ``time_s``, ``service``, ``level``, ``message``."""
+    """Return the lines that gateway, head and replicas write per request, those of a restart, and the head's of a
+    rollout: ``restarts`` has (service, killed, serves again), ``rollouts`` (time, service, text). Columns ``time_s``,
+    ``service``, ``level``, ``message``."""
     requests = ids[0]
     rows: list[tuple[float, str, str, str]] = []
     lasted = (paths.last_token - paths.sent) * 1e3
@@ -147,5 +152,6 @@ def log_rows(
             rows.append((killed + 0.5, names[HEAD_INDEX], "warning", text))
         if back <= end_s:
             rows.append((back, names[service], "info", "Started."))
+    rows += [(at_s, names[HEAD_INDEX], "info", text.format(names[service])) for at_s, service, text in rollouts]
     table = pd.DataFrame(rows, columns=["time_s", "service", "level", "message"])
     return table.sort_values(["time_s", "service"], ignore_index=True)

@@ -21,7 +21,8 @@ class World:
     nor is its machine; ``kv_share``: part of the KV cache that is left; ``quota``: part of its CPU quota that is left;
     ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``clock_cap``, ``power_cap``: MHz
     and W; ``intruder``: share of the GPU's time that another process takes; ``gpu_memory``: bytes that it holds;
-    ``scraped``: its metrics are read; ``ejected``: the router gives it no more requests.
+    ``scraped``: its metrics are read; ``ejected``: the router gives it no more requests; ``step_factor``: length of the
+    engine's steps by its version; ``absent``: it is not part of the stack (a spare replica).
     """
 
     compute: np.ndarray
@@ -49,12 +50,14 @@ class World:
     gpu_memory: np.ndarray
     scraped: np.ndarray
     ejected: np.ndarray
+    step_factor: np.ndarray
+    absent: np.ndarray
 
     @classmethod
     def healthy(cls, services: int) -> World:
-        default = {"compute": 1.0, "host": 1.0, "kv_share": 1.0, "quota": 1.0}
+        default = {"compute": 1.0, "host": 1.0, "kv_share": 1.0, "quota": 1.0, "step_factor": 1.0}
         default |= dict.fromkeys(("rate", "clock_cap", "power_cap"), np.inf)
-        flags = ("cut", "frozen", "stalled", "down", "gone", "ejected")
+        flags = ("cut", "frozen", "stalled", "down", "gone", "ejected", "absent")
         arrays = {
             each.name: np.zeros(services, dtype=bool)
             if each.name in flags
@@ -127,6 +130,11 @@ class Timeline:
             since[i] = np.where(now, np.minimum(before, begins), np.inf)
         which = self.index(at_s)
         return np.where(silent[which], at_s[:, None] - np.where(silent[which], since[which], 0), 0)
+
+    def present(self, until_s: float) -> np.ndarray:
+        """Return the positions of the services that were part of the stack at some time until ``until_s``."""
+        worlds = [world for world, begins in zip(self.worlds, self.times, strict=True) if begins <= until_s]
+        return np.flatnonzero(~np.logical_and.reduce([world.absent for world in worlds]))
 
     def series(self, name: str, service: int) -> np.ndarray:
         """Return the value of a field of one service in each world."""
