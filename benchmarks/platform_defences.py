@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import re
 import statistics
@@ -33,14 +34,16 @@ from benchmarks.kubelet_probes import (
     http_get,
 )
 from tasks.backends import running
+from tasks.backends.local.stack import HEALTH_MEMORY_S, HEALTHY_REPLICAS
 from tasks.deploy.local.namespaces import join_network
 from tasks.deploy.local.runtime import StackRuntime
 from tasks.inject.catalogue import resolve_parameters
 from tasks.inject.start import LEAD_S, start_injection
 from tasks.injection import InjectionSpec
+from tasks.prometheus import PrometheusError, instant_value
 from tasks.workspace import Workspace
 
-KINDS = ("process-freeze", "engine-stall", "network-partition", "accelerator-throttle", "network-delay", "process-kill")
+KINDS = ("accelerator-throttle", "network-delay", "engine-stall", "process-freeze", "process-kill", "network-partition")
 TARGET = "ray-replicas-1"
 NOTICED = re.compile(r"failed health check|marking it unhealthy|Didn't receive health check")
 TIMEOUT_S = 10.0
@@ -167,12 +170,12 @@ def _probed(prober: Prober, since: float, until: float) -> str:
 
 def _settle(prometheus_url: str, replicas: int) -> None:
     """Wait until every replica is healthy again, at most three minutes."""
-    from tasks.backends.local.stack import HEALTHY_REPLICAS
-    from tasks.prometheus import instant_value
-
     end = time.time() + 180
-    time.sleep(8)
-    while time.time() < end and instant_value(prometheus_url, HEALTHY_REPLICAS) < replicas:
+    time.sleep(HEALTH_MEMORY_S)
+    while time.time() < end:
+        with contextlib.suppress(PrometheusError):
+            if instant_value(prometheus_url, HEALTHY_REPLICAS) >= replicas:
+                return
         time.sleep(2)
 
 
