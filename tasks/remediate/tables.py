@@ -16,7 +16,7 @@ from tasks.score.intervals import wilson_interval
 
 ALL_KINDS = "all faults"
 MIN_CLUSTERS = 4
-"""Of fewer targets a bootstrap says no more than how their means lie; there are no bounds."""
+"""Of fewer a bootstrap says no more than how their means lie; there are no bounds."""
 EPISODE_COLUMNS = {
     "case_id": "string",
     "block": "string",
@@ -135,10 +135,11 @@ def summary(
     usual (``variants``: they are wanted) or act on forged diagnoses are left out.
 
     ``ratio``: geometric mean over cases of bad request-seconds against ``none`` (one is added to both), with the bounds
-    of a bootstrap over targets; ``mttm_s``: mean time to mitigation restricted to the horizon (all cases are censored
-    there, so it is the area under the Kaplan-Meier curve), ``rmst_ratio``: of that to ``none``, with bounds;
-    ``p_holm``: Wilcoxon's signed rank test of bad request-seconds, corrected over policies; ``wrong_low``,
-    ``wrong_high``: Wilson's interval of the share of wrong actions; ``gain``: share of what the oracle spares.
+    of a bootstrap over targets, or over kinds and targets where there are fewer than four targets; ``mttm_s``: mean
+    time to mitigation restricted to the horizon (all cases are censored there, so it is the area under the
+    Kaplan-Meier curve), ``rmst_ratio``: of that to ``none``, with bounds; ``p_holm``: Wilcoxon's signed rank test of
+    bad request-seconds, corrected over policies; ``wrong_low``, ``wrong_high``: Wilson's interval of the share of wrong
+    actions; ``gain``: share of what the oracle spares.
 
     Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Royston and Parmar, "Restricted mean
     survival time", BMC Medical Research Methodology, 2013; Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.
@@ -197,7 +198,7 @@ def survival(part: pd.DataFrame) -> list[tuple[float, float]]:
 
 def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
     wide = part.pivot(index="case_id", columns="policy", values="bad_request_s")
-    targets = part.drop_duplicates("case_id").set_index("case_id")["target"].loc[wide.index].to_numpy()
+    targets = _clusters(part.drop_duplicates("case_id").set_index("case_id").loc[wide.index])
     policies = [NONE, *sorted(set(wide.columns) - {NONE})]
     until = part.assign(mitigate_s=part["mitigate_s"].fillna(part["horizon_s"]))
     until = until.pivot(index="case_id", columns="policy", values="mitigate_s")
@@ -241,6 +242,13 @@ def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, see
             }
         )
     return rows
+
+
+def _clusters(cases: pd.DataFrame) -> np.ndarray:
+    """Return the cluster of each case: its target, or kind and target where there are few targets."""
+    if cases["target"].nunique() >= MIN_CLUSTERS:
+        return cases["target"].to_numpy()
+    return (cases["kind"] + " " + cases["target"]).to_numpy()
 
 
 def _drawn(clusters: np.ndarray, samples: int, label: str) -> tuple[np.ndarray, np.ndarray]:

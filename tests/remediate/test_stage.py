@@ -78,10 +78,14 @@ def test_one_case_of_a_stage_that_is_off_leaves_the_tables(tmp_path: Path):
     assert read_tables(tmp_path / "remediation") == {"kept": []}
 
 
-@pytest.mark.parametrize(("targets", "bounded"), [(3, False), (4, True)])
-def test_few_targets_have_no_bounds(targets: int, bounded: bool):
+@pytest.mark.parametrize(
+    ("kinds", "targets", "bounded"),
+    [(["cpu-stress"], 3, False), (["cpu-stress"], 4, True), (["cpu-stress", "network-delay"], 2, True)],
+)
+def test_few_targets_have_no_bounds_unless_several_kinds_do(kinds: list[str], targets: int, bounded: bool):
     rows = [
-        run(f"case-{i}", "cpu-stress", name, target=f"ray-replicas-{i}", bad_request_s=20.0 - i * (name == "oracle"))
+        run(f"{kind}-{i}", kind, name, target=f"ray-replicas-{i}", bad_request_s=20.0 - i * (name == "oracle"))
+        for kind in kinds
         for i in range(targets)
         for name in ("none", "oracle")
     ]
