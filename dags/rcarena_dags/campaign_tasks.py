@@ -13,7 +13,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from rcarena_dags.form import campaign_form, document, remediation_document
-from rcarena_dags.pods import LABEL, delete_pods, earlier_attempts, labels_of, remove_pods
+from rcarena_dags.pods import HOPELESS_KEY, LABEL, delete_pods, earlier_attempts, labels_of, remove_pods
 from rcarena_dags.settings import settings, use_repository
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ BATCHES_TASK = "batches"
 WAITING = frozenset({"running", "deferred", "queued", "scheduled"})
 LIVE_STEPS = "(deploy,stack,prepare,load,inject,export)"
 CASE_STEPS = "(prepare,load,inject,export)"
+CASE_TASKS = ("stack", "prepare", "load", "inject", "export", "verify")
 RUN_IDS_PER_QUESTION = 100
 MOST_CASES = 1024
 CASES_END_TIMEOUT_S = 900
@@ -148,6 +149,18 @@ class CaseRun(TriggerDagRunOperator):
             "asked_by": {"dag_id": ti.dag_id, "run_id": run_id, "map_index": ti.map_index},
         }
         super().execute(context)
+
+    def execute_complete(self, context: Context, event: tuple[str, dict[str, Any]]) -> None:
+        """Judge the run. Raises AirflowException: it failed; AirflowFailException: and a fresh attempt is no use."""
+        try:
+            super().execute_complete(context, event)
+        except AirflowException as error:
+            found = context["ti"].xcom_pull(
+                dag_id=CASE_DAG, run_id=self.trigger_run_id, task_ids=CASE_TASKS, key=HOPELESS_KEY
+            )
+            if why := next(filter(None, found), None):
+                raise AirflowFailException(f"{error}\n{why}") from error
+            raise
 
 
 def case_run_id(run_id: str, case_id: str, try_number: int) -> str:

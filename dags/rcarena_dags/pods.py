@@ -29,6 +29,8 @@ GRACE_S = 90
 PARTNER_TIMEOUT_S = 600
 HOPELESS = 2
 """Exit status of a command whose next try would end the same way: wrong parameters, a fault that cannot be had."""
+HOPELESS_KEY = "hopeless"
+"""XCom of a task that ended so: why."""
 KILLED = 128
 """Exit statuses from here on say that a signal ended the command."""
 UNTIL_GONE_S = GRACE_S + 60
@@ -136,16 +138,24 @@ class StepPod(KubernetesPodOperator):
         )
         self.only_if_lost = kind.only_if_lost
 
-    def cleanup(self, pod: k8s.V1Pod, remote_pod: k8s.V1Pod, *args: Any, **kwargs: Any) -> None:
+    def cleanup(
+        self,
+        pod: k8s.V1Pod,
+        remote_pod: k8s.V1Pod,
+        xcom_result: dict[str, Any] | None = None,
+        context: Context | None = None,
+    ) -> None:
         """Delete the pod. Raises AirflowException: it failed; AirflowFailException: and another try is no use."""
         try:
-            super().cleanup(pod, remote_pod, *args, **kwargs)
+            super().cleanup(pod, remote_pod, xcom_result, context)
         except AirflowSkipException:
             raise
         except AirflowException as error:
             status = _exit_status(remote_pod, self.base_container_name)
             if status == HOPELESS or (self.only_if_lost and status is not None and status < KILLED):
-                why = f"exit status {status}: another try would end the same way"
+                why = f"{self.task_id}: exit status {status}: another try would end the same way"
+                if status == HOPELESS and context is not None:
+                    context["ti"].xcom_push(key=HOPELESS_KEY, value=why)
                 raise AirflowFailException(f"{error}\n{why}") from error
             raise
 

@@ -4,8 +4,9 @@
 the real ones. What would be a stack is the file ``stack/up``, what would be a fault is a file in ``faults``: tests look
 for them.
 Files in ``behave`` beside or in the campaigns' folders change what a command does: ``fail-<command>`` with how often
-it still fails, ``hold-<command>`` makes it wait until the file is gone; a command is a word such as ``deploy-up``,
-``step-load``, ``during-inject`` or ``record``. With ``mislead`` a service that has no fault shows it.
+it still fails, ``refuse-<command>`` how often with the status of a user's mistake, ``hold-<command>`` makes it wait
+until the file is gone; a command is a word such as ``deploy-up``, ``step-load``, ``during-inject`` or ``record``. With
+``mislead`` a service that has no fault shows it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import FrameType
 
 LIVE = ("preflight", "deploy", "step")
 EXIT_FINISHED = 99
+EXIT_USAGE = 2
 
 
 def main() -> None:
@@ -63,6 +65,11 @@ def _behave(folder: Path, command: str) -> None:
     if failures.exists() and (left := int(failures.read_text())) > 0:
         failures.write_text(str(left - 1))
         sys.exit(f"{command} fails, as the test wants")
+    refusals = folder / f"refuse-{command}"
+    if refusals.exists() and (left := int(refusals.read_text())) > 0:
+        refusals.write_text(str(left - 1))
+        print(f"{command} refuses, as the test wants", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
     while hold.exists():
         time.sleep(0.1)
 

@@ -38,7 +38,7 @@ from rcarena_dags.campaign_tasks import (
     token,
 )
 from rcarena_dags.form import campaign_form, document, presets, sweep_changes
-from rcarena_dags.pods import GRACE_S, MakePod, StepPod
+from rcarena_dags.pods import GRACE_S, HOPELESS_KEY, MakePod, StepPod
 from rcarena_dags.settings import POOL, Settings, SettingsError
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.params import Params, validated
@@ -238,9 +238,29 @@ def test_a_step_that_cannot_succeed_is_not_tried_again(
         spec=k8s.V1PodSpec(containers=[]),
         status=k8s.V1PodStatus(phase="Failed", container_statuses=[container]),
     )
+    ti = Ti({})
     with pytest.raises(AirflowException) as caught:
-        task.cleanup(pod, pod)
+        task.cleanup(pod, pod, context={"ti": ti})
     assert isinstance(caught.value, AirflowFailException) is not again
+    told = [f"{place[1]}: exit status 2: another try would end the same way"] if status == 2 else []
+    assert list(ti.pushed.values()) == told
+
+
+@pytest.mark.parametrize("hopeless", [True, False])
+def test_a_case_that_cannot_succeed_has_no_second_attempt(dags: dict[str, DAG], hopeless: bool) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    ti = Ti({}, said={("case", "a-run", "inject"): "no such service"} if hopeless else {})
+    cases = dags["campaign"].get_task("cases").unmap({"case_id": "case-0123456789ab"})
+    ended = ("a.path", {"run_ids": ["a-run"], "a-run": "failed"})
+    with pytest.raises(AirflowException, match="no such service" if hopeless else "failed with") as caught:
+        cases.execute_complete({"ti": ti}, ended)
+    assert isinstance(caught.value, AirflowFailException) is hopeless
+    cases.execute_complete({"ti": ti}, ("a.path", {"run_ids": ["a-run"], "a-run": "success"}))
+
+
+def test_the_tasks_that_may_refuse_a_case_are_those_of_its_run(dags: dict[str, DAG]) -> None:
+    assert set(campaign_tasks.CASE_TASKS) == set(pods(dags["case"]))
 
 
 def test_parts_of_an_attempt_are_not_repeated_alone(dags: dict[str, DAG]) -> None:
@@ -461,13 +481,21 @@ def test_nightly_and_smoke_fill_the_form_of_a_campaign(dags: dict[str, DAG], mon
 
 
 class Ti:
-    """What the ends of runs ask a task instance: states of tasks, and how many runs of ``case`` there are."""
+    """What the ends of runs ask a task instance: states of tasks, how many runs of ``case`` there are, and what tasks
+    of other runs said: (DAG, run, task) -> text."""
 
     dag_id = "campaign"
 
-    def __init__(self, states: dict[str, str], running: set[str] | None = None, planned: list[Any] | None = None):
-        self.states, self.running, self.planned = states, running or set(), planned or []
+    def __init__(
+        self,
+        states: dict[str, str],
+        running: set[str] | None = None,
+        planned: list[Any] | None = None,
+        said: dict[tuple[str, str, str], str] | None = None,
+    ):
+        self.states, self.running, self.planned, self.said = states, running or set(), planned or [], said or {}
         self.questions: list[int] = []
+        self.pushed: dict[str, Any] = {}
 
     def get_task_states(self, task_ids: list[str], **_: Any) -> dict[str, dict[str, str]]:
         mine = {each: state for each, state in self.states.items() if re.sub(r"_\d+$", "", each) in task_ids}
@@ -478,8 +506,13 @@ class Ti:
         self.questions.append(len(run_ids))
         return len(self.running & set(run_ids))
 
-    def xcom_pull(self, **_: Any) -> list[Any]:
+    def xcom_pull(self, task_ids: Any, dag_id: str = "", run_id: str = "", key: str = "") -> list[Any]:
+        if key == HOPELESS_KEY:
+            return [self.said.get((dag_id, run_id, each)) for each in task_ids]
         return self.planned
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
 
 
 def test_a_run_without_some_of_its_cases_is_red() -> None:

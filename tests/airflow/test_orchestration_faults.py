@@ -66,6 +66,19 @@ def test_a_campaign_survives_what_breaks_around_its_cases(airflow: LocalAirflow)
     assert sum("rough" in subject for subject in airflow.records()) == 1
 
 
+@pytest.mark.slow
+def test_a_case_that_cannot_succeed_is_tried_once(airflow: LocalAirflow) -> None:
+    seen = set(airflow.runs("case"))
+    airflow.behave("refused", refuse_step_prepare=1)
+    run = airflow.trigger("campaign", name="refused", may_miss=1, **FORM)
+    assert airflow.finish("campaign", run, RUN_TIMEOUT_S) == "success", airflow.states("campaign", run)
+    assert sorted(airflow.states("campaign", run)["cases"]) == ["failed", "success"]
+    assert sorted(state for each, state in airflow.runs("case").items() if each not in seen) == ["failed", "success"]
+    log = airflow.log("campaign", run, "cases", map_index=airflow.states("campaign", run)["cases"].index("failed"))
+    assert "prepare: exit status 2: another try would end the same way" in log
+    assert airflow.leftovers() == []
+
+
 def test_a_run_that_is_marked_failed_leaves_nothing(airflow: LocalAirflow) -> None:
     seen = set(airflow.runs("case"))
     airflow.behave(hold_during_inject=1)

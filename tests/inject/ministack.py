@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
@@ -29,6 +28,7 @@ from tasks.inject.executors.local.target import LocalTarget
 from tasks.stack import Role
 from tasks.system.process import ProcessId
 from tasks.workspace import Workspace
+from tests.cgroups import own_name
 from tests.inject import ministack_processes
 from tests.inject.ministack_processes import PORT
 from tests.waiting import until
@@ -39,7 +39,6 @@ ENGINES = {"ray-replicas-0": f"{ENGINE_TITLE}EngineCore"}
 CORES = 0.6
 BURSTS = Path("telemetry/bursts")
 ROOT = Path(__file__).resolve().parents[2]
-_numbers = itertools.count()
 
 
 @dataclass
@@ -81,7 +80,7 @@ def mini_stack(directory: Path) -> Iterator[MiniStack]:
     """Start it, publish it in ``directory``, and leave nothing behind."""
     workspace = Workspace(directory)
     workspace.stack.mkdir(parents=True)
-    parent = f"rcarena-test-{os.getpid()}-{next(_numbers)}"
+    parent = own_name()
     cgroups = {name: Cgroup.create(parent, name) for name in ROLES}
     for cgroup in cgroups.values():
         cgroup.set_cpu_cores(CORES)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import psutil
 import pytest
 
 from tasks.deploy.local.cgroups import Cgroup, CgroupError, detect_hierarchy
+from tests.cgroups import own_name
 from tests.waiting import HANG_S
 
 
@@ -60,11 +60,22 @@ def test_figures_and_limits_of_version_2(v2: Path) -> None:
 
 @pytest.fixture
 def real() -> Iterator[Cgroup]:
-    cgroup = Cgroup.create(f"rcarena-test-{os.getpid()}", "service")
+    cgroup = Cgroup.create(own_name(), "service")
     yield cgroup
     cgroup.kill_all()
     cgroup.parent.remove()
     assert not cgroup.parent.exists
+
+
+@pytest.mark.privileged
+def test_what_a_killed_run_of_the_tests_left_is_removed_by_the_next() -> None:
+    killed = "import os; from tasks.deploy.local.cgroups import Cgroup; from tests.cgroups import own_name\n"
+    killed += "Cgroup.create(name := own_name(), 'service'); print(name, flush=True); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", killed], stdout=subprocess.PIPE, text=True)
+    left = [mount / done.stdout.strip() for mount in detect_hierarchy().values()]
+    assert all((each / "service").is_dir() for each in left)
+    own_name()
+    assert not any(each.exists() for each in left)
 
 
 def start_inside(cgroup: Cgroup, tracker: Cgroup | None, code: str) -> subprocess.Popen[bytes]:
