@@ -86,7 +86,7 @@ def dashboard(
 
         document = dashboard_of(name, sources, checked.export, context.series_names, ask)
     files = {f"dashboards/{name}.json": json.dumps(document, indent=1)}
-    provided = provisioning(folder, f"RCArena {name}", sources.prometheus_url, checked.deploy.slowest_scrape_s)
+    provided = provisioning(folder, name, sources.prometheus_url, checked.deploy.slowest_scrape_s)
     files |= {f"provisioning/{path}": dump(content) for path, content in provided.items()}
     for path, text in files.items():
         (out / path).parent.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def dashboard(
             panels.append(_panel(len(panels) + 1, metric, targets, grid))
         top += HEIGHT * -(-len(found) // PER_LINE)
     return {
-        "uid": f"{TAG}-{campaign}"[:LONGEST_UID],
+        "uid": _uid(campaign),
         "title": f"RCArena: {campaign}",
         "tags": [TAG],
         "schemaVersion": SCHEMA_VERSION,
@@ -91,17 +91,18 @@ def dashboard(
         "graphTooltip": SHARED_CROSSHAIR,
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": [_datasource_variable()]},
+        "templating": {"list": [_datasource_variable(campaign)]},
         "annotations": {"list": [_annotation(*each, campaign) for each in ANNOTATIONS]},
         "panels": panels,
     }
 
 
-def provisioning(folder: str, source_name: str, url: str, scrape_interval_s: float) -> dict[str, Any]:
+def provisioning(folder: str, campaign: str, url: str, scrape_interval_s: float) -> dict[str, Any]:
     """Return the two files by which Grafana finds dashboard and Prometheus: path below ``provisioning/`` -> content.
 
     Args:
         folder: where Grafana sees the dashboard.
+        url: of Prometheus, as Grafana reaches it.
     """
     return {
         "dashboards/rcarena.yaml": {
@@ -120,7 +121,8 @@ def provisioning(folder: str, source_name: str, url: str, scrape_interval_s: flo
             "apiVersion": 1,
             "datasources": [
                 {
-                    "name": source_name,
+                    "name": _source_name(campaign),
+                    "uid": _uid(campaign),
                     "type": "prometheus",
                     "access": "proxy",
                     "url": url,
@@ -215,8 +217,24 @@ def _panel(number: int, metric: Metric, targets: list[dict[str, Any]], grid: Map
     }
 
 
-def _datasource_variable() -> dict[str, Any]:
-    return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "hide": 0}
+def _uid(campaign: str) -> str:
+    return f"{TAG}-{campaign}"[:LONGEST_UID]
+
+
+def _source_name(campaign: str) -> str:
+    return f"RCArena {campaign}"
+
+
+def _datasource_variable(campaign: str) -> dict[str, Any]:
+    """Return the choice of a Prometheus, at first the provisioned one; where Grafana has none of that, its first."""
+    return {
+        "name": "datasource",
+        "label": "Prometheus",
+        "type": "datasource",
+        "query": "prometheus",
+        "hide": 0,
+        "current": {"selected": True, "text": _source_name(campaign), "value": _uid(campaign)},
+    }
 
 
 def _annotation(name: str, tag: str, colour: str, campaign: str) -> dict[str, Any]:

@@ -138,10 +138,12 @@ def test_units_are_those_of_metrics() -> None:
 
 
 def test_provisioning_names_folder_and_source() -> None:
-    files = provisioning("/boards", "RCArena x", "http://p:9090", 15)
+    files = provisioning("/boards", "x", "http://p:9090", 15)
     assert files["dashboards/rcarena.yaml"]["providers"][0]["options"] == {"path": "/boards"}
     source = files["datasources/rcarena.yaml"]["datasources"][0]
     assert (source["url"], source["jsonData"]) == ("http://p:9090", {"timeInterval": "15s"})
+    (variable,) = _board("local")["templating"]["list"]
+    assert variable["current"] == {"selected": True, "text": source["name"], "value": source["uid"]}
 
 
 def test_an_injection_is_found_again_by_its_tags() -> None:
