@@ -392,7 +392,6 @@ class RemediateParams(Frozen):
     enabled: bool = False
     policies: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "none",
-        "platform",
         "restart-random",
         "restart:nsigma",
         "restart:baro",

@@ -120,8 +120,6 @@ class Patient(ABC):
     of the load; ``fault_s``, ``recovery_s`` and ``end_s``: when the faults begin, when they end by themselves, and when
     the recording ends."""
 
-    copies: ClassVar[bool] = False
-    """Its time can be copied (``another``)."""
     begin_s: float
     """When its recordings begin."""
     fault_s: float
@@ -157,16 +155,25 @@ class Patient(ABC):
     def unresponsive(self) -> Sequence[str]:
         """Return the services that do not answer the platform's health check now."""
 
-    def another(self) -> Patient:
-        """Return the same case as it is now, to go another way. Raises NotImplementedError: time cannot be copied."""
-        raise NotImplementedError
-
     @abstractmethod
     def load_share(self) -> float | None:
         """Return the offered load as a share of what all replicas could carry; None: not known."""
 
+    def unseen(self) -> bool:
+        """Return, once released, whether the probe of a fault never saw its effect: such a run says nothing of who
+        acted."""
+        return False
+
     def release(self) -> None:  # noqa: B027 (without a stack there is nothing to release)
         """End faults, actions that last, and the load; called once, whatever happened. Raises RCArenaError."""
+
+
+class BranchingPatient(Patient):
+    """A patient whose time can be copied."""
+
+    @abstractmethod
+    def another(self) -> BranchingPatient:
+        """Return the same case as it is now, to go another way."""
 
 
 class LiveStack(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,13 @@ from tasks.remediate.tables import compared_cases
 class Recovered:
     """What became of the faults of one campaign under one policy, of the ``compared_cases``.
 
-    ``bad_request_s``, ``mitigate_s``: by case; a case that is not mitigated has its whole fault window. ``acted``: of
-    the ``calm`` cases without a fault, those in which somebody acted.
+    ``bad_request_s``, ``mitigate_s``: by case; the time of one that is not mitigated is ``watched_s``, after which no
+    mitigation can be seen. ``acted``: of the ``calm`` cases without a fault, those in which somebody acted.
     """
 
     bad_request_s: Mapping[str, float] = field(repr=False)
     mitigate_s: Mapping[str, float] = field(repr=False)
+    watched_s: float
     actions: int
     wrong: int
     calm: int
@@ -39,6 +40,11 @@ class Recovered:
     @property
     def mttm_s(self) -> float | None:
         return float(np.mean(list(self.mitigate_s.values()))) if self.mitigate_s else None
+
+    def restricted(self, limit_s: float) -> Recovered:
+        """Return the same with times of at most ``limit_s``."""
+        times = {case: min(at_s, limit_s) for case, at_s in self.mitigate_s.items()}
+        return replace(self, mitigate_s=times, watched_s=min(self.watched_s, limit_s))
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,12 @@ def read_recovered(directory: Path) -> dict[str, Recovered]:
 
 def _recovered(runs: pd.DataFrame, calm: pd.DataFrame) -> Recovered:
     cases = runs["case_id"].tolist()
-    times = runs["mitigate_s"].fillna(runs["horizon_s"])
+    watched = runs["watched_s"] if "watched_s" in runs else runs["horizon_s"]  # older files know no better
+    times = np.minimum(runs["mitigate_s"].fillna(watched), watched)
     return Recovered(
         bad_request_s=dict(zip(cases, runs["bad_request_s"].tolist(), strict=True)),
         mitigate_s=dict(zip(cases, times.tolist(), strict=True)),
+        watched_s=float(watched.max()) if len(runs) else math.inf,
         actions=int(runs["actions"].sum()),
         wrong=int(runs["wrong"].sum()),
         calm=len(calm),
@@ -93,7 +101,9 @@ def _recovered(runs: pd.DataFrame, calm: pd.DataFrame) -> Recovered:
 def recovery_changes(
     a: Mapping[str, Recovered], b: Mapping[str, Recovered], how: Resampling
 ) -> tuple[RecoveryChange, ...]:
-    """Return the change of each policy of either campaign."""
+    """Return the change of each policy of either campaign; times are restricted to what both can see."""
+    limit_s = min((each.watched_s for side in (a, b) for each in side.values()), default=math.inf)
+    a, b = ({policy: each.restricted(limit_s) for policy, each in side.items()} for side in (a, b))
     return tuple(_change(policy, a.get(policy), b.get(policy), how) for policy in dict.fromkeys((*b, *a)))
 
 

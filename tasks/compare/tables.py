@@ -172,7 +172,7 @@ def _recovery(changes: Sequence[RecoveryChange]) -> Block:
         *("wrong actions A", "wrong actions B", "acted without a fault A", "acted without a fault B"),
     )
     marks = tuple(_mark(change.logarithms, more_is_worse=True) for change in changes)
-    note = "faults that set off the alarm where nobody acts; MTTM: a case that is not mitigated counts as its window"
+    note = "faults that set off the alarm where nobody acts; MTTM: until as late as both can see it"
     return Block("Recovery", columns, tuple(rows), marks, note)
 
 

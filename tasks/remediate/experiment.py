@@ -174,13 +174,13 @@ class _Case:
             except RCArenaError as error:
                 self._say(f"{self._plan.label}: {name} failed: {error}")
 
-    def _carried_out(self, names: Sequence[str]) -> Iterator[Row]:
-        """Carry the case out once, under these policies: several need a patient that can be copied."""
+    def _carried_out(self, names: Sequence[str]) -> list[Row]:
+        """Carry the case out once, under these policies: several need a ``BranchingPatient``."""
         with self._admitted() as patient:
             setting = self._setting(baseline_slo(patient, self._params.remediate))
             loops = [Loop(find_policy(name), setting, self._plan.seed) for name in names]
-            for world in run_loops(patient, loops, setting):
-                yield from self._rows(world, setting)
+            rows = [row for world in run_loops(patient, loops, setting) for row in self._rows(world, setting)]
+        return [{**row, "unseen": patient.unseen()} for row in rows]
 
     @contextlib.contextmanager
     def _admitted(self) -> Iterator[Patient]:
@@ -226,7 +226,9 @@ class _Case:
             "detect_s": since(world.watch.alarm_s),
             "onset_s": since(world.watch.onset_s),
             "mitigate_s": since(judged.mitigated_s) if self._truth else None,
+            "lasting_s": since(judged.lasting_s) if self._truth else None,
             "horizon_s": horizon_s,
+            "watched_s": horizon_s - setting.params.slo.steady_s,
             "bad_request_s": judged.bad_request_s,
             "bad": judged.bad,
             "requests": judged.requests,

@@ -118,6 +118,7 @@ class LivePatient(Patient):
         self.end_s = self.recovery_s + windows.recovery_s
         self._share: float | None = None
         self._acted = 0
+        self._unseen = False
         self._held = contextlib.ExitStack()
         try:
             self._begin()
@@ -236,6 +237,9 @@ class LivePatient(Patient):
         before = float(((self._due > self.fault_s - before_s) & (self._due <= self.fault_s)).sum()) / before_s
         return self._share * max(1.0, now / before) if before else None
 
+    def unseen(self) -> bool:
+        return self._unseen
+
     def release(self) -> None:
         """Undo actions that last, end faults and load. Raises FaultError, ActionError: something is left."""
         self._held.close()
@@ -248,6 +252,7 @@ class LivePatient(Patient):
         """End a fault, and say when its effect was not seen: such a run says little."""
         done = injection.stop()
         if read_journal(injection.path).effect_seen_at is None:
+            self._unseen = True
             self._say(f"{done}: its effect was not seen ({done.reason})")
 
     def _undo_actions(self) -> None:

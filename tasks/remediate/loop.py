@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from tasks.actions.catalogue import find_action
-from tasks.backends.base import Patient
+from tasks.backends.base import BranchingPatient, Patient
 from tasks.errors import RCArenaError
 from tasks.params import RemediateParams
 from tasks.remediate.guards import Diagnosis, Proposal, Refusal, StackState, Taken, refusals
 from tasks.remediate.policies import Policy, Situation, Truth
-from tasks.remediate.slo import Judged, Slo, alarm, calm, judge, mitigated_at, onset, promised
+from tasks.remediate.slo import Judged, Slo, alarm, calm, judge, lasting_from, mitigated_at, onset, promised
 from tasks.stack import Role
 
 log = logging.getLogger(__name__)
@@ -53,9 +53,11 @@ class Episode:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What users had of it: ``mitigated_s`` None: not until the end. ``judged``: every request of the case."""
+    """What users had of it. ``mitigated_s``: when a first steady time began, ``lasting_s``: when all was steady until
+    the end; None: not until the end. ``judged``: every request of the case."""
 
     mitigated_s: float | None
+    lasting_s: float | None
     bad_request_s: float
     bad: int
     requests: int
@@ -228,7 +230,7 @@ class World:
 
 def run_loops(patient: Patient, loops: Sequence[Loop], setting: Setting) -> Iterator[World]:
     """Carry a case on from the begin of its faults to their planned end under every policy, and yield its worlds as
-    they end. Several policies need a patient that can be copied."""
+    they end. Several policies need a ``BranchingPatient``."""
     nothing = judge(patient.requests(), setting.slo, patient.now_s, setting.timeout_s)
     worlds = [World(patient, Watch(nothing, patient.now_s), list(loops))]
     while worlds:
@@ -253,9 +255,12 @@ def _part(world: World) -> list[World]:
     waiting = [loop for loop in world.loops if id(loop) not in acting]
     groups = list(wishes.values())
     kept = groups if waiting else groups[1:]
-    others = [World(world.patient.another(), world.watch, [loop for loop, _ in group]) for group in kept]
-    for other, group in zip(others, kept, strict=True):
-        _act(other.patient, group)
+    others = []
+    for group in kept:
+        if not isinstance(world.patient, BranchingPatient):
+            raise TypeError("several policies share a patient whose time cannot be copied")
+        others.append(World(world.patient.another(), world.watch, [loop for loop, _ in group]))
+        _act(others[-1].patient, group)
     if not waiting:
         _act(world.patient, groups[0])
         waiting = [loop for loop, _ in groups[0]]
@@ -294,6 +299,7 @@ def verdict(world: World, setting: Setting) -> Verdict:
     since_s = patient.fault_s if world.watch.alarm_s is None else world.watch.alarm_s
     return Verdict(
         mitigated_s=mitigated_at(judged, slo, since_s, patient.recovery_s, setting.params.slo),
+        lasting_s=lasting_from(judged, slo, since_s, patient.recovery_s, setting.params.slo),
         bad_request_s=float(judged.excess_s[inside].sum()),
         bad=int(judged.bad[inside].sum()),
         requests=int(inside.sum()),

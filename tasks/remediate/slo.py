@@ -128,13 +128,27 @@ def calm(judged: Judged, slo: Slo, since_s: float, until_s: float) -> bool:
 def mitigated_at(judged: Judged, slo: Slo, since_s: float, until_s: float, params: SloParams) -> float | None:
     """Return the start of the first ``steady_s`` from ``since_s`` on whose requests keep the SLO: the share of bad ones
     is within three standard errors of the baseline's. None: not before ``until_s``."""
-    start = since_s
-    while start + params.steady_s <= until_s:
-        inside = (judged.scheduled >= start) & (judged.scheduled < start + params.steady_s)
-        if _kept(int(inside.sum()), int(judged.bad[inside].sum()), slo):
-            return start
-        start += 1.0
-    return None
+    starts, kept = _steady(judged, slo, since_s, until_s, params)
+    return float(starts[np.argmax(kept)]) if kept.any() else None
+
+
+def lasting_from(judged: Judged, slo: Slo, since_s: float, until_s: float, params: SloParams) -> float | None:
+    """Return from when on every ``steady_s`` until ``until_s`` keeps the SLO, as in ``mitigated_at``, but never before
+    ``since_s``. None: the last one does not."""
+    starts, kept = _steady(judged, slo, since_s, until_s, params)
+    if not len(kept) or not kept[-1]:
+        return None
+    return float(starts[np.flatnonzero(~kept)[-1] + 1] if not kept.all() else starts[0])
+
+
+def _steady(
+    judged: Judged, slo: Slo, since_s: float, until_s: float, params: SloParams
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each second at which a ``steady_s`` begins that ends by ``until_s``, and whether it keeps the SLO."""
+    starts = since_s + np.arange(max(0, int(np.floor(until_s - params.steady_s - since_s + 1e-9)) + 1))
+    due, bad = np.sort(judged.scheduled), np.sort(judged.scheduled[judged.bad])
+    of, broken = (np.diff(np.searchsorted(each, [starts, starts + params.steady_s]), axis=0)[0] for each in (due, bad))
+    return starts, np.array([_kept(int(n), int(k), slo) for n, k in zip(of, broken, strict=True)], dtype=bool)
 
 
 def _share(counts: tuple[int, int]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.params import ScoreParams
+from tasks.remediate.names import NONE
 from tasks.remediate.tables import episodes, harm, prevented, refused, sli, summary, windows
 from tasks.system.durable import write_durably
 from tasks.text import short_p
@@ -80,15 +81,20 @@ def text(tables: Tables) -> str:
     """Return the tables for people."""
     lines = [
         f"{'kind':<22} {'policy':<18} {'cases':>5} {'bad s':>8} {'ratio':>6} {'interval':>13} {'p (Holm)':>8} "
-        f"{'MTTM s':>7} {'acted':>5} {'wrong':>7} {'gain':>6}"
+        f"{'MTTM s':>7} {'lasting':>7} {'acted':>5} {'wrong':>7} {'gain':>6}"
     ]
     for row in tables["summary"]:
         interval = f"{_number(row['ratio_low'], '.2f')}–{_number(row['ratio_high'], '.2f')}"
         lines.append(
             f"{row['kind']:<22} {row['policy']:<18} {row['cases']:>5} {row['bad_request_s']:>8.1f} "
             f"{row['ratio']:>6.2f} {interval:>13} {_p(row['p_holm']):>8} {row['mttm_s']:>7.0f} "
-            f"{row['acted']:>5} {row['wrong']:>3}/{row['actions']:<3} {_number(row['gain'], '.2f'):>6}"
+            f"{_number(row['lasting_s'], '.0f'):>7} {row['acted']:>5} {row['wrong']:>3}/{row['actions']:<3} "
+            f"{_number(row['gain'], '.2f'):>6}"
         )
+    for row in tables["summary"]:
+        if row["policy"] == NONE:
+            unseen = f"; {row['unseen']} left out: their fault was not seen" if row["unseen"] else ""
+            lines.append(f"{row['kind']}: {row['pairs']} pairs, in {row['cases']} the alarm sounded{unseen}")
     for row in tables["harm"]:
         lines.append(
             f"{row['scenario']}, {row['policy']}: {row['acted']} of {row['cases']} cases acted on, "

@@ -32,8 +32,11 @@ EPISODE_COLUMNS = {
     "localise_s": "float64",
     "act_s": "float64",
     "mitigate_s": "float64",
+    "lasting_s": "float64",
     "horizon_s": "float64",
+    "watched_s": "float64",
     "censored": "bool",
+    "unseen": "bool",
     "bad_request_s": "float64",
     "bad": "int64",
     "requests": "int64",
@@ -47,10 +50,18 @@ def episodes(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row per case and policy; times are seconds after the begin of the faults, NaN: it did not happen.
 
     ``block``: rows with the same one are paired. ``evidence_s``: for how long after the alarm the policy waits before
-    it diagnoses; NaN: it does not. ``onset_s``: when the alarm says that bad requests began. ``censored``: users had no
-    relief until ``horizon_s``."""
+    it diagnoses; NaN: it does not. ``onset_s``: when the alarm says that bad requests began. ``mitigate_s``: when the
+    first steady time began, ``lasting_s``: when all was steady until ``horizon_s``, the end of the faults; what begins
+    after ``watched_s`` cannot be seen. ``censored``: users had no relief until then. ``unseen``: the probe of a fault
+    never saw its effect. Rows of older versions may lack ``lasting_s``, ``watched_s`` (all that is known is
+    ``horizon_s``) and ``unseen``."""
     table = pd.DataFrame(list(rows), columns=list(EPISODE_COLUMNS))
-    return table.assign(censored=table["mitigate_s"].isna()).astype(EPISODE_COLUMNS)
+    table = table.assign(
+        censored=table["mitigate_s"].isna(),
+        watched_s=table["watched_s"].astype("float64").fillna(table["horizon_s"].astype("float64")),
+        unseen=table["unseen"].eq(True),
+    )
+    return table.astype(EPISODE_COLUMNS)
 
 
 def sli(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -135,34 +146,44 @@ def summary(
     usual (``variants``: they are wanted) or act on forged diagnoses are left out.
 
     ``ratio``: geometric mean over cases of bad request-seconds against ``none`` (one is added to both), with the bounds
-    of a bootstrap over targets, or over kinds and targets where there are fewer than four targets; ``mttm_s``: mean
-    time to mitigation restricted to the horizon (all cases are censored there, so it is the area under the
-    Kaplan-Meier curve), ``rmst_ratio``: of that to ``none``, with bounds; ``p_holm``: Wilcoxon's signed rank test of
-    bad request-seconds, corrected over policies; ``wrong_low``, ``wrong_high``: Wilson's interval of the share of wrong
-    actions; ``gain``: share of what the oracle spares.
+    of a bootstrap over targets, or over kinds and targets where there are fewer than four targets; ``pairs``,
+    ``ratio_all``, ``ratio_all_low``, ``ratio_all_high``: the same of all cases with a fault that was seen, with an
+    alarm or without; ``unseen``: cases in which it was not, left out everywhere.
+    ``mttm_s``: mean time to the first mitigation, restricted to ``watched_s`` (all cases are censored there, so it is
+    the area under the Kaplan-Meier curve), ``rmst_ratio``: of that to ``none``, with bounds; ``lasting_s``,
+    ``lasting_ratio``, ``lasting_low``, ``lasting_high``, ``lasting``: the same of the time until the promise is kept to
+    the end, and how often it is; NaN where rows do not say.
+    ``p_holm``: Wilcoxon's signed rank test of bad request-seconds, corrected over policies; ``wrong_low``,
+    ``wrong_high``: Wilson's interval of the share of wrong actions; ``gain``: share of what the oracle spares.
 
     Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Royston and Parmar, "Restricted mean
     survival time", BMC Medical Research Methodology, 2013; Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.
     """
     other = table["policy"].map(lambda name: is_variant(name.partition("@")[0] if variants else name)).astype(bool)
     faulty = table[~other & (table["kind"] != NO_FAULT)]
-    faulty = faulty[faulty["case_id"].isin(compared_cases(faulty))]
-    kinds = [ALL_KINDS, *sorted(faulty["kind"].unique())] if len(faulty) else []
+    compared = faulty["case_id"].isin(compared_cases(faulty))
+    kinds = [ALL_KINDS, *sorted(faulty.loc[compared, "kind"].unique())] if compared.any() else []
     rows = []
     for kind in kinds:
-        of_kind = faulty if kind == ALL_KINDS else faulty[faulty["kind"] == kind]
-        rows += _of_kind(kind, of_kind, samples, confidence, seed)
+        asked = np.ones(len(faulty), dtype=bool) if kind == ALL_KINDS else faulty["kind"].eq(kind).to_numpy()
+        rows += _of_kind(kind, faulty[asked & compared], faulty[asked], samples, confidence, seed)
     return pd.DataFrame(rows)
 
 
 def compared_cases(table: pd.DataFrame) -> set[str]:
-    """Return the cases with a fault in which the alarm sounded under ``none``, and in every run there was an alarm or
-    an action: where each policy has a run of its own, one without either says nothing of the policy, and to judge by
-    ``none`` alone would choose its bad luck. Columns: of ``episodes``; variants of policies are not looked at."""
+    """Return the cases with a fault, seen by its probe, in which the alarm sounded under ``none``, and in every run
+    there was an alarm or an action: where each policy has a run of its own, one without either says nothing of the
+    policy, and to judge by ``none`` alone would choose its bad luck. Columns: of ``episodes``, ``unseen`` may be
+    missing; variants of policies are not looked at."""
     plain = table[(table["kind"] != NO_FAULT) & ~table["policy"].map(is_variant).astype(bool)]
     alarmed = plain["detect_s"].notna()
     unnoticed = ~alarmed & ~(plain["actions"] > 0)
-    return set(plain.loc[alarmed & (plain["policy"] == NONE), "case_id"]) - set(plain.loc[unnoticed, "case_id"])
+    found = set(plain.loc[alarmed & (plain["policy"] == NONE), "case_id"]) - set(plain.loc[unnoticed, "case_id"])
+    return found - _unseen_cases(plain)
+
+
+def _unseen_cases(table: pd.DataFrame) -> set[str]:
+    return set(table.loc[table["unseen"].eq(True), "case_id"]) if "unseen" in table else set()
 
 
 def harm(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -196,17 +217,24 @@ def survival(part: pd.DataFrame) -> list[tuple[float, float]]:
     return [(0.0, 1.0), *((float(at), 1 - (i + 1) / len(part)) for i, at in enumerate(times))]
 
 
-def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, seed: int) -> list[dict[str, Any]]:
+def _of_kind(
+    kind: str, part: pd.DataFrame, every: pd.DataFrame, samples: int, confidence: float, seed: int
+) -> list[dict[str, Any]]:
+    """Return the rows of a kind. ``part``: the runs that are compared; ``every``: all of the kind."""
+    unseen = _unseen_cases(every)
+    policies = [NONE, *sorted(set(part["policy"]) - {NONE})]
+
+    def drawn(what: str) -> tuple[int, float, str]:
+        return samples, confidence, f"{seed}|{kind}{what}"
+
+    ratios, targets = _log_ratios(part, policies)
+    low, high = _cluster_bounds(ratios, targets, *drawn(""))
+    of_all, all_targets = _log_ratios(every[~every["case_id"].isin(unseen)], policies)
+    all_low, all_high = _cluster_bounds(of_all, all_targets, *drawn(""))
+    until, lasting = (_restricted(part, name, policies) for name in ("mitigate_s", "lasting_s"))
+    time_low, time_high = _ratio_bounds(until, until[:, 0], targets, *drawn("|time"))
+    lasting_low, lasting_high = _ratio_bounds(lasting, lasting[:, 0], targets, *drawn("|time"))
     wide = part.pivot(index="case_id", columns="policy", values="bad_request_s")
-    targets = _clusters(part.drop_duplicates("case_id").set_index("case_id").loc[wide.index])
-    policies = [NONE, *sorted(set(wide.columns) - {NONE})]
-    until = part.assign(mitigate_s=part["mitigate_s"].fillna(part["horizon_s"]))
-    until = until.pivot(index="case_id", columns="policy", values="mitigate_s")
-    ratios = np.log(wide[policies].to_numpy() + 1) - np.log(wide[[NONE]].to_numpy() + 1)
-    low, high = _cluster_bounds(ratios, targets, samples, confidence, f"{seed}|{kind}")
-    time_low, time_high = _ratio_bounds(
-        until[policies].to_numpy(), until[NONE].to_numpy(), targets, samples, confidence, f"{seed}|{kind}|time"
-    )
     tested = [i for i, policy in enumerate(policies) if policy != NONE]
     corrected = dict(zip(tested, holm(np.array([_wilcoxon(ratios[:, i]) for i in tested])), strict=True))
     best = wide[NONE].sum() - wide[ORACLE].sum() if ORACLE in wide else np.nan
@@ -221,16 +249,26 @@ def _of_kind(kind: str, part: pd.DataFrame, samples: int, confidence: float, see
                 "kind": kind,
                 "policy": policy,
                 "cases": len(own),
+                "pairs": len(of_all),
+                "unseen": len(unseen),
                 "bad_request_s": float(own["bad_request_s"].mean()),
                 "ratio": float(np.exp(ratios[:, i].mean())),
                 "ratio_low": float(np.exp(low[i])),
                 "ratio_high": float(np.exp(high[i])),
+                "ratio_all": float(np.exp(of_all[:, i].mean())),
+                "ratio_all_low": float(np.exp(all_low[i])),
+                "ratio_all_high": float(np.exp(all_high[i])),
                 "p_holm": float(corrected.get(i, np.nan)),
-                "mttm_s": float(until[policy].mean()),
-                "rmst_ratio": float(until[policy].mean() / until[NONE].mean()),
+                "mttm_s": float(until[:, i].mean()),
+                "rmst_ratio": float(until[:, i].mean() / until[:, 0].mean()),
                 "rmst_low": float(time_low[i]),
                 "rmst_high": float(time_high[i]),
                 "mitigated": int(own["mitigate_s"].notna().sum()),
+                "lasting_s": float(lasting[:, i].mean()),
+                "lasting_ratio": float(lasting[:, i].mean() / lasting[:, 0].mean()),
+                "lasting_low": float(lasting_low[i]),
+                "lasting_high": float(lasting_high[i]),
+                "lasting": int(own["lasting_s"].notna().sum()),
                 "detect_s": float(own["detect_s"].median()),
                 "localise_s": float(own["localise_s"].median()),
                 "acted": int((own["actions"] > 0).sum()),
@@ -249,6 +287,22 @@ def _clusters(cases: pd.DataFrame) -> np.ndarray:
     if cases["target"].nunique() >= MIN_CLUSTERS:
         return cases["target"].to_numpy()
     return (cases["kind"] + " " + cases["target"]).to_numpy()
+
+
+def _log_ratios(part: pd.DataFrame, policies: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log ratio of bad request-seconds to those under ``none``, one added to both, (cases, policies), and
+    the target of each case."""
+    wide = part.pivot(index="case_id", columns="policy", values="bad_request_s")
+    targets = _clusters(part.drop_duplicates("case_id").set_index("case_id").loc[wide.index])
+    values = np.log1p(wide[list(policies)].to_numpy())
+    return values - values[:, [list(policies).index(NONE)]], targets
+
+
+def _restricted(part: pd.DataFrame, column: str, policies: Sequence[str]) -> np.ndarray:
+    """Return a time of each run, at most ``watched_s``, (cases, policies); NaN everywhere if no row knows it."""
+    known = column == "mitigate_s" or (part["watched_s"] < part["horizon_s"]).any()  # older rows say neither
+    times = part[column].fillna(part["watched_s"]).clip(upper=part["watched_s"]) if known else np.nan
+    return part.assign(until=times).pivot(index="case_id", columns="policy", values="until")[list(policies)].to_numpy()
 
 
 def _drawn(clusters: np.ndarray, samples: int, label: str) -> tuple[np.ndarray, np.ndarray]:

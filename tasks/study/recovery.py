@@ -80,14 +80,15 @@ class RecoveryTables:
                 _ratio(row) if row["policy"] != NONE else "1",
                 _ABSENT if row["p_holm"] is None else short_p(row["p_holm"]),
                 _time(row),
+                _lasting(row),
                 f"{row['acted']} of {row['cases']}",
                 _wrong(row),
                 _number(row["gain"], ".2f"),
             )
             for row in rows
         )
-        head = ("policy", "bad request-seconds", "ratio to `none`", "p (Holm)", "MTTM (of that without)", "acted on")
-        return table((*head, "wrong actions", "share of the oracle's gain"), cells)
+        head = ("policy", "bad request-seconds", "ratio to `none`", "p (Holm)", "MTTM (of that without)")
+        return table((*head, "until it lasts", "acted on", "wrong actions", "share of the oracle's gain"), cells)
 
     def kinds(self, label: str, *policies: str) -> str:
         """Ratio, time and wrong actions of some policies on each kind."""
@@ -167,6 +168,12 @@ def _time(row: Row) -> str:
         return time
     interval = "" if row["rmst_low"] is None else f" [{short(row['rmst_low'])}, {short(row['rmst_high'])}]"
     return f"{time} ({short(row['rmst_ratio'])}{interval})"
+
+
+def _lasting(row: Row) -> str:
+    """``80 s (.73 [.60, .85])``: the mean time until users have to the end what they are promised."""
+    names = ("mttm_s", "lasting_s"), *((f"rmst_{each}", f"lasting_{each}") for each in ("ratio", "low", "high"))
+    return _time({"policy": row["policy"], **{first: row.get(lasting) for first, lasting in names}})
 
 
 def _met(value: float | None, high: float | None, goal: float) -> str:

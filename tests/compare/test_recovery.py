@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.compare.compare import compare
-from tasks.compare.recovery import read_recovered
+from tasks.compare.recovery import read_recovered, recovery_changes
 from tasks.compare.side import Side, read_side
 from tasks.compare.statistics import Resampling
 from tasks.compare.tables import blocks, document
@@ -46,6 +46,17 @@ def test_what_is_compared_with_its_own_kind_only_is_left_out(tmp_path: Path) -> 
     policies = ("none", "table:peerwise", "table:peerwise@30", "forged:any-root")
     found = read_recovered(written([run("case-0", "cpu-stress", name) for name in policies], tmp_path))
     assert list(found) == ["none", "table:peerwise"]
+
+
+def test_times_are_restricted_to_what_both_sides_can_see(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    newer = read_recovered(written([each | {"watched_s": 80.0} for each in experiment()], tmp_path))
+    assert newer["none"].mttm_s == 80
+    found = {each.policy: each for each in recovery_changes(sides[0].recovery, newer, Resampling(samples=50))}
+    none = found["none"]
+    assert none.a is not None
+    assert none.b is not None
+    assert none.time_s is not None
+    assert (none.a.mttm_s, none.b.mttm_s, none.time_s.value) == (80, 80, 0)
 
 
 def test_a_policy_that_leaves_less_is_better(sides: tuple[Side, Side]) -> None:

@@ -87,6 +87,7 @@ def main() -> None:
             "out": out_s > 200,
             "served": bool((served["first_token"].dropna() <= served["last_token"].dropna()).all()),
             "residue": residue(place),
+            "unseen": patient.unseen(),
             "said": said,
         }
     print(json.dumps(found))

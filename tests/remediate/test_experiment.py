@@ -40,6 +40,9 @@ def test_every_policy_has_every_case(done: tuple[Workspace, Params, list[dict]])
     alarms = table[~table["policy"].eq("platform")].groupby("case_id")["detect_s"].nunique(dropna=False)
     assert set(alarms) == {1}
     assert set(table.groupby("case_id")["requests"].nunique()) == {1}
+    assert not table["unseen"].any()
+    later = table[table["lasting_s"].notna()]
+    assert (later["lasting_s"] >= later["mitigate_s"]).all()
 
 
 def test_an_oracle_spares_users_what_nobody_does(done: tuple[Workspace, Params, list[dict]]):

@@ -52,6 +52,7 @@ def test_a_run_sees_the_fault_acts_and_leaves_nothing(environment: dict[str, str
         "out": True,
         "served": True,
         "residue": [],
+        "unseen": False,
     }
     assert any(line.startswith(f"eject of {TARGET} at ") for line in said)
     journals = [json.loads(file.read_bytes()) for file in (place / "journal").glob("*.json")]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tasks.params import SloParams
-from tasks.remediate.slo import Slo, alarm, calm, judge, mitigated_at, onset, promised
+from tasks.remediate.slo import Slo, alarm, calm, judge, lasting_from, mitigated_at, onset, promised
 
 PARAMS = SloParams()
 SLO = Slo(0.5, 0.1, 0.01)
@@ -87,6 +87,19 @@ def test_it_is_over_at_the_first_steady_window_that_keeps_the_promise():
     assert calm(judged, SLO, 80, 95)
     assert not calm(judged, SLO, 60, 70)
     assert mitigated_at(judge(stream(50, 100, 0.5), SLO, 100.0, 20.0), SLO, 55.0, 95.0, PARAMS) is None
+
+
+def test_what_comes_back_has_not_lasted():
+    at = np.arange(0, 100, 0.1)
+    bad = ((at >= 50) & (at < 60)) | ((at >= 75) & (at < 80))
+    first = at + np.where(bad, 2.0, 0.2)
+    judged = judge(requests(list(at), list(first), list(first + 0.5)), SLO, 100.0, 20.0)
+    assert mitigated_at(judged, SLO, 52.0, 100.0, PARAMS) == pytest.approx(60, abs=2)
+    assert lasting_from(judged, SLO, 52.0, 100.0, PARAMS) == pytest.approx(80, abs=2)
+    assert lasting_from(judged, SLO, 52.0, 85.0, PARAMS) is None
+    assert lasting_from(judged, SLO, 95.0, 100.0, PARAMS) is mitigated_at(judged, SLO, 95.0, 100.0, PARAMS) is None
+    calm_from = lasting_from(judged, SLO, 10.0, 50.0, PARAMS)
+    assert calm_from == mitigated_at(judged, SLO, 10.0, 50.0, PARAMS) == 10
 
 
 def test_what_is_rare_is_seen_by_the_long_window():

@@ -108,6 +108,44 @@ def test_only_cases_with_an_alarm_count():
     assert of(rows, "none")["cases"] == 1
 
 
+def test_cases_without_an_alarm_are_pairs_all_the_same():
+    rows = []
+    for i in range(8):
+        at = {"detect_s": 10.0 if i < 4 else None}
+        rows += [row(i, "none", 99, **at), row(i, "oracle", 24 if i < 4 else 99, **at)]
+    found = of(rows, "oracle")
+    assert (found["cases"], found["pairs"]) == (4, 8)
+    assert (found["ratio"], found["ratio_all"]) == pytest.approx((0.25, 0.5))
+    assert found["ratio_all_low"] < 0.5 < found["ratio_all_high"]
+
+
+def test_a_fault_that_was_not_seen_is_no_pair():
+    rows = [row(i, policy, 10) for i in range(4) for policy in ("none", "oracle")]
+    rows[1] |= {"unseen": True}
+    found = of(rows, "oracle")
+    assert (found["cases"], found["pairs"], found["unseen"]) == (3, 3, 1)
+
+
+def test_what_does_not_last_is_told_apart():
+    rows = []
+    for i in range(4):
+        watched = {"watched_s": 80.0}
+        rows += [row(i, "none", 10, **watched), row(i, "oracle", 5, 20, lasting_s=20, **watched)]
+        rows.append(row(i, "restart-random", 8, 20, lasting_s=None if i else 60, **watched))
+    assert of(rows, "none")["mttm_s"] == 80  # nobody can have seen more
+    restart, oracle = of(rows, "restart-random"), of(rows, "oracle")
+    assert restart["mttm_s"] == oracle["mttm_s"] == oracle["lasting_s"] == 20
+    assert (restart["lasting_s"], restart["lasting"], restart["lasting_ratio"]) == (75, 1, 75 / 80)
+
+
+def test_rows_of_older_versions_say_less():
+    rows = [row(i, policy, 10, 20) for i in range(4) for policy in ("none", "oracle")]
+    found = of(rows, "oracle")
+    assert found["mttm_s"] == 20
+    assert np.isnan(found["lasting_s"])
+    assert "lasting_s" not in rows[0]
+
+
 def test_a_case_in_which_one_run_noticed_nothing_says_nothing():
     rows = [row(i, policy, 10) for i in range(4) for policy in ("none", "oracle", "platform")]
     rows[4] |= {"detect_s": None}

@@ -40,7 +40,7 @@ def test_tables(tables: RecoveryTables) -> None:
         "`restart-random`",
         "`oracle`",
     ]
-    assert "| 40 s (.40 [.40, .40]) | 4 of 4 | .00 [.00, .49] (0 of 4) |" in rows[3]
+    assert "| 0.38 | 40 s (.40 [.40, .40]) | – | 4 of 4 | .00 [.00, .49] (0 of 4) |" in rows[3]
     kinds = tables.kinds("made-up", "table:peerwise", "oracle").splitlines()
     assert kinds[0] == "| kind | cases | `table:peerwise`: ratio | MTTM | wrong | `oracle`: ratio | MTTM | wrong |"
     assert kinds[2].startswith("| `cpu-stress` | 2 | ")

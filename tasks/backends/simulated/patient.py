@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from tasks.backends.base import CaseOrder, Patient
+from tasks.backends.base import BranchingPatient, CaseOrder
 from tasks.backends.simulated.calibration import Calibration, read_calibration
 from tasks.backends.simulated.faults import ROLLOUT, restart_s
 from tasks.backends.simulated.maker import publish_until_now
@@ -66,10 +66,8 @@ Undo = Callable[[Simulation], None]
 """Takes back an action that lasts, from now on."""
 
 
-class SimulatedPatient(Patient):
+class SimulatedPatient(BranchingPatient):
     """A simulated case. Its times stand still until it is advanced."""
-
-    copies: ClassVar[bool] = True
 
     def __init__(self, simulation: Simulation, lasting: Mapping[tuple[str, str], Undo] | None = None) -> None:
         self._simulation, self._lasting = simulation, dict(lasting or {})
@@ -77,7 +75,6 @@ class SimulatedPatient(Patient):
         self.begin_s, self.fault_s, self.recovery_s, self.end_s = times.baseline, times.fault, times.recovery, times.end
 
     def another(self) -> SimulatedPatient:
-        """Return the same case as it is now, to go another way."""
         return SimulatedPatient(copy.deepcopy(self._simulation), self._lasting)
 
     @property
