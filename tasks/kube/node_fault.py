@@ -23,9 +23,11 @@ GPU_MAP_LABEL = f"{GROUP}/gpu-map"
 """Label of the ConfigMap in which each agent publishes which pods compute on which of its GPUs."""
 GPU_MAP_KEY = "gpus.json"
 
-Action = Literal["power-limit", "clock-lock", "engine-pause", "engine-kill"]
+Action = Literal["power-limit", "clock-lock", "restore-limits", "engine-pause", "engine-kill"]
 Phase = Literal["Pending", "Active", "Restored", "Failed"]
-GPU_ACTIONS: frozenset[Action] = frozenset({"power-limit", "clock-lock"})
+LIMITS: frozenset[Action] = frozenset({"power-limit", "clock-lock"})
+"""What an amount is given for, and ``restore-limits`` takes back, whoever did it."""
+ENGINE_ACTIONS: frozenset[Action] = frozenset({"engine-pause", "engine-kill"})
 
 
 class NodeFaultError(ValueError):
@@ -43,7 +45,7 @@ class _Model(BaseModel):
 _RULES = [
     {"rule": "self == oldSelf", "message": "a fault cannot be changed; delete it and make another"},
     {
-        "rule": f"self.action in {sorted(GPU_ACTIONS)} ? has(self.value) != has(self.fraction) : "
+        "rule": f"self.action in {sorted(LIMITS)} ? has(self.value) != has(self.fraction) : "
         "!has(self.value) && !has(self.fraction)",
         "message": "power-limit and clock-lock need either value or fraction, the other actions neither",
     },
@@ -72,9 +74,9 @@ class NodeFaultSpec(_Model):
     @model_validator(mode="after")
     def _amount_fits_action(self) -> Self:
         given = (self.value is not None) + (self.fraction is not None)
-        if self.action in GPU_ACTIONS and given != 1:
+        if self.action in LIMITS and given != 1:
             raise ValueError(f"{self.action} needs either value or fraction")
-        if self.action not in GPU_ACTIONS and given:
+        if self.action not in LIMITS and given:
             raise ValueError(f"{self.action} takes neither value nor fraction")
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tasks.kube.node_fault import Action, NodeFaultSpec, Saved, SavedGpu
@@ -27,10 +27,11 @@ class ActionError(RuntimeError):
 
 @dataclass(frozen=True)
 class Node:
-    """GPUs and processes of this node."""
+    """GPUs and processes of this node. ``found_limits``: power limit (W) that each GPU was first found with."""
 
     smi: NvidiaSmi
     processes: ProcessTable
+    found_limits: dict[str, float] = field(default_factory=dict)
 
     def gpus_of(self, spec: NodeFaultSpec) -> list[Gpu]:
         """Return the GPU that the fault names, or else those the pod computes on, or else those it was given."""
@@ -186,6 +187,38 @@ class ClockLock(GpuAction):
         return "the clocks are unlocked"
 
 
+class RestoreLimits(NodeAction):
+    """Sets the power limit to what the GPU was first found with, and unlocks the SM clock. The way back of limits of
+    whatever origin: it has none itself."""
+
+    def plan(self, spec: NodeFaultSpec) -> tuple[Saved, str]:
+        gpus = self.node.gpus_of(spec)
+        unknown = [gpu.uuid for gpu in gpus if gpu.uuid not in self.node.found_limits]
+        note = f"{', '.join(unknown)}: its power limit is left, since no agent knows an earlier one" if unknown else ""
+        saved = (
+            SavedGpu(uuid=gpu.uuid, old_watts=gpu.power_limit, set_watts=self.node.found_limits.get(gpu.uuid))
+            for gpu in gpus
+        )
+        return Saved(gpus=tuple(saved)), note
+
+    def act(self, saved: Saved) -> str:
+        return "; ".join(self._restore(gpu) for gpu in saved.gpus)
+
+    def undo(self, saved: Saved, acted: Certainty) -> str:
+        return "limits that were restored stay"
+
+    def _restore(self, gpu: SavedGpu) -> str:
+        smi, done = self.node.smi, ""
+        if gpu.set_watts is not None and abs(gpu.set_watts - (gpu.old_watts or 0)) > WATTS_TOLERANCE:
+            smi.set_power_limit(gpu.uuid, gpu.set_watts)
+            now = smi.gpu(gpu.uuid).power_limit
+            if now is None or abs(now - gpu.set_watts) > WATTS_TOLERANCE:
+                raise ActionError(f"GPU {gpu.uuid}: its power limit reads {now} W after {gpu.set_watts:g} W was set")
+            done = f"power limit {gpu.old_watts} W -> {gpu.set_watts:g} W, "
+        smi.reset_clocks(gpu.uuid)
+        return f"{done}SM clock unlocked"
+
+
 class EngineAction(NodeAction):
     def plan(self, spec: NodeFaultSpec) -> tuple[Saved, str]:
         found = self.node.processes.engine_of_pod(spec.pod_uid, self.node.computing_pids())
@@ -221,6 +254,7 @@ class EngineKill(EngineAction):
 ACTIONS: dict[Action, type[NodeAction]] = {
     "power-limit": PowerLimit,
     "clock-lock": ClockLock,
+    "restore-limits": RestoreLimits,
     "engine-pause": EnginePause,
     "engine-kill": EngineKill,
 }

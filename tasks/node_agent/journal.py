@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tasks.kube.node_fault import NodeFaultSpec, Saved
 from tasks.system.durable import sync, write_durably
@@ -15,6 +16,8 @@ from tasks.system.durable import sync, write_durably
 log = logging.getLogger(__name__)
 
 SUFFIX = ".json"
+LIMITS_FILE = ".found-power-limits"
+_LIMITS = TypeAdapter(dict[str, float])
 State = Literal["planned", "active", "restored", "refused"]
 
 
@@ -64,6 +67,19 @@ class Journal:
 
     def write(self, entry: Entry) -> None:
         write_durably(self._path(entry.uid), entry.model_dump_json(indent=1).encode())
+
+    def read_limits(self) -> dict[str, float]:
+        """Return the power limit (W) that each GPU was first found with, by UUID; empty where none was remembered."""
+        try:
+            return _LIMITS.validate_json((self._directory / LIMITS_FILE).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValidationError:
+            log.error("%s cannot be read", self._directory / LIMITS_FILE)
+            return {}
+
+    def write_limits(self, limits: Mapping[str, float]) -> None:
+        write_durably(self._directory / LIMITS_FILE, _LIMITS.dump_json(dict(limits)))
 
     def remove(self, uid: str) -> None:
         self._path(uid).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tasks.kube.node_fault import GPU_ACTIONS, NodeFault
+from tasks.kube.node_fault import ENGINE_ACTIONS, NodeFault
 from tasks.node_agent.actions import ACTIONS, ActionError, Certainty, Node, NodeAction
 from tasks.node_agent.journal import Entry, Journal
 from tasks.node_agent.nvidia_smi import NvidiaSmiError
@@ -35,12 +35,14 @@ class Keeper:
         self._pauses: dict[str, float] = {}
 
     def load(self) -> None:
-        """Read the journal of an agent that ended before, and restore whatever it left. Raises OSError."""
+        """Read the journal of an agent that ended before, restore whatever it left, and remember the power limits of
+        GPUs that no agent has seen before. Raises OSError."""
         with self._lock:
             for entry in self._journal.read():
                 self._entries[entry.uid] = entry
             for entry in self.open_entries():
                 self.restore(entry.uid, "found at the agent's start")
+            self._remember_limits()
 
     def entry(self, uid: str) -> Entry | None:
         with self._lock:
@@ -140,6 +142,20 @@ class Keeper:
             if entry is not None:
                 self.restore(uid, f"{entry.spec.duration_seconds:g} s are over")
 
+    def _remember_limits(self) -> None:
+        """Keep the limit that each GPU was first found with; not of one whose limit a fault of ours may have set."""
+        found = self._journal.read_limits()
+        ours = {gpu.uuid for entry in self.open_entries() for gpu in entry.saved.gpus}
+        try:
+            gpus = self._node.smi.gpus()
+        except NvidiaSmiError as error:
+            log.warning("the power limits are not known: %s", error)
+            gpus = {}
+        limits = {uuid: gpu.power_limit for uuid, gpu in gpus.items() if uuid not in {*found, *ours}}
+        if new := {uuid: limit for uuid, limit in limits.items() if limit is not None}:
+            self._journal.write_limits(found | new)
+        self._node.found_limits.update(found | new)
+
     def _carry_out(self, fault: NodeFault) -> Entry:
         entry = _entry(fault)
         action = self._action(entry)
@@ -177,7 +193,7 @@ class Keeper:
             shared = uuids & {gpu.uuid for gpu in other.saved.gpus}
             if shared:
                 raise ActionError(f"GPU {min(shared)} is under the fault {other.name} ({other.spec.action}) already")
-            engines = {entry.spec.action, other.spec.action}.isdisjoint(GPU_ACTIONS)
+            engines = entry.spec.action in ENGINE_ACTIONS and other.spec.action in ENGINE_ACTIONS
             if engines and entry.spec.pod_uid == other.spec.pod_uid:
                 raise ActionError(f"the engine is under the fault {other.name} ({other.spec.action}) already")
 

@@ -9,8 +9,12 @@ import pytest
 
 from tasks.actions.act import act, undo_action
 from tasks.actions.errors import ActionError, ActionRefusedError
-from tasks.inject.recover import residue
+from tasks.inject.recover import recover, residue
+from tasks.kube.node_fault import API_VERSION, KIND
+from tasks.workspace import Workspace
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
+from tests.inject.gpu_stack import GPU, OTHER_GPU, GpuStack, gpu_stack
+from tests.inject.gpu_stack import REPLICA as GPU_REPLICA
 from tests.waiting import until
 
 REPLICA = "ray-replicas-0"
@@ -83,8 +87,53 @@ def test_a_reschedule_that_fails_half_way_lets_pods_in_again(stack: ClusterStack
 
 @pytest.mark.parametrize(
     ("action", "why"),
-    [("eject", "Serve cannot take one out"), ("restore", "agent")],
+    [("eject", "Serve cannot take one out")],
 )
 def test_what_a_cluster_cannot_show_is_refused_with_the_reason(stack: ClusterStack, action: str, why: str):
     with pytest.raises(ActionRefusedError, match=f"the kubernetes backend has no {action}: .*{why}"):
         act(stack.runtime, stack.workspace, action, REPLICA, "case-1")
+
+
+@pytest.fixture(scope="module")
+def gpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuStack]:
+    with gpu_stack(tmp_path_factory.mktemp("gpu-actions"), dict) as running:
+        yield running
+
+
+def test_restore_takes_back_limits_of_whatever_origin(gpus: GpuStack):
+    """A person lowered the power limit and locked the clocks; nobody's journal knows of it."""
+    machine, workspace = gpus.agent.machine, Workspace(gpus.directory / "workspace")
+    machine.change_gpu(limit=210.0, locked=[210, 900])
+    done = act(gpus.runtime, workspace, "restore", GPU_REPLICA, "case-1")
+    assert (done.state, done.finishes) == ("recovered", True)
+    assert machine.limit() == 350
+    assert machine.state["gpus"][GPU]["locked"] is None
+    assert machine.limit(OTHER_GPU) == 300
+    assert gpus.cluster.objects(API_VERSION, KIND) == []
+    machine.change_gpu(limit=210.0)
+    act(gpus.runtime, workspace, "restore", GPU_REPLICA, "case-1")
+    assert machine.limit() == 210, "once per case"
+    act(gpus.runtime, workspace, "restore", GPU_REPLICA, "case-2")
+    assert machine.limit() == 350
+
+
+def test_restore_ends_a_fault_of_ours(gpus: GpuStack):
+    machine, workspace = gpus.agent.machine, Workspace(gpus.directory / "workspace")
+    gpus.fault("gpu-power-limit").apply(600)
+    assert machine.limit() == 200
+    act(gpus.runtime, workspace, "restore", GPU_REPLICA, "case-3")
+    assert machine.limit() == 350
+    assert gpus.cluster.objects(API_VERSION, KIND) == []
+
+
+def test_a_restore_that_fails_is_finished_by_recover(gpus: GpuStack):
+    machine, workspace = gpus.agent.machine, Workspace(gpus.directory / "workspace")
+    machine.change_gpu(limit=210.0)
+    machine.set(refuse_power=True)
+    with pytest.raises(ActionError, match="not supported"):
+        act(gpus.runtime, workspace, "restore", GPU_REPLICA, "case-4")
+    assert machine.limit() == 210
+    machine.set(refuse_power=False)
+    assert recover(workspace)
+    assert machine.limit() == 350
+    assert gpus.cluster.objects(API_VERSION, KIND) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.kube.node_fault import NodeFault
 from tasks.node_agent.journal import Journal
 from tasks.node_agent.keeper import Keeper
 from tests.node_agent.machine import GPU, OTHER_GPU, OTHER_POD, Machine, fault
@@ -155,6 +156,51 @@ def test_a_gpu_that_was_given_but_is_idle_is_found_by_the_environment(machine: M
     assert machine.limit(OTHER_GPU) == 250
 
 
+def restore(uid: str = "uid-9", **spec: object) -> NodeFault:
+    return fault("restore", uid, action="restore-limits", **spec)
+
+
+def test_limits_go_back_to_what_the_first_agent_found(machine: Machine):
+    machine.keeper().load()
+    machine.change_gpu(limit=210.0, locked=[210, 900])
+    keeper = machine.keeper()  # an agent that starts on a limited GPU knows what an earlier one found
+    keeper.load()
+    entry = keeper.apply(restore())
+    assert (entry.state, machine.limit(), machine.state["gpus"][GPU]["locked"]) == ("active", 350, None)
+    assert entry.message == "power limit 210.0 W -> 350 W, SM clock unlocked"
+    assert machine.limit(OTHER_GPU) == 300
+    assert keeper.restore("uid-9", "test").state == "restored"
+    assert machine.limit() == 350
+
+
+def test_a_cap_that_was_there_before_the_agent_stays(machine: Machine):
+    machine.change_gpu(limit=310.0)
+    keeper = machine.keeper()
+    keeper.load()
+    keeper.apply(restore())
+    assert machine.limit() == 310
+    assert not [call for call in machine.calls() if "-pl" in call]
+
+
+def test_a_limit_of_which_no_earlier_one_is_known_is_left(machine: Machine):
+    entry = machine.keeper().apply(restore())
+    assert "its power limit is left, since no agent knows an earlier one" in entry.message
+    assert not [call for call in machine.calls() if "-pl" in call]
+
+
+def test_what_a_fault_of_ours_limits_is_not_remembered_and_not_restored_under_it(machine: Machine):
+    keeper = machine.keeper()
+    keeper.apply(fault())
+    machine.set(fail=True)
+    keeper.load()
+    machine.set(fail=False)
+    heir = machine.keeper()
+    heir.load()
+    assert heir._node.found_limits == {GPU: 350, OTHER_GPU: 300}
+    heir.apply(fault(uid="uid-2"))
+    assert "is under the fault fault-1 (power-limit) already" in heir.apply(restore()).message
+
+
 def test_what_somebody_else_set_meanwhile_is_left_and_said(machine: Machine):
     keeper = machine.keeper()
     keeper.apply(fault(value=250))
@@ -214,7 +260,7 @@ def test_a_new_agent_that_cannot_restore_yet_goes_on_trying(machine: Machine):
 def test_an_unreadable_journal_file_is_set_aside(machine: Machine):
     (machine.journal / "torn.json").write_text('{"uid": ')
     machine.keeper().load()
-    assert [path.name for path in machine.journal.iterdir()] == ["torn.json.unreadable"]
+    assert [path.name for path in machine.journal.glob("[!.]*")] == ["torn.json.unreadable"]
 
 
 def test_a_fault_that_is_not_on_the_disk_is_restored_by_its_status(machine: Machine):

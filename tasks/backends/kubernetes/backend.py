@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 REFUSED_ACTIONS = {
     "eject": "its replicas are chosen by Ray Serve behind one upstream of NGINX, and Serve cannot take one out",
-    "restore": "the node agent restores what it changed itself, when its NodeFault goes, and knows no other default",
 }
 
 

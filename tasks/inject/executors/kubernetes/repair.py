@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 from tasks.inject.executor import UndoStepBase
 from tasks.inject.executors.kubernetes.executor import name_of
+from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL
+from tasks.inject.executors.kubernetes.node_fault_resource import NodeFaults
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
+from tasks.kube.manifest import stack_selector
+from tasks.kube.node_fault import API_VERSION, KIND, LIMITS, NodeFaultSpec
+from tasks.validation import Frozen
+
+log = logging.getLogger(__name__)
 
 
 class DeletePods(UndoStepBase[KubernetesTarget]):
@@ -33,6 +41,8 @@ class DeletePods(UndoStepBase[KubernetesTarget]):
         ]
 
 
+ORDER_S = 60.0
+"""An agent that sees an order later than this does not carry it out."""
 CORDONED_BY = "rcarena/cordoned-by"
 """Annotation of a node: the action that cordoned it, by which an undo knows that nobody else did."""
 
@@ -66,4 +76,53 @@ class Uncordon(UndoStepBase[KubernetesTarget]):
         ]
 
 
-RepairStep = DeletePods | Uncordon
+class AgentPod(Frozen):
+    """A pod, and the node whose agent acts on its GPUs."""
+
+    name: str
+    uid: str
+    node: str
+
+
+class RestoreLimits(UndoStepBase[KubernetesTarget]):
+    """End the faults that limit GPUs of the service, and let the agents of its nodes bring the limits back to what the
+    GPUs were first found with. ``token``: names the orders to the agents."""
+
+    step: Literal["restore-limits"] = "restore-limits"
+    pods: tuple[AgentPod, ...]
+    token: str
+
+    def undo(self, target: KubernetesTarget) -> None:
+        for injection in self._limiting(target):
+            NodeFaults(target, injection).remove()
+        orders = NodeFaults(target, self.token)
+        try:
+            orders.create(self.token, tuple(self._order(pod) for pod in self.pods))
+            _, message = orders.await_active(len(self.pods))
+        finally:
+            orders.remove()
+        log.info("%s: %s", target.name, message)
+
+    def left(self, target: KubernetesTarget) -> list[str]:
+        return [f"{target.name}: the NodeFaults of {each} limit its GPUs" for each in self._limiting(target)]
+
+    def _limiting(self, target: KubernetesTarget) -> list[str]:
+        """Return the injections with a limit on a pod of the service."""
+        selector = f"{stack_selector(target.namespace)},{INJECTION_LABEL}"
+        with translate_errors(target):
+            found = target.api().list(API_VERSION, KIND, namespace=target.namespace, label_selector=selector)
+        uids = {pod.uid for pod in self.pods}
+        limits = [each for each in found if each["spec"]["action"] in LIMITS and each["spec"]["podUid"] in uids]
+        return sorted({str(each["metadata"]["labels"][INJECTION_LABEL]) for each in limits})
+
+    def _order(self, pod: AgentPod) -> NodeFaultSpec:
+        return NodeFaultSpec(
+            action="restore-limits",
+            node_name=pod.node,
+            pod_uid=pod.uid,
+            pod_name=pod.name,
+            duration_seconds=ORDER_S,
+        )
+
+
+RepairStep = DeletePods | Uncordon | RestoreLimits
