@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Any:
 
 
 def test_files_are_written(run: Any, tmp_path: Path) -> None:
-    done = run()
+    done = run("--prometheus", "http://prometheus:9090")
     assert done.exit_code == 0, done.output
     assert "1 panels" in done.stdout
     board = json.loads((tmp_path / "grafana/dashboards/attached.json").read_text())
@@ -53,6 +53,7 @@ def test_files_are_written(run: Any, tmp_path: Path) -> None:
     assert (board["uid"], board["title"]) == ("rcarena-attached", "RCArena: attached")
     for name in ("dashboards", "datasources"):
         assert yaml.safe_load((tmp_path / f"grafana/provisioning/{name}/rcarena.yaml").read_text())["apiVersion"] == 1
+    assert "url: http://prometheus:9090\n" in (tmp_path / "grafana/provisioning/datasources/rcarena.yaml").read_text()
 
 
 def test_injections_are_marked_once(run: Any, tmp_path: Path) -> None:
@@ -94,6 +95,7 @@ def test_a_refusal_is_one_line(run: Any, response: Response, problem: str) -> No
     assert done.exit_code == 1
     assert problem in done.stderr
     assert run("--annotate", "grafana:3000").exit_code == 2
+    assert run("--prometheus", "prometheus:9090").exit_code == 2
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b"5", b"\xff"])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tasks.case import Case
 
-LOOK_BACK_S, LOOKS = 600, 60
+LOOK_BACK_S, LOOKS = 600, 30
 TIMEOUT_S = 10.0
 IN_GRAFANA = "/var/lib/grafana/dashboards/rcarena"
 
@@ -36,6 +36,12 @@ def dashboard(
     folder: Annotated[
         str, typer.Option("--folder", metavar="PATH", help="Where Grafana sees the dashboards.")
     ] = IN_GRAFANA,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(
+            "--prometheus", metavar="URL", help="Prometheus as Grafana reaches it (default: as RCArena does)."
+        ),
+    ] = None,
     annotate: Annotated[
         str | None,
         typer.Option("--annotate", metavar="URL", help="Grafana that is told of the injections of the finished cases."),
@@ -63,8 +69,9 @@ def dashboard(
 
     checked = checked_params(params)
     place = one_stack(checked, workspace_at(workspace), stack)
-    if annotate is not None and not annotate.startswith(("http://", "https://")):
-        raise ParamsError([f"--annotate: must be a URL (got {_without_login(annotate)})"])
+    for option, url in (("--annotate", annotate), ("--prometheus", prometheus)):
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ParamsError([f"{option}: must be a URL (got {_without_login(url)})"])
     live = backend_of(checked, place).live()
     live.enter()
     sources = live.sources()
@@ -86,7 +93,7 @@ def dashboard(
 
         document = dashboard_of(name, sources, checked.export, context.series_names, ask)
     files = {f"dashboards/{name}.json": json.dumps(document, indent=1)}
-    provided = provisioning(folder, name, sources.prometheus_url, checked.deploy.slowest_scrape_s)
+    provided = provisioning(folder, name, prometheus or sources.prometheus_url, checked.deploy.slowest_scrape_s)
     files |= {f"provisioning/{path}": dump(content) for path, content in provided.items()}
     for path, text in files.items():
         (out / path).parent.mkdir(parents=True, exist_ok=True)
