@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.campaign.collect import set_aside
 from tasks.campaign.plan import plan_campaign
+from tasks.campaign.settle import set_aside
 from tasks.case import SIGNALS, read_case, read_cases, validate_case
 from tasks.console import Console
 from tasks.params import load_params

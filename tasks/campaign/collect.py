@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tasks.backends import backend_of, find, stacks_of
-from tasks.backends.base import Backend, Say
+from tasks.backends.base import Backend
 from tasks.campaign.claims import Claims
 from tasks.campaign.errors import CampaignError
-from tasks.campaign.holders import forget
+from tasks.campaign.lease import leased_stack, take_down
 from tasks.campaign.make import make_cases
 from tasks.campaign.plan import CasePlan, plan_campaign
-from tasks.case import CaseError, is_finished, read_case, validate_case
+from tasks.campaign.settle import campaign_lock, settle
+from tasks.case import CaseError, is_finished, read_case
 from tasks.console import Console
 from tasks.deploy.errors import DeployError
 from tasks.errors import EXIT_USAGE, ParamsError, RCArenaError
-from tasks.identity import differences
 from tasks.inject.errors import FaultError
 from tasks.inject.recover import recover, residue
 from tasks.params import Params
@@ -35,7 +33,6 @@ from tasks.workspace import Workspace
 
 ATTEMPTS_PER_CASE = 2
 ATTEMPTS_TO_BRING_BACK = 2
-LEASE_RENEWAL_S = 5.0
 CASE_STOP_TIMEOUT_S = 40.0
 LEAVE_TIMEOUT_S = 600.0
 """Time (s) for the processes of a killed campaign to leave their stacks."""
@@ -98,7 +95,7 @@ def collect(
         workspace.cases.mkdir(parents=True, exist_ok=True)
         resolved = workspace.root / RESOLVED_PARAMS_FILE
         resolved.write_text(params.dump(), encoding="utf-8")
-        _settle(workspace, plans, console)
+        settle(workspace, plans, console)
         pending = [plan for plan in plans if not is_finished(workspace.cases / plan.case_id)]
         if pending and (problems := find(params.deploy.backend).campaign_problems(params.deploy)):
             raise ParamsError(problems)
@@ -116,7 +113,8 @@ def collect(
         elif pending and backend_of(params, workspace).makes_cases():
             done = _make_cases(params, workspace, pending, console, workers)
         elif pending:
-            with leased_stack(params, workspace, console.say, keep_stack) as backend:
+            backend = backend_of(params, workspace)
+            with leased_stack(backend, console.say, keep_stack):
                 done = _record_cases(backend, resolved, pending, console)
     collected = Collected(kept, _ids(done.recorded), _ids(done.failed), _ids(done.not_tried))
     if done.failed or done.not_tried:
@@ -196,7 +194,8 @@ def collect_on(params: Params, place: Workspace, console: Console, *, keep_stack
     with stack_in_use(place) as held:
         try:
             recover(place)
-            with leased_stack(params, place, console.say, keep_stack) as backend:
+            backend = backend_of(params, place)
+            with leased_stack(backend, console.say, keep_stack):
                 _record_claimed(backend, resolved, list(plan_campaign(params)), claims, held, console)
         except _StackLostError as error:
             claims.lose(name, some(str(error).splitlines(), 1))
@@ -259,133 +258,6 @@ def _missing_cases_text(done: _Tally, collected: Collected) -> str:
     lines += [f"a fault may be left: {line}" for line in done.residue]
     lines.append("run again to try only what is missing; `rcarena score` and `rcarena report` use what was recorded")
     return "\n".join(lines)
-
-
-def settle_cases(params: Params, workspace: Workspace, console: Console) -> None:
-    """Make the folder ``cases`` hold every usable case that ``params`` ask for, and no other.
-
-    Raises:
-        CampaignError: a campaign runs in the workspace.
-    """
-    workspace.cases.mkdir(parents=True, exist_ok=True)
-    with campaign_lock(workspace):
-        _settle(workspace, plan_campaign(params), console)
-
-
-def _settle(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
-    set_aside(workspace, plans, console)
-    bring_back(workspace, plans, console)
-
-
-def set_aside(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
-    """Move cases that the parameters no longer ask for, and damaged ones, to ``superseded``. Nothing is deleted."""
-    wanted = {plan.case_id: plan for plan in plans}
-    for path in sorted(workspace.cases.iterdir()):
-        if path.name.endswith(".partial"):
-            shutil.rmtree(path)
-            continue
-        if path.name.startswith(".") or not path.is_dir():
-            continue
-        if path.name not in wanted:
-            if _is_incident(path):
-                continue
-            reason = "not asked for by the present parameters"
-        elif problem := _unusable(path, wanted[path.name]):
-            reason = problem
-        else:
-            continue
-        workspace.superseded.mkdir(parents=True, exist_ok=True)
-        target = next(
-            candidate
-            for number in range(1, 10_000)
-            if not (candidate := workspace.superseded / f"{path.name}.{number}").exists()
-        )
-        path.rename(target)
-        console.say(f"collect: {path.name} set aside in {workspace.superseded} ({reason})")
-
-
-def bring_back(workspace: Workspace, plans: tuple[CasePlan, ...], console: Console) -> None:
-    """Move usable cases that are asked for again from ``superseded`` back to ``cases``."""
-    aside: dict[str, list[Path]] = {}
-    for path in sorted(workspace.superseded.glob("*")):
-        aside.setdefault(path.name.rpartition(".")[0], []).append(path)
-    for plan in plans:
-        target = workspace.cases / plan.case_id
-        candidates = aside.get(plan.case_id, []) if not target.exists() else []
-        usable = next((path for path in candidates if not _unusable(path, plan)), None)
-        if usable is not None:
-            usable.rename(target)
-            console.say(f"collect: {plan.short_label} was recorded before: {usable.name} is used again")
-
-
-def _is_incident(path: Path) -> bool:
-    """Return whether nobody planned the case: a labelled incident belongs to the campaign that it joined."""
-    return is_finished(path) and not validate_case(path) and read_case(path).record.kind == "incident"
-
-
-def _unusable(path: Path, plan: CasePlan) -> str | None:
-    """Say why the case in ``path`` cannot stand for ``plan``: it is damaged, or was recorded with other defaults."""
-    if problems := validate_case(path):
-        return problems[0]
-    others = differences(read_case(path).record.parameters, plan.parameters)
-    return f"recorded with {some(others)}" if others else None
-
-
-def campaign_lock(workspace: Workspace) -> FileLock:
-    """Keep other campaigns out of the workspace while held. Entering raises CampaignError when another holds it."""
-    return FileLock(workspace.root / ".campaign.lock", CampaignError(f"another campaign runs in {workspace.root}"))
-
-
-@contextlib.contextmanager
-def leased_stack(params: Params, workspace: Workspace, say: Say, keep: bool) -> Iterator[Backend]:
-    """Bring the stack up and lease it: should this process be killed, the stack ends, too. Take it down at the end."""
-    backend = backend_of(params, workspace)
-    try:
-        try:
-            backend.up(say)
-        except DeployError:
-            say("the stack does not come up; no case was tried")
-            raise
-        with _lease(backend):
-            yield backend
-    finally:
-        if keep:
-            backend.drop_lease()
-            say("stack: kept up; end it with `rcarena deploy down`")
-        else:
-            say("stack: taking it down")
-            take_down(backend)
-
-
-def take_down(backend: Backend[Any], say: Say | None = None, also: Collection[str] = ()) -> bool:
-    """Undo faults, then end the stack even if the undo fails. Return False when there was no stack."""
-    try:
-        recover(backend.workspace)
-    finally:
-        found = backend.down(say, also)
-        forget(backend.workspace)
-    return found
-
-
-@contextlib.contextmanager
-def _lease(backend: Backend) -> Iterator[None]:
-    """Renew the lease of the stack in a thread."""
-    stopped = threading.Event()
-
-    def renew() -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(OSError):  # a fresh stack is clearing its directory, or the disk is full
-                backend.renew_lease()
-            stopped.wait(LEASE_RENEWAL_S)
-
-    backend.renew_lease()
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def _record_cases(backend: Backend, resolved: Path, pending: list[CasePlan], console: Console) -> _Tally:

@@ -201,7 +201,7 @@ def deploy_down(
 def _down(params: Params, places: Sequence[Workspace], also: Sequence[str], console: Console) -> None:
     """Take the stacks down, each whatever becomes of the others, then remove what they share."""
     from tasks.backends import backend_of
-    from tasks.campaign.collect import take_down
+    from tasks.campaign.lease import take_down
 
     backends = [backend_of(params, place) for place in places]
     shared = [each for each in also if each in backends[0].shared and len(backends) > 1]

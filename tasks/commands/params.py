@@ -57,7 +57,7 @@ def params_resolve(
     write_durably(out, checked.dump().encode())
     typer.echo(f"{out}: campaign {checked.campaign.name}")
     if settle:
-        from tasks.campaign.collect import settle_cases
+        from tasks.campaign.settle import settle_cases
         from tasks.console import Console
 
         settle_cases(checked, workspace_at(workspace), Console())

@@ -24,10 +24,11 @@ from tasks.actions.catalogue import find_action
 from tasks.backends import backend_of, find
 from tasks.backends.base import Patient, Say
 from tasks.campaign.attempt import Attempt, experiment_lock, order_of, scheduled_from, stop_load
-from tasks.campaign.collect import campaign_lock, leased_stack
 from tasks.campaign.errors import AttemptError
+from tasks.campaign.lease import leased_stack
 from tasks.campaign.phases import Schedule, publish_schedule
 from tasks.campaign.plan import CasePlan
+from tasks.campaign.settle import campaign_lock
 from tasks.case import REQUESTS, Case, CaseRecord, CaseWriter, Completeness, Phase, Sampling
 from tasks.deploy.errors import StackNotRunningError
 from tasks.errors import ParamsError
@@ -79,7 +80,7 @@ def ready(params: Params, workspace: Workspace, say: Say, keep_stack: bool) -> I
         )
     with campaign_lock(workspace):
         recover(workspace)
-        with leased_stack(params, workspace, say, keep_stack):
+        with leased_stack(backend_of(params, workspace), say, keep_stack):
             yield
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,22 @@ class ProcessId(BaseModel):
                 return False
             time.sleep(0.05)
         return True
+
+
+def end_all(processes: Sequence[ProcessId], *signals: tuple[signal.Signals, float]) -> list[signal.Signals] | None:
+    """Send each signal in turn until no process is left, waiting so many seconds after each.
+
+    Return the signals that were sent; None if a process lives on.
+    """
+    sent = []
+    for number, patience_s in signals:
+        for each in processes:
+            each.kill(number)
+        sent.append(number)
+        deadline = time.monotonic() + patience_s
+        if all(each.wait_gone(max(0.0, deadline - time.monotonic())) for each in processes):
+            return sent
+    return None
 
 
 def python_path() -> str:

@@ -12,13 +12,11 @@ from tasks.campaign.collect import (
     Collected,
     IncompleteError,
     Outcome,
-    bring_back,
-    campaign_lock,
     collect,
-    set_aside,
 )
 from tasks.campaign.errors import CampaignError
 from tasks.campaign.plan import CasePlan, plan_campaign
+from tasks.campaign.settle import bring_back, campaign_lock, set_aside
 from tasks.case import is_finished, read_case
 from tasks.console import Console
 from tasks.deploy.errors import DeployError, StackNotRunningError

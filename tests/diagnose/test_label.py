@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.campaign.collect import set_aside
+from tasks.campaign.settle import set_aside
 from tasks.case import Case, CaseRecord, read_case, validate_case
 from tasks.console import Console
 from tasks.diagnose.label import label

@@ -7,46 +7,18 @@ from typing import ClassVar
 
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
-from tasks.inject.errors import FaultError
 from tasks.inject.executor import HealthyWithin, RestartParameters
 from tasks.inject.executors.kubernetes.chaos_mesh import PodExecutor
-from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalExecutor
-from tasks.inject.executors.local.undo import LocalStep
-from tasks.inject.probe import Probe
-from tasks.system.process import ProcessId
+from tasks.inject.executors.local.ending import EndProcesses
 
 
 class Parameters(RestartParameters):
     healthy_within_s: HealthyWithin = 120
 
 
-class LocalProcessKill(LocalExecutor[Parameters]):
-    spares_processes = False
-    criterion = "fewer than a tenth left"
-
-    def undo_steps(self) -> tuple[LocalStep, ...]:
-        return ()
-
-    def apply(self, run_for_s: float) -> str:
-        victims = [ProcessId.of(pid) for pid in self.target.processes()]
-        if not victims:
-            raise FaultError(f"{self.target.name}: it has no process to kill")
-        for victim in victims:
-            victim.kill(signal.SIGKILL)
-        if not all(victim.wait_gone(2) for victim in victims):
-            raise FaultError(f"{self.target.name}: not every process died")
-        return "signal: SIGKILL"
-
-    def probe(self) -> Probe:
-        self._first = probes.FirstProcesses(self.target)
-        return self._first
-
-    def shows_effect(self, before: float, during: float) -> bool:
-        return during < 0.1 * before
-
-    def is_normal(self, before: float, during: float, after: float) -> bool:
-        return bool(self.target.processes()) and self._first.ports.are_back()
+class LocalProcessKill(EndProcesses[Parameters]):
+    def signals(self) -> tuple[tuple[signal.Signals, float], ...]:
+        return ((signal.SIGKILL, 2),)
 
 
 class ChaosContainerKill(PodExecutor[Parameters]):

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import signal
-import time
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from tasks import metrics
 from tasks.inject.catalogue import FaultKind, register
-from tasks.inject.errors import FaultError
 from tasks.inject.executor import HealthyWithin
 from tasks.inject.executors.kubernetes.restart import DrainParameters, PodRestart
-from tasks.inject.executors.local import probes
-from tasks.inject.executors.local.executor import LocalExecutor
-from tasks.inject.executors.local.undo import LocalStep
-from tasks.inject.probe import Probe
-from tasks.system.process import ProcessId
+from tasks.inject.executors.local.ending import EndProcesses
 
 
 class Parameters(DrainParameters):
@@ -27,41 +21,15 @@ class Parameters(DrainParameters):
     healthy_within_s: HealthyWithin = 120
 
 
-class LocalServiceRestart(LocalExecutor[Parameters]):
+class LocalServiceRestart(EndProcesses[Parameters]):
     """Sends SIGQUIT to the gateway's processes: NGINX closes its ports, ends the requests under way and exits, and the
     stack's supervisor starts it again a second later. (A replica would need more than a minute to load its engine, and
     Ray's head takes the replicas along.)"""
 
     roles = frozenset({"gateway"})
-    spares_processes = False
-    criterion = "fewer than a tenth left"
 
-    def undo_steps(self) -> tuple[LocalStep, ...]:
-        return ()
-
-    def apply(self, run_for_s: float) -> str:
-        leaving = [ProcessId.of(pid) for pid in self.target.processes()]
-        if not leaving:
-            raise FaultError(f"{self.target.name}: it has no process to restart")
-        sent = []
-        for number, patience_s in ((signal.SIGQUIT, self.parameters.drain_s), (signal.SIGTERM, 2), (signal.SIGKILL, 2)):
-            for each in leaving:
-                each.kill(number)
-            sent.append(number.name)
-            deadline = time.monotonic() + patience_s
-            if all(each.wait_gone(max(0.0, deadline - time.monotonic())) for each in leaving):
-                return f"signal: {', '.join(sent)}"
-        raise FaultError(f"{self.target.name}: not every process ended")
-
-    def probe(self) -> Probe:
-        self._first = probes.FirstProcesses(self.target)
-        return self._first
-
-    def shows_effect(self, before: float, during: float) -> bool:
-        return during < 0.1 * before
-
-    def is_normal(self, before: float, during: float, after: float) -> bool:
-        return bool(self.target.processes()) and self._first.ports.are_back()
+    def signals(self) -> tuple[tuple[signal.Signals, float], ...]:
+        return ((signal.SIGQUIT, self.parameters.drain_s), (signal.SIGTERM, 2), (signal.SIGKILL, 2))
 
 
 class ClusterServiceRestart(PodRestart[Parameters]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from tasks.deploy.local.namespaces import BRIDGE, fabric_link
 from tasks.inject.errors import FaultError
 from tasks.inject.executor import UndoStepBase
 from tasks.inject.executors.local.target import LocalTarget
-from tasks.system.process import ProcessId
+from tasks.system.process import ProcessId, end_all
 
 DIE_S = 10.0
 
@@ -45,30 +44,15 @@ class EndService(UndoStepBase[LocalTarget]):
     drain_s: float = 0
 
     def undo(self, target: LocalTarget) -> None:
-        if self.drain_s and self._alive():
-            self._send(signal.SIGQUIT)
-            self._wait(self.drain_s)
-        deadline = time.monotonic() + DIE_S
-        while self._alive():
-            self._send(signal.SIGKILL)
-            if time.monotonic() > deadline:
-                raise FaultError(f"{target.name}: {len(self._alive())} processes do not die")
-            time.sleep(0.02)
+        drain = ((signal.SIGQUIT, self.drain_s),) if self.drain_s else ()
+        if end_all(self.processes, *drain, (signal.SIGKILL, DIE_S)) is None:
+            raise FaultError(f"{target.name}: {len(self._alive())} processes do not die")
 
     def left(self, target: LocalTarget) -> list[str]:
         return [f"{target.name}: process {each.pid} still runs" for each in self._alive()]
 
     def _alive(self) -> list[ProcessId]:
         return [each for each in self.processes if each.alive]
-
-    def _send(self, number: signal.Signals) -> None:
-        for each in self.processes:
-            each.kill(number)
-
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self._alive() and time.monotonic() < deadline:
-            time.sleep(0.02)
 
 
 class NewLink(UndoStepBase[LocalTarget]):
