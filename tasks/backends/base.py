@@ -105,7 +105,8 @@ class ActionSupport:
 class Attachment:
     """Where to look for a stack that somebody else deployed.
 
-    ``namespace``: of a Kubernetes cluster; ``auth``: of the telemetry servers, as in parameters, without any secret.
+    ``namespace``: of a Kubernetes cluster; ``auth``: of the telemetry servers, as in parameters, without any secret;
+    ``traces``: kind and URL of a server that holds spans.
     """
 
     namespace: str | None = None
@@ -113,6 +114,7 @@ class Attachment:
     prometheus_url: str | None = None
     loki_url: str | None = None
     auth: Mapping[str, Any] = field(default_factory=dict)
+    traces: tuple[str, str] | None = None
 
 
 class Patient(ABC):

@@ -24,6 +24,10 @@ def attach(
         str | None, typer.Option("--prometheus", metavar="URL", help="Prometheus that scrapes the stack.")
     ] = None,
     loki: Annotated[str | None, typer.Option("--loki", metavar="URL", help="Loki with its logs.")] = None,
+    traces: Annotated[
+        str | None,
+        typer.Option("--traces", metavar="KIND=URL", help="Server with its spans: tempo=URL, jaeger=URL or files=URL."),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where the proposed parameters go; never overwritten.")
     ] = Path("attached.yaml"),
@@ -63,6 +67,9 @@ def attach(
         raise ParamsError(["--namespace: is needed with --kubernetes"])
     if out.exists():
         raise ParamsError([f"--out: {out} exists; give another name or remove it"])
+    kind, equals, url = (traces or "").partition("=")
+    if traces is not None and not (kind and equals and url):
+        raise ParamsError([f"--traces: '{traces}' is not KIND=URL, such as tempo=http://tempo:3200"])
     auth: dict[str, Any] = {}
     if bearer_file or bearer_env:
         auth["bearer"] = _secret(bearer_file, bearer_env)
@@ -78,7 +85,9 @@ def attach(
     if any(files.values()):
         auth["tls"] = {name: file for name, file in files.items() if file}
     (backend,) = backends_with("propose")
-    answer = find(backend).propose(Attachment(namespace, context, prometheus, loki, auth))
+    answer = find(backend).propose(
+        Attachment(namespace, context, prometheus, loki, auth, (kind, url) if traces else None)
+    )
     validated(answer.document["params"], str(out))
     write_durably(out, answer.document["file"].encode())
     show(answer, as_json)

@@ -149,7 +149,9 @@ class LiveRecording(Recording):
         coarse = own.model_copy(update={"step_s": step_s, "rate_window_s": max(own.rate_window_s, step_s)})
         with TemporaryDirectory() as folder, CaseWriter(Path(folder), "scan") as writer:
             window = Window(start, start, end)
-            completeness = export_case(writer, self.sources, (start, end), coarse, self.stack, ("metrics", "topology"))
+            completeness = export_case(
+                writer, self.sources, (start, end), coarse, self.stack, ("metrics", "topology"), True
+            )
             scanned = Case(writer.staging, self._record("scan", window, completeness, coarse))
             _require_samples(scanned, window)
             return _earlier(detect_changes(scanned, params), coarse.rate_window_s / 2)
@@ -157,7 +159,9 @@ class LiveRecording(Recording):
     def record(self, incident: str, window: Window, folder: Path) -> Case:
         own = self._params.export
         with CaseWriter(folder, incident) as writer:
-            completeness = export_case(writer, self.sources, (window.start, window.end), own, self.stack)
+            completeness = export_case(
+                writer, self.sources, (window.start, window.end), own, self.stack, forgiving=True
+            )
             record = self._record(incident, window, completeness, own)
             _require_samples(Case(writer.staging, record), window)
             return writer.finish(record)

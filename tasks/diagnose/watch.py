@@ -40,6 +40,9 @@ APART_S = 15.0
 """Two sightings of one change differ by less."""
 SAME_S = 600.0
 """The same roots again within this time are the same incident."""
+NEAR_S = 360.0
+"""An alert is first thought to follow a change of so much time before it: in a longer window the detector sees fewer
+changes, and an earlier incident may be taken for the cause."""
 AGAIN_S = 60.0
 """An alert without a root is looked at once more after this time: the telemetry may have been too short."""
 ALERTS = TypeAdapter(tuple[Alert, ...])
@@ -185,11 +188,14 @@ class Watch:
         first = min(alert.started for alert in alerts)
         self.say(f"alert: {_names(alerts)}")
         ago_s = max(0.0, (datetime.now(UTC) - first).total_seconds())
-        since_s = min(86_400.0, ago_s + self.params.since_s)
-        reply = self._asked(Ask(since_s=since_s, alerts=alerts))
-        if reply.diagnosis is None and not reply.problem:
-            reply = self._asked(Ask(at=first, alerts=alerts))
-        found = reply.diagnosis
+        near_s, far_s = (min(86_400.0, ago_s + before_s) for before_s in (NEAR_S, self.params.since_s))
+        asks = [
+            Ask(since_s=min(near_s, far_s), not_before=self._not_before, alerts=alerts),
+            Ask(at=first, alerts=alerts),
+        ]
+        if last_try:
+            asks.append(Ask(since_s=far_s, alerts=alerts))
+        found = self._first_named(asks)
         log.info("looked for an alert: %s", "no diagnosis" if found is None else found.headline)
         if (found is None or not found.named) and not last_try:
             soonest, waiting = self._again or (time.monotonic() + AGAIN_S, ())
@@ -199,6 +205,19 @@ class Watch:
             return
         if found is not None:
             self._settle(found)
+
+    def _first_named(self, asks: Sequence[Ask]) -> Diagnosis | None:
+        """Ask until a root is named or there is trouble; return the last diagnosis, and keep no other."""
+        last: Diagnosis | None = None
+        for ask in asks:
+            reply = self._asked(ask)
+            if reply.diagnosis is not None:
+                if last is not None and last.incident != reply.diagnosis.incident:
+                    incidents.remove(self.folder, last.incident)
+                last = reply.diagnosis
+            if reply.problem or (last is not None and last.named):
+                break
+        return last
 
     def _settle(self, found: Diagnosis) -> None:
         self.last = found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -21,7 +21,6 @@ from tasks.export.grid import TimeGrid
 from tasks.export.masking import masked
 from tasks.export.queries.labelled import IDENTIFYING
 from tasks.export.queries.promql import LabelScope
-from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.deepflow import DeepFlowClient, deepflow_calls, deepflow_spans
 from tasks.export.sources.http import NO_ACCESS, HttpAccess, Patience, SourceError
 from tasks.export.sources.labelled import (
@@ -38,6 +37,7 @@ from tasks.export.sources.placement import Placement, PodPlacement, Units, inher
 from tasks.export.sources.pods import discover_pods
 from tasks.export.sources.prometheus import PrometheusClient
 from tasks.export.sources.spans import read_spans
+from tasks.export.sources.trace_server import MOST_TRACES, TRACE_SERVERS, TraceServer
 from tasks.left_out import LeftOut
 from tasks.params import ExportParams
 from tasks.plugins import Registry
@@ -69,7 +69,9 @@ class TelemetrySources:
         calls: call edges (caller, callee) that the stack declares.
         settle_s: how long after the end of the window the last telemetry may still arrive.
         otlp_files: further OTLP files, or directories of them, such as the collector's file exporter writes.
-        spans_url: such files over HTTP, from a server that lists them as JSON.
+        spans_url: server that holds spans, of the kind ``spans_kind`` (:mod:`tasks.export.trace_servers`).
+        spans_services, spans_limit: see ``TraceServer``.
+        spans_names: what spans are of -> service, beside what the placement knows.
         loki_url: base URL; logs, and the gateway's access log unless ``nginx_access_log`` is set.
         loki_selector: LogQL selector of the stack's streams; None: ``{namespace="<namespace>"}``.
         deepflow_url: base URL of DeepFlow's SQL API.
@@ -93,6 +95,10 @@ class TelemetrySources:
     settle_s: float = 2.0
     otlp_files: tuple[Path, ...] = ()
     spans_url: str | None = None
+    spans_kind: str = "files"
+    spans_services: tuple[str, ...] = ()
+    spans_names: Mapping[str, str] = field(default_factory=dict)
+    spans_limit: int = MOST_TRACES
     loki_url: str | None = None
     loki_selector: str | None = None
     deepflow_url: str | None = None
@@ -116,6 +122,18 @@ class TelemetrySources:
             given["retries"] = self.retries
         return given
 
+    def open_spans(self) -> TraceServer | None:
+        """Return a client of the server that holds spans. Raises SourceError: a file of its credentials is missing."""
+        if self.spans_url is None:
+            return None
+        return TRACE_SERVERS.get(self.spans_kind)(
+            self.spans_url,
+            services=self.spans_services,
+            limit=self.spans_limit,
+            access=self.access.get("spans", NO_ACCESS),
+            **self.patience,
+        )
+
     @property
     def units(self) -> Units:
         """Kind of units that make up its services."""
@@ -138,6 +156,8 @@ class ExportContext:
     """One export: the sources, the window (aware datetimes, UTC), the parameters and the stack.
 
     Properties query telemetry servers at first access and raise ExportError when one does not answer.
+
+    ``forgiving``: logs and spans that cannot be read are missing, not an error.
     """
 
     sources: TelemetrySources
@@ -145,6 +165,7 @@ class ExportContext:
     end: datetime
     params: ExportParams
     stack: Stack
+    forgiving: bool = False
 
     @cached_property
     def roles(self) -> dict[str, Role]:
@@ -246,32 +267,41 @@ class ExportContext:
     @cached_property
     def spans(self) -> pd.DataFrame:
         """Spans that overlap the window or the rate window around it, re-parented; read once per export."""
-        try:
-            if self.sources.spans_url is None:
-                return self._read_spans(None)
-            url, access = self.sources.spans_url, self.access("spans")
-            with export_errors_of("the collector's files"), CollectorFiles(url, access=access) as collector:
-                return self._read_spans(collector)
-        except OSError as error:
-            raise ExportError(f"spans: {error.filename or 'a file'}: {error.strerror or error}") from error
+        if self.forgiving:
+            try:
+                return self._all_spans()
+            except ExportError as error:
+                self.spans_left_out.problem(str(error))
+                return self._spans_of(None, None)
+        return self._all_spans()
 
     @cached_property
     def spans_left_out(self) -> LeftOut:
         """Unusable parts of the spans' files and logs; filled when ``spans`` is read."""
         return LeftOut()
 
-    def _read_spans(self, collector: CollectorFiles | None) -> pd.DataFrame:
+    def _all_spans(self) -> pd.DataFrame:
+        try:
+            with export_errors_of("traces"), ExitStack() as held:
+                server = self.sources.open_spans()
+                if server is not None:
+                    held.enter_context(server)
+                return self._spans_of(server, self._logged_requests())
+        except OSError as error:
+            raise ExportError(f"spans: {error.filename or 'a file'}: {error.strerror or error}") from error
+
+    def _spans_of(self, server: TraceServer | None, requests: pd.DataFrame | None) -> pd.DataFrame:
         sources = self.sources
         return read_spans(
             otlp=sources.otlp,
-            collector=collector,
+            server=server,
             namespace=sources.namespace,
             nginx_access_log=sources.nginx_access_log,
-            requests=self._logged_requests(),
+            requests=requests,
             others=deepflow_spans(self.deepflow_flows, self.placement) if sources.deepflow_url else None,
             gateway=self.gateway,
             services=tuple(self.roles),
-            names=self.placement.names,
+            names={**self.placement.names, **sources.spans_names},
             start=self.start,
             end=self.end,
             margin_s=self.params.rate_window_s,

@@ -129,7 +129,10 @@ def serve_metrics(spans: pd.DataFrame, grid: TimeGrid, window_s: float) -> pd.Da
 def number_attribute(spans: pd.DataFrame, name: str) -> np.ndarray:
     """Return the value of a numeric attribute of each span, NaN where it has none. Shape (n,)."""
     pattern = '"' + name.replace(".", r"\.") + r'":(?P<number>-?[0-9.]+(?:[eE][-+]?[0-9]+)?)'
-    found = pc.extract_regex(pa.array(spans["attributes"], pa.string(), from_pandas=True), pattern)
+    text = pa.array(spans["attributes"], pa.string(), from_pandas=True)
+    if isinstance(text, pa.ChunkedArray):  # spans that were put together from several sources
+        text = text.combine_chunks()
+    found = pc.extract_regex(text, pattern)
     return pd.to_numeric(found.field(0).to_pandas(), errors="coerce").to_numpy(dtype=float)
 
 

@@ -31,11 +31,14 @@ def export_case(
     params: ExportParams,
     stack: Stack,
     signals: Collection[SignalName] = tuple(SIGNALS),
+    forgiving: bool = False,
 ) -> dict[SignalName, Completeness]:
     """Write every one of ``signals`` that has an exporter; the load stage writes ``requests``.
 
     Args:
         window: start and end of the recorded phases, with a time zone. Waits until ``sources.settle_s`` after the end.
+
+        forgiving: logs and spans of a server that does not answer are missing, with the reason; metrics never are.
 
     Returns:
         Signal -> its completeness, with what is missing.
@@ -48,7 +51,7 @@ def export_case(
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("window: both times need a time zone")
     time.sleep(min(max(0.0, end.timestamp() + sources.settle_s - time.time()), sources.settle_s))
-    context = ExportContext(sources, start, end, params, stack)
+    context = ExportContext(sources, start, end, params, stack, forgiving)
     return {signal: _export_signal(signal, writer, context) for signal in signals if registered_exporters(signal)}
 
 
@@ -117,7 +120,12 @@ def _export_signal(signal: SignalName, writer: CaseWriter, context: ExportContex
     began = time.perf_counter()
     with Sink(signal, writer.path(signal), context.params.mask) as sink:
         for registered in registered_exporters(signal):
-            problems += registered.export(context, sink)
+            try:
+                problems += registered.export(context, sink)
+            except ExportError as error:
+                if not (context.forgiving and signal == "logs"):
+                    raise
+                problems.append(str(error))
     log.info("%s: %d rows in %.2f s", signal, sink.rows, time.perf_counter() - began)
     completeness = _completeness(sink.rows, problems, list(sink.notes))
     if problems:

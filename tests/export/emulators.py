@@ -48,6 +48,7 @@ def serving(handle: Handle, host: str = "127.0.0.1", port: int = 0) -> Iterator[
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # one packet per answer: a second one waits 40 ms for the first one's acknowledgement
 
         def do_GET(self) -> None:
             self._answer(parse_qs(urlsplit(self.path).query, keep_blank_values=True))

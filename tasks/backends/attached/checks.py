@@ -13,9 +13,10 @@ from tasks.case import Stack
 from tasks.export.base import ExportContext, ExportError, TelemetrySources
 from tasks.export.exporter import read_metrics
 from tasks.export.queries.labelled import IDENTIFYING
-from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.http import NO_ACCESS, SourceError
+from tasks.export.sources.labelled import names_of
 from tasks.export.sources.loki import LokiClient
+from tasks.export.sources.otlp import SpanFilter
 from tasks.export.sources.placement import LabelMatch
 from tasks.params import ExportParams
 
@@ -56,7 +57,7 @@ def examine(sources: TelemetrySources, stack: Stack, scrape_interval_s: float) -
         checks, matches = _prometheus(sources, stack, scrape_interval_s)
     except (ExportError, SourceError) as error:
         checks, matches = [Check("prometheus", "failed", str(error).removeprefix("Prometheus: "))], ()
-    return Examination((*checks, *_loki(sources), *_traces(sources)), matches)
+    return Examination((*checks, *_loki(sources), *_traces(sources, matches)), matches)
 
 
 def _prometheus(
@@ -146,14 +147,17 @@ def _loki(sources: TelemetrySources) -> Iterator[Check]:
     yield Check("loki", verdict, f"{count} streams of {sources.log_selector} in the last {LOOK_BACK_S // 60} minutes")
 
 
-def _traces(sources: TelemetrySources) -> Iterator[Check]:
+def _traces(sources: TelemetrySources, matches: tuple[LabelMatch, ...]) -> Iterator[Check]:
     for path in sources.otlp_files:
         yield Check("traces", "ok" if path.exists() else "failed", f"{path}" if path.exists() else f"{path}: not there")
-    if sources.spans_url is None:
-        return
     try:
-        access = sources.access.get("spans", NO_ACCESS)
-        with CollectorFiles(sources.spans_url, access=access, **sources.patience) as collector:
-            yield Check("traces", "ok", f"{len(collector.names())} files")
+        server = sources.open_spans()
+        if server is None:
+            return
+        now = time.time_ns()
+        names = {**names_of(matches), **sources.spans_names}
+        with server:
+            there, text = server.look(SpanFilter(names, now - LOOK_BACK_S * 1_000_000_000, now))
+        yield Check("traces", "ok" if there else "warning", f"{server.title}: {text}")
     except SourceError as error:
         yield Check("traces", "failed", str(error))

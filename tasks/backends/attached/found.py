@@ -68,6 +68,8 @@ class Finding:
     remarks: tuple[str, ...] = ()
     gateway_url: str | None = None
     prometheus_url: str | None = None
+    traces: tuple[str, str] | None = None
+    """Kind and URL of a server that holds spans."""
 
 
 def dns_label(text: str) -> str:

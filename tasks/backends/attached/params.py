@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tasks.export import trace_servers
 from tasks.export.sources.placement import REGEX_MARK
 from tasks.identity import NO_TELEMETRY
 from tasks.stack import DnsLabel, Role, StackParams
+from tasks.text import suggest
 from tasks.validation import Frozen, Seconds
 
 if TYPE_CHECKING:  # the DAGs plan without numpy
@@ -138,12 +140,34 @@ class LokiServer(TelemetryServer):
     selector: Annotated[str, Field(pattern=r"^\{.+\}$")] | None = None
 
 
-class Traces(Frozen):
-    """OTLP files as the collector's file exporter writes them: ``url`` of a server that lists them, or ``files``."""
+def _trace_server(kind: str) -> str:
+    known = trace_servers.names()
+    if kind not in known:
+        raise ValueError(f"unknown kind '{kind}'; {suggest(kind, known)}")
+    return kind
 
+
+class Traces(Frozen):
+    """Where spans are: a server at ``url``, of a ``kind``; or OTLP ``files`` on this machine.
+
+    ``kind``: ``files`` (a web server that lists OTLP files of the collector), ``tempo``, ``jaeger``. ``services``: what
+    the server calls those that are asked for; ``names``: what it calls them -> service of the stack, where they differ.
+    ``limit``: traces that are read at most.
+    """
+
+    kind: Annotated[str, AfterValidator(_trace_server)] = "files"
     url: Url | None = None
     auth: Auth = Auth()
+    services: tuple[str, ...] = ()
+    names: dict[str, str] = Field(default={})
+    limit: Annotated[int, Field(ge=16, le=100_000)] = 2000
     files: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.kind != "files" and self.url is None:
+            raise ValueError(f"url: is needed with kind: {self.kind}")
+        return self
 
 
 class AttachedKubernetes(Frozen):
@@ -245,6 +269,7 @@ class AttachedDeployParams(StackParams):
             raise ValueError(f"services: {', '.join(twice)}: the name is given twice")
         unknown = {
             "calls": [name for pair in self.calls for name in pair if name not in names],
+            "traces.names": [name for name in (self.traces.names.values() if self.traces else ()) if name not in names],
             "faults.services": [name for name in (self.faults.services if self.faults else ()) if name not in names],
         }
         for key, wrong in unknown.items():

@@ -107,7 +107,9 @@ def look_at_pods(cluster: Cluster) -> Finding:
     services = _services(cluster)
     remarks = [f"not used: {', '.join(sorted(others))}"] if others else []
     url = _gateway_url(cluster, components, pods, services)
-    return Finding(kinds, unique_names(_by_role(components)), tuple(remarks), url, _prometheus_url(cluster))
+    everywhere = _services_everywhere(cluster)
+    found = unique_names(_by_role(components))
+    return Finding(kinds, found, tuple(remarks), url, _prometheus_url(everywhere), _traces(everywhere))
 
 
 def _by_role(components: list[Component]) -> list[Component]:
@@ -239,12 +241,15 @@ def _is_http(port: Mapping[str, Any], role: str) -> bool:
     return port.get("port") not in (9090, 9002, 9003, 15021) and "metric" not in str(port.get("name", ""))
 
 
-def _prometheus_url(cluster: Cluster) -> str | None:
-    """Return the address, inside the cluster, of a Prometheus that some Service is named after."""
+def _services_everywhere(cluster: Cluster) -> list[Object]:
     try:
-        services = cluster.list("v1", "Service", namespace=ALL_NAMESPACES)
+        return cluster.list("v1", "Service", namespace=ALL_NAMESPACES)
     except (ForbiddenError, NotFoundError):
-        return None
+        return []
+
+
+def _prometheus_url(services: Sequence[Object]) -> str | None:
+    """Return the address, inside the cluster, of a Prometheus that some Service is named after."""
     found = []
     for service in services:
         ports = [port for port in (service.get("spec") or {}).get("ports") or () if port.get("port") in (9090, 80)]
@@ -254,3 +259,43 @@ def _prometheus_url(cluster: Cluster) -> str | None:
         if ports and (named or name.endswith(("prometheus", "prometheus-operated"))):
             found.append(f"http://{name}.{service['metadata']['namespace']}.svc.cluster.local:{ports[0]['port']}")
     return min(found, default=None)
+
+
+@dataclass(frozen=True)
+class TraceService:
+    """How charts and operators call the Service of a server that holds spans. ``ports``: the best first; the name is
+    ``app`` or a regular expression ``name``."""
+
+    kind: str
+    app: str
+    name: str
+    ports: tuple[int, ...]
+
+
+TRACE_SERVICES = (
+    TraceService("tempo", "tempo", r"(.*-)?tempo(-distributed)?(-query-frontend)?", (3200, 3100)),
+    TraceService("jaeger", "jaeger", r"(.*-)?jaeger(-.*)?", (16686,)),
+    TraceService("jaeger", "", r"(.*-)?jaeger-query", (80,)),
+)
+
+
+def _traces(services: Sequence[Object]) -> tuple[str, str] | None:
+    """Return kind and address, inside the cluster, of a Tempo or Jaeger that some Service is named after."""
+    found = []
+    for service in services:
+        labels = service["metadata"].get("labels") or {}
+        name, namespace = str(service["metadata"]["name"]), service["metadata"]["namespace"]
+        ports = [port.get("port") for port in (service.get("spec") or {}).get("ports") or ()]
+        for rank, rule in enumerate(TRACE_SERVICES):
+            port = next((port for port in rule.ports if port in ports), None)
+            named = re.fullmatch(rule.name, name)
+            labelled = bool(rule.app) and labels.get("app.kubernetes.io/name") == rule.app
+            component = labels.get("app.kubernetes.io/component", "query-frontend")
+            if port is not None and (named or (labelled and component in ("query-frontend", "query", "all-in-one"))):
+                url = f"http://{name}.{namespace}.svc.cluster.local:{port}"
+                found.append((rank, "query" not in name, url, rule.kind))
+                break
+    if not found:
+        return None
+    _, _, url, kind = min(found)
+    return kind, url

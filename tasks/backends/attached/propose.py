@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks.backends.attached.checks import LOOK_BACK_S, Check, clock_check, examine
 from tasks.backends.attached.found import Component, Finding
-from tasks.backends.attached.params import AttachedDeployParams, TelemetryServer
+from tasks.backends.attached.params import AttachedDeployParams, LokiServer, TelemetryServer, Traces
 from tasks.backends.attached.runtime import AttachedRuntime
 from tasks.backends.attached.series import look_at_series, scrape_interval_s
 from tasks.backends.attached.stack import RETRIES, AttachedStack
@@ -57,9 +57,15 @@ def propose(order: Attachment) -> Answer:
         raise ParamsError(["--kubernetes -n NAMESPACE or --prometheus URL: one of them is needed"])
     seen = _pods(order) if order.namespace is not None else Finding((), ())
     url = order.prometheus_url or seen.prometheus_url
-    server = None if order.prometheus_url is None else _server(order)
-    if server is not None and order.loki_url is not None:
-        _server(replace(order, prometheus_url=order.loki_url))
+    server = (
+        None
+        if order.prometheus_url is None
+        else _server("--prometheus", order.prometheus_url, order, {}, TelemetryServer)
+    )
+    if order.loki_url is not None:
+        _server("--loki", order.loki_url, order, {}, LokiServer)
+    if order.traces is not None:
+        _server("--traces", order.traces[1], order, {"kind": order.traces[0]}, Traces)
     checks: list[Check] = []
     interval_s, coverage = 15.0, None
     if server is not None:
@@ -85,7 +91,7 @@ def propose(order: Attachment) -> Answer:
         ]
         coverage = _coverage(live, interval_s)
     return Answer(
-        _text(seen, checks, coverage, url, server is not None),
+        _text(seen, checks, coverage, url, server is not None, order.traces is not None),
         {
             "recognised": list(seen.kinds),
             "components": [_facts(component) for component in seen.components],
@@ -108,14 +114,15 @@ def _pods(order: Attachment) -> Finding:
         return look_at_pods(cluster)
 
 
-def _server(order: Attachment) -> TelemetryServer:
-    assert order.prometheus_url is not None
-    document = {"url": order.prometheus_url, "auth": dict(order.auth)}
+Section = TypeVar("Section", bound=BaseModel)
+
+
+def _server(option: str, url: str, order: Attachment, more: Mapping[str, str], section: type[Section]) -> Section:
+    """Return a section of the parameters that an option gives. Raises ParamsError, which names the option."""
     try:
-        return TelemetryServer.model_validate(document)
+        return section.model_validate({"url": url, "auth": dict(order.auth), **more})
     except ValidationError as error:
-        problems = validation_problems(error, TelemetryServer)
-        raise ParamsError(f"--prometheus: {problem}" for problem in problems) from error
+        raise ParamsError(f"{option}: {problem}" for problem in validation_problems(error, section)) from error
 
 
 def _together(pods: Finding, series: Finding, namespace: str | None) -> Finding:
@@ -148,6 +155,9 @@ def _document(seen: Finding, order: Attachment, url: str | None, interval_s: flo
     deploy["prometheus"] = server
     if order.loki_url is not None:
         deploy["loki"] = {"url": order.loki_url, **({"auth": order.auth} if order.auth else {})}
+    if order.traces is not None:
+        kind, address = order.traces
+        deploy["traces"] = {"kind": kind, "url": address, **({"auth": order.auth} if order.auth else {})}
     deploy["services"] = [_compact(entry) for component in seen.components for entry in component.services]
     versions = {component.engine: component.version for component in replicas if component.engine and component.version}
     if versions:
@@ -232,7 +242,9 @@ def _facts(component: Component) -> dict[str, Any]:
     }
 
 
-def _text(seen: Finding, checks: Sequence[Check], coverage: Coverage | None, url: str | None, asked: bool) -> str:
+def _text(
+    seen: Finding, checks: Sequence[Check], coverage: Coverage | None, url: str | None, asked: bool, traces: bool
+) -> str:
     lines = [f"recognised: {', '.join(seen.kinds) or 'no kind of deployment'}"]
     width = max(len(component.name) for component in seen.components)
     for component in seen.components:
@@ -246,6 +258,8 @@ def _text(seen: Finding, checks: Sequence[Check], coverage: Coverage | None, url
         lines.append("prometheus: was not asked; give --prometheus URL to see what it has of these")
         if url and len(place) > 2:
             lines.append(f"  from outside the cluster: kubectl -n {place[1]} port-forward svc/{place[0]} 9090:{port}")
+    if seen.traces is not None and not traces:
+        lines.append(f"traces: {seen.traces[0]} at {seen.traces[1]}; give --traces {seen.traces[0]}=URL to read them")
     lines += [f"{check.name}: {check.result}" for check in checks]
     if coverage is not None:
         lines.append(f"metrics: {len(coverage.filled)} of {len(METRICS)} are filled")
@@ -270,4 +284,7 @@ def _file(document: dict[str, Any], seen: Finding) -> str:
     ]
     if seen.gateway_url:
         head.append(f"# gateway_url may be {seen.gateway_url} (inside the cluster).")
+    if seen.traces is not None and "traces" not in document["deploy"]:
+        kind, url = seen.traces
+        head.append(f'# traces may be {{kind: {kind}, url: "{url}"}} (inside the cluster).')
     return "\n".join([*head, dump(document)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tasks.backends.attached.backend import AttachedBackend
 from tasks.backends.attached.checks import open_requests
+from tasks.backends.attached.params import Traces
 from tasks.backends.attached.runtime import AttachedRuntime
 from tasks.backends.base import LiveStack
 from tasks.case import Service, Stack
@@ -48,13 +49,17 @@ class AttachedStack(LiveStack):
         )
 
     def sources(self) -> TelemetrySources:
-        deploy = self._deploy
+        deploy, traces = self._deploy, self._deploy.traces or Traces()
         return TelemetrySources(
             prometheus_url=deploy.prometheus.url,
             loki_url=deploy.loki.url if deploy.loki else None,
             loki_selector=deploy.loki.selector if deploy.loki else None,
-            spans_url=deploy.traces.url if deploy.traces else None,
-            otlp_files=tuple(Path(file).expanduser() for file in deploy.traces.files) if deploy.traces else (),
+            spans_url=traces.url,
+            spans_kind=traces.kind,
+            spans_services=(*traces.services, *(name for name in traces.names if name not in traces.services)),
+            spans_names=traces.names,
+            spans_limit=traces.limit,
+            otlp_files=tuple(Path(file).expanduser() for file in traces.files),
             access=self._access(),
             calls=deploy.call_edges(),
             settle_s=2.0 * deploy.scrape_interval_s,

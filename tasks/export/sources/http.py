@@ -140,7 +140,7 @@ class Answer:
 
 
 class HttpClient:
-    """HTTP client of one server over a kept-open connection.
+    """HTTP client of one server over kept-open connections.
 
     Connection errors, time-outs, truncated answers, 429 and 5xx are tried again with growing pauses (``Retry-After`` is
     honoured); 401, 403 and failures of TLS are final; 401 and 403 name
@@ -152,6 +152,7 @@ class HttpClient:
         timeout_s: for connecting, and for each wait for data.
         retries: further tries after the first.
         backoff_s: pause before the first retry; doubles each time.
+        connections: kept open, for as many threads.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class HttpClient:
         retries: int = 5,
         backoff_s: float = 0.2,
         access: HttpAccess = NO_ACCESS,
+        connections: int = 1,
     ) -> None:
         self.url, self._own_pairs, self._login = _address(url)
         self._access = access
@@ -170,7 +172,7 @@ class HttpClient:
         secret = [*urllib3.Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT, "X-Scope-OrgID", *access.further]
         self._pool = urllib3.PoolManager(
             num_pools=1,
-            maxsize=1,
+            maxsize=connections,
             timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
             retries=urllib3.Retry(
                 connect=0,
@@ -293,6 +295,7 @@ class Connection(Patience, total=False):
     """Arguments of ``HttpClient`` that the client of a telemetry server passes on."""
 
     access: HttpAccess
+    connections: int
 
 
 class TelemetryClient:

@@ -24,7 +24,7 @@ from tasks.left_out import LeftOut
 
 log = logging.getLogger(__name__)
 
-SERVICE_ATTRIBUTES = ("k8s.pod.name", "k8s.pod.uid", "k8s.pod.ip", "service.name", "host.name")
+SERVICE_ATTRIBUTES = ("k8s.pod.name", "k8s.pod.uid", "k8s.pod.ip", "service.name", "service.instance.id", "host.name")
 """Resource attributes that may name the service, in order; the first that names a service of the stack counts."""
 NAMESPACE_ATTRIBUTE = "k8s.namespace.name"
 HTTP_STATUS_ATTRIBUTES = ("http.response.status_code", "http.status_code")
@@ -169,7 +169,7 @@ class SpanReader:
                         continue
                     status = span.get("status")
                     status = status if isinstance(status, dict) else {}
-                    row = self._row(
+                    row = self.row(
                         (span.get("traceId"), span.get("spanId"), span.get("parentSpanId")),
                         service,
                         span.get("name"),
@@ -190,7 +190,7 @@ class SpanReader:
                     start, end = span.start_time_unix_nano, span.end_time_unix_nano
                     if not self._takes(start, end):
                         continue
-                    row = self._row(
+                    row = self.row(
                         (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()),
                         service,
                         span.name,
@@ -210,7 +210,7 @@ class SpanReader:
             return False
         return self.wanted.wants(start_ns, end_ns)
 
-    def _row(
+    def row(
         self,
         ids: tuple[Any, Any, Any],
         service: str,
@@ -221,6 +221,13 @@ class SpanReader:
         status_message: Any,
         attributes: dict[str, Any],
     ) -> Row | None:
+        """Return a span as a row, None if its ids are none.
+
+        Args:
+            ids: of trace, span and parent, in hexadecimal.
+            times_ns: start and end.
+            kind, status_code: numbers of OTLP.
+        """
         trace_id, span_id, parent_id = (text.lower() if isinstance(text, str) else text for text in ids)
         if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
             self.odd("a span whose trace id is not 16 bytes in hexadecimal")

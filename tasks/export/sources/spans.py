@@ -23,9 +23,9 @@ import pandas as pd
 
 from tasks.engine import ENGINE_SPAN
 from tasks.export.sources.access_log import gateway_spans, read_access_log
-from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.otlp import SpanFilter, span_frame
 from tasks.export.sources.otlp_files import read_otlp
+from tasks.export.sources.trace_server import TraceServer
 from tasks.left_out import LeftOut
 from tasks.spans import span_ends
 
@@ -48,7 +48,7 @@ def read_spans(
     margin_s: float,
     names: Mapping[str, str] | None = None,
     namespace: str | None = None,
-    collector: CollectorFiles | None = None,
+    server: TraceServer | None = None,
     nginx_access_log: Path | None = None,
     requests: pd.DataFrame | None = None,
     others: pd.DataFrame | None = None,
@@ -60,7 +60,7 @@ def read_spans(
         otlp: files, or directories of files.
         names: pod, address ... -> service; None: only the services themselves.
         namespace: spans of pods that name another one are not the stack's.
-        collector: further OTLP files, over HTTP.
+        server: holds further spans.
         nginx_access_log: one JSON object per line.
         requests: entries of the gateway's access log that were read elsewhere.
         others: spans from elsewhere, used for services that have none otherwise.
@@ -75,8 +75,8 @@ def read_spans(
     known = dict(names) if names is not None else {service: service for service in services}
     wanted = SpanFilter(known, from_ns, to_ns, to_ns + int(ARRIVAL_SLACK_S * 1e9), namespace)
     frame = read_otlp(otlp, wanted, left_out)
-    if collector is not None:
-        frame = pd.concat([frame, span_frame(collector.rows(wanted, left_out))], ignore_index=True)
+    if server is not None:
+        frame = pd.concat([frame, span_frame(server.rows(wanted, left_out))], ignore_index=True)
     entries = [requests] if requests is not None and not requests.empty else []
     if nginx_access_log is not None and nginx_access_log.exists():
         entries.append(read_access_log(nginx_access_log, from_ns, to_ns, left_out))

@@ -15,6 +15,7 @@ from tests.backends.attached.deployments import DEPLOYMENTS, Deployment, pod, pu
 from tests.backends.attached.families import SAMPLES, STEP_S, Family, openmetrics
 from tests.command import rcarena_here
 from tests.export.emulators import Response, serving
+from tests.export.trace_servers.emulators import Span, TempoEmulator
 from tests.kubernetes.cluster import EmulatedCluster
 
 Attach = Callable[..., dict[str, Any]]
@@ -149,8 +150,63 @@ def test_a_stack_is_recognised_by_its_series_alone(
 
 
 @pytest.mark.parametrize(
+    ("services", "found"),
+    [
+        ([("tempo", 3200)], ("tempo", "http://tempo.monitoring.svc.cluster.local:3200")),
+        (
+            [("obs-tempo-distributor", 3200), ("obs-tempo-query-frontend", 3200), ("obs-tempo-ingester", 3200)],
+            ("tempo", "http://obs-tempo-query-frontend.monitoring.svc.cluster.local:3200"),
+        ),
+        (
+            [("jaeger-collector", 4317), ("jaeger-query", 80)],
+            ("jaeger", "http://jaeger-query.monitoring.svc.cluster.local:80"),
+        ),
+        (
+            [("simplest-jaeger-query", 16686)],
+            ("jaeger", "http://simplest-jaeger-query.monitoring.svc.cluster.local:16686"),
+        ),
+        ([("temporal-frontend", 7233), ("tempo", 9999), ("jaegermeister", 80)], None),
+    ],
+    ids=lambda each: each[0][0] if isinstance(each, list) else "",
+)
+def test_a_server_of_traces_is_proposed(
+    cluster: EmulatedCluster, tmp_path: Path, services: list[tuple[str, int]], found: tuple[str, str] | None
+) -> None:
+    cluster.put(pod("llama-0", image="vllm/vllm-openai:v0.11"))
+    for name, port in services:
+        metadata = {"name": name, "namespace": "monitoring"}
+        cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": port}]}})
+    file = tmp_path / "attached.yaml"
+    done = rcarena_here("attach", "-n", "serving", "--out", str(file))
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.output.splitlines() if line.startswith("traces: ")]
+    remarked = [line for line in file.read_text().splitlines() if line.startswith("# traces may be ")]
+    if found is None:
+        assert (told, remarked) == ([], [])
+    else:
+        kind, url = found
+        assert told == [f"traces: {kind} at {url}; give --traces {kind}=URL to read them"]
+        assert remarked == [f'# traces may be {{kind: {kind}, url: "{url}"}} (inside the cluster).']
+
+
+def test_a_server_of_traces_that_is_given_is_looked_at(attach: Attach, start_prometheus: Callable[..., str]) -> None:
+    url = start_prometheus(recent(BARE))
+    with serving(TempoEmulator([Span(1, 1, "gpu1", round(time.time() * 1000) - 5000)])) as tempo:
+        found = attach("--prometheus", url, "--traces", f"tempo={tempo}")
+    assert found["params"]["deploy"]["traces"] == {"kind": "tempo", "url": tempo}
+    (check,) = [check for check in found["checks"] if check["name"] == "traces"]
+    assert (check["verdict"], check["result"]) == ("ok", "Tempo: 1 of 1 services: gpu1")
+
+
+@pytest.mark.parametrize(
     ("words", "problem"),
     [
+        (("--prometheus", "http://p:9090", "--traces", "http://t:3200"), "--traces: 'http://t:3200' is not KIND=URL"),
+        (
+            ("--prometheus", "http://p:9090", "--traces", "zipkin=http://t"),
+            "--traces: kind: unknown kind 'zipkin'; allowed: files, jaeger, tempo",
+        ),
+        (("--prometheus", "http://p:9090", "--loki", "p:3100"), "--loki: url: "),
         ((), "--kubernetes -n NAMESPACE or --prometheus URL: one of them is needed"),
         (("--kubernetes",), "--namespace: is needed with --kubernetes"),
         (("--prometheus", "localhost:9090"), "--prometheus: "),

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tasks.export.sources.collector import CollectorFiles
 from tasks.export.sources.http import SourceError
 from tasks.export.sources.otlp import Row, SpanFilter, SpanReader, span_frame
 from tasks.export.sources.otlp_files import read_otlp
+from tasks.export.trace_servers.files import CollectorFiles
 from tasks.left_out import LeftOut
 from tasks.system.record_file import RecordFile
 from tests.export.emulators import FilesEmulator, Request, Response, failing_first, json_response, serving

@@ -15,32 +15,28 @@ from io import BufferedReader, RawIOBase
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from tasks.export.sources.http import Connection, HttpClient, SourceError, TelemetryClient
+from tasks.export.sources.http import HttpClient, SourceError
 from tasks.export.sources.otlp import Row, SpanFilter, SpanReader
 from tasks.export.sources.otlp_files import stream_rows
+from tasks.export.sources.trace_server import Reading, TraceServer, trace_server
 from tasks.left_out import LeftOut
 
 PIECE_BYTES = 8 * 2**20
 LISTINGS = 4
 
 
-class CollectorFiles(TelemetryClient):
+@trace_server("files")
+class CollectorFiles(TraceServer):
     """Client of one server over a kept-open connection; retries transient failures from where a file was cut."""
 
-    def __init__(self, url: str, *, piece_bytes: int = PIECE_BYTES, **connection: Unpack[Connection]) -> None:
-        super().__init__(url, **connection)
+    title = "the collector's files"
+
+    def __init__(self, url: str, *, piece_bytes: int = PIECE_BYTES, **reading: Unpack[Reading]) -> None:
+        super().__init__(url, **reading)
         self._piece_bytes = piece_bytes
 
     def rows(self, wanted: SpanFilter, left_out: LeftOut | None = None) -> Iterator[Row]:
-        """Yield the spans of every file written since ``wanted.from_ns``, as rows of
-        ``otlp.span_frame``.
-
-        Args:
-            left_out: counts what could not be read.
-
-        Raises:
-            SourceError: the server does not answer, or does not list the collector's files.
-        """
+        """Yield the spans of every file written since ``wanted.from_ns``."""
         left_out = LeftOut() if left_out is None else left_out
         read: set[str] = set()
         for _ in range(LISTINGS):
@@ -52,9 +48,8 @@ class CollectorFiles(TelemetryClient):
                 with BufferedReader(_RemoteFile(self._http, name, self._piece_bytes)) as stream:
                     yield from stream_rows(stream, SpanReader(wanted, name, left_out))
 
-    def names(self) -> list[str]:
-        """Return the names of the files. Raises SourceError: the server does not answer, or lists none."""
-        return self._names(0, LeftOut())
+    def look(self, wanted: SpanFilter) -> tuple[bool, str]:
+        return True, f"{len(self._names(0, LeftOut()))} files"
 
     def _names(self, from_ns: int, left_out: LeftOut) -> list[str]:
         answer = self._http.request("/", {})
