@@ -45,6 +45,7 @@ from tasks.commands.report import report
 from tasks.commands.score import score
 from tasks.commands.step import step_app
 from tasks.commands.study import study
+from tasks.commands.twins import twins
 from tasks.commands.validate import validate
 from tasks.commands.validity import validity
 from tasks.console import outlive_readers
@@ -104,6 +105,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "attach": attach,
     "dashboard": dashboard,
     "calibrate": calibrate,
+    "twins": twins,
     "validity": validity,
     "study": study,
     "import": import_dataset,

@@ -400,7 +400,7 @@ class Backend(ABC, Generic[P]):
     def make_twin(cls, case: Case, calibration: str, cases: Path) -> Case | None:
         """Simulate a recorded case again, with the same id, below ``cases``; None if a kind of it cannot be simulated.
         Raises RCArenaError."""
-        raise cls._lacks("calibrate --twins", "make_twin")
+        raise cls._lacks("twins", "make_twin")
 
     @classmethod
     def propose(cls, order: Attachment) -> Answer:

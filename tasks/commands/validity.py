@@ -11,7 +11,7 @@ import typer
 def validity(
     recorded: Annotated[list[Path], typer.Argument(metavar="RECORDED...", help="Workspaces of recorded cases.")],
     simulated: Annotated[
-        Path, typer.Argument(metavar="SIMULATED", help="Workspace of their twins: `rcarena calibrate --twins`.")
+        Path, typer.Argument(metavar="SIMULATED", help="Workspace of their twins: `rcarena twins` makes it.")
     ],
     fitted: Annotated[
         list[str] | None,

@@ -131,9 +131,7 @@ def validity(recorded: Sequence[Path], simulated: Path, fitted: Collection[str] 
         if case.record.case_id in ours
     ]
     if not pairs:
-        raise CompareError(
-            f"{simulated}: it has no twin of a case of {_names(recorded)}; `rcarena calibrate --twins` makes them"
-        )
+        raise CompareError(f"{simulated}: it has no twin of a case of {_names(recorded)}; `rcarena twins` makes them")
     if any(a.record.stack.simulated or not b.record.stack.simulated for a, b in pairs):
         raise CompareError(f"{_names(recorded)} must hold recorded cases and {simulated} their simulated twins")
     campaigns = {a.record.campaign for a, _ in pairs}

@@ -13,9 +13,10 @@ from tasks.backends.simulated.calibrate import CalibrationError, calibrate, fit_
 from tasks.backends.simulated.calibration import HANDOVER_AT, read_calibration, shipped
 from tasks.backends.simulated.hosts import _Noise
 from tasks.backends.simulated.twin import make_twin
-from tasks.case import Case
+from tasks.case import Case, validate_case
 from tasks.errors import ParamsError
 from tests.backends.simulated.cases import fault, toy_case
+from tests.command import rcarena_here
 
 
 def known_calls(count: int = 800, sigma: float = 0.05) -> pd.DataFrame:
@@ -183,3 +184,17 @@ def test_a_twin_repeats_load_and_faults(tmp_path: Path) -> None:
     ((a, b),) = zip(case.record.injections, twin.record.injections, strict=True)
     assert (a.kind, a.target, a.parameters) == (b.kind, b.target, b.parameters)
     assert (b.planned.end - b.planned.start).total_seconds() == 10
+
+
+def test_the_command_makes_a_twin_of_each_case(tmp_path: Path) -> None:
+    case = toy_case(tmp_path / "recorded" / "cases", fault("network-delay", "ray-replicas-1"))
+    twins = tmp_path / "twins"
+    done = rcarena_here("twins", str(tmp_path / "recorded"), "-o", str(twins))
+    assert done.exit_code == 0, done.output
+    assert "1 twins" in done.output
+    assert validate_case(twins / "cases" / case.record.case_id) == []
+    again = rcarena_here("twins", str(tmp_path / "recorded"), "-o", str(twins))
+    assert again.exit_code == 0, again.output
+    nothing = rcarena_here("twins", str(tmp_path / "empty"), "-o", str(twins))
+    assert nothing.exit_code == 2
+    assert "no finished case" in nothing.output
