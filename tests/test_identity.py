@@ -13,16 +13,8 @@ from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.deploy.local.params import LocalDeployParams
 from tasks.identity import NO_TELEMETRY, canonical, differences, differing, digest, resolved
 from tasks.inject.catalogue import list_fault_kinds
-from tasks.params import (
-    CampaignParams,
-    ExportParams,
-    GateParams,
-    InjectParams,
-    LoadParams,
-    RemediateParams,
-    ReportParams,
-    ScoreParams,
-)
+from tasks.live_params import RemediateParams
+from tasks.params import CampaignParams, ExportParams, GateParams, InjectParams, LoadParams, ReportParams, ScoreParams
 from tasks.validation import Frozen, validation_problems
 from tasks.yaml_core import dump, load
 from tests.parameter_values import PLAIN, documents

@@ -18,7 +18,7 @@ from tasks.diagnose.recording import clock
 from tasks.errors import RCArenaError
 from tasks.export.dashboard import TAG
 from tasks.export.sources.http import SecretSource, SourceError
-from tasks.params import NotifyParams
+from tasks.live_params import NotifyParams
 from tasks.text import some
 
 TIMEOUT_S = 10.0

@@ -15,7 +15,7 @@ from tasks.backends import UnknownBackendError, published
 from tasks.case import Case, read_case
 from tasks.diagnose.diagnosis import Diagnosis
 from tasks.errors import RCArenaError
-from tasks.params import RemediateParams
+from tasks.live_params import RemediateParams
 from tasks.remediate import guards
 from tasks.remediate.guards import Proposal, StackState, Suspicion, Taken, refusals
 from tasks.remediate.policies import Possible, by_table

@@ -23,7 +23,7 @@ from tasks.diagnose.alerts import Inbox
 from tasks.diagnose.diagnosis import Alert, Diagnosis
 from tasks.diagnose.notify import NotifyError, notify
 from tasks.errors import EXIT_NOTHING
-from tasks.params import DiagnoseParams
+from tasks.live_params import DiagnoseParams
 
 log = logging.getLogger(__name__)
 

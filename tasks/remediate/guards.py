@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.actions.catalogue import UNKNOWN, find_action
-from tasks.params import GuardParams
+from tasks.live_params import GuardParams
 from tasks.stack import Role
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from tasks.actions.catalogue import find_action
 from tasks.backends.base import BranchingPatient, Patient
 from tasks.errors import RCArenaError
-from tasks.params import RemediateParams
+from tasks.live_params import RemediateParams
 from tasks.remediate.guards import Diagnosis, Proposal, Refusal, StackState, Taken, refusals
 from tasks.remediate.policies import Policy, Situation, Truth
 from tasks.remediate.slo import Judged, Slo, alarm, calm, judge, lasting_from, mitigated_at, onset, promised

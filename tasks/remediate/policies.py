@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tasks.actions.catalogue import cures_of, find_action
-from tasks.params import RemediateParams
+from tasks.live_params import RemediateParams
 from tasks.rca.method import METHODS
 from tasks.remediate.forged import FORGERIES, Forge, Truth
 from tasks.remediate.guards import GUARDS, SAFETY, Diagnosis, Guard, Proposal, StackState

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tasks.params import SloParams
+from tasks.live_params import SloParams
 
 MIN_BAD = 3
 """Fewer bad requests are no alarm, however rare they are otherwise."""

@@ -14,7 +14,7 @@ from tasks.actions.errors import ActionError
 from tasks.diagnose import remedy
 from tasks.diagnose.diagnosis import Diagnosis, MethodAnswer
 from tasks.diagnose.remedy import Remedy, as_guards_see, load_share
-from tasks.params import RemediateParams
+from tasks.live_params import RemediateParams
 from tasks.rca.method import Finding
 from tasks.rca.run.pair import Suspect
 from tasks.workspace import Workspace

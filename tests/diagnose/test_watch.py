@@ -29,7 +29,7 @@ from tasks.diagnose.diagnosis import Alert, Diagnosis, MethodAnswer
 from tasks.diagnose.notify import NotifyError, notify
 from tasks.diagnose.watch import AGAIN_S, NEAR_S, Ask, ChildProcess, Reply, Watch
 from tasks.errors import ParamsError
-from tasks.params import DiagnoseParams, NotifyParams
+from tasks.live_params import DiagnoseParams, NotifyParams
 from tasks.rca.method import Evidence, Finding
 from tests.command import ROOT
 from tests.export.emulators import Request, Response, serving

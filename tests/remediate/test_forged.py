@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.actions.catalogue import find_action
-from tasks.params import GuardParams
+from tasks.live_params import GuardParams
 from tasks.remediate.forged import FORGERIES
 from tasks.remediate.guards import StackState, refusals
 from tasks.remediate.names import is_variant

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.actions.catalogue import find_action, list_actions, table
-from tasks.params import GuardParams
+from tasks.live_params import GuardParams
 from tasks.remediate.guards import (
     GUARDS,
     Diagnosis,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.params import GuardParams
+from tasks.live_params import GuardParams
 from tasks.remediate.guards import Diagnosis, Proposal, StackState, Suspicion, Taken, refusals
 from tasks.remediate.policies import Situation, find_policy, policy_problem
 from tasks.stack import Role

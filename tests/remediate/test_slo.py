@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.params import SloParams
+from tasks.live_params import SloParams
 from tasks.remediate.slo import Slo, alarm, calm, judge, lasting_from, mitigated_at, onset, promised
 
 PARAMS = SloParams()

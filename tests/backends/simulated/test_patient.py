@@ -20,7 +20,8 @@ from tasks.backends.simulated.world import World
 from tasks.case import validate_case
 from tasks.errors import RCArenaError
 from tasks.injection import InjectionSpec
-from tasks.params import SloParams, Windows
+from tasks.live_params import SloParams
+from tasks.params import Windows
 from tasks.remediate.slo import Slo, judge, promised
 from tests.backends.simulated.cases import LOAD, deploy, fault, order
 
