@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
+import pickle
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 
 import pandas as pd
 
@@ -20,29 +17,48 @@ from tasks.export.base import ExportError
 from tasks.params import ScoreParams
 from tasks.rca.registry import entry_of
 from tasks.rca.run.build_view import NoChangeDetected, build_view
-from tasks.rca.run.pair import PairResult, run_pair
-from tasks.rca.view import CaseView
+from tasks.rca.run.local_pool import LocalPool
+from tasks.rca.run.pair import PairResult
+from tasks.rca.run.pool import TICK_S, Limits, PairJob, PairPool
+from tasks.rca.run.worker import Job
 from tasks.remediate.guards import Diagnosis, Suspicion
 from tasks.system.scratch import scratch_directory
 
 log = logging.getLogger(__name__)
 
+OpenPool = Callable[[Limits], PairPool]
+
+
+def one_worker(limits: Limits) -> LocalPool:
+    """Return a pool that runs one method at a time."""
+    return LocalPool(limits, workers=1)
+
 
 class Diagnoser:
-    """Diagnoses a patient as it is now. Methods that look at the same moment share one recording and its views.
+    """Diagnoses patients as they are now. Methods that look at the same moment share one recording and its views. They
+    run in a process of their own, confined and limited as for scores; it starts with the first and is kept. ``hidden``:
+    what no method may see.
 
     The true begin of the faults is not known: methods are told when bad requests began (``onset_s``, seconds after the
     start of the load), as whoever reads the alarm's own graph would tell them.
     """
 
-    def __init__(self, score: ScoreParams) -> None:
+    def __init__(self, score: ScoreParams, hidden: Path, open_pool: OpenPool = one_worker) -> None:
         self._score = score.model_copy(update={"inject_time": "detected", "baseline_s": None, "fault_s": None})
+        self._limits = Limits(score.timeout_s, score.memory_mb, (str(hidden.absolute()),))
+        self._open_pool = open_pool
+        self._pool: PairPool | None = None
         self._moment: tuple[Patient, float] | None = None
-        self._views: dict[str, CaseView | None] = {}
+        self._views: dict[str, tuple[int, bytes] | None] = {}
         self._said: dict[str, Diagnosis | None] = {}
+        self._seen = 0
 
     def __call__(self, patient: Patient, method: str, onset_s: float) -> Diagnosis | None:
-        """Return what ``method`` says; None: it fails, it sees no change, or telemetry cannot be read."""
+        """Return what ``method`` says; None: it fails, it sees no change, or telemetry cannot be read.
+
+        Raises:
+            RunnerError: the process of the methods cannot start.
+        """
         if self._moment is None or self._moment[0] is not patient or self._moment[1] != patient.now_s:
             self._moment, self._views, self._said = (patient, patient.now_s), {}, {}
         if method not in self._said:
@@ -58,14 +74,28 @@ class Diagnoser:
         if view is None:
             return None
         parameters = entry.parameters(self._score.method_parameters)
-        with time_limit(self._score.timeout_s):
-            result = run_pair(entry.method, view, self._score.seed, parameters)
+        result = self._run(*view, Job(entry.method.name, entry.method.module, dict(parameters), self._score.seed))
         if result.status != "ok" or not result.suspects:
             log.warning("%s: %s %s", method, result.status, result.message)
             return None
         return as_diagnosis(method, result, at_s)
 
-    def _view(self, patient: Patient, directory: Path, profile: str, onset_s: float) -> CaseView | None:
+    def _run(self, number: int, view: bytes, job: Job) -> PairResult:
+        if self._pool is None:
+            self._pool = self._open_pool(self._limits)
+        self._pool.start(PairJob("", number, view, job))
+        while not (outcomes := self._pool.wait(TICK_S, ())):
+            pass
+        return outcomes[0].result
+
+    def close(self) -> None:
+        """End the process of the methods."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _view(self, patient: Patient, directory: Path, profile: str, onset_s: float) -> tuple[int, bytes] | None:
+        """Return the view as it is now, pickled, under a number of its own."""
         try:
             case = patient.recording(directory)
         except ExportError as error:  # a source that is slow now may answer the next look
@@ -73,30 +103,12 @@ class Diagnoser:
             return None
         score = self._score.model_copy(update={"profile": profile})
         try:
-            return build_view(case, score, inject_time=_moment_of(case, patient, onset_s))
+            view = build_view(case, score, inject_time=_moment_of(case, patient, onset_s))
         except NoChangeDetected as error:
             log.info("%s", error)
             return None
-
-
-@contextmanager
-def time_limit(limit_s: float) -> Iterator[None]:
-    """Let TimeoutError be raised inside after ``limit_s`` of wall time; only in the main thread, elsewhere there is no
-    limit. A method runs within the loop's process, so its memory is not limited."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def late(_: int, __: FrameType | None) -> None:
-        raise TimeoutError(f"no answer after {limit_s:g} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        self._seen += 1
+        return self._seen, pickle.dumps(view, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _moment_of(case: Case, patient: Patient, at_s: float) -> pd.Timestamp | None:

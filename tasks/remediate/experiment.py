@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ import sys
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from tasks.errors import ParamsError, RCArenaError
 from tasks.identity import digest
 from tasks.imports import code_digest
 from tasks.injection import NO_FAULT, ROOT
-from tasks.params import Params
+from tasks.params import Params, ScoreParams
 from tasks.rca.registry import get_method
 from tasks.remediate.diagnosis import Diagnoser
 from tasks.remediate.forged import Truth
@@ -119,14 +121,15 @@ def _each(
     params: Params, workspace: Workspace, todo: Sequence[tuple[CasePlan, Sequence[str]]], workers: int, say: Say
 ) -> Iterator[CasePlan]:
     if workers <= 1:
-        for plan, names in todo:
-            run_case(params, workspace, plan, names, say)
-            yield plan
+        with contextlib.closing(Diagnoser(params.score, workspace.root)) as diagnose:
+            for plan, names in todo:
+                run_case(params, workspace, plan, names, diagnose, say)
+                yield plan
         return
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the workers, which read it as they start
     context = multiprocessing.get_context("spawn")  # a fork would copy locks of other threads
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
-    running = {pool.submit(run_case, params, workspace, plan, names): plan for plan, names in todo}
+    running = {pool.submit(_run_in_worker, params, workspace, plan, names): plan for plan, names in todo}
     try:
         for finished in as_completed(running):
             finished.result()
@@ -143,23 +146,43 @@ def _start_worker(parent_pid: int) -> None:
         os._exit(1)
 
 
-def run_case(params: Params, workspace: Workspace, plan: CasePlan, names: Sequence[str], say: Say = log.info) -> None:
+def _run_in_worker(params: Params, workspace: Workspace, plan: CasePlan, names: Sequence[str]) -> None:
+    run_case(params, workspace, plan, names, _diagnoser_here(params.score.model_dump_json(), workspace.root))
+
+
+@functools.cache
+def _diagnoser_here(score: str, hidden: Path) -> Diagnoser:
+    """Return the diagnoser of this worker."""
+    found = Diagnoser(ScoreParams.model_validate_json(score), hidden)
+    Finalize(None, found.close, exitpriority=1)
+    return found
+
+
+def run_case(
+    params: Params,
+    workspace: Workspace,
+    plan: CasePlan,
+    names: Sequence[str],
+    diagnose: Diagnoser,
+    say: Say = log.info,
+) -> None:
     """Carry out one case under these policies, in an order drawn by its seed, and keep a row for each."""
     key = _key(params)
-    with contextlib.closing(_Case(params, workspace, plan, say).run(names)) as rows:  # nothing outlives a full disk
+    case = _Case(params, workspace, plan, diagnose, say)
+    with contextlib.closing(case.run(names)) as rows:  # nothing outlives a full disk
         for row in rows:
             write_durably(_file(workspace, plan, key, row["policy"]), json.dumps(row, indent=1).encode())
 
 
 class _Case:
-    def __init__(self, params: Params, workspace: Workspace, plan: CasePlan, say: Say) -> None:
+    def __init__(self, params: Params, workspace: Workspace, plan: CasePlan, diagnose: Diagnoser, say: Say) -> None:
         self._params, self._workspace, self._plan, self._say = params, workspace, plan, say
+        self._diagnose = diagnose
         truth: dict[str, list[str]] = {}
         for each in plan.injections:
             if each.role == ROOT:
                 truth.setdefault(each.target, []).append(each.kind)
         self._truth: Truth = truth
-        self._diagnose = Diagnoser(params.score)
 
     def run(self, names: Sequence[str]) -> Generator[Row]:
         """Yield the rows of these policies, as they end."""
