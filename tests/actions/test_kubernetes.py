@@ -9,7 +9,10 @@ import pytest
 
 from tasks.actions.act import act, undo_action
 from tasks.actions.errors import ActionError, ActionRefusedError
-from tasks.inject.recover import recover, residue
+from tasks.deploy.kubernetes.names import EJECTED_MAP, SERVE_LABEL
+from tasks.inject.journal import journal_path
+from tasks.inject.recover import recover, recover_fully, residue
+from tasks.kube.client import Cluster
 from tasks.kube.node_fault import API_VERSION, KIND
 from tasks.workspace import Workspace
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
@@ -87,11 +90,62 @@ def test_a_reschedule_that_fails_half_way_lets_pods_in_again(stack: ClusterStack
 
 @pytest.mark.parametrize(
     ("action", "why"),
-    [("eject", "Serve cannot take one out")],
+    [("evict", "somebody else's namespace"), ("scale-out", "`deploy.replicas`"), ("roll-back", "no earlier version")],
 )
-def test_what_a_cluster_cannot_show_is_refused_with_the_reason(stack: ClusterStack, action: str, why: str):
+def test_what_a_cluster_cannot_do_is_refused_with_the_reason(stack: ClusterStack, action: str, why: str):
     with pytest.raises(ActionRefusedError, match=f"the kubernetes backend has no {action}: .*{why}"):
         act(stack.runtime, stack.workspace, action, REPLICA, "case-1")
+
+
+def ejected(stack: ClusterStack) -> tuple[dict[str, str], str]:
+    """The entries for the router, and the label of the replica for the Service."""
+    known = stack.cluster.get("v1", "ConfigMap", EJECTED_MAP, stack.runtime.namespace)
+    assert known is not None
+    return known.get("data") or {}, stack.pod()["metadata"]["labels"][SERVE_LABEL]
+
+
+@pytest.fixture
+def routed(stack: ClusterStack) -> ClusterStack:
+    """A stack whose router can pass over a replica."""
+    stack.cluster.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": EJECTED_MAP}})
+    name = stack.target().pods()[0]["metadata"]["name"]
+    labels = {"metadata": {"labels": {SERVE_LABEL: "true"}}}
+    Cluster(stack.runtime.cluster).merge_patch("v1", "Pod", name, labels, namespace=stack.runtime.namespace)
+    return stack
+
+
+def test_a_stack_of_before_cannot_eject(stack: ClusterStack):
+    with pytest.raises(ActionRefusedError, match="started by a version that cannot eject"):
+        act(stack.runtime, stack.workspace, "eject", REPLICA, "old")
+
+
+def test_eject_takes_a_pod_out_of_router_and_service_until_it_is_undone(routed: ClusterStack):
+    address = routed.target().pods()[0]["status"]["podIP"]
+    done = act(routed.runtime, routed.workspace, "eject", REPLICA, "case-1")
+    assert done.state == "active"
+    assert ejected(routed) == ({address: f"case-1.{REPLICA}.eject"}, "ejected")
+    with pytest.raises(ActionRefusedError, match="it is ejected already"):
+        act(routed.runtime, routed.workspace, "eject", REPLICA, "case-2")
+    assert any("ejected from routing" in line for line in residue(routed.workspace))
+    assert undo_action(routed.workspace, "eject", REPLICA)
+    assert ejected(routed) == ({}, "true")
+    assert residue(routed.workspace) == []
+
+
+def test_an_ejection_without_its_journal_is_found_and_undone(routed: ClusterStack):
+    done = act(routed.runtime, routed.workspace, "eject", REPLICA, "lost")
+    journal_path(routed.workspace.journal, done.injection_id).unlink()
+    recover_fully(routed.workspace, lambda line: None)
+    assert ejected(routed) == ({}, "true")
+
+
+def test_an_eject_that_fails_half_way_is_taken_back(routed: ClusterStack):
+    routed.cluster.misbehave(path="/pods/", method="PATCH", status=400, times=1)
+    with pytest.raises(ActionError, match="emulated trouble"):
+        act(routed.runtime, routed.workspace, "eject", REPLICA, "half")
+    routed.cluster.behave()
+    assert ejected(routed) == ({}, "true")
+    assert residue(routed.workspace) == []
 
 
 @pytest.fixture(scope="module")

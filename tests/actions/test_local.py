@@ -270,8 +270,8 @@ def test_a_kill_leaves_the_state_before_or_the_state_after(clean: MiniStack, act
     if read_journal(path).state == "active":  # it was killed after its end: the state after, which lasts
         assert is_ejected(clean)
         undo_action(clean.workspace, action, REPLICA)
-    elif read_journal(path).applied_at is None:  # killed before the journal says that it began: the state before
-        assert state_of(clean, action)() == before
+    elif read_journal(path).applied_at is None and helper == "the timer":  # it did not begin: the state before
+        assert state_of(clean, action)() == before  # (``recover`` has swept the throttle by itself)
         recover(clean.workspace)
     began = read_journal(path).applied_at is not None
     assert residue(clean.workspace) == []

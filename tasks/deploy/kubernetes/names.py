@@ -25,6 +25,10 @@ MODELS_DIRECTORY = "/models"
 SERVE_CODE_DIRECTORY = "/etc/rcarena/serve"
 SERVE_CODE_MAP = "serve-code"
 TRACING_MODULE = "rcarena_tracing"
+ROUTING_MODULE = "rcarena_routing"
+EJECTED_DIRECTORY = "/etc/rcarena/ejected"
+EJECTED_MAP = "ejected"
+"""ConfigMap with a key per ejected replica: its address, as ``ejected_key`` writes it."""
 
 NODE_MARKER = "replica_node"
 """Ray resource that exactly the pods of replicas have."""
@@ -82,3 +86,8 @@ DEEPFLOW = ServiceAddress(DEEPFLOW_NAMESPACE, "deepflow-server", 20416)
 
 def task_account(task: str) -> str:
     return f"rcarena-{task}"
+
+
+def ejected_key(address: str) -> str:
+    """Return the key of a pod's address: an IPv6 address has characters that a key must not have."""
+    return address.replace(":", "-")

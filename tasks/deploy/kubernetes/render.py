@@ -206,6 +206,7 @@ def template_context(params: KubernetesDeployParams) -> dict[str, Any]:
         "models_claims": _models_claims(params, replicas),
         "tolerations": tolerations(params),
         "serve_config": yaml.safe_dump(serve_config(params), sort_keys=False, width=120),
+        "routing_module": (DIRECTORY.parent / "ejecting_router.py").read_text(encoding="utf-8"),
         "tracing_module": (DIRECTORY / "tracing_module.py").read_text(encoding="utf-8"),
         "dashboards": {
             file.stem: file.read_text(encoding="utf-8")

@@ -10,7 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.deploy.kubernetes.models import ModelPreset, model_preset
-from tasks.deploy.kubernetes.names import ENGINE_SLOT, NODE_MARKER, SERVE_PORT
+from tasks.deploy.kubernetes.names import (
+    EJECTED_DIRECTORY,
+    ENGINE_SLOT,
+    NODE_MARKER,
+    ROUTING_MODULE,
+    SERVE_PORT,
+)
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
 from tasks.stack import REPLICA_PREFIX
 
@@ -18,6 +24,12 @@ APPLICATION = "llm"
 IMPORT_PATH = "ray.serve.llm:build_openai_app"
 MARK = 0.001
 """Amount of a replica's Ray resource that pins an application to its pods without using it up."""
+
+EJECTING = {
+    "request_router_class": f"{ROUTING_MODULE}.EjectingRouter",
+    "request_router_kwargs": {"ejected": EJECTED_DIRECTORY},
+}
+"""The router that passes over ejected replicas. An application of one replica has none to choose from."""
 
 MANAGED_ENGINE_ARGUMENTS = frozenset(
     {
@@ -100,6 +112,7 @@ def _engine(
             "health_check_period_s": 5,
             "health_check_timeout_s": 30,
             "graceful_shutdown_timeout_s": 2,
+            **({} if pinned_to else {"request_router_config": EJECTING}),
         },
         "log_engine_metrics": True,
         "experimental_configs": {"stream_batching_interval_ms": 0},

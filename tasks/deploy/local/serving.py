@@ -75,7 +75,7 @@ def deploy(settings: dict[str, Any]) -> None:
         graceful_shutdown_timeout_s=2,
         ray_actor_options={"num_cpus": 0, "resources": {REPLICA_RESOURCE: 1}},
         request_router_config=RequestRouterConfig(
-            request_router_class="tasks.deploy.local.routing.EjectingRouter",
+            request_router_class="tasks.deploy.ejecting_router.EjectingRouter",
             request_router_kwargs={"ejected": settings["ejected"]},
         ),
     )

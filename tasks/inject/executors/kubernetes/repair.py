@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+from tasks.deploy.kubernetes.names import EJECTED_MAP, SERVE_LABEL, ejected_key
 from tasks.inject.executor import UndoStepBase
 from tasks.inject.executors.kubernetes.executor import name_of
 from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL
@@ -43,6 +45,8 @@ class DeletePods(UndoStepBase[KubernetesTarget]):
 
 ORDER_S = 60.0
 """An agent that sees an order later than this does not carry it out."""
+EJECTED = "ejected"
+"""Value of the label of a pod that the Service is to leave out."""
 CORDONED_BY = "rcarena/cordoned-by"
 """Annotation of a node: the action that cordoned it, by which an undo knows that nobody else did."""
 
@@ -125,4 +129,62 @@ class RestoreLimits(UndoStepBase[KubernetesTarget]):
         )
 
 
-RepairStep = DeletePods | Uncordon | RestoreLimits
+class ReadmitPods(UndoStepBase[KubernetesTarget]):
+    """Let the pods that the action ``token`` ejected have requests again: of Ray Serve's router, which ``keys`` name
+    them to, and of the Service."""
+
+    step: Literal["readmit-pods"] = "readmit-pods"
+    keys: tuple[str, ...]
+    token: str
+
+    def undo(self, target: KubernetesTarget) -> None:
+        if not (own := self._ejected(target)):
+            return
+        label_pods(target, own, "true")  # the entry goes last: it says whose the ejection is
+        readmit: dict[str, object] = {"data": dict.fromkeys(own)}
+        with translate_errors(target):
+            target.api().merge_patch("v1", "ConfigMap", EJECTED_MAP, readmit, namespace=target.namespace)
+
+    def left(self, target: KubernetesTarget) -> list[str]:
+        return [f"{target.name}: its pod at {key} is ejected from routing" for key in self._ejected(target)]
+
+    def _ejected(self, target: KubernetesTarget) -> list[str]:
+        found = ejected_pods(target) or {}
+        return [key for key in self.keys if found.get(key) == self.token]
+
+
+def eject_pods(target: KubernetesTarget, keys: Sequence[str], token: str) -> None:
+    """Take pods of the service out of Serve's routing and out of the Service. Raises FaultError."""
+    entries: dict[str, object] = {"data": dict.fromkeys(keys, token)}
+    with translate_errors(target):
+        target.api().merge_patch("v1", "ConfigMap", EJECTED_MAP, entries, namespace=target.namespace)
+    label_pods(target, keys, EJECTED)
+
+
+def label_pods(target: KubernetesTarget, keys: Sequence[str], value: str) -> None:
+    """Set the label by which the Service finds the pods. Raises FaultError."""
+    patch: dict[str, object] = {"metadata": {"labels": {SERVE_LABEL: value}}}
+    for pod in target.pods():
+        if _key(pod) in keys:
+            with translate_errors(target):
+                target.api().merge_patch("v1", "Pod", name_of(pod), patch, namespace=target.namespace)
+
+
+def pod_keys(target: KubernetesTarget) -> tuple[str, ...]:
+    """Return the keys by which the router knows the service's pods. Raises FaultError."""
+    return tuple(key for pod in target.pods() if (key := _key(pod)))
+
+
+def _key(pod: Mapping[str, Any]) -> str:
+    return ejected_key(str((pod.get("status") or {}).get("podIP") or ""))
+
+
+def ejected_pods(target: KubernetesTarget) -> dict[str, str] | None:
+    """Return which pods of the stack the router passes over, with the action that ejected each; None: the stack has no
+    such router. Raises FaultError."""
+    with translate_errors(target):
+        found = target.api().find("v1", "ConfigMap", EJECTED_MAP, namespace=target.namespace)
+    return None if found is None else dict(found.get("data") or {})
+
+
+RepairStep = DeletePods | Uncordon | RestoreLimits | ReadmitPods

@@ -9,6 +9,7 @@ from tasks.deploy.kubernetes.runtime import KubernetesRuntime
 from tasks.inject.errors import FaultError
 from tasks.inject.executors.kubernetes.chaos_resource import CHAOS_API, ChaosKind
 from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL, SERVICE_LABEL
+from tasks.inject.executors.kubernetes.repair import ReadmitPods, ejected_pods, pod_keys
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
 from tasks.inject.executors.kubernetes.undo import DeleteChaos, DeleteFaultPods, DeleteNodeFaults, KubernetesStep
 from tasks.kube.errors import NotFoundError
@@ -106,5 +107,23 @@ def _injected(runtime: KubernetesRuntime, api_version: str, kind: str) -> list[t
     return found
 
 
-FINDERS: tuple[Callable[[KubernetesRuntime], list[Trace]], ...] = (_chaos_resources, _node_faults, _fault_pods)
+def _ejections(runtime: KubernetesRuntime) -> list[Trace]:
+    """Find the pods that are ejected from routing."""
+    anywhere = KubernetesTarget.of(runtime, runtime.services[0].name)
+    ejected = ejected_pods(anywhere)
+    if not ejected:
+        return []
+    replicas = [KubernetesTarget.of(runtime, each.name) for each in runtime.services if each.role == "replica"]
+    owners = {key: target for target in replicas for key in pod_keys(target)}
+    return [
+        (owners.get(key, anywhere), ReadmitPods(keys=(key,), token=token)) for key, token in sorted(ejected.items())
+    ]
+
+
+FINDERS: tuple[Callable[[KubernetesRuntime], list[Trace]], ...] = (
+    _chaos_resources,
+    _node_faults,
+    _fault_pods,
+    _ejections,
+)
 """Functions that each find one kind of trace, and raise FaultError when they cannot check."""

@@ -1,6 +1,7 @@
-"""The router of the local stack's Ray Serve: the default one, which passes over replicas that were ejected.
+"""The router of our stacks' Ray Serve: the default one, which passes over replicas that were ejected.
 
-Runs in the serving environment, in Serve's proxy. Serve has no way to take one replica out of routing.
+Runs in the serving environment, wherever Serve chooses a replica, and needs nothing but Ray: a cluster mounts this file
+into its pods. Serve has no way to take one replica out of routing.
 """
 
 from __future__ import annotations
@@ -24,5 +25,9 @@ class EjectingRouter(PowerOfTwoChoicesRequestRouter):
             ejected = {file.name for file in self._ejected.iterdir()}
         except OSError:
             return candidates
-        left = {each for each in candidates if self._replicas[each]._replica_info.node_ip not in ejected}
+        left = {each for each in candidates if self._file_of(each) not in ejected}
         return left or candidates
+
+    def _file_of(self, replica: Any) -> str:
+        address: str = self._replicas[replica]._replica_info.node_ip
+        return address.replace(":", "-")
