@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.deploy.kubernetes import render
+from tasks.deploy.kubernetes import names, render
 from tasks.deploy.kubernetes.charts import chart_releases, environment, prerequisites
 from tasks.deploy.kubernetes.models import model_presets
 from tasks.deploy.kubernetes.params import KubernetesDeployParams
@@ -592,11 +592,15 @@ print("BUNDLES", json.dumps(bundles))
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(os.environ.get("RCARENA_CHECK_SERVE") != "1", reason="a minute of CPU: set RCARENA_CHECK_SERVE=1")
 @pytest.mark.skipif(not SERVE_PYTHON.exists(), reason="needs .venv-serve")
-def test_ray_accepts_the_serve_configurations() -> None:
+def test_ray_accepts_the_serve_configurations(tmp_path: Path) -> None:
+    """It imports the router that pods have by their ConfigMap."""
+    (code,) = [each.document for each in of_kind("ConfigMap", manifests()) if each.name == names.SERVE_CODE_MAP]
+    (tmp_path / f"{names.ROUTING_MODULE}.py").write_text(code["data"][f"{names.ROUTING_MODULE}.py"])
     stacks = {each: stack(each) for each in DOCUMENTS} | {model: stack(model=model) for model in model_presets()}
     configurations = {each: serve_config(params) for each, params in stacks.items()}
     command = [SERVE_PYTHON, "-c", CHECK_BY_RAY]
-    result = subprocess.run(command, input=json.dumps(configurations), capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, input=json.dumps(configurations), capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("BUNDLES")]
     for each, bundles in json.loads(line.removeprefix("BUNDLES")).items():
