@@ -106,7 +106,7 @@ class RecoveryTables:
         return cells
 
     def pairs(self, label: str, *policies: str) -> str:
-        """Bad request-seconds of some policies on each kind, without intervals: for few pairs."""
+        """Bad request-seconds of some policies on each kind, with intervals where there are enough pairs."""
         kinds = sorted({row["kind"] for row in self.rows(label, "summary")} - {ALL_KINDS})
         cells = (
             (
@@ -114,7 +114,7 @@ class RecoveryTables:
                 row["cases"],
                 f"`{policy}`",
                 _number(row["bad_request_s"], ".1f"),
-                _ABSENT if row["ratio"] is None else short(row["ratio"]),
+                _ratio(row) if policy != NONE else "1",
                 _number(row["detect_s"], ".0f"),
                 _number(row["localise_s"], ".0f"),
                 f"{row['wrong']} of {row['actions']}",
