@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tasks.diagnose.diagnosis import Diagnosis
+from tasks.diagnose.incidents import keep
 from tests.backends.attached.params import attached
 from tests.command import ROOT, rcarena_here
 from tests.export.emulators import Request, Response, json_response, serving
 
-CASE = "case-5df9384ac027"
+CASE, INCIDENT = "case-5df9384ac027", "incident-20261130-040000"
 
 
 def _prometheus(request: Request) -> Response:
@@ -58,6 +61,12 @@ def test_files_are_written(run: Any, tmp_path: Path) -> None:
 
 def test_injections_are_marked_once(run: Any, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("of-grafana")
+    incidents = tmp_path / "w" / "incidents"
+    incidents.mkdir()
+    now = datetime(2026, 11, 30, 4, tzinfo=UTC)
+    about = {"incident": INCIDENT, "campaign": "attached", "backend": "attached", "services": 1, "metrics": 1}
+    times = {"start": now, "change": now, "end": now, "detected": True, "case": incidents / INCIDENT}
+    keep(Diagnosis(**about, **times, answers=()), incidents)
     marks: list[dict[str, Any]] = []
     seen: set[str] = set()
 
@@ -74,9 +83,10 @@ def test_injections_are_marked_once(run: Any, tmp_path: Path) -> None:
         first = run("--annotate", url, "--token-file", str(tmp_path / "token"))
         again = run("--annotate", url, "--token-file", str(tmp_path / "token"))
     assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
-    assert "1 injections marked" in first.stdout
-    assert "0 injections marked" in again.stdout
-    (mark,) = marks
+    assert "1 injections, 1 diagnoses marked" in first.stdout
+    assert "0 injections, 0 diagnoses marked" in again.stdout
+    mark, diagnosis = marks
+    assert {INCIDENT, "rcarena", "diagnosis", "attached"} <= set(diagnosis["tags"])
     assert {CASE, "rcarena", "injection"} < set(mark["tags"])
     assert mark["time"] < mark["timeEnd"]
     assert seen == {"Bearer of-grafana"}

@@ -16,7 +16,7 @@ from tasks.params import DEFAULT_PARAMS_FILE
 from tasks.workspace import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tasks.case import Case
 
@@ -44,7 +44,9 @@ def dashboard(
     ] = None,
     annotate: Annotated[
         str | None,
-        typer.Option("--annotate", metavar="URL", help="Grafana that is told of the injections of the finished cases."),
+        typer.Option(
+            "--annotate", metavar="URL", help="Grafana that is told of the workspace's injections and diagnoses."
+        ),
     ] = None,
     token_file: Annotated[
         Path | None, typer.Option("--token-file", metavar="FILE", help="Holds a token of Grafana for --annotate.")
@@ -59,6 +61,8 @@ def dashboard(
 
     from tasks.backends import backend_of
     from tasks.case import read_cases
+    from tasks.diagnose.incidents import read_all
+    from tasks.diagnose.notify import annotation
     from tasks.export.base import ExportContext, ExportError
     from tasks.export.dashboard import dashboard as dashboard_of
     from tasks.export.dashboard import provisioning
@@ -102,39 +106,57 @@ def dashboard(
     panels = sum(panel["type"] != "row" for panel in document["panels"])
     typer.echo(f"{panels} panels")
     if annotate is not None:
-        count = _annotate(annotate, token_file, read_cases(place.cases) if place.cases.is_dir() else ())
-        typer.echo(f"{_without_login(annotate)}: {count} injections marked")
+        cases = read_cases(place.cases) if place.cases.is_dir() else ()
+        injections = _annotate(annotate, token_file, _injections(cases))
+        diagnoses = _annotate(
+            annotate, token_file, ((each.incident, annotation(each)) for each in read_all(place.incidents))
+        )
+        typer.echo(f"{_without_login(annotate)}: {injections} injections, {diagnoses} diagnoses marked")
 
 
-def _annotate(url: str, token_file: Path | None, cases: Iterable[Case]) -> int:
-    """Mark every injection once; return how many were not there yet. Raises GrafanaError, SourceError."""
+def _injections(cases: Iterable[Case]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the case and the mark of every injection."""
+    from tasks.export.dashboard import injection_annotation
+
+    for case in cases:
+        record = case.record
+        for each in record.injections:
+            times = each.observed or each.planned
+            start, end = (round(moment.timestamp() * 1000) for moment in (times.start, times.end))
+            verdict = str(each.verdict)
+            yield (
+                record.case_id,
+                injection_annotation(record.campaign, record.case_id, start, end, each.kind, each.target, verdict),
+            )
+
+
+def _annotate(url: str, token_file: Path | None, marks: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
+    """Set every mark once; return how many were not there yet. Raises GrafanaError, SourceError.
+
+    Args:
+        marks: a tag that finds it again, and what Grafana is told.
+    """
     import json
 
     import urllib3
 
-    from tasks.export.dashboard import TAG, injection_annotation
+    from tasks.export.dashboard import TAG
     from tasks.export.sources.http import HttpAccess, SecretSource
 
     access = HttpAccess(token=SecretSource(file=token_file) if token_file else None)
     headers = {"Content-Type": "application/json", **_login(url), **access.headers()}
     place = f"{_without_login(url).rstrip('/')}/api/annotations"
+    known: dict[str, set[tuple[Any, Any]]] = {}
     marked = 0
     with urllib3.PoolManager(timeout=TIMEOUT_S, retries=urllib3.Retry(2, backoff_factor=0.5)) as pool:
-        for case in cases:
-            record = case.record
-            found = _ask(pool, "GET", place, headers, access, fields=[("tags", TAG), ("tags", record.case_id)])
-            try:
-                known = {(each.get("time"), each.get("text")) for each in json.loads(found) or ()}
-            except (ValueError, TypeError, AttributeError):
-                raise GrafanaError(f"{place}: answers no annotations: is this Grafana?") from None
-            for each in record.injections:
-                times = each.observed or each.planned
-                start, end = (round(moment.timestamp() * 1000) for moment in (times.start, times.end))
-                body = injection_annotation(
-                    record.campaign, record.case_id, start, end, each.kind, each.target, str(each.verdict)
-                )
-                if (body["time"], body["text"]) in known:
-                    continue
+        for tag, body in marks:
+            if tag not in known:
+                found = _ask(pool, "GET", place, headers, access, fields=[("tags", TAG), ("tags", tag)])
+                try:
+                    known[tag] = {(each.get("time"), each.get("text")) for each in json.loads(found) or ()}
+                except (ValueError, TypeError, AttributeError):
+                    raise GrafanaError(f"{place}: answers no annotations: is this Grafana?") from None
+            if (body["time"], body["text"]) not in known[tag]:
                 _ask(pool, "POST", place, headers, access, body=json.dumps(body))
                 marked += 1
     return marked

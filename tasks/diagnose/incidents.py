@@ -10,7 +10,7 @@ import itertools
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,6 +56,13 @@ def read(folder: Path, incident: str) -> Diagnosis | None:
         return Diagnosis.model_validate_json(answers_file(folder, incident).read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def read_all(folder: Path) -> Iterator[Diagnosis]:
+    """Yield the answers to every incident that can be read, oldest first."""
+    for file in sorted(folder.glob("incident-*.json")):
+        if diagnosis := read(folder, file.stem):
+            yield diagnosis
 
 
 def remove(folder: Path, incident: str) -> None:

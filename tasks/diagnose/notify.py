@@ -57,16 +57,23 @@ def _slack(target: NotifyParams, diagnosis: Diagnosis) -> None:
     _post(target, "", {"text": html.escape(summary(diagnosis), quote=False)})
 
 
-def _grafana(target: NotifyParams, diagnosis: Diagnosis) -> None:
-    """Source: Grafana, HTTP API, annotations."""
+def annotation(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return the body of a request to Grafana's annotations; its tags find it again.
+
+    Source: Grafana, HTTP API, annotations.
+    """
     roots = [f"{who(root)}: {root.kind}" for root in diagnosis.roots]
-    document = {
+    campaign = [diagnosis.campaign] if diagnosis.campaign else []
+    return {
         "time": round(diagnosis.change.timestamp() * 1000),
         "timeEnd": round(diagnosis.end.timestamp() * 1000),
-        "tags": [TAG, "diagnosis", *([diagnosis.campaign] if diagnosis.campaign else []), *roots],
+        "tags": [TAG, "diagnosis", *campaign, diagnosis.incident, *roots],
         "text": summary(diagnosis),
     }
-    _post(target, "/api/annotations", document)
+
+
+def _grafana(target: NotifyParams, diagnosis: Diagnosis) -> None:
+    _post(target, "/api/annotations", annotation(diagnosis))
 
 
 def _alertmanager(target: NotifyParams, diagnosis: Diagnosis) -> None:

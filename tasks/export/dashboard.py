@@ -6,13 +6,15 @@ Source: Grafana, "JSON model" (classic), "Provision Grafana", and "Annotations H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tasks.export.base import TelemetrySources
 from tasks.export.queries.metrics import SPECS
 from tasks.export.queries.promql import LabelScope, Variant
-from tasks.export.sources.labelled import EXPORTED, label_scopes
+from tasks.export.sources.labelled import EXPORTED, in_order, label_scopes
 from tasks.export.sources.placement import REGEX_MARK, LabelMatch
 from tasks.metrics import METRICS, GoldenSignal, Metric
 from tasks.params import ExportParams
@@ -28,8 +30,8 @@ UNITS = {
     "packets/s": "pps",
     "events/s": "cps",
     "tokens/s": "count:tokens/s",
-    "cores": "suffix: cores",
-    "MHz": "suffix: MHz",
+    "cores": "suffix:cores",
+    "MHz": "suffix:MHz",
     "celsius": "celsius",
     "W": "watt",
 }
@@ -40,8 +42,13 @@ TAG = "rcarena"
 LONGEST_UID = 40
 ANNOTATIONS = (("Injections", "injection", "red"), ("Diagnoses", "diagnosis", "purple"))
 """Name, tag and colour of what is marked in every panel."""
-LEGENDS = {"service": "{{service}}", "pod": "{{pod}}", "gpu": "{{pod}} {{UUID}}", "callee": "__auto"}
+AUTOMATIC = "__auto"
+LEGENDS = {"service": "{{service}}", "pod": "{{pod}}", "gpu": "{{pod}} {{UUID}}", "callee": AUTOMATIC}
+_LABEL = re.compile(r"{{(\w+)}}")
 SHARED_CROSSHAIR = 1
+HUES, SHADES = ("green", "yellow", "blue", "orange"), ("", "dark-", "super-light-")
+COLOURS = tuple(f"{shade}{hue}" for shade in SHADES for hue in HUES)
+"""Grafana's names of the colours of services, or pods. Red and purple are left to what is marked."""
 
 Ask = Callable[[str], Collection[Mapping[str, str]]]
 """The labels of each series that Prometheus answers to an expression."""
@@ -57,14 +64,12 @@ def dashboard(
         ask: what is answered; a metric without an answer gets no panel. As in an export, a service is shown by the
             first variant that answers for it.
     """
+    charts = [_chart(metric, sources, export, series, ask) for metric in METRICS.values()]
+    colours = _colours({name for chart in charts for name in chart.names})
     panels: list[dict[str, Any]] = []
     top = 0
     for signal in SIGNALS:
-        found = [
-            (metric, targets)
-            for metric in METRICS.values()
-            if metric.golden == signal and (targets := list(_targets(metric, sources, export, series, ask)))
-        ]
+        found = [chart for chart in charts if chart.metric.golden == signal and chart.targets]
         if not found:
             continue
         row = {"h": 1, "w": WIDTH * PER_LINE, "x": 0, "y": top}
@@ -72,14 +77,14 @@ def dashboard(
             {"id": len(panels) + 1, "type": "row", "title": signal, "collapsed": False, "gridPos": row, "panels": []}
         )
         top += 1
-        for place, (metric, targets) in enumerate(found):
+        for place, chart in enumerate(found):
             grid = {
                 "h": HEIGHT,
                 "w": WIDTH,
                 "x": WIDTH * (place % PER_LINE),
                 "y": top + HEIGHT * (place // PER_LINE),
             }
-            panels.append(_panel(len(panels) + 1, metric, targets, grid))
+            panels.append(_panel(len(panels) + 1, chart, colours, grid))
         top += HEIGHT * -(-len(found) // PER_LINE)
     return {
         "uid": _uid(campaign),
@@ -133,17 +138,28 @@ def provisioning(folder: str, campaign: str, url: str, scrape_interval_s: float)
     }
 
 
-def _targets(
+@dataclass(frozen=True)
+class _Chart:
+    """A metric's queries, and the names in the legend at first."""
+
+    metric: Metric
+    targets: tuple[dict[str, Any], ...]
+    names: frozenset[str]
+
+
+def _chart(
     metric: Metric, sources: TelemetrySources, export: ExportParams, series: Collection[str], ask: Ask
-) -> Iterator[dict[str, Any]]:
+) -> _Chart:
     answered: set[tuple[str, ...]] = set()
+    names: set[str] = set()
     queries: dict[tuple[LabelScope, str], list[str]] = {}
     for variant in SPECS[metric.name].variants_of(sources.units, sources.gpus):
         if not all(name in series for name in variant.series):
             continue
         for scope in _scopes(variant, sources):
             expression = expression_of(variant, export.rate_window_s, sources.namespace, scope)
-            units = {_unit(labels, scope) for labels in ask(expression)}
+            answers = ask(expression)
+            units = {_unit(labels, scope) for labels in answers}
             if units <= answered:
                 continue
             answered |= units
@@ -151,13 +167,23 @@ def _targets(
                 f"{{{{{name}}}}}" for name in scope.by if name.removeprefix(EXPORTED) != "namespace"
             )
             queries.setdefault((scope, legend), []).append(expression)
-    for number, ((_, legend), found) in enumerate(queries.items()):
-        yield {
+            names |= {_LABEL.sub(lambda found, of=labels: of.get(found[1], ""), legend) for labels in answers}
+    targets = tuple(
+        {
             "refId": _letters(number),
             "datasource": DATASOURCE,
             "expr": found[0] if len(found) == 1 else " or ".join(f"({each})" for each in found),
             "legendFormat": legend,
         }
+        for number, ((_, legend), found) in enumerate(queries.items())
+    )
+    return _Chart(metric, targets, frozenset(names) - {AUTOMATIC})
+
+
+def _colours(names: Iterable[str]) -> Mapping[str, str]:
+    """Return a colour for each name, the same in every panel; none where there are too many to tell apart."""
+    ordered = sorted(names, key=in_order)
+    return dict(zip(ordered, COLOURS, strict=False)) if len(ordered) <= len(COLOURS) else {}
 
 
 def _unit(labels: Mapping[str, str], scope: LabelScope) -> tuple[str, ...]:
@@ -200,7 +226,15 @@ def _letters(number: int) -> str:
     return text
 
 
-def _panel(number: int, metric: Metric, targets: list[dict[str, Any]], grid: Mapping[str, int]) -> dict[str, Any]:
+def _panel(number: int, chart: _Chart, colours: Mapping[str, str], grid: Mapping[str, int]) -> dict[str, Any]:
+    metric = chart.metric
+    overrides = [
+        {
+            "matcher": {"id": "byName", "options": name},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colours[name]}}],
+        }
+        for name in sorted(chart.names & colours.keys(), key=in_order)
+    ]
     return {
         "id": number,
         "type": "timeseries",
@@ -208,12 +242,15 @@ def _panel(number: int, metric: Metric, targets: list[dict[str, Any]], grid: Map
         "description": f"{metric.name} in {metric.unit}",
         "datasource": DATASOURCE,
         "gridPos": dict(grid),
-        "fieldConfig": {"defaults": {"unit": UNITS.get(metric.unit, "short"), "custom": {}}, "overrides": []},
+        "fieldConfig": {
+            "defaults": {"unit": UNITS.get(metric.unit, "short"), "min": 0, "custom": {}},
+            "overrides": overrides,
+        },
         "options": {
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
-        "targets": targets,
+        "targets": list(chart.targets),
     }
 
 

@@ -367,8 +367,9 @@ def test_a_chat_and_grafana_are_told(tmp_path: Path) -> None:
     ((slack, _),) = told("slack", tmp_path)
     assert slack.path == "/hook/S3CRET"
     ((grafana, _),) = told("grafana", tmp_path, token_file=token)
+    name = incidents.name_of(NOW)
     (body,) = grafana.fields  # the emulator reads a body as a form
-    assert json.loads(body)["tags"] == ["rcarena", "diagnosis", "staging", "ray-head: network-delay"]
+    assert json.loads(body)["tags"] == ["rcarena", "diagnosis", "staging", name, "ray-head: network-delay"]
     assert (grafana.path, grafana.headers["Authorization"]) == ("/api/annotations", "Bearer glsa_1")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.export.base import TelemetrySources
-from tasks.export.dashboard import UNITS, Ask, dashboard, expression_of, injection_annotation, provisioning
+from tasks.export.dashboard import COLOURS, UNITS, Ask, dashboard, expression_of, injection_annotation, provisioning
 from tasks.export.queries.metrics import METRIC_MAP, SPECS
 from tasks.export.queries.promql import LabelScope
 from tasks.export.sources.labelled import SeriesOwner
@@ -102,6 +102,24 @@ def test_the_first_variant_that_answers_for_a_service_shows_it(
     parts = target["expr"].split(" or ")
     assert len(parts) == len(shown)
     assert all(name in part for name, part in zip(shown, parts, strict=True))
+
+
+def _colours_of(names: list[str]) -> dict[str, set[str]]:
+    board = _board("local", ask=lambda text: [{"service": name} for name in names] if "max" not in text else [])
+    found: dict[str, set[str]] = {}
+    for panel in board["panels"]:
+        for each in panel.get("fieldConfig", {}).get("overrides", ()):
+            (colour,) = (item["value"]["fixedColor"] for item in each["properties"])
+            found.setdefault(each["matcher"]["options"], set()).add(colour)
+    return found
+
+
+def test_a_service_has_one_colour_in_all_panels_and_no_other_has_it() -> None:
+    names = [f"replica-{number}" for number in range(len(COLOURS))]
+    found = _colours_of(names)
+    assert found.keys() == set(names)
+    assert sorted(colour for colours in found.values() for colour in colours) == sorted(COLOURS)
+    assert _colours_of([*names, "one-more"]) == {}
 
 
 def test_owners_with_the_same_labels_share_a_query() -> None:
