@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tasks.rca.run.local_pool import LocalPool
 from tasks.rca.run.pair import PairResult
 from tasks.rca.run.pool import TICK_S, Limits, PairJob, PairPool
 from tasks.rca.run.worker import Job
+from tasks.rca.view import CaseView
 from tasks.remediate.guards import Diagnosis, Suspicion
 from tasks.system.scratch import scratch_directory
 
@@ -64,6 +65,13 @@ class Diagnoser:
         if method not in self._said:
             self._said[method] = self._diagnose(patient, method, onset_s)
         return self._said[method]
+
+    def warm_up(self, methods: Iterable[str]) -> None:
+        """Start the process and let it import these methods, by pairs that have no telemetry: on a real stack time
+        passes meanwhile, and the first diagnosis need not wait."""
+        for name in methods:
+            entry = entry_of(name, self._score.profile)
+            self._run(0, pickle.dumps(_no_telemetry()), Job(entry.method.name, entry.method.module, {}, 0))
 
     def _diagnose(self, patient: Patient, method: str, onset_s: float) -> Diagnosis | None:
         entry, at_s = entry_of(method, self._score.profile), patient.now_s
@@ -109,6 +117,23 @@ class Diagnoser:
             return None
         self._seen += 1
         return self._seen, pickle.dumps(view, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _no_telemetry() -> CaseView:
+    nothing, no_metric = pd.DataFrame(), pd.DataFrame(columns=pd.MultiIndex.from_arrays([[], []]))
+    return CaseView(
+        services=(),
+        roles={},
+        front_end="",
+        inject_time=pd.Timestamp(0, tz="UTC"),
+        metrics=no_metric,
+        sli=pd.Series(dtype=float),
+        logs=nothing,
+        spans=nothing,
+        requests=nothing,
+        topology=nothing,
+        content_key="",
+    )
 
 
 def _moment_of(case: Case, patient: Patient, at_s: float) -> pd.Timestamp | None:

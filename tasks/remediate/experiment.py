@@ -122,6 +122,9 @@ def _each(
 ) -> Iterator[CasePlan]:
     if workers <= 1:
         with contextlib.closing(Diagnoser(params.score, workspace.root)) as diagnose:
+            if is_live(params):
+                asked = dict.fromkeys(find_policy(name).method for _, names in todo for name in names)
+                diagnose.warm_up(method for method in asked if method is not None)
             for plan, names in todo:
                 run_case(params, workspace, plan, names, diagnose, say)
                 yield plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from tasks.errors import ParamsError, RCArenaError
 from tasks.export.base import ExportError
 from tasks.inject.errors import FaultError
 from tasks.params import Params
+from tasks.rca.run.local_pool import LocalPool
 from tasks.rca.run.pair import PairResult
 from tasks.rca.run.pool import Limits, Outcome, PairJob
 from tasks.remediate import experiment
-from tasks.remediate.diagnosis import Diagnoser
+from tasks.remediate.diagnosis import Diagnoser, one_worker
 from tasks.remediate.experiment import run_experiment
 from tasks.remediate.live import ready
 from tasks.remediate.policies import remediate_problems
@@ -260,3 +262,15 @@ def test_methods_of_the_loop_have_the_limits_of_scores(tmp_path: Path):
     assert isinstance(pool, Short)
     assert pool.views == [1, 1, 2]
     diagnose.close()
+
+
+def test_methods_are_there_before_the_first_diagnosis(tmp_path: Path):
+    pools: list[LocalPool] = []
+
+    def one(limits: Limits) -> LocalPool:
+        pools.append(one_worker(limits))
+        return pools[-1]
+
+    with contextlib.closing(Diagnoser(params().score, tmp_path, one)) as diagnose:
+        diagnose.warm_up(["nsigma", "peerwise"])
+        assert [(pool.busy, len(pool._workers)) for pool in pools] == [(0, 1)]
