@@ -84,7 +84,7 @@ def text(tables: Tables) -> str:
         f"{'MTTM s':>7} {'lasting':>7} {'acted':>5} {'wrong':>7} {'gain':>6}"
     ]
     for row in tables["summary"]:
-        interval = f"{_number(row['ratio_low'], '.2f')}–{_number(row['ratio_high'], '.2f')}"
+        interval = "–" if row["ratio_low"] is None else f"{row['ratio_low']:.2f}–{row['ratio_high']:.2f}"
         lines.append(
             f"{row['kind']:<22} {row['policy']:<18} {row['cases']:>5} {row['bad_request_s']:>8.1f} "
             f"{row['ratio']:>6.2f} {interval:>13} {_p(row['p_holm']):>8} {row['mttm_s']:>7.0f} "
@@ -94,7 +94,9 @@ def text(tables: Tables) -> str:
     for row in tables["summary"]:
         if row["policy"] == NONE:
             unseen = f"; {row['unseen']} left out: their fault was not seen" if row["unseen"] else ""
-            lines.append(f"{row['kind']}: {row['pairs']} pairs, in {row['cases']} the alarm sounded{unseen}")
+            lines.append(
+                f"{row['kind']}: {row['pairs']} cases under every policy, in {row['cases']} the alarm sounded{unseen}"
+            )
     for row in tables["harm"]:
         lines.append(
             f"{row['scenario']}, {row['policy']}: {row['acted']} of {row['cases']} cases acted on, "

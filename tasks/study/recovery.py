@@ -44,6 +44,11 @@ class RecoveryTables:
         """Return in how many cases with a fault the alarm sounded where nobody acts."""
         return int(self.row(label, NONE)["cases"])
 
+    def pairs_of(self, label: str) -> int:
+        """Return how many faults every policy had, with an alarm or without."""
+        row = self.row(label, NONE)
+        return int(row.get("pairs") or row["cases"])
+
     def ratio(self, label: str, policy: str, kind: str = ALL_KINDS) -> str:
         """Return bad request-seconds against none with their interval: ``.70 [.55, .86]``."""
         return _ratio(self.row(label, policy, kind))
@@ -63,6 +68,7 @@ class RecoveryTables:
         figures = (
             ("bad request-seconds, of those without", most, _ratio(row), row["ratio"], row["ratio_high"]),
             ("MTTM, of that without", most, _time(row), row["rmst_ratio"], row["rmst_high"]),
+            ("the same until it lasts", most, _lasting(row), row.get("lasting_ratio"), row.get("lasting_high")),
             ("wrong actions", wrong, _wrong(row), share, row["wrong_high"]),
         )
         cells = ((name, f"≤ {short(goal)}", said, _met(value, high, goal)) for name, goal, said, value, high in figures)
@@ -91,11 +97,13 @@ class RecoveryTables:
         return table((*head, "until it lasts", "acted on", "wrong actions", "share of the oracle's gain"), cells)
 
     def kinds(self, label: str, *policies: str) -> str:
-        """Ratio, time and wrong actions of some policies on each kind."""
+        """Ratio, time and wrong actions of some policies on each kind; the last column: the first one's ratio over all
+        faults of the kind, with an alarm or without."""
         kinds = list(dict.fromkeys(row["kind"] for row in self.rows(label, "summary") if row["kind"] != ALL_KINDS))
         head = ["kind", "cases"]
         for policy in policies:
             head += [f"`{policy}`: ratio", "MTTM", "wrong"]
+        head.append(f"`{policies[0]}`: ratio, of all")
         return table(head, (self._of_kind(label, kind, policies) for kind in sorted(kinds)))
 
     def _of_kind(self, label: str, kind: str, policies: Iterable[str]) -> list[object]:
@@ -103,7 +111,9 @@ class RecoveryTables:
         for policy in policies:
             row = self.row(label, policy, kind)
             cells += [_ratio(row), _time(row), f"{row['wrong']} of {row['actions']}"]
-        return cells
+        first = self.row(label, policies[0], kind)
+        of_all = {name: first.get(name.replace("ratio", "ratio_all")) for name in ("ratio", "ratio_low", "ratio_high")}
+        return [*cells, f"{_ratio(of_all)} ({first['pairs']})" if "pairs" in first else _ABSENT]
 
     def pairs(self, label: str, *policies: str) -> str:
         """Bad request-seconds of some policies on each kind, with intervals where there are enough pairs."""

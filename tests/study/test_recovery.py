@@ -23,7 +23,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> RecoveryTables:
 def test_single_figures_for_sentences(tables: RecoveryTables) -> None:
     assert "made-up" in tables
     assert "absent" not in tables
-    assert tables.cases("made-up") == 4
+    assert (tables.cases("made-up"), tables.pairs_of("made-up")) == (4, 5)
     assert tables.mttm("made-up", "table:peerwise") == "40 s (.40 [.40, .40])"
     assert tables.mttm("made-up", "none") == "100 s"
     assert tables.wrong("made-up", "restart-random").startswith("1.00 [")
@@ -43,9 +43,10 @@ def test_tables(tables: RecoveryTables) -> None:
     ]
     assert "| 0.38 | 40 s (.40 [.40, .40]) | – | 4 of 4 | .00 [.00, .49] (0 of 4) |" in rows[3]
     kinds = tables.kinds("made-up", "table:peerwise", "oracle").splitlines()
-    assert kinds[0] == "| kind | cases | `table:peerwise`: ratio | MTTM | wrong | `oracle`: ratio | MTTM | wrong |"
+    head = "| kind | cases | `table:peerwise`: ratio | MTTM | wrong | `oracle`: ratio | MTTM | wrong |"
+    assert kinds[0] == f"{head} `table:peerwise`: ratio, of all |"
     assert kinds[2].startswith("| `cpu-stress` | 2 | ")
-    assert kinds[2].endswith(" | 0 of 2 |")
+    assert kinds[2].endswith(" | 0 of 2 | .37 (3) |")
     assert "| `restart-random` | surge | 1 | 1.00 [.21, 1.00] (1 of 1) |" in tables.harm("made-up")
     assert tables.plain("made-up", "refused", "guard", "would_be_wrong").splitlines()[0] == "| guard | would be wrong |"
     pairs = tables.pairs("made-up", "table:peerwise").splitlines()
@@ -53,7 +54,8 @@ def test_tables(tables: RecoveryTables) -> None:
     assert re.match(r"\| `all faults` \| 4 \| `table:peerwise` \| 6\.5 \| \.35 \[\.\d+, \.\d+\] \|", pairs[-1])
     goals = tables.goals("made-up", "table:peerwise").splitlines()
     assert goals[3] == "| MTTM, of that without | ≤ .50 | 40 s (.40 [.40, .40]) | surely |"
-    assert goals[4] == "| wrong actions | ≤ .05 | .00 [.00, .49] (0 of 4) | yes, its interval not |"
+    assert goals[4] == "| the same until it lasts | ≤ .50 | – | – |"
+    assert goals[5] == "| wrong actions | ≤ .05 | .00 [.00, .49] (0 of 4) | yes, its interval not |"
     assert tables.goals("made-up", "restart-random").count("**no**") == 3
     assert tables.plain("made-up", "windows") == "*No such case.*"
 
