@@ -46,7 +46,7 @@ AUTOMATIC = "__auto"
 LEGENDS = {"service": "{{service}}", "pod": "{{pod}}", "gpu": "{{pod}} {{UUID}}", "callee": AUTOMATIC}
 _LABEL = re.compile(r"{{(\w+)}}")
 SHARED_CROSSHAIR = 1
-HUES, SHADES = ("green", "yellow", "blue", "orange"), ("", "dark-", "super-light-")
+HUES, SHADES = ("green", "yellow", "blue", "orange"), ("", "super-light-", "dark-")
 COLOURS = tuple(f"{shade}{hue}" for shade in SHADES for hue in HUES)
 """Grafana's names of the colours of services, or pods. Red and purple are left to what is marked."""
 
@@ -167,7 +167,7 @@ def _chart(
                 f"{{{{{name}}}}}" for name in scope.by if name.removeprefix(EXPORTED) != "namespace"
             )
             queries.setdefault((scope, legend), []).append(expression)
-            names |= {_LABEL.sub(lambda found, of=labels: of.get(found[1], ""), legend) for labels in answers}
+            names |= {_legend(legend, labels) for labels in answers}
     targets = tuple(
         {
             "refId": _letters(number),
@@ -178,6 +178,10 @@ def _chart(
         for number, ((_, legend), found) in enumerate(queries.items())
     )
     return _Chart(metric, targets, frozenset(names) - {AUTOMATIC})
+
+
+def _legend(form: str, labels: Mapping[str, str]) -> str:
+    return _LABEL.sub(lambda found: labels.get(found[1], ""), form)
 
 
 def _colours(names: Iterable[str]) -> Mapping[str, str]:
