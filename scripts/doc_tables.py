@@ -43,7 +43,9 @@ def with_faults(page: str) -> str:
 
 
 def with_actions(page: str) -> str:
-    page = with_table(page, actions, "action", "what it changes", "way back", "needs", "roles", "local", "Kubernetes")
+    page = with_table(
+        page, actions, "action", "what it changes", "way back", "needs", "roles", "local", "Kubernetes", "simulated"
+    )
     return with_table(page, treatments, "kind", "first", "second", "third", "never cured by")
 
 
@@ -113,8 +115,9 @@ def actions() -> Iterator[tuple[str, ...]]:
     """Yield a row per action."""
     for each in list_actions():
         if ACTIONS.origin(each.name).is_ours:
-            can = ("yes" if each.executor(backend) else "–" for backend in ("local", "kubernetes"))
-            yield f"`{each.name}`", each.summary, each.undo, each.needs, _names(each.roles), *can
+            can = [each.executor(backend) is not None for backend in ("local", "kubernetes")]
+            able = ("yes" if yes else "–" for yes in (*can, "simulated" in each.made_by))
+            yield f"`{each.name}`", each.summary, each.undo, each.needs, _names(each.roles), *able
 
 
 def treatments() -> Iterator[tuple[str, ...]]:

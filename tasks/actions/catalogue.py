@@ -46,6 +46,11 @@ class ActionKind:
         others = {name for name, backend in BACKENDS.all().items() if self.name in backend.actions().executors}
         return (*self.executors, *sorted(others - set(self.executors)))
 
+    @property
+    def made_by(self) -> tuple[str, ...]:
+        """Backends that carry it out within the cases that they make."""
+        return tuple(name for name in sorted(BACKENDS.all()) if self.name in actions_on(name).in_cases)
+
     def executor(self, backend: str) -> type[ActionExecutor[Any]] | None:
         """Return the backend's executor; None when it has none."""
         return self.executors.get(backend) or actions_on(backend).executors.get(self.name)

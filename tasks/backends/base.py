@@ -95,10 +95,12 @@ class CaseOrder:
 @dataclass(frozen=True)
 class ActionSupport:
     """A backend's support for actions. ``executors``: action -> executor, for actions whose own file does not name the
-    backend. ``refused``: action -> why this backend cannot carry it out, for people."""
+    backend. ``refused``: action -> why this backend cannot carry it out, for people. ``in_cases``: actions that it
+    carries out within the cases that it makes, where no live stack is."""
 
     executors: Mapping[str, type[ActionExecutor[Any]]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    in_cases: Collection[str] = ()
 
 
 @dataclass(frozen=True)

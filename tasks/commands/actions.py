@@ -23,6 +23,7 @@ def actions(as_json: AsJson = False) -> None:
             "needs": each.needs,
             "roles": sorted(each.roles),
             "backends": list(each.backends),
+            "in_cases_of": list(each.made_by),
             "cures": dict(sorted(each.cures.items())),
             "never": sorted(each.never),
         }
@@ -33,7 +34,8 @@ def actions(as_json: AsJson = False) -> None:
         typer.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        where = ", ".join(row["backends"]) or "no backend"
+        computed = [f"{name} in `rcarena remediate`" for name in row["in_cases_of"]]
+        where = ", ".join([*row["backends"], *computed]) or "no backend"
         typer.echo(f"{row['action']} ({where}; on {', '.join(row['roles'])}): {row['summary']}")
         typer.echo(f"    undo: {row['undo']}")
         typer.echo(f"    needs: {row['needs']}")

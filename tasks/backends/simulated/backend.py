@@ -53,7 +53,7 @@ class SimulatedBackend(Backend[SimulatedDeployParams]):
         from tasks.backends.simulated.patient import RENEWS
 
         no_stack = "its cases are computed; `rcarena remediate` acts in them"
-        return ActionSupport(refused=dict.fromkeys(RENEWS, no_stack))
+        return ActionSupport(refused=dict.fromkeys(RENEWS, no_stack), in_cases=frozenset(RENEWS))
 
     @classmethod
     def faults(cls) -> FaultSupport:
