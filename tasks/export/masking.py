@@ -18,13 +18,17 @@ from tasks.case import SIGNALS, SignalName, as_signal
 
 MASK: Final = "(masked)"
 
+_SPEAKER: Final = r"user|human|assistant"
 _KEY: Final = (
-    r"(?:(?:prompt|generated|input|output|reasoning|delta|raw|user|system|full|negative|chat|engine|encoder|decoder"
+    r"(?:(?:(?:prompt|generated|input|output|reasoning|delta|raw|user|system|full|negative|chat|engine|encoder|decoder"
     r"|rendered|formatted|request|response|model|assistant|text)_)?"
     r"(?:prompts?|messages|contents?|texts?|inputs?|outputs?|completions?)(?:_\d{1,2})?"
+    rf"|(?:last[_ ]|latest[_ ])?(?:{_SPEAKER}|chat)[_ ]messages?)"
 )
+_ASKED: Final = r"(?:\w{1,20}[_ ])?(?:prompts?|questions?|instructions?|query|queries|utterances?|thinking|reasoning)"
 _QUOTED_KEY: Final = (
-    r"stop|bad_words|reasoning|refusal|arguments|query|queries|documents?|questions?|instructions?|input_value"
+    r"(?:stop|bad_words|reasoning|thinking|refusal|arguments|query|queries|documents?|questions?|instructions?|input_value"
+    r"|system|suffix|function_call|functions|utterances?|transcripts?|(?:chat_)?history|conversations?)"
 )
 """What holds text of users only where it stands in quotes; ``input_value``: of pydantic's errors."""
 _IDS: Final = r"(?:(?:prompt|generated|input|output)_(?:token_)?ids|token_ids)"
@@ -43,37 +47,57 @@ _NUMBERS: Final = (
     r"(?:tensor\(|array\((?:'\w',\s*)?)?"
     rf"(?:\[(?:{_FIGURES}|\[(?:{_FIGURES}|\[{_FIGURES}*\])*\])*\]|\[(?:{_FIGURES}|[\[\]])*|\(\s*\d{_FIGURES}*)"
 )
+_VALUE: Final = rf"(?:[bru]?(?:{_QUOTED})|{_STRINGS}|[\[{{].*)"
+_SCHEMA: Final = r"structured_outputs|guided_decoding|response_format|extra_args|tools"
+_ROLE: Final = rf"\\*['\"]?(?:{_SPEAKER}|tool|function)\b"
+_ENCODED_QUOTE: Final = r"(?:\\+x2[27]|\\+u002[27]|&quot;|&#3[49];|%2[27])"
+"""A quote as NGINX writes it into a log, as JSON may, as HTML and as a URL."""
 _IN_QUERY: Final = r"""(?is)([?&](?:prompt|text|input|inputs|query|q|messages))(=)[^\s&'"#\\]*"""
 PROMPTS_IN_LOGS: Final = (
     rf"(?is)\b({_KEY})({_SEPARATOR})(?:[bru]?(?:{_QUOTED})|{_STRINGS}|[\[{{].*|\(\s*\\*['\"\[{{].*)",
     rf"(?is)\b({_IDS})({_SEPARATOR}){_NUMBERS}",
     _IN_QUERY,
-    rf"(?is)\b({_QUOTED_KEY})({_SEPARATOR})(?:[bru]?(?:{_QUOTED})|{_STRINGS}|[\[{{].*)",
-    rf"(?is)\b(structured_outputs|guided_decoding|response_format|extra_args|tools)({_SEPARATOR})(?:\w+\(|\\*['\"\[{{]).*",
+    rf"(?is)\b({_QUOTED_KEY})({_SEPARATOR}){_VALUE}",
+    rf"(?is)\b({_ASKED}(?:\s(?:is|was|text|string))?)(\s+)[bru]?(?:{_QUOTED})",
+    rf"(?is)(\brole{_SEPARATOR}{_ROLE}.*?\bmessage)({_SEPARATOR}){_VALUE}",
+    rf"(?is)\b(message)({_SEPARATOR})[bru]?(?:{_QUOTED})[,\s]*\\*['\"]?role{_SEPARATOR}{_ROLE}.*",
+    rf"(?is)((?:\b|22|27)(?:{_KEY}|{_QUOTED_KEY}|{_SCHEMA}))({_ENCODED_QUOTE}\s*(?::|=|%3A|%3D)).*",
+    r"(?s)\b(User|Human|Assistant)(:\s).*",
+    rf"(?is)\b({_SCHEMA})({_SEPARATOR})(?:\w+\(|\\*['\"\[{{]).*",
     r"(?is)(<[|｜][^<>|｜]{1,40}[|｜]>|<(?:start_of_turn|\w*bos\w*)>|\[/?INST\])().*",
 )
 """Places where engines and servers print what a user asked and what was answered, such as vLLM's ``Received request
 …: prompt: '…'`` and ``Generated response …: output: '…'``, and SGLang's ``text='…'``. Key and separator stay. A list
 or an object that holds more than plain texts is hidden with all that follows it, and so is all that follows the first
-marker of a chat template."""
+marker of a chat template, and the first ``User:`` of a dialogue. ``message`` alone is what errors are called: it is
+hidden beside a ``role`` only."""
 
 _PLAIN_KEY: Final = (
-    rf"\b{_KEY}(?:\s?(?:\[\w{{0,8}}\]|\([^()\n]{{0,40}}\)|\#?\d{{1,9}}|text|string))?"
-    r"""\\*['"]?\s*(?:[:=]>?|->)\s*"""
+    rf"\b(?:{_KEY}(?:\s?(?:\[\w{{0,8}}\]|\([^()\n]{{0,40}}\)|\#?\d{{1,9}}|text|string))?"
+    rf"|{_ASKED}(?:\s(?:received|for|from|of|is|was|by)\b[\w .\#-]{{0,40}})?)"
+    r"""\\*['"]?\s*(?:[:=]>?|->|\s-\s)\s*"""
 )
 _FIELD: Final = r"""\\*['"]?[\w.-]+\\*['"]?\s*[:=]"""
-_OVER: Final = (
-    r"""(?:\s*[)\]}>]|\\*['"])*"""
-    rf"""(?:\s*(?:[.,]\s*)?\Z|\s*[,&|;]\s*(?:{_FIELD}|\\*['"]?[{{\[])|\s+[\w.-]+=|\s+HTTP/)"""
+_CLOSED: Final = r"""(?:\s*[)\]}>]|\\*['"])*"""
+_BETWEEN: Final = r"(?:\s*[,&|;]\s*|\s+)"
+_NUMBER: Final = r"[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?:\s?(?:%|tokens?|chars|bytes|[kmg]i?b|[mu]?s\b))?"
+_NOTHING: Final = r"\(masked\)|none|null|true|false"
+_KNOWN: Final = (
+    r"(?:\w+_)?(?:reason|status|state|code|model|engine|id|lora_request|params|priority|level|kind|type|node|rank|worker"
+    r"|replica|method|path|url|host|port|latency|duration|time|finished|stream)"
 )
-_SAFE: Final = (
-    r"(?:\(masked\)|none|null|true|false"
-    r"|[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?:\s?(?:%|tokens?|chars|bytes|[kmg]i?b|[mu]?s\b))?)"
+"""Fields whose values are no text of users."""
+_NEXT: Final = (
+    rf"{_CLOSED}{_BETWEEN}\\*['\"]?(?:{_KNOWN}\\*['\"]?\s*[:=]\s*\\*['\"]?[\w./:%+#@-]+"
+    rf"|[\w.-]+(?:\s[\w.-]+)?\\*['\"]?\s*[:=]\s*\\*['\"]?[\[{{(]?(?:{_NOTHING}|{_NUMBER}))"
 )
-_PLAIN: Final = re.compile(rf"(?ais)({_PLAIN_KEY})(?!\\*['\"]?{_SAFE}{_OVER})\S.*")
+_OVER: Final = rf"{_CLOSED}(?:\s*(?:[.,]\s*)?\Z|\s*[,&|;]\s*(?:{_FIELD}|\\*['\"]?[{{\[])|\s+[\w.-]+=|\s+HTTP/)"
+_OVER_NUMBER: Final = rf"(?:{_NEXT}){{0,60}}{_CLOSED}\s*(?:[.,]?\s*\Z|HTTP/)"
+_PLAIN: Final = re.compile(rf"(?ais)({_PLAIN_KEY})(?!\\*['\"]?(?:(?:{_NOTHING}){_OVER}|{_NUMBER}{_OVER_NUMBER}))\S.*")
 _MAY_BE_PLAIN: Final = rf"(?is){_PLAIN_KEY}\S"
 """Text without quotes (``prompt: hello``). Nothing says where it ends, so all of the line after the key is hidden,
-unless that is a number, None or a mask and then the end or a further key: ``prompt: 1) hello`` is text."""
+unless that is None or a mask and then the end or a further key, or a number and then nothing but further numbers:
+``prompt: 1) hello`` is text, and so is ``prompt: 5, Name: hello``."""
 
 _ATTRIBUTE: Final = (
     r"gen_ai\.(?:prompt|completion|content|input|output|system_instructions|tool\.(?:call\.(?:arguments|result)|definitions)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import pyarrow as pa
@@ -83,6 +84,16 @@ def test_no_log_line_holds_what_was_asked_or_answered(form: str, text: str) -> N
         ("a <｜User｜>hello", f"a <｜User｜>{MASK}"),
         ("engine_prompt: hello", f"engine_prompt: {MASK}"),
         ("POST /generate?n=1&prompt=a%20b HTTP/1.1", f"POST /generate?n=1&prompt={MASK} HTTP/1.1"),
+        ("prompt: 5, Name: hello", f"prompt: {MASK}"),
+        ("prompt: 5, n: 3, reason: it is so", f"prompt: {MASK}"),
+        ('The prompt "hello" is refused', f"The prompt {MASK} is refused"),
+        ("INFO 11-30 10:00:00 [x.py:3] User: hello\nAssistant: hi", f"INFO 11-30 10:00:00 [x.py:3] User: {MASK}"),
+        ("prompt for request 12: hello", f"prompt for request 12: {MASK}"),
+        (
+            '"POST / HTTP/1.1" 200 "{\\x22prompt\\x22:\\x22hello\\x22}"',
+            f'"POST / HTTP/1.1" 200 "{{\\x22prompt\\x22:{MASK}',
+        ),
+        ("body=%7B%22prompt%22%3A%22hello%22%7D", f"body=%7B%22prompt%22%3A{MASK}"),
     ],
 )
 def test_the_rest_of_a_line_stays(line: str, expected: str) -> None:
@@ -102,10 +113,89 @@ def test_the_rest_of_a_line_stays(line: str, expected: str) -> None:
         '{"content": null, "n": 2}',
         "POST /v1/chat/completions 200 12.5ms",
         "The prompt (5000 tokens) is too long",
+        "The decoder prompt (length 600) is longer than the maximum model length of 512.",
+        "level=error message='connection refused' code=5",
+        '{"level":"error","message":"upstream timed out","status":504}',
+        "message: 'no answer', role: 'replica'",
+        "prompt_tokens=12 completion_tokens=20 total_tokens=32",
+        "Finished request cmpl-1: prompt: 12 tokens, output: 20 tokens, finish_reason: stop",
+        '{"event":"done","prompt":5,"output":7,"status":"ok","path":"/v1/completions"}',
+        "ERROR: message queue is full; user: root; illegal instruction (core dumped)",
+        "raise UserError: quota exceeded",
+        "Prompt cache hit rate: 12.5%, input queue length: 5",
     ],
 )
 def test_other_lines_stay(line: str) -> None:
     assert hidden(line) == [line]
+
+
+FURTHER = (
+    'prompt "{}"',
+    "user prompt is '{}'",
+    "message='{}' role='user'",
+    "role: assistant, message: '{}'",
+    "user_message: {}",
+    "last user message: {}",
+    "### Instruction: {}",
+    "Human: {}",
+    "prompt: 5, Name: {}",
+    "prompt=3 name={}",
+    "Processing query: {}",
+    "chat_history=[('{}', 'x')]",
+    "[INST] {} [/INST]",
+)
+WORD = st.text(st.characters(codec="utf-8", exclude_characters="'\"\\\r\n"), max_size=12)
+
+
+@settings(max_examples=8, deadline=None)
+@given(before=WORD, after=WORD)
+@pytest.mark.parametrize("form", FURTHER)
+def test_further_ways_to_print_a_prompt(form: str, before: str, after: str) -> None:
+    line = form.format(f"so {before} {SECRET} {after}")
+    found = hidden(line, f"INFO [x.py:3] {line}", f"x\n{line}")
+    assert all(SECRET not in each for each in found), line
+    assert hidden(*found) == found
+
+
+BODY = {
+    "model": "toy",
+    "messages": [
+        {"role": "system", "content": SECRET},
+        {"content": [{"type": "text", "text": SECRET}], "role": "user"},
+    ],
+    "prompt": [SECRET, "b"],
+    "system": SECRET,
+    "suffix": SECRET,
+    "tools": [{"type": "function", "function": {"name": "f", "description": SECRET}}],
+    "stop": [SECRET],
+    "temperature": 0.5,
+    "stream": True,
+}
+ENCODINGS = {
+    "JSON": lambda text: text,
+    "NGINX": lambda text: text.replace('"', "\\x22"),
+    "JSON in JSON": json.dumps,
+    "\\u0022": lambda text: text.replace('"', "\\u0022"),
+    "HTML": lambda text: text.replace('"', "&quot;"),
+    "URL": quote,
+}
+
+
+@settings(max_examples=12, deadline=None)
+@given(keys=st.lists(st.sampled_from(sorted(BODY)), min_size=1, unique=True), compact=st.booleans())
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_bodies_of_requests_in_any_order(encoding: str, keys: list[str], compact: bool) -> None:
+    body = json.dumps({key: BODY[key] for key in keys}, separators=(",", ":") if compact else None)
+    line = f"request body: {ENCODINGS[encoding](body)}"
+    (found,) = hidden(line)
+    assert SECRET not in found, line
+    if set(keys) <= {"model", "temperature", "stream"}:
+        assert found == line
+
+
+def test_a_long_line_takes_no_longer_than_it_must() -> None:
+    lines = ["prompt: 5" + end * 2000 + " y" for end in (", a: 1", " a=1", ", model: x)))", " a b", "(", " prompt for")]
+    assert all(len(each) < 200 for each in hidden(*lines))
 
 
 WORDS = st.lists(

@@ -108,8 +108,8 @@ def look_at_pods(cluster: Cluster) -> Finding:
     remarks = [f"not used: {', '.join(sorted(others))}"] if others else []
     url = _gateway_url(cluster, components, pods, services)
     everywhere = _services_everywhere(cluster)
-    found = unique_names(_by_role(components))
-    return Finding(kinds, found, tuple(remarks), url, _prometheus_url(everywhere), _traces(everywhere))
+    named = unique_names(_by_role(components))
+    return Finding(kinds, named, tuple(remarks), url, _prometheus_url(everywhere), _traces(everywhere))
 
 
 def _by_role(components: list[Component]) -> list[Component]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar, Unpack
@@ -152,7 +152,7 @@ class SearchServer(TraceServer):
         seen: set[str],
         deadline: float,
         left_out: LeftOut,
-    ) -> Iterator[Row]:
+    ) -> Generator[Row, None, bool]:
         """Yield the spans of traces of ``services`` in a part; a generator that returns whether that was all.
 
         Args:

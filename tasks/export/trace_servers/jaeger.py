@@ -7,7 +7,7 @@ in microseconds, tags with types, processes beside the spans).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from tasks.export.sources.http import SourceError, one_line
@@ -38,7 +38,7 @@ class Jaeger(SearchServer):
         seen: set[str],
         deadline: float,
         left_out: LeftOut,
-    ) -> Iterator[Row]:
+    ) -> Generator[Row, None, bool]:
         full = False
         reader = SpanReader(wanted, self.title, left_out)
         for service in services:

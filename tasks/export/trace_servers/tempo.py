@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Unpack
 
@@ -31,7 +31,8 @@ class Tempo(SearchServer):
     title = "Tempo"
 
     def __init__(self, url: str, **reading: Unpack[Reading]) -> None:
-        super().__init__(url, **{"connections": AT_ONCE, **reading})
+        reading.setdefault("connections", AT_ONCE)
+        super().__init__(url, **reading)
 
     def services(self, wanted: SpanFilter) -> list[str]:
         document = self._get("/api/v2/search/tag/resource.service.name/values", {}, wanted.from_ns, wanted.to_ns)
@@ -49,7 +50,7 @@ class Tempo(SearchServer):
         seen: set[str],
         deadline: float,
         left_out: LeftOut,
-    ) -> Iterator[Row]:
+    ) -> Generator[Row, None, bool]:
         found: dict[str, None] = {}
         full = False
         for query in queries_of(services):
