@@ -39,10 +39,11 @@ NO_TELEMETRY_YET = "deploy.prometheus.url could not be guessed: give --prometheu
 @dataclass(frozen=True)
 class Coverage:
     """``filled``: metric -> (series, services that have it); ``lacking``: metric -> (services, series that would fill
-    it)."""
+    it); ``silent``: lacking metric -> series that are there, but without a value, such as a mean over no request."""
 
     filled: Mapping[str, tuple[str, tuple[str, ...]]]
     lacking: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    silent: Mapping[str, tuple[str, ...]]
 
 
 def propose(order: Attachment) -> Answer:
@@ -98,6 +99,7 @@ def propose(order: Attachment) -> Answer:
             "checks": [vars(check) for check in checks],
             "filled": {name: list(found) for name, found in coverage.filled.items()} if coverage else None,
             "lacking": {name: list(found) for name, found in coverage.lacking.items()} if coverage else None,
+            "silent": {name: list(found) for name, found in coverage.silent.items()} if coverage else None,
             "params": document,
             "file": _file(document, seen),
         },
@@ -207,7 +209,8 @@ def _coverage(live: AttachedStack, interval_s: float) -> Coverage:
         series = [_series_of(metric, source, names) for source in dict.fromkeys(of["source"])]
         filled[metric] = (" or ".join(series), tuple(sorted(set(of["service"]))))
     every = missing_metrics(set(pairs[["metric", "service"]].itertuples(index=False, name=None)), roles, "labelled")
-    lacking = {}
+    lacking: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    silent: dict[str, tuple[str, ...]] = {}
     for spec in METRIC_MAP:
         if spec.name in filled and spec.name not in every:
             continue
@@ -217,7 +220,9 @@ def _coverage(live: AttachedStack, interval_s: float) -> Coverage:
         )
         if services and spec.name not in filled:
             lacking[spec.name] = (services, wanted)
-    return Coverage(filled, lacking)
+            if there := tuple(name for name in wanted if name in names):
+                silent[spec.name] = there
+    return Coverage(filled, lacking, silent)
 
 
 def _names(candidate: Candidate) -> tuple[str, ...]:
@@ -269,6 +274,9 @@ def _text(
         if coverage.lacking:
             lines.append("not filled:")
         for metric, (_, series) in coverage.lacking.items():
+            if metric in coverage.silent:
+                lines.append(f"  {metric:<30} {coverage.silent[metric][0]} has no value yet: no request?")
+                continue
             notes = list(dict.fromkeys(NOTES[name] for name in series if name in NOTES))
             needs = f"needs {', or '.join(series[:4])}{' …' * (len(series) > 4)}" if series else "needs spans"
             lines.append(f"  {metric:<30} {needs}" + (f" ({notes[0]})" if notes else ""))

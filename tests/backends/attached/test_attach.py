@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,17 @@ def test_pods_and_their_series_meet(
     plain = next(each for each in DEPLOYMENTS if each.kind == "plain pods")
     put_all(cluster, plain.objects)
     pods = [each["metadata"]["name"] for each in plain.objects if each["kind"] == "Pod"]
+    first_token = "vllm:time_to_first_token_seconds"
+    idle = replace(families.VLLM, histograms={**families.VLLM.histograms, first_token: (0, 0.1)})
     engines = [{"namespace": "serving", "pod": name} for name in pods if name.startswith("llama")]
     url = start_prometheus(
-        recent([(family, labels, 1.0) for labels in engines for family in (families.VLLM, families.CADVISOR)])
+        recent([(family, labels, 1.0) for labels in engines for family in (idle, families.CADVISOR)])
     )
     found = attach("-n", "serving", "--prometheus", url)
     assert found["filled"]["requests_running"] == ["vllm:num_requests_running", ["llama-0", "llama-1", "llama-2"]]
     assert found["filled"]["cpu_usage"][0] == "container_cpu_usage_seconds_total"
-    assert "gpu_power" in found["lacking"]
+    assert {"gpu_power", "ttft_mean"} <= found["lacking"].keys()
+    assert found["silent"] == {"ttft_mean": [f"{first_token}_sum", f"{first_token}_count"]}
     assert found["params"]["deploy"]["scrape_interval_s"] == STEP_S
     verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
     assert (verdicts["clock"], verdicts["services"]) == ("ok", "warning")
