@@ -84,6 +84,15 @@ def test_commands_of_a_campaign_take_its_parameters_and_its_workspace(command: s
         "benchmark a=tests --as-is --workers 2": "--workers",
         "import petshop tests --service ray-head": "--service",
         "inject cpu-stress ray-head --recover": "--recover",
+        "remediate --finished --workers 2": "--workers",
+        "remediate --case c --json": "--json",
+        "study --as-is --workers 2": "--workers",
+        "act eject ray-replicas-0 --undo --dry-run": "--dry-run",
+        "collect --workers 2": "--workers",
+        "load --url http://h --model m --out o --fault-start 5": "--fault-start",
+        "attach --prometheus http://h --context c": "--context",
+        "attach --prometheus http://h --password-env P": "--password-env",
+        "dashboard --token-file t": "--token-file",
     }.items(),
 )
 def test_an_option_that_would_be_ignored_is_refused(command: str, option: str) -> None:

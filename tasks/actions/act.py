@@ -123,12 +123,17 @@ def refusal(runtime: Runtime, action: str, target: str) -> str | None:
         return str(error)
 
 
-def _checked(runtime: Runtime, action: str, target: str) -> ActionKind:
-    """Return the action. Raises ActionRefusedError when this stack cannot have it."""
+def known_action(action: str) -> ActionKind:
+    """Return the action of this name. Raises ActionRefusedError: there is none, or its package cannot be used."""
     try:
-        kind = find_action(action)
+        return find_action(action)
     except (KeyError, PluginError) as error:
         raise ActionRefusedError(str(error.args[0])) from error
+
+
+def _checked(runtime: Runtime, action: str, target: str) -> ActionKind:
+    """Return the action. Raises ActionRefusedError when this stack cannot have it."""
+    kind = known_action(action)
     roles = {service.name: service.role for service in runtime.services}
     if target not in roles:
         raise ActionRefusedError(f"unknown service '{target}'; {suggest(target, roles)}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tasks.commands.options import StackIndex, WorkspaceDir, workspace_at
+from tasks.errors import ParamsError
 from tasks.workspace import DEFAULT_WORKSPACE
 
 
@@ -27,11 +28,14 @@ def act(
     import time
 
     from tasks.actions.act import act as carry_out
-    from tasks.actions.act import refusal, undo_action
+    from tasks.actions.act import known_action, refusal, undo_action
     from tasks.actions.errors import ActionRefusedError
     from tasks.backends import running
     from tasks.console import Console
 
+    if undo and (case or dry_run):
+        raise ParamsError(["--undo: not with --case or --dry-run"])
+    known_action(action)
     place, console = workspace_at(workspace).on(stack), Console()
     if undo:
         done = undo_action(place, action, target)

@@ -65,6 +65,10 @@ def attach(
 
     if kubernetes and namespace is None:
         raise ParamsError(["--namespace: is needed with --kubernetes"])
+    if context is not None and namespace is None:
+        raise ParamsError(["--context: needs --namespace"])
+    if (password_file or password_env) and not user:
+        raise ParamsError(["--password-file, --password-env: need --user"])
     if out.exists():
         raise ParamsError([f"--out: {out} exists; give another name or remove it"])
     kind, equals, url = (traces or "").partition("=")

@@ -77,7 +77,7 @@ def diagnose(
         _watch(watch, alerts, method or [], (remediate, act), stack, params, workspace)
         return
     from tasks.console import Console
-    from tasks.diagnose.diagnose import NoChange, Question
+    from tasks.diagnose.diagnose import NoChange, Question, check_methods
     from tasks.diagnose.diagnose import diagnose as answer
     from tasks.diagnose.errors import DiagnoseError
     from tasks.diagnose.incidents import prune
@@ -93,6 +93,7 @@ def diagnose(
         not_before=None if after is None else moment(after, "--after"),
         alerts=() if alerts_of is None else ALERTS.validate_json(alerts_of.read_bytes()),
     )
+    check_methods(question.methods, checked)
     busy = DiagnoseError(f"another diagnosis is under way in {place.root}")
     with FileLock(place.root / ".diagnose.lock", busy, timeout_s=WAIT_S):
         recording = _recording(case, checked, one_stack(checked, place, stack))

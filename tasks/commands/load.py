@@ -57,6 +57,8 @@ def load(
         raise ParamsError([f"--url: {problem}"])
     if api_key_env is not None and api_key_file is not None:
         raise ParamsError(["give --api-key-env or --api-key-file, not both"])
+    if fault_start is not None and not (checked.load.shapes or checked.load.long_prompts):
+        raise ParamsError(["--fault-start: load has neither shapes nor long_prompts, which count from there"])
     api_key = ApiKey.of_variable(api_key_env) if api_key_env is not None else None
     api_key = ApiKey.of_file(api_key_file) if api_key_file is not None else api_key
     asked = checked.load if ignore_eos is None else checked.load.model_copy(update={"ignore_eos": ignore_eos})
@@ -72,6 +74,7 @@ def load(
         )
     except ValidationError as error:
         raise ParamsError(validation_problems(error, LoadSpec)) from error
+    out.parent.mkdir(parents=True, exist_ok=True)
     record = record_requests(spec, out, api_key=api_key)
     console.say(
         f"{record.requests} requests, {record.failed} failed, send lag p99 {record.send_lag_p99_ms or 0:.1f} ms: "

@@ -37,6 +37,10 @@ def remediate(
     from tasks.remediate.experiment import finished_rows, run_experiment
     from tasks.remediate.stage import publish, publish_nothing, text
 
+    if case and (limit is not None or as_json):
+        raise ParamsError(["--case: not with --cases, nor with --json, as it makes no tables"])
+    if finished and (case or limit is not None or keep_stack or workers != 1):
+        raise ParamsError(["--finished: not with --case, --cases, --keep-stack or --workers, as it runs nothing"])
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
     if if_enabled and not checked.remediate.enabled:
         if not case:
@@ -45,13 +49,13 @@ def remediate(
         return
     say = (lambda line: None) if as_json else console.say
     if case:
-        if limit is not None:
-            raise ParamsError(["--case and --cases: give one of them"])
         planned_cases(checked, case)
         run_experiment(checked, place, workers, say, cases=case, keep_stack=keep_stack)
         return
     if finished:
         rows = finished_rows(checked, place)
+        if not rows:
+            raise ParamsError([f"--finished: no case has run under every policy in {place.episodes}"])
     else:
         rows = run_experiment(checked, place, workers, say, limit, keep_stack=keep_stack)
     found = publish(rows, place.remediation, checked.score)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tasks.commands.options import ParamsFile
+from tasks.errors import ParamsError
 from tasks.params import DEFAULT_PARAMS_FILE, load_params
 from tasks.workspace import DEFAULT_WORKSPACE
 
@@ -40,6 +41,8 @@ def study(
     from tasks.study.plan import read_study
     from tasks.study.run import score_study
 
+    if as_is and workers is not None:
+        raise ParamsError(["--workers: not with --as-is, which runs nothing"])
     console, base = Console(), load_params(params).score
     planned = read_study(file, base)
     if not as_is:

@@ -123,7 +123,7 @@ def diagnose(
 
 
 def check_methods(methods: tuple[str, ...], params: Params) -> None:
-    """Raises ParamsError: an unknown method."""
+    """Raises ParamsError: a method is unknown, or cannot be used."""
     if problems := validate_methods(methods, params.diagnose.profile):
         raise ParamsError([problem.replace("score.methods", "--method") for problem in problems])
 
