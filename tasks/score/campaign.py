@@ -252,5 +252,6 @@ def _result(run: _Run, params: ScoreParams, out_dir: Path) -> tuple[ScoreResult,
         failures=sum(pair.result.status != "ok" for pair in pairs),
         kept=run.kept,
         levels=tuple(sorted(run.levels, key=LEVELS.index)),
+        simulated=any(case.record.stack.simulated for case in run.cases.values()),
     )
     return result, pairs

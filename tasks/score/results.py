@@ -31,6 +31,7 @@ _SET_COLUMNS = {
     "order": "order",
 }
 _ALARM_COLUMNS = ("false alarms", "per h")
+SIMULATED = "simulated: these cases were computed, no stack ran"
 _POLICY = (
     "scores take each list as given: what it leaves out is not found; 'Avg@5 tail' puts that behind the list in random "
     "order; 'macro': mean over strata of difficulty; in brackets: orders drawn at random"
@@ -74,7 +75,7 @@ class ScoreResult:
 
     ``parameters``: each method's parameters. ``costs``: each method's seconds and memory. ``kept``: how many rankings
     were kept from an earlier run. ``levels``: how the processes that ran methods were confined
-    (:mod:`tasks.rca.run.sandbox`), strongest first.
+    (:mod:`tasks.rca.run.sandbox`), strongest first. ``simulated``: the cases were computed.
     """
 
     out_dir: Path
@@ -99,12 +100,15 @@ class ScoreResult:
     failures: int
     kept: int
     levels: tuple[Level, ...] = ()
+    simulated: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Return what is not in the scores, and why, and which methods are beyond the paper's, one line each."""
         beyond = self.rankings.loc[self.rankings["beyond"], "method"].drop_duplicates()
-        lines = [f"beyond the 24 of arXiv 2603.02057: {', '.join(beyond)}"] if len(beyond) else []
+        lines = [SIMULATED] if self.simulated else []
+        if len(beyond):
+            lines.append(f"beyond the 24 of arXiv 2603.02057: {', '.join(beyond)}")
         lines += _left_out(self.truths)
         if incidents := [truth.case for truth in self.truths if truth.incident]:
             lines.append(f"labelled by people, confirmed by no probe: {_some(incidents)}")

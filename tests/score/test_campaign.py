@@ -15,6 +15,8 @@ from tasks.score.accuracy import SCORES
 from tasks.score.campaign import ScoreResult, score_campaign, validate_score_params
 from tasks.score.errors import ScoreError
 from tasks.score.files import TABLES
+from tasks.score.results import SIMULATED
+from tests.copies import copied
 from tests.rca import misbehaving  # noqa: F401 (registers its methods)
 from tests.rca.views import score_params
 from tests.score.processes import InThisProcess, contents, scoring
@@ -308,6 +310,21 @@ def test_progress_counts_every_pair(cases_dir: Path, tmp_path: Path) -> None:
 def test_no_case_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ScoreError, match="no finished case to score"):
         score_campaign(tmp_path, score_params(), tmp_path / "out")
+
+
+def test_simulated_cases_are_called_so_and_never_scored_beside_recorded_ones(tmp_path: Path) -> None:
+    case = synthetic_case(tmp_path / "recorded", "c0")
+    synthetic_case(tmp_path / "both", "c1")
+    stack = case.record.stack.model_copy(update={"simulated": True})
+    computed = case.record.model_copy(update={"stack": stack})
+    for folder in ("simulated", "both"):
+        copied(case, computed, cases_dir=tmp_path / folder)
+    params = score_params(methods=["nsigma"])
+    for folder, said in (("recorded", False), ("simulated", True)):
+        found = score_campaign(tmp_path / folder, params, tmp_path / f"{folder}-scores", open_pool=InThisProcess)
+        assert (SIMULATED in found.score_table().notes) == said
+    with pytest.raises(ScoreError, match="1 cases are simulated and 1 recorded"):
+        score_campaign(tmp_path / "both", params, tmp_path / "out", open_pool=InThisProcess)
 
 
 def test_no_effective_case_is_a_table_that_says_so(tmp_path: Path) -> None:
