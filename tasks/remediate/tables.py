@@ -119,16 +119,13 @@ def prevented(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def windows(table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.95, seed: int = 42) -> pd.DataFrame:
     """Return the curve over the length of the evidence: rows like those of ``summary`` over all faults, with ``base``
-    (the policy) and ``evidence_s``, of every policy that was also run with another wait than the usual."""
+    (the policy) and ``evidence_s``, of every policy that was also run with another wait than the usual; of the cases
+    that ran with each."""
     bases = sorted({name.partition("@")[0] for name in table["policy"].unique() if "@" in name})
     parts = [
-        summary(
-            table[table["policy"].str.partition("@")[0].eq(base) | table["policy"].eq(NONE)],
-            samples=samples,
-            confidence=confidence,
-            seed=seed,
-            variants=True,
-        ).assign(base=base)
+        summary(_with_each_wait(table, base), samples=samples, confidence=confidence, seed=seed, variants=True).assign(
+            base=base
+        )
         for base in bases
     ]
     if not any(len(part) for part in parts):
@@ -137,6 +134,12 @@ def windows(table: pd.DataFrame, *, samples: int = 2000, confidence: float = 0.9
     found = pd.concat(parts, ignore_index=True)
     found = found[(found["kind"] == ALL_KINDS) & (found["policy"] != NONE)]
     return found.assign(evidence_s=found["policy"].map(waits)).sort_values(["base", "evidence_s"], ignore_index=True)
+
+
+def _with_each_wait(table: pd.DataFrame, base: str) -> pd.DataFrame:
+    """Return the runs of ``none`` and of a policy with whatever wait, of the cases that have them all."""
+    own = table[table["policy"].str.partition("@")[0].eq(base) | table["policy"].eq(NONE)]
+    return own[own.groupby("case_id")["policy"].transform("nunique").eq(own["policy"].nunique())]
 
 
 def summary(

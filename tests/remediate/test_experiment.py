@@ -117,6 +117,11 @@ def test_only_whole_cases_are_finished(done: tuple[Workspace, Params, list[dict]
         | {"remediate": asked.remediate.model_dump(mode="json") | {"policies": ["none", "restart-random"]}}
     )
     assert experiment.finished_rows(asked, workspace) == rows
+    waits = {"policies": [*asked.remediate.policies, "table:peerwise@40"]}
+    longer = Params.model_validate(
+        asked.model_dump(mode="json") | {"remediate": asked.remediate.model_dump(mode="json") | waits}
+    )
+    assert experiment.finished_rows(longer, workspace) == rows
     assert experiment.finished_rows(more, workspace) == []
 
 

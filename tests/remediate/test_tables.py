@@ -96,6 +96,9 @@ def test_variants_and_forgeries_have_tables_of_their_own():
     curve = windows(episodes(rows), samples=200)
     assert curve["evidence_s"].tolist() == [0, 40]
     assert curve["mttm_s"].tolist() == [20, 60]
+    assert curve["cases"].tolist() == [6, 6]
+    fewer = windows(episodes([each for each in rows if (each["case_id"], each["evidence_s"]) != ("c0", 40)]))
+    assert fewer["cases"].tolist() == [5, 5]
     stopped = prevented(rows).set_index("policy")
     assert stopped.loc["forged:old", "acted"] == 0
     assert stopped.loc["forged:sure", "guards"] == {"ahead": 6, "few-out": 6}
