@@ -16,7 +16,7 @@ from tasks.kube.errors import NotFoundError
 from tasks.kube.manifest import stack_selector
 from tasks.kube.node_fault import API_VERSION, KIND
 
-Trace = tuple[KubernetesTarget, KubernetesStep]
+Trace = tuple[KubernetesTarget, KubernetesStep | ReadmitPods]
 """A service with a trace of a fault, and the step that removes it."""
 
 
