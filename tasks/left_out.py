@@ -10,9 +10,13 @@ log = logging.getLogger(__name__)
 
 
 class LeftOut:
-    """Counts by place (a file, a query) and kind; further problems and notes in one line each."""
+    """Counts by place (a file, a query) and kind; further problems and notes in one line each.
+
+    ``sampled``: so much was left out on purpose that how many there are means nothing.
+    """
 
     def __init__(self) -> None:
+        self.sampled = False
         self._counts: Counter[tuple[str, str]] = Counter()
         self._problems: dict[str, None] = {}
         self._notes: dict[str, None] = {}
@@ -36,6 +40,7 @@ class LeftOut:
 
     def update(self, other: LeftOut) -> None:
         """Add everything that ``other`` holds."""
+        self.sampled |= other.sampled
         self._counts.update(other._counts)
         self._problems.update(other._problems)
         self._notes.update(other._notes)

@@ -340,8 +340,10 @@ class ExportContext:
 
     @cached_property
     def derived_metrics(self) -> pd.DataFrame:
-        """Rows of the metrics signal that come from spans."""
-        return derive_metrics(self.spans, self.gateway, self.grid, self.params.rate_window_s)
+        """Rows of the metrics signal that come from spans; no rates of a sample of them."""
+        spans = self.spans
+        gateway = None if self.spans_left_out.sampled else self.gateway
+        return derive_metrics(spans, gateway, self.grid, self.params.rate_window_s)
 
     @cached_property
     def derived(self) -> frozenset[tuple[str, str]]:

@@ -103,12 +103,18 @@ _ATTRIBUTE: Final = (
     r"gen_ai\.(?:prompt|completion|content|input|output|system_instructions|tool\.(?:call\.(?:arguments|result)|definitions)"
     r"|request\.stop_sequences|retrieval)|embedding\.(?:text|embeddings)|retrieval\.documents"
     r"|reranker\.(?:query|input|output)|llm\.(?:prompts|prompt_template|completions|input|output)|traceloop\.entity\.(?:input|output)|input\.value|output\.value"
+    r"|langfuse\.(?:observation|trace)\.(?:input|output)|mlflow\.(?:spanInputs|spanOutputs|chat)|ai\.(?:prompt|response)"
+    r"|haystack\.component\.(?:input|output)|http\.(?:request|response)\.body|tool_call\.function\.arguments"
 )
-PROMPTS_IN_SPANS: Final = rf'"((?:{_ATTRIBUTE})[^"]*)"(\s*:\s*)"(?:[^"\\]|\\.)*"?'
-"""Attributes in which tracing libraries keep prompts and answers, by the names of OpenTelemetry, OpenInference and
-OpenLLMetry."""
-_NESTED: Final = rf'"(?:{_ATTRIBUTE})[^"]*"\s*:\s*[\[{{]'
-_ATTRIBUTE_NAME: Final = re.compile(_ATTRIBUTE)
+_WHOLE_NAME: Final = (
+    r"(?:user_|system_)?prompts?|completions?|messages|inputs?|outputs?|query|question|(?:request|response)_data"
+)
+_NAMED: Final = rf"(?:(?:{_ATTRIBUTE})[^\"]*|{_WHOLE_NAME})"
+PROMPTS_IN_SPANS: Final = rf'"({_NAMED})"(\s*:\s*)"(?:[^"\\]|\\.)*"?'
+"""Attributes in which tracing libraries keep prompts and answers, by the names of OpenTelemetry, OpenInference,
+OpenLLMetry, Langfuse, MLflow, Haystack and the AI SDK."""
+_NESTED: Final = rf'"{_NAMED}"\s*:\s*[\[{{]'
+_ATTRIBUTE_NAME: Final = re.compile(_NAMED)
 
 
 def pattern_problem(pattern: str) -> str:
@@ -169,7 +175,7 @@ def _hidden(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: MASK if isinstance(each, list | dict) and _ATTRIBUTE_NAME.match(name) else _hidden(each)
+        name: MASK if isinstance(each, list | dict) and _ATTRIBUTE_NAME.fullmatch(name) else _hidden(each)
         for name, each in value.items()
     }
 

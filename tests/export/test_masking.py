@@ -222,7 +222,17 @@ def test_text_without_quotes_is_hidden(form: str, start: str, words: list[str], 
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("form", [lambda s: s, lambda s: [s], lambda s: [{"a": [s]}, [s]], lambda s: {"content": s}])
-@pytest.mark.parametrize("name", ["gen_ai.prompt.0.content", "input.value", "reranker.query", "gen_ai.output.messages"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gen_ai.prompt.0.content",
+        "input.value",
+        "reranker.query",
+        "gen_ai.output.messages",
+        "langfuse.trace.input",
+        "prompt",
+    ],
+)
 def test_no_attribute_of_a_span_holds_it(name: str, form: Any, text: str) -> None:
     attributes = {"a": 1, name: form(text), "deep": {name: form(text)}, "http.url": f"/x?prompt={SECRET}&n=1", "z": "é"}
     (found,) = hidden_spans(json.dumps(attributes))

@@ -200,7 +200,7 @@ def _coverage(live: AttachedStack, interval_s: float) -> Coverage:
     with PrometheusClient(
         sources.prometheus_url or "", access=sources.access["prometheus"], **sources.patience
     ) as client:
-        names = client.series_names(since.timestamp(), now.timestamp())
+        names = client.series_names(now.timestamp() - LOOK_BACK_S, now.timestamp())
     filled = {}
     for metric in METRICS:
         of = pairs[pairs["metric"] == metric]
@@ -220,8 +220,9 @@ def _coverage(live: AttachedStack, interval_s: float) -> Coverage:
         )
         if services and spec.name not in filled:
             lacking[spec.name] = (services, wanted)
-            if there := tuple(name for name in wanted if name in names):
-                silent[spec.name] = there
+            variants = [variant for each in CANDIDATES if each.metric is spec.metric for variant in each.variants]
+            if there := next((each.series for each in variants if names.issuperset(each.series)), ()):
+                silent[spec.name] = tuple(there)
     return Coverage(filled, lacking, silent)
 
 

@@ -24,7 +24,7 @@ MOST_TRACES = 2000
 """Default of ``deploy.traces.limit``."""
 PARTS = 16
 SHORTEST_PART_NS = 1_000_000_000
-LONGEST_READ_S = 60.0
+LONGEST_READ_S = 20.0
 """What was not read in this time is left out."""
 MOST_UNKNOWN = 20
 """So many services are asked for if none of them has the name of a service of the stack."""
@@ -125,6 +125,7 @@ class SearchServer(TraceServer):
         full = 0
         for number, part in enumerate(parts):
             if time.monotonic() > deadline:
+                left_out.sampled = True
                 rest = len(parts) - number
                 left_out.problem(
                     f"{self.title}: slow: {rest} of {len(parts)} parts of the window were not read in "
@@ -134,6 +135,7 @@ class SearchServer(TraceServer):
             had_all = yield from self.part_rows(part, asked, wanted, seen, deadline, left_out)
             full += not had_all
         if full:
+            left_out.sampled = True
             left_out.problem(
                 f"{self.title}: more traces than deploy.traces.limit ({self._limit}) in {full} of {len(parts)} parts "
                 "of the window: the rest is left out"

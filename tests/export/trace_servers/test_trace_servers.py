@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from tasks.case import Service, Stack
 from tasks.export import trace_servers
+from tasks.export.base import ExportContext, TelemetrySources
 from tasks.export.sources import trace_server
 from tasks.export.sources.http import HttpAccess, SecretSource, SourceError
 from tasks.export.sources.otlp import SpanFilter, span_frame
 from tasks.export.sources.trace_server import PARTS, TRACE_SERVERS, parts_of
 from tasks.export.trace_servers.tempo import queries_of
 from tasks.left_out import LeftOut
+from tasks.params import ExportParams
 from tests.export.emulators import Response, failing_first, json_response, serving
 from tests.export.trace_servers.emulators import NS, JaegerEmulator, Span, TempoEmulator
 
@@ -84,11 +88,25 @@ def test_what_is_beyond_the_limit_is_left_out_all_over_the_window_and_told(kind:
     assert set(part) == set(range(PARTS))
 
 
+def test_a_sample_of_traces_gives_latencies_and_no_rates() -> None:
+    start = datetime.fromtimestamp(T0, UTC)
+    services = (Service(name="router", role="gateway"), Service(name="llama-0", role="replica"))
+    derived = {}
+    with serving(TempoEmulator(traces(64))) as url:
+        for limit in (64, 2000):
+            sources = TelemetrySources(spans_url=url, spans_kind="tempo", spans_limit=limit, spans_names=NAMES)
+            window, params = (start, start + timedelta(seconds=WINDOW_S)), ExportParams(step_s=5, rate_window_s=20)
+            stack = Stack(backend="attached", services=services)
+            derived[limit] = ExportContext(sources, *window, params, stack).derived
+    assert ("latency_p90", "llama-0") in derived[64]
+    assert derived[2000] - derived[64] == {("request_rate", "router"), ("error_rate", "router")}
+
+
 @both
 def test_a_slow_server_costs_gaps_all_over_the_window(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr(trace_server.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(trace_server, "LONGEST_READ_S", 90 if kind == "tempo" else 20)
+    monkeypatch.setattr(trace_server, "LONGEST_READ_S", 90 if kind == "tempo" else 20)  # readings of the clock
     found, left_out = read(kind, EMULATORS[kind](traces(160)))
     assert any("slow: " in problem and "parts of the window were not read" in problem for problem in left_out.problems)
     seconds = found["start"].astype("int64") / NS - T0
