@@ -10,9 +10,11 @@ import pytest
 from tasks.actions.act import act, undo_action
 from tasks.actions.errors import ActionError, ActionRefusedError
 from tasks.deploy.kubernetes.names import EJECTED_MAP, SERVE_LABEL
+from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL
 from tasks.inject.journal import journal_path
 from tasks.inject.recover import recover, recover_fully, residue
 from tasks.kube.client import Cluster
+from tasks.kube.gpu_map import read_gpu_maps
 from tasks.kube.node_fault import API_VERSION, KIND
 from tasks.workspace import Workspace
 from tests.inject.cluster_stack import ClusterStack, cluster_stack
@@ -90,7 +92,7 @@ def test_a_reschedule_that_fails_half_way_lets_pods_in_again(stack: ClusterStack
 
 @pytest.mark.parametrize(
     ("action", "why"),
-    [("evict", "somebody else's namespace"), ("scale-out", "`deploy.replicas`"), ("roll-back", "no earlier version")],
+    [("scale-out", "`deploy.replicas`"), ("roll-back", "no earlier version")],
 )
 def test_what_a_cluster_cannot_do_is_refused_with_the_reason(stack: ClusterStack, action: str, why: str):
     with pytest.raises(ActionRefusedError, match=f"the kubernetes backend has no {action}: .*{why}"):
@@ -191,3 +193,31 @@ def test_a_restore_that_fails_is_finished_by_recover(gpus: GpuStack):
     assert recover(workspace)
     assert machine.limit() == 350
     assert gpus.cluster.objects(API_VERSION, KIND) == []
+
+
+def test_evict_ends_what_is_no_service_and_nobody_elses(gpus: GpuStack):
+    machine, workspace = gpus.agent.machine, Workspace(gpus.directory / "workspace")
+    with pytest.raises(ActionRefusedError, match="no agent sees anything else on its GPU"):
+        act(gpus.runtime, workspace, "evict", GPU_REPLICA, "case-5")
+    stranger = "cccccccc-bbbb-cccc-dddd-eeeeeeeeeeee"
+    machine.add_process(31, stranger, gpu=GPU)
+    gateway = gpus.target("nginx-proxy").pods()[0]["metadata"]["uid"]
+    machine.add_process(32, gateway, gpu=GPU)
+
+    def published(*uids: str) -> bool:
+        with gpus.client as client:
+            return set(uids) <= {pod.uid for node in read_gpu_maps(client) for gpu in node.gpus for pod in gpu.pods}
+
+    until(lambda: published(stranger, gateway), "the agent does not say so")
+    with pytest.raises(ActionRefusedError, match=r"what else is on its GPU \(2 pods\) is a service, or of another"):
+        act(gpus.runtime, workspace, "evict", GPU_REPLICA, "case-5")
+    gpus.fault("gpu-memory", "case-6.0").apply(600)
+    (intruder,) = gpus.cluster.objects("v1", "Pod", gpus.runtime.namespace, INJECTION_LABEL)
+    machine.add_process(33, intruder["metadata"]["uid"], gpu=GPU)
+    until(lambda: published(intruder["metadata"]["uid"]), "the agent does not say so")
+    act(gpus.runtime, workspace, "evict", GPU_REPLICA, "case-5")
+    until(lambda: not gpus.cluster.objects("v1", "Pod", gpus.runtime.namespace, INJECTION_LABEL), "it stays")
+    assert {pod["metadata"]["name"] for pod in gpus.cluster.objects("v1", "Pod")} == {
+        "nginx-proxy-abc",
+        f"{GPU_REPLICA}-abc",
+    }

@@ -3,6 +3,32 @@
 from __future__ import annotations
 
 from tasks.actions.catalogue import WORKLOAD, ActionKind, register
+from tasks.actions.executor import ActionExecutor
+from tasks.inject.errors import FaultError
+from tasks.inject.executors.kubernetes.repair import EvictPods, on_its_gpus
+from tasks.inject.executors.kubernetes.target import KubernetesTarget
+
+GRACE_S = 5
+
+
+class PodEvict(ActionExecutor[KubernetesTarget]):
+    """Deletes the pods that the nodes' agents see on the service's GPU, where they are of the stack's own namespace and
+    no service. A pod of another namespace is its owner's to end."""
+
+    def refusal(self) -> str | None:
+        evictable, others = on_its_gpus(self.target)
+        if evictable:
+            return None
+        if others:
+            return f"what else is on its GPU ({others} pods) is a service, or of another namespace: its owner's to end"
+        return "no agent sees anything else on its GPU"
+
+    def steps(self) -> tuple[EvictPods]:
+        evictable, _ = on_its_gpus(self.target)
+        if not evictable:
+            raise FaultError(f"{self.target.name}: nothing on its GPU may be evicted")
+        return (EvictPods(intruders=tuple(evictable), grace_s=GRACE_S),)
+
 
 register(
     ActionKind(
@@ -25,7 +51,7 @@ register(
                 WORKLOAD,
             }
         ),
-        executors={},
+        executors={"kubernetes": PodEvict},
         roles=frozenset({"replica"}),
         capacity=False,
     ),

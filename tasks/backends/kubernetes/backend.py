@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 REFUSED_ACTIONS = {
-    "evict": "what else is on a GPU belongs to somebody else's namespace, where no account of a stack may end it",
     "scale-out": "a stack has the replicas that it was deployed with; `rcarena deploy up` with more `deploy.replicas`",
     "roll-back": "KubeRay keeps no earlier version; `rcarena deploy up` with the parameters of before",
 }

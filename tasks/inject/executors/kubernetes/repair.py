@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tasks.deploy.kubernetes.names import EJECTED_MAP, SERVE_LABEL, ejected_key
 from tasks.inject.executor import UndoStepBase
 from tasks.inject.executors.kubernetes.executor import name_of
+from tasks.inject.executors.kubernetes.gpu_probes import gpus_of
 from tasks.inject.executors.kubernetes.injected import INJECTION_LABEL
 from tasks.inject.executors.kubernetes.node_fault_resource import NodeFaults
 from tasks.inject.executors.kubernetes.target import KubernetesTarget, translate_errors
@@ -45,6 +46,8 @@ class DeletePods(UndoStepBase[KubernetesTarget]):
 
 ORDER_S = 60.0
 """An agent that sees an order later than this does not carry it out."""
+APP_LABEL = "app"
+"""Label of the pods of services."""
 EJECTED = "ejected"
 """Value of the label of a pod that the Service is to leave out."""
 CORDONED_BY = "rcarena/cordoned-by"
@@ -187,4 +190,57 @@ def ejected_pods(target: KubernetesTarget) -> dict[str, str] | None:
     return None if found is None else dict(found.get("data") or {})
 
 
-RepairStep = DeletePods | Uncordon | RestoreLimits | ReadmitPods
+class Intruder(Frozen):
+    """A pod of the stack's namespace that is on a GPU of the service and is no service."""
+
+    name: str
+    uid: str
+
+
+class EvictPods(UndoStepBase[KubernetesTarget]):
+    """Delete pods that are on the service's GPU. Whoever owns them starts them again, or not."""
+
+    step: Literal["evict-pods"] = "evict-pods"
+    intruders: tuple[Intruder, ...]
+    grace_s: int
+
+    def undo(self, target: KubernetesTarget) -> None:
+        for each in self._there(target):
+            with translate_errors(target):
+                target.api().delete(
+                    "v1", "Pod", each.name, namespace=target.namespace, uid=each.uid, grace_s=self.grace_s
+                )
+
+    def left(self, target: KubernetesTarget) -> list[str]:
+        return [f"{target.name}: pod {each.name} is still on its GPU" for each in self._there(target)]
+
+    def _there(self, target: KubernetesTarget) -> list[Intruder]:
+        with translate_errors(target):
+            pods = {
+                each: target.api().find("v1", "Pod", each.name, namespace=target.namespace) for each in self.intruders
+            }
+        return [each for each, pod in pods.items() if pod is not None and _is_alive(pod, each.uid)]
+
+
+def _is_alive(pod: Mapping[str, Any], uid: str) -> bool:
+    """Whether it is the pod of this uid, and nobody has told it to end."""
+    metadata = pod["metadata"]
+    return str(metadata["uid"]) == uid and not metadata.get("deletionTimestamp")
+
+
+def on_its_gpus(target: KubernetesTarget) -> tuple[list[Intruder], int]:
+    """Return what else computes on the service's GPUs, as the nodes' agents say: pods of the stack's namespace that are
+    no service, and how many other pods. Raises FaultError: none of its GPUs is known."""
+    own = {str(pod["metadata"]["uid"]) for pod in target.pods()}
+    others = {pod.uid for gpus in gpus_of(target).values() for gpu in gpus for pod in gpu.pods} - own
+    with translate_errors(target):
+        pods = {str(pod["metadata"]["uid"]): pod for pod in target.api().list("v1", "Pod", namespace=target.namespace)}
+    evictable = [
+        Intruder(name=name_of(pods[uid]), uid=uid)
+        for uid in sorted(others)
+        if uid in pods and APP_LABEL not in (pods[uid]["metadata"].get("labels") or {})
+    ]
+    return evictable, len(others) - len(evictable)
+
+
+RepairStep = DeletePods | Uncordon | RestoreLimits | ReadmitPods | EvictPods
