@@ -153,8 +153,9 @@ class HostModel(Frozen):
     back; ``memory_fresh``: memory after a restart, as a part of that before. ``stall_s``, ``handover_stall_s``: mean
     extra wait of a request for the CPU, before the engine and between its front end and core, when one process beside
     the service is busy; of more it is that times their number to the power of ``FaultResponse.stall_power``.
-    ``residuals``: what the work does not explain, as recorded;
-    without them ``noise``: metric -> its spread (of the logarithm), ``noise_tau_s``: its correlation time.
+    ``quota_bound``: its work takes whole cores in bursts, and beside other processes gets a part of ``cores`` even
+    below one. ``residuals``: what the work does not explain, as recorded; without them ``noise``: metric -> its spread
+    (of the logarithm), ``noise_tau_s``: its correlation time.
     """
 
     cores: Positive | None = None
@@ -178,6 +179,7 @@ class HostModel(Frozen):
     memory_fresh: Positive = 1
     stall_s: Nonnegative = 0
     handover_stall_s: Nonnegative = 0
+    quota_bound: bool = False
     residuals: Residuals | None = None
     noise: dict[str, Nonnegative] = Field(default={})
     noise_tau_s: Positive = 2
@@ -209,12 +211,15 @@ class GpuModel(Frozen):
 class FaultResponse(Frozen):
     """What the rest of a stack makes of a fault. ``call_trips``, ``own_trips``: how many one-way ways of a service's
     link a request waits for, as its caller sees it and in the service's own span. ``probe_deadline_s``: the router
-    passes over a replica that answers later. ``retransmit_s``: first wait before a lost packet is sent again.
-    ``acknowledged_stall``: part of the head's wait for its CPU that shows in the spans of replicas, whose streams it
-    acknowledges. ``stress_throttled``: throttled time per second of what a stressor wants beyond the quota, as a part
-    of all; ``memory_throttled``: the same beside a memory stressor per used quota. ``unhealthy_after_s``: so long a
-    replica may answer nobody before it counts as unhealthy. ``stressor_bytes``: memory of a stressor's process.
-    ``missed_scrapes``: share of the scrapes that fail without a fault, for twins.
+    passes over a replica that answers later, in ``passed_over_most`` of the choices at most: it asks again with a later
+    deadline, and routes by what it last heard. ``cut_hears``: part of the bytes that come in any case which come while
+    the link is cut; ``least_link_share``: part of a limited link that answers get, whatever else is on it.
+    ``retransmit_s``: first wait before a lost packet is sent again. ``acknowledged_stall``: part of the head's wait for
+    its CPU that shows in the spans of replicas, whose streams it acknowledges. ``stress_throttled``: throttled time per
+    second of what a stressor wants beyond the quota, as a part of all; ``memory_throttled``: the same beside a memory
+    stressor per used quota. ``unhealthy_after_s``: so long a replica may answer nobody before it counts as unhealthy.
+    ``stressor_bytes``: memory of a stressor's process. ``missed_scrapes``: share of the scrapes that fail without a
+    fault, for twins.
     """
 
     call_trips: Nonnegative
@@ -222,6 +227,9 @@ class FaultResponse(Frozen):
     gateway_trips: Nonnegative
     probe_deadline_s: Positive
     retransmit_s: Positive
+    passed_over_most: Annotated[float, Field(gt=0, le=1)] = 1
+    cut_hears: Annotated[float, Field(ge=0, le=1)] = 0.15
+    least_link_share: Annotated[float, Field(gt=0, le=1)] = 0.15
     throttled_threads: Nonnegative
     stress_throttled: Nonnegative
     memory_throttled: Nonnegative = 0

@@ -266,7 +266,7 @@ class Fleet:
         stall_s = np.maximum(world.stall_s[of] + world.handover_stall_s[of], 1e-9)
         self._late = np.maximum.reduce(
             [PASSED_OVER * (world.delay_s[of] > deadline_s), np.exp(-deadline_s / stall_s), world.link_use[of] ** 2]
-        )
+        ).clip(max=self._calibration.response.passed_over_most)
         self._moves = ~(down | world.frozen[of] | world.stalled[of])
         self._compute = world.compute[of] * (1 - world.intruder[of])
         self._host, self._stall_s = world.host[of], world.stall_s[of]

@@ -120,7 +120,7 @@ def _cpu_stress(parameters: Parameters) -> Apply:
         host = calibration.host_of(service)
         crowd = (1 + wanted) / max(1.0, host.cores or 1.0)
         if crowd > 1:
-            world.host[service] /= crowd
+            world.host[service] /= max(crowd, (1 + wanted) / host.cores if host.quota_bound and host.cores else 0)
             busy = (crowd - 1) ** calibration.response.stall_power
             world.stall_s[service] += host.stall_s * busy
             world.handover_stall_s[service] += host.handover_stall_s * busy
@@ -135,6 +135,7 @@ def _cpu_stress(parameters: Parameters) -> Apply:
 def _memory_stress(parameters: Parameters) -> Apply:
     def apply(world: World, service: int, calibration: Calibration) -> None:
         world.extra_memory[service] += float(parameters["size_mb"]) * MIB
+        world.filled[service] = True
         world.extra_processes[service] += int(parameters["workers"]) + 2
         world.stress_cores[service] += 0.12
         world.host[service] /= calibration.response.memory_step_factor

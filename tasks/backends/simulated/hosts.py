@@ -15,6 +15,8 @@ from tasks.backends.simulated.world import Timeline, World
 from tasks.metrics import Metric
 
 Columns = dict[Metric, np.ndarray]
+UNREACHABLE_HEARS = 0.15
+"""The part of what comes to a service in any case that still does when nobody answers."""
 MOMENTS = 5
 """A rate is the mean over so many moments of its window of what faults change."""
 
@@ -66,7 +68,7 @@ def host_columns(
     throttled = host.throttled_per_work_s * work.work * noise.factor(metrics.CPU_THROTTLED)
     throttled += calibration.response.throttled_threads * work.busy * (1 - quota)
     throttled += calibration.response.stress_throttled * np.where(stress > 0, beyond, 0)
-    throttled += calibration.response.memory_throttled * (of("extra_memory") > 0) * np.minimum(own / cores, 1)
+    throttled += calibration.response.memory_throttled * of("filled") * np.minimum(own / cores, 1)
     fresh = np.where(timeline.restarted(at_s)[:, services], host.memory_fresh, 1.0)
     resident, working_set = (
         (
@@ -82,9 +84,12 @@ def host_columns(
         )
     )
     open_link = mean_of(lambda world: ~world.unreachable)
+    cut = mean_of(lambda world: world.cut & ~(world.frozen | world.down))
+    heard = UNREACHABLE_HEARS + (1 - UNREACHABLE_HEARS) * open_link
+    heard += (calibration.response.cut_hears - UNREACHABLE_HEARS) * cut
     received = host.receive_idle + host.receive_per_request * work.requests + host.receive_per_token * work.tokens
     sent = host.transmit_idle + host.transmit_per_request * work.requests + host.transmit_per_token * work.tokens
-    received *= noise.factor(metrics.NETWORK_RECEIVE) * (0.15 + 0.85 * open_link)
+    received *= noise.factor(metrics.NETWORK_RECEIVE) * heard
     sent = np.minimum(sent * noise.factor(metrics.NETWORK_TRANSMIT), of("rate")) * open_link
     zero = np.zeros_like(used)
     return {

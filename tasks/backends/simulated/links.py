@@ -97,12 +97,13 @@ class Links:
 
     def limited(self, service: int, at_s: np.ndarray, size: np.ndarray, idle: float) -> np.ndarray:
         """Return when answers of ``size`` bytes, ready at ``at_s``, are out: where the rate of the service's link is
-        limited they queue behind each other, and ``idle`` bytes per second of other traffic take their part."""
+        limited they queue behind each other, and ``idle`` bytes per second of other traffic take their part,
+        but for ``least_link_share``."""
         out = at_s.copy()
         rates = self._timeline.series("rate", service)
         if not np.isfinite(rates).any():
             return out
-        free = -np.inf
+        free, least = -np.inf, self._calibration.response.least_link_share
         for i in np.argsort(at_s, kind="stable"):  # NaN last
             if np.isnan(at_s[i]):
                 break
@@ -111,7 +112,7 @@ class Links:
                 free = -np.inf
                 continue
             begin = max(free, at_s[i])
-            free = out[i] = begin + size[i] / max(rate - idle, 0.15 * rate)
+            free = out[i] = begin + size[i] / max(rate - idle, least * rate)
         return out
 
     def _clear(self, service: int, at_s: np.ndarray, worlds: np.ndarray) -> np.ndarray:

@@ -261,7 +261,8 @@ class Telemetry:
         paths = self._outcome.paths
         came = ~np.isnan(since_s)
         begun = np.sort(since_s[came])
-        ended = np.sort(np.where(np.isnan(until_s), paths.gave_up, np.minimum(until_s, paths.gave_up))[came])
+        left = np.where(np.isnan(until_s), paths.gave_up, np.minimum(until_s, paths.gave_up))
+        ended = np.sort(np.maximum(since_s, left)[came])  # a client may give up before the first point
         at_s = self._outcome.states.at_s
         return np.searchsorted(begun, at_s, side="right") - np.searchsorted(ended, at_s, side="right")
 

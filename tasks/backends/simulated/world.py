@@ -19,10 +19,11 @@ class World:
     it sends (bytes per second); ``link_use``: part of a limited rate that other traffic takes; ``cut``, ``frozen``,
     ``stalled``, ``down``: nothing in or out, no process runs, the engine makes no step, no process is there; ``gone``:
     nor is its machine; ``kv_share``: part of the KV cache that is left; ``quota``: part of its CPU quota that is left;
-    ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``clock_cap``, ``power_cap``: MHz
-    and W; ``intruder``: share of the GPU's time that another process takes; ``gpu_memory``: bytes that it holds;
-    ``scraped``: its metrics are read; ``ejected``: the router gives it no more requests; ``step_factor``: length of the
-    engine's steps by its version; ``absent``: it is not part of the stack (a spare replica).
+    ``stress_cores``, ``extra_memory``, ``extra_processes``: of what runs beside it; ``filled``: a stressor fills its
+    memory; ``clock_cap``, ``power_cap``: MHz and W; ``intruder``: share of the GPU's time that another process takes;
+    ``gpu_memory``: bytes that it holds; ``scraped``: its metrics are read; ``ejected``: the router gives it no more
+    requests; ``step_factor``: length of the engine's steps by its version; ``absent``: it is not part of the stack (a
+    spare replica).
     """
 
     compute: np.ndarray
@@ -44,6 +45,7 @@ class World:
     stress_cores: np.ndarray
     extra_memory: np.ndarray
     extra_processes: np.ndarray
+    filled: np.ndarray
     clock_cap: np.ndarray
     power_cap: np.ndarray
     intruder: np.ndarray
@@ -57,7 +59,7 @@ class World:
     def healthy(cls, services: int) -> World:
         default = {"compute": 1.0, "host": 1.0, "kv_share": 1.0, "quota": 1.0, "step_factor": 1.0}
         default |= dict.fromkeys(("rate", "clock_cap", "power_cap"), np.inf)
-        flags = ("cut", "frozen", "stalled", "down", "gone", "ejected", "absent")
+        flags = ("cut", "frozen", "stalled", "down", "gone", "filled", "ejected", "absent")
         arrays = {
             each.name: np.zeros(services, dtype=bool)
             if each.name in flags

@@ -10,9 +10,10 @@ import pytest
 
 from tasks import metrics
 from tasks.backends.simulated.faults import FAULTS
+from tasks.backends.simulated.maker import make_case
 from tasks.case import Case, validate_case
 from tasks.inject.catalogue import fault_kind_names
-from tests.backends.simulated.cases import deploy, fault, gpu_case, medians, order, toy_case
+from tests.backends.simulated.cases import LOAD, deploy, fault, gpu_case, medians, order, toy_case
 
 GPU_KINDS = ("gpu-clock-lock", "gpu-contention", "gpu-memory", "kv-cache-squeeze")
 TOY_KINDS = (
@@ -115,6 +116,15 @@ def test_a_frozen_gateway_fails_requests(tmp_path: Path) -> None:
     case = toy_case(tmp_path, fault("process-freeze", "nginx-proxy"))
     assert case.record.load.failed >= 3
     assert case.record.load.failed < case.record.load.requests / 2
+
+
+def test_no_service_holds_less_than_no_request(tmp_path: Path) -> None:
+    """Clients that give up while the gateway is frozen never were at the head."""
+    short = order(fault("process-freeze", "nginx-proxy"), load=LOAD | {"request_timeout_s": 5})
+    case = make_case(deploy(), short, tmp_path)
+    held = case.metrics.loc[case.metrics["metric"] == "serve_ongoing_requests", "value"]
+    assert held.max() >= 1
+    assert held.min() == 0
 
 
 def test_a_weak_stress_may_be_ineffective(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.backends.simulated.calibration import Calibration, EngineModel, StepLaw, read_calibration
 from tasks.backends.simulated.engine import Arrivals, Fleet, Group, Router, States
+from tasks.backends.simulated.faults import FAULTS
 from tasks.backends.simulated.links import Links
 from tasks.backends.simulated.params import FIRST_REPLICA
 from tasks.backends.simulated.world import Effect, Timeline, World
@@ -213,6 +214,35 @@ def test_power_of_two_takes_two_different_replicas_and_passes_over_the_late_one(
     assert np.mean(np.equal(chosen, 0)) == pytest.approx(2 / 3, abs=0.06)
     late[0] = 1.0
     assert 0 not in {router.choose(0, load, reachable, late) for _ in range(200)}
+
+
+@pytest.mark.parametrize(("most", "least_share", "most_share"), [(1.0, 0.0, 0.01), (0.75, 0.04, 0.3)])
+def test_a_replica_that_lacks_cpu_keeps_a_part_of_the_requests(
+    most: float, least_share: float, most_share: float
+) -> None:
+    def starved(world: World, service: int, _: Calibration) -> None:
+        world.stall_s[service] = 0.05
+
+    few = {"passed_over_most": most, "probe_deadline_s": 1e-4}
+    model = calibration()
+    model = model.model_copy(update={"response": model.response.model_copy(update=few)})
+    at_s = [0.05 * i for i in range(200)]
+    run = fleet(at_s, 10, 5, replicas=3, effects=(Effect(FIRST_REPLICA, -FAR, FAR, starved),), model=model)
+    run.advance(10)
+    assert least_share <= np.mean(run.served.replica == 0) <= most_share
+
+
+def test_stressors_leave_a_service_a_part_of_its_quota_and_only_one_fills_its_memory() -> None:
+    known = read_calibration("local-toy")
+    host = known.host_replica
+    assert host.quota_bound
+    assert host.cores is not None
+    world = World.healthy(FIRST_REPLICA + 2)
+    FAULTS["cpu-stress"].effect({"workers": 2, "load_percent": 100})(world, FIRST_REPLICA, known)
+    FAULTS["memory-stress"].effect({"workers": 1, "size_mb": 300})(world, FIRST_REPLICA + 1, known)
+    assert world.host[FIRST_REPLICA] == pytest.approx(host.cores / 3)
+    assert world.filled.tolist() == [False, False, False, True]
+    assert world.extra_memory[FIRST_REPLICA] > 0
 
 
 def test_the_timeline_knows_who_is_silent_since_when_and_who_was_restarted() -> None:
