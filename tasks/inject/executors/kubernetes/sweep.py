@@ -16,7 +16,8 @@ from tasks.kube.errors import NotFoundError
 from tasks.kube.manifest import stack_selector
 from tasks.kube.node_fault import API_VERSION, KIND
 
-Trace = tuple[KubernetesTarget, KubernetesStep | ReadmitPods]
+Step = KubernetesStep | ReadmitPods
+Trace = tuple[KubernetesTarget, Step]
 """A service with a trace of a fault, and the step that removes it."""
 
 
@@ -45,7 +46,7 @@ def sweep(runtime: KubernetesRuntime) -> tuple[list[str], list[str]]:
     return done, failures
 
 
-def _check(step: KubernetesStep, target: KubernetesTarget) -> list[str]:
+def _check(step: Step, target: KubernetesTarget) -> list[str]:
     try:
         return step.left(target)
     except (FaultError, OSError) as error:
