@@ -106,7 +106,7 @@ class RecoveryTables:
         head.append(f"`{policies[0]}`: ratio, of all")
         return table(head, (self._of_kind(label, kind, policies) for kind in sorted(kinds)))
 
-    def _of_kind(self, label: str, kind: str, policies: Iterable[str]) -> list[object]:
+    def _of_kind(self, label: str, kind: str, policies: Sequence[str]) -> list[object]:
         cells: list[object] = [f"`{kind}`", self.row(label, NONE, kind)["cases"]]
         for policy in policies:
             row = self.row(label, policy, kind)
