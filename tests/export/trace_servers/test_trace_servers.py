@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from tasks.case import Service, Stack
+from tasks.case import CaseWriter, Service, Stack
 from tasks.export import trace_servers
-from tasks.export.base import ExportContext, TelemetrySources
+from tasks.export.base import ExportContext, ExportError, TelemetrySources
+from tasks.export.exporter import export_case
 from tasks.export.sources import trace_server
 from tasks.export.sources.http import HttpAccess, SecretSource, SourceError
 from tasks.export.sources.otlp import SpanFilter, span_frame
@@ -204,3 +206,19 @@ def test_an_odd_span_of_jaeger_is_counted_and_the_others_are_read(odd: Any) -> N
     found, left_out = read("jaeger", lambda request: answer if request.path == "/api/traces" else emulator(request))
     assert len(found) == 2
     assert len(left_out) >= 3
+
+
+def test_what_a_diagnosis_forgives_a_campaign_does_not(tmp_path: Path) -> None:
+    away = "http://127.0.0.1:9"
+    sources = TelemetrySources(
+        spans_url=away, spans_kind="tempo", loki_url=away, loki_selector="{}", retries=0, settle_s=0
+    )
+    start = datetime.fromtimestamp(T0, UTC)
+    stack = Stack(backend="attached", services=(Service(name="router", role="gateway"),))
+    asked = (sources, (start, start + timedelta(seconds=30)), ExportParams(), stack, ("logs", "spans"))
+    with CaseWriter(tmp_path, "c") as writer:
+        found = export_case(writer, *asked, forgiving=True)
+        with pytest.raises(ExportError, match="no answer after retries"):
+            export_case(writer, *asked)
+    assert {signal: each.status for signal, each in found.items()} == {"logs": "missing", "spans": "missing"}
+    assert all("no answer after retries" in each.reason for each in found.values())
