@@ -34,6 +34,8 @@ def outlive_readers() -> None:
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if stream is None:  # closed by who started this
+            continue
         pipe = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
         lasting = io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
         setattr(sys, name, lasting)

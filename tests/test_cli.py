@@ -170,6 +170,7 @@ def test_validate_names_what_is_wrong(tmp_path: Path) -> None:
     done = rcarena_here("validate", str(case.path))
     assert done.exit_code == 1
     assert "spans.parquet: listed in manifest.json but missing" in done.stdout
+    assert rcarena_here("validate", str(tmp_path / "no")).stdout == f"{tmp_path / 'no'}: no such directory\n"
 
 
 def test_lists_are_readable_by_machines() -> None:

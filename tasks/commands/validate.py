@@ -16,7 +16,7 @@ def validate(paths: Annotated[list[Path], typer.Argument(help="Case directories.
 
     broken = 0
     for path in paths:
-        problems = validate_case(path)
+        problems = validate_case(path) if path.is_dir() else ["no such directory"]
         broken += bool(problems)
         typer.echo("\n".join(f"{path}: {problem}" for problem in problems) or f"{path}: ok")
     if broken:
