@@ -45,3 +45,9 @@ def test_a_command_whose_reader_has_gone_ends_in_silence() -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_command_without_output_or_errors_begins() -> None:
+    program = "from tasks.console import outlive_readers; outlive_readers()"
+    closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(closed).returncode == 0

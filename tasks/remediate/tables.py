@@ -302,9 +302,11 @@ def _log_ratios(part: pd.DataFrame, policies: Sequence[str]) -> tuple[np.ndarray
 
 
 def _restricted(part: pd.DataFrame, column: str, policies: Sequence[str]) -> np.ndarray:
-    """Return a time of each run, at most ``watched_s``, (cases, policies); NaN everywhere if no row knows it."""
-    known = column == "mitigate_s" or (part["watched_s"] < part["horizon_s"]).any()  # older rows say neither
-    times = part[column].fillna(part["watched_s"]).clip(upper=part["watched_s"]) if known else np.nan
+    """Return a time of each run, at most the shortest ``watched_s``, (cases, policies); NaN everywhere if a row does
+    not know it."""
+    known = column == "mitigate_s" or (part["watched_s"] < part["horizon_s"]).all()  # older rows say neither
+    limit_s = part["watched_s"].min()
+    times = part[column].fillna(limit_s).clip(upper=limit_s) if known else np.nan
     return part.assign(until=times).pivot(index="case_id", columns="policy", values="until")[list(policies)].to_numpy()
 
 

@@ -149,6 +149,14 @@ def test_rows_of_older_versions_say_less():
     assert "lasting_s" not in rows[0]
 
 
+def test_rows_of_older_versions_beside_new_ones_are_restricted_as_these_and_hide_what_lasts():
+    rows = [row(i, policy, 10) for i in range(2) for policy in ("none", "oracle")]
+    rows += [row(i, policy, 10, lasting_s=None, watched_s=80.0) for i in (2, 3) for policy in ("none", "oracle")]
+    found = of(rows, "none")
+    assert found["mttm_s"] == 80
+    assert np.isnan(found["lasting_s"])
+
+
 def test_a_case_in_which_one_run_noticed_nothing_says_nothing():
     rows = [row(i, policy, 10) for i in range(4) for policy in ("none", "oracle", "platform")]
     rows[4] |= {"detect_s": None}
