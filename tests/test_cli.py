@@ -86,6 +86,8 @@ def test_commands_of_a_campaign_take_its_parameters_and_its_workspace(command: s
         "inject cpu-stress ray-head --recover": "--recover",
         "remediate --finished --workers 2": "--workers",
         "remediate --case c --json": "--json",
+        "remediate --workers 2": "--workers",
+        "remediate --keep-stack --params presets/remediate.yaml": "--keep-stack",
         "study --as-is --workers 2": "--workers",
         "act eject ray-replicas-0 --undo --dry-run": "--dry-run",
         "collect --workers 2": "--workers",

@@ -35,6 +35,7 @@ def remediate(
     """Run each case of the campaign under each policy of `remediate`, and say what each policy spares users."""
     from tasks.console import Console
     from tasks.remediate.experiment import finished_rows, run_experiment
+    from tasks.remediate.live import is_live
     from tasks.remediate.stage import publish, publish_nothing, text
 
     if case and (limit is not None or as_json):
@@ -42,6 +43,10 @@ def remediate(
     if finished and (case or limit is not None or keep_stack or workers != 1):
         raise ParamsError(["--finished: not with --case, --cases, --keep-stack or --workers, as it runs nothing"])
     checked, place, console = checked_params(params), workspace_at(workspace), Console()
+    if workers != 1 and is_live(checked):
+        raise ParamsError(["--workers: one run at a time is on a real stack"])
+    if keep_stack and not is_live(checked):
+        raise ParamsError([f"--keep-stack: cases of the backend {checked.deploy.backend} have no stack"])
     if if_enabled and not checked.remediate.enabled:
         if not case:
             publish_nothing(place.remediation)
