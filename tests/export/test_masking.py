@@ -198,6 +198,11 @@ def test_a_long_line_takes_no_longer_than_it_must() -> None:
     assert all(len(each) < 200 for each in hidden(*lines))
 
 
+def test_a_field_that_can_be_read_in_two_ways_is_read_once() -> None:
+    fields = ", status: 5" * 60
+    assert hidden(f"prompt: 5{fields} a b", f"prompt: 5{fields}.") == [f"prompt: {MASK}", f"prompt: 5{fields}."]
+
+
 WORDS = st.lists(
     st.sampled_from(["hello", "a: b", "it's", '"q"', "5", "None", "(x)", "[1]", "é\n", "{y}", "\\"]), max_size=5
 )
