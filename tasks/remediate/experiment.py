@@ -142,7 +142,9 @@ def _each(
             finished.result()
             yield running[finished]
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a worker ends with its case, or with this process
+        for each in running:
+            each.cancel()  # the pool forgets to when it is collected before its thread wakes
+        pool.shutdown(wait=False)  # a worker ends with its case, or with this process
 
 
 def _start_worker(parent_pid: int) -> None:

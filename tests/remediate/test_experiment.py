@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,27 @@ def test_an_interruption_ends_the_experiment_even_if_something_is_left(monkeypat
     said, written = of_one_run(monkeypatch, KeyboardInterrupt(), tmp_path)
     assert [line.rpartition(": ")[2] for line in said[1:]] == ["the delay is still there", "interrupted"]
     assert not written
+
+
+def test_after_an_interruption_no_worker_begins_another_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    class Pool:
+        def __init__(self, *_: object, **__: object) -> None:
+            self.given: list[Future[None]] = []
+
+        def submit(self, *_: object) -> Future[None]:
+            self.given.append(Future())
+            if len(self.given) == 1:
+                self.given[0].set_exception(KeyboardInterrupt())
+            return self.given[-1]
+
+        def shutdown(self, **_: object) -> None:
+            assert [each.cancelled() for each in self.given] == [False, True, True]
+
+    asked = params()
+    monkeypatch.setattr(experiment, "ProcessPoolExecutor", Pool)
+    todo = [(plan_campaign(asked)[0], ["none"])] * 3
+    with pytest.raises(KeyboardInterrupt):
+        list(experiment._each(asked, Workspace(tmp_path), todo, 2, str))
 
 
 def test_a_run_that_fails_is_said_and_the_next_one_goes_on(monkeypatch, tmp_path: Path):
