@@ -106,6 +106,9 @@ def test_a_refusal_is_one_line(run: Any, response: Response, problem: str) -> No
     assert problem in done.stderr
     assert run("--annotate", "grafana:3000").exit_code == 2
     assert run("--prometheus", "prometheus:9090").exit_code == 2
+    withheld = run("--prometheus", "http://me:s3cret@prometheus:9090")
+    assert withheld.exit_code == 2
+    assert "s3cret" not in withheld.output
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b"5", b"\xff"])

@@ -76,6 +76,8 @@ def dashboard(
     for option, url in (("--annotate", annotate), ("--prometheus", prometheus)):
         if url is not None and not url.startswith(("http://", "https://")):
             raise ParamsError([f"{option}: must be a URL (got {_without_login(url)})"])
+    if prometheus is not None and _login(prometheus):
+        raise ParamsError(["--prometheus: must not hold a password, which would stand in a file"])
     if token_file is not None and annotate is None:
         raise ParamsError(["--token-file: needs --annotate"])
     live = backend_of(checked, place).live()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tasks.errors import ParamsError
+
 
 def twins(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Workspaces, or folders of recorded cases.")],
@@ -22,6 +24,8 @@ def twins(
     from tasks.console import Console
 
     cases, console = recorded_cases(folders), Console()
+    if any(case.path.resolve().parent == (out / "cases").resolve() for case in cases):
+        raise ParamsError([f"--out: {out} holds the cases themselves, which their twins would replace"])
     (backend,) = backends_with("make_twin")
     made = []
     with console.progress("twins", len(cases)) as advance:

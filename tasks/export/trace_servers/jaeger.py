@@ -13,7 +13,7 @@ from typing import Any
 from tasks.export.sources.http import SourceError, one_line
 from tasks.export.sources.otlp import Row, SpanFilter, SpanReader
 from tasks.export.sources.trace_server import Part, SearchServer, trace_server
-from tasks.export.values import whole_number
+from tasks.export.values import LARGEST_INT64, whole_number
 from tasks.left_out import LeftOut
 
 _KINDS = ("internal", "server", "client", "producer", "consumer")
@@ -89,6 +89,9 @@ def _trace_rows(trace: Mapping[str, Any], reader: SpanReader) -> Iterator[Row]:
             reader.odd("a span whose start or end is no time")
             continue
         start_ns, end_ns = start_us * 1000, (start_us + length_us) * 1000
+        if end_ns > LARGEST_INT64:
+            reader.odd("a span whose start or end is no time")
+            continue
         if not reader.wanted.wants(start_ns, end_ns):
             continue
         tags = _tags(span.get("tags"))

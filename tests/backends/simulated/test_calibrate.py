@@ -195,6 +195,11 @@ def test_the_command_makes_a_twin_of_each_case(tmp_path: Path) -> None:
     assert validate_case(twins / "cases" / case.record.case_id) == []
     again = rcarena_here("twins", str(tmp_path / "recorded"), "-o", str(twins))
     assert again.exit_code == 0, again.output
+    before = (case.path / "manifest.json").read_bytes()
+    onto = rcarena_here(
+        "twins", str(tmp_path / "recorded"), "-o", str(tmp_path / "recorded"), "--calibration", "h100-7b"
+    )
+    assert (onto.exit_code, (case.path / "manifest.json").read_bytes()) == (2, before)
     nothing = rcarena_here("twins", str(tmp_path / "empty"), "-o", str(twins))
     assert nothing.exit_code == 2
     assert "no finished case" in nothing.output

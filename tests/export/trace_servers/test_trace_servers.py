@@ -194,6 +194,7 @@ def test_queries_of_many_services_fit_into_a_url() -> None:
     "odd",
     [
         *(5, None, {}, {"startTime": "soon", "duration": 1}, {"startTime": 5, "duration": -1}),
+        {"startTime": (T0 + 1) * 10**6, "duration": 9 * 10**18, "traceID": "1", "spanID": "1"},
         {"startTime": (T0 + 1) * 10**6, "duration": 1, "traceID": "z", "spanID": "1"},
         {"startTime": (T0 + 1) * 10**6, "duration": 1, "traceID": "1", "spanID": 5, "references": 5, "tags": {"a": 1}},
     ],
