@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.params import ScoreParams
-from tasks.remediate.names import NONE
-from tasks.remediate.tables import episodes, harm, prevented, refused, sli, summary, windows
+from tasks.remediate.tables import alarms, episodes, harm, prevented, refused, sli, summary, windows
 from tasks.system.durable import write_durably
 from tasks.text import short_p
 
@@ -33,6 +32,7 @@ def publish(rows: Sequence[Mapping[str, Any]], directory: Path, score: ScorePara
     found = {
         "summary": summary(table, samples=samples, confidence=confidence, seed=seed),
         "windows": windows(table, samples=samples, confidence=confidence, seed=seed),
+        "alarms": alarms(table),
         "harm": harm(table, score.confidence),
         "refused": refused(rows),
         "prevented": prevented(rows),
@@ -91,12 +91,11 @@ def text(tables: Tables) -> str:
             f"{_number(row['lasting_s'], '.0f'):>7} {row['acted']:>5} {row['wrong']:>3}/{row['actions']:<3} "
             f"{_number(row['gain'], '.2f'):>6}"
         )
-    for row in tables["summary"]:
-        if row["policy"] == NONE:
-            unseen = f"; {row['unseen']} left out: their fault was not seen" if row["unseen"] else ""
-            lines.append(
-                f"{row['kind']}: {row['pairs']} cases under every policy, in {row['cases']} the alarm sounded{unseen}"
-            )
+    for row in tables.get("alarms", []):
+        unseen = f"; {row['unseen']} left out: their fault was not seen" if row["unseen"] else ""
+        lines.append(
+            f"{row['kind']}: {row['pairs']} cases under every policy, in {row['compared']} the alarm sounded{unseen}"
+        )
     for row in tables["harm"]:
         lines.append(
             f"{row['scenario']}, {row['policy']}: {row['acted']} of {row['cases']} cases acted on, "

@@ -78,7 +78,7 @@ def refused(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ``would_be_wrong``: those on a service without a fault."""
     found = [
         (row["policy"], guard, row["case_id"], each["target"] not in row["target"].split("+"))
-        for row in rows
+        for row in _of_seen_faults(rows)
         for each in row["refused"]
         for guard in each["guards"]
     ]
@@ -93,6 +93,7 @@ def prevented(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return what became of diagnoses that were wrong on purpose: ``policy``, ``cases`` with an alarm, ``acted``: those
     in which it acted, ``actions``, ``wrong``, ``guards`` (guard -> cases in which it refused a proposal) and
     ``bad_request_ratio`` (geometric mean against ``none``)."""
+    rows = _of_seen_faults(rows)
     none = {row["case_id"]: row["bad_request_s"] for row in rows if row["policy"] == NONE}
     found = []
     for name in sorted({row["policy"] for row in rows if row["policy"].startswith(f"{FORGED}:")}):
@@ -183,6 +184,31 @@ def compared_cases(table: pd.DataFrame) -> set[str]:
     unnoticed = ~alarmed & ~(plain["actions"] > 0)
     found = set(plain.loc[alarmed & (plain["policy"] == NONE), "case_id"]) - set(plain.loc[unnoticed, "case_id"])
     return found - _unseen_cases(plain)
+
+
+def alarms(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what is compared of each kind, also of one that set off no alarm: ``kind``, ``pairs`` (cases with a fault
+    that was seen), ``compared`` and ``unseen`` ones."""
+    plain = table[(table["kind"] != NO_FAULT) & ~table["policy"].map(is_variant).astype(bool)]
+    compared, unseen = compared_cases(plain), _unseen_cases(plain)
+    rows = []
+    for kind, part in plain.groupby("kind"):
+        cases = set(part["case_id"])
+        rows.append(
+            {
+                "kind": kind,
+                "pairs": len(cases - unseen),
+                "compared": len(cases & compared),
+                "unseen": len(cases & unseen),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _of_seen_faults(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out the cases in some run of which the probe of a fault never saw its effect."""
+    unseen = {row["case_id"] for row in rows if row.get("unseen")}
+    return [row for row in rows if row["case_id"] not in unseen]
 
 
 def _unseen_cases(table: pd.DataFrame) -> set[str]:

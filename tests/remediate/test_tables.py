@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.remediate.tables import ALL_KINDS, compared_cases, episodes, harm, prevented, sli, summary, windows
+from tasks.remediate.tables import (
+    ALL_KINDS,
+    alarms,
+    compared_cases,
+    episodes,
+    harm,
+    prevented,
+    refused,
+    sli,
+    summary,
+    windows,
+)
 
 HORIZON_S = 100.0
 
@@ -127,6 +138,23 @@ def test_a_fault_that_was_not_seen_is_no_pair():
     rows[1] |= {"unseen": True}
     found = of(rows, "oracle")
     assert (found["cases"], found["pairs"], found["unseen"]) == (3, 3, 1)
+
+
+def test_what_guards_did_in_a_run_without_a_fault_seen_is_not_told():
+    refusal = [{"target": "r0", "guards": {"fresh": ""}}]
+    rows = [row(i, name, 10, refused=refusal) for i in range(4) for name in ("none", "table:peerwise", "forged:old")]
+    rows[1] |= {"unseen": True}
+    assert refused(rows)["cases"].tolist() == [3, 3, 3]
+    assert prevented(rows)["cases"].tolist() == [3]
+
+
+def test_a_kind_without_an_alarm_is_counted():
+    rows = [row(i, policy, 10) for i in range(4) for policy in ("none", "oracle", "table:peerwise@20")]
+    rows += [row(i, policy, 10, kind="engine-stall", detect_s=None) for i in (5, 6) for policy in ("none", "oracle")]
+    rows[0] |= {"unseen": True}
+    found = alarms(episodes(rows)).set_index("kind")
+    assert found.loc["engine-stall"].tolist() == [2, 0, 0]
+    assert found.loc["cpu-stress"].tolist() == [3, 3, 1]
 
 
 def test_what_does_not_last_is_told_apart():

@@ -216,7 +216,10 @@ def other_tables(recovery: Recovery) -> tuple[OtherTable, ...]:
     return tuple(found)
 
 
-_TITLES = {"prevented": "What the guards stopped when the diagnosis was wrong on purpose"}
+_TITLES = {
+    "alarms": "What is compared: pairs of which the alarm sounded",
+    "prevented": "What the guards stopped when the diagnosis was wrong on purpose",
+}
 
 
 def _cell(value: Any) -> str:

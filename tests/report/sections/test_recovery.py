@@ -120,7 +120,8 @@ def test_a_page_with_many_runs_stays_small(tmp_path: Path) -> None:
 
 def test_what_else_the_experiment_wrote_is_a_table(recovery: Recovery) -> None:
     tables: dict[str, list[dict[str, Any]]] = {"prevented": [{"guard": "ahead", "stopped": 3, "share": 0.5}], "odd": []}
-    (found,) = other_tables(Recovery({**recovery.tables, **tables}, recovery.runs))
+    counted, found = other_tables(Recovery({**recovery.tables, **tables}, recovery.runs))
+    assert counted.columns == ("kind", "pairs", "compared", "unseen")
     assert found.title == "What the guards stopped when the diagnosis was wrong on purpose"
     assert (found.columns, found.rows) == (("guard", "stopped", "share"), (("ahead", "3", "0.5"),))
 
