@@ -43,6 +43,7 @@ class Jaeger(SearchServer):
         reader = SpanReader(wanted, self.title, left_out)
         for service in services:
             if time.monotonic() > deadline:
+                left_out.sampled = True
                 left_out.count(self.title, "a service for which no time was left")
                 continue
             fields = {

@@ -75,6 +75,7 @@ class Tempo(SearchServer):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for answer in pool.map(read, fresh):
                 if answer is None:
+                    left_out.sampled = True
                     left_out.count(self.title, "a trace for which no time was left")
                 elif answer.status == 200 and answer.body.lstrip()[:1] != b"<":
                     yield from reader.message_rows(answer.body)

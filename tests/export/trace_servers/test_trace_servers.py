@@ -17,7 +17,7 @@ from tasks.export.exporter import export_case
 from tasks.export.sources import trace_server
 from tasks.export.sources.http import HttpAccess, SecretSource, SourceError
 from tasks.export.sources.otlp import SpanFilter, span_frame
-from tasks.export.sources.trace_server import PARTS, TRACE_SERVERS, parts_of
+from tasks.export.sources.trace_server import PARTS, TRACE_SERVERS, SearchServer, parts_of
 from tasks.export.trace_servers.tempo import queries_of
 from tasks.left_out import LeftOut
 from tasks.params import ExportParams
@@ -223,3 +223,13 @@ def test_what_a_diagnosis_forgives_a_campaign_does_not(tmp_path: Path) -> None:
             export_case(writer, *asked)
     assert {signal: each.status for signal, each in found.items()} == {"logs": "missing", "spans": "missing"}
     assert all("no answer after retries" in each.reason for each in found.values())
+
+
+@both
+def test_what_no_time_was_left_for_in_a_part_makes_it_a_sample(kind: str) -> None:
+    left_out = LeftOut()
+    part = parts_of(WANTED, 100)[0]
+    with serving(EMULATORS[kind](traces(50))) as url, TRACE_SERVERS.get(kind)(url) as server:
+        assert isinstance(server, SearchServer)
+        assert list(server.part_rows(part, ["router", "vllm"], WANTED, set(), 0.0, left_out)) == []
+    assert left_out.sampled
