@@ -21,6 +21,8 @@ AT_ONCE = 8
 """Traces that are read side by side."""
 AROUND_S = 900
 """A trace is looked up in blocks of so much time around its part of the window."""
+FAILED_IN_A_ROW = 3
+"""So many traces without an answer, and none with one, are a server that fails; fewer are traces that it cannot read."""
 LONGEST_QUERY = 3000
 _SECOND = 1_000_000_000
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
@@ -33,6 +35,8 @@ class Tempo(SearchServer):
     def __init__(self, url: str, **reading: Unpack[Reading]) -> None:
         reading.setdefault("connections", AT_ONCE)
         super().__init__(url, **reading)
+        self._answered = False
+        self._failed = 0
 
     def services(self, wanted: SpanFilter) -> list[str]:
         document = self._get("/api/v2/search/tag/resource.service.name/values", {}, wanted.from_ns, wanted.to_ns)
@@ -69,11 +73,22 @@ class Tempo(SearchServer):
         seen.update(fresh)
         reader = SpanReader(wanted, self.title, left_out)
 
-        def read(identity: str) -> Answer | None:
-            return None if time.monotonic() > deadline else self._trace(identity, part)
+        def read(identity: str) -> Answer | SourceError | None:
+            try:
+                return None if time.monotonic() > deadline else self._trace(identity, part)
+            except SourceError as error:
+                return error
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for answer in pool.map(read, fresh):
+                if isinstance(answer, SourceError):
+                    self._failed += 1
+                    if not self._answered and self._failed >= FAILED_IN_A_ROW:
+                        raise answer
+                    left_out.sampled = True
+                    left_out.count(self.title, "a trace that it does not give (no answer after retries)")
+                    continue
+                self._answered |= answer is not None
                 if answer is None:
                     left_out.sampled = True
                     left_out.count(self.title, "a trace for which no time was left")

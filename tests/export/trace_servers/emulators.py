@@ -32,11 +32,13 @@ class Span:
 
 @dataclass
 class TempoEmulator:
-    """``gone``: numbers of traces that a search finds and that are not there any more; ``too_large``: refused ones."""
+    """``gone``: numbers of traces that a search finds and that are not there any more; ``too_large``: refused ones;
+    ``broken``: those whose reading fails at every try."""
 
     spans: Sequence[Span]
     gone: frozenset[int] = frozenset()
     too_large: frozenset[int] = frozenset()
+    broken: frozenset[int] = frozenset()
     queries: list[Request] = field(default_factory=list)
 
     def __call__(self, request: Request) -> Response:
@@ -65,6 +67,8 @@ class TempoEmulator:
         number = int(identity[1], 16)
         if number in self.too_large:
             return Response(b"trace exceeds max size (max bytes: 5000000)", 422)
+        if number in self.broken:
+            return Response(b"boom", 500)
         if number in self.gone:
             return Response(b"", 404)
         return Response(_proto([span for span in self.spans if span.trace == number]))

@@ -181,6 +181,18 @@ def test_traces_that_tempo_does_not_give_are_counted() -> None:
     ]
 
 
+def test_a_trace_that_tempo_cannot_read_is_counted_and_makes_a_sample() -> None:
+    found, left_out = read("tempo", TempoEmulator(traces(6), broken=frozenset({2})))
+    assert found["trace_id"].nunique() == 5
+    assert left_out.sampled
+    assert left_out.problems == ["Tempo: left out 1 x a trace that it does not give (no answer after retries)"]
+
+
+def test_a_tempo_that_gives_no_trace_at_all_fails() -> None:
+    with pytest.raises(SourceError, match="boom"):
+        read("tempo", TempoEmulator(traces(6), broken=frozenset(range(7))))
+
+
 def test_queries_of_many_services_fit_into_a_url() -> None:
     names = [f"service-{i}.of.a-long-name" for i in range(500)]
     queries = queries_of(names)
