@@ -83,8 +83,10 @@ def test_an_incident_that_may_be_over_is_left_alone(
 def test_the_next_action_of_the_table_where_the_stack_lacks_the_first(
     diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ):
+    incident = sure(diagnosis, "gpu-contention")
+    assert said(incident, tmp_path)[0].startswith(f"remedy: would eject {TARGET} (gpu-contention)")
     monkeypatch.setattr(remedy, "published", lambda _: SimpleNamespace(backend="kubernetes"))
-    assert said(sure(diagnosis), tmp_path)[0].startswith(f"remedy: would restart {TARGET} (cpu-stress)")
+    assert said(incident, tmp_path)[0].startswith(f"remedy: would evict {TARGET} (gpu-contention)")
 
 
 def test_what_was_done_to_a_target_counts_whatever_the_incident_is_called(
