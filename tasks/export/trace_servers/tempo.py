@@ -22,7 +22,7 @@ AT_ONCE = 8
 AROUND_S = 900
 """A trace is looked up in blocks of so much time around its part of the window."""
 FAILED_IN_A_ROW = 3
-"""So many traces without an answer, and none with one, are a server that fails; fewer are traces that it cannot read."""
+"""So many traces without an answer, and none with one, are a server that fails; fewer are traces it cannot read."""
 LONGEST_QUERY = 3000
 _SECOND = 1_000_000_000
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
