@@ -45,6 +45,11 @@ class _Webhook(BaseModel):
     alerts: list[_Alert]
 
 
+def _printable(name: str) -> str:
+    """A name from outside, as a terminal may show it."""
+    return "".join(each if each.isprintable() else " " for each in name)[:200]
+
+
 class Inbox:
     """Alerts that wait for a diagnosis, and the memory of those that came already; both are bounded."""
 
@@ -62,7 +67,7 @@ class Inbox:
             key = _key(each)
             if each.status == "firing" and name != OWN_ALERT and self._is_new(key):
                 try:
-                    self._waiting.put_nowait(Alert(name=name, started=each.startsAt, labels=each.labels))
+                    self._waiting.put_nowait(Alert(name=_printable(name), started=each.startsAt, labels=each.labels))
                     taken += 1
                 except queue.Full:
                     self.dropped += 1

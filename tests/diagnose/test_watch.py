@@ -106,6 +106,14 @@ def test_only_new_firing_alerts_of_others_are_taken() -> None:
     assert inbox.wait(0) == ()
 
 
+def test_a_name_from_outside_changes_no_terminal() -> None:
+    inbox = Inbox()
+    inbox.put(webhook("a\x1b[2Jb\n" + "c" * 1000))
+    (name,) = (each.name for each in inbox.wait(0))
+    assert name.startswith("a [2Jb c")
+    assert len(name) == 200
+
+
 def test_the_inbox_is_bounded() -> None:
     inbox = Inbox()
     for i in range(MOST_REMEMBERED + 10):

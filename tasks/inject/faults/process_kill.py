@@ -18,7 +18,7 @@ class Parameters(RestartParameters):
 
 class LocalProcessKill(EndProcesses[Parameters]):
     def signals(self) -> tuple[tuple[signal.Signals, float], ...]:
-        return ((signal.SIGKILL, 2),)
+        return ((signal.SIGKILL, 10),)
 
 
 class ChaosContainerKill(PodExecutor[Parameters]):

@@ -29,7 +29,7 @@ class LocalServiceRestart(EndProcesses[Parameters]):
     roles = frozenset({"gateway"})
 
     def signals(self) -> tuple[tuple[signal.Signals, float], ...]:
-        return ((signal.SIGQUIT, self.parameters.drain_s), (signal.SIGTERM, 2), (signal.SIGKILL, 2))
+        return ((signal.SIGQUIT, self.parameters.drain_s), (signal.SIGTERM, 2), (signal.SIGKILL, 10))
 
 
 class ClusterServiceRestart(PodRestart[Parameters]):
