@@ -44,7 +44,7 @@ class Remedy:
         seen = as_guards_see(diagnosis)
         proposal = by_table(seen, state, self._possible()) or by_table(seen, state)
         if proposal is None:
-            self._say("remedy: nothing to do: no service is named with a kind that an action is for")
+            self._say("remedy: nothing to do: the table says wait, or has no untried action for what is named")
             return
         what = f"{proposal.action} {proposal.target} ({proposal.kind})"
         found = [f"{each.guard}: {each.reason}" for each in refusals(proposal, seen, state, self._params.guards)]

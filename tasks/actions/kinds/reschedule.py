@@ -94,7 +94,7 @@ register(
         name="reschedule",
         summary="starts the service again on a fresh node: new namespace, new link, default settings",
         undo="none: requests under way are lost (a node that was cordoned is let in again)",
-        needs="there is room on another node",
+        needs="there is room on another node; no head (local, Kubernetes)",
         cures={
             "gpu-contention": 3,
             "gpu-memory": 3,
