@@ -48,6 +48,7 @@ class Remedy:
             return
         what = f"{proposal.action} {proposal.target} ({proposal.kind})"
         found = [f"{each.guard}: {each.reason}" for each in refusals(proposal, seen, state, self._params.guards)]
+        found += self._own_doing(proposal, diagnosis)
         found += self._impossible(proposal)
         if found:
             self._say(f"remedy: {what} is refused")
@@ -77,7 +78,8 @@ class Remedy:
     def _objection(self, proposal: Proposal, diagnosis: Diagnosis, case: Case) -> str | None:
         """Return what the guards have against it after the actions that others have begun meanwhile."""
         found = refusals(proposal, as_guards_see(diagnosis), self._state(diagnosis, case), self._params.guards)
-        return "; ".join(f"{each.guard}: {each.reason}" for each in found) or None
+        said = [f"{each.guard}: {each.reason}" for each in found]
+        return "; ".join(said + self._own_doing(proposal, diagnosis)) or None
 
     def _do(self, proposal: Proposal, what: str, incident: str, objection: Objection) -> None:
         runtime = published(self._place.stack)
@@ -91,6 +93,17 @@ class Remedy:
             return
         back = f"; `rcarena act {proposal.action} {proposal.target} --undo` takes it back" if journal.open else ""
         self._say(f"remedy: {what} is done{back}")
+
+    def _own_doing(self, proposal: Proposal, diagnosis: Diagnosis) -> list[str]:
+        """Return the action of another incident, or its undo, that changed the target within the telemetry of the
+        diagnosis: a replica that is readmitted differs from its past and is healthy."""
+        for journal in reversed(actions_of(self._place)):
+            changed = journal.undone_at or journal.start_at
+            ours = journal.injection_id.startswith(f"{diagnosis.incident}.")
+            if journal.began and not ours and journal.target.name == proposal.target and changed >= diagnosis.start:
+                what = f"the end of {journal.kind}" if journal.undone_at else journal.kind
+                return [f"own-doing: {what} changed {proposal.target} within the time that the diagnosis looks at"]
+        return []
 
     def _impossible(self, proposal: Proposal) -> list[str]:
         """Return why the stack cannot carry the action out."""

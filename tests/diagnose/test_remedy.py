@@ -95,6 +95,7 @@ def test_what_was_done_to_a_target_counts_whatever_the_incident_is_called(
     done = SimpleNamespace(
         began=True,
         start_at=datetime.now(UTC) - timedelta(seconds=5),
+        undone_at=None,
         injection_id="incident-of-before.eject",
         kind="eject",
         target=SimpleNamespace(name=TARGET),
@@ -108,12 +109,34 @@ def test_what_was_done_to_a_target_counts_whatever_the_incident_is_called(
     assert possible == []
 
 
+def test_a_replica_that_was_readmitted_just_now_is_left_alone(
+    diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+):
+    incident = sure(diagnosis)
+    done = SimpleNamespace(
+        began=True,
+        start_at=incident.start - timedelta(minutes=20),
+        undone_at=incident.start + timedelta(seconds=5),
+        injection_id="by-hand.eject",
+        kind="eject",
+        target=SimpleNamespace(name=TARGET),
+    )
+    monkeypatch.setattr(remedy, "actions_of", lambda _: [done])
+    assert said(incident, tmp_path, carry_out=True)[1:] == [
+        f"  own-doing: the end of eject changed {TARGET} within the time that the diagnosis looks at"
+    ]
+    monkeypatch.setattr(done, "undone_at", incident.start - timedelta(minutes=15))
+    (line,) = said(incident, tmp_path, carry_out=True)
+    assert " is done" in line
+
+
 def test_the_guards_are_asked_again_when_it_is_its_turn(
     diagnosis: Diagnosis, tmp_path: Path, possible: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ):
     other = SimpleNamespace(
         began=True,
         start_at=datetime.now(UTC),
+        undone_at=None,
         injection_id="another.eject",
         kind="eject",
         target=SimpleNamespace(name="ray-replicas-0"),
